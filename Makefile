@@ -1,0 +1,50 @@
+# What can be done with this project; `make` alone lists it. Works with GNU make 3.81 and later.
+
+SHELL := /bin/sh
+BIN := .venv/bin
+READY := .venv/ready
+PYTHON :=
+FROM :=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint bench data lock clean
+
+help: ## list the targets
+	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+
+setup: $(READY) ## make .venv and install what requirements.lock names; PYTHON=… chooses the interpreter
+
+demo: $(READY) ## fetch a small data set of scanned digits; train, evaluate and track a model on it
+	@$(BIN)/torchrelay fetch digits
+	@$(BIN)/torchrelay train recipes/digits.yaml
+
+test: lint ## lint, and the tests that are quick and need no accelerator
+	@$(BIN)/pytest -q -m "not slow and not gpu"
+
+test-slow: $(READY) ## the tests that take longer, and those for an accelerator where there is one
+	@$(BIN)/pytest -q -m "slow or gpu"
+
+lint: $(READY) ## style, layout, types, and who may import whom
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --quiet --check
+	@$(BIN)/basedpyright
+	@$(BIN)/lint-imports
+
+bench: $(READY) ## measure the training loop and the ingest against the usual ways
+	@$(BIN)/python benchmarks/bench.py
+
+data: $(READY) ## place tables and image archives of a local folder under data/: make data FROM=DIR
+	@test -n "$(FROM)" || { echo "Say which folder: make data FROM=DIR" >&2; exit 2; }
+	@$(BIN)/torchrelay fetch --from "$(FROM)"
+
+lock: $(READY) ## choose the newest versions within the bounds of pyproject.toml and write requirements.lock
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --generate-hashes \
+		--no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
+clean: ## remove .venv, builds and caches; data/ and .torchrelay/ stay
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	find . -type d -name __pycache__ -prune -exec rm -rf {} +
+
+$(READY): requirements.lock pyproject.toml
+	@sh .ci/setup "$(PYTHON)"
+	@touch $@

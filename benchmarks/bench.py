@@ -1,0 +1,244 @@
+"""What `make bench` prints: rows/s of training inside the flow, and images/s of ingest, over the usual ways.
+
+All figures are of one run of this file: the contenders take turns, each figure is a median with its range. The rows
+are CIFAR-10's where `data/cifar10` is there, else JPEGs of noise of the same size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from torchrelay import settings
+
+BATCH_SIZE = 64
+REPEATS = 3
+
+
+def main() -> None:
+    """Measure, print a table, and write it as JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("data/cifar10"))
+    parser.add_argument("--rows", type=int, default=20_000, help="rows that the peers and the ingest read at most")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="torchrelay-bench-") as scratch:
+        os.environ["TORCHRELAY_HOME"] = f"{scratch}/home"
+        os.environ["PREFECT_LOGGING_LEVEL"] = "WARNING"
+        settings.set_environment()
+        logging.disable(logging.WARNING)
+        table = _find_table(arguments.data, Path(scratch), arguments.rows)
+        figures = {**_measure_ingest(table, Path(scratch)), **_measure_training(table)}
+    print(f"\n{'':<44}{'median':>10}{'min':>10}{'max':>10}")
+    for name, values in figures.items():
+        print(f"{name:<44}{statistics.median(values):>10,.0f}{min(values):>10,.0f}{max(values):>10,.0f}")
+    ratios = {
+        "flow / synthetic batch (floor 0.95)": _ratio(figures, "flow", "synthetic batch"),
+        "flow / pandas + skimage Dataset (floor 5)": _ratio(figures, "flow", "pandas + skimage Dataset"),
+        "flow / ImageFolder + DataLoader (floor 4)": _ratio(figures, "flow", "ImageFolder + DataLoader"),
+        "ingest per core / skimage alone (floor 5)": _ratio(figures, "ingest, per core", "skimage alone, per core"),
+    }
+    print()
+    for name, ratio in ratios.items():
+        print(f"{name:<44}{ratio:>10.3f}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"figures": figures, "ratios": ratios}, indent=2) + "\n")
+
+
+def _ratio(figures: dict[str, list[float]], ours: str, theirs: str) -> float:
+    """Median of the ratios of the turns, so that a drift of the machine's speed cancels out."""
+    return statistics.median(
+        a / b for a, b in zip(figures[_key(figures, ours)], figures[_key(figures, theirs)], strict=True)
+    )
+
+
+def _key(figures: dict[str, list[float]], name: str) -> str:
+    return next(key for key in figures if key.startswith(name))
+
+
+def _measure_ingest(table: Path, scratch: Path) -> dict[str, list[float]]:
+    """Images/s of a whole ingest into an empty store, and of skimage reading the same files in a loop."""
+    from skimage.io import imread
+
+    from torchrelay.datasets.build import prepare_data
+    from torchrelay.recipe import load_recipe
+
+    data = load_recipe("recipes/cifar10.yaml", None, {"data.table": str(table), "data.files": str(_files(table))}).data
+    paths = [str(_files(table) / line.split(",")[0]) for line in table.read_text().splitlines()[1:3001]]
+    num_rows = len(table.read_text().splitlines()) - 1
+    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    ours: list[float] = []
+    theirs: list[float] = []
+    for turn in range(REPEATS + 1):  # the first turn warms the file cache
+        seconds = _time(lambda turn=turn: prepare_data(data, settings.Home(scratch / f"ingest-{turn}")))
+        skimage_seconds = _time(lambda: [imread(path) for path in paths])
+        if turn:
+            ours.append(num_rows / seconds / num_cores)
+            theirs.append(len(paths) / skimage_seconds)
+    return {"ingest, per core, images/s": ours, "skimage alone, per core, images/s": theirs}
+
+
+def _measure_training(table: Path) -> dict[str, list[float]]:
+    """Rows/s of one net, loss and optimizer: inside the flow, on one resident batch, and fed in the usual ways."""
+    contenders: dict[str, Callable[[], float]] = {
+        "flow, rows/s": lambda: _train_in_flow(table),
+        "synthetic batch, rows/s": _train_synthetic,
+        "pandas + skimage Dataset, rows/s": lambda: _train_on(_tutorial_loader(table)),
+        "ImageFolder + DataLoader, rows/s": lambda: _train_on(_image_folder_loader(table)),
+    }
+    figures: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(REPEATS):
+        for name, contender in contenders.items():
+            figures[name].append(contender())
+            print(f"turn {turn + 1}: {name} {figures[name][-1]:,.0f}", file=sys.stderr)
+    return figures
+
+
+def _train_in_flow(table: Path) -> float:
+    """Median over the epochs of one run of the train flow, tracked and checkpointed as always."""
+    from torchrelay.flows.train import train
+    from torchrelay.tracking.journal import Journal
+
+    overrides = {"data.table": str(table), "data.files": str(_files(table)), "train.epochs": 3}
+    result = train(recipe_file="recipes/cifar10.yaml", overrides=overrides)
+    points = Journal(Path(result["run_dir"]) / "journal.jsonl").points()
+    return statistics.median(point.value for point in points if point.key == "rows_per_second")
+
+
+def _train_synthetic() -> float:
+    """The limit: the bare steps on one batch that is ready on the device."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(BATCH_SIZE, 3, 32, 32, generator=generator)
+    labels = torch.randint(10, (BATCH_SIZE,), generator=generator)
+    return _train_on([(images, labels)] * 1000)
+
+
+def _train_on(batches: Iterable[tuple]) -> float:
+    """Rows/s of the recipe's net and optimizer over batches of (images, labels); a few steps warm up first."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    from torchrelay.engine.devices import pick_device, pick_precision
+    from torchrelay.models.registry import build_model
+    from torchrelay.recipe import Named
+    from torchrelay.schema import FeatureSchema, Schema
+
+    device = pick_device("auto")
+    precision = pick_precision("auto", device, has_images=True)
+    image = FeatureSchema(name="image", kind="image", columns=["image"], shape=[3, 32, 32], dtype="uint8")
+    classes = [str(number) for number in range(10)]
+    label = FeatureSchema(name="label", kind="category", columns=["label"], shape=[], dtype="int64", classes=classes)
+    model = build_model(Named(name="cifar_net"), Schema(inputs=[image], target=label))
+    model = model.to(device, memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    num_rows, started = 0, time.perf_counter()
+    for number, (images, labels) in enumerate(batches):
+        images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, precision.autocast, enabled=precision.autocast is not None):
+            scores = model(images)
+        loss = cross_entropy(scores.float(), labels.to(device))
+        loss.backward()
+        optimizer.step()
+        if number == 20:
+            num_rows, started = 0, time.perf_counter()
+        num_rows += len(labels)
+    loss.item()
+    return num_rows / (time.perf_counter() - started)
+
+
+def _tutorial_loader(table: Path) -> Iterable[tuple]:
+    """The Dataset of PyTorch's data-loading tutorial: a pandas row and skimage's imread for each item."""
+    import pandas as pd
+    import torch
+    from skimage.io import imread
+    from torch.utils.data import DataLoader, Dataset
+
+    class Images(Dataset):
+        def __init__(self) -> None:
+            frame = pd.read_csv(table)
+            self.frame = frame[frame["split"] == "train"]
+            self.classes = sorted(self.frame["label"].unique())
+
+        def __len__(self) -> int:
+            return len(self.frame)
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            image = imread(_files(table) / self.frame.iloc[index, 0])
+            label = self.classes.index(self.frame.iloc[index, 1])
+            return torch.from_numpy(image.transpose(2, 0, 1).astype("float32") / 127.5 - 1), label
+
+    return _first_rows(DataLoader(Images(), batch_size=BATCH_SIZE, shuffle=True, num_workers=2))
+
+
+def _image_folder_loader(table: Path) -> Iterable[tuple]:
+    """torchvision's ImageFolder with its transforms, two workers."""
+    from torch.utils.data import DataLoader
+    from torchvision import transforms
+    from torchvision.datasets import ImageFolder
+
+    steps = [transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.25] * 3)]
+    images = ImageFolder(str(_files(table) / "train"), transforms.Compose(steps))
+    return _first_rows(DataLoader(images, batch_size=BATCH_SIZE, shuffle=True, num_workers=2))
+
+
+def _first_rows(loader: Iterable[tuple], num_rows: int = 10_000) -> Iterable[tuple]:
+    for number, batch in enumerate(loader):
+        if number * BATCH_SIZE >= num_rows:
+            return
+        yield batch
+
+
+def _files(table: Path) -> Path:
+    return table.parent / "images"
+
+
+def _find_table(folder: Path, scratch: Path, num_rows: int) -> Path:
+    """CIFAR-10's table, its last rows dropped where it has more; else a table of noise, made now."""
+    source = folder / "cifar10.csv"
+    if not source.exists():
+        print(
+            f"{source} is not there; measuring on noise (torchrelay fetch cifar10 gives the real rows)", file=sys.stderr
+        )
+        return _make_noise(scratch / "noise", num_rows)
+    return source.absolute()
+
+
+def _make_noise(folder: Path, num_rows: int) -> Path:
+    import torch
+    from torchvision.io import write_jpeg
+
+    generator = torch.Generator().manual_seed(0)
+    lines = ["image,label,split"]
+    for number in range(num_rows):
+        split = "train" if number % 6 else "test"
+        name = f"{split}/class{number % 10}/{number:05d}.jpg"
+        path = folder / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = torch.randint(256, (1, 3, 8, 8), generator=generator, dtype=torch.uint8)
+        image = torch.nn.functional.interpolate(coarse.float(), (32, 32), mode="bilinear")[0].to(torch.uint8)
+        write_jpeg(image, str(path), quality=90)
+        lines.append(f"{name},class{number % 10},{split}")
+    table = folder / "table.csv"
+    table.write_text("\n".join(lines) + "\n")
+    return table
+
+
+def _time(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+"""The command line: reads arguments, starts flows, prints results. Imports nothing heavy before a command needs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import __version__
+from .errors import RecipeError, TorchrelayError
+
+if TYPE_CHECKING:
+    from .tracking.records import RunRecord
+
+SIGINT_EXIT, SIGTERM_EXIT = 130, 143
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+set_option = click.option("--set", "items", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe.")
+device_option = click.option("--device", default="", metavar="D", help="auto, cpu, cuda, cuda:1 or mps.")
+
+
+def main() -> None:
+    """Run the command line: exit code 0 done, 1 the run failed, 2 bad usage, recipe or data, 130 and 143 signals."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(SIGTERM_EXIT))
+    try:
+        commands.main(standalone_mode=False, prog_name="torchrelay")
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except TorchrelayError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; `torchrelay runs` shows the run, `torchrelay resume RUN` lets it go on", err=True)
+        sys.exit(SIGINT_EXIT)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="torchrelay")
+def commands() -> None:
+    """A table becomes a trained, evaluated, tracked PyTorch model, again and again.
+
+    Start: torchrelay fetch digits, then torchrelay train recipes/digits.yaml
+    """
+
+
+@commands.command()
+@click.argument("name", required=False)
+@click.option("--from", "source", type=click.Path(), help="Take tables and image archives from this folder.")
+@json_option
+def fetch(name: str | None, source: str | None, as_json: bool) -> None:
+    """Write data/NAME/, table and files of a known data set: digits, cifar10."""
+    from .datasets.fetch import fetch as fetch_data
+    from .datasets.fetch import place
+    from .tasks.console import Progress
+
+    if not name and not source:
+        raise click.UsageError("name a data set (digits, cifar10), or a folder with --from")
+    folder = Path("data")
+    if source:
+        fetched = place(Path(source), folder, [name] if name else [])
+    else:
+        with Progress("fetch", "images") as progress:
+            fetched = [fetch_data(str(name), folder, progress.update)]
+    recipes = [path for one in fetched if (path := _copy_recipe(one.table.parent.name)) is not None]
+    for one in fetched:
+        _tell(f"{one.table}: {one.rows:,} rows")
+    for path in recipes:
+        _tell(f"next: torchrelay train {path}")
+    if as_json:
+        _print_json({"fetched": [{"table": str(one.table.absolute()), "rows": one.rows} for one in fetched]})
+
+
+@commands.command()
+@click.argument("recipe")
+@set_option
+@json_option
+def ingest(recipe: str, items: tuple[str, ...], as_json: bool) -> None:
+    """Turn the recipe's table into a pack: verdicts, decoding, data report."""
+    overrides = _single(items)
+    _check([overrides], recipe)
+    from .flows.ingest import ingest as ingest_flow
+
+    result = ingest_flow(recipe_file=recipe, overrides=overrides)
+    _tell(f"pack      {result['pack_dir']}\nreport    {result['report']}\nnext      torchrelay train {recipe}")
+    if as_json:
+        _print_json(result)
+
+
+@commands.command()
+@click.argument("recipe")
+@set_option
+@device_option
+@json_option
+def train(recipe: str, items: tuple[str, ...], device: str, as_json: bool) -> None:
+    """Train a new run: ingest, train, evaluate, log, register.
+
+    Several values of a key (--set train.seed=0,1,2) make one run each.
+    """
+    from .recipe import parse_overrides
+
+    several = parse_overrides([*items, f"train.device={device}"] if device else items)
+    _check(several, recipe)
+    from .flows.train import train as train_flow
+
+    results = []
+    for overrides in several:
+        if len(several) > 1:
+            _tell("with " + ", ".join(f"{key}={value}" for key, value in overrides.items()))
+        results.append(train_flow(recipe_file=recipe, overrides=overrides))
+        _tell_result(results[-1], len(results) == len(several), as_json)
+    if as_json:
+        _print_json(results[0] if len(results) == 1 else {"runs": results})
+
+
+@commands.command()
+@click.argument("run")
+@set_option
+@json_option
+def resume(run: str, items: tuple[str, ...], as_json: bool) -> None:
+    """Let a run go on from its last checkpoint; --set train.epochs=20 makes it longer."""
+    from .settings import home
+    from .tracking.records import find_run
+
+    overrides = _single(items)
+    identifier = find_run(home(), run).name
+    _prepare()
+    from .flows.train import train as train_flow
+
+    result = train_flow(overrides=overrides, resume=identifier)
+    _tell_result(result, True, as_json)
+    if as_json:
+        _print_json(result)
+
+
+@commands.command()
+@click.argument("source")
+@click.option("--table", required=True, type=click.Path(), help="CSV, TSV or Parquet file; all its rows are scored.")
+@click.option("--files", default="", type=click.Path(), help="Root of the table's file paths; by default its folder.")
+@device_option
+@json_option
+def evaluate(source: str, table: str, files: str, device: str, as_json: bool) -> None:
+    """Score all rows of another table with SOURCE.
+
+    SOURCE is a run id, runs:/…, models:/name@alias, or a weights file of a run.
+    """
+    if not Path(table).exists():
+        raise RecipeError(f"--table: {table} does not exist")
+    _prepare()
+    from .flows.evaluate import evaluate as evaluate_flow
+
+    result = evaluate_flow(source=source, table=table, files=files, device=device or "auto")
+    _tell_result(result, True, as_json)
+    if as_json:
+        _print_json(result)
+
+
+@commands.command()
+@json_option
+def runs(as_json: bool) -> None:
+    """List the runs of this home, newest first; needs no server."""
+    from .settings import home
+    from .tracking.records import list_records
+
+    records = list_records(home())
+    if as_json:
+        _print_json({"runs": [_listed(record) for record in records]})
+        return
+    if not records:
+        _tell(f"no runs in {home().runs}; torchrelay train RECIPE makes one")
+        return
+    rows = [(one.run_id, one.status, one.experiment, f"{one.steps:,}", _headline(one.metrics)) for one in records]
+    _print_table(("run", "status", "experiment", "steps", "result"), rows)
+
+
+@commands.command()
+@click.argument("run")
+@json_option
+def show(run: str, as_json: bool) -> None:
+    """Show one run: status, metrics, where its files are."""
+    from .settings import home
+    from .tracking.records import find_run, load_record
+
+    run_dir = find_run(home(), run)
+    record = load_record(run_dir)
+    values = {**record.model_dump(), "run_dir": str(run_dir)}
+    if as_json:
+        _print_json(values)
+        return
+    for key, value in values.items():
+        if key != "metrics" and value not in ("", {}, 0):
+            click.echo(f"{key:<22}{value}")
+    for key, number in sorted(record.metrics.items()):
+        click.echo(f"  {key:<20}{number:.6g}")
+
+
+@commands.command()
+@json_option
+def models(as_json: bool) -> None:
+    """List the registered models with input shapes and parameter counts."""
+    from .models.registry import describe_models
+
+    found = describe_models()
+    if as_json:
+        _print_json({"models": [model._asdict() for model in found]})
+        return
+    rows = [
+        (model.name, model.inputs, f"{model.num_parameters:,}" if model.num_parameters else "", _short(model.doc))
+        for model in found
+    ]
+    _print_table(("model", "input", "parameters", ""), rows)
+
+
+@commands.command()
+@click.argument("recipe", required=False)
+@set_option
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of recipes, so that editors complete them.")
+@json_option
+def recipe(recipe: str | None, items: tuple[str, ...], schema: bool, as_json: bool) -> None:
+    """Print a recipe with all its defaults, checked."""
+    from .recipe import dump_recipe, load_recipe, recipe_schema
+
+    if schema:
+        _print_json(recipe_schema())
+        return
+    resolved = load_recipe(recipe or "", None, _single(items))
+    if as_json:
+        _print_json(resolved.model_dump(by_alias=True))
+    else:
+        click.echo(dump_recipe(resolved), nl=False)
+
+
+@commands.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=5000, show_default=True, help="Port to listen on.")
+def ui(host: str, port: int) -> None:
+    """Open MLflow's UI on this home: compare runs, curves, artifacts. Ctrl-C ends it."""
+    _prepare()
+    from .tracking.ui import serve_ui
+
+    serve_ui(host, port)
+
+
+def _prepare() -> None:
+    """Point the libraries at the home, and keep Prefect's own progress lines off the terminal."""
+    from .settings import home, set_environment
+
+    set_environment()
+    home().root.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+
+
+def _check(several: list[dict[str, Any]], recipe: str) -> None:
+    """Both phases of checking for each set of overrides, before Prefect starts a server."""
+    from .recipe import load_recipe
+
+    recipes = [load_recipe(recipe, None, overrides) for overrides in several]
+    _prepare()
+    from .tasks.preflight import check_recipe
+
+    for resolved in recipes:
+        check_recipe(resolved)
+
+
+def _single(items: tuple[str, ...]) -> dict[str, Any]:
+    from .recipe import parse_overrides
+
+    several = parse_overrides(items)
+    if len(several) > 1:
+        raise click.UsageError("several values of one --set are for torchrelay train")
+    return several[0]
+
+
+def _copy_recipe(name: str) -> Path | None:
+    """The recipe of that name in the working directory; copied there out of the package where it is not."""
+    from importlib.resources import files
+
+    path = Path("recipes") / f"{name}.yaml"
+    shipped = files("torchrelay.recipes") / f"{name}.yaml"
+    if not path.exists() and shipped.is_file():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(shipped.read_text("utf-8"), "utf-8")
+    return path if path.exists() else None
+
+
+def _tell_result(result: dict[str, Any], last: bool, as_json: bool) -> None:
+    """Where the run is, what one does next, and, as the very last line, the result."""
+    run_id = result["run_id"]
+    lines = [f"run       {run_id} (MLflow {result['mlflow_run_id']})", f"folder    {result['run_dir']}"]
+    if last:
+        table = "" if result["kind"] == "evaluate" else f"torchrelay evaluate {run_id} --table TABLE · "
+        lines.append(f"next      torchrelay show {run_id} · {table}torchrelay ui")
+    for line in (*lines, _headline(result["metrics"])):
+        click.echo(line, err=as_json)
+
+
+def _headline(metrics: dict[str, float]) -> str:
+    for split in ("test", "valid"):
+        if f"{split}/accuracy" in metrics:
+            return f"{split} accuracy {metrics[f'{split}/accuracy']:.4f}"
+        if f"{split}/rmse" in metrics:
+            return f"{split} rmse {metrics[f'{split}/rmse']:.4g}"
+    return f"train loss {metrics['train/epoch_loss']:.4g}" if "train/epoch_loss" in metrics else ""
+
+
+def _listed(record: RunRecord) -> dict[str, Any]:
+    return {**record.model_dump(exclude={"steps"}), "step": record.steps}
+
+
+def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    for row in [header, *rows]:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _short(text: str) -> str:
+    return textwrap.shorten(text, 80, placeholder=" …")
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+
+
+def _tell(text: str) -> None:
+    click.echo(text, err=True)

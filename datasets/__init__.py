@@ -1,0 +1,1 @@
+"""Tables to tensors: reading, verdicts, splits, the pixel store, packs, batches."""

@@ -1,0 +1,317 @@
+"""From a table to everything that training reads: rows judged, images decoded, split, pack and schema written.
+
+This is the one entry for tasks. A pack lies in `packs/<pack id>/`; what depends on the split lies below it, in
+`splits/<split id>/`, so that deleting a pack leaves no split behind. Both are immutable and named by what is in them:
+a call with the same data finds them and writes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ..errors import DataError
+from ..files import commit_folder, digest, read_json, write_json
+from ..recipe import Data, Split, nearest
+from ..schema import SPLITS, FeatureSchema, Schema
+from ..settings import Home
+from .fit import fit_schema
+from .leaks import check_files
+from .pack import Pack, fingerprint_table, write_pack
+from .paths import Files
+from .report import describe_data
+from .rows import Cells, Progress, Rows, read_cells, read_rows
+from .splits import TEST, TRAIN, UNUSED, Sides, assign_by_column, assign_by_hash, combine, hash_texts, unused_settings
+from .table import Table, check_num_classes, open_table, resolve_features
+from .verdicts import Verdicts
+
+SPLIT_FORMAT_VERSION = 1
+
+
+class Prepared(NamedTuple):
+    """What `prepare_data` made or found.
+
+    Attributes:
+        pack_dir: the pack.
+        split_dir: `split.npy`, `schema.json`, `quarantine.csv`, `report.json`.
+        fingerprint: 32 hex digits over every row and every file's bytes.
+        rows: how many train, valid and test.
+        num_quarantined: bad rows.
+        num_decoded: images decoded by this call.
+        reused: nothing had to be written.
+        warnings: sentences for the user.
+    """
+
+    pack_dir: Path
+    split_dir: Path
+    fingerprint: str
+    rows: dict[str, int]
+    num_quarantined: int
+    num_decoded: int
+    reused: bool
+    warnings: list[str]
+
+
+class View(NamedTuple):
+    """A pack seen through one split.
+
+    Attributes:
+        pack: the raw values.
+        schema: fitted on the training rows, or given.
+        rows: int64 positions in the pack, ascending, for train, valid and test.
+    """
+
+    pack: Pack
+    schema: Schema
+    rows: dict[str, np.ndarray]
+
+
+def prepare_data(data: Data, home: Home, on_progress: Progress | None = None) -> Prepared:
+    """Make the pack of a recipe's table, and its split and schema; or find them.
+
+    Args:
+        data: the recipe's part.
+        home: where store and packs are.
+        on_progress: called with the numbers of images done and of all images.
+    Raises:
+        RecipeError: the recipe's data part is incomplete or contradicts itself.
+        DataError: the data cannot be trained on; says why and what to do.
+    """
+    table = open_table(data)
+    columns = resolve_features(data, list(table.frame.columns))
+    verdicts = _judge_shape(table)
+    cells = read_cells(data, columns, table.frame, verdicts)
+    sides = _assign_by_column(data, table.frame, cells, verdicts)
+    _check_limit(data, home, table.frame, verdicts)
+    rows = read_rows(data, home, columns, cells, verdicts, on_progress)
+    if sides is None:
+        sides = Sides(assign_by_hash(data.split, _choose_keys(data, table.frame, rows)), {})
+        _check_files(data, cells, sides.side, verdicts)
+    for row, reason in sides.reasons.items():
+        verdicts.reject(row, *reason)
+    _reject_repeated_keys(data, table.frame, verdicts)
+    _reject_unseen_classes(data, rows, sides.side, verdicts)
+    _check_limit(data, home, table.frame, verdicts)
+    side = np.where(verdicts.good, sides.side, UNUSED).astype(np.int8)
+    _check_training(data, rows, side)
+    return _commit(data, home, table.frame, rows, verdicts, side, None)
+
+
+def prepare_for_schema(data: Data, schema: Schema, home: Home, on_progress: Progress | None = None) -> Prepared:
+    """Make the pack of a table whose rows all test a model that exists; nothing is fitted.
+
+    Args:
+        data: the table, and the features that the model was trained on; its split is not looked at.
+        schema: the model's. Its columns are read, and rows with a class that it does not know are quarantined.
+        home: where store and packs are.
+        on_progress: called with the numbers of images done and of all images.
+    Raises:
+        DataError: the table cannot be read as the schema says.
+    """
+    table = open_table(data)
+    names = list(table.frame.columns)
+    data = data.model_copy(update={"split": Split(), "key": data.key if data.key in names else ""})
+    columns = _columns_of(data, schema, names)
+    verdicts = _judge_shape(table)
+    cells = read_cells(data, columns, table.frame, verdicts)
+    _check_limit(data, home, table.frame, verdicts)
+    rows = read_rows(data, home, columns, cells, verdicts, on_progress)
+    _reject_repeated_keys(data, table.frame, verdicts)
+    _reject_unknown_classes(schema.target, rows, verdicts)
+    _check_limit(data, home, table.frame, verdicts)
+    _check_shapes(data, schema, rows)
+    side = np.where(verdicts.good, TEST, UNUSED).astype(np.int8)
+    return _commit(data, home, table.frame, rows, verdicts, side, schema)
+
+
+def open_view(pack_dir: Path, split_dir: Path) -> View:
+    """Open what `prepare_data` made.
+
+    Raises:
+        DataError: pack or split are missing or do not belong together.
+    """
+    pack = Pack.open(pack_dir)
+    try:
+        side = np.load(split_dir / "split.npy")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{split_dir} is not a split: {error}; run `torchrelay ingest` again") from error
+    if side.shape != (pack.num_rows,):
+        raise DataError(f"{split_dir} splits {len(side):,} rows, the pack {pack_dir} has {pack.num_rows:,}")
+    rows = {name: np.flatnonzero(side == at) for at, name in enumerate(SPLITS)}
+    return View(pack, Schema.load(split_dir / "schema.json"), rows)
+
+
+def _judge_shape(table: Table) -> Verdicts:
+    verdicts = Verdicts(len(table.frame))
+    for row, num_fields in table.malformed.items():
+        verdicts.reject(row, "extra field", f"{num_fields} fields, the header names {table.frame.shape[1]} columns")
+    return verdicts
+
+
+def _assign_by_column(data: Data, frame: pd.DataFrame, cells: Mapping[str, Cells], verdicts: Verdicts) -> Sides | None:
+    """The sides where a column says them; then a file in two splits is found before anything is decoded."""
+    if not data.split.column:
+        return None
+    sides = assign_by_column(frame[data.split.column])
+    _check_files(data, cells, sides.side, verdicts)
+    return sides
+
+
+def _choose_keys(data: Data, frame: pd.DataFrame, rows: Rows) -> np.ndarray:
+    column = data.split.group or data.key
+    return hash_texts(frame[column]) if column else combine([rows.keys[name] for name in data.inputs])
+
+
+def _check_files(data: Data, cells: Mapping[str, Cells], side: np.ndarray, verdicts: Verdicts) -> None:
+    paths = [found.paths for found in cells.values() if isinstance(found, Files)]
+    if paths:
+        rows = np.tile(np.arange(len(side)), len(paths))
+        used = np.where(verdicts.good, side, UNUSED)
+        check_files(data.table, [path for column in paths for path in column], rows, used)
+
+
+def _check_limit(data: Data, home: Home, frame: pd.DataFrame, verdicts: Verdicts) -> None:
+    name = f"{Path(data.table).stem}-{digest(str(Path(data.table).absolute()))[:8]}"
+    verdicts.check_limit(data.max_bad_rows, data.table, frame, home.packs / "rejected" / name / "quarantine.csv")
+
+
+def _reject_repeated_keys(data: Data, frame: pd.DataFrame, verdicts: Verdicts) -> None:
+    """Of the good rows with one key, the first stays."""
+    if not data.key:
+        return
+    keys = frame[data.key][verdicts.good]
+    repeated = keys[keys.duplicated()]
+    first = keys[keys.isin(repeated) & ~keys.duplicated()]
+    row_of = dict(zip(first, first.index, strict=True))
+    for row, key in repeated.items():
+        verdicts.reject(int(str(row)), f"{data.key!r} stands in an earlier row", f"{key!r}, row {row_of[key] + 1}")
+
+
+def _reject_unseen_classes(data: Data, rows: Rows, side: np.ndarray, verdicts: Verdicts) -> None:
+    [target] = data.target
+    column = rows.columns[target]
+    if column.feature.kind != "category":
+        return
+    ids = column.arrays["values"][:, 0]
+    trained = np.bincount(ids[verdicts.good & (side == TRAIN)], minlength=len(column.feature.vocabulary)) > 0
+    if trained.any():  # no training row at all has an error of its own
+        for row in np.flatnonzero(verdicts.good & ~trained[ids]):
+            verdicts.reject(int(row), "class without a training row", repr(column.feature.vocabulary[ids[row]]))
+
+
+def _reject_unknown_classes(target: FeatureSchema, rows: Rows, verdicts: Verdicts) -> None:
+    if target.kind != "category":
+        return
+    column = rows.columns[target.name]
+    ids = column.arrays["values"][:, 0]
+    known = np.isin(column.feature.vocabulary, target.classes)
+    for row in np.flatnonzero(verdicts.good & ~known[ids]):
+        verdicts.reject(int(row), "class that the model does not know", repr(column.feature.vocabulary[ids[row]]))
+
+
+def _check_training(data: Data, rows: Rows, side: np.ndarray) -> None:
+    counts = {name: int((side == at).sum()) for at, name in enumerate(SPLITS)}
+    if not counts["train"]:
+        said = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+        remedy = (
+            f"column {data.split.column!r} must say train somewhere"
+            if data.split.column
+            else "add rows, or lower data.split.valid and data.split.test"
+        )
+        raise DataError(f"{data.table}: no row trains ({said}); {remedy}")
+    [target] = data.target
+    column = rows.columns[target]
+    if column.feature.kind == "category":
+        present = np.unique(column.arrays["values"][side == TRAIN])
+        classes = [column.feature.vocabulary[number] for number in present]
+        check_num_classes(data.table, column.feature.columns[0], classes, " among its training rows")
+
+
+def _columns_of(data: Data, schema: Schema, names: Sequence[str]) -> dict[str, list[str]]:
+    """The columns that the schema was fitted on, in the table that is to be read."""
+    if list(data.inputs) != [feature.name for feature in schema.inputs] or list(data.target) != [schema.target.name]:
+        raise DataError(
+            f"the recipe's features {', '.join([*data.inputs, *data.target])} are not the model's, which are "
+            f"{', '.join(feature.name for feature in [*schema.inputs, schema.target])}"
+        )
+    for feature in [*schema.inputs, schema.target]:
+        for column in feature.columns:
+            if column not in names:
+                raise DataError(
+                    f"{data.table}: the model's feature {feature.name!r} reads column {column!r}, which the table does "
+                    f"not have; {nearest(column, names)}"
+                )
+    return {feature.name: feature.columns for feature in [*schema.inputs, schema.target]}
+
+
+def _check_shapes(data: Data, schema: Schema, rows: Rows) -> None:
+    for feature in schema.inputs:
+        shape = rows.columns[feature.name].feature.shape
+        if feature.kind == "image" and shape != feature.shape:
+            raise DataError(
+                f"{data.table}: the images of {feature.name!r} are {_shape_text(shape)}, the model was trained on "
+                f"{_shape_text(feature.shape)}; set data.inputs.{feature.name}.size: {feature.shape[1:]}"
+            )
+
+
+def _shape_text(shape: Sequence[int]) -> str:
+    return " x ".join(str(number) for number in shape)
+
+
+def _commit(
+    data: Data,
+    home: Home,
+    frame: pd.DataFrame,
+    rows: Rows,
+    verdicts: Verdicts,
+    side: np.ndarray,
+    schema: Schema | None,
+) -> Prepared:
+    """Write pack and split, unless they are there; `side` has one entry a row of the table."""
+    contents = [column.arrays["content"] for column in rows.columns.values() if column.feature.kind == "image"]
+    fingerprint = fingerprint_table(frame, contents)
+    in_pack = np.flatnonzero(rows.readable)
+    pack_dir, pack_found = write_pack(home.packs, list(rows.columns.values()), in_pack, fingerprint)
+    pack = Pack.open(pack_dir)
+    split_dir = pack_dir / "splits" / _name_split(data, verdicts, side, schema)
+    split_found = split_dir.is_dir()
+    if not split_found:
+        split = side[in_pack]
+        fitted = fit_schema(pack, data, split) if schema is None else schema
+        report = _report(data, frame, rows, verdicts, side, for_schema=schema is not None)
+        with commit_folder(split_dir) as temporary:
+            np.save(temporary / "split.npy", split)
+            fitted.save(temporary / "schema.json")
+            (temporary / "quarantine.csv").write_text(verdicts.to_csv(frame), "utf-8")
+            write_json(temporary / "report.json", {"fingerprint": fingerprint, **report})
+    report = read_json(split_dir / "report.json")
+    return Prepared(
+        pack_dir=pack_dir,
+        split_dir=split_dir,
+        fingerprint=fingerprint,
+        rows=report["splits"],
+        num_quarantined=len(verdicts.reasons),
+        num_decoded=rows.num_decoded,
+        reused=pack_found and split_found,
+        warnings=report["warnings"],
+    )
+
+
+def _name_split(data: Data, verdicts: Verdicts, side: np.ndarray, schema: Schema | None) -> str:
+    """Everything that the split's files depend on, the pack aside."""
+    given = None if schema is None else schema.model_dump()
+    spec = data.model_dump(include={"table", "inputs", "target", "key", "split"})
+    return digest(SPLIT_FORMAT_VERSION, spec, verdicts.digest(), hashlib.sha256(side.tobytes()).hexdigest(), given)
+
+
+def _report(
+    data: Data, frame: pd.DataFrame, rows: Rows, verdicts: Verdicts, side: np.ndarray, *, for_schema: bool
+) -> dict[str, Any]:
+    samples = {"rows": combine(list(rows.keys.values()))}
+    samples |= {name: rows.keys[name] for name, column in rows.columns.items() if column.feature.kind == "image"}
+    return describe_data(data, frame, rows.columns, verdicts, side, samples, unused_settings(data))

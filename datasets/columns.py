@@ -1,0 +1,92 @@
+"""Turns text cells into numbers and ids, and rejects the rows whose cells cannot be turned; opens no file."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .verdicts import Verdicts
+
+# Batches are float32; beyond this they would hold infinity.
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+class Categories(NamedTuple):
+    """Cells as ids of their distinct values.
+
+    Attributes:
+        ids: int32, shape (rows, columns).
+        vocabulary: text of each id, in the order of its first row; the columns share it.
+    """
+
+    ids: np.ndarray
+    vocabulary: list[str]
+
+
+def read_numbers(frame: pd.DataFrame, columns: list[str], verdicts: Verdicts) -> np.ndarray:
+    """Parse columns of numbers; a row with a cell that is none, or not finite, is rejected.
+
+    Args:
+        frame: text cells.
+        columns: which of them.
+        verdicts: gets the reasons.
+    Returns:
+        float64, shape (rows, columns), correctly rounded; NaN where the row is rejected.
+    """
+    values = np.empty((len(frame), len(columns)), dtype=np.float64)
+    for position, column in enumerate(columns):
+        numbers = _parse(frame[column])
+        values[:, position] = numbers
+        for row in np.flatnonzero(~(np.abs(numbers) <= _LARGEST)):
+            cell = frame[column].iloc[row]
+            verdicts.reject(int(row), f"{_what_is_wrong(cell, numbers[row])} in {column!r}", repr(cell))
+    return values
+
+
+def read_categories(frame: pd.DataFrame, columns: list[str], verdicts: Verdicts) -> Categories:
+    """Give each distinct cell an id, exactly as written; a row with an empty cell is rejected.
+
+    Args:
+        frame: text cells.
+        columns: which of them; they share one vocabulary.
+        verdicts: gets the reasons.
+    """
+    cells = pd.concat([frame[column] for column in columns], ignore_index=True)
+    ids, values = pd.factorize(cells)
+    vocabulary = [str(value) for value in values]
+    ids = ids.astype(np.int32).reshape(len(columns), len(frame)).T.copy()
+    for empty in (number for number, value in enumerate(vocabulary) if not value.strip()):
+        for row, position in zip(*np.nonzero(ids == empty), strict=True):
+            verdicts.reject(int(row), f"empty cell in {columns[position]!r}")
+    return Categories(ids, vocabulary)
+
+
+def _parse(cells: pd.Series) -> np.ndarray:
+    texts = pa.array(cells)
+    try:
+        return pc.cast(texts, pa.float64()).to_numpy(zero_copy_only=False)
+    except pa.ArrowInvalid:  # at least one cell is not a plain number: look at each distinct one
+        ids, values = pd.factorize(cells)
+        return np.array([_parse_cell(str(value)) for value in values], dtype=np.float64)[ids]
+
+
+def _parse_cell(cell: str) -> float:
+    try:
+        return float("nan" if "_" in cell else cell)
+    except ValueError:
+        return float("nan")
+
+
+def _what_is_wrong(cell: str, number: float) -> str:
+    text = cell.strip().lower().lstrip("+-")
+    if not text:
+        return "empty cell"
+    if text == "nan":
+        return "NaN"
+    if text in ("inf", "infinity"):
+        return "infinite number"
+    return "not a number" if np.isnan(number) else "number too large for float32"

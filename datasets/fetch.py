@@ -1,0 +1,234 @@
+"""Puts known data sets under a folder as a table and image files, or takes them from a local folder. Trains nothing.
+
+What is being written has a temporary name until it is whole, so that a data set is either there or not.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import stat
+import uuid
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from ..errors import DataError
+from ..files import digest
+from ..recipe import nearest
+
+# scikit-learn, torchvision and PIL are imported where they are used: the command line reads this file first.
+
+# An archive that unpacks to more than this, or to more than this many times its own size, is refused.
+MAX_UNPACKED_BYTES = 50_000_000_000
+MAX_UNPACKED_RATIO = 200
+Progress = Callable[[int, int], None]
+
+
+class Fetched(NamedTuple):
+    """A data set on disk.
+
+    Attributes:
+        table: the CSV file.
+        files: root of the file paths in the table; the table's folder where it has none.
+        rows: of the table.
+    """
+
+    table: Path
+    files: Path
+    rows: int
+
+
+def fetch(name: str, folder: Path, on_progress: Progress | None = None) -> Fetched:
+    """Write `folder/NAME/`, unless it is there.
+
+    Args:
+        name: digits (scikit-learn's bundled scans) or cifar10 (what torchvision downloads).
+        folder: where data sets lie.
+        on_progress: called with the numbers of images written and of all images.
+
+    Raises:
+        DataError: there is no such data set, it cannot be downloaded, or the folder holds other images.
+    """
+    if name not in _WRITERS:
+        raise DataError(f"there is no data set {name!r} to fetch; {nearest(name, _WRITERS)}")
+    final = folder / name
+    table = final / f"{name}.csv"
+    if not table.is_file():
+        _WRITERS[name](final, on_progress)
+    return Fetched(table, final / "images", _count_rows(table))
+
+
+def place(source: Path, folder: Path, names: Sequence[str] = ()) -> list[Fetched]:
+    """Copy data sets of a local folder: each sub-folder of `source` with a CSV, and its images.zip if it has one.
+
+    Args:
+        source: its sub-folders are data sets, by name.
+        folder: gets `NAME/*.csv` and `NAME/images/`; what is complete there stays as it is.
+        names: which data sets; all where empty.
+
+    Raises:
+        DataError: there is no such folder or data set, or an archive is not safe to unpack.
+    """
+    if not source.is_dir():
+        raise DataError(f"{source} is not a folder; expected one whose sub-folders hold a CSV table each")
+    found = {entry.name: entry for entry in sorted(source.iterdir()) if entry.is_dir() and list(entry.glob("*.csv"))}
+    if not found:
+        raise DataError(f"no sub-folder of {source} holds a CSV table")
+    for name in names:
+        if name not in found:
+            raise DataError(f"{source} has no data set {name!r}; {nearest(name, found)}")
+    return [fetched for name in names or found for fetched in _place_one(found[name], folder / name)]
+
+
+def _place_one(source: Path, final: Path) -> Iterator[Fetched]:
+    archive = source / "images.zip"
+    tables = sorted(source.glob("*.csv"))
+    if archive.is_file() and not (final / "images").is_dir():
+        with _whole_folder(final / "images") as images:
+            _unpack(archive, images)
+    final.mkdir(parents=True, exist_ok=True)
+    for table in tables:
+        target = final / table.name
+        if not target.is_file():
+            with _whole_file(target) as temporary:
+                shutil.copyfile(table, temporary)
+        yield Fetched(target, final / "images" if archive.is_file() else final, _count_rows(target))
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpack plain files that stay in the folder.
+
+    Raises:
+        DataError: an entry would leave the folder, is a link, or there is too much.
+    """
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            entries = [entry for entry in opened.infolist() if not entry.is_dir()]
+            limit = min(MAX_UNPACKED_BYTES, archive.stat().st_size * MAX_UNPACKED_RATIO)
+            unpacked = sum(entry.file_size for entry in entries)
+            if unpacked > limit:
+                raise DataError(f"{archive} would unpack to {unpacked:,} bytes, at most {limit:,} are allowed")
+            for entry in entries:
+                parts = entry.filename.replace("\\", "/").split("/")
+                if ".." in parts or not parts[0] or ":" in parts[0] or "\0" in entry.filename:
+                    raise DataError(f"{archive}: the entry {entry.filename!r} leaves the folder; nothing was unpacked")
+                if stat.S_ISLNK(entry.external_attr >> 16):
+                    raise DataError(f"{archive}: the entry {entry.filename!r} is a link; nothing was unpacked")
+            for entry in entries:  # zipfile stops at the declared size and checks the sum
+                opened.extract(entry, folder)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        raise DataError(f"{archive} cannot be unpacked: {error}; get it anew") from error
+
+
+def _write_digits(final: Path, on_progress: Progress | None) -> None:
+    """1,797 scans of 8 x 8. In each class a fifth tests and a tenth validates: the first ones by the hash of a name."""
+    from sklearn.datasets import load_digits
+
+    scans = cast(Any, load_digits())
+    pixels = np.rint(scans.images * (255 / 16)).astype(np.uint8)
+    names = [f"{label}/{number:04d}.png" for number, label in enumerate(scans.target.tolist())]
+    split = dict.fromkeys(names, "train")
+    for label in range(10):
+        members = sorted((name for name in names if name[0] == str(label)), key=digest)
+        num_test, num_valid = round(len(members) * 0.2), round(len(members) * 0.1)
+        split |= dict.fromkeys(members[:num_test], "test")
+        split |= dict.fromkeys(members[num_test : num_test + num_valid], "valid")
+    _write(final, pixels, [(name, name[0], split[name]) for name in names], on_progress)
+
+
+def _write_cifar10(final: Path, on_progress: Progress | None) -> None:
+    from torchvision.datasets import CIFAR10
+
+    try:
+        parts = [(split, CIFAR10(final, train=split == "train", download=True)) for split in ("train", "test")]
+    except (OSError, RuntimeError, EOFError) as error:
+        raise DataError(
+            f"CIFAR-10 cannot be downloaded ({error}); without a network put {CIFAR10.filename} "
+            f"(md5 {CIFAR10.tgz_md5}) into {final.absolute()} and fetch again"
+        ) from error
+    rows: list[tuple[str, str, str]] = []
+    for split, data in parts:
+        seen = [0] * len(data.classes)
+        for target in data.targets:
+            label = data.classes[target]
+            rows.append((f"{split}/{label}/{seen[target]:04d}.png", label, split))
+            seen[target] += 1
+    _write(final, np.concatenate([data.data for _, data in parts]), rows, on_progress)
+    shutil.rmtree(final / CIFAR10.base_folder)  # the archive stays: it may be the user's
+
+
+_WRITERS: dict[str, Callable[[Path, Progress | None], None]] = {"digits": _write_digits, "cifar10": _write_cifar10}
+
+
+def _write(
+    final: Path, pixels: Iterable[np.ndarray], rows: list[tuple[str, str, str]], on_progress: Progress | None
+) -> None:
+    """Write images, then the table: where the table is, everything is.
+
+    Args:
+        pixels: uint8, each (H, W) or (H, W, C).
+        rows: path below images/, label and split of each.
+    """
+    from PIL import Image
+
+    images = final / "images"
+    if images.is_dir():
+        if missing := [path for path, *_ in rows if not (images / path).is_file()]:
+            raise DataError(f"{images} holds other images, {missing[0]} is not there; move it away and fetch again")
+    else:
+        with _whole_folder(images) as folder:
+            for path in sorted({(folder / path).parent for path, *_ in rows}):
+                path.mkdir(parents=True, exist_ok=True)
+            for number, (picture, (path, _, _)) in enumerate(zip(pixels, rows, strict=True), 1):
+                Image.fromarray(picture).save(folder / path)
+                if on_progress and (number % 500 == 0 or number == len(rows)):
+                    on_progress(number, len(rows))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("image", "label", "split"))
+    writer.writerows(rows)
+    with _whole_file(final / f"{final.name}.csv") as temporary:
+        temporary.write_text(text.getvalue(), "utf-8")
+
+
+@contextmanager
+def _whole_folder(final: Path) -> Iterator[Path]:
+    """A temporary folder beside `final`, renamed to it at the end.
+
+    Unlike `files.commit_folder` it flushes all disks once, not each of up to 60,000 small files.
+    """
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        os.sync()
+        temporary.rename(final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def _whole_file(final: Path) -> Iterator[Path]:
+    """A temporary path beside `final`, renamed to it at the end."""
+    temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(final)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _count_rows(table: Path) -> int:
+    with table.open(encoding="utf-8", errors="replace", newline="") as file:
+        return max(sum(1 for _ in csv.reader(file)) - 1, 0)

@@ -1,0 +1,151 @@
+"""Fits the schema on the training rows of a pack: classes, means and standard deviations; looks at no other row."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from ..recipe import Data
+from ..schema import FeatureSchema, Schema
+from .pack import ImageColumn, Pack, PackFeature
+from .splits import TRAIN
+
+# Squares of 8-bit pixels are summed in uint32: 255² times this many pixels stays below 2³².
+_PIXELS_IN_UINT32 = 1 << 16
+_CHUNK_BYTES = 1 << 20
+_PLAIN_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,99}")
+
+
+class Moments(NamedTuple):
+    """Mean and standard deviation of each channel, float64."""
+
+    mean: np.ndarray
+    std: np.ndarray
+
+
+def fit_schema(pack: Pack, data: Data, split: np.ndarray) -> Schema:
+    """Fit what a model needs to know about the columns.
+
+    Args:
+        pack: raw values.
+        data: which features are inputs, in their order, and which is the target.
+        split: int8, shape (rows of the pack,): 0 marks the training rows.
+    """
+    train = np.flatnonzero(split == TRAIN)
+    [target] = data.target
+    return Schema(
+        inputs=[_fit_feature(pack, name, train, is_target=False) for name in data.inputs],
+        target=_fit_feature(pack, target, train, is_target=True),
+    )
+
+
+def _fit_feature(pack: Pack, name: str, train: np.ndarray, *, is_target: bool) -> FeatureSchema:
+    feature = pack.features[name]
+    if feature.kind == "image":
+        return _fit_image(feature, pack.image(name), train)
+    if feature.kind == "number":
+        return _fit_numbers(feature, pack.column(name), train)
+    return _fit_categories(feature, pack.column(name), train, is_target=is_target)
+
+
+def _fit_image(feature: PackFeature, image: ImageColumn, train: np.ndarray) -> FeatureSchema:
+    moments = measure_pixels(image, train)
+    return FeatureSchema(
+        name=feature.name,
+        kind=feature.kind,
+        columns=feature.columns,
+        shape=feature.shape,
+        dtype=feature.dtype,
+        mean=moments.mean.tolist(),
+        std=moments.std.tolist(),
+    )
+
+
+def _fit_numbers(feature: PackFeature, values: np.ndarray, train: np.ndarray) -> FeatureSchema:
+    columns = [np.asarray(values[train, column]) for column in range(values.shape[1])]
+    return FeatureSchema(
+        name=feature.name,
+        kind=feature.kind,
+        columns=feature.columns,
+        shape=[len(columns)],
+        dtype="float32",
+        mean=[float(column.mean()) for column in columns],
+        # A constant column is recognised by its range: rounding gives it a tiny deviation, not 0.
+        std=[float(column.std()) if np.ptp(column) > 0 else 1.0 for column in columns],
+    )
+
+
+def _fit_categories(feature: PackFeature, ids: np.ndarray, train: np.ndarray, *, is_target: bool) -> FeatureSchema:
+    counts = np.bincount(ids[train].ravel(), minlength=len(feature.vocabulary))
+    present = np.flatnonzero(counts)
+    classes = sort_classes([feature.vocabulary[number] for number in present])
+    count_of = {feature.vocabulary[number]: int(counts[number]) for number in present}
+    return FeatureSchema(
+        name=feature.name,
+        kind=feature.kind,
+        columns=feature.columns,
+        shape=[] if is_target else [ids.shape[1]],
+        dtype="int64",
+        classes=classes,
+        counts=[count_of[name] for name in classes],
+    )
+
+
+def sort_classes(classes: list[str]) -> list[str]:
+    """By value where all are integers as Python writes them ("2" before "10"; "007" is none), else as text."""
+    if all(_PLAIN_INTEGER.fullmatch(name) for name in classes):
+        return sorted(classes, key=int)
+    return sorted(classes)
+
+
+def measure_pixels(image: ImageColumn, rows: np.ndarray) -> Moments:
+    """Mean and (population) standard deviation of each channel, in raw pixel units, in bounded memory.
+
+    Integer pixels are summed exactly, so the result depends neither on the chunks nor on the order of the rows.
+
+    Args:
+        image: the pixels.
+        rows: positions in the pack; a row that stands twice counts twice.
+    Returns:
+        Shape (C,) each; a standard deviation of 0 becomes 1.
+    """
+    num_channels = image.shards[0].shape[1]
+    count, sums, squares = 0, np.zeros(num_channels, dtype=object), np.zeros(num_channels, dtype=object)
+    for number, pixels in enumerate(image.shards):
+        offsets = np.sort(image.offset[rows[image.shard[rows] == number]])
+        height, width = pixels.shape[2:]
+        count += len(offsets) * height * width
+        per_chunk = max(1, _CHUNK_BYTES // (num_channels * height * width * pixels.itemsize))
+        for start in range(0, len(offsets), per_chunk):
+            chunk = pixels[offsets[start : start + per_chunk]]
+            total, total_of_squares = _sum_chunk(chunk.reshape(len(chunk), num_channels, -1))
+            sums += total
+            squares += total_of_squares
+    if np.issubdtype(image.shards[0].dtype, np.integer):
+        variance = np.array([count * int(q) - int(s) ** 2 for s, q in zip(sums, squares, strict=True)]) / count**2
+    else:
+        variance = np.maximum(0.0, (squares / count - (sums / count) ** 2).astype(np.float64))
+    std = np.sqrt(variance.astype(np.float64))
+    return Moments((sums / count).astype(np.float64), np.where(std > 0, std, 1.0))
+
+
+def _sum_chunk(chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums and sums of squares over images and pixels of (images, C, pixels): Python integers, or floats."""
+    if chunk.dtype == np.uint8:
+        total = np.zeros(chunk.shape[1], dtype=object)
+        total_of_squares = total.copy()
+        for start in range(0, chunk.shape[2], _PIXELS_IN_UINT32):
+            wide = chunk[:, :, start : start + _PIXELS_IN_UINT32].astype(np.uint32)
+            total += _sum_rows(wide)
+            np.multiply(wide, wide, out=wide)
+            total_of_squares += _sum_rows(wide)
+        return total, total_of_squares
+    wide = chunk.astype(np.uint64 if chunk.dtype == np.uint16 else np.float64)
+    return wide.sum((0, 2)).astype(object), (wide * wide).sum((0, 2)).astype(object)
+
+
+def _sum_rows(wide: np.ndarray) -> np.ndarray:
+    """Sums over images and pixels of uint32 (images, C, pixels) as Python integers, which never overflow."""
+    return np.add.reduce(wide, axis=2, dtype=np.uint32).sum(0, dtype=np.uint64).astype(object)

@@ -1,0 +1,395 @@
+"""One image file's bytes -> the pixels of one row, or the reason why there are none. Reads no files.
+
+JPEG takes torchvision's decoder and PNG of 8 bits Pillow's; everything else goes through scikit-image and tifffile.
+torchvision's decoder for PNG is no faster, and ends the process (segmentation fault) on a damaged pixel stream.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import inspect
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..arguments import check_arguments
+from ..errors import RecipeError
+from ..recipe import Feature, nearest
+
+# skimage, torchvision, tifffile and PIL are imported where they are used: a run whose images are all stored needs none
+# of them, and torchvision alone takes 1.6 s.
+
+# Raise it when the same bytes would give other pixels or another verdict: every store is then decoded anew.
+DECODER_VERSION = 1
+PREPROCESS_MODULES = (
+    "color",
+    "exposure",
+    "filters",
+    "morphology",
+    "restoration",
+    "segmentation",
+    "transform",
+    "util",
+)
+# What Pillow may be asked to open; its other formats include ones that start programs (EPS) or are no pictures.
+PILLOW_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "PPM", "TIFF")
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_EXIF_ORIENTATION = 0x0112
+
+
+class BadImage(ValueError):  # noqa: N818  a verdict on a row, not a failure
+    """The bytes are no image that fits the feature; the message is the reason, fit for a row's verdict."""
+
+
+class TooLarge(BadImage):
+    """The image declares more pixels than the recipe allows."""
+
+
+class _Header(NamedTuple):
+    """What a file says of itself before it is decoded."""
+
+    height: int
+    width: int
+    channels: int
+    bits: int
+    has_exif: bool
+
+
+def num_channels(feature: Feature) -> int:
+    """Channels of a decoded image."""
+    return {"rgb": 3, "gray": 1}.get(feature.channels) or int(feature.channels)
+
+
+def decode_image(data: bytes, feature: Feature, max_pixels: int, suffix: str) -> np.ndarray:
+    """Decode a file's bytes, orient them as EXIF says, run the `preprocess` chain and bring them to size and dtype.
+
+    Channels: rgb repeats the channel of a gray image; gray weighs the channels of a colour image by ITU-R 601, as
+    Pillow does; both drop an alpha channel; a number must be the file's own. Values: whole numbers keep theirs where
+    they fit `dtype`, except that uint16 becomes uint8 by its high byte, and uint8 becomes uint16 times 257; floats, as
+    many functions of scikit-image give them, count from 0 to 1: uint8 is round(255 x), clipped. float32 keeps all.
+
+    Args:
+        data: the whole file.
+        feature: the image specification.
+        max_pixels: largest height x width x channels that the file may declare; checked before it is decoded.
+        suffix: of the file's name, for messages; the format is told by the bytes.
+
+    Returns:
+        Shape (C, H, W), of the feature's dtype.
+
+    Raises:
+        BadImage: with the reason, which does not name the file.
+    """
+    if not data:
+        raise BadImage("zero bytes")
+    try:
+        if data.startswith(_JPEG):
+            image = _decode_jpeg(data, feature, max_pixels)
+        elif data.startswith(_PNG):
+            image = _decode_png(data, max_pixels)
+        else:
+            image = decode_by_skimage(data, max_pixels)
+        return _finish(image, feature)
+    except BadImage:
+        raise
+    except Exception as error:  # a decoder met bytes or a function met pixels that it cannot work with
+        text = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise BadImage(f"not a readable image ({suffix or 'no suffix'}, {len(data)} bytes): {text}") from error
+
+
+def _finish(image: np.ndarray, feature: Feature) -> np.ndarray:
+    """(C, H, W) as decoded -> channels, preprocess, size and dtype of the feature."""
+    image = _to_channels(image, feature.channels)
+    if feature.preprocess:
+        image = _to_channels(_preprocess(image, feature), feature.channels)
+    if feature.size and list(image.shape[1:]) != feature.size:
+        image = _resize(image, feature.size)
+    return _to_dtype(image, feature)
+
+
+# --- decoders ---------------------------------------------------------------------------------------------------------
+
+
+def _decode_jpeg(data: bytes, feature: Feature, max_pixels: int) -> np.ndarray:
+    header = _jpeg_header(data)
+    _check_size(header.height, header.width, header.channels, max_pixels)
+    decode = _jpeg_decoder()
+    if decode is None or header.bits != 8:
+        return decode_by_skimage(data, max_pixels)
+    # 0 as in the file, 1 gray, 3 RGB. Colour becomes gray here later: the decoder's own gray, the Y of YCbCr, differs
+    # from the gray of the RGB pixels where those are clipped.
+    mode = 0 if feature.channels.isdigit() else 1 if header.channels == 1 else 3
+    try:
+        return decode(_as_tensor(data), mode, True).numpy()
+    except RuntimeError as error:
+        text = str(error)
+        if "truncated" in text:
+            raise BadImage("truncated: the JPEG ends before its last row") from error
+        raise BadImage(f"not a readable JPEG: {text.splitlines()[0].rsplit('.cpp:')[-1]}") from error
+
+
+def _decode_png(data: bytes, max_pixels: int) -> np.ndarray:
+    from PIL import Image
+
+    header = _png_header(data)
+    _check_size(header.height, header.width, header.channels, max_pixels)
+    if header.bits != 8:
+        return decode_by_skimage(data, max_pixels)
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        if image.mode == "P":
+            image = image.convert("RGB")
+        pixels = _channels_first(np.asarray(image))
+        return _orient(pixels, image.getexif().get(_EXIF_ORIENTATION, 1)) if header.has_exif else pixels
+
+
+def decode_by_skimage(data: bytes, max_pixels: int) -> np.ndarray:
+    """Decode any format through scikit-image, or tifffile for TIFF; channels and values as in the file.
+
+    Returns:
+        Shape (C, H, W).
+
+    Raises:
+        BadImage: more pixels than allowed, several frames, or 16-bit colour that would be cut to 8 bits.
+    """
+    import skimage.io
+    from PIL import Image
+
+    if data.startswith(_TIFF):
+        return _decode_tiff(data, max_pixels)
+    with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
+        _check_size(image.height, image.width, len(image.getbands()), max_pixels)
+        if (frames := getattr(image, "n_frames", 1)) > 1:
+            raise BadImage(f"expected one picture, got {frames} frames")
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+        if image.mode == "CMYK":
+            return _orient(_channels_first(np.asarray(image.convert("RGB"))), orientation)
+    pixels = np.asarray(skimage.io.imread(io.BytesIO(data)))
+    pixels = pixels[0] if pixels.ndim == 4 else pixels  # a GIF of one frame
+    if data.startswith(_PNG) and pixels.ndim == 3 and _png_header(data).bits == 16:
+        raise BadImage("16-bit colour PNG, of which only 8 bits can be read; save it as TIFF")
+    return _orient(_channels_first(pixels), orientation)
+
+
+def _decode_tiff(data: bytes, max_pixels: int) -> np.ndarray:
+    import tifffile
+    from PIL import Image
+
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        series = tiff.series[0]
+        axes, shape = series.axes, series.shape
+        _check_size(int(np.prod(shape, dtype=object)), 1, 1, max_pixels)
+        tag = tiff.pages.first.tags.get(_EXIF_ORIENTATION)
+        orientation = int(tag.value) if tag else 1
+        try:
+            pixels = series.asarray()
+        except ValueError as error:
+            if "imagecodecs" not in str(error):
+                raise
+            with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:  # compressed in a way that libtiff reads
+                return _orient(_channels_first(np.asarray(image)), orientation)
+    others = [axis for axis, length in zip(axes, shape, strict=True) if axis not in "YX" and length > 1]
+    if len(others) > 1 or "Y" not in axes or "X" not in axes:
+        raise BadImage(f"expected height, width and at most one axis of channels, got {axes} {shape}")
+    order = sorted(range(len(axes)), key=lambda at: (axes[at] in "YX", "YX".find(axes[at])))
+    return _orient(pixels.transpose(order).reshape(-1, shape[axes.index("Y")], shape[axes.index("X")]), orientation)
+
+
+@functools.cache
+def _jpeg_decoder() -> Callable[..., Any] | None:
+    """Torchvision's operator; its Python wrapper warns on every call. None where this torchvision has it no more."""
+    import torch
+    import torchvision.io  # noqa: F401  registers the operator
+
+    return torch.ops.image.decode_jpeg.default if hasattr(torch.ops.image, "decode_jpeg") else None
+
+
+def _as_tensor(data: bytes) -> Any:
+    import torch
+
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)  # of bytes themselves it would warn
+
+
+# --- headers ----------------------------------------------------------------------------------------------------------
+
+
+def _check_size(height: int, width: int, channels: int, max_pixels: int) -> None:
+    if height * width * channels > max_pixels:
+        shape = f"{height} x {width} x {channels}" if width > 1 else f"{height}"
+        raise TooLarge(f"an image bomb: it declares {shape} pixels, data.max_pixels allows {max_pixels}")
+
+
+def _jpeg_header(data: bytes) -> _Header:
+    """Walk the markers to the frame header (SOF)."""
+    at, end = 2, len(data) - 10
+    while at < end:
+        if data[at] != 0xFF:
+            break
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill
+            at += 1
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            bits, height, width, channels = struct.unpack_from(">BHHB", data, at + 4)
+            if not height or not width:
+                break
+            return _Header(height, width, channels, bits, has_exif=False)
+        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # no length
+            at += 2
+        else:
+            at += 2 + (data[at + 2] << 8 | data[at + 3])
+    raise BadImage("truncated or damaged: a JPEG without a frame header")
+
+
+def _png_header(data: bytes) -> _Header:
+    """Walk all chunks and check their sums, so that a cut or damaged file is found whatever its decoder does."""
+    at, names = len(_PNG), set()
+    while b"IEND" not in names:
+        length, name = struct.unpack_from(">I4s", data, at) if at + 12 <= len(data) else (0, b"")
+        end = at + 12 + length
+        if not name or end > len(data):
+            raise BadImage("truncated: the PNG ends before its last chunk")
+        body = memoryview(data)[at + 4 : end - 4]
+        if zlib.crc32(body) != int.from_bytes(data[end - 4 : end], "big"):
+            raise BadImage(f"damaged: the check sum of the PNG chunk {name.decode('latin-1')} does not fit")
+        names.add(name)
+        at = end
+    if data[12:16] != b"IHDR":
+        raise BadImage("damaged: the PNG has no header")
+    width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
+    return _Header(height, width, {0: 1, 4: 2, 6: 4}.get(colour, 3), bits, has_exif=b"eXIf" in names)
+
+
+# --- pixels -----------------------------------------------------------------------------------------------------------
+
+
+def _channels_first(pixels: np.ndarray) -> np.ndarray:
+    """(H, W) or (H, W, C) -> (C, H, W)."""
+    if pixels.ndim not in (2, 3) or not pixels.size:
+        raise BadImage(f"expected height, width and channels, got an array of shape {pixels.shape}")
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def _orient(image: np.ndarray, orientation: int) -> np.ndarray:
+    """(C, H, W) upright, by EXIF's number from 1 to 8."""
+    if orientation in (5, 6, 7, 8):
+        image = image.transpose(0, 2, 1)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, :, ::-1]
+    return image[:, ::-1] if orientation in (3, 4, 7, 8) else image
+
+
+def _to_channels(image: np.ndarray, channels: str) -> np.ndarray:
+    found = len(image)
+    if channels.isdigit():
+        if found != int(channels):
+            raise BadImage(f"wrong channels: expected {channels}, got {found}")
+        return image
+    if found > 4:
+        raise BadImage(f"wrong channels: expected {channels}, got {found}; say `channels: {found}` to keep them")
+    if found <= 2:
+        return np.broadcast_to(image[:1], (3, *image.shape[1:])) if channels == "rgb" else image[:1]
+    if channels == "rgb":
+        return image[:3]
+    if image.dtype.kind == "f":
+        return np.tensordot(np.array([0.299, 0.587, 0.114], image.dtype), image[:3], 1)[None]
+    red, green, blue = image[:3].astype(np.uint64 if image.dtype.itemsize > 2 else np.uint32)
+    return (((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(image.dtype))[None]
+
+
+def _resize(image: np.ndarray, size: list[int]) -> np.ndarray:
+    """Torchvision's antialiased bilinear resize; uint8 stays uint8, others go through float32."""
+    import torch
+    from torchvision.transforms.v2.functional import resize
+
+    if image.dtype == np.uint8:
+        return resize(torch.from_numpy(_writable(image)), size, antialias=True).numpy()
+    if image.dtype == bool:
+        image = image.astype(np.uint8) * np.uint8(255)
+    resized = resize(torch.from_numpy(image.astype(np.float32)), size, antialias=True).numpy()
+    return resized if image.dtype.kind == "f" else np.rint(resized).astype(image.dtype)
+
+
+def _writable(image: np.ndarray) -> np.ndarray:
+    """What torch.from_numpy takes without a warning: no negative strides, not read-only."""
+    return image if image.flags.writeable and min(image.strides) >= 0 else image.copy()
+
+
+def _to_dtype(image: np.ndarray, feature: Feature) -> np.ndarray:
+    dtype = np.dtype(feature.dtype)
+    if image.dtype == dtype:
+        return image
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise BadImage("pixels that are not numbers (NaN or infinite)")
+    if dtype.kind == "f":
+        return image.astype(dtype)
+    top = np.iinfo(dtype).max
+    if image.dtype == bool:
+        return image.astype(dtype) * dtype.type(top)
+    if image.dtype.kind == "f":
+        if not feature.preprocess and (image.min() < 0 or image.max() > 1):
+            raise BadImage(
+                f"float pixels from {image.min():g} to {image.max():g}, expected 0 to 1 for dtype {dtype}; "
+                f"say `dtype: float32` to keep them"
+            )
+        return np.rint(np.clip(image, 0, 1) * float(top)).astype(dtype)
+    if (image.dtype, dtype) == (np.uint16, np.uint8):
+        return (image >> 8).astype(np.uint8)
+    if (image.dtype, dtype) == (np.uint8, np.uint16):
+        return image.astype(np.uint16) * np.uint16(257)
+    if image.min() < 0 or image.max() > top:
+        raise BadImage(
+            f"{image.dtype} pixels from {image.min()} to {image.max()} do not fit dtype {dtype}; "
+            f"say `dtype: float32` to keep them"
+        )
+    return image.astype(dtype)
+
+
+# --- preprocess -------------------------------------------------------------------------------------------------------
+
+
+def check_preprocess(feature: Feature) -> None:
+    """Check names and arguments of the chain without running it.
+
+    Raises:
+        RecipeError: a name is no public function of the allowed modules, or its arguments do not fit.
+    """
+    for step in feature.preprocess:
+        function = _preprocess_function(step.name)
+        picture = next(iter(inspect.signature(function).parameters))
+        check_arguments(f"preprocess.{step.name}", step.name, step.args, function, filled=(picture,))
+
+
+def _preprocess(image: np.ndarray, feature: Feature) -> np.ndarray:
+    """Run the chain on (H, W) or (H, W, C); (C, H, W) again."""
+    pixels = np.ascontiguousarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
+    for step in feature.preprocess:
+        try:
+            pixels = np.asarray(_preprocess_function(step.name)(pixels, **step.args))
+        except Exception as error:  # any of scikit-image's several hundred functions
+            raise BadImage(f"preprocess {step.name} failed: {type(error).__name__}: {error}") from error
+    return _channels_first(pixels)
+
+
+@functools.cache
+def _preprocess_function(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(".")
+    if module in PREPROCESS_MODULES and function in _public_functions(module):
+        return getattr(importlib.import_module(f"skimage.{module}"), function)
+    near = [f"{module}.{function}" for module in PREPROCESS_MODULES for function in _public_functions(module)]
+    hint = nearest(name, difflib.get_close_matches(name, near, 3, 0.5) or [f"{one}.*" for one in PREPROCESS_MODULES])
+    raise RecipeError(f"preprocess: {name} is not a function of scikit-image; {hint}")
+
+
+def _public_functions(module: str) -> list[str]:
+    namespace = importlib.import_module(f"skimage.{module}")
+    return [
+        name
+        for name in namespace.__all__
+        if not name.startswith("_") and callable(one := getattr(namespace, name)) and not inspect.isclass(one)
+    ]

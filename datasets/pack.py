@@ -1,0 +1,267 @@
+"""The pack: a table's readable rows as memory-mapped arrays of raw values, with offsets into the pixel store.
+
+A pack is immutable and named by its content; nothing in it depends on the split. It holds no pixels: those stay in
+the store. Who fills it stands in `build.py`, who makes batches of it in `loader.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..errors import DataError
+from ..files import commit_folder, digest, read_json, sha256_file, write_json
+from .store import open_shard
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+
+
+class PackFeature(BaseModel):
+    """What the manifest says about a feature.
+
+    Attributes:
+        file: its arrays are the files `<file>.<array>.npy`.
+        vocabulary: category: the text of each raw id.
+        shape, dtype: image: (C, H, W) and the type of a pixel.
+        store, shards: image: folder of the pixel store, relative to the pack's, and the shards in it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    kind: Literal["image", "category", "number"]
+    columns: list[str]
+    file: str
+    vocabulary: list[str] = []
+    shape: list[int] = []
+    dtype: str = ""
+    store: str = ""
+    shards: list[str] = []
+
+
+class PackFile(BaseModel):
+    """One of the pack's files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sha256: str
+    size: int
+
+
+class Manifest(BaseModel):
+    """`manifest.json`: everything about a pack that is not in an array."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = FORMAT_VERSION
+    fingerprint: str
+    num_rows: int
+    features: list[PackFeature]
+    files: dict[str, PackFile]
+
+
+class ImageColumn(NamedTuple):
+    """Where the pixels of each row lie: row i is `shards[shard[i]][offset[i]]`, of shape (C, H, W).
+
+    Attributes:
+        shard: int32, shape (rows,).
+        offset: int64, shape (rows,).
+        shards: memory-mapped, each (N, C, H, W).
+    """
+
+    shard: np.ndarray
+    offset: np.ndarray
+    shards: list[np.ndarray]
+
+
+class Pack:
+    """An opened pack; its arrays are memory-mapped when they are first used.
+
+    It travels to another process as its path.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        self.features = {feature.name: feature for feature in manifest.features}
+
+    @classmethod
+    def open(cls, folder: Path) -> Pack:
+        """Open a pack; checks the format version and the files' sizes, not their bytes.
+
+        Raises:
+            DataError: it is not there, of another format version, or a file is missing or has another size.
+        """
+        try:
+            values = read_json(folder / MANIFEST)
+            version = values.get("format_version")
+            if version != FORMAT_VERSION:
+                raise DataError(
+                    f"pack {folder} has format version {version}, this torchrelay reads version {FORMAT_VERSION}; "
+                    f"run `torchrelay ingest` again, or use the version of torchrelay that wrote it"
+                )
+            manifest = Manifest.model_validate(values)
+        except (OSError, ValueError, AttributeError, ValidationError) as error:
+            reason = str(error).partition("\n")[0]
+            raise DataError(f"{folder} is not a pack: {reason}; run `torchrelay ingest` again") from error
+        for name, file in manifest.files.items():
+            path = folder / name
+            size = path.stat().st_size if path.is_file() else 0
+            if size != file.size:
+                raise DataError(
+                    f"pack {folder}: {name} has {size:,} bytes, expected {file.size:,}; delete the pack and run "
+                    f"`torchrelay ingest` again"
+                )
+        return cls(folder, manifest)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Pack.open, (self.folder,)
+
+    def verify(self) -> None:
+        """Read every file and compare its sha256.
+
+        Raises:
+            DataError: one differs; names it.
+        """
+        for name, file in self.manifest.files.items():
+            if sha256_file(self.folder / name) != file.sha256:
+                raise DataError(
+                    f"pack {self.folder}: {name} does not have the sha256 of the manifest; delete the pack and run "
+                    f"`torchrelay ingest` again"
+                )
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in the pack: those of the table that could be read."""
+        return self.manifest.num_rows
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hex digits over every row of the table and every file's bytes."""
+        return self.manifest.fingerprint
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """int64, shape (rows,): each row's position in the table, from 0."""
+        return self._load("row")
+
+    def column(self, name: str) -> np.ndarray:
+        """Raw values of a feature, shape (rows, columns): float64 numbers, or int32 ids into the vocabulary."""
+        return self._load(f"{self.features[name].file}.values")
+
+    def vocabulary(self, name: str) -> list[str]:
+        """Text of each raw id of a category, over the whole table."""
+        return self.features[name].vocabulary
+
+    def image(self, name: str) -> ImageColumn:
+        """Where the pixels of an image feature lie.
+
+        Raises:
+            DataError: a shard of the store is gone.
+        """
+        feature = self.features[name]
+        store = Path(os.path.normpath(self.folder / feature.store))
+        try:
+            shards = [open_shard(store, shard) for shard in feature.shards]
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"pack {self.folder} needs pixels from {store} that cannot be read ({error}); "
+                f"run `torchrelay ingest` again"
+            ) from error
+        return ImageColumn(self._load(f"{feature.file}.shard"), self._load(f"{feature.file}.offset"), shards)
+
+    def _load(self, name: str) -> np.ndarray:
+        return np.load(self.folder / f"{name}.npy", mmap_mode="r")
+
+
+class PackColumn(NamedTuple):
+    """A feature on its way into a pack.
+
+    Attributes:
+        feature: its entry in the manifest.
+        arrays: by name, first dimension rows: `values`; or `shard`, `offset` and `content` of an image.
+    """
+
+    feature: PackFeature
+    arrays: Mapping[str, np.ndarray]
+
+
+def name_file(name: str) -> str:
+    """The start of a feature's file names, free of slashes."""
+    return urllib.parse.quote(name, safe="")
+
+
+def write_pack(packs: Path, columns: Sequence[PackColumn], rows: np.ndarray, fingerprint: str) -> tuple[Path, bool]:
+    """Commit a pack, unless it is there already.
+
+    Args:
+        packs: folder of all packs.
+        columns: the features, with the arrays of all rows of the table.
+        rows: int64, the positions in the table of the rows that go into the pack.
+        fingerprint: of the data.
+    Returns:
+        Its folder, named by the digest of its manifest, and whether it was there.
+    """
+    arrays = {"row": rows.astype(np.int64)}
+    for column in columns:
+        for name, values in column.arrays.items():
+            arrays[f"{column.feature.file}.{name}"] = values[rows]
+    contents = {f"{name}.npy": _to_npy(array) for name, array in arrays.items()}
+    files = {
+        name: PackFile(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+        for name, content in contents.items()
+    }
+    features = [column.feature for column in columns]
+    manifest = Manifest(fingerprint=fingerprint, num_rows=len(rows), features=features, files=files).model_dump()
+    folder = packs / digest(manifest)
+    if folder.is_dir():
+        return folder, True
+    with commit_folder(folder) as temporary:
+        for name, content in contents.items():
+            (temporary / name).write_bytes(content)
+        write_json(temporary / MANIFEST, manifest)
+    return folder, False
+
+
+def fingerprint_table(frame: pd.DataFrame, contents: Sequence[np.ndarray]) -> str:
+    """32 hex digits over every cell of every row and every file's bytes.
+
+    Args:
+        frame: text cells; the same cells give the same fingerprint whatever file they came from.
+        contents: for each column of files the digests of their bytes, shape (rows,), "" where there is no file.
+    """
+    total = hashlib.sha256(digest(list(frame.columns), len(frame), len(contents)).encode())
+    for name in frame.columns:
+        texts = _texts(frame[name])
+        _, ends, characters = texts.buffers()
+        ends = np.frombuffer(ends, dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]
+        total.update(np.diff(ends).tobytes())
+        if characters is not None:
+            total.update(memoryview(characters)[int(ends[0]) : int(ends[-1])])
+    for content in contents:
+        total.update(content.astype("S32").tobytes())
+    return total.hexdigest()[:32]
+
+
+def _texts(cells: pd.Series) -> pa.LargeStringArray:
+    """The cells as one Arrow array, whose buffers are the lengths and the bytes."""
+    array = pa.array(cells, type=pa.large_string())
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+
+
+def _to_npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()

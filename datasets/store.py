@@ -1,0 +1,476 @@
+"""The pixel store: every distinct image file is decoded once, ever. Decoding itself is in `images.py`.
+
+On disk, `store/<digest of the image specification>/<shard>/` holds `pixels.npy` (uint8, uint16 or float32, shape
+(N, C, H, W)) and `index.arrow`, one row a file that was seen: its key (path, size and mtime), the hash of its bytes,
+and where its pixels are or why there are none. A shard is committed as a whole and never changes; files that were only
+touched or are bad are remembered in shards without pixels.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import hashlib
+import io
+import itertools
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..files import commit_folder, digest
+from ..recipe import Feature
+from .images import DECODER_VERSION, BadImage, TooLarge, decode_image, num_channels
+
+SHARD_BYTES = 64_000_000
+# A batch is what one thread reads and decodes before it hands over; it bounds the memory.
+BATCH_BYTES = 8_000_000
+BATCH_FILES = 256
+STALE_SECONDS = 24 * 3600
+
+Progress = Callable[[int, int], None]
+
+
+class Located(NamedTuple):
+    """Where the pixels of the requested files are, in the order of the request.
+
+    Attributes:
+        content: S32, first 32 hex digits of the sha256 of each file's bytes; b"" where it cannot be read as a file.
+        shard: int32, position in `shards`; -1 where the image is bad.
+        offset: int64, row in the shard; -1 where the image is bad.
+        shards: names of the shards that are used.
+        shape: (C, H, W) of each image; H and W are 0 where no image is good.
+        dtype: of the pixels.
+        reasons: position in the request -> why the image is bad.
+        num_decoded: images decoded by this call.
+    """
+
+    content: np.ndarray
+    shard: np.ndarray
+    offset: np.ndarray
+    shards: list[str]
+    shape: tuple[int, ...]
+    dtype: str
+    reasons: dict[int, str]
+    num_decoded: int
+
+
+class _Seen(NamedTuple):
+    """What became of one file."""
+
+    content: bytes = b""
+    shard: int = -1
+    offset: int = -1
+    size: tuple[int, int] = (0, 0)
+    reason: str = ""
+    lasting: bool = True  # false where the next call should look again
+
+
+class _Index(NamedTuple):
+    """The rows of every `index.arrow`, as columns."""
+
+    key: pa.ChunkedArray  # path, size and mtime
+    content: np.ndarray  # S32
+    shard: np.ndarray  # int32, position in `shards`; -1 without pixels
+    offset: np.ndarray  # int64, row in the shard
+    size: np.ndarray  # int32 (N, 2), height and width; 0 where it is no image
+    reason: pa.ChunkedArray  # why it is no image
+    shards: list[str]
+
+    def extend(self, seen: list[_Seen], shards: list[str]) -> _Index:
+        """Add rows, whose keys nobody will ask for."""
+        return _Index(
+            key=self.key,
+            content=np.concatenate([self.content, np.array([one.content for one in seen], "S32")]),
+            shard=np.concatenate([self.shard, np.array([one.shard for one in seen], np.int32)]),
+            offset=np.concatenate([self.offset, np.array([one.offset for one in seen], np.int64)]),
+            size=np.concatenate([self.size, np.array([one.size for one in seen], np.int32).reshape(-1, 2)]),
+            reason=pa.chunked_array([*self.reason.chunks, pa.array([one.reason for one in seen], pa.large_string())]),
+            shards=shards,
+        )
+
+
+_Decoded = tuple[list[_Seen], np.ndarray]
+
+
+class PixelStore:
+    """The decoded images of one image specification.
+
+    Several processes may ingest at once; each writes shards of its own, so at worst a file is decoded twice.
+    """
+
+    def __init__(self, root: Path, feature: Feature, max_pixels: int) -> None:
+        """Name the store; nothing is read or written yet.
+
+        Args:
+            root: folder of all stores.
+            feature: the image specification.
+            max_pixels: larger images are refused before they are decoded.
+        """
+        spec = feature.model_dump(include={"size", "channels", "dtype", "preprocess"})
+        self.folder = root / digest("pixels", DECODER_VERSION, spec)
+        self._feature = feature
+        self._max_pixels = max_pixels
+
+    def ingest(
+        self, paths: Sequence[str], sizes: np.ndarray, mtimes_ns: np.ndarray, on_progress: Progress | None = None
+    ) -> Located:
+        """Locate the pixels of all files, decoding those whose content is new.
+
+        A file is read only if its (path, size, mtime) is new. Complete shards survive a kill; calling again goes on.
+        Where the feature has no size, the first good image sets it, and images of another size are bad.
+
+        Args:
+            paths: absolute; may repeat.
+            sizes: int64, bytes of each file.
+            mtimes_ns: int64, modification time of each file.
+            on_progress: called with the number of files done and the number of all files.
+        """
+        index = _read_index(self.folder)
+        keys = _keys(paths, sizes, mtimes_ns)
+        row = _find(keys, index.key)
+        size = self._image_size(paths, row, index)
+        # A known image that was of the wrong size has no pixels in the store; now its size may be the right one.
+        absent = (index.shard < 0) & (index.size == size).all(1) & (index.size[:, 0] > 0)
+        row[np.isin(row, np.flatnonzero(absent))] = -1
+        unknown = np.flatnonzero(row < 0)
+        new, place = _first_of_each(keys, unknown)
+        ingest = _Ingest(self.folder, self._feature, self._max_pixels, size, index)
+        seen = ingest.run(paths, sizes, keys, new, on_progress)
+        row[unknown] = len(index.shard) + place
+        return self._locate(row, index.extend(seen, ingest.shards), size, ingest.num_decoded)
+
+    def _image_size(self, paths: Sequence[str], row: np.ndarray, index: _Index) -> tuple[int, int]:
+        if self._feature.size:
+            return self._feature.size[0], self._feature.size[1]
+        for position in range(len(paths)):
+            if row[position] >= 0:
+                height, width = index.size[row[position]].tolist()
+            else:
+                try:
+                    data = _read_file(paths[position], 0)
+                    image = decode_image(data, self._feature, self._max_pixels, _suffix(paths[position]))
+                    _, height, width = image.shape
+                except (OSError, BadImage):
+                    continue
+            if height:
+                return height, width
+        return 0, 0
+
+    def _locate(self, row: np.ndarray, index: _Index, size: tuple[int, int], num_decoded: int) -> Located:
+        bad = (index.shard[row] < 0) | (index.size[row] != size).any(1)
+        reasons: dict[int, str] = {}
+        for position in np.flatnonzero(bad).tolist():
+            at = int(row[position])
+            reasons[position] = index.reason[at].as_py() or _wrong_size(index.size[at].tolist(), size)
+        shard = np.where(bad, -1, index.shard[row])
+        used, place = np.unique(shard, return_inverse=True)
+        names = [index.shards[number] for number in used.tolist() if number >= 0]
+        return Located(
+            content=index.content[row],
+            shard=(place - (len(used) - len(names))).astype(np.int32),
+            offset=np.where(bad, -1, index.offset[row]),
+            shards=names,
+            shape=(num_channels(self._feature), *size),
+            dtype=self._feature.dtype,
+            reasons=reasons,
+            num_decoded=num_decoded,
+        )
+
+
+def open_shard(store_folder: Path, shard: str) -> np.ndarray:
+    """The pixels of a shard, memory-mapped, shape (N, C, H, W)."""
+    return np.load(store_folder / shard / "pixels.npy", mmap_mode="r")
+
+
+class _Ingest:
+    """One pass over new files: threads read, hash and decode batches; this thread writes them in order."""
+
+    def __init__(self, folder: Path, feature: Feature, max_pixels: int, size: tuple[int, int], index: _Index) -> None:
+        self.shards = list(index.shards)
+        self.num_decoded = 0
+        self._folder = folder
+        self._feature = feature
+        self._max_pixels = max_pixels
+        self._size = size
+        self._image_bytes = num_channels(feature) * size[0] * size[1] * np.dtype(feature.dtype).itemsize
+        self._index = index
+        self._placed: dict[bytes, _Seen] = {}
+
+    def run(
+        self, paths: Sequence[str], sizes: np.ndarray, keys: pa.Array, new: np.ndarray, on_progress: Progress | None
+    ) -> list[_Seen]:
+        """Read the files at the positions `new`; what became of each, in that order."""
+        seen: list[_Seen] = []
+        if not len(new):
+            return seen
+        _remove_stale(self._folder)
+        parts = self._batches(sizes[new])
+        files = [(paths[int(position)], int(sizes[position])) for position in new]
+        batches = _in_order(self._decode, [files[part] for part in parts])
+        with contextlib.closing(_ShardWriter(self._folder, self._feature, self._size)) as writer:
+            for part, (batch, pixels) in zip(parts, batches, strict=True):
+                seen.extend(self._place(batch, pixels, writer))
+                if on_progress:
+                    on_progress(len(paths) - len(new) + part.stop, len(paths))
+                if writer.num_rows * self._image_bytes >= SHARD_BYTES or part.stop == len(new):
+                    first = writer.num_committed
+                    writer.commit(keys.take(pa.array(new[first : part.stop])), seen[first:], self.shards)
+        return seen
+
+    def _batches(self, sizes: np.ndarray) -> list[slice]:
+        """Cut the files into batches that need about `BATCH_BYTES`, undecoded or decoded."""
+        cost = np.maximum(np.maximum(sizes, self._image_bytes) / BATCH_BYTES, 1 / BATCH_FILES)
+        number = np.floor(np.cumsum(cost) - cost / 2)
+        edges = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(sizes)]
+        return [slice(start, stop) for start, stop in itertools.pairwise(edges)]
+
+    def _decode(self, files: list[tuple[str, int]]) -> _Decoded:
+        """In a thread: what can be said of each file alone, and the pixels of those that are new and good."""
+        seen: list[_Seen] = []
+        pixels = np.empty((len(files), num_channels(self._feature), *self._size), self._feature.dtype)
+        num_good = 0
+        for path, size in files:
+            content = b""
+            try:
+                data = _read_file(path, size)
+                content = hashlib.sha256(data).hexdigest()[:32].encode()
+                old = self._placed.get(content) or self._stored(content)
+                if old is not None:
+                    seen.append(old)
+                    continue
+                image = decode_image(data, self._feature, self._max_pixels, _suffix(path))
+            except OSError as error:
+                seen.append(_Seen(reason=f"cannot be read: {error.strerror}", lasting=False))
+            except BadImage as error:
+                seen.append(_Seen(content, reason=str(error), lasting=not isinstance(error, TooLarge)))
+            else:
+                found = (image.shape[1], image.shape[2])
+                if found == self._size:
+                    pixels[num_good] = image
+                    num_good += 1
+                seen.append(_Seen(content, size=found))
+        return seen, pixels[:num_good]
+
+    def _stored(self, content: bytes) -> _Seen | None:
+        """What the index says of a content that no known path has; nothing where its pixels are wanted and absent."""
+        contents, order = self._by_content
+        at = int(np.searchsorted(contents, content)) if len(contents) else 0
+        while at < len(contents) and contents[at] == content:
+            row = int(order[at])
+            shard, size = int(self._index.shard[row]), (int(self._index.size[row, 0]), int(self._index.size[row, 1]))
+            reason = self._index.reason[row].as_py()
+            if shard >= 0 or reason or size != self._size:
+                return _Seen(content, shard, int(self._index.offset[row]), size, reason)
+            at += 1
+        return None
+
+    @functools.cached_property
+    def _by_content(self) -> tuple[np.ndarray, np.ndarray]:
+        order = np.argsort(self._index.content, kind="stable")
+        return self._index.content[order], order
+
+    def _place(self, batch: list[_Seen], pixels: np.ndarray, writer: _ShardWriter) -> list[_Seen]:
+        """Give each new image its row in the shard; the same content decoded twice is written once."""
+        placed: list[_Seen] = []
+        keep: list[int] = []
+        at = 0
+        for one in batch:
+            if one.size == self._size and one.shard < 0 and not one.reason:
+                if one.content not in self._placed:
+                    if not writer.num_rows + len(keep):
+                        self.shards.append(writer.name)
+                    row = writer.num_rows + len(keep)
+                    self._placed[one.content] = one._replace(shard=len(self.shards) - 1, offset=row)
+                    keep.append(at)
+                at += 1
+                one = self._placed[one.content]
+            placed.append(one)
+        self.num_decoded += len(pixels)
+        writer.append(pixels if len(keep) == len(pixels) else pixels[keep])
+        return placed
+
+
+class _ShardWriter:
+    """Streams images into a file beside the shards; `commit` makes a shard of them and starts the next."""
+
+    def __init__(self, folder: Path, feature: Feature, size: tuple[int, int]) -> None:
+        self._folder = folder
+        self._shape = (num_channels(feature), *size)
+        self._dtype = np.dtype(feature.dtype)
+        self._file: BinaryIO | None = None
+        self.num_committed = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self.name = uuid.uuid4().hex
+        self.num_rows = 0
+        self._part = self._folder / f".{self.name}.npy.tmp"
+
+    def append(self, pixels: np.ndarray) -> None:
+        if not len(pixels):
+            return
+        if self._file is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = self._part.open("wb")
+            self._file.write(self._header())
+        self._file.write(pixels.data)
+        self.num_rows += len(pixels)
+
+    def commit(self, keys: pa.Array, seen: list[_Seen], shards: list[str]) -> None:
+        """Make the shard visible, with what is to be remembered about the files since the last commit."""
+        self.num_committed += len(seen)
+        lasting = [position for position, one in enumerate(seen) if one.lasting]
+        if lasting:
+            with commit_folder(self._folder / self.name) as folder:
+                if self._file is not None:
+                    self._file.seek(0)
+                    self._file.write(self._header())
+                    self._file.close()
+                    self._file = None
+                    self._part.rename(folder / "pixels.npy")
+                _write_index(folder / "index.arrow", keys.take(pa.array(lasting)), [seen[at] for at in lasting], shards)
+        self._begin()
+
+    def close(self) -> None:
+        """Drop what is not committed."""
+        if self._file is not None:
+            self._file.close()
+            self._part.unlink(missing_ok=True)
+
+    def _header(self) -> bytes:
+        """The header of `pixels.npy`; numpy pads it, so that it has one length for any number of rows."""
+        header = io.BytesIO()
+        shape = (self.num_rows, *self._shape)
+        np.lib.format.write_array_header_1_0(header, {"descr": self._dtype.str, "fortran_order": False, "shape": shape})
+        return header.getvalue()
+
+
+def _keys(paths: Sequence[str], sizes: np.ndarray, mtimes_ns: np.ndarray) -> pa.Array:
+    text = pa.large_string()
+    columns = [pa.array(paths, text), pa.array(sizes).cast(text), pa.array(mtimes_ns).cast(text)]
+    return pc.call_function("binary_join_element_wise", [*columns, pa.scalar("\0", text)])
+
+
+def _find(keys: pa.Array, known: pa.ChunkedArray) -> np.ndarray:
+    """The first row of each key in the index, int64; -1 where it has none."""
+    options = pc.SetLookupOptions(value_set=known)
+    return pc.call_function("index_in", [keys], options).fill_null(-1).to_numpy().astype(np.int64)
+
+
+def _first_of_each(keys: pa.Array, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first position of each distinct key; and for each position the place of its key among those."""
+    codes = keys.take(pa.array(positions)).dictionary_encode().indices.to_numpy()
+    _, first = np.unique(codes, return_index=True)  # codes count up in the order of appearance
+    return positions[first], codes
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path)[1]  # pathlib takes a tenth of the time of decoding
+
+
+def _wrong_size(found: Sequence[int], size: tuple[int, int]) -> str:
+    return (
+        f"wrong size: {found[0]}x{found[1]} (height x width), the first image has {size[0]}x{size[1]}; "
+        f"give the feature a size to bring all images to"
+    )
+
+
+def _read_file(path: str, size: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.read(descriptor, size + 1)
+        if len(data) == size:
+            return data
+        with open(descriptor, "rb", closefd=False) as file:  # the file is another than the caller saw
+            return data + file.read()
+    finally:
+        os.close(descriptor)
+
+
+def _in_order(
+    work: Callable[[list[tuple[str, int]]], _Decoded], batches: list[list[tuple[str, int]]]
+) -> Iterator[_Decoded]:
+    """The results of `work` for all batches, in order, made by one thread a core with a bounded lead."""
+    num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    waiting: collections.deque[Future[_Decoded]] = collections.deque()
+    with ThreadPoolExecutor(num_threads, "decode") as threads:
+        try:
+            for batch in batches:
+                waiting.append(threads.submit(work, batch))
+                if len(waiting) > 2 * num_threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _write_index(path: Path, keys: pa.Array, seen: list[_Seen], shards: list[str]) -> None:
+    names = ["", *shards]
+    codes = np.array([one.shard + 1 for one in seen], np.int32)
+    used, codes = np.unique(codes, return_inverse=True)
+    table = pa.table(
+        {
+            "key": keys,
+            "content": pa.array([one.content for one in seen], pa.binary(32)),
+            "shard": pa.DictionaryArray.from_arrays(codes.astype(np.int32), [names[code] for code in used]),
+            "offset": np.array([one.offset for one in seen], np.int64),
+            "height": np.array([one.size[0] for one in seen], np.int32),
+            "width": np.array([one.size[1] for one in seen], np.int32),
+            "reason": pa.array([one.reason for one in seen], pa.large_string()),
+        }
+    )
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def _read_index(folder: Path) -> _Index:
+    """All shards' rows, those with pixels first."""
+    names = sorted(entry.name for entry in os.scandir(folder) if entry.name[0] != ".") if folder.is_dir() else []
+    position = {name: at for at, name in enumerate(names)} | {"": -1}
+    tables, codes = [], [np.empty(0, np.int32)]
+    for name in names:
+        with pa.memory_map(str(folder / name / "index.arrow")) as source:
+            table = pa.ipc.open_file(source).read_all()
+        shard = table["shard"].combine_chunks()
+        place = np.array([position.get(value, -2) for value in shard.dictionary.to_pylist()], np.int32)
+        codes.append(place[shard.indices.to_numpy()])
+        tables.append(table.drop_columns("shard"))
+    if not tables:
+        empty = pa.chunked_array([], pa.large_string())
+        nothing = np.empty(0, np.int64)
+        return _Index(empty, np.empty(0, "S32"), np.empty(0, np.int32), nothing, np.empty((0, 2), np.int32), empty, [])
+    code = np.concatenate(codes)
+    table = pa.concat_tables(tables)
+    if (code < 0).any():  # a row that lost its shard (-2) is forgotten
+        order = np.concatenate([np.flatnonzero(code >= 0), np.flatnonzero(code == -1)])
+        code, table = code[order], table.take(pa.array(order))
+    content = table["content"].combine_chunks()
+    return _Index(
+        key=table["key"],
+        content=np.frombuffer(content.buffers()[1], "S32", len(content), content.offset * 32),
+        shard=code,
+        offset=table["offset"].to_numpy(),
+        size=np.stack([table["height"].to_numpy(), table["width"].to_numpy()], 1),
+        reason=table["reason"],
+        shards=names,
+    )
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what killed ingests left half-written."""
+    for path in folder.glob(".*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,0 +1,254 @@
+"""Opens the user's table as text cells, finds the columns of each feature, and checks both before ingest.
+
+Which rows are bad, and what the cells mean, is found out in `columns.py` and `paths.py`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..errors import DataError, RecipeError
+from ..recipe import Data, Feature, nearest
+from .csv_table import read_csv
+
+# Data sets that `torchrelay fetch` can write.
+FETCHABLE = ("digits", "cifar10")
+
+_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
+
+
+class Table(NamedTuple):
+    """A table as it stands in the file.
+
+    Attributes:
+        frame: text cells, indexed from 0; row 0 is the first row of data.
+        malformed: rows with more fields than there are columns, and how many fields they have.
+    """
+
+    frame: pd.DataFrame
+    malformed: dict[int, int]
+
+
+def open_table(data: Data) -> Table:
+    """Read a local CSV, TSV or Parquet file as text.
+
+    Raises:
+        RecipeError: the recipe names no table.
+        DataError: it is not there, not a table, or has no row; says what to do.
+    """
+    path = locate_table(data)
+    if path.suffix.lower() == ".parquet":
+        table = Table(_read_parquet(path), {})
+    else:
+        table = Table(*read_csv(path, data.encoding, data.delimiter))
+    if table.frame.empty:
+        raise DataError(f"{path} has a header and no rows; add rows, or name another table with data.table")
+    return table
+
+
+def read_table(data: Data) -> pd.DataFrame:
+    """The cells of the table, every column text: "007", "NA" and "None" stay as written, a Parquet null is "".
+
+    Raises:
+        RecipeError, DataError: see `open_table`.
+    """
+    return open_table(data).frame
+
+
+def locate_table(data: Data) -> Path:
+    """The table's path, absolute.
+
+    Raises:
+        RecipeError: the recipe names none.
+        DataError: it is a URL, not a file, compressed, or of a format that cannot be read.
+    """
+    if not data.table:
+        raise RecipeError("data.table is missing; name a CSV, TSV or Parquet file")
+    if "://" in data.table:
+        raise DataError(f"data.table is a URL, {data.table}; download it and name the local file")
+    path = Path(data.table).absolute()
+    if not path.is_file():
+        what = "is not a file" if path.exists() else "is not there"
+        raise DataError(f"{path} {what}; {_fetch_hint(path) or 'correct data.table'}")
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES:
+        remedy = "unpack it first" if suffix in (".gz", ".zip", ".bz2", ".xz", ".zst") else "save it as CSV or Parquet"
+        what = suffix or "a file without a suffix"
+        raise DataError(f"{path}: cannot read {what}, expected {', '.join(_SUFFIXES)}; {remedy}")
+    return path
+
+
+def locate_files(data: Data) -> Path:
+    """The folder that relative file paths in the table start at, absolute.
+
+    Raises:
+        DataError: it is not a folder.
+    """
+    table = Path(data.table).absolute()
+    root = Path(data.files).absolute() if data.files else table.parent
+    if not root.is_dir():
+        remedy = _fetch_hint(table) or _fetch_hint(root) or "correct data.files"
+        raise DataError(f"data.files: the folder {root} is not there; {remedy}")
+    return root
+
+
+def resolve_columns(feature_name: str, feature: Feature, columns: Sequence[str]) -> list[str]:
+    """The table's columns that a feature reads.
+
+    Args:
+        feature_name: the column, where the feature names none.
+        feature: its `columns` are names, or patterns such as `x*`, whose matches come in the table's order.
+        columns: all of the table's.
+    Raises:
+        DataError: a name or a pattern fits no column; names the nearest.
+    """
+    found: dict[str, None] = {}
+    for wanted in feature.columns or [feature_name]:
+        if wanted in columns:
+            found[wanted] = None
+            continue
+        matches = [column for column in columns if fnmatch.fnmatchcase(column, wanted)]
+        if not matches:
+            what = "pattern" if any(sign in wanted for sign in "*?[") else "column"
+            raise DataError(
+                f"feature {feature_name!r} reads {what} {wanted!r}, which the table does not have; "
+                f"{nearest(wanted, columns)}"
+            )
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def resolve_features(data: Data, columns: Sequence[str]) -> dict[str, list[str]]:
+    """The columns of each feature, inputs in the recipe's order and then the target.
+
+    Raises:
+        RecipeError: inputs or target are missing, or contradict each other.
+        DataError: a column that the recipe names is not in the table; names table, key and the nearest.
+    """
+    _check_features(data)
+    try:
+        found = {name: resolve_columns(name, feature, columns) for name, feature in features_of(data).items()}
+        for key, column in _named_columns(data).items():
+            if column and column not in columns:
+                raise DataError(
+                    f"{key} names column {column!r}, which the table does not have; {nearest(column, columns)}"
+                )
+    except DataError as error:
+        raise DataError(f"{data.table}: {error}") from error
+    _check_columns(data, found)
+    return found
+
+
+def features_of(data: Data) -> dict[str, Feature]:
+    """All features by name, inputs in the recipe's order and then the target."""
+    return {**data.inputs, **data.target}
+
+
+def check_table(data: Data) -> None:
+    """What can be said about the data before anything expensive starts: reads the table, opens no other file.
+
+    Raises:
+        RecipeError: the recipe's data part is incomplete or contradicts itself.
+        DataError: table or folder of files are not there or cannot be read, a column is missing, or the target has
+            one class only.
+    """
+    _check_features(data)
+    frame = read_table(data)
+    columns = resolve_features(data, list(frame.columns))
+    if any(feature.kind == "image" for feature in data.inputs.values()):
+        locate_files(data)
+    for name, feature in data.target.items():
+        if feature.kind == "category":
+            classes = frame[columns[name][0]].unique()
+            check_num_classes(data.table, columns[name][0], [label for label in classes if label.strip()], "")
+
+
+def check_num_classes(table: str, column: str, classes: Sequence[str], where: str) -> None:
+    """Refuse a target that has nothing to tell apart.
+
+    Raises:
+        DataError: fewer than two classes.
+    """
+    if len(classes) < 2:
+        has = f"the one class {classes[0]!r}" if len(classes) else "no class"
+        raise DataError(f"{table}: target column {column!r} has {has}{where}; expected two or more")
+
+
+def _check_features(data: Data) -> None:
+    if not data.inputs:
+        raise RecipeError("data.inputs is missing; name at least one feature, for example image: {kind: image}")
+    if len(data.target) != 1:
+        raise RecipeError(
+            f"data.target names {len(data.target)} features ({', '.join(data.target)}); expected one"
+            if data.target
+            else "data.target is missing; name one feature, for example label: {kind: category}"
+        )
+    for name, feature in data.target.items():
+        if name in data.inputs:
+            raise RecipeError(f"data.target.{name}: an input has this name too; rename one and name its columns")
+        if feature.kind == "image":
+            raise RecipeError(f"data.target.{name}.kind: 'image' cannot be a target; legal are category, number")
+
+
+def _check_columns(data: Data, found: dict[str, list[str]]) -> None:
+    for name, feature in features_of(data).items():
+        one = feature.kind == "image" or (feature.kind == "category" and name in data.target)
+        if one and len(found[name]) != 1:
+            raise RecipeError(
+                f"feature {name!r} is {feature.kind}{' and the target' if name in data.target else ''} and reads "
+                f"{len(found[name])} columns ({', '.join(found[name][:5])}); expected one: make one feature of each"
+            )
+    [target] = data.target
+    for name in data.inputs:
+        both = sorted(set(found[name]) & set(found[target]))
+        if both:
+            raise RecipeError(
+                f"data.inputs.{name}.columns holds {both[0]!r}, which is the target {target!r}; take it out"
+            )
+
+
+def _named_columns(data: Data) -> dict[str, str]:
+    split = data.split
+    return {
+        "data.split.column": split.column,
+        "data.split.group": split.group,
+        "data.split.stratify": split.stratify,
+        "data.key": data.key,
+    }
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is not Parquet: {error}; write it again") from error
+    names = table.column_names
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{path} has a column twice: {', '.join(twice[:5])}; rename all but one of each")
+    texts = {}
+    for name, column in zip(names, table.columns, strict=True):
+        try:
+            text = pc.cast(column, pa.large_string())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise DataError(
+                f"{path}: column {name!r} holds {column.type}, expected text, numbers or dates; write it as one of "
+                f"them or drop it"
+            ) from error
+        texts[name] = pd.array(pc.fill_null(text, ""), dtype="str")
+    return pd.DataFrame(texts)
+
+
+def _fetch_hint(path: Path) -> str:
+    """`torchrelay fetch NAME` for a path in or below `data/NAME/`, where NAME can be fetched; else nothing."""
+    folders = (path, *path.parents)
+    names = [folder.name for folder in folders if folder.parent.name == "data" and folder.name in FETCHABLE]
+    return f"`torchrelay fetch {names[0]}` writes it" if names else ""

@@ -1,0 +1,1 @@
+"""Plain PyTorch: the loop, losses, metrics, optimizers, schedules, devices, checkpoints, weights."""

@@ -1,0 +1,79 @@
+"""Any optimizer of `torch.optim` by the name of its class; stepping it is left to the loop."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import LBFGS, Optimizer
+
+from ..arguments import check_arguments, check_values
+from ..errors import RecipeError
+from ..recipe import Named, nearest
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    name.lower(): value
+    for name, value in vars(torch.optim).items()
+    if inspect.isclass(value) and issubclass(value, Optimizer) and value is not Optimizer
+}
+
+
+def check_optimizer(optimizer: Named) -> None:
+    """Refuse an optimizer that does not exist, or arguments that it does not take or torch refuses.
+
+    Raises:
+        RecipeError: names the key, the value, and the nearest legal ones or torch's reason.
+    """
+    kind = _find(optimizer)
+    check_arguments("train.optimizer", optimizer.name, optimizer.args, kind, filled=("params",))
+    if kind is torch.optim.SparseAdam:
+        raise RecipeError(
+            f"train.optimizer.name: {optimizer.name} takes sparse gradients alone, and the output layer of a model "
+            f"gives dense ones; use adam or adamw"
+        )
+    check_values("train.optimizer", optimizer.name, optimizer.args, lambda args: _refusal(kind, args))
+
+
+def build_optimizer(optimizer: Named, parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """Build the optimizer over a model's parameters, with torch's own defaults where the recipe is silent.
+
+    Raises:
+        RecipeError: see `check_optimizer`; or there is nothing to train; or the optimizer (Muon) takes matrices
+            alone and a parameter is none.
+    """
+    check_optimizer(optimizer)
+    kind, params = _find(optimizer), list(parameters)
+    if not params:
+        raise RecipeError("model: expected parameters to train, the model has none")
+    odd = [tuple(p.shape) for p in params if p.ndim != 2]
+    if kind.__name__ == "Muon" and odd:
+        raise RecipeError(
+            f"train.optimizer.name: {optimizer.name} takes 2-D weights alone; {len(odd)} of the model's {len(params)} "
+            f"parameters (biases, convolutions, norms) have other shapes, the first {odd[0]}; use adamw or sgd"
+        )
+    return kind(params, **optimizer.args)
+
+
+def needs_closure(optimizer: Optimizer) -> bool:
+    """Whether `step` wants a function that computes the loss anew (LBFGS)."""
+    return isinstance(optimizer, LBFGS)
+
+
+def _find(optimizer: Named) -> type[Optimizer]:
+    kind = OPTIMIZERS.get(optimizer.name.lower())
+    if kind is None:
+        hint = nearest(optimizer.name.lower(), OPTIMIZERS)
+        raise RecipeError(f"train.optimizer.name: {optimizer.name!r} is no optimizer of torch.optim; {hint}")
+    return kind
+
+
+def _refusal(kind: type[Optimizer], args: dict[str, Any]) -> str:
+    """Torch's reason for not building the optimizer over one small matrix, or nothing."""
+    try:
+        kind([nn.Parameter(torch.zeros(2, 2))], **args)
+    except (TypeError, ValueError, RuntimeError) as error:
+        return str(error) or type(error).__name__
+    return ""

@@ -1,0 +1,1 @@
+"""Prefect flows, one file each; every one reads as its own summary."""

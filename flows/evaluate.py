@@ -1,0 +1,31 @@
+"""The evaluate flow: score all rows of another table with the best weights of a run or a registered model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from ..tasks.evaluate import evaluate_model
+from ..tasks.runs import finish_run, keep_status, start_evaluation
+from .quiet import quiet_user_errors
+
+
+@flow(name="evaluate", persist_result=False)
+def evaluate(source: str, table: str, files: str = "", device: str = "auto") -> dict[str, Any]:
+    """Score every row of a table; the result is a run of its own, tagged with the one it came from.
+
+    Args:
+        source: run id, `runs:/…`, `models:/name@alias`, or a weights file in a run folder.
+        table: CSV, TSV or Parquet file with the columns of the source's recipe, its target included.
+        files: root of the table's relative file paths; empty means the table's folder.
+        device: auto, cpu, cuda, cuda:1 or mps.
+
+    Returns:
+        The run's record as JSON: ids, status, metrics, seconds.
+    """
+    quiet_user_errors()
+    run_dir = start_evaluation(source, table, files, device)
+    with keep_status(run_dir):
+        evaluate_model(run_dir)
+    return finish_run(run_dir)

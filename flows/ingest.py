@@ -1,0 +1,33 @@
+"""The ingest flow: a table becomes a pack, with a verdict for each row and a data report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from ..recipe import Recipe
+from ..tasks.ingest import ingest_table, report_data
+from ..tasks.runs import resolve_recipe
+from .quiet import quiet_user_errors
+
+
+@flow(name="ingest", persist_result=False)
+def ingest(
+    recipe: Recipe = Recipe(),
+    recipe_file: str = "",
+    overrides: dict[str, Any] = {},  # noqa: B006 - Prefect shows the default in its form; nobody writes to it
+) -> dict[str, Any]:
+    """Read the table, judge its rows, decode what is new, and write the pack.
+
+    Args:
+        recipe: fields that go over the file's.
+        recipe_file: recipe to start from; relative to the working directory.
+        overrides: dotted keys that go over both, for example {"data.max_bad_rows": 0.1}.
+
+    Returns:
+        Where pack, data report and quarantine lie, rows of each split, and the fingerprint, as JSON.
+    """
+    quiet_user_errors()
+    resolved = resolve_recipe(recipe, recipe_file, overrides)
+    return report_data(ingest_table(resolved))

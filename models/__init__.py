@@ -1,0 +1,1 @@
+"""Networks, and the registry that builds one from a recipe and a schema."""

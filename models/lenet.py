@@ -1,0 +1,41 @@
+"""Small convolutional nets for images of 32 x 32 pixels; checking that a table's images are such is the registry's."""
+
+# Shapes: B rows in a batch, C channels, H and W pixels, F hidden units, K outputs.
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LeNet(nn.Module):
+    """Two convolutions with max pooling, three affine layers, ReLU between them.
+
+    After LeCun et al. 1998, "Gradient-based learning applied to document recognition", with ReLU for its sigmoids,
+    max pooling for its averages and full connections between the convolutions.
+
+    Args:
+        in_channels: channels of the images.
+        num_outputs: values for each row.
+    """
+
+    def __init__(self, in_channels: int, num_outputs: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, 6, kernel_size=5)
+        self.conv2 = nn.Conv2d(6, 16, kernel_size=5)
+        self.fc1 = nn.Linear(16 * 5 * 5, 120)
+        self.fc2 = nn.Linear(120, 84)
+        self.fc3 = nn.Linear(84, num_outputs)
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Score each image.
+
+        Args:
+            image_BCHW: floating, standardised, H = W = 32.
+        Returns:
+            Unnormalised scores, shape (B, K).
+        """
+        hidden_BCHW = F.max_pool2d(F.relu(self.conv1(image_BCHW)), 2)
+        hidden_BCHW = F.max_pool2d(F.relu(self.conv2(hidden_BCHW)), 2)
+        hidden_BF = hidden_BCHW.flatten(1)
+        return self.fc3(F.relu(self.fc2(F.relu(self.fc1(hidden_BF)))))

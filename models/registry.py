@@ -1,0 +1,215 @@
+"""Builds the model that a recipe names and proves that it fits the schema; seeding its weights is the caller's."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..arguments import check_arguments
+from ..errors import RecipeError, ShapeError
+from ..recipe import Named, nearest
+from ..schema import FeatureSchema, Schema
+from .lenet import LeNet
+from .mlp import MLP
+from .torchvision_nets import build_torchvision, check_torchvision, list_torchvision
+from .user_classes import build_class, check_class
+
+_TORCHVISION = "torchvision:"
+_OTHER_FORMS = (f"{_TORCHVISION}<name>", "package.module:Class")
+
+Units = Annotated[int, Field(gt=0)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+
+
+class ModelInfo(NamedTuple):
+    """What `describe_models` says of one model.
+
+    Attributes:
+        name: what to write under model.name; with <name> or Class for what others define.
+        inputs: shapes that it takes.
+        num_parameters: for a target of 10 classes; None where it depends on what stands for <name> or Class.
+        args: its arguments with their defaults.
+        doc: one line.
+    """
+
+    name: str
+    inputs: str
+    num_parameters: int | None
+    args: dict[str, Any]
+    doc: str
+
+
+class _Entry(NamedTuple):
+    """A registered model: how it is built, and the inputs that its parameters are counted for."""
+
+    build: Callable[..., nn.Module]
+    inputs: str
+    example: list[FeatureSchema]
+
+
+def build_lenet(schema: Schema) -> nn.Module:
+    """LeNet-5 with ReLU and max pooling, for gray images."""
+    _require_image("lenet", schema, (1, 32, 32))
+    return LeNet(1, schema.num_outputs)
+
+
+def build_cifar_net(schema: Schema) -> nn.Module:
+    """The same two convolutions and three affine layers for colour images."""
+    _require_image("cifar_net", schema, (3, 32, 32))
+    return LeNet(3, schema.num_outputs)
+
+
+def build_mlp(
+    schema: Schema, hidden: list[Units] | tuple[Units, ...] = (64, 64), dropout: Probability = 0.0
+) -> nn.Module:
+    """A perceptron over numbers, categories (embedded) and flattened images."""
+    return MLP(schema.inputs, schema.num_outputs, hidden, dropout)
+
+
+def _image(channels: int) -> list[FeatureSchema]:
+    return [FeatureSchema(name="image", kind="image", columns=["image"], shape=[channels, 32, 32], dtype="uint8")]
+
+
+_NUMBERS = [FeatureSchema(name="x", kind="number", columns=[f"x{i}" for i in range(8)], shape=[8], dtype="float32")]
+
+MODELS: dict[str, _Entry] = {
+    "lenet": _Entry(build_lenet, "1 x 32 x 32", _image(1)),
+    "cifar_net": _Entry(build_cifar_net, "3 x 32 x 32", _image(3)),
+    "mlp": _Entry(build_mlp, "any (counted for 8 numbers)", _NUMBERS),
+}
+
+
+def check_model(model: Named) -> None:
+    """Refuse a model that does not exist or arguments that do not fit its signature; needs no table.
+
+    Raises:
+        RecipeError: names model.name or model.args.…, the value, and the nearest legal ones.
+    """
+    name = model.name
+    if name in MODELS:
+        check_arguments("model", name, model.args, MODELS[name].build, filled=("schema",))
+    elif name.startswith(_TORCHVISION):
+        check_torchvision(name.removeprefix(_TORCHVISION), model.args)
+    elif all(name.partition(":")):
+        check_class(name, model.args)
+    else:
+        raise RecipeError(f"model.name: {_unknown(name)}")
+
+
+def build_model(model: Named, schema: Schema) -> nn.Module:
+    """Build a model for a table, with weights from torch's global random state, and try it on two rows of zeros.
+
+    Args:
+        model: name and arguments.
+        schema: of the table.
+    Returns:
+        The model on the CPU, in float32. `forward` takes one tensor an input feature, in the recipe's order.
+    Raises:
+        RecipeError: see `check_model`; or the model refuses its arguments.
+        ShapeError: the model does not fit the table's inputs, or does not give (2, schema.num_outputs) for 2 rows.
+    """
+    check_model(model)
+    name = model.name
+    if name in MODELS:
+        built = MODELS[name].build(schema, **model.args)
+    elif name.startswith(_TORCHVISION):
+        built = build_torchvision(name.removeprefix(_TORCHVISION), model.args, schema)
+    else:
+        built = build_class(name, model.args, schema)
+    _prove(name, built, schema)
+    return built
+
+
+def describe_models() -> list[ModelInfo]:
+    """List the registered models, then the two forms that name others."""
+    infos = []
+    for name, entry in MODELS.items():
+        target = FeatureSchema(
+            name="y", kind="category", columns=["y"], shape=[], dtype="int64", classes=list("0123456789")
+        )
+        with torch.device("meta"):  # shapes alone, no random numbers
+            built = entry.build(Schema(inputs=entry.example, target=target))
+        parameters = list(inspect.signature(entry.build).parameters.values())[1:]
+        args = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in parameters}
+        count = sum(parameter.numel() for parameter in built.parameters())
+        infos.append(ModelInfo(name, entry.inputs, count, args, inspect.getdoc(entry.build) or ""))
+    nets = ", ".join(list_torchvision())
+    return [
+        *infos,
+        ModelInfo(
+            _OTHER_FORMS[0],
+            "C x H x W",
+            None,
+            {},
+            f"A net of torchvision with random weights, head and first layer fitted: {nets}",
+        ),
+        ModelInfo(
+            _OTHER_FORMS[1],
+            "one tensor an input",
+            None,
+            {},
+            "Your own torch.nn.Module; may take schema, num_outputs or num_classes, and in_channels",
+        ),
+    ]
+
+
+def _unknown(name: str) -> str:
+    legal = [*MODELS, *_OTHER_FORMS]
+    if not name:
+        return f"is missing; legal are {', '.join(legal)}"
+    is_net = name.lower() in list_torchvision()
+    return f"{name!r} is no model; {f'did you mean {_TORCHVISION}{name.lower()}?' if is_net else nearest(name, legal)}"
+
+
+def _require_image(name: str, schema: Schema, shape: tuple[int, int, int]) -> None:
+    """Raise ShapeError unless the inputs are one image of that shape; say what to write into the recipe."""
+    wanted = " x ".join(map(str, shape))
+    if len(schema.inputs) != 1 or not schema.has_images:
+        kinds = ", ".join(f"{feature.name} ({feature.kind})" for feature in schema.inputs)
+        raise ShapeError(f"model.name: {name} takes one image of {wanted}; data.inputs has {kinds}; use mlp for these")
+    image = schema.inputs[0]
+    if tuple(image.shape) != shape:
+        channels = {1: "gray", 3: "rgb"}[shape[0]]
+        raise ShapeError(
+            f"model.name: {name} takes one image of {wanted}; data.inputs.{image.name} gives "
+            f"{' x '.join(map(str, image.shape))}; set its size: [{shape[1]}, {shape[2]}] and channels: {channels}"
+        )
+
+
+def _prove(name: str, model: nn.Module, schema: Schema) -> None:
+    """Run two rows of zeros through the model; leave the random state and the modes of its modules as they were."""
+    inputs = [_zeros(feature) for feature in schema.inputs]
+    modes = [(module, module.training) for module in model.modules()]
+    state = torch.get_rng_state()
+    try:
+        with torch.no_grad():
+            outputs = model.eval()(*inputs)
+    except ShapeError:
+        raise
+    except Exception as error:  # whatever a net's own code raises when it is fed the wrong shapes
+        shapes = ", ".join(f"{feature.name} {feature.shape}" for feature in schema.inputs)
+        raise ShapeError(
+            f"model.name: {name} fails on rows of {shapes}: {type(error).__name__}: {error}; "
+            f"change size or channels under data.inputs, or take a model for these"
+        ) from error
+    finally:
+        torch.set_rng_state(state)
+        for module, mode in modes:
+            module.training = mode
+    wanted = (2, schema.num_outputs)
+    got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    if got != wanted:
+        raise ShapeError(
+            f"model.name: {name}: expected one tensor of shape {wanted} for 2 rows, as {schema.target.name} has "
+            f"{wanted[1]} {'classes' if schema.target.kind == 'category' else 'columns'}; got {got}"
+        )
+
+
+def _zeros(feature: FeatureSchema) -> Tensor:
+    dtype = torch.int64 if feature.kind == "category" else torch.float32
+    return torch.zeros(2, *feature.shape, dtype=dtype)

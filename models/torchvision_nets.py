@@ -1,0 +1,111 @@
+"""Classification nets of torchvision, head and first layer fitted to a table; the registry proves that one fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..arguments import check_arguments, check_values
+from ..errors import RecipeError, ShapeError
+from ..recipe import nearest
+from ..schema import Schema
+
+# The recipe may not give these. Auxiliary outputs would make a tuple of what must be one tensor.
+_FILLED = ("weights", "progress", "num_classes", "aux_logits")
+
+
+def list_torchvision() -> list[str]:
+    """Names of torchvision's classification nets."""
+    from torchvision import models  # imported here because it takes more than a second
+
+    return models.list_models(module=models)
+
+
+def check_torchvision(name: str, args: dict[str, Any]) -> None:
+    """Refuse a net that torchvision does not have or arguments that it does not take.
+
+    Args:
+        name: without its prefix, for example resnet18.
+        args: the recipe's arguments.
+    Raises:
+        RecipeError: names the key, the value and the nearest legal ones, or torchvision's reason.
+    """
+    from torchvision import models
+
+    names = list_torchvision()
+    if name not in names:
+        raise RecipeError(f"model.name: torchvision has no classification net {name!r}; {nearest(name, names)}")
+    builder = models.get_model_builder(name)
+    check_arguments("model", f"torchvision:{name}", args, builder, filled=_FILLED, typed=False)
+    check_values("model", f"torchvision:{name}", args, lambda values: _refusal(name, values))
+
+
+def build_torchvision(name: str, args: dict[str, Any], schema: Schema) -> nn.Module:
+    """Build the net with random weights for a table of one image.
+
+    Raises:
+        ShapeError: the inputs are not one image, or not one of a size that the net can be built for.
+    """
+    if len(schema.inputs) != 1 or not schema.has_images:
+        kinds = ", ".join(f"{feature.name} ({feature.kind})" for feature in schema.inputs)
+        raise ShapeError(f"model.name: torchvision:{name} takes one image; data.inputs has {kinds}; use mlp for these")
+    channels, height, width = schema.inputs[0].shape
+    sized: dict[str, Any] = {}
+    # These two families are built for one size of image.
+    if name.startswith("vit_"):
+        if height != width:
+            raise ShapeError(
+                f"model.name: torchvision:{name} takes square images, got {height} x {width}; "
+                f"set data.inputs.{schema.inputs[0].name}.size: [{height}, {height}]"
+            )
+        sized["image_size"] = height
+    elif name.startswith("maxvit"):
+        sized["input_size"] = (height, width)
+    try:
+        model = _build(name, sized | args, schema.num_outputs)
+    except Exception as error:
+        raise ShapeError(
+            f"model.name: torchvision:{name} cannot be built for {channels} x {height} x {width} with model.args "
+            f"{args!r}: {error}; change data.inputs.{schema.inputs[0].name}.size, the arguments, or the net"
+        ) from error
+    if channels != 3:
+        _fit_first_layer(model, channels)
+    return model
+
+
+def _build(name: str, args: dict[str, Any], num_outputs: int) -> nn.Module:
+    from torchvision import models
+
+    extra: dict[str, Any] = {}
+    if name in ("googlenet", "inception_v3"):
+        extra = {"aux_logits": False, "init_weights": True}
+    return models.get_model(name, weights=None, num_classes=num_outputs, **(extra | args))
+
+
+def _refusal(name: str, args: dict[str, Any]) -> str:
+    """Torchvision's reason for not building the net, or nothing."""
+    try:
+        with torch.device("meta"):  # shapes alone: no memory, no random numbers
+            _build(name, args, num_outputs=2)
+    except NotImplementedError:
+        return ""  # regnet computes with values while it is built, which shapes alone do not have
+    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError, AssertionError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _fit_first_layer(model: nn.Module, in_channels: int) -> None:
+    """Put a first convolution of other channels in the place of the one for RGB, with torch's default weights."""
+    path, old = next((path, part) for path, part in model.named_modules() if isinstance(part, nn.Conv2d))
+    new = nn.Conv2d(
+        in_channels,
+        old.out_channels,
+        kernel_size=old.kernel_size,  # pyright: ignore[reportArgumentType] - torch types it as a tuple of any length
+        stride=old.stride,  # pyright: ignore[reportArgumentType]
+        padding=old.padding,  # pyright: ignore[reportArgumentType]
+        bias=old.bias is not None,
+    )
+    parent, _, child = path.rpartition(".")
+    setattr(model.get_submodule(parent), child, new)

@@ -1,0 +1,93 @@
+"""Models of the user's own, `package.module:Class`, from the working directory or what is installed; proves nothing."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ..arguments import check_arguments
+from ..errors import RecipeError, ShapeError
+from ..recipe import nearest
+from ..schema import Schema
+
+# Filled in from the schema where the signature has them and the recipe does not give them.
+_FROM_SCHEMA = ("schema", "num_outputs", "num_classes", "in_channels")
+
+
+def check_class(name: str, args: dict[str, Any]) -> None:
+    """Refuse a class that cannot be imported, is no module of torch, or does not take the arguments.
+
+    Args:
+        name: package.module:Class.
+        args: the recipe's arguments.
+    Raises:
+        RecipeError: names the key, the value, and what went wrong where.
+    """
+    kind = _import_class(name)
+    missing = {key: None for key in _FROM_SCHEMA if key in inspect.signature(kind).parameters and key not in args}
+    check_arguments("model", name, missing | args, kind, typed=False)
+
+
+def build_class(name: str, args: dict[str, Any], schema: Schema) -> nn.Module:
+    """Build the class with the recipe's arguments and what it asks for of the schema.
+
+    Raises:
+        RecipeError: see `check_class`; or the constructor raises.
+        ShapeError: the class asks for in_channels and the inputs are not one image.
+    """
+    kind = _import_class(name)
+    known: dict[str, Any] = {"schema": schema, "num_outputs": schema.num_outputs, "num_classes": schema.num_outputs}
+    if len(schema.inputs) == 1 and schema.has_images:
+        known["in_channels"] = schema.inputs[0].shape[0]
+    wanted = [key for key in _FROM_SCHEMA if key in inspect.signature(kind).parameters and key not in args]
+    if "in_channels" in wanted and "in_channels" not in known:
+        kinds = ", ".join(f"{feature.name} ({feature.kind})" for feature in schema.inputs)
+        raise ShapeError(
+            f"model.name: {name} asks for in_channels, which one image has; data.inputs has {kinds}; "
+            f"give model.args.in_channels, or let the class take schema"
+        )
+    try:
+        return kind(**{key: known[key] for key in wanted}, **args)
+    except Exception as error:
+        raise RecipeError(f"model.args: {name} refuses {args!r}: {_explain(error)}") from error
+
+
+def _import_class(name: str) -> type[nn.Module]:
+    module_name, _, class_name = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # at the end: a folder here must not hide an installed package of its name
+    importlib.invalidate_caches()
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise RecipeError(
+                f"model.name: {name!r}: there is no module {error.name}, neither in {here} nor installed; "
+                f"expected package.module:Class"
+            ) from error
+        raise RecipeError(f"model.name: {name!r}: importing {module_name} failed: {_explain(error)}") from error
+    except Exception as error:
+        raise RecipeError(f"model.name: {name!r}: importing {module_name} failed: {_explain(error)}") from error
+    kind = getattr(module, class_name, None)
+    if not (inspect.isclass(kind) and issubclass(kind, nn.Module)):
+        models = [key for key, value in vars(module).items() if inspect.isclass(value) and issubclass(value, nn.Module)]
+        what = "has no such class" if kind is None else f"{class_name} is no subclass of torch.nn.Module"
+        hint = nearest(class_name, models) if models else "it defines no model"
+        raise RecipeError(f"model.name: {name!r}: {getattr(module, '__file__', module_name)}: {what}; {hint}")
+    return kind
+
+
+def _explain(error: Exception) -> str:
+    """An exception of the user's code: its kind, its words, the last line that it came through."""
+    if isinstance(error, SyntaxError):
+        return f"SyntaxError: {error.msg} ({error.filename}, line {error.lineno})"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"

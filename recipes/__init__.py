@@ -1,0 +1,1 @@
+"""Ready recipes; `torchrelay fetch NAME` copies them out of an installed package."""

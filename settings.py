@@ -1,0 +1,91 @@
+"""Where torchrelay keeps its state and which servers it talks to; reads the environment, opens nothing.
+
+`TORCHRELAY_HOME` (default `.torchrelay` in the working directory) holds all of it. `MLFLOW_TRACKING_URI` and
+`PREFECT_API_URL` are honoured where they are set; else both run embedded, inside the home.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+# A temporary Prefect server takes 6 to 16 s to start on two cores, and Prefect gives up after 20.
+PREFECT_STARTUP_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folders of one TORCHRELAY_HOME."""
+
+    root: Path
+
+    @property
+    def store(self) -> Path:
+        """Decoded pixels, one folder an image specification."""
+        return self.root / "store"
+
+    @property
+    def packs(self) -> Path:
+        """Tables as memory-mapped arrays."""
+        return self.root / "packs"
+
+    @property
+    def runs(self) -> Path:
+        """One folder a run, named by its id."""
+        return self.root / "runs"
+
+    @property
+    def artifacts(self) -> Path:
+        """Artifacts of the embedded MLflow."""
+        return self.root / "artifacts"
+
+    @property
+    def cache(self) -> Path:
+        """What can be made anew: sources downloaded from MLflow, matplotlib's fonts."""
+        return self.root / "cache"
+
+
+def home() -> Home:
+    """The home of this process, absolute; the folder need not exist yet."""
+    return Home(Path(os.environ.get("TORCHRELAY_HOME") or ".torchrelay").absolute())
+
+
+def tracking_uri() -> str:
+    """`MLFLOW_TRACKING_URI`, or the SQLite database inside the home."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home().root / 'mlflow.db'}"
+
+
+def tracking_is_embedded() -> bool:
+    """Whether MLflow is the database inside the home."""
+    return not os.environ.get("MLFLOW_TRACKING_URI")
+
+
+def prefect_is_embedded() -> bool:
+    """Whether neither the environment nor the active Prefect profile names an API."""
+    return not (os.environ.get("PREFECT_API_URL") or _prefect_profile().get("PREFECT_API_URL"))
+
+
+def set_environment() -> None:
+    """Point Prefect, MLflow and matplotlib at the home. Call it before they are imported; what the user set stays."""
+    root = home().root
+    set_default = os.environ.setdefault
+    set_default("MPLCONFIGDIR", str(root / "cache" / "matplotlib"))
+    set_default("MPLBACKEND", "Agg")
+    set_default("MLFLOW_DISABLE_TELEMETRY", "true")
+    if prefect_is_embedded():
+        set_default("PREFECT_HOME", str(root / "prefect"))
+        set_default("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", str(PREFECT_STARTUP_SECONDS))
+        set_default("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+
+def _prefect_profile() -> dict[str, str]:
+    prefect_home = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
+    path = Path(os.environ.get("PREFECT_PROFILES_PATH") or prefect_home / "profiles.toml")
+    try:
+        profiles = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, tomllib.TOMLDecodeError):
+        return {}
+    active = os.environ.get("PREFECT_PROFILE") or profiles.get("active", "")
+    return profiles.get("profiles", {}).get(active, {})

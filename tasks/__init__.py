@@ -1,0 +1,1 @@
+"""Prefect tasks: the verbs that the flows chain."""

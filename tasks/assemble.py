@@ -1,0 +1,132 @@
+"""Where data, model and engine meet: a recipe and a view of its pack become the job that the loop runs."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..datasets.build import View
+from ..datasets.loader import PackDataset, make_loader, num_batches, prefetch
+from ..datasets.transform import BatchTransform
+from ..engine.devices import pick_device, pick_precision
+from ..engine.loop import Job, Scorer
+from ..engine.losses import build_loss
+from ..engine.metrics import auto_monitor, metric_names, monitor_mode
+from ..engine.optimizers import build_optimizer
+from ..engine.schedules import build_schedule
+from ..errors import RecipeError
+from ..models.registry import build_model
+from ..recipe import Recipe, nearest
+from ..schema import Batch, Schema
+
+
+def build_job(recipe: Recipe, view: View, schedule_epochs: int) -> Job:
+    """Build model, optimizer, schedule, loss and batches of a run, from the recipe's seed.
+
+    Args:
+        schedule_epochs: length of the schedule; a run that goes on beyond it keeps the last learning rate.
+    Raises:
+        RecipeError: the model, optimizer or monitor does not fit the data.
+        DeviceError: the device is not there.
+    """
+    train = recipe.train
+    scorer = build_scorer(recipe, view.schema)
+    optimizer = build_optimizer(train.optimizer, scorer.model.parameters())
+    training_rows = PackDataset(view.pack, view.schema, view.rows["train"])
+    steps_per_epoch = num_batches(len(training_rows), train.batch_size)
+    monitor = _monitor(recipe, view)
+
+    def train_batches(epoch: int, start_batch: int) -> Iterable[Batch]:
+        loader = make_loader(
+            training_rows,
+            train.batch_size,
+            seed=train.seed,
+            epoch=epoch,
+            start_batch=start_batch,
+            num_workers=train.num_workers,
+            pin_memory=scorer.device.type == "cuda",
+        )
+        return loader if scorer.device.type == "cpu" else prefetch(loader)
+
+    return Job(
+        scorer=scorer,
+        optimizer=optimizer,
+        scheduler=build_schedule(train.schedule, optimizer, schedule_epochs * steps_per_epoch),
+        train_batches=train_batches,
+        valid_batches=lambda: rows_in_order(recipe, view, "valid"),
+        num_epochs=train.epochs,
+        steps_per_epoch=steps_per_epoch,
+        clip_norm=train.clip_norm,
+        monitor=monitor,
+        monitor_mode=monitor_mode(monitor) if monitor else "max",
+        every_epochs=recipe.checkpoint.every_epochs,
+        every_steps=recipe.checkpoint.every_steps,
+    )
+
+
+def build_scorer(recipe: Recipe, schema: Schema) -> Scorer:
+    """Build the model with what it takes to score batches; its weights are drawn from the recipe's seed."""
+    train = recipe.train
+    device = pick_device(train.device)
+    precision = pick_precision(train.precision, device, schema.has_images)
+    _seed(train.seed, train.deterministic and device.type == "cuda")
+    model = build_model(recipe.model, schema).to(device, precision.dtype)
+    if schema.has_images:
+        model = model.to(memory_format=torch.channels_last)
+    transform = BatchTransform(
+        schema,
+        train.augment,
+        seed=train.seed,
+        device=device,
+        dtype=precision.dtype,
+        channels_last=schema.has_images,
+    )
+    return Scorer(schema, model, build_loss(train.loss, schema), transform, device, precision)
+
+
+def rows_in_order(recipe: Recipe, view: View, split: str) -> Iterable[Batch]:
+    """Raw batches of a split's rows, in the table's order."""
+    rows = PackDataset(view.pack, view.schema, view.rows[split])
+    return make_loader(rows, recipe.train.batch_size, seed=0, epoch=0, shuffle=False)
+
+
+def import_from_working_directory() -> None:
+    """Let `package.module:Class` find packages in the working directory, as `python -m` would."""
+    import sys
+
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+
+
+def _seed(seed: int, deterministic: bool) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+
+
+def _monitor(recipe: Recipe, view: View) -> str:
+    """The metric that decides which checkpoint is best; empty where no rows validate."""
+    name = recipe.checkpoint.monitor
+    if not len(view.rows["valid"]):
+        if name != "auto":
+            raise RecipeError(
+                f"checkpoint.monitor: {name} needs validation rows and the table has none; "
+                f"mark some as valid in the split, or leave monitor at auto (the last weights are kept)"
+            )
+        return ""
+    if name == "auto":
+        return auto_monitor(view.schema)
+    legal = metric_names(view.schema)
+    if name not in legal:
+        raise RecipeError(
+            f"checkpoint.monitor: {name!r} is not a validation metric of this target; {nearest(name, legal)}"
+        )
+    return name

@@ -1,0 +1,75 @@
+"""What a person sees while tasks work: a bar on a terminal, plain lines elsewhere, Prefect's log in a worker."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+# A plain line of progress at most this often.
+PLAIN_SECONDS = 10.0
+
+
+def runs_in_worker() -> bool:
+    """Whether a Prefect worker started this process for a deployment's run."""
+    return bool(os.environ.get("PREFECT__FLOW_RUN_ID"))
+
+
+def say(text: str) -> None:
+    """One line for people: to the flow run's log in a worker, else to standard error."""
+    if runs_in_worker():
+        from prefect.logging import get_run_logger
+
+        get_run_logger().info(text)
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """Progress of one piece of work, for example `with Progress("decode", "images") as progress: …`."""
+
+    def __init__(self, label: str, unit: str) -> None:
+        self._label = label
+        self._unit = unit
+        self._bar: Any = None
+        self._task: Any = None
+        self._is_terminal = sys.stderr.isatty() and not runs_in_worker()
+        self._last = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: int, total: int, text: str = "") -> None:
+        """Show that `done` of `total` are done; cheap enough to call at every step."""
+        now = time.monotonic()
+        if self._is_terminal:
+            if now - self._last > 0.1 or done == total:
+                self._last = now
+                self._draw(done, total, text)
+        elif now - self._last > PLAIN_SECONDS:
+            self._last = now
+            say(f"{self._label}: {done:,} of {total:,} {self._unit} {text}".rstrip())
+
+    def _draw(self, done: int, total: int, text: str) -> None:
+        if self._bar is None:
+            self._bar, self._task = self._start(total)
+        self._bar.update(self._task, completed=done, total=total, text=text)
+
+    def _start(self, total: int) -> tuple[Any, Any]:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(self._unit))
+        console = Console(stderr=True)
+        bar = Bar(*columns, TimeRemainingColumn(), TextColumn("{task.fields[text]}"), console=console, transient=True)
+        bar.start()
+        return bar, bar.add_task(self._label, total=total, text="")

@@ -1,0 +1,120 @@
+"""The training task: open the run's pack and checkpoint, build the job, run the loop, keep the weights."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from prefect import task
+
+from ..datasets.build import open_view
+from ..engine.checkpoint import CheckpointStore
+from ..engine.devices import fingerprint
+from ..engine.loop import Job, NotFiniteError, restore_run, train
+from ..engine.loop import Progress as TrainingProgress
+from ..engine.weights import save_weights, sha256_of, state_of
+from ..recipe import load_recipe
+from ..tracking.journal import Journal, thin
+from ..tracking.mlflow_run import MlflowRun
+from ..tracking.recorder import Recorder
+from ..tracking.records import load_record, update_record
+from .assemble import build_job
+from .console import Progress, say
+from .options import UNCACHED
+
+
+@task(**UNCACHED)
+def train_model(run_dir: Path) -> None:
+    """Train a run from its last checkpoint, or from the start, to its last epoch.
+
+    Writes checkpoints, `weights/last.pt`, `weights/best.pt`, `weights/optimizer.pt` and the journal into the run's
+    folder. Does nothing more where the epochs are done already.
+
+    Raises:
+        TrainingError: the loss is not finite; names the step and the rows.
+        RecipeError: model, optimizer or monitor does not fit the data.
+    """
+    record, recipe = load_record(run_dir), load_recipe(run_dir / "recipe.yaml")
+    view = open_view(Path(record.pack_dir), Path(record.split_dir))
+    job = build_job(recipe, view, record.schedule_epochs)
+    store = _open_checkpoints(run_dir, recipe.checkpoint.keep, job)
+    progress = _restore(job, store)
+    tracker = MlflowRun.of(record)
+    say(f"train: {recipe.model.name} on {job.scorer.device} in {job.scorer.precision.name}, {job.num_epochs} epochs")
+    started = time.perf_counter()
+    with Journal(run_dir / "journal.jsonl") as journal, Progress("train", "steps") as bar:
+        num_steps = job.num_epochs * job.steps_per_epoch
+        recorder = Recorder(journal, tracker, thin(recipe.tracking.every_steps, num_steps))
+        if progress.step:
+            recorder.replay()
+
+        def on_step(progress: TrainingProgress, values: dict[str, float], epoch_ended: bool) -> None:
+            if not epoch_ended:
+                recorder.log_step(progress.step, progress.epoch, values)
+                bar.update(progress.step, num_steps, f"loss {values['train/loss']:.4f}")
+                return
+            recorder.log_epoch(progress.step, progress.epoch, values)
+            say(_epoch_line(progress, job.num_epochs, values))
+
+        try:
+            train(job, progress, store, on_step)
+        except NotFiniteError as error:
+            table_rows = [int(view.pack.rows[position]) + 1 for position in error.rows]
+            raise NotFiniteError(error.what, table_rows, "table (the first after the header is 1)") from error
+        finally:
+            recorder.flush()
+            seconds = record.seconds.get("train", 0.0) + time.perf_counter() - started
+            _note_progress(run_dir, job, progress, {**record.seconds, "train": round(seconds, 3)})
+    _keep_weights(run_dir, job, store, progress)
+    tracker.log_artifacts(run_dir / "weights", "weights")
+
+
+def _open_checkpoints(run_dir: Path, keep: int, job: Job) -> CheckpointStore:
+    facts = {"run_id": run_dir.name}
+    return CheckpointStore(run_dir / "checkpoints", keep, facts, fingerprint(job.scorer.device))
+
+
+def _restore(job: Job, store: CheckpointStore) -> TrainingProgress:
+    checkpoint = store.load_last()
+    if checkpoint is None:
+        return TrainingProgress()
+    progress = restore_run(job, checkpoint.state)
+    here = fingerprint(job.scorer.device)
+    differs = sorted(name for name in here if checkpoint.fingerprint.get(name) != here[name])
+    if differs:
+        say(f"warning: not bit-identical from here on: {', '.join(differs)} changed since the checkpoint")
+    say(f"resume: from step {progress.step:,} (epoch {progress.epoch + 1}, batch {progress.batch + 1})")
+    return progress
+
+
+def _note_progress(run_dir: Path, job: Job, progress: TrainingProgress, seconds: dict[str, float]) -> None:
+    lines = Journal(run_dir / "journal.jsonl").points()
+    metrics = {point.key: point.value for point in lines}
+    update_record(
+        run_dir,
+        device=str(job.scorer.device),
+        precision=job.scorer.precision.name,
+        epochs=progress.epoch,
+        steps=progress.step,
+        metrics=metrics,
+        rows_per_second=round(progress.rows_per_second, 1),
+        seconds=seconds,
+    )
+
+
+def _keep_weights(run_dir: Path, job: Job, store: CheckpointStore, progress: TrainingProgress) -> None:
+    """Write the last and the best weights and the optimizer's state as files of their own."""
+    last = state_of(job.scorer.model)
+    best = store.load_best()
+    folder = run_dir / "weights"
+    save_weights(last, folder / "last.pt")
+    save_weights(best.state["model_state_dict"] if best else last, folder / "best.pt")
+    save_weights(job.optimizer.state_dict(), folder / "optimizer.pt")
+    update_record(run_dir, weights=str(folder / "best.pt"), weights_sha256=sha256_of(last))
+
+
+def _epoch_line(progress: TrainingProgress, num_epochs: int, values: dict[str, float]) -> str:
+    shown = {name: values[name] for name in ("valid/loss", "valid/accuracy", "valid/rmse") if name in values}
+    valid = "".join(f"  {name.replace('/', ' ')} {value:.4f}" for name, value in shown.items())
+    rate = f"{values['rows_per_second']:,.0f} rows/s"
+    return f"epoch {progress.epoch}/{num_epochs}  train loss {progress.loss:.4f}{valid}  {rate}"

@@ -1,0 +1,144 @@
+"""What every test stands on: a home and a working directory of its own, and one Prefect server for those with flows.
+
+The environment is set here, before any test file imports torch, Prefect or MLflow: no test reads or writes the
+user's profile, home or servers.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+WriteRecipe = Callable[..., Path]
+
+ROOT = Path(__file__).parents[1]
+
+# Removed when this process ends; what the libraries write outside a test's own folders goes here.
+_session_folder = tempfile.TemporaryDirectory(prefix="torchrelay-tests-", ignore_cleanup_errors=True)
+
+for _name in ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+    os.environ.pop(_name, None)
+os.environ |= {
+    "TORCHRELAY_HOME": f"{_session_folder.name}/home",
+    "PREFECT_HOME": f"{_session_folder.name}/prefect",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MPLCONFIGDIR": f"{_session_folder.name}/matplotlib",
+    "MPLBACKEND": "Agg",
+    "TORCH_HOME": f"{_session_folder.name}/torch",
+}
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers side by side, one core each
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs an accelerator where there is none."""
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.accelerator.is_available():
+            pytest.skip("no accelerator")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The folder that holds pyproject.toml, prefect.yaml and the recipes; read it, never write in it."""
+    return ROOT
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test works in its own folder, with its own TORCHRELAY_HOME inside it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCHRELAY_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """One temporary Prefect server for all tests of a worker that run flows; it takes 6 to 16 s to start."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture
+def picture_recipe(tmp_path: Path) -> WriteRecipe:
+    """A recipe for 8 x 8 gray pictures whose class says which half is bright."""
+
+    def write(num_rows: int = 48, **changes: object) -> Path:
+        generator = np.random.default_rng(5)
+        lines = ["image,label,split"]
+        (tmp_path / "images").mkdir(exist_ok=True)
+        for number in range(num_rows):
+            pixels = generator.integers(0, 90, (8, 8), np.uint8)
+            label = "left" if number % 2 else "right"
+            half = slice(0, 4) if label == "left" else slice(4, 8)
+            pixels[:, half] += 150
+            Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+            split = ("train", "train", "train", "valid", "test", "test")[number // 2 % 6]
+            lines.append(f"images/{number}.png,{label},{split}")
+        (tmp_path / "pictures.csv").write_text("\n".join(lines) + "\n")
+        recipe = {
+            "name": "pictures",
+            "data": {
+                "table": "pictures.csv",
+                "inputs": {
+                    "image": {
+                        "kind": "image",
+                        "channels": "gray",
+                        "preprocess": [{"name": "transform.resize", "args": {"output_shape": [32, 32]}}],
+                    }
+                },
+                "target": {"label": {"kind": "category"}},
+                "split": {"column": "split"},
+            },
+            "model": {"name": "lenet"},
+            "train": {
+                "epochs": 4,
+                "batch_size": 8,
+                "optimizer": {"name": "adam", "args": {"lr": 0.003}},
+                "augment": [{"name": "crop", "args": {"padding": 1}}],
+            },
+        }
+        return _write(tmp_path / "pictures.yaml", recipe, changes)
+
+    return write
+
+
+@pytest.fixture
+def number_recipe(tmp_path: Path) -> WriteRecipe:
+    """A recipe for y = 3 a - 2 b + 10 with a little noise, split by hash."""
+
+    def write(num_rows: int = 120, **changes: object) -> Path:
+        generator = np.random.default_rng(3)
+        a, b = generator.normal(0, 2, num_rows), generator.normal(5, 1, num_rows)
+        y = 3 * a - 2 * b + 10 + generator.normal(0, 0.05, num_rows)
+        rows = [f"{one:.6f},{two:.6f},{three:.6f}" for one, two, three in zip(a, b, y, strict=True)]
+        (tmp_path / "numbers.csv").write_text("\n".join(["a,b,y", *rows]) + "\n")
+        recipe = {
+            "name": "numbers",
+            "data": {
+                "table": "numbers.csv",
+                "inputs": {"x": {"kind": "number", "columns": ["a", "b"]}},
+                "target": {"y": {"kind": "number"}},
+                "split": {"valid": 0.2, "test": 0.2},
+            },
+            "model": {"name": "mlp", "args": {"hidden": [16]}},
+            "train": {"epochs": 20, "batch_size": 8, "optimizer": {"name": "adam", "args": {"lr": 0.02}}},
+        }
+        return _write(tmp_path / "numbers.yaml", recipe, changes)
+
+    return write
+
+
+def _write(path: Path, recipe: dict[str, object], changes: dict[str, object]) -> Path:
+    path.write_text(yaml.safe_dump({**recipe, **changes}, sort_keys=False))
+    return path

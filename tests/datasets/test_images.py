@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageOps
+
+from torchrelay.datasets.images import BadImage, TooLarge, check_preprocess, decode_by_skimage, decode_image
+from torchrelay.errors import RecipeError
+from torchrelay.recipe import Feature
+
+MANY = 10_000_000
+
+
+def encode(picture: Image.Image, format_: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format_, **options)
+    return buffer.getvalue()
+
+
+def encode_tiff(pixels: np.ndarray, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, pixels, **options)
+    return buffer.getvalue()
+
+
+def decode(data: bytes, max_pixels: int = MANY, **feature: Any) -> np.ndarray:
+    return decode_image(data, Feature.model_validate({"kind": "image", **feature}), max_pixels, ".png")
+
+
+@pytest.fixture(scope="module")
+def picture() -> Image.Image:
+    """A smooth colour picture, 30 high and 40 wide."""
+    coarse = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((40, 30), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1"])
+def test_both_decoders_give_the_same_pixels_for_png(picture: Image.Image, mode: str) -> None:
+    data = encode(picture.convert(mode), "png")
+    slow = decode_by_skimage(data, MANY)
+    slow = slow[:1].repeat(3, 0) if len(slow) < 3 else slow[:3]
+    slow = slow * np.uint8(255) if slow.dtype == bool else slow
+    np.testing.assert_array_equal(decode(data), slow)
+    np.testing.assert_array_equal(decode(data), np.asarray(picture.convert(mode).convert("RGB")).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("options", [{"quality": 90}, {"quality": 30, "progressive": True}, {"subsampling": 0}])
+def test_both_decoders_differ_by_at_most_two_levels_for_jpeg(picture: Image.Image, options: dict[str, Any]) -> None:
+    data = encode(picture, "jpeg", **options)
+    fast, slow = decode(data), decode_by_skimage(data, MANY)
+    assert fast.shape == slow.shape == (3, 30, 40)
+    assert np.abs(fast.astype(int) - slow.astype(int)).max() <= 2
+
+
+@pytest.mark.parametrize("format_", ["jpeg", "png"])
+def test_gray_is_the_weighted_sum_that_pillow_takes(picture: Image.Image, format_: str) -> None:
+    data = encode(picture, format_)
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("L"))
+    gray = decode(data, channels="gray")
+    assert gray.shape == (1, 30, 40)
+    assert np.abs(gray[0].astype(int) - expected.astype(int)).max() <= (0 if format_ == "png" else 2)
+
+
+def test_a_gray_image_is_repeated_for_rgb(picture: Image.Image) -> None:
+    rgb = decode(encode(picture.convert("L"), "jpeg", quality=95))
+    assert rgb.shape == (3, 30, 40)
+    np.testing.assert_array_equal(rgb[0], rgb[2])
+
+
+def test_a_number_of_channels_must_be_the_files_own(picture: Image.Image) -> None:
+    assert decode(encode(picture.convert("RGBA"), "png"), channels=4).shape == (4, 30, 40)
+    with pytest.raises(BadImage, match="wrong channels: expected 4, got 3"):
+        decode(encode(picture, "png"), channels=4)
+
+
+@pytest.mark.parametrize("format_", ["jpeg", "png", "tiff", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_honoured(picture: Image.Image, format_: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(picture, format_, exif=exif, **({"lossless": True} if format_ == "webp" else {}))
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    expected = np.asarray(upright).transpose(2, 0, 1)
+    found = decode(data)
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected.astype(int)).max() <= 2
+
+
+@pytest.mark.parametrize("format_", ["gif", "bmp", "webp", "ppm", "tiff"])
+def test_other_formats_are_read(picture: Image.Image, format_: str) -> None:
+    plain = picture.convert("P") if format_ == "gif" else picture
+    data = encode(plain, format_, **({"lossless": True} if format_ == "webp" else {}))
+    np.testing.assert_array_equal(decode(data), np.asarray(plain.convert("RGB")).transpose(2, 0, 1))
+
+
+def test_a_tiff_compressed_with_lzw_is_read(picture: Image.Image) -> None:
+    data = encode(picture, "tiff", compression="tiff_lzw")
+    np.testing.assert_array_equal(decode(data), np.asarray(picture).transpose(2, 0, 1))
+
+
+def test_a_tiff_of_many_channels_is_read_in_either_order() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 20, 30), dtype=np.uint8)
+    np.testing.assert_array_equal(decode(encode_tiff(pixels, photometric="minisblack"), channels=6), pixels)
+    last = encode_tiff(pixels.transpose(1, 2, 0), photometric="minisblack", planarconfig="contig")
+    np.testing.assert_array_equal(decode(last, channels=6), pixels)
+    with pytest.raises(BadImage, match=r"say `channels: 6`"):
+        decode(last)
+
+
+def test_16_bits_are_kept_cut_to_the_high_byte_or_kept_as_floats() -> None:
+    pixels = np.array([[0, 255, 256, 65535]], np.uint16)
+    for data in (encode_tiff(pixels), encode(Image.fromarray(pixels), "png")):
+        assert decode(data, channels="gray", dtype="uint16").tolist() == [pixels.tolist()]
+        assert decode(data, channels="gray").tolist() == [[[0, 0, 1, 255]]]
+        assert decode(data, channels="gray", dtype="float32").tolist() == [[[0.0, 255.0, 256.0, 65535.0]]]
+
+
+def test_16_bit_colour_that_would_be_cut_is_refused() -> None:
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    rows = zlib.compress(b"".join(b"\0" + bytes(2 * 6) for _ in range(2)))
+    header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    with pytest.raises(BadImage, match="16-bit colour PNG"):
+        decode(data)
+
+
+def test_float_pixels_beyond_one_are_refused_unless_kept() -> None:
+    pixels = np.array([[0.0, 0.5, 300.0]], np.float32)
+    with pytest.raises(BadImage, match=r"float pixels from 0 to 300.*dtype: float32"):
+        decode(encode_tiff(pixels), channels="gray")
+    assert decode(encode_tiff(pixels), channels="gray", dtype="float32").tolist() == [pixels.tolist()]
+    assert decode(encode_tiff(pixels / 300), channels="gray").tolist() == [[[0, 0, 255]]]
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.99])
+def test_a_truncated_jpeg_is_bad(picture: Image.Image, options: dict[str, Any], kept: float) -> None:
+    data = encode(picture, "jpeg", quality=90, **options)
+    with pytest.raises(BadImage, match="truncated"):
+        decode(data[: int(len(data) * kept)])
+
+
+def test_a_jpeg_without_its_end_marker_is_bad(picture: Image.Image) -> None:
+    with pytest.raises(BadImage, match="truncated"):
+        decode(encode(picture, "jpeg")[:-2])
+
+
+@pytest.mark.parametrize("cut", [1, 4, 12, 16, 20, 1000])
+def test_a_truncated_png_is_bad(picture: Image.Image, cut: int) -> None:
+    with pytest.raises(BadImage, match="truncated"):
+        decode(encode(picture, "png")[:-cut])
+
+
+def test_a_damaged_png_is_bad_and_does_not_end_the_process(picture: Image.Image) -> None:
+    data = bytearray(encode(picture, "png"))
+    data[len(data) // 2] ^= 0xFF
+    with pytest.raises(BadImage, match="check sum of the PNG chunk IDAT"):
+        decode(bytes(data))
+
+
+@pytest.mark.parametrize("idat", [b"no zlib stream", b"", zlib.compress(b"\x09" * 37), zlib.compress(b"\0" * 5)])
+def test_a_png_with_a_bad_stream_behind_good_sums_is_bad(idat: bytes) -> None:
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", 12, 12, 8, 2, 0, 0, 0)
+    with pytest.raises(BadImage):
+        decode(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", idat) + chunk(b"IEND", b""))
+
+
+def test_a_truncated_tiff_is_bad() -> None:
+    data = encode_tiff(np.zeros((200, 200, 3), np.uint8), photometric="rgb")
+    with pytest.raises(BadImage):
+        decode(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [(b"", "zero bytes"), (b"hello, I am text " * 9, "not a readable image"), (b"\xff\xd8\xff", "JPEG")],
+)
+def test_what_is_no_image_is_bad(data: bytes, reason: str) -> None:
+    with pytest.raises(BadImage, match=reason):
+        decode(data)
+
+
+def test_damaged_bytes_give_pixels_or_a_verdict_and_nothing_else(picture: Image.Image) -> None:
+    rng = np.random.default_rng(0)
+    for format_ in ("jpeg", "png", "tiff", "gif", "bmp", "webp"):
+        good = encode(picture, format_)
+        for _ in range(60):
+            data = bytearray(good)
+            for at in rng.integers(0, len(data), 3):
+                data[at] = rng.integers(0, 256)
+            try:
+                assert decode(bytes(data)).dtype == np.uint8
+            except BadImage:
+                continue
+
+
+def test_an_image_bomb_is_refused_before_it_is_decoded(picture: Image.Image) -> None:
+    tiff = encode_tiff(np.zeros((20_000, 20_000), np.uint8), compression="zlib", photometric="minisblack")
+    assert len(tiff) < 500_000
+    with pytest.raises(TooLarge, match="an image bomb: it declares 400000000 pixels, data"):
+        decode(tiff, 50_000_000)
+    png = encode(Image.new("L", (20_000, 20_000)), "png")
+    with pytest.raises(TooLarge, match="an image bomb: it declares 20000 x 20000 x 1 pixels"):
+        decode(png, 50_000_000)
+    for format_ in ("jpeg", "bmp", "gif", "webp"):
+        with pytest.raises(TooLarge, match="30 x 40 x"):
+            decode(encode(picture, format_), 30 * 40 - 1)
+
+
+def test_a_format_that_starts_programs_is_not_opened(picture: Image.Image) -> None:
+    with pytest.raises(BadImage, match="not a readable image"):
+        decode(encode(picture, "eps"))
+
+
+def test_an_animation_is_bad(picture: Image.Image) -> None:
+    data = encode(picture, "gif", save_all=True, append_images=[picture.rotate(90), picture.rotate(180)])
+    with pytest.raises(BadImage, match="expected one picture, got 3 frames"):
+        decode(data)
+
+
+def test_another_size_is_resized_as_torchvision_does(picture: Image.Image) -> None:
+    import torch
+    from torchvision.transforms.v2.functional import resize
+
+    pixels = np.asarray(picture).transpose(2, 0, 1)
+    expected = resize(torch.from_numpy(pixels.copy()), [16, 20], antialias=True).numpy()
+    np.testing.assert_array_equal(decode(encode(picture, "png"), size=[16, 20]), expected)
+
+
+def test_preprocess_runs_in_order_and_floats_count_from_0_to_1(picture: Image.Image) -> None:
+    from skimage import exposure, transform
+
+    steps = [
+        {"name": "transform.resize", "args": {"output_shape": [32, 32]}},
+        {"name": "exposure.adjust_gamma", "args": {"gamma": 2}},
+    ]
+    gray = np.asarray(picture.convert("L"))
+    expected = np.rint(exposure.adjust_gamma(transform.resize(gray, (32, 32)), 2) * 255).astype(np.uint8)
+    found = decode(encode(picture.convert("L"), "png"), channels="gray", preprocess=steps)
+    np.testing.assert_array_equal(found, expected[None])
+
+
+def test_preprocess_sees_colour_last_and_may_return_a_mask(picture: Image.Image) -> None:
+    gray = decode(encode(picture, "png"), channels="gray", preprocess=[{"name": "filters.sobel"}])
+    assert gray.shape == (1, 30, 40)
+    mask = decode(
+        encode(picture, "png"),
+        channels="gray",
+        preprocess=[{"name": "morphology.local_maxima"}, {"name": "morphology.dilation"}],
+    )
+    assert set(np.unique(mask)) == {0, 255}
+    rgb = decode(encode(picture, "png"), preprocess=[{"name": "color.rgb2hsv"}])
+    assert rgb.shape == (3, 30, 40)
+
+
+def test_a_preprocess_step_that_fails_is_a_verdict(picture: Image.Image) -> None:
+    with pytest.raises(BadImage, match=r"preprocess color.rgb2hsv failed: ValueError"):
+        decode(encode(picture, "png"), channels="gray", preprocess=[{"name": "color.rgb2hsv"}])
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "message"),
+    [
+        ("transform.resiz", {}, "did you mean transform.resize"),
+        ("io.imread", {}, "io.imread is not a function"),
+        ("transform._warps.resize", {}, "is not a function"),
+        ("os.system", {}, "is not a function"),
+        ("transform.AffineTransform", {}, "is not a function"),
+        ("transform.resize", {"output_shap": [3, 3]}, "output_shap.*did you mean output_shape"),
+        ("transform.resize", {}, "output_shape is missing"),
+        ("transform.resize", {"image": 3, "output_shape": [3, 3]}, r"args.image: 3 is not the recipe's to give"),
+    ],
+)
+def test_a_preprocess_step_that_does_not_exist_names_the_nearest(name: str, args: dict[str, Any], message: str) -> None:
+    feature = Feature.model_validate({"kind": "image", "preprocess": [{"name": name, "args": args}]})
+    with pytest.raises(RecipeError, match=message):
+        check_preprocess(feature)
+
+
+def test_a_good_preprocess_chain_passes_the_check() -> None:
+    steps = [{"name": "transform.resize", "args": {"output_shape": [8, 8]}}, {"name": "exposure.equalize_adapthist"}]
+    check_preprocess(Feature.model_validate({"kind": "image", "preprocess": steps}))

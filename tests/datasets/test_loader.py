@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from torchrelay.datasets import store as store_module
+from torchrelay.datasets.build import View, open_view, prepare_data
+from torchrelay.datasets.loader import PackDataset, epoch_order, make_loader, num_batches, prefetch
+from torchrelay.datasets.pack import Pack
+from torchrelay.errors import DataError
+from torchrelay.recipe import Data
+from torchrelay.schema import Batch
+from torchrelay.settings import Home
+
+COLOURS = ["red", "green", "blue"]
+
+
+def view_of(tmp_path: Path, write_table: Callable[..., str], write_pictures: Callable[..., None]) -> View:
+    """41 rows of an image, two numbers, two category columns and a label; the last test row has an unseen colour."""
+    names = [f"{number}.png" for number in range(41)]
+    write_pictures(names)
+    rows = [
+        f"{name},{number},{number / 7},{'violet' if number == 40 else COLOURS[number % 3]},{COLOURS[number % 2]},"
+        f"{'odd' if number % 2 else 'even'},{'test' if number >= 37 else 'train'}"
+        for number, name in enumerate(names)
+    ]
+    table = write_table(["image,x0,x1,front,back,label,split", *rows])
+    data = Data.model_validate(
+        {
+            "table": table,
+            "files": str(tmp_path / "images"),
+            "inputs": {
+                "image": {"kind": "image"},
+                "x": {"kind": "number", "columns": "x*"},
+                "colour": {"kind": "category", "columns": ["front", "back"]},
+            },
+            "target": {"label": {"kind": "category"}},
+            "split": {"column": "split"},
+        }
+    )
+    prepared = prepare_data(data, Home(tmp_path / "home"))
+    return open_view(prepared.pack_dir, prepared.split_dir)
+
+
+@pytest.fixture
+def view(tmp_path: Path, write_table: Callable[..., str], write_pictures: Callable[..., None]) -> View:
+    return view_of(tmp_path, write_table, write_pictures)
+
+
+def same(one: Batch, other: Batch) -> bool:
+    pairs = zip((one.rows, *one.inputs, one.target), (other.rows, *other.inputs, other.target), strict=True)
+    return all(torch.equal(left, right) for left, right in pairs)
+
+
+def rows_of(view: View, split: str) -> PackDataset:
+    return PackDataset(view.pack, view.schema, view.rows[split])
+
+
+def test_a_batch_is_the_tables_values(view: View) -> None:
+    batch = rows_of(view, "train").__getitems__([5, 0, 30])
+    image, numbers, colours = batch.inputs
+    assert batch.rows.tolist() == [5, 0, 30]
+    assert (image.dtype, tuple(image.shape)) == (torch.uint8, (3, 3, 4, 4))
+    from PIL import Image
+
+    for place, row in enumerate([5, 0, 30]):
+        path = view.pack.folder.parents[1].parent / "images" / f"{row}.png"
+        np.testing.assert_array_equal(image[place].numpy(), np.asarray(Image.open(path)).transpose(2, 0, 1))
+    assert numbers.dtype == torch.float32
+    np.testing.assert_array_equal(numbers.numpy(), np.array([[5, 5 / 7], [0, 0], [30, 30 / 7]], np.float32))
+    # classes in order: blue, green, red; 0 is unseen
+    assert colours.tolist() == [[1, 2], [3, 3], [3, 3]]
+    assert batch.target.tolist() == [1, 0, 0]  # even, odd
+    assert batch.target.dtype == torch.int64
+
+
+def test_an_input_category_that_training_has_not_seen_is_0(view: View) -> None:
+    assert rows_of(view, "test")[3].inputs[2].tolist() == [0, 3]
+
+
+def test_one_row_is_a_batch_without_its_first_dimension(view: View) -> None:
+    data = rows_of(view, "train")
+    one, batch = data[7], data.__getitems__(np.array([7]))
+    assert same(Batch(one.rows[None], tuple(part[None] for part in one.inputs), one.target[None]), batch)
+
+
+def test_a_batch_has_memory_of_its_own(view: View) -> None:
+    data = rows_of(view, "train")
+    batch = data.__getitems__([1, 2])
+    before = data.__getitems__([1, 2])
+    for part in (batch.rows, *batch.inputs, batch.target):
+        part.zero_()
+    assert same(data.__getitems__([1, 2]), before)
+
+
+def test_many_shards_give_the_same_batches_as_one(
+    tmp_path: Path,
+    write_table: Callable[..., str],
+    write_pictures: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    view: View,
+) -> None:
+    monkeypatch.setattr(store_module, "SHARD_BYTES", 48 * 5)
+    monkeypatch.setattr(store_module, "BATCH_FILES", 5)
+    other = tmp_path / "other"
+    many = view_of(other, lambda rows: write_table(rows, "other/table.csv"), lambda names: None or _link(tmp_path))
+    assert len(many.pack.image("image").shards) > 5
+    index = [3, 36, 0, 12, 12]
+    assert same(rows_of(many, "train").__getitems__(index), rows_of(view, "train").__getitems__(index))
+
+
+def _link(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir(exist_ok=True)
+    (tmp_path / "other" / "images").symlink_to(tmp_path / "images")
+
+
+def test_a_target_that_the_schema_does_not_know_is_refused(view: View) -> None:
+    target = view.schema.target.model_copy(update={"classes": ["odd"]})
+    schema = view.schema.model_copy(update={"target": target})
+    with pytest.raises(DataError, match=r"19 rows have a class .* row 1 with 'even'"):
+        PackDataset(view.pack, schema, view.rows["train"])
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "batch_size", "sizes"),
+    [(10, 4, [4, 4, 2]), (9, 4, [4, 5]), (8, 4, [4, 4]), (1, 4, [1]), (3, 1, [1, 1, 1]), (5, 8, [5]), (0, 4, [])],
+)
+def test_a_last_batch_of_one_row_joins_the_one_before(
+    view: View, num_rows: int, batch_size: int, sizes: list[int]
+) -> None:
+    data = PackDataset(view.pack, view.schema, view.rows["train"][:num_rows])
+    loader = make_loader(data, batch_size, seed=0, epoch=0)
+    assert [len(batch.rows) for batch in loader] == sizes
+    assert len(loader) == num_batches(num_rows, batch_size) == len(sizes)
+
+
+def test_the_order_is_a_permutation_of_seed_and_epoch(view: View) -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        return torch.cat(
+            [batch.rows for batch in make_loader(rows_of(view, "train"), 8, seed=seed, epoch=epoch)]
+        ).tolist()
+
+    assert sorted(order(0, 0)) == list(range(37))
+    assert order(0, 0) == order(0, 0)
+    assert len({tuple(order(seed, epoch)) for seed in (-1, 0, 1) for epoch in (0, 1)}) == 6
+    assert epoch_order(5, 0, 0).dtype == np.int64
+
+
+def test_the_order_leaves_the_global_random_states_alone(view: View) -> None:
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"]
+    list(make_loader(rows_of(view, "train"), 8, seed=0, epoch=0))
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], numpy_state)
+
+
+@pytest.mark.parametrize("start", [0, 1, 4])
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_starting_late_gives_the_same_remaining_batches(view: View, start: int, num_workers: int) -> None:
+    data = rows_of(view, "train")
+    whole = list(make_loader(data, 8, seed=3, epoch=2))
+    late = make_loader(data, 8, seed=3, epoch=2, start_batch=start, num_workers=num_workers)
+    rest = list(late)
+    assert len(late) == len(rest) == 5 - start
+    assert all(same(one, other) for one, other in zip(whole[start:], rest, strict=True))
+
+
+def test_without_shuffling_rows_come_in_the_tables_order(view: View) -> None:
+    loader = make_loader(rows_of(view, "test"), 2, seed=0, epoch=0, shuffle=False)
+    assert [batch.rows.tolist() for batch in loader] == [[37, 38], [39, 40]]
+
+
+def test_prefetching_changes_nothing_and_stops_early(view: View) -> None:
+    data = rows_of(view, "train")
+    plain = list(make_loader(data, 8, seed=0, epoch=0))
+    fetched = list(prefetch(make_loader(data, 8, seed=0, epoch=0)))
+    assert all(same(one, other) for one, other in zip(plain, fetched, strict=True))
+    batches = prefetch(make_loader(data, 2, seed=0, epoch=0))
+    next(iter(batches))
+    batches.close()  # type: ignore[attr-defined]
+
+
+def test_prefetching_raises_the_loaders_error() -> None:
+    def broken() -> object:
+        yield Batch(torch.zeros(1), (), torch.zeros(1))
+        raise OSError("disk gone")
+
+    batches = prefetch(broken())  # type: ignore[arg-type]
+    next(batches)
+    with pytest.raises(OSError, match="disk gone"):
+        next(batches)
+
+
+def test_a_pack_travels_to_workers_as_its_path(view: View) -> None:
+    import pickle
+
+    data = rows_of(view, "train")
+    copy = pickle.loads(pickle.dumps(data))
+    assert isinstance(copy._pack, Pack)
+    assert same(copy.__getitems__([1, 2]), data.__getitems__([1, 2]))

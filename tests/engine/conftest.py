@@ -1,0 +1,84 @@
+"""A tiny job for the loop: a real net on a real, separable table of numbers, without files or trackers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from torchrelay.engine.devices import pick_precision
+from torchrelay.engine.loop import Job, Scorer
+from torchrelay.engine.losses import build_loss
+from torchrelay.engine.optimizers import build_optimizer
+from torchrelay.engine.schedules import build_schedule
+from torchrelay.recipe import Named
+from torchrelay.schema import Batch, FeatureSchema, Schema
+
+NUM_ROWS, BATCH_SIZE = 40, 8
+MakeJob = Callable[..., Job]
+
+
+def rows_of_table() -> tuple[torch.Tensor, torch.Tensor]:
+    """40 points of the plane; the class says on which side of a line they lie."""
+    generator = torch.Generator().manual_seed(7)
+    points = torch.randn(NUM_ROWS, 2, generator=generator)
+    return points, (points @ torch.tensor([1.0, -2.0]) > 0).long()
+
+
+class Table:
+    """Batches of the table whose order depends on the epoch alone; a row can be spoiled."""
+
+    def __init__(self, bad_row: int | None = None) -> None:
+        self.points, self.labels = rows_of_table()
+        if bad_row is not None:
+            self.points[bad_row, 0] = torch.nan
+
+    def __call__(self, epoch: int, start_batch: int) -> Iterable[Batch]:
+        order = torch.randperm(NUM_ROWS, generator=torch.Generator().manual_seed(epoch))
+        for rows in list(order.split(BATCH_SIZE))[start_batch:]:
+            yield Batch(rows, (self.points[rows],), self.labels[rows])
+
+
+def pass_through(batch: Batch, epoch: int = 0, training: bool = False) -> Batch:
+    return batch
+
+
+@pytest.fixture
+def make_job() -> MakeJob:
+    def make(
+        epochs: int = 2,
+        optimizer: Named | None = None,
+        bad_row: int | None = None,
+        validates: bool = True,
+        **changes: object,
+    ) -> Job:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 2))
+        chosen = build_optimizer(optimizer or Named(name="sgd", args={"lr": 0.1, "momentum": 0.9}), model.parameters())
+        schema = Schema(
+            inputs=[FeatureSchema(name="x", kind="number", columns=["a", "b"], shape=[2], dtype="float32")],
+            target=FeatureSchema(
+                name="side", kind="category", columns=["side"], shape=[], dtype="int64", classes=["left", "right"]
+            ),
+        )
+        device = torch.device("cpu")
+        scorer = Scorer(
+            schema, model, build_loss("auto", schema), pass_through, device, pick_precision("fp32", device, False)
+        )
+        table = Table(bad_row)
+        job = Job(
+            scorer=scorer,
+            optimizer=chosen,
+            scheduler=build_schedule(Named(name="cosine"), chosen, epochs * NUM_ROWS // BATCH_SIZE),
+            train_batches=table,
+            valid_batches=lambda: table(0, 0),
+            num_epochs=epochs,
+            steps_per_epoch=NUM_ROWS // BATCH_SIZE,
+            monitor="valid/accuracy" if validates else "",
+        )
+        return replace(job, **changes)  # pyright: ignore[reportArgumentType]
+
+    return make

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import os
+import random
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from torchrelay.engine.checkpoint import CheckpointStore
+from torchrelay.engine.loop import Job, NotFiniteError, Progress, evaluate, random_states, restore_run, train
+from torchrelay.engine.weights import sha256_of
+from torchrelay.errors import TrainingError
+from torchrelay.recipe import Named
+
+from .conftest import BATCH_SIZE, NUM_ROWS, MakeJob
+
+STEPS_PER_EPOCH = NUM_ROWS // BATCH_SIZE
+
+
+def store_in(folder: Path, keep: int = 3) -> CheckpointStore:
+    return CheckpointStore(folder, keep, {"run_id": "tiny"}, {})
+
+
+def no_report(progress: Progress, values: dict[str, float], epoch_ended: bool) -> None:
+    pass
+
+
+def weights_of(job: Job) -> str:
+    return sha256_of(job.scorer.model.state_dict())
+
+
+def test_training_lowers_the_loss_and_reports_each_step_and_epoch(make_job: MakeJob, tmp_path: Path) -> None:
+    steps: list[float] = []
+    epochs: list[dict[str, float]] = []
+
+    def report(progress: Progress, values: dict[str, float], epoch_ended: bool) -> None:
+        epochs.append(values) if epoch_ended else steps.append(values["train/loss"])
+
+    progress = Progress()
+    train(make_job(epochs=8), progress, store_in(tmp_path), report)
+    assert len(steps) == 8 * STEPS_PER_EPOCH == progress.step
+    assert epochs[-1]["train/epoch_loss"] < 0.6 * epochs[0]["train/epoch_loss"]
+    assert epochs[0]["train/epoch_loss"] == pytest.approx(sum(steps[:STEPS_PER_EPOCH]) / STEPS_PER_EPOCH)
+    assert epochs[-1]["valid/accuracy"] >= 0.9
+    assert progress.best_metric == max(values["valid/accuracy"] for values in epochs)
+
+
+@pytest.mark.parametrize("stop_at", range(1, 2 * STEPS_PER_EPOCH))
+def test_a_run_that_stops_at_any_step_ends_with_the_same_bits(make_job: MakeJob, tmp_path: Path, stop_at: int) -> None:
+    whole = make_job()
+    train(whole, Progress(), store_in(tmp_path / "whole"), no_report)
+
+    def stop(progress: Progress, values: dict[str, float], epoch_ended: bool) -> None:
+        if progress.step == stop_at and not epoch_ended:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(make_job(every_steps=1), Progress(), store_in(tmp_path / "part"), stop)
+    torch.manual_seed(99)
+    rest = make_job(every_steps=1)
+    checkpoint = store_in(tmp_path / "part").load_last()
+    progress = restore_run(rest, checkpoint.state) if checkpoint else Progress()
+    assert progress.step == stop_at - 1
+    train(rest, progress, store_in(tmp_path / "part"), no_report)
+    assert weights_of(rest) == weights_of(whole)
+
+
+def test_sigterm_commits_a_checkpoint_at_the_step_and_then_means_what_it_meant(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    heard: list[int] = []
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+
+    def kill(progress: Progress, values: dict[str, float], epoch_ended: bool) -> None:
+        if progress.step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    try:
+        progress = Progress()
+        train(make_job(), progress, store_in(tmp_path), kill)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    checkpoint = store_in(tmp_path).load_last()
+    assert heard == [signal.SIGTERM]
+    assert checkpoint is not None
+    assert (checkpoint.state["step"], checkpoint.state["batch"], progress.step) == (3, 3, 3)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job(bad_row=11)
+    seen: list[str] = []
+
+    def report(progress: Progress, values: dict[str, float], epoch_ended: bool) -> None:
+        seen.append(weights_of(job))
+
+    before = weights_of(job)
+    with pytest.raises(
+        NotFiniteError, match=r"the loss is nan at step \d+ \(epoch 1\), from these rows of the pack: 11\."
+    ) as caught:
+        train(job, Progress(), store_in(tmp_path), report)
+    assert caught.value.rows == [11]
+    assert weights_of(job) == (seen[-1] if seen else before)
+
+
+def test_gradients_are_clipped_to_the_norm(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job(epochs=1, optimizer=Named(name="sgd", args={"lr": 1.0}), clip_norm=1e-3)
+    before = [parameter.detach().clone() for parameter in job.scorer.model.parameters()]
+    train(job, Progress(), store_in(tmp_path), no_report)
+    moved = torch.cat([(a - b).flatten() for a, b in zip(before, job.scorer.model.parameters(), strict=True)])
+    assert moved.norm() <= STEPS_PER_EPOCH * 1e-3
+
+
+def test_an_optimizer_with_a_closure_trains(make_job: MakeJob, tmp_path: Path) -> None:
+    job = make_job(epochs=3, optimizer=Named(name="lbfgs", args={"lr": 0.1}))
+    progress = Progress()
+    train(job, progress, store_in(tmp_path), no_report)
+    assert progress.loss < 0.69
+
+
+def test_evaluation_leaves_modes_and_random_states_as_it_found_them(make_job: MakeJob) -> None:
+    job = make_job()
+    job.scorer.model.train()
+    job.scorer.model[1].eval()  # pyright: ignore[reportIndexIssue]
+    modes = [module.training for module in job.scorer.model.modules()]
+    draws = random.random(), float(np.random.random()), float(torch.rand(1))
+    before = random_states()
+    found = evaluate(job.scorer, job.valid_batches())
+    after = random_states()
+    assert [module.training for module in job.scorer.model.modules()] == modes
+    assert before["python"] == after["python"]
+    assert torch.equal(before["torch"], after["torch"])
+    assert torch.equal(before["numpy"]["key"], after["numpy"]["key"])
+    assert before["numpy"]["pos"] == after["numpy"]["pos"]
+    assert len(draws) == 3
+    assert found.outputs.shape == (NUM_ROWS, 2)
+    assert torch.equal(found.outputs, evaluate(job.scorer, job.valid_batches()).outputs)
+
+
+def test_without_validation_the_best_checkpoint_is_the_last(make_job: MakeJob, tmp_path: Path) -> None:
+    train(make_job(epochs=3, validates=False), Progress(), store_in(tmp_path), no_report)
+    best, last = store_in(tmp_path).load_best(), store_in(tmp_path).load_last()
+    assert best is not None
+    assert last is not None
+    assert best.folder == last.folder
+
+
+def test_a_monitor_that_the_validation_rows_leave_undefined_is_refused(make_job: MakeJob, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"checkpoint.monitor: valid/r2 is not defined .* valid/accuracy"):
+        train(make_job(monitor="valid/r2"), Progress(), store_in(tmp_path), no_report)
+
+
+def test_the_best_checkpoint_outlives_the_newest_ones(make_job: MakeJob, tmp_path: Path) -> None:
+    accuracies: list[float] = []
+
+    def report(progress: Progress, values: dict[str, float], epoch_ended: bool) -> None:
+        if epoch_ended:
+            accuracies.append(values["valid/accuracy"])
+
+    train(make_job(epochs=12), Progress(), store_in(tmp_path, keep=1), report)
+    best = store_in(tmp_path).load_best()
+    assert best is not None
+    assert best.state["epoch"] == accuracies.index(max(accuracies)) + 1
+    assert best.state["best_metric"] == max(accuracies)
+    assert len(list(tmp_path.glob("step-*"))) == 2

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from torchrelay.engine.optimizers import build_optimizer, check_optimizer, needs_closure
+from torchrelay.errors import RecipeError
+from torchrelay.recipe import Named
+
+NAMES = [
+    name
+    for name, value in vars(torch.optim).items()
+    if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer) and name not in ("Optimizer", "SparseAdam")
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_optimizer_of_torch_lowers_the_loss_by_its_name_in_any_case(name: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(3, 2, bias=False)
+    optimizer = build_optimizer(Named(name=name.upper(), args={"lr": 0.05}), model.parameters())
+    assert type(optimizer) is getattr(torch.optim, name)
+    inputs = torch.randn(16, 3)
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss = (model(inputs) - 1).square().mean()
+        loss.backward()
+        return loss.item()
+
+    before = closure()
+    for _ in range(5):
+        if needs_closure(optimizer):
+            optimizer.step(closure)
+        else:
+            closure()
+            optimizer.step()
+    assert closure() < before
+    assert needs_closure(optimizer) == (name == "LBFGS")
+
+
+def test_arguments_reach_torch_and_the_others_are_its_own_defaults() -> None:
+    model = nn.Linear(3, 2)
+    args = {"lr": 1, "momentum": 0.9, "nesterov": True}
+    group = build_optimizer(Named(name="sgd", args=args), model.parameters()).param_groups[0]
+    assert (group["lr"], group["momentum"], group["nesterov"], group["weight_decay"]) == (1, 0.9, True, 0)
+    adamw = build_optimizer(Named(name="adamw", args={"betas": [0.8, 0.9]}), model.parameters()).param_groups[0]
+    assert (adamw["lr"], tuple(adamw["betas"])) == (0.001, (0.8, 0.9))
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "words"),
+    [
+        ("adan", {}, r"train\.optimizer\.name: 'adan' is no optimizer of torch\.optim; did you mean .*adam"),
+        ("adam_w", {}, r"train\.optimizer\.name: 'adam_w'.*adamw"),
+        ("optimizer", {}, r"train\.optimizer\.name: 'optimizer'"),
+        ("sgd", {"momentun": 0.9}, r"train\.optimizer\.args\.momentun \(value 0\.9\).*did you mean momentum"),
+        ("sgd", {"params": []}, r"train\.optimizer\.args\.params.*leave it out"),
+        ("sgd", {"lr": -1}, r"train\.optimizer\.args\.lr: got -1; sgd refuses it: Invalid learning rate: -1"),
+        ("SGD", {"lr": -1, "momentum": 0.9}, r"train\.optimizer\.args\.lr: got -1;"),
+        ("sgd", {"lr": -1, "momentum": -1}, r"train\.optimizer\.args: got \{'lr': -1, 'momentum': -1\}"),
+        ("sgd", {"lr": "0.1"}, r"train\.optimizer\.args\.lr: got '0\.1'; input should be a valid number"),
+        ("sgd", {"nesterov": True}, r"train\.optimizer\.args\.nesterov: got True.*requires a momentum"),
+        ("adam", {"betas": [0.9]}, r"train\.optimizer\.args\.betas.*: got \[0\.9\]"),
+        ("sparseadam", {}, r"sparseadam takes sparse gradients alone.*use adam or adamw"),
+    ],
+)
+def test_a_wrong_name_argument_or_value_is_refused_before_there_is_a_model(
+    name: str, args: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(RecipeError, match=words):
+        check_optimizer(Named(name=name, args=args))
+
+
+def test_muon_is_refused_for_a_model_with_other_than_matrices() -> None:
+    with pytest.raises(
+        RecipeError, match=r"muon takes 2-D weights alone; 1 of the model's 2 parameters.*\(2,\).*use adamw"
+    ):
+        build_optimizer(Named(name="muon"), nn.Linear(3, 2).parameters())
+
+
+def test_a_model_without_parameters_is_refused() -> None:
+    with pytest.raises(RecipeError, match="the model has none"):
+        build_optimizer(Named(name="sgd"), nn.Flatten().parameters())

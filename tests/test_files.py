@@ -1,0 +1,175 @@
+"""Files: a kill or an exception leaves the old or the new, never a half; one writer holds a lock."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from torchrelay.errors import BusyError
+from torchrelay.files import commit_folder, digest, lock, read_json, sha256_file, write_atomic, write_json
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# write_atomic
+
+
+def test_writing_replaces_the_whole_file_and_makes_its_folder(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+    write_atomic(path, "a long first text")
+    write_atomic(path, b"\x00short")
+    assert path.read_bytes() == b"\x00short"
+    assert names(path.parent) == ["a.txt"]
+
+
+def test_a_write_that_fails_keeps_the_old_file_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.txt"
+    write_atomic(path, "old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_writer_that_is_killed_never_leaves_a_torn_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    code = (
+        "from pathlib import Path\nfrom torchrelay.files import write_atomic\n"
+        f"path = Path({str(path)!r})\nnumber = 0\n"
+        "while True:\n    write_atomic(path, str(number % 10) * 200_000)\n    number += 1\n"
+        "    print(flush=True) if number == 5 else None\n"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=tmp_path)
+    assert writer.stdout is not None
+    writer.stdout.readline()
+    for _ in range(200):
+        text = path.read_text()
+        assert len(text) == 200_000
+        assert len(set(text)) == 1
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    writer.stdout.close()
+    text = path.read_text()
+    assert len(text) == 200_000
+    assert len(set(text)) == 1
+
+
+# commit_folder
+
+
+def test_a_committed_folder_appears_as_a_whole(tmp_path: Path) -> None:
+    final = tmp_path / "parent" / "final"
+    with commit_folder(final) as folder:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "a").write_text("a")
+        assert not final.exists()
+    assert (final / "inner" / "a").read_text() == "a"
+    assert names(final.parent) == ["final"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_exception_while_filling_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), commit_folder(tmp_path / "final") as folder:
+        (folder / "a").write_text("a")
+        raise error
+    assert names(tmp_path) == []
+
+
+def test_of_two_committers_the_first_stays_and_the_second_is_dropped(tmp_path: Path) -> None:
+    final = tmp_path / "final"
+    with commit_folder(final) as slow:
+        (slow / "a").write_text("slow")
+        with commit_folder(final) as quick:
+            (quick / "a").write_text("quick")
+    assert (final / "a").read_text() == "quick"
+    assert names(tmp_path) == ["final"]
+
+
+def test_a_file_in_the_place_of_the_folder_is_an_error_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "final").write_text("a file")
+    with pytest.raises(OSError, match="Not a directory"), commit_folder(tmp_path / "final") as folder:
+        (folder / "a").write_text("a")
+    assert (tmp_path / "final").read_text() == "a file"
+    assert names(tmp_path) == ["final"]
+
+
+# Hashing and JSON
+
+
+def test_hashes_are_those_of_hashlib(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")
+    # The example of FIPS 180-2, appendix B.1.
+    assert sha256_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert digest("a", {"b": 1, "a": [2]}) == hashlib.sha256(b'["a",{"a":[2],"b":1}]').hexdigest()[:32]
+
+
+def test_a_digest_depends_on_values_and_not_on_the_order_of_keys() -> None:
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    assert len({digest("ab"), digest("a", "b"), digest(["a", "b"]), digest("b", "a"), digest(1), digest("1")}) == 6
+
+
+def test_json_is_read_as_it_was_written(tmp_path: Path) -> None:
+    value = {"a": [1, 2.5, None], "ü": "é"}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+    assert "ü" in (tmp_path / "a.json").read_text("utf-8")
+
+
+# lock
+
+
+def hold(path: Path, what: str) -> subprocess.Popen[str]:
+    """Another process that holds the lock until its standard input closes; returns once it holds it."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom torchrelay.files import lock\n"
+        f"with lock(Path({str(path)!r}), {what!r}):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=path.parent
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_process_is_refused_with_the_pid_and_host_of_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with (
+        hold(path, "run a") as holder,
+        pytest.raises(BusyError, match=rf"run a is being written by pid {holder.pid} on {socket.gethostname()}"),
+        lock(path, "run a"),
+    ):
+        pytest.fail("both held the lock")
+
+
+def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with hold(path, "run a") as holder:
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    with lock(path, "run a"):
+        assert path.read_text() == f"pid {os.getpid()} on {socket.gethostname()}"
+
+
+def test_a_lock_is_free_after_its_block_and_after_an_exception(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "lock"
+    with pytest.raises(ValueError, match="inside"), lock(path, "run a"):
+        raise ValueError("inside")
+    with lock(path, "run a"):
+        pass

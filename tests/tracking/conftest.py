@@ -1,0 +1,108 @@
+"""A home whose MLflow database is migrated already, and the record, recipe and schema of a small run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from torchrelay import settings
+from torchrelay.recipe import Data, Feature, Named, Recipe, dump_recipe
+from torchrelay.schema import FeatureSchema, Schema
+from torchrelay.settings import Home
+from torchrelay.tracking.client import make_database
+from torchrelay.tracking.mlflow_run import MlflowRun
+from torchrelay.tracking.records import RunRecord, new_run_id, now, save_record, update_record
+
+
+class RawNet(nn.Module):
+    """Takes raw 3 x 8 x 8 pixels, one tensor an input feature, as a served model does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        x_NCHW = (inputs[0].float() - 127.5) / 64
+        return self.head(torch.relu(self.norm(self.conv(x_NCHW))).mean((2, 3)))
+
+
+@pytest.fixture(scope="session")
+def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's migrations take a second or more: they run once, and each test copies the file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHRELAY_HOME", str(tmp_path_factory.mktemp("migrated")))
+        return make_database()
+
+
+@pytest.fixture
+def home(own_folders: None, migrated_database: Path) -> Home:
+    home = settings.home()
+    home.root.mkdir(parents=True)
+    shutil.copyfile(migrated_database, home.root / "mlflow.db")
+    return home
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return Recipe(
+        name="digits",
+        data=Data(
+            table="/data/digits.csv",
+            inputs={"image": Feature(kind="image")},
+            target={"label": Feature(kind="category")},
+        ),
+        model=Named(name="lenet"),
+    )
+
+
+@pytest.fixture
+def schema() -> Schema:
+    image = FeatureSchema(name="image", kind="image", columns=["path"], shape=[3, 8, 8], dtype="uint8")
+    label = FeatureSchema(name="label", kind="category", columns=["label"], shape=[], dtype="int64", classes=["a", "b"])
+    return Schema(inputs=[image], target=label)
+
+
+@pytest.fixture
+def make_record() -> Callable[..., RunRecord]:
+    def make(**fields: object) -> RunRecord:
+        values = {
+            "run_id": new_run_id("digits"),
+            "name": "digits",
+            "experiment": "digits",
+            "created": now(),
+            "fingerprint": "0123456789abcdef" * 2,
+        }
+        return RunRecord.model_validate(values | fields)
+
+    return make
+
+
+@pytest.fixture
+def make_run(
+    home: Home, recipe: Recipe, schema: Schema, make_record: Callable[..., RunRecord]
+) -> Callable[..., tuple[Path, MlflowRun, RawNet]]:
+    """A finished run: its folder with recipe, schema and best weights, the same in MLflow, and its network."""
+
+    def make(**fields: object) -> tuple[Path, MlflowRun, RawNet]:
+        record = make_record(**fields)
+        run_dir = save_record(home, record)
+        (run_dir / "recipe.yaml").write_text(dump_recipe(recipe))
+        schema.save(run_dir / "schema.json")
+        net = RawNet().eval()
+        (run_dir / "weights").mkdir()
+        torch.save(net.state_dict(), run_dir / "weights" / "best.pt")
+        run = MlflowRun.start(record, recipe, schema, {"train": 8, "test": 2})
+        update_record(run_dir, mlflow_run_id=run.run_id)
+        for name in ("recipe.yaml", "schema.json"):
+            run.log_artifacts(run_dir / name)
+        run.log_artifacts(run_dir / "weights", "weights")
+        return run_dir, run, net
+
+    return make

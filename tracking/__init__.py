@@ -1,0 +1,1 @@
+"""Run records, the journal, its mirror in MLflow, the registry, figures."""

@@ -1,0 +1,160 @@
+"""The way to MLflow: one client with an explicit address, its embedded database, its errors in our words.
+
+What is sent stands in `mlflow_run` and `registry`; nothing here or there touches MLflow's active run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import random
+import re
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from .. import settings
+from ..errors import BusyError, TrackingError
+from ..files import lock
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MAX_NAME_LENGTH = 250
+# By MLflow's defaults a call to a server that is gone lasts four minutes, to one that hangs twenty.
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output belongs to --json
+}
+# Two processes that both read and then want to write: SQLite refuses one of them at once, without waiting. Two that
+# log one data set at once: the second to insert it fails, and finds it when it asks again.
+RACES = ("database is locked", "unique constraint")
+RACE_RETRIES = 8
+DATABASE_TIMEOUT_SECONDS = 120.0
+
+
+def open_client() -> MlflowClient:
+    """A client of `settings.tracking_uri()`; makes the embedded database where there is none yet.
+
+    Raises:
+        TrackingError: the address is not one that MLflow knows, or its database cannot be opened.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if settings.tracking_is_embedded():
+        make_database()
+    uri = settings.tracking_uri()
+    return call("open the tracker", MlflowClient, tracking_uri=uri, registry_uri=uri)
+
+
+def make_database() -> Path:
+    """Make the embedded MLflow database, once, however many processes ask for it at the same time.
+
+    It is migrated under a temporary name, so that a process that dies leaves none or a whole one.
+
+    Returns:
+        Its path.
+    Raises:
+        TrackingError: it cannot be made.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    home = settings.home()
+    path = home.root / "mlflow.db"
+    if path.exists():
+        return path
+    for name in ("mlflow.store.db.utils", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    deadline = time.monotonic() + DATABASE_TIMEOUT_SECONDS
+    while not path.exists():
+        try:
+            with lock(home.root / "mlflow.lock", f"the database {path}"):
+                if not path.exists():
+                    temporary = path.with_name(f".mlflow.{uuid.uuid4().hex[:8]}.tmp")
+                    try:
+                        store = call(
+                            "make its database", SqlAlchemyStore, f"sqlite:///{temporary}", home.artifacts.as_uri()
+                        )
+                        store.engine.dispose()
+                        temporary.replace(path)
+                    finally:
+                        temporary.unlink(missing_ok=True)
+        except BusyError as error:
+            if time.monotonic() > deadline:
+                raise TrackingError(f"MLflow's database is still being made: {error}") from error
+            time.sleep(0.05)
+        except OSError as error:
+            raise TrackingError(f"MLflow's database {path} cannot be made: {error}") from error
+    return path
+
+
+def call(doing: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call MLflow; where another process came in between, it is tried again for some seconds.
+
+    Args:
+        doing: what it is for, for the message: "log metrics".
+        function: a method of MLflow's client, with its arguments.
+    Raises:
+        TrackingError: MLflow refused or cannot be reached; names the address and what to do.
+    """
+    for attempt in range(RACE_RETRIES + 1):
+        try:
+            return function(*args, **kwargs)
+        except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
+            if _is_race(error) and attempt < RACE_RETRIES:
+                time.sleep(random.uniform(0.05, 0.1) * 2**attempt)
+                continue
+            raise TrackingError(
+                f"MLflow at {_shown(settings.tracking_uri())}: cannot {doing}: {_reason(error)}"
+            ) from error
+    raise AssertionError("unreachable")
+
+
+def _is_race(error: Exception) -> bool:
+    if isinstance(error, MlflowException) and error.error_code == "RESOURCE_ALREADY_EXISTS":
+        return False
+    return any(sign in str(error).lower() for sign in RACES)
+
+
+def legal_name(name: str) -> str:
+    """A name that MLflow takes for a metric, a parameter or a tag: one that is legal stays as it is.
+
+    In others each illegal character becomes `_`, and a digest of the whole name follows, so that two never collide.
+    """
+    parts = re.sub(r"[^/\w.\- :]", "_", name).split("/")
+    legal = "/".join("_" if part in ("", ".", "..") else part for part in parts)
+    if legal == name and len(name) <= MAX_NAME_LENGTH:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{legal[: MAX_NAME_LENGTH - 9]}-{digest}"
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    if "failed with exception" in text or "failed with timeout" in text:
+        detail = "no answer in time" if "timeout" in text else "no server answers there"
+        return (
+            f"{detail}; start that server, point MLFLOW_TRACKING_URI at another, "
+            f"or unset it to track in {settings.home().root}"
+        )
+    if "database is locked" in text:
+        return "another process holds its lock for long; end what reads or writes it and try again"
+    if isinstance(error, MlflowException) and "out-of-date database schema" not in text:
+        return text.splitlines()[0][:500]
+    if isinstance(error, ImportError):
+        return f"{error}; install the driver of that database, or unset MLFLOW_TRACKING_URI"
+    return text[:1000]
+
+
+def _shown(uri: str) -> str:
+    """The address without a password."""
+    return re.sub(r"://[^/@]*@", "://", uri)

@@ -1,0 +1,199 @@
+"""The run folder and its record `run.json`: made, read, changed, listed and found without any server.
+
+What happened at each step stands in the journal, what the tracking server knows in `mlflow_run`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+import secrets
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..errors import SourceError
+from ..files import read_json, write_json
+from ..settings import Home
+
+FORMAT_VERSION = 1
+RECORD_FILE = "run.json"
+MAX_NAME_LENGTH = 60
+
+logger = logging.getLogger(__name__)
+
+
+class RunRecord(BaseModel):
+    """What is known about one run; frozen, changed on disk by `update_record`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    format_version: Literal[1] = FORMAT_VERSION
+    """Version of this format."""
+    run_id: str
+    """Our id, the name of the run's folder."""
+    mlflow_run_id: str = ""
+    """MLflow's id of the same run; empty until the tracker has it."""
+    name: str
+    """Name of the recipe."""
+    experiment: str
+    """Name of the MLflow experiment."""
+    kind: Literal["train", "evaluate"] = "train"
+    """Which flow made it."""
+    status: Literal["RUNNING", "FINISHED", "FAILED", "KILLED"] = "RUNNING"
+    """In MLflow's words."""
+    created: str
+    """When it began, ISO 8601 in UTC."""
+    ended: str = ""
+    """When it ended, ISO 8601 in UTC; empty while it runs."""
+    device: str = ""
+    """Device it ran on, for example cuda:0."""
+    precision: str = ""
+    """fp32, bf16 or fp64."""
+    epochs: int = 0
+    """Epochs that are done."""
+    steps: int = 0
+    """Optimizer steps that are done."""
+    metrics: dict[str, float] = {}
+    """The newest value of each metric."""
+    rows_per_second: float = 0.0
+    """Training speed of the best epoch."""
+    seconds: dict[str, float] = {}
+    """Wall time of the parts: total, ingest, train, evaluate."""
+    schedule_epochs: int = 0
+    """Epochs that the learning rate's schedule spans; training beyond them keeps its last value."""
+    recipe_file: str = ""
+    """Recipe that the run was started from."""
+    pack_dir: str = ""
+    """Pack that it read."""
+    split_dir: str = ""
+    """Split of that pack."""
+    fingerprint: str = ""
+    """Digest over every row and every file of the table, 32 hex digits."""
+    weights: str = ""
+    """Path of the best weights."""
+    weights_sha256: str = ""
+    """Digest of the last weights, over the tensors' names, shapes, dtypes and bytes."""
+    source: str = ""
+    """Run whose weights it was made from; empty where there is none."""
+    prefect_flow_run_id: str = ""
+    """Prefect's id of the flow run."""
+    prefect_flow_run_url: str = ""
+    """Its page in Prefect's UI."""
+    git_commit: str = ""
+    """Commit of the working directory at the start."""
+    error: str = ""
+    """Why it failed."""
+
+
+def now() -> str:
+    """The time, ISO 8601 in UTC to the millisecond, as `created` and `ended` want it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def new_run_id(name: str) -> str:
+    """`<name>-<yyyymmdd>-<hhmmss>-<4 hex>`, in UTC; the name reduced to letters, digits, `.`, `_` and `-`."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:MAX_NAME_LENGTH].strip("-.") or "run"
+    return f"{safe}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def git_commit(folder: Path) -> str:
+    """The commit that a folder's work tree stands at; empty outside of one, or without git."""
+    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def save_record(home: Home, record: RunRecord) -> Path:
+    """Write `run.json` into the run's folder, atomically; makes the folder.
+
+    Returns:
+        The run's folder.
+    """
+    run_dir = home.runs / record.run_id
+    write_json(run_dir / RECORD_FILE, record.model_dump())
+    return run_dir
+
+
+def load_record(run_dir: Path) -> RunRecord:
+    """Read `run.json`.
+
+    Raises:
+        SourceError: the folder has none, or one that this version cannot read.
+    """
+    path = run_dir / RECORD_FILE
+    try:
+        values = read_json(path)
+        version = values.get("format_version") if isinstance(values, dict) else None
+        if version != FORMAT_VERSION:
+            raise SourceError(f"{path} has format_version {version!r}; this torchrelay reads {FORMAT_VERSION}")
+        return RunRecord.model_validate(values)
+    except FileNotFoundError as error:
+        raise SourceError(f"{run_dir} has no {RECORD_FILE}, so it is no run; see torchrelay runs") from error
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise SourceError(f"{path} is not a run record: {problems}") from error
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path} cannot be read: {error}") from error
+
+
+def update_record(run_dir: Path, **changes: Any) -> RunRecord:
+    """Change fields of a run's record on disk; the run's own process alone may do so.
+
+    Raises:
+        SourceError: there is no record, or a change does not fit it.
+    """
+    values = load_record(run_dir).model_dump() | changes
+    try:
+        record = RunRecord.model_validate(values)
+    except ValidationError as error:
+        raise SourceError(f"{run_dir / RECORD_FILE} cannot be changed: {error}") from error
+    write_json(run_dir / RECORD_FILE, record.model_dump())
+    return record
+
+
+def list_records(home: Home) -> list[RunRecord]:
+    """All runs of a home, newest first. A folder whose record cannot be read is skipped with a warning."""
+    records = []
+    for run_dir in home.runs.iterdir() if home.runs.is_dir() else ():
+        if run_dir.name.startswith(".") or not run_dir.is_dir():
+            continue
+        try:
+            records.append(load_record(run_dir))
+        except SourceError as error:
+            logger.warning("skipped a run: %s", error)
+    return sorted(records, key=lambda record: (record.created, record.run_id), reverse=True)
+
+
+def find_run(home: Home, identifier: str) -> Path:
+    """The folder of a run.
+
+    Args:
+        home: where to look.
+        identifier: our run id, a prefix of it that only one run has, or MLflow's run id.
+    Raises:
+        SourceError: no run has it, or several do; names the nearest.
+    """
+    names = [record.run_id for record in list_records(home)]
+    if identifier in names:
+        return home.runs / identifier
+    by_prefix = [name for name in names if identifier and name.startswith(identifier)]
+    if len(by_prefix) == 1:
+        return home.runs / by_prefix[0]
+    if by_prefix:
+        some = ", ".join(by_prefix[:5]) + (", …" if len(by_prefix) > 5 else "")
+        raise SourceError(f"{identifier} is the beginning of {len(by_prefix)} runs ({some}); give more of it")
+    for record in list_records(home):
+        if record.mlflow_run_id == identifier != "":
+            return home.runs / record.run_id
+    if not names:
+        raise SourceError(f"run {identifier!r} does not exist: {home.runs} has no runs; torchrelay train makes one")
+    near = difflib.get_close_matches(identifier, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"the newest are {', '.join(names[:3])}"
+    raise SourceError(f"run {identifier!r} does not exist in {home.runs}; {hint}")

@@ -1,0 +1,323 @@
+"""Registered models: a version made from a run's best weights; and finding the run that a SOURCE names.
+
+A version carries recipe, schema and weights itself, so that it stays what it was when its run goes on. Which version
+deserves to be champion is not decided here.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.metadata
+import json
+import logging
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import LoggedModelOutput
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from .. import settings
+from ..errors import SourceError, TrackingError
+from ..files import commit_folder, digest, sha256_file
+from ..settings import Home
+from .client import call, open_client
+from .mlflow_run import FINGERPRINT_TAG, RUN_ID_TAG, MlflowRun
+from .records import RunRecord, find_run, load_record
+
+if TYPE_CHECKING:
+    import torch
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+WEIGHTS_TAG = "torchrelay.weights_file_sha256"
+MODEL_VERSIONS_TAG = "mlflow.modelVersions"
+BEST = "weights/best.pt"
+NEEDED = ("recipe.yaml", "schema.json", BEST)
+WEIGHTS_SUFFIXES = (".pt", ".pth")
+FORMS = "a run id, runs:/<run id>, models:/<name>@<alias>, models:/<name>/<version>, or a weights file in a run folder"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run or model version that was named, as files.
+
+    Attributes:
+        folder: has recipe.yaml and schema.json.
+        weights: state_dict to load.
+        mlflow_run_id: MLflow's id of the run that made it; empty where it is not known.
+        label: the run id or `models:/<name>/<version>`, for records and messages.
+    """
+
+    folder: Path
+    weights: Path
+    mlflow_run_id: str
+    label: str
+
+
+def register(
+    name: str, run: MlflowRun, servable: torch.nn.Module | None, input_example: np.ndarray | None, weights: Path
+) -> str:
+    """Make a version of a registered model. The first becomes its champion, a later one its challenger.
+
+    Where the model can be exported, `mlflow.pytorch.load_model` and `mlflow models serve` take raw inputs.
+
+    Args:
+        name: of the registered model; made where there is none.
+        run: MLflow run that the version belongs to.
+        servable: takes raw inputs, one tensor; None where a model has several, and then the version has weights only.
+        input_example: raw inputs of one row or more, shape (B, ...); None together with `servable`.
+        weights: `weights/best.pt` in the run's folder.
+    Returns:
+        The version's number.
+    Raises:
+        TrackingError: the name is not legal, or the server cannot be reached.
+    """
+    run_dir = weights.parents[1]
+    record = load_record(run_dir)
+    client = run.client
+    try:
+        call(f"register {name!r}", client.create_registered_model, name)
+    except TrackingError as error:
+        if not (isinstance(error.__cause__, MlflowException) and "ALREADY_EXISTS" in error.__cause__.error_code):
+            raise
+    logged = call("log the model", client.create_logged_model, run.experiment_id, name=name, source_run_id=run.run_id)
+    with tempfile.TemporaryDirectory(prefix="torchrelay-") as temporary:
+        folder = Path(temporary) / "model"
+        if servable is not None and input_example is not None:
+            _export(servable, input_example, folder, run.run_id, logged.model_id)
+        for part in NEEDED:
+            (folder / part).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(run_dir / part if part != BEST else weights, folder / part)
+        call("log the model", client.log_model_artifacts, logged.model_id, str(folder))
+    call("log the model", client.finalize_logged_model, logged.model_id, "READY")
+    call("log the model", client.log_outputs, run.run_id, [LoggedModelOutput(logged.model_id, record.steps)])
+    version = call(
+        f"register {name!r}",
+        client.create_model_version,
+        name,
+        # Not models:/<id>: on a database MLflow would look that up with its global tracking URI.
+        source=logged.artifact_location,
+        run_id=run.run_id,
+        tags=_version_tags(record, weights),
+        model_id=logged.model_id,
+        await_creation_for=0,
+    )
+    linked = json.dumps([{"name": name, "version": version.version}])
+    call("link the model", client.set_logged_model_tags, logged.model_id, {MODEL_VERSIONS_TAG: linked})
+    number = str(version.version)
+    aliases = call(f"read {name!r}", client.get_registered_model, name).aliases
+    alias = CHAMPION if number == "1" or CHAMPION not in aliases else CHALLENGER
+    call(f"name the {alias} of {name!r}", client.set_registered_model_alias, name, alias, number)
+    return number
+
+
+def resolve_source(source: str, home: Home) -> Source:
+    """Find what a SOURCE names; files that are not here are fetched from MLflow's artifacts into the home's cache.
+
+    Args:
+        source: our run id or an unambiguous beginning, MLflow's run id, `runs:/<id>`, `models:/<name>@<alias>`,
+            `models:/<name>/<version>`, or a weights file inside a run folder.
+        home: where run folders and the cache are.
+    Raises:
+        SourceError: it does not exist, or lacks recipe, schema or weights; says which.
+        TrackingError: it is not here and the server cannot be reached.
+    """
+    if source.startswith("models:/"):
+        return _resolve_version(source, home)
+    path = Path(source)
+    if path.is_file():
+        return _resolve_file(path.absolute())
+    identifier = source.removeprefix("runs:/")
+    try:
+        run_dir = find_run(home, identifier)
+    except SourceError as error:
+        if path.suffix in WEIGHTS_SUFFIXES:
+            raise SourceError(f"weights file {source} does not exist; SOURCE is {FORMS}") from error
+        return _resolve_remote(identifier, home, error)
+    record = load_record(run_dir)
+    for part in NEEDED:
+        if not (run_dir / part).is_file():
+            raise SourceError(
+                f"run {record.run_id} ({record.status}) has no {part}; "
+                f"torchrelay resume {record.run_id} brings it to its end"
+            )
+    return Source(run_dir, run_dir / BEST, record.mlflow_run_id, record.run_id)
+
+
+def _export(servable: torch.nn.Module, example: np.ndarray, folder: Path, run_id: str, model_id: str) -> None:
+    """Write an MLflow model into a folder; a module that cannot be exported leaves the version without one."""
+    from mlflow import pytorch
+    from mlflow.models import Model
+
+    module = _with_one_input(copy.deepcopy(servable).cpu().eval())
+    example = np.ascontiguousarray(np.repeat(example[:1], 2, axis=0))  # of one row, the export would fix the batch at 1
+    try:
+        pytorch.save_model(
+            module,
+            folder,
+            mlflow_model=Model(run_id=run_id, model_id=model_id, model_uuid=model_id),
+            input_example=example,
+            # Left to itself, MLflow starts a process that loads the model and looks which packages that takes.
+            pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", "torch")],
+            serialization_format="pt2",
+        )
+    except Exception as error:  # noqa: BLE001 - anyone's model, and torch.export's errors have no base class
+        shutil.rmtree(folder, ignore_errors=True)
+        logger.warning(
+            "the version has weights but nothing to serve: torch.export refused the model: %s",
+            str(error).strip().split("\n")[0],
+        )
+
+
+def _with_one_input(module: torch.nn.Module) -> torch.nn.Module:
+    """The same module with one named argument: of `*inputs` torch.export cannot tell the batch dimension."""
+    import torch
+
+    class OneInput(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, x_B: torch.Tensor) -> torch.Tensor:
+            return self.module(x_B)
+
+    return OneInput().eval()
+
+
+def _version_tags(record: RunRecord, weights: Path) -> dict[str, str]:
+    tags = {RUN_ID_TAG: record.run_id, FINGERPRINT_TAG: record.fingerprint, WEIGHTS_TAG: sha256_file(weights)}
+    metrics = {key: f"{value:.6g}" for key, value in record.metrics.items() if re.fullmatch(r"test/[^/]+", key)}
+    return tags | metrics
+
+
+def _resolve_version(source: str, home: Home) -> Source:
+    match = re.fullmatch(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))", source)
+    if match is None:
+        raise SourceError(f"{source}: expected models:/<name>@<alias> or models:/<name>/<version>, with a number")
+    client, name = open_client(), match["name"]
+    try:
+        if match["alias"]:
+            version = call(f"find {source}", client.get_model_version_by_alias, name, match["alias"])
+        else:
+            version = call(f"find {source}", client.get_model_version, name, match["version"])
+    except TrackingError as error:
+        if isinstance(error.__cause__, MlflowException) and _is_missing(error.__cause__):
+            raise SourceError(f"{source} does not exist; {_name_versions(client, name)}") from error
+        raise
+    label = f"models:/{name}/{version.version}"
+    local = _local_weights(version, home)
+    if local is not None:
+        return Source(local, local / BEST, version.run_id or "", label)
+    uri = call(f"find {label}", client.get_model_version_download_uri, name, str(version.version))
+    key = digest(name, str(version.version), version.creation_timestamp)
+
+    def download(part: str, folder: Path) -> str:
+        return download_artifacts(
+            artifact_uri=f"{uri}/{part}", dst_path=str(folder), tracking_uri=settings.tracking_uri()
+        )
+
+    return _fetch(home, version.run_id or "versions", key, label, download)
+
+
+def _local_weights(version: ModelVersion, home: Home) -> Path | None:
+    """The run folder that a version was made from, where it is here and its weights are still the same."""
+    try:
+        run_dir = find_run(home, version.tags.get(RUN_ID_TAG, ""))
+    except SourceError:
+        return None
+    is_whole = all((run_dir / part).is_file() for part in NEEDED)
+    return run_dir if is_whole and sha256_file(run_dir / BEST) == version.tags.get(WEIGHTS_TAG) else None
+
+
+def _resolve_file(path: Path) -> Source:
+    folder = path.parent.parent
+    if path.suffix not in WEIGHTS_SUFFIXES:
+        raise SourceError(f"{path} is not a weights file ({' or '.join(WEIGHTS_SUFFIXES)}); SOURCE is {FORMS}")
+    missing = [name for name in ("recipe.yaml", "schema.json") if not (folder / name).is_file()]
+    if missing:
+        raise SourceError(
+            f"{path} is not in the weights folder of a run: {' and '.join(missing)} missing in {folder}; "
+            f"SOURCE is {FORMS}"
+        )
+    try:
+        record = load_record(folder)
+    except SourceError:
+        return Source(folder, path, "", str(path))
+    return Source(folder, path, record.mlflow_run_id, record.run_id)
+
+
+def _resolve_remote(identifier: str, home: Home, local_error: SourceError) -> Source:
+    """A run without a folder here: by MLflow's id, or by ours, which is a tag in MLflow."""
+    client = open_client()
+    if re.fullmatch(r"[0-9a-f]{32}", identifier):
+        try:
+            run = call(f"find run {identifier}", client.get_run, identifier)
+        except TrackingError as error:
+            if isinstance(error.__cause__, MlflowException) and _is_missing(error.__cause__):
+                raise SourceError(f"{local_error}; MLflow at {settings.tracking_uri()} has none either") from error
+            raise
+    elif re.fullmatch(r".+-\d{8}-\d{6}-[0-9a-f]{4}", identifier):
+        experiments = [item.experiment_id for item in call("list experiments", client.search_experiments)]
+        found = call(
+            f"find run {identifier}",
+            client.search_runs,
+            experiments,
+            filter_string=f"tags.`{RUN_ID_TAG}` = '{identifier}'",
+            max_results=1,
+        )
+        if not found:
+            raise local_error
+        run = found[0]
+    else:
+        raise local_error
+    run_id = run.info.run_id
+    key = str(run.info.end_time)
+    if run.info.status == "RUNNING":  # its artifacts may change at any time
+        key = "unfinished"
+        shutil.rmtree(home.cache / "sources" / run_id / key, ignore_errors=True)
+
+    def download(part: str, folder: Path) -> str:
+        return client.download_artifacts(run_id, part, str(folder))
+
+    return _fetch(home, run_id, key, run.data.tags.get(RUN_ID_TAG, run_id), download)
+
+
+def _fetch(home: Home, run_id: str, key: str, label: str, download: Callable[[str, Path], str]) -> Source:
+    """Download what a source needs, once: `key` changes when the artifacts may have."""
+    folder = home.cache / "sources" / run_id / key
+    if not folder.is_dir():
+        with commit_folder(folder) as temporary:
+            for part in NEEDED:
+                try:
+                    path = Path(call(f"download {part} of {label}", download, part, temporary))
+                except TrackingError as error:
+                    raise SourceError(f"{label} has no {part} among its artifacts in MLflow: {error}") from error
+                (temporary / part).parent.mkdir(exist_ok=True)
+                path.replace(temporary / part)
+    return Source(folder, folder / BEST, run_id, label)
+
+
+def _is_missing(error: MlflowException) -> bool:
+    return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
+
+
+def _name_versions(client: MlflowClient, name: str) -> str:
+    models = call("list registered models", client.search_registered_models)
+    for model in models:
+        if model.name == name:
+            aliases = ", ".join(f"@{alias} (version {number})" for alias, number in sorted(model.aliases.items()))
+            return f"{name} has {aliases or 'no aliases'}"
+    names = ", ".join(sorted(model.name for model in models)[:10])
+    return (
+        f"registered models are {names}" if names else "no model is registered; tracking.register in a recipe does it"
+    )
