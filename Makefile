@@ -19,7 +19,7 @@ demo: $(READY) ## fetch a small data set of scanned digits; train, evaluate and 
 	@$(BIN)/torchrelay train recipes/digits.yaml
 
 test: lint ## lint, and the tests that are quick and need no accelerator
-	@$(BIN)/pytest -q -m "not slow and not gpu"
+	@$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow and not gpu"
 
 test-slow: $(READY) ## the tests that take longer, and those for an accelerator where there is one
 	@$(BIN)/pytest -q -m "slow or gpu"
@@ -28,7 +28,7 @@ lint: $(READY) ## style, layout, types, and who may import whom
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --quiet --check
 	@$(BIN)/basedpyright
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 bench: $(READY) ## measure the training loop and the ingest against the usual ways
 	@$(BIN)/python benchmarks/bench.py

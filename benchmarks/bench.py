@@ -139,9 +139,9 @@ def _train_on(batches: Iterable[tuple]) -> float:
     classes = [str(number) for number in range(10)]
     label = FeatureSchema(name="label", kind="category", columns=["label"], shape=[], dtype="int64", classes=classes)
     model = build_model(Named(name="cifar_net"), Schema(inputs=[image], target=label))
-    model = model.to(device, memory_format=torch.channels_last).train()
+    model = model.to(device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    num_rows, started = 0, time.perf_counter()
+    num_rows, started, loss = 0, time.perf_counter(), torch.zeros(())
     for number, (images, labels) in enumerate(batches):
         images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
         optimizer.zero_grad(set_to_none=True)
@@ -174,7 +174,7 @@ def _tutorial_loader(table: Path) -> Iterable[tuple]:
             return len(self.frame)
 
         def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-            image = imread(_files(table) / self.frame.iloc[index, 0])
+            image = imread(_files(table) / str(self.frame.iloc[index, 0]))
             label = self.classes.index(self.frame.iloc[index, 1])
             return torch.from_numpy(image.transpose(2, 0, 1).astype("float32") / 127.5 - 1), label
 

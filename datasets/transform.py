@@ -150,9 +150,11 @@ class Flip:
         if image.device.type != "cpu":
             mask = torch.from_numpy(chosen).to(image.device, non_blocking=True)
             return torch.where(mask[:, None, None, None], image.flip(-1), image)
-        pixels, index = image.numpy().copy(), np.flatnonzero(chosen)  # three times as fast as torch on one core
-        pixels[index] = pixels[index][..., ::-1]
-        return torch.from_numpy(pixels)
+        # Mirroring all and copying the others back, each with one memcpy, is twice as fast as mirroring the chosen.
+        flipped = image.flip(-1)
+        others = np.flatnonzero(~chosen)
+        _as_elements(flipped)[others] = _as_elements(image)[others]
+        return flipped
 
 
 class Crop:
@@ -249,6 +251,12 @@ class _Affine(nn.Module):
         else:  # large numbers with a small spread (years, times) keep their digits
             value = value.add_(self.shift).mul_(self.scale)
         return value.to(self.dtype)
+
+
+def _as_elements(image: Tensor) -> np.ndarray:
+    """The rows of a contiguous (B, C, H, W) on the CPU as one element each, sharing its memory."""
+    pixels = image.numpy().reshape(len(image), -1)
+    return pixels.view(np.dtype((np.void, pixels.shape[1] * pixels.itemsize)))[:, 0]
 
 
 def _drawer(seed: int, epoch: int, rows: Tensor) -> Draw:

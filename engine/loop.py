@@ -29,18 +29,10 @@ from .signals import StopFlag
 
 
 class Batches(Protocol):
-    """Raw batches of one epoch, from a batch position on."""
+    """Batches of one epoch from a batch position on, ready for the model: on its device, augmented, standardised."""
 
     def __call__(self, epoch: int, start_batch: int) -> Iterable[Batch]:
         """The batches of an epoch, counted from 0."""
-        ...
-
-
-class Prepare(Protocol):
-    """A raw batch to one on the device: augmented where it trains, standardised."""
-
-    def __call__(self, batch: Batch, epoch: int = 0, training: bool = False) -> Batch:
-        """The same rows, ready for the model."""
         ...
 
 
@@ -89,7 +81,6 @@ class Scorer:
     schema: Schema
     model: nn.Module
     loss: Callable[[Tensor, Tensor], Tensor]
-    prepare: Prepare
     device: torch.device
     precision: Precision
 
@@ -148,8 +139,7 @@ def train(job: Job, progress: Progress, store: CheckpointStore, on_step: OnStep)
         while progress.epoch < job.num_epochs and not stop.requested:
             scorer.model.train()
             started, rows_at_start = time.perf_counter(), progress.loss_rows
-            for raw in job.train_batches(progress.epoch, progress.batch):
-                batch = scorer.prepare(raw, progress.epoch, training=True)
+            for batch in job.train_batches(progress.epoch, progress.batch):
                 loss = _backward(job, progress, batch)
                 if job.clip_norm:
                     _clip(job, progress, batch)
@@ -159,7 +149,7 @@ def train(job: Job, progress: Progress, store: CheckpointStore, on_step: OnStep)
                     optimizer.step()
                 learning_rate = float(optimizer.param_groups[0]["lr"])
                 job.scheduler.step()
-                num_rows, value = len(raw.rows), loss.item()
+                num_rows, value = len(batch.rows), loss.item()
                 progress.step += 1
                 progress.batch += 1
                 progress.loss_sum += value * num_rows
@@ -176,13 +166,12 @@ def evaluate(scorer: Scorer, batches: Iterable[Batch]) -> Evaluation:
     """Run the model over batches without training; its modes and all random states are as before afterwards."""
     parts: list[Evaluation] = []
     with _evaluating(scorer.model, scorer.device), torch.inference_mode():
-        for raw in batches:
-            batch = scorer.prepare(raw)
+        for batch in batches:
             with _autocast(scorer):
                 outputs = scorer.model(*batch.inputs)
             losses = scorer.loss(outputs, batch.target)
             outputs = outputs if outputs.dtype == torch.float64 else outputs.float()
-            parts.append(Evaluation(raw.rows, outputs.cpu(), batch.target.cpu(), losses.cpu()))
+            parts.append(Evaluation(batch.rows, outputs.cpu(), batch.target.cpu(), losses.cpu()))
     return Evaluation(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 

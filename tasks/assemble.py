@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 
 from ..datasets.build import View
-from ..datasets.loader import PackDataset, make_loader, num_batches, prefetch
+from ..datasets.loader import PackDataset, make_loader, num_batches, prefetch, split_batches
 from ..datasets.transform import BatchTransform
 from ..engine.devices import pick_device, pick_precision
 from ..engine.loop import Job, Scorer
@@ -23,6 +23,10 @@ from ..errors import RecipeError
 from ..models.registry import build_model
 from ..recipe import Recipe, nearest
 from ..schema import Batch, Schema
+
+# Raw bytes that are gathered as one: several batches of small rows, one of large ones.
+GROUP_BYTES = 2_000_000
+MOST_AT_ONCE = 16
 
 
 def build_job(recipe: Recipe, view: View, schedule_epochs: int) -> Job:
@@ -41,8 +45,10 @@ def build_job(recipe: Recipe, view: View, schedule_epochs: int) -> Job:
     steps_per_epoch = num_batches(len(training_rows), train.batch_size)
     monitor = _monitor(recipe, view)
 
-    def train_batches(epoch: int, start_batch: int) -> Iterable[Batch]:
-        loader = make_loader(
+    prepare = build_transform(recipe, scorer)
+
+    def train_batches(epoch: int, start_batch: int) -> Iterator[Batch]:
+        groups = make_loader(
             training_rows,
             train.batch_size,
             seed=train.seed,
@@ -50,15 +56,17 @@ def build_job(recipe: Recipe, view: View, schedule_epochs: int) -> Job:
             start_batch=start_batch,
             num_workers=train.num_workers,
             pin_memory=scorer.device.type == "cuda",
+            batches_at_once=_batches_at_once(view.schema, train.batch_size),
         )
-        return loader if scorer.device.type == "cpu" else prefetch(loader)
+        for group in groups if scorer.device.type == "cpu" else prefetch(groups):
+            yield from split_batches(prepare(group, epoch, training=True), train.batch_size)
 
     return Job(
         scorer=scorer,
         optimizer=optimizer,
         scheduler=build_schedule(train.schedule, optimizer, schedule_epochs * steps_per_epoch),
         train_batches=train_batches,
-        valid_batches=lambda: rows_in_order(recipe, view, "valid"),
+        valid_batches=lambda: rows_in_order(recipe, view, "valid", scorer),
         num_epochs=train.epochs,
         steps_per_epoch=steps_per_epoch,
         clip_norm=train.clip_norm,
@@ -78,29 +86,34 @@ def build_scorer(recipe: Recipe, schema: Schema) -> Scorer:
     model = build_model(recipe.model, schema).to(device, precision.dtype)
     if schema.has_images:
         model = model.to(memory_format=torch.channels_last)
-    transform = BatchTransform(
-        schema,
-        train.augment,
-        seed=train.seed,
-        device=device,
-        dtype=precision.dtype,
-        channels_last=schema.has_images,
+    return Scorer(schema, model, build_loss(train.loss, schema), device, precision)
+
+
+def build_transform(recipe: Recipe, scorer: Scorer) -> BatchTransform:
+    """What makes raw batches ready for a scorer's model."""
+    return BatchTransform(
+        scorer.schema,
+        recipe.train.augment,
+        seed=recipe.train.seed,
+        device=scorer.device,
+        dtype=scorer.precision.dtype,
+        channels_last=scorer.schema.has_images,
     )
-    return Scorer(schema, model, build_loss(train.loss, schema), transform, device, precision)
 
 
-def rows_in_order(recipe: Recipe, view: View, split: str) -> Iterable[Batch]:
-    """Raw batches of a split's rows, in the table's order."""
+def rows_in_order(recipe: Recipe, view: View, split: str, scorer: Scorer) -> Iterator[Batch]:
+    """Batches of a split's rows in the table's order, ready for the model."""
     rows = PackDataset(view.pack, view.schema, view.rows[split])
-    return make_loader(rows, recipe.train.batch_size, seed=0, epoch=0, shuffle=False)
+    prepare = build_transform(recipe, scorer)
+    for batch in make_loader(rows, recipe.train.batch_size, seed=0, epoch=0, shuffle=False):
+        yield prepare(batch)
 
 
-def import_from_working_directory() -> None:
-    """Let `package.module:Class` find packages in the working directory, as `python -m` would."""
-    import sys
-
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
+def _batches_at_once(schema: Schema, batch_size: int) -> int:
+    """How many batches are gathered and augmented as one, so that small ones do not cost more than their bytes."""
+    features = [*schema.inputs, schema.target]
+    row_bytes = sum(math.prod(feature.shape) * np.dtype(feature.dtype).itemsize for feature in features)
+    return max(1, min(MOST_AT_ONCE, GROUP_BYTES // (row_bytes * batch_size)))
 
 
 def _seed(seed: int, deterministic: bool) -> None:

@@ -48,7 +48,7 @@ def evaluate_model(run_dir: Path) -> None:
             scorer = build_scorer(recipe, view.schema)
             weights = run_dir / "weights" / "best.pt"
             load_into(scorer.model, load_weights(weights), str(weights))
-            found = evaluate(scorer, rows_in_order(recipe, view, "test"))
+            found = evaluate(scorer, rows_in_order(recipe, view, "test", scorer))
             computed = compute_metrics(view.schema, found.outputs, found.target, found.losses)
             metrics = {f"test/{name}": value for name, value in computed.items()}
             Recorder(journal, tracker, thin(0, 1)).log_epoch(record.steps, record.epochs, metrics)

@@ -89,8 +89,11 @@ def test_a_deployed_run_works_in_the_folder_that_was_deployed_from(tmp_path: Pat
     shutil.copytree(ROOT / "recipes", project / "recipes", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     shutil.copy(ROOT / "prefect.yaml", project)
     (tmp_path / "elsewhere").mkdir()
-    environment = {**os.environ, "PREFECT_API_URL": str(PREFECT_API_URL.value())}
-    environment.pop("TORCHRELAY_HOME")
+    # As in a terminal where nothing was set but the server, with an empty home of the user.
+    (tmp_path / "user").mkdir()
+    ours = ("TORCHRELAY_", "PREFECT_", "MLFLOW_", "MPL", "XDG_", "TORCH_HOME")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    environment |= {"PREFECT_API_URL": str(PREFECT_API_URL.value()), "HOME": str(tmp_path / "user")}
 
     def call(command: str, *arguments: str, cwd: Path = project) -> str:
         path = Path(sys.executable).with_name(command)
@@ -115,3 +118,5 @@ def test_a_deployed_run_works_in_the_folder_that_was_deployed_from(tmp_path: Pat
     assert listed["prefect_flow_run_id"] == str(flow_run.id)
     assert str(flow_run.id) in listed["prefect_flow_run_url"]
     assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert {path.name for path in project.iterdir()} == {"prefect.yaml", "recipes", "data", ".torchrelay"}
+    assert {path.name for path in (tmp_path / "user").iterdir()} <= {".prefect"}

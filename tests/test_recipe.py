@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -288,6 +289,14 @@ def test_every_key_is_described_in_the_schema() -> None:
     ]
     assert missing == []
     assert all("description" in part for part in parts.values())
+
+
+def test_every_key_stands_in_the_documentation() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "recipe.md").read_text("utf-8")
+    documented = {key for row in re.findall(r"^\|(.*?)\|", text, re.MULTILINE) for key in re.findall(r"`(.+?)`", row)}
+    keys = set(flatten(Recipe())) - {"data.inputs", "data.target"} | set(Feature.model_fields)
+    keys = {key.removesuffix(".name").removesuffix(".args") or key for key in keys - {"name"}} | {"name"}
+    assert keys | {"data.inputs.NAME", "data.target.NAME"} == documented
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

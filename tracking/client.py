@@ -79,6 +79,8 @@ def make_database() -> Path:
         try:
             with lock(home.root / "mlflow.lock", f"the database {path}"):
                 if not path.exists():
+                    for left in home.root.glob(".mlflow.*.tmp*"):  # of a process that died here
+                        left.unlink()
                     temporary = path.with_name(f".mlflow.{uuid.uuid4().hex[:8]}.tmp")
                     try:
                         store = call(

@@ -185,16 +185,14 @@ def test_a_size_brings_all_images_to_it(tmp_path: Path) -> None:
 
 def test_specifications_do_not_share_pixels(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png", picture(0))
-    folders = {
-        make_store(tmp_path, **feature).folder
-        for feature in (
-            {},
-            {"channels": "gray"},
-            {"size": [4, 6]},
-            {"dtype": "uint16"},
-            {"preprocess": [{"name": "util.invert"}]},
-        )
-    }
+    features: list[dict[str, Any]] = [
+        {},
+        {"channels": "gray"},
+        {"size": [4, 6]},
+        {"dtype": "uint16"},
+        {"preprocess": [{"name": "util.invert"}]},
+    ]
+    folders = {make_store(tmp_path, **feature).folder for feature in features}
     assert len(folders) == 5
     assert make_store(tmp_path).folder == make_store(tmp_path, columns="other").folder
     wide = make_store(tmp_path, dtype="uint16")

@@ -42,10 +42,6 @@ class Table:
             yield Batch(rows, (self.points[rows],), self.labels[rows])
 
 
-def pass_through(batch: Batch, epoch: int = 0, training: bool = False) -> Batch:
-    return batch
-
-
 @pytest.fixture
 def make_job() -> MakeJob:
     def make(
@@ -65,9 +61,7 @@ def make_job() -> MakeJob:
             ),
         )
         device = torch.device("cpu")
-        scorer = Scorer(
-            schema, model, build_loss("auto", schema), pass_through, device, pick_precision("fp32", device, False)
-        )
+        scorer = Scorer(schema, model, build_loss("auto", schema), device, pick_precision("fp32", device, False))
         table = Table(bad_row)
         job = Job(
             scorer=scorer,

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import shutil
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from torchrelay import settings
+from torchrelay.errors import SourceError, TrackingError
+from torchrelay.files import sha256_file
+from torchrelay.tracking.records import update_record
+from torchrelay.tracking.registry import register, resolve_source
+
+BEST = "weights/best.pt"
+PIXELS = np.arange(3 * 3 * 8 * 8, dtype=np.uint8).reshape(3, 3, 8, 8)
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Load as a user of MLflow does, with the global tracking URI pointed at the home."""
+
+    def load(uri: str) -> nn.Module:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", settings.tracking_uri())
+        try:
+            return mlflow.pytorch.load_model(uri)
+        finally:
+            monkeypatch.delenv("MLFLOW_TRACKING_URI")
+
+    return load
+
+
+@pytest.mark.parametrize("num_rows", [1, 3])
+def test_a_registered_model_gives_the_modules_outputs_for_any_number_of_raw_rows(make_run, load, num_rows):
+    run_dir, run, net = make_run()
+    assert register("net", run, net, PIXELS[:num_rows], run_dir / BEST) == "1"
+    loaded = load("models:/net@champion")
+    for rows in (PIXELS[:1], PIXELS[:2], np.repeat(PIXELS, 5, axis=0)):
+        x_NCHW = torch.from_numpy(rows)
+        with torch.no_grad():
+            torch.testing.assert_close(loaded(x_NCHW), net(x_NCHW), rtol=0, atol=1e-6)
+
+
+def test_a_registered_model_serves_raw_arrays(make_run, monkeypatch):
+    run_dir, run, net = make_run()
+    register("net", run, net, PIXELS, run_dir / BEST)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", settings.tracking_uri())
+    served = mlflow.pyfunc.load_model("models:/net@champion")
+    with torch.no_grad():
+        np.testing.assert_allclose(served.predict(PIXELS), net(torch.from_numpy(PIXELS)).numpy(), atol=1e-6)
+
+
+def test_the_first_version_is_champion_and_later_ones_challenge_it(make_run):
+    for number in ("1", "2", "3"):
+        run_dir, run, _ = make_run()
+        assert register("net", run, None, None, run_dir / BEST) == number
+    aliases = run.client.get_registered_model("net").aliases
+    assert {alias: str(number) for alias, number in aliases.items()} == {"champion": "1", "challenger": "3"}
+
+
+def test_a_version_is_tagged_with_its_run_its_data_and_its_test_metrics(make_run):
+    metrics = {"test/accuracy": 0.975, "test/accuracy/a": 1.0, "valid/accuracy": 0.5}
+    run_dir, run, net = make_run(metrics=metrics)
+    register("net", run, net, PIXELS, run_dir / BEST)
+    version = run.client.get_model_version("net", "1")
+    assert version.run_id == run.run_id
+    assert version.tags == {
+        "torchrelay.run_id": run_dir.name,
+        "torchrelay.fingerprint": "0123456789abcdef" * 2,
+        "torchrelay.weights_file_sha256": sha256_file(run_dir / BEST),
+        "test/accuracy": "0.975",
+    }
+
+
+def test_a_model_that_cannot_be_exported_is_registered_with_its_weights_alone(make_run, caplog):
+    class Branching(nn.Module):
+        def forward(self, x_B: Tensor) -> Tensor:
+            return x_B * 2.0 if float(x_B.float().sum()) > 0 else x_B * 3.0
+
+    run_dir, run, _ = make_run()
+    register("net", run, Branching(), PIXELS, run_dir / BEST)
+    assert "torch.export refused the model" in caplog.text
+    assert resolve_source("models:/net/1", settings.home()).folder == run_dir
+
+
+def test_a_name_that_mlflow_refuses_is_an_error_of_ours(make_run):
+    run_dir, run, _ = make_run()
+    with pytest.raises(TrackingError, match=r"cannot register 'a/b'"):
+        register("a/b", run, None, None, run_dir / BEST)
+
+
+def test_every_form_of_a_source_finds_the_run_folder(make_run):
+    run_dir, run, _ = make_run()
+    register("net", run, None, None, run_dir / BEST)
+    home = settings.home()
+    for source in (run_dir.name, run_dir.name[:-1], run.run_id, f"runs:/{run.run_id}", str(run_dir / BEST)):
+        found = resolve_source(source, home)
+        assert (found.folder, found.weights, found.mlflow_run_id) == (run_dir, run_dir / BEST, run.run_id)
+        assert found.label == run_dir.name
+    for source in ("models:/net@champion", "models:/net/1"):
+        found = resolve_source(source, home)
+        assert (found.folder, found.mlflow_run_id, found.label) == (run_dir, run.run_id, "models:/net/1")
+
+
+@pytest.mark.parametrize("form", ["{ours}", "{theirs}", "runs:/{theirs}", "models:/net@champion", "models:/net/1"])
+def test_a_source_without_a_run_folder_here_is_fetched_from_mlflow(make_run, tmp_path, form):
+    run_dir, run, _ = make_run()
+    register("net", run, None, None, run_dir / BEST)
+    run.finish()
+    run_dir.rename(tmp_path / "elsewhere")
+    found = resolve_source(form.format(ours=run_dir.name, theirs=run.run_id), settings.home())
+    assert found.folder.is_relative_to(settings.home().cache / "sources" / run.run_id)
+    assert found.mlflow_run_id == run.run_id
+    for name in ("recipe.yaml", "schema.json", BEST):
+        assert (found.folder / name).read_bytes() == (tmp_path / "elsewhere" / name).read_bytes()
+
+
+def test_a_version_keeps_its_weights_when_its_run_goes_on(make_run):
+    run_dir, run, _ = make_run()
+    register("net", run, None, None, run_dir / BEST)
+    before = (run_dir / BEST).read_bytes()
+    torch.save({"other": torch.zeros(1)}, run_dir / BEST)
+    run.log_artifacts(run_dir / BEST, "weights")
+    found = resolve_source("models:/net@champion", settings.home())
+    assert found.folder != run_dir
+    assert found.weights.read_bytes() == before
+    assert resolve_source(run_dir.name, settings.home()).folder == run_dir
+
+
+def test_a_fetched_run_that_was_extended_is_fetched_again(make_run, tmp_path):
+    run_dir, run, _ = make_run()
+    run.finish()
+    run_dir.rename(tmp_path / "elsewhere")
+    first = resolve_source(run.run_id, settings.home()).weights.read_bytes()
+    torch.save({"other": torch.zeros(1)}, tmp_path / "best.pt")
+    run.log_artifacts(tmp_path / "best.pt", "weights")
+    run.finish()
+    assert resolve_source(run.run_id, settings.home()).weights.read_bytes() != first
+
+
+def test_a_run_without_weights_says_how_to_get_them(make_run):
+    run_dir, _, _ = make_run()
+    update_record(run_dir, status="FAILED")
+    (run_dir / BEST).unlink()
+    with pytest.raises(SourceError, match=rf"\(FAILED\) has no weights/best.pt; torchrelay resume {run_dir.name}"):
+        resolve_source(run_dir.name, settings.home())
+
+
+def test_a_run_in_mlflow_without_our_files_says_which_is_missing(make_run, tmp_path):
+    run_dir, run, _ = make_run()
+    run.finish()
+    shutil.rmtree(settings.home().artifacts / run.run_id / "artifacts" / "weights")
+    run_dir.rename(tmp_path / "elsewhere")
+    with pytest.raises(SourceError, match=rf"{run_dir.name} has no weights/best.pt among its artifacts"):
+        resolve_source(run.run_id, settings.home())
+    assert not list((settings.home().cache / "sources" / run.run_id).iterdir())
+
+
+def test_a_foreign_weights_file_says_what_is_missing(home, tmp_path):
+    (tmp_path / "some" / "where").mkdir(parents=True)
+    (tmp_path / "some" / "where" / "net.pt").write_bytes(b"x")
+    (tmp_path / "some" / "recipe.yaml").write_text("")
+    with pytest.raises(
+        SourceError, match=r"net\.pt is not in the weights folder of a run: schema\.json missing in .*some"
+    ):
+        resolve_source(str(tmp_path / "some" / "where" / "net.pt"), home)
+    (tmp_path / "table.csv").write_text("")
+    with pytest.raises(SourceError, match=r"table\.csv is not a weights file"):
+        resolve_source(str(tmp_path / "table.csv"), home)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("models:/net@chalenger", r"does not exist; net has @champion \(version 1\)"),
+        ("models:/net/7", r"does not exist; net has @champion \(version 1\)"),
+        ("models:/nut/1", "does not exist; registered models are net"),
+        ("models:/net", "expected models:/<name>@<alias> or models:/<name>/<version>"),
+        ("models:/net/Production", "expected models:/<name>@<alias>"),
+        ("missing.pt", "weights file missing.pt does not exist"),
+        ("0" * 32, r"does not exist in .*; MLflow at sqlite:.* has none either"),
+        ("digits-20000101-000000-abcd", r"did you mean digits-\d{8}"),
+        ("nothing", r"'nothing' does not exist .* the newest are digits-"),
+    ],
+)
+def test_a_source_that_does_not_exist_names_what_does(make_run, source, message):
+    run_dir, run, _ = make_run()
+    register("net", run, None, None, run_dir / BEST)
+    with pytest.raises(SourceError, match=message):
+        resolve_source(source, settings.home())
