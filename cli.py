@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import __version__
-from .errors import RecipeError, TorchrelayError
+from .errors import TorchrelayError
 
 if TYPE_CHECKING:
     from .tracking.records import RunRecord
@@ -115,10 +116,19 @@ def train(recipe: str, items: tuple[str, ...], device: str, as_json: bool) -> No
     for overrides in several:
         if len(several) > 1:
             _tell("with " + ", ".join(f"{key}={value}" for key, value in overrides.items()))
-        results.append(train_flow(recipe_file=recipe, overrides=overrides))
-        _tell_result(results[-1], len(results) == len(several), as_json)
+        try:
+            results.append(train_flow(recipe_file=recipe, overrides=overrides))
+        except TorchrelayError as error:
+            if len(several) == 1:
+                raise
+            _tell(f"error: {error}")
+            continue
+        _tell_result(results[-1], overrides is several[-1], as_json)
     if as_json:
-        _print_json(results[0] if len(results) == 1 else {"runs": results})
+        _print_json(results[0] if len(several) == 1 else {"runs": results})
+    if len(results) < len(several):
+        _tell(f"{len(several) - len(results)} of {len(several)} runs failed")
+        sys.exit(1)
 
 
 @commands.command()
@@ -131,11 +141,14 @@ def resume(run: str, items: tuple[str, ...], as_json: bool) -> None:
     from .tracking.records import find_run
 
     overrides = _single(items)
-    identifier = find_run(home(), run).name
+    run_dir = find_run(home(), run)
     _prepare()
     from .flows.train import train as train_flow
+    from .tasks.runs import change_recipe
 
-    result = train_flow(overrides=overrides, resume=identifier)
+    change_recipe(run_dir, overrides)
+
+    result = train_flow(overrides=overrides, resume=run_dir.name)
     _tell_result(result, True, as_json)
     if as_json:
         _print_json(result)
@@ -152,9 +165,11 @@ def evaluate(source: str, table: str, files: str, device: str, as_json: bool) ->
 
     SOURCE is a run id, runs:/…, models:/name@alias, or a weights file of a run.
     """
-    if not Path(table).exists():
-        raise RecipeError(f"--table: {table} does not exist")
     _prepare()
+    from .datasets.table import locate_table
+    from .recipe import Data
+
+    locate_table(Data(table=table))
     from .flows.evaluate import evaluate as evaluate_flow
 
     result = evaluate_flow(source=source, table=table, files=files, device=device or "auto")
@@ -240,7 +255,7 @@ def recipe(recipe: str | None, items: tuple[str, ...], schema: bool, as_json: bo
 
 @commands.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=5000, show_default=True, help="Port to listen on.")
+@click.option("--port", default=0, help="Port to listen on; by default 5000, or the next free one.")
 def ui(host: str, port: int) -> None:
     """Open MLflow's UI on this home: compare runs, curves, artifacts. Ctrl-C ends it."""
     _prepare()
@@ -326,7 +341,16 @@ def _short(text: str) -> str:
 
 
 def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, default=str))
+    click.echo(json.dumps(_finite(value), ensure_ascii=False, default=str, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for NaN and the infinities, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _tell(text: str) -> None:

@@ -176,6 +176,13 @@ class Tracking(Part):
     every_steps: int = Field(default=0, ge=0)
     """Steps between training metrics in MLflow; 0 means at most 2,000 points a metric."""
 
+    @field_validator("register_as")
+    @classmethod
+    def _check_register(cls, name: str) -> str:
+        if "/" in name or ":" in name:
+            raise ValueError("a registered model's name has no / and no :")
+        return name
+
     model_config = ConfigDict(populate_by_name=True)
 
 
@@ -259,7 +266,7 @@ def parse_yaml(text: str, place: str) -> Any:
 def load_recipe(
     file: str | Path = "", fields: Recipe | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Recipe:
-    """Read a recipe: the file first, then the fields that differ from their defaults, then the overrides.
+    """Read a recipe: the file first, then the fields that were set, then the overrides.
 
     Args:
         file: YAML file; its relative paths are made absolute against its own folder. Empty means none.
@@ -276,7 +283,7 @@ def load_recipe(
         values = _read_file(path)
         _make_absolute(values, path.absolute().parent)
     if fields is not None:
-        over = fields.model_dump(exclude_defaults=True, by_alias=True)
+        over = fields.model_dump(exclude_unset=True, by_alias=True)
         _make_absolute(over, Path.cwd())
         _merge(values, over)
     for key, value in (overrides or {}).items():
@@ -405,6 +412,8 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
         part = field.annotation if field else None
         if isinstance(inner, list):
             inner = inner[_index(inner, name, dotted)]
+            if not isinstance(inner, dict | list):
+                raise RecipeError(f"--set {dotted}: position {name} is {inner!r}, which has no parts")
             continue
         if inner.get(name) is None:
             has_default = field is not None and isinstance(field.default, BaseModel)

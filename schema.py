@@ -25,7 +25,7 @@ class FeatureSchema(BaseModel):
     Attributes:
         shape: of one row's tensor: [C, H, W] for an image, [D] for numbers, [N] for N category columns as input,
             [] for the one category column of a target.
-        dtype: of the raw values in a batch, before standardising: uint8, uint16 or float32 for pixels, float32 for
+        dtype: of the raw values in a batch, before standardising: uint8, uint16 or float32 for pixels, float64 for
             numbers, int64 for category ids.
         classes: category: labels in the order of their ids. As a target id i is class i. As an input id 0 means
             "unseen in training" and id i + 1 is class i.
@@ -89,8 +89,8 @@ class Batch(NamedTuple):
     Attributes:
         rows: int64, shape (B,): positions in the pack.
         inputs: one tensor an input feature, in the recipe's order, first dimension B.
-        target: int64 of shape (B,) for a category, float32 of shape (B, D) for numbers (in the table's units when
-            raw, standardised when prepared).
+        target: int64 of shape (B,) for a category, of shape (B, D) for numbers: float64 in the table's units
+            when raw, float32 (or float64) and standardised when prepared.
     """
 
     rows: Tensor

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -27,9 +28,14 @@ def main() -> None:
     """Measure, print a table, and write it as JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("data/cifar10"))
-    parser.add_argument("--rows", type=int, default=20_000, help="rows that the peers and the ingest read at most")
+    parser.add_argument("--rows", type=int, default=20_000, help="rows of noise to make where there is no data")
     parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--contend", help=argparse.SUPPRESS)
+    parser.add_argument("--table", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.contend:
+        print(globals()[arguments.contend](arguments.table))
+        return
     with tempfile.TemporaryDirectory(prefix="torchrelay-bench-") as scratch:
         os.environ["TORCHRELAY_HOME"] = f"{scratch}/home"
         os.environ["PREFECT_LOGGING_LEVEL"] = "WARNING"
@@ -41,7 +47,8 @@ def main() -> None:
     for name, values in figures.items():
         print(f"{name:<44}{statistics.median(values):>10,.0f}{min(values):>10,.0f}{max(values):>10,.0f}")
     ratios = {
-        "flow / synthetic batch (floor 0.95)": _ratio(figures, "flow", "synthetic batch"),
+        "flow / synthetic batch (floor 0.95)": _ratio(figures, "flow", "synthetic batch, rows"),
+        "flow / synthetic batch, our allocator": _ratio(figures, "flow", "synthetic batch, our"),
         "flow / pandas + skimage Dataset (floor 5)": _ratio(figures, "flow", "pandas + skimage Dataset"),
         "flow / ImageFolder + DataLoader (floor 4)": _ratio(figures, "flow", "ImageFolder + DataLoader"),
         "ingest per core / skimage alone (floor 5)": _ratio(figures, "ingest, per core", "skimage alone, per core"),
@@ -87,40 +94,61 @@ def _measure_ingest(table: Path, scratch: Path) -> dict[str, list[float]]:
 
 
 def _measure_training(table: Path) -> dict[str, list[float]]:
-    """Rows/s of one net, loss and optimizer: inside the flow, on one resident batch, and fed in the usual ways."""
-    contenders: dict[str, Callable[[], float]] = {
-        "flow, rows/s": lambda: _train_in_flow(table),
-        "synthetic batch, rows/s": _train_synthetic,
-        "pandas + skimage Dataset, rows/s": lambda: _train_on(_tutorial_loader(table)),
-        "ImageFolder + DataLoader, rows/s": lambda: _train_on(_image_folder_loader(table)),
+    """Rows/s of one net, loss and optimizer, each contender in a process of its own: inside the flow, bare, and fed."""
+    contenders = {
+        "flow, rows/s": "_train_in_flow",
+        "synthetic batch, rows/s": "_train_synthetic",
+        "synthetic batch, our allocator, rows/s": "_train_synthetic_tuned",
+        "pandas + skimage Dataset, rows/s": "_train_tutorial",
+        "ImageFolder + DataLoader, rows/s": "_train_image_folder",
     }
     figures: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(REPEATS):
-        for name, contender in contenders.items():
-            figures[name].append(contender())
+        for name, function in contenders.items():
+            command = [sys.executable, __file__, "--contend", function, "--table", str(table)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=600)
+            figures[name].append(float(done.stdout.split()[-1]))
             print(f"turn {turn + 1}: {name} {figures[name][-1]:,.0f}", file=sys.stderr)
     return figures
 
 
 def _train_in_flow(table: Path) -> float:
     """Median over the epochs of one run of the train flow, tracked and checkpointed as always."""
+    logging.disable(logging.WARNING)
     from torchrelay.flows.train import train
     from torchrelay.tracking.journal import Journal
 
-    overrides = {"data.table": str(table), "data.files": str(_files(table)), "train.epochs": 3}
+    overrides = {"data.table": str(table), "data.files": str(_files(table)), "train.epochs": 4}
     result = train(recipe_file="recipes/cifar10.yaml", overrides=overrides)
     points = Journal(Path(result["run_dir"]) / "journal.jsonl").points()
     return statistics.median(point.value for point in points if point.key == "rows_per_second")
 
 
-def _train_synthetic() -> float:
-    """The limit: the bare steps on one batch that is ready on the device."""
+def _train_synthetic(table: Path) -> float:
+    """The limit: the bare steps on one batch that is ready on the device; plain PyTorch."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(BATCH_SIZE, 3, 32, 32, generator=generator)
+    images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(10, (BATCH_SIZE,), generator=generator)
-    return _train_on([(images, labels)] * 1000)
+    return _train_on([(images, labels)] * 3000)
+
+
+def _train_synthetic_tuned(table: Path) -> float:
+    """The same, with freed memory kept in the process, as the train task does it."""
+    from torchrelay.engine.memory import keep_freed_memory
+
+    keep_freed_memory()
+    return _train_synthetic(table)
+
+
+def _train_tutorial(table: Path) -> float:
+    return _train_on(_tutorial_loader(table))
+
+
+def _train_image_folder(table: Path) -> float:
+    return _train_on(_image_folder_loader(table))
 
 
 def _train_on(batches: Iterable[tuple]) -> float:
@@ -204,7 +232,7 @@ def _files(table: Path) -> Path:
 
 
 def _find_table(folder: Path, scratch: Path, num_rows: int) -> Path:
-    """CIFAR-10's table, its last rows dropped where it has more; else a table of noise, made now."""
+    """CIFAR-10's table where it is there; else a table of noise, made now."""
     source = folder / "cifar10.csv"
     if not source.exists():
         print(

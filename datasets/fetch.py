@@ -12,6 +12,7 @@ import shutil
 import stat
 import uuid
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -123,7 +124,7 @@ def _unpack(archive: Path, folder: Path) -> None:
                     raise DataError(f"{archive}: the entry {entry.filename!r} is a link; nothing was unpacked")
             for entry in entries:  # zipfile stops at the declared size and checks the sum
                 opened.extract(entry, folder)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
         raise DataError(f"{archive} cannot be unpacked: {error}; get it anew") from error
 
 

@@ -70,7 +70,7 @@ def _fit_numbers(feature: PackFeature, values: np.ndarray, train: np.ndarray) ->
         kind=feature.kind,
         columns=feature.columns,
         shape=[len(columns)],
-        dtype="float32",
+        dtype="float64",
         mean=[float(column.mean()) for column in columns],
         # A constant column is recognised by its range: rounding gives it a tiny deviation, not 0.
         std=[float(column.std()) if np.ptp(column) > 0 else 1.0 for column in columns],
@@ -120,7 +120,7 @@ def measure_pixels(image: ImageColumn, rows: np.ndarray) -> Moments:
         per_chunk = max(1, _CHUNK_BYTES // (num_channels * height * width * pixels.itemsize))
         for start in range(0, len(offsets), per_chunk):
             chunk = pixels[offsets[start : start + per_chunk]]
-            total, total_of_squares = _sum_chunk(chunk.reshape(len(chunk), num_channels, -1))
+            total, total_of_squares = _sum_chunk(np.ascontiguousarray(chunk).reshape(len(chunk), num_channels, -1))
             sums += total
             squares += total_of_squares
     if np.issubdtype(image.shards[0].dtype, np.integer):

@@ -193,7 +193,7 @@ def _gatherer(pack: Pack, feature: FeatureSchema, rows: np.ndarray, *, is_target
         return _image_gatherer(pack, feature, rows)
     values = np.asarray(pack.column(feature.name))
     if feature.kind == "number":
-        return lambda index: torch.from_numpy(values[rows[index]].astype(np.float32))
+        return lambda index: torch.from_numpy(values[rows[index]])
     ids = _class_ids(pack.vocabulary(feature.name), feature, first=0 if is_target else 1)
     if not is_target:
         return lambda index: torch.from_numpy(ids[values[rows[index]]])
@@ -214,27 +214,31 @@ def _class_ids(vocabulary: list[str], feature: FeatureSchema, first: int) -> np.
     return np.array([position.get(name, first - 1) for name in vocabulary], np.int64)
 
 
+def _as_elements(rows: Tensor) -> np.ndarray:
+    """Contiguous rows as one element each, which numpy copies by memcpy; torch's index_copy_ takes 15 times as long."""
+    flat = rows.numpy().reshape(len(rows), -1)
+    return flat.view(np.dtype((np.void, flat.shape[1] * flat.itemsize)))[:, 0]
+
+
 def _image_gatherer(pack: Pack, feature: FeatureSchema, rows: np.ndarray) -> _Gather:
-    """Pixels (B, C, H, W) of the batch."""
+    """Pixels (B, C, H, W) of the batch, channels last in memory, as the store has them."""
     image = pack.image(feature.name)
     shard, offset = np.asarray(image.shard)[rows], np.asarray(image.offset)[rows]
-    shape, dtype = tuple(feature.shape), getattr(torch, feature.dtype)
-    used = np.unique(shard)
-    if len(used) == 1:
-        with warnings.catch_warnings(action="ignore"):  # the shard is read-only, and is only read
-            pixels = torch.from_numpy(image.shards[used[0]])
-        return lambda index: pixels.index_select(0, torch.from_numpy(offset[index]))
-    # Each image as one element, so that numpy copies it with a single memcpy.
-    element = np.dtype((np.void, int(np.prod(shape)) * np.dtype(feature.dtype).itemsize))
-    shards = [np.asarray(one).reshape(len(one), -1).view(element)[:, 0] for one in image.shards]
+    channels, height, width = feature.shape
+    dtype = getattr(torch, feature.dtype)
+    with warnings.catch_warnings(action="ignore"):  # the shards are read-only, and are only read
+        shards = [torch.from_numpy(one.transpose(0, 2, 3, 1)) for one in image.shards]
 
     def gather(index: np.ndarray) -> Tensor:
-        batch = torch.empty((len(index), *shape), dtype=dtype)
-        images = batch.numpy().reshape(len(index), -1).view(element)[:, 0]
-        number, row = shard[index], offset[index]
-        for one in np.unique(number).tolist():
+        number, row = shard[index], torch.from_numpy(offset[index])
+        used = np.unique(number).tolist()
+        if len(used) == 1:
+            return shards[used[0]].index_select(0, row).permute(0, 3, 1, 2)
+        batch = torch.empty((len(index), height, width, channels), dtype=dtype)
+        images = _as_elements(batch)
+        for one in used:
             places = np.flatnonzero(number == one)
-            images[places] = shards[one][row[places]]
-        return batch
+            images[places] = _as_elements(shards[one].index_select(0, row[torch.from_numpy(places)]))
+        return batch.permute(0, 3, 1, 2)
 
     return gather

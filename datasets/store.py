@@ -1,7 +1,7 @@
 """The pixel store: every distinct image file is decoded once, ever. Decoding itself is in `images.py`.
 
 On disk, `store/<digest of the image specification>/<shard>/` holds `pixels.npy` (uint8, uint16 or float32, shape
-(N, C, H, W)) and `index.arrow`, one row a file that was seen: its key (path, size and mtime), the hash of its bytes,
+(N, H, W, C)) and `index.arrow`, one row a file that was seen: its key (path, size and mtime), the hash of its bytes,
 and where its pixels are or why there are none. A shard is committed as a whole and never changes; files that were only
 touched or are bad are remembered in shards without pixels.
 """
@@ -188,8 +188,8 @@ class PixelStore:
 
 
 def open_shard(store_folder: Path, shard: str) -> np.ndarray:
-    """The pixels of a shard, memory-mapped, shape (N, C, H, W)."""
-    return np.load(store_folder / shard / "pixels.npy", mmap_mode="r")
+    """The pixels of a shard, memory-mapped: (N, C, H, W), where the channels of a pixel lie side by side in memory."""
+    return np.load(store_folder / shard / "pixels.npy", mmap_mode="r").transpose(0, 3, 1, 2)
 
 
 class _Ingest:
@@ -237,7 +237,7 @@ class _Ingest:
     def _decode(self, files: list[tuple[str, int]]) -> _Decoded:
         """In a thread: what can be said of each file alone, and the pixels of those that are new and good."""
         seen: list[_Seen] = []
-        pixels = np.empty((len(files), num_channels(self._feature), *self._size), self._feature.dtype)
+        pixels = np.empty((len(files), *self._size, num_channels(self._feature)), self._feature.dtype)
         num_good = 0
         for path, size in files:
             content = b""
@@ -256,7 +256,7 @@ class _Ingest:
             else:
                 found = (image.shape[1], image.shape[2])
                 if found == self._size:
-                    pixels[num_good] = image
+                    pixels[num_good] = image.transpose(1, 2, 0)
                     num_good += 1
                 seen.append(_Seen(content, size=found))
         return seen, pixels[:num_good]
@@ -305,7 +305,7 @@ class _ShardWriter:
 
     def __init__(self, folder: Path, feature: Feature, size: tuple[int, int]) -> None:
         self._folder = folder
-        self._shape = (num_channels(feature), *size)
+        self._shape = (*size, num_channels(feature))
         self._dtype = np.dtype(feature.dtype)
         self._file: BinaryIO | None = None
         self.num_committed = 0

@@ -56,34 +56,50 @@ class BatchTransform:
         self._device = torch.device(device)
         self._channels_last = channels_last
         target_dtype = torch.float64 if dtype == torch.float64 else torch.float32
-        self._inputs = [_Affine(feature, dtype).to(self._device) for feature in schema.inputs]
-        self._target = _Affine(schema.target, target_dtype).to(self._device)
+        self._inputs = [_Affine(feature, dtype, self._device) for feature in schema.inputs]
+        self._target = _Affine(schema.target, target_dtype, self._device)
 
     def __call__(self, batch: Batch, epoch: int = 0, training: bool = False) -> Batch:
-        """Prepare a batch.
+        """Prepare a batch: the same rows, on the device, augmented where it trains, standardised."""
+        return self.standardise(self.augment(batch, epoch) if training else batch)
+
+    def augment(self, batch: Batch, epoch: int) -> Batch:
+        """Move a raw batch to the device and change its images at random.
 
         Args:
-            batch: raw, as the loader gives it, on the CPU.
+            batch: raw, as the loader gives it; its pixels may be overwritten.
             epoch: counts from 0; another epoch draws anew.
-            training: whether to augment.
 
         Returns:
-            The same rows; inputs and a number target standardised, category ids as they are.
+            The same rows, still raw values.
         """
-        inputs = [one.to(self._device, non_blocking=True) for one in batch.inputs]
-        if training and self._augment and "image" in self._kinds:
-            draw = _drawer(self._seed, epoch, batch.rows)
-            for stream, change in enumerate(self._augment):
-                # Several images of a row change alike: they may show one thing.
-                inputs = [
-                    change(one, lambda part, stream=stream: draw(stream * 16 + part)) if kind == "image" else one
-                    for kind, one in zip(self._kinds, inputs, strict=True)
-                ]
-        inputs = [affine(one) for affine, one in zip(self._inputs, inputs, strict=True)]
+        if not self._augment or "image" not in self._kinds:
+            return batch
+        inputs = list(batch.inputs)
+        draw = _drawer(self._seed, epoch, batch.rows)
+        for stream, change in enumerate(self._augment):
+            # Several images of a row change alike: they may show one thing.
+            inputs = [
+                change(self._move(one), lambda part, stream=stream: draw(stream * 16 + part))
+                if kind == "image"
+                else one
+                for kind, one in zip(self._kinds, inputs, strict=True)
+            ]
+        return batch._replace(inputs=tuple(inputs))
+
+    def standardise(self, batch: Batch) -> Batch:
+        """Move a batch to the device and standardise inputs and a number target; category ids stay as they are."""
+        inputs = [self._apply(affine, one) for affine, one in zip(self._inputs, batch.inputs, strict=True)]
         if self._channels_last:
             inputs = [one.contiguous(memory_format=torch.channels_last) if one.ndim == 4 else one for one in inputs]
-        target = self._target(batch.target.to(self._device, non_blocking=True))
-        return Batch(batch.rows, tuple(inputs), target)
+        return Batch(batch.rows, tuple(inputs), self._apply(self._target, batch.target))
+
+    def _apply(self, affine: _Affine, raw: Tensor) -> Tensor:
+        # Numbers are few, and need float64, which not every accelerator has: they are standardised before they move.
+        return self._move(affine(raw)) if affine.kind == "number" else affine(self._move(raw))
+
+    def _move(self, values: Tensor) -> Tensor:
+        return values.to(self._device, non_blocking=True)
 
 
 class Standardise(nn.Module):
@@ -150,11 +166,12 @@ class Flip:
         if image.device.type != "cpu":
             mask = torch.from_numpy(chosen).to(image.device, non_blocking=True)
             return torch.where(mask[:, None, None, None], image.flip(-1), image)
-        # Mirroring all and copying the others back, each with one memcpy, is twice as fast as mirroring the chosen.
-        flipped = image.flip(-1)
-        others = np.flatnonzero(~chosen)
-        _as_elements(flipped)[others] = _as_elements(image)[others]
-        return flipped
+        pixels, index = _channels_last(image), np.flatnonzero(chosen)
+        height, width, channels = pixels.shape[1:]
+        mirror = np.arange(width * channels).reshape(width, channels)[::-1].reshape(-1)
+        rows = pixels.reshape(len(pixels), height, -1)
+        rows[index] = np.take(rows[index], mirror, axis=2)
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
 class Crop:
@@ -179,33 +196,34 @@ class Crop:
         number = np.uint64(2 * self._padding + 1)
         top, left = ((draw(part) % number).astype(np.int64) for part in (0, 1))
         if image.device.type == "cpu":
-            return torch.from_numpy(self._move_rows(image.numpy(), top, left))
+            moved = self._move_rows(_channels_last(image), top, left)
+            return torch.from_numpy(moved).permute(0, 3, 1, 2)
         return self._move_pixels(image, top - self._padding, left - self._padding)
 
     def _move_rows(self, image: np.ndarray, top: np.ndarray, left: np.ndarray) -> np.ndarray:
-        """Cut each window out of the padded image by copying whole rows of pixels: one gather of B*C*H of them."""
-        num, channels, height, width = image.shape
+        """Cut each window out of the padded (B, H, W, C) by copying whole rows of pixels: one gather of B*H of them."""
+        num, height, width, channels = image.shape
         padded = self._pad(image)
-        tall, wide = padded.shape[2:]
+        tall, wide = padded.shape[1:3]
         # Every run of `width` pixels in the buffer, seen as one element.
+        run = width * channels
         runs = np.ndarray(
-            (padded.size - width + 1,), f"V{width * padded.itemsize}", padded.data, strides=(padded.itemsize,)
+            (padded.size - run + 1,), f"V{run * padded.itemsize}", padded.data, strides=(padded.itemsize,)
         )
-        first = (np.arange(num) * (channels * tall) + top) * wide + left
-        start = first[:, None, None] + (np.arange(channels)[:, None] * tall + np.arange(height)) * wide
-        return runs[start].view(image.dtype).reshape(image.shape)
+        first = ((np.arange(num) * tall + top) * wide + left)[:, None] + np.arange(height) * wide
+        return runs[first * channels].view(image.dtype).reshape(image.shape)
 
     def _pad(self, image: np.ndarray) -> np.ndarray:
-        num, channels, height, width = image.shape
+        num, height, width, channels = image.shape
         pad = self._padding
-        padded = np.zeros((num, channels, height + 2 * pad, width + 2 * pad), image.dtype)
-        padded[:, :, pad : pad + height, pad : pad + width] = image
+        padded = np.zeros((num, height + 2 * pad, width + 2 * pad, channels), image.dtype)
+        padded[:, pad : pad + height, pad : pad + width] = image
         if self._mode == "reflect" and pad:
-            middle = padded[:, :, pad : pad + height]
-            middle[..., :pad] = middle[..., 2 * pad : pad : -1]
-            middle[..., -pad:] = middle[..., -pad - 2 : -2 * pad - 2 : -1]
-            padded[:, :, :pad] = padded[:, :, 2 * pad : pad : -1]
-            padded[:, :, -pad:] = padded[:, :, -pad - 2 : -2 * pad - 2 : -1]
+            middle = padded[:, pad : pad + height]
+            middle[:, :, :pad] = middle[:, :, 2 * pad : pad : -1]
+            middle[:, :, -pad:] = middle[:, :, -pad - 2 : -2 * pad - 2 : -1]
+            padded[:, :pad] = padded[:, 2 * pad : pad : -1]
+            padded[:, -pad:] = padded[:, -pad - 2 : -2 * pad - 2 : -1]
         return padded
 
     def _move_pixels(self, image: Tensor, down: np.ndarray, right: np.ndarray) -> Tensor:
@@ -231,20 +249,25 @@ class _Affine(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, feature: FeatureSchema, dtype: torch.dtype) -> None:
+    def __init__(self, feature: FeatureSchema, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
         super().__init__()
         self.kind = feature.kind
         shape = (-1, 1, 1) if feature.kind == "image" else (-1,)
         mean, std = (torch.tensor(numbers, dtype=torch.float64) for numbers in (feature.mean, feature.std))
         shift = -mean / std if feature.kind == "image" else -mean
-        work = torch.promote_types(dtype, torch.float32)
+        is_number = feature.kind == "number"
+        work = torch.float64 if is_number else torch.promote_types(dtype, torch.float32)
         self.dtype, self.work = dtype, work
-        self.register_buffer("scale", (1 / std).to(work).reshape(shape), persistent=False)
-        self.register_buffer("shift", shift.to(work).reshape(shape), persistent=False)
+        device = "cpu" if is_number else device
+        self.register_buffer("scale", (1 / std).to(device, work).reshape(shape), persistent=False)
+        self.register_buffer("shift", shift.to(device, work).reshape(shape), persistent=False)
+        self.scale_row, self.shift_row = torch.empty(0), torch.empty(0)  # for one row of pixels, made when it is known
 
     def forward(self, raw: Tensor) -> Tensor:
         if self.kind == "category":
             return raw
+        if self.kind == "image" and raw.stride(1) == 1 < raw.shape[1]:
+            return self._forward_channels_last(raw)
         value = raw.to(self.work, copy=True)
         if self.kind == "image":
             value = value.mul_(self.scale).add_(self.shift)
@@ -252,11 +275,19 @@ class _Affine(nn.Module):
             value = value.add_(self.shift).mul_(self.scale)
         return value.to(self.dtype)
 
+    def _forward_channels_last(self, raw: Tensor) -> Tensor:
+        """The same numbers, three times as fast: whole rows of pixels, not channels of three, are what is scaled."""
+        num, channels, height, width = raw.shape
+        rows = raw.permute(0, 2, 3, 1).reshape(num, height, width * channels).to(self.work, copy=True)
+        if len(self.scale_row) != width * channels:
+            self.scale_row, self.shift_row = self.scale.reshape(-1).tile(width), self.shift.reshape(-1).tile(width)
+        torch.addcmul(self.shift_row, rows, self.scale_row, out=rows)
+        return rows.reshape(num, height, width, channels).permute(0, 3, 1, 2).to(self.dtype)
 
-def _as_elements(image: Tensor) -> np.ndarray:
-    """The rows of a contiguous (B, C, H, W) on the CPU as one element each, sharing its memory."""
-    pixels = image.numpy().reshape(len(image), -1)
-    return pixels.view(np.dtype((np.void, pixels.shape[1] * pixels.itemsize)))[:, 0]
+
+def _channels_last(image: Tensor) -> np.ndarray:
+    """(B, C, H, W) on the CPU as (B, H, W, C), contiguous; the pack's batches already lie so and are not copied."""
+    return image.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
 
 
 def _drawer(seed: int, epoch: int, rows: Tensor) -> Draw:

@@ -69,7 +69,7 @@ class CheckpointStore:
             if is_best:
                 write_atomic(self.folder / "best", final.name)
             write_atomic(self.folder / "last", final.name)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
             raise CheckpointError(
                 f"checkpoint {final} cannot be written ({error}); the ones before it are intact"
             ) from error
@@ -90,7 +90,10 @@ class CheckpointStore:
             folder = self.folder / (self.folder / "best").read_text("utf-8").strip()
         except OSError:
             return None
-        return self._load(folder)
+        checkpoint = self._load(folder)
+        if checkpoint is None and folder.exists():
+            self._set_aside(folder)
+        return checkpoint
 
     def _generations(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("step-*") if path.name[5:].isdigit())

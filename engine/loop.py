@@ -156,10 +156,12 @@ def train(job: Job, progress: Progress, store: CheckpointStore, on_step: OnStep)
                 progress.loss_rows += num_rows
                 on_step(progress, {"train/loss": value, "lr": learning_rate}, epoch_ended=False)
                 if stop.requested or (job.every_steps and progress.step % job.every_steps == 0):
-                    store.save(state_of_run(job, progress), progress.step, is_best=False)
+                    _commit(job, progress, store)
                 if stop.requested:
                     return
             _end_epoch(job, progress, store, on_step, time.perf_counter() - started, rows_at_start)
+            if stop.requested:
+                _commit(job, progress, store)
 
 
 def evaluate(scorer: Scorer, batches: Iterable[Batch]) -> Evaluation:
@@ -289,7 +291,17 @@ def _end_epoch(
         progress.best_metric = values[job.monitor]
     on_step(progress, values, epoch_ended=True)
     if is_better or progress.epoch % job.every_epochs == 0 or progress.epoch == job.num_epochs:
-        store.save(state_of_run(job, progress), progress.step, is_best=is_better or not job.monitor)
+        _commit(job, progress, store, is_best=is_better or not job.monitor)
+
+
+def _commit(job: Job, progress: Progress, store: CheckpointStore, is_best: bool = False) -> None:
+    """Save a checkpoint, unless the weights overflowed at this very step: the ones before it are the good ones."""
+    if not all(bool(parameter.isfinite().all()) for parameter in job.scorer.model.parameters()):
+        raise TrainingError(
+            f"weights are not finite after step {progress.step}; no checkpoint was written, the run goes on from the "
+            f"one before. A smaller learning rate, train.clip_norm or train.precision fp32 may mend it"
+        )
+    store.save(state_of_run(job, progress), progress.step, is_best=is_best)
 
 
 def _is_better(value: float, best: float, mode: str) -> bool:

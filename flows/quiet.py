@@ -9,15 +9,16 @@ from ..tasks.console import runs_in_worker
 
 
 class _UserErrors(logging.Filter):
-    """Turns the traceback of one of our errors into its message where only the log can show it; else drops it."""
+    """Says one of our errors without its traceback, and only where the log alone can show it: in a worker."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
-        if not isinstance(error, TorchrelayError):
-            return True
-        record.exc_info = None
-        record.msg, record.args = "%s", (str(error),)
-        return runs_in_worker() and record.name == "prefect.flow_runs"
+        if isinstance(error, TorchrelayError):
+            record.exc_info = None
+            record.msg, record.args = "%s", (str(error),)
+            return runs_in_worker() and record.name == "prefect.flow_runs"
+        # The engine says of a task that failed what the flow, and then the command line, say again.
+        return runs_in_worker() or not record.getMessage().startswith("Finished in state Failed")
 
 
 _FILTER = _UserErrors()

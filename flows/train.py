@@ -10,7 +10,7 @@ from ..recipe import Recipe
 from ..tasks.evaluate import evaluate_model
 from ..tasks.ingest import ingest_table
 from ..tasks.register import register_model
-from ..tasks.runs import finish_run, keep_status, reopen_run, resolve_recipe, start_run
+from ..tasks.runs import finish_run, hold_run, keep_status, locate_run, reopen_run, resolve_recipe, start_run
 from ..tasks.train import train_model
 from .quiet import quiet_user_errors
 
@@ -35,12 +35,15 @@ def train(
     """
     quiet_user_errors()
     if resume:
-        run_dir = reopen_run(resume, overrides)
+        run_dir = locate_run(resume)
     else:
         resolved = resolve_recipe(recipe, recipe_file, overrides)
         run_dir = start_run(resolved, ingest_table(resolved), recipe_file)
-    with keep_status(run_dir):
-        train_model(run_dir)
-        evaluate_model(run_dir)
-        register_model(run_dir)
-    return finish_run(run_dir)
+    with hold_run(run_dir):
+        if resume:
+            reopen_run(run_dir, overrides)
+        with keep_status(run_dir):
+            train_model(run_dir)
+            evaluate_model(run_dir)
+            register_model(run_dir)
+        return finish_run(run_dir)

@@ -24,9 +24,9 @@ from ..models.registry import build_model
 from ..recipe import Recipe, nearest
 from ..schema import Batch, Schema
 
-# Raw bytes that are gathered as one: several batches of small rows, one of large ones.
-GROUP_BYTES = 2_000_000
-MOST_AT_ONCE = 16
+# Raw bytes that are gathered and augmented as one: several batches of small rows, one of large ones.
+GROUP_BYTES = 4_000_000
+MOST_AT_ONCE = 32
 
 
 def build_job(recipe: Recipe, view: View, schedule_epochs: int) -> Job:
@@ -59,7 +59,8 @@ def build_job(recipe: Recipe, view: View, schedule_epochs: int) -> Job:
             batches_at_once=_batches_at_once(view.schema, train.batch_size),
         )
         for group in groups if scorer.device.type == "cpu" else prefetch(groups):
-            yield from split_batches(prepare(group, epoch, training=True), train.batch_size)
+            for batch in split_batches(prepare.augment(group, epoch), train.batch_size):
+                yield prepare.standardise(batch)
 
     return Job(
         scorer=scorer,

@@ -43,6 +43,7 @@ def evaluate_model(run_dir: Path) -> None:
     view = open_view(Path(record.pack_dir), Path(record.split_dir))
     tracker = MlflowRun.of(record)
     with Journal(run_dir / "journal.jsonl") as journal:
+        recorder = Recorder(journal, tracker, thin(0, 1))
         metrics: dict[str, float] = {}
         if len(view.rows["test"]):
             scorer = build_scorer(recipe, view.schema)
@@ -51,14 +52,14 @@ def evaluate_model(run_dir: Path) -> None:
             found = evaluate(scorer, rows_in_order(recipe, view, "test", scorer))
             computed = compute_metrics(view.schema, found.outputs, found.target, found.losses)
             metrics = {f"test/{name}": value for name, value in computed.items()}
-            Recorder(journal, tracker, thin(0, 1)).log_epoch(record.steps, record.epochs, metrics)
+            recorder.log_epoch(record.steps, record.epochs, metrics)
             draw_evaluation(view, found, metrics, run_dir / "figures")
             update_record(run_dir, precision=scorer.precision.name)
         else:
             say("no test rows: no test metrics")
         if record.kind == "train":
             figures.curves(journal.points(), run_dir / "figures" / "curves.png")
-    tracker.log_artifacts(run_dir / "figures", "figures")
+    recorder.log_artifacts(run_dir / "figures", "figures")
     seconds = {**record.seconds, "evaluate": round(time.perf_counter() - started, 3)}
     update_record(run_dir, metrics={**record.metrics, **metrics}, seconds=seconds)
 

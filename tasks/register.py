@@ -50,7 +50,10 @@ def register_model(run_dir: Path) -> None:
     weights = run_dir / "weights" / "best.pt"
     load_into(model, load_weights(weights), str(weights))
     servable = Servable(Standardise(view.schema), model).eval()
-    examples = PackDataset(view.pack, view.schema, view.rows["train"][:2]).__getitems__(range(2))
+    rows = view.rows["train"][:2]
+    inputs = PackDataset(view.pack, view.schema, rows).__getitems__(range(len(rows))).inputs
+    example = inputs[0].contiguous().numpy()
     with torch.random.fork_rng(devices=[]):
-        version = register(name, MlflowRun.of(record), servable, examples.inputs[0].numpy(), weights)
+        tracker = MlflowRun.of(record)
+        version = register(name, tracker, *((servable, example) if len(inputs) == 1 else (None, None)), weights)
     say(f"registered: {name} version {version}")

@@ -18,17 +18,31 @@ from ..datasets.build import prepare_for_schema
 from ..engine.devices import pick_device, pick_precision
 from ..errors import RecipeError, SourceError, TrackingError
 from ..files import lock, write_atomic
-from ..recipe import Recipe, dump_recipe, load_recipe
+from ..recipe import Recipe, dump_recipe, flatten, load_recipe
 from ..schema import Schema
-from ..settings import home
+from ..settings import home, prefect_is_embedded
 from ..tracking.journal import Journal
 from ..tracking.mlflow_run import MlflowRun
 from ..tracking.records import RunRecord, find_run, git_commit, load_record, new_run_id, now, save_record, update_record
 from ..tracking.registry import resolve_source
-from .console import Progress, runs_in_worker, say
+from .console import Progress, say
 from .ingest import Ingested
 from .options import UNCACHED
 from .preflight import check_names, check_recipe, has_images
+
+# What a run can change on its way; all else would break its optimizer's state, its order of rows, or its meaning.
+CHANGEABLE = (
+    "train.epochs",
+    "train.schedule",
+    "train.augment",
+    "train.clip_norm",
+    "train.device",
+    "train.num_workers",
+    "checkpoint.every_epochs",
+    "checkpoint.every_steps",
+    "checkpoint.keep",
+    "tracking",
+)
 
 
 @task(**UNCACHED)
@@ -73,43 +87,78 @@ def start_run(recipe: Recipe, ingested: Ingested, recipe_file: str) -> Path:
     return _open(record, recipe, Schema.load(data.split_dir / "schema.json"), data.rows)
 
 
-@task(**UNCACHED)
-def reopen_run(run: str, overrides: Mapping[str, Any]) -> Path:
-    """Let a run go on: same folder, same MLflow run, its own recipe with the overrides.
+@contextlib.contextmanager
+def hold_run(run_dir: Path) -> Iterator[None]:
+    """Be the one writer of a run.
 
     Raises:
-        SourceError: there is no such run, or its pack is gone.
-        RecipeError: an override is not legal, or would change the data that the run trains on.
+        BusyError: another process is; names its pid and host.
+    """
+    with lock(run_dir / "lock", f"run {run_dir.name}"):
+        yield
+
+
+@task(**UNCACHED)
+def locate_run(run: str) -> Path:
+    """The folder of a training run, by our id, the beginning of it, or MLflow's.
+
+    Raises:
+        SourceError: there is none, or it is an evaluation.
     """
     run_dir = find_run(home(), run)
+    if load_record(run_dir).kind != "train":
+        raise SourceError(f"run {run_dir.name} is an evaluation; only training runs can go on")
+    return run_dir
+
+
+@task(**UNCACHED)
+def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
+    """Let a run go on: same folder, same MLflow run, its own recipe with the overrides. Hold the run first.
+
+    Raises:
+        SourceError: its pack is gone, or it is finished already.
+        RecipeError: an override is not legal, or is one that a run cannot change on its way.
+    """
     record = load_record(run_dir)
-    if record.kind != "train":
-        raise SourceError(f"run {record.run_id} is an evaluation; only training runs can go on")
-    before = load_recipe(run_dir / "recipe.yaml")
-    recipe = load_recipe(run_dir / "recipe.yaml", None, overrides)
-    for part in ("data", "model"):
-        if getattr(recipe, part) != getattr(before, part):
-            raise RecipeError(f"a run goes on with the {part} that it began with; train a new run to change {part}.…")
-    check_recipe(recipe)
+    recipe, before = change_recipe(run_dir, overrides), load_recipe(run_dir / "recipe.yaml")
+    check_names(recipe)
     if not Path(record.split_dir).is_dir():
         raise SourceError(f"the pack of run {record.run_id} is gone from {record.split_dir}; train a new run")
+    if record.status == "FINISHED" and record.epochs >= recipe.train.epochs:
+        raise SourceError(
+            f"run {record.run_id} is finished ({record.epochs} of {recipe.train.epochs} epochs); "
+            f"--set train.epochs={2 * record.epochs} makes it longer"
+        )
+    has_schedule = recipe.train.schedule != before.train.schedule
+    links = {"prefect_flow_run_id": _flow_run_id(), "prefect_flow_run_url": _flow_run_url()}
+    tracker = MlflowRun.attach(record.model_copy(update=links), recipe)
     if recipe != before:
         write_atomic(run_dir / "recipe.yaml", dump_recipe(recipe))
-    has_schedule = recipe.train.schedule != before.train.schedule
-    record = update_record(
-        run_dir,
-        status="RUNNING",
-        ended="",
-        error="",
-        schedule_epochs=recipe.train.epochs if has_schedule else record.schedule_epochs,
-        prefect_flow_run_id=_flow_run_id(),
-        prefect_flow_run_url=_flow_run_url(),
-    )
-    MlflowRun.attach(record, recipe)
+    epochs = recipe.train.epochs if has_schedule else record.schedule_epochs
+    record = update_record(run_dir, status="RUNNING", ended="", error="", schedule_epochs=epochs, **links)
     with Journal(run_dir / "journal.jsonl") as journal:
         journal.append_event("resumed", step=record.steps)
     say(f"run: {record.run_id} goes on in {run_dir}")
-    return run_dir
+    _link_from_prefect(record, tracker)
+
+
+def change_recipe(run_dir: Path, overrides: Mapping[str, Any]) -> Recipe:
+    """A run's recipe with overrides that it can take on its way.
+
+    Raises:
+        RecipeError: an override is not legal, or is one that only a new run can have.
+    """
+    before = load_recipe(run_dir / "recipe.yaml")
+    recipe = load_recipe(run_dir / "recipe.yaml", None, overrides)
+    now_, then = flatten(recipe), flatten(before)
+    changed = sorted(key for key in now_.keys() | then.keys() if now_.get(key) != then.get(key))
+    fixed = [key for key in changed if not key.startswith(CHANGEABLE)]
+    if fixed:
+        raise RecipeError(
+            f"{', '.join(fixed)}: a run goes on with what it began with; train a new run to change that "
+            f"(it can change {', '.join(CHANGEABLE)})"
+        )
+    return recipe
 
 
 @task(**UNCACHED)
@@ -132,6 +181,7 @@ def start_evaluation(source: str, table: str, files: str, device: str) -> Path:
         }
     )
     check_names(recipe)
+    picked = pick_device(device)
     with Progress("ingest", "images") as progress:
         data = prepare_for_schema(recipe.data, schema, home(), progress.update)
     for warning in data.warnings:
@@ -141,7 +191,8 @@ def start_evaluation(source: str, table: str, files: str, device: str) -> Path:
         name=recipe.name,
         experiment=recipe.experiment,
         kind="evaluate",
-        device=str(pick_device(device)),
+        device=str(picked),
+        precision=pick_precision(recipe.train.precision, picked, has_images(recipe)).name,
         created=now(),
         seconds={"ingest": round(time.perf_counter() - started, 3)},
         pack_dir=str(data.pack_dir),
@@ -160,20 +211,15 @@ def start_evaluation(source: str, table: str, files: str, device: str) -> Path:
 
 @contextlib.contextmanager
 def keep_status(run_dir: Path) -> Iterator[None]:
-    """Hold the run's lock, and tell the truth about its end: an exception is FAILED, a signal or cancel KILLED.
-
-    Raises:
-        BusyError: another process writes this run; names its pid and host.
-    """
-    with lock(run_dir / "lock", f"run {run_dir.name}"):
-        try:
-            yield
-        except Exception as error:
-            _end(run_dir, "FAILED", f"{type(error).__name__}: {error}")
-            raise
-        except BaseException as error:
-            _end(run_dir, "KILLED", type(error).__name__)
-            raise
+    """Tell the truth about a run's end: an exception is FAILED, a signal or cancel KILLED."""
+    try:
+        yield
+    except Exception as error:
+        _end(run_dir, "FAILED", f"{type(error).__name__}: {error}")
+        raise
+    except BaseException as error:
+        _end(run_dir, "KILLED", type(error).__name__)
+        raise
 
 
 @task(**UNCACHED)
@@ -225,7 +271,7 @@ def _flow_run_id() -> str:
 
 def _flow_run_url() -> str:
     """The flow run's page, where a server outlives it."""
-    return (flow_run.get_flow_run_ui_url() or "") if runs_in_worker() else ""
+    return "" if prefect_is_embedded() else flow_run.get_flow_run_ui_url() or ""
 
 
 def _link_from_prefect(record: RunRecord, tracker: MlflowRun) -> None:

@@ -12,6 +12,7 @@ from ..engine.checkpoint import CheckpointStore
 from ..engine.devices import fingerprint
 from ..engine.loop import Job, NotFiniteError, restore_run, train
 from ..engine.loop import Progress as TrainingProgress
+from ..engine.memory import keep_freed_memory
 from ..engine.weights import save_weights, sha256_of, state_of
 from ..recipe import load_recipe
 from ..tracking.journal import Journal, thin
@@ -36,6 +37,7 @@ def train_model(run_dir: Path) -> None:
     """
     record, recipe = load_record(run_dir), load_recipe(run_dir / "recipe.yaml")
     view = open_view(Path(record.pack_dir), Path(record.split_dir))
+    keep_freed_memory()
     job = build_job(recipe, view, record.schedule_epochs)
     store = _open_checkpoints(run_dir, recipe.checkpoint.keep, job)
     progress = _restore(job, store)
@@ -66,7 +68,7 @@ def train_model(run_dir: Path) -> None:
             seconds = record.seconds.get("train", 0.0) + time.perf_counter() - started
             _note_progress(run_dir, job, progress, {**record.seconds, "train": round(seconds, 3)})
     _keep_weights(run_dir, job, store, progress)
-    tracker.log_artifacts(run_dir / "weights", "weights")
+    recorder.log_artifacts(run_dir / "weights", "weights")
 
 
 def _open_checkpoints(run_dir: Path, keep: int, job: Job) -> CheckpointStore:

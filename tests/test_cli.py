@@ -131,6 +131,102 @@ def test_models_are_listed_with_shapes_and_parameters(run: Run) -> None:
     assert any(line.startswith("lenet") and "61,706" in line and "32" in line for line in out.splitlines())
 
 
+@pytest.mark.usefixtures("prefect_server")
+def test_a_mistake_found_inside_a_task_is_said_once(run: Run, number_recipe: WriteRecipe) -> None:
+    recipe = number_recipe()
+    table = Path("numbers.csv")
+    table.write_text(table.read_text().replace("\n", "\nnan,1,1\n", 8))
+    code, out, err = run("train", str(recipe))
+    assert (code, out) == (2, "")
+    assert err.count("rows are bad") == 1
+    assert "Traceback" not in err
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_resume_takes_what_a_run_can_change_and_refuses_the_rest(run: Run, number_recipe: WriteRecipe) -> None:
+    result = json.loads(run("train", str(number_recipe()), "--set", "train.epochs=2", "--json")[1])
+    code, _, err = run("resume", result["run_id"], "--set", "train.optimizer.args.lr=.5")
+    assert code == 2
+    assert "train.optimizer.args.lr: a run goes on with what it began with" in err
+    code, _, err = run("resume", result["run_id"])
+    assert code == 2
+    assert "is finished (2 of 2 epochs); --set train.epochs=4 makes it longer" in err
+    code, out, _ = run("resume", result["run_id"], "--set", "train.epochs=3", "--json")
+    longer = json.loads(out)
+    assert (code, longer["epochs"], longer["mlflow_run_id"]) == (0, 3, result["mlflow_run_id"])
+    assert longer["prefect_flow_run_id"] != result["prefect_flow_run_id"]
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_run_that_another_process_writes_is_left_as_it_is(run: Run, number_recipe: WriteRecipe) -> None:
+    result = json.loads(run("train", str(number_recipe()), "--set", "train.epochs=1", "--json")[1])
+    run_dir = Path(result["run_dir"])
+    before = {name: (run_dir / name).read_bytes() for name in ("run.json", "recipe.yaml", "journal.jsonl")}
+    hold = "import sys; from pathlib import Path; from torchrelay.files import lock\n"
+    hold += "with lock(Path(sys.argv[1]), 'it'): print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", hold, str(run_dir / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        code, _, err = run("resume", result["run_id"], "--set", "train.epochs=3")
+        other.communicate("")
+    assert code == 2
+    assert f"is being written by pid {other.pid} on " in err
+    assert {name: (run_dir / name).read_bytes() for name in before} == before
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_sweep_goes_on_after_a_run_that_fails_and_prints_those_that_did_not(
+    run: Run, number_recipe: WriteRecipe
+) -> None:
+    sweep = "train.optimizer={name: sgd, args: {lr: 1.0e+30}},{name: sgd, args: {lr: 0.01}}"
+    code, out, err = run("train", str(number_recipe()), "--set", sweep, "--set", "train.epochs=1", "--json")
+    assert code == 1
+    assert [one["status"] for one in json.loads(out)["runs"]] == ["FINISHED"]
+    assert "the loss is" in err
+    assert "1 of 2 runs failed" in err
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_evaluate_and_ingest_end_with_their_results(run: Run, picture_recipe: WriteRecipe) -> None:
+    recipe = str(picture_recipe())
+    assert json.loads(run("ingest", recipe, "--json")[1])["rows"] == {"train": 24, "valid": 8, "test": 16}
+    trained = json.loads(run("train", recipe, "--json")[1])
+    code, out, _ = run("evaluate", trained["run_id"], "--table", "pictures.csv")
+    assert code == 0
+    assert out.splitlines()[-1] == "test accuracy 1.0000"
+    code, _, err = run("evaluate", trained["run_id"], "--table", "data/digits/digits.csv")
+    assert code == 2
+    assert "torchrelay fetch digits" in err
+
+
+@pytest.mark.slow
+def test_sigterm_ends_a_run_as_killed_and_resume_finishes_it_in_the_same_mlflow_run(
+    number_recipe: WriteRecipe, tmp_path: Path
+) -> None:
+    recipe = number_recipe(checkpoint={"every_epochs": 5})
+    environment = {**os.environ, "TORCHRELAY_HOME": str(tmp_path / "fresh")}
+    start = [sys.executable, "-c", "from torchrelay.cli import main; main()"]
+    command = [*start, "train", str(recipe), "--set", "train.epochs=2000", "--json"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stderr is not None
+        while "epoch 3/" not in child.stderr.readline():
+            assert child.poll() is None
+        child.send_signal(15)
+        child.communicate(timeout=60)
+    assert child.returncode in (143, -15)
+    listed = subprocess.run([*start, "runs", "--json"], env=environment, capture_output=True, text=True, check=True)
+    [one] = json.loads(listed.stdout)["runs"]
+    assert one["status"] == "KILLED"
+    assert one["step"] > 0
+    command = [*start, "resume", one["run_id"], "--set", f"train.epochs={one['epochs'] + 2}", "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["status"], result["mlflow_run_id"]) == ("FINISHED", one["mlflow_run_id"])
+    assert f"resume: from step {one['step']:,}" in done.stderr
+
+
 @pytest.mark.slow
 def test_a_run_in_a_fresh_home_survives_a_temporary_server_that_is_slow_to_start(
     number_recipe: WriteRecipe,
@@ -142,17 +238,8 @@ def test_a_run_in_a_fresh_home_survives_a_temporary_server_that_is_slow_to_start
     (slow / "sitecustomize.py").write_text("import os, sys, time\nif 'uvicorn' in sys.orig_argv:\n    time.sleep(30)\n")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT")}
     environment |= {"PYTHONPATH": str(slow), "TORCHRELAY_HOME": str(tmp_path / "fresh"), "HOME": str(tmp_path / "user")}
-    command = [
-        sys.executable,
-        "-m",
-        "torchrelay.cli_main",
-        "train",
-        str(number_recipe()),
-        "--set",
-        "train.epochs=1",
-        "--json",
-    ]
-    command[1:3] = ["-c", "from torchrelay.cli import main; main()"]
+    start = "from torchrelay.cli import main; main()"
+    command = [sys.executable, "-c", start, "train", str(number_recipe()), "--set", "train.epochs=1", "--json"]
     started = time.monotonic()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr

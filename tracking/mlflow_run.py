@@ -121,8 +121,10 @@ class MlflowRun:
         before = run.data.params
         result._log_params({key: value for key, value in params.items() if key not in before})
         drift = {key: [before[key], value] for key, value in params.items() if before.get(key, value) != value}
+        tags = {name: value for name, value in _record_tags(record).items() if name.startswith("prefect.") and value}
         if drift or DRIFT_TAG in run.data.tags:
-            result.set_tags({DRIFT_TAG: json.dumps(drift, ensure_ascii=False)})
+            tags[DRIFT_TAG] = json.dumps(drift, ensure_ascii=False)
+        result.set_tags(tags)
         return result
 
     @functools.cached_property

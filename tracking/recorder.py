@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from ..errors import TrackingError
 from .journal import Journal, Point
@@ -47,6 +48,13 @@ class Recorder:
         """Journal an epoch's metrics and send all that waits."""
         self._waiting += self._journal.append_metrics(step, epoch, values)
         self.flush()
+
+    def log_artifacts(self, path: Path, artifact_path: str) -> None:
+        """Send a folder's files; a tracker that does not take them costs a warning: they stay in the run's folder."""
+        try:
+            self._run.log_artifacts(path, artifact_path)
+        except TrackingError as error:
+            logger.warning("%s was not sent to the tracker: %s", path, error)
 
     def flush(self) -> None:
         """Send what waits; what cannot be sent goes on waiting, with a warning."""

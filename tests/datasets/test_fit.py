@@ -26,7 +26,7 @@ def test_numbers_are_fitted_on_training_rows_alone(write_table: WriteTable, numb
     assert feature.mean == [3.0, 5.0]
     # By hand: the variance of 1, 3, 5 is 8/3; a constant column is not scaled.
     assert feature.std == [pytest.approx((8 / 3) ** 0.5), 1.0]
-    assert (feature.shape, feature.dtype, feature.columns) == ([2], "float32", ["x0", "x1"])
+    assert (feature.shape, feature.dtype, feature.columns) == ([2], "float64", ["x0", "x1"])
 
 
 def test_a_constant_column_is_recognised_in_spite_of_rounding(

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -60,19 +62,20 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_used(tmp_pat
     assert (tmp_path / "bad-step-00000002" / "state.pt").exists()
 
 
-def test_a_save_that_fails_leaves_the_one_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_that_fails_leaves_the_one_before_it(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     store.save(state(1), 1, is_best=True)
 
-    def full(*args: object, **kwargs: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(
-        CheckpointError, match=r"step-00000002 cannot be written .*No space left.* before it are intact"
-    ):
-        store.save(state(2), 2, is_best=True)
-    monkeypatch.undo()
+    # A file that may not grow beyond 64 KiB is to its writer what a full disk is.
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"step-00000002 cannot be written .* before it are intact"):
+            store.save({"step": 2, "model_state_dict": {"weight": torch.zeros(100_000)}}, 2, is_best=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, previous)
     found = store.load_last()
     assert found is not None
     assert found.state["step"] == 1
