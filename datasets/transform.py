@@ -281,7 +281,7 @@ class _Affine(nn.Module):
         rows = raw.permute(0, 2, 3, 1).reshape(num, height, width * channels).to(self.work, copy=True)
         if len(self.scale_row) != width * channels:
             self.scale_row, self.shift_row = self.scale.reshape(-1).tile(width), self.shift.reshape(-1).tile(width)
-        torch.addcmul(self.shift_row, rows, self.scale_row, out=rows)
+        rows = rows.mul_(self.scale_row).add_(self.shift_row)
         return rows.reshape(num, height, width, channels).permute(0, 3, 1, 2).to(self.dtype)
 
 
