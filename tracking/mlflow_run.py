@@ -33,6 +33,8 @@ MAX_TAG_LENGTH = 8000
 RUN_ID_TAG = "torchrelay.run_id"
 FINGERPRINT_TAG = "torchrelay.fingerprint"
 DRIFT_TAG = "torchrelay.drift"
+# Without it MLflow's UI shows an experiment as one of language models, its metrics hidden.
+EXPERIMENT_KIND_TAG = "mlflow.experimentKind"
 
 
 class MlflowRun:
@@ -210,7 +212,13 @@ def _find_experiment(client: MlflowClient, name: str) -> str:
             return experiment.experiment_id
         location = settings.home().artifacts.as_uri() if settings.tracking_is_embedded() else None
         try:
-            return call(f"create the experiment {name!r}", client.create_experiment, name, artifact_location=location)
+            return call(
+                f"create the experiment {name!r}",
+                client.create_experiment,
+                name,
+                artifact_location=location,
+                tags={EXPERIMENT_KIND_TAG: "custom_model_development"},
+            )
         except TrackingError as error:
             cause = error.__cause__
             if not (isinstance(cause, MlflowException) and cause.error_code == "RESOURCE_ALREADY_EXISTS"):
