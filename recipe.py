@@ -305,7 +305,7 @@ def parse_overrides(items: list[str] | tuple[str, ...]) -> list[dict[str, Any]]:
         if not sign or not key.strip():
             raise RecipeError(f"--set {item}: expected KEY=VALUE, for example --set train.epochs=3")
         keys.append(key.strip())
-        choices.append([parse_yaml(part, f"--set {item}") for part in _split_values(text)])
+        choices.append([parse_yaml(part, f"--set {item}") if part else "" for part in _split_values(text)])
     return [dict(zip(keys, values, strict=True)) for values in itertools.product(*choices)]
 
 

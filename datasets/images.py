@@ -201,13 +201,6 @@ def _decode_tiff(data: bytes, max_pixels: int) -> np.ndarray:
     return _orient(pixels.transpose(order).reshape(-1, shape[axes.index("Y")], shape[axes.index("X")]), orientation)
 
 
-def load_decoders() -> None:
-    """Import what decodes, so that processes forked from this one have it."""
-    import PIL.Image  # noqa: F401
-
-    _jpeg_decoder()
-
-
 @functools.cache
 def _jpeg_decoder() -> Callable[..., Any] | None:
     """Torchvision's operator; its Python wrapper warns on every call. None where this torchvision has it no more."""

@@ -100,6 +100,7 @@ def make_loader(
         collate_fn=_identity,
         num_workers=num_workers,
         pin_memory=pin_memory,
+        worker_init_fn=_forget_parents_threads,
         generator=torch.Generator().manual_seed(0),
     )
 
@@ -182,6 +183,14 @@ class _Groups:
             is_last = number + self._at_once >= self._num_batches
             stop = self._num_rows if is_last else (number + self._at_once) * self._batch_size
             yield order[number * self._batch_size : stop]
+
+
+def _forget_parents_threads(worker: int) -> None:
+    """Drop what the parent's threads would do at exit: they are not in a forked worker, which would exit with code 1.
+
+    Prefect's event worker, which runs beside every flow, leaves such a callback.
+    """
+    getattr(threading, "_threading_atexits", []).clear()
 
 
 def _identity(batch: Any) -> Any:

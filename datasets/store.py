@@ -14,16 +14,14 @@ import functools
 import hashlib
 import io
 import itertools
-import multiprocessing
 import os
 import shutil
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -31,14 +29,12 @@ import pyarrow.compute as pc
 
 from ..files import commit_folder, digest
 from ..recipe import Feature
-from .images import DECODER_VERSION, BadImage, TooLarge, decode_image, load_decoders, num_channels
+from .images import DECODER_VERSION, BadImage, TooLarge, decode_image, num_channels
 
 SHARD_BYTES = 64_000_000
-# A batch is what one process reads and decodes before it hands over; it bounds the memory.
+# A batch is what one thread reads and decodes before it hands over; it bounds the memory.
 BATCH_BYTES = 8_000_000
 BATCH_FILES = 256
-# From this many batches on, processes are worth their start.
-FORK_BATCHES = 16
 STALE_SECONDS = 24 * 3600
 
 Progress = Callable[[int, int], None]
@@ -104,7 +100,6 @@ class _Index(NamedTuple):
 
 
 _Decoded = tuple[list[_Seen], np.ndarray]
-_Files = list[tuple[str, int]]
 
 
 class PixelStore:
@@ -198,7 +193,7 @@ def open_shard(store_folder: Path, shard: str) -> np.ndarray:
 
 
 class _Ingest:
-    """One pass over new files: others read, hash and decode batches; this thread writes them in order."""
+    """One pass over new files: threads read, hash and decode batches; this thread writes them in order."""
 
     def __init__(self, folder: Path, feature: Feature, max_pixels: int, size: tuple[int, int], index: _Index) -> None:
         self.shards = list(index.shards)
@@ -239,8 +234,8 @@ class _Ingest:
         edges = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(sizes)]
         return [slice(start, stop) for start, stop in itertools.pairwise(edges)]
 
-    def _decode(self, files: _Files) -> _Decoded:
-        """Elsewhere: what can be said of each file alone, and the pixels of those that are new and good."""
+    def _decode(self, files: list[tuple[str, int]]) -> _Decoded:
+        """In a thread: what can be said of each file alone, and the pixels of those that are new and good."""
         seen: list[_Seen] = []
         pixels = np.empty((len(files), *self._size, num_channels(self._feature)), self._feature.dtype)
         num_good = 0
@@ -402,55 +397,23 @@ def _read_file(path: str, size: int) -> bytes:
         os.close(descriptor)
 
 
-def _in_order(work: Callable[[_Files], _Decoded], batches: list[_Files]) -> Iterator[_Decoded]:
-    """The results of `work` for all batches, in order, with a bounded lead: by one process a core, or by one thread.
-
-    Threads gain nothing: a small image is decoded faster than the interpreter's lock changes hands.
-    """
-    num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    can_fork = sys.platform == "linux" and not multiprocessing.current_process().daemon
-    if can_fork and num_cores > 1 and len(batches) >= FORK_BATCHES:
-        from torch.utils.data import DataLoader
-
-        load_decoders()  # once, before the processes that share them
-        loader = DataLoader(
-            _Decoding(work, batches),  # pyright: ignore[reportArgumentType]
-            batch_size=None,
-            num_workers=num_cores,
-            collate_fn=_as_it_is,
-            multiprocessing_context="fork",
-        )
-        for seen, pixels in loader:
-            yield seen, pixels.numpy()
-    else:
-        with ThreadPoolExecutor(1, "decode") as thread:
-            waiting: collections.deque[Future[_Decoded]] = collections.deque()
+def _in_order(
+    work: Callable[[list[tuple[str, int]]], _Decoded], batches: list[list[tuple[str, int]]]
+) -> Iterator[_Decoded]:
+    """The results of `work` for all batches, in order, made by one thread a core with a bounded lead."""
+    num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    waiting: collections.deque[Future[_Decoded]] = collections.deque()
+    with ThreadPoolExecutor(num_threads, "decode") as threads:
+        try:
             for batch in batches:
-                waiting.append(thread.submit(work, batch))
-                if len(waiting) > 1:
+                waiting.append(threads.submit(work, batch))
+                if len(waiting) > 2 * num_threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-
-
-class _Decoding:
-    """Batches of files as a data set, so that torch's DataLoader spreads them over processes and keeps their order."""
-
-    def __init__(self, work: Callable[[_Files], _Decoded], batches: list[_Files]) -> None:
-        self._work, self._batches = work, batches
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, position: int) -> tuple[list[_Seen], Any]:
-        import torch
-
-        seen, pixels = self._work(self._batches[position])
-        return seen, torch.from_numpy(pixels)
-
-
-def _as_it_is(item: Any) -> Any:
-    return item
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 def _write_index(path: Path, keys: pa.Array, seen: list[_Seen], shards: list[str]) -> None:

@@ -80,6 +80,13 @@ def test_the_same_recipe_gives_the_same_weights_and_another_seed_does_not(number
     assert first["run_id"] != second["run_id"]
 
 
+def test_worker_processes_gather_the_same_batches_inside_a_flow(picture_recipe: WriteRecipe) -> None:
+    recipe = str(picture_recipe())
+    alone = train(recipe_file=recipe, overrides={"train.epochs": 2})
+    helped = train(recipe_file=recipe, overrides={"train.epochs": 2, "train.num_workers": 2})
+    assert helped["weights_sha256"] == alone["weights_sha256"]
+
+
 def test_a_finished_run_goes_on_to_the_bits_of_one_that_was_longer_from_the_start(picture_recipe: WriteRecipe) -> None:
     recipe = str(picture_recipe())
     whole = train(recipe_file=recipe, overrides={"train.epochs": 4})
