@@ -15,7 +15,7 @@ def keep_freed_memory() -> None:
     """Keep freed memory in this process, which then holds its peak until it ends. Linux with glibc; else nothing.
 
     By default glibc gives blocks of a step's activations back to the system, which hands them out again page by page,
-    zeroed: a tenth of a step of `cifar_net` at batch 64 on two cores.
+    zeroed. `make bench` shows what it costs.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library
