@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from .errors import RecipeError
+from .schema import Kind
 
 FORMAT_VERSION = 1
 
@@ -47,7 +48,7 @@ class Named(Part):
 class Feature(Part):
     """One or more columns read as one tensor."""
 
-    kind: Literal["image", "category", "number"]
+    kind: Kind
     """How the columns are read."""
     columns: Annotated[list[str], BeforeValidator(_as_list)] = []
     """Column names or patterns such as `x*`; empty means the column named like the feature."""
@@ -59,6 +60,14 @@ class Feature(Part):
     """image: what a pixel is stored as."""
     preprocess: list[Named] = []
     """image: functions of scikit-image, for example transform.resize, run once, in this order."""
+    statistics: Literal["data", "imagenet", "none"] = "data"
+    """image: what standardises the pixels: mean and deviation of the training rows, ImageNet's, or 0 to 1 as it is."""
+    image: str = ""
+    """points: the image input that they lie on; empty means the only one."""
+    swap: list[list[int]] = []
+    """points: pairs of points, counted from 0, that change places when the image is mirrored (left and right eye)."""
+    normalise_by: list[int] = []
+    """points: the two points whose distance is the unit of nme; empty means the diagonal of the points' box."""
 
     @field_validator("size")
     @classmethod
@@ -79,7 +88,7 @@ class Split(Part):
     """Which rows train, which validate and which test."""
 
     column: str = ""
-    """Column whose cells say train, valid or test; empty means by fractions."""
+    """Column whose cells say train, valid or test; a pattern (split_*) means a run for each; empty means fractions."""
     valid: float = Field(default=0.1, ge=0, lt=1)
     """Fraction of the rows that validate, where no column says."""
     test: float = Field(default=0.2, ge=0, lt=1)
@@ -115,7 +124,7 @@ class Data(Part):
     inputs: dict[str, Feature] = {}
     """What the model sees, by name, in the order of the arguments of its forward pass."""
     target: dict[str, Feature] = {}
-    """What the model learns: one feature."""
+    """What the model learns: one feature, or several of one kind."""
     split: Split = Split()
     """Training, validation and test rows."""
     max_bad_rows: float = Field(default=0.01, ge=0, le=1)
@@ -134,17 +143,31 @@ class Train(Part):
     optimizer: Named = Named(name="adamw")
     """Any optimizer of torch.optim by its name, in any case."""
     schedule: Named = Named(name="constant")
-    """Learning rate over the steps: constant, cosine or one_cycle; each takes a warmup fraction."""
+    """Learning rate over the steps: constant, cosine, one_cycle or step, each with a warmup fraction; or plateau."""
+    accumulate: int = Field(default=1, ge=1)
+    """Batches whose gradients make one optimizer step together."""
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of an exponential moving average of the weights, which then is what is evaluated; 0 means none."""
+    early_stop_epochs: int = Field(default=0, ge=0)
+    """Stop after so many epochs without a better monitored metric; 0 means never."""
+    max_minutes: float = Field(default=0.0, ge=0)
+    """Stop training after so many minutes, at the next step; 0 means no limit."""
     augment: list[Named] = []
-    """Random changes of training images: flip, crop."""
+    """Random changes of training rows: flip, crop, rotate, scale, erase, brightness, contrast, noise, mixup, cutmix."""
     loss: str = "auto"
     """auto, cross_entropy or mse."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """Share of a category target's probability that is spread over all classes."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: a row's loss counts by the inverse frequency of its class."""
+    sampling: Literal["shuffle", "balanced"] = "shuffle"
+    """shuffle: every row once an epoch; balanced: as many draws, every class equally often."""
     clip_norm: float = Field(default=0.0, ge=0)
     """Largest norm of all gradients together; 0 means no clipping."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
-    precision: Literal["auto", "fp32", "bf16", "fp64"] = "auto"
-    """auto is bf16 for image inputs where the hardware is faster at it, else fp32."""
+    precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = "auto"
+    """auto is bf16 for image inputs where the hardware is faster at it, else fp32; fp16 is for CUDA, with a scaler."""
     seed: int = 0
     """Decides initial weights, order of the rows and augmentation."""
     num_workers: int = Field(default=0, ge=0)
@@ -163,7 +186,7 @@ class Checkpoint(Part):
     keep: int = Field(default=3, ge=1)
     """How many of the newest stay; the best stays too."""
     monitor: str = "auto"
-    """Validation metric that decides which is best; auto is accuracy for categories, rmse for numbers."""
+    """Validation metric that decides which is best; auto is accuracy (category), rmse (number) or nme (points)."""
 
 
 class Tracking(Part):

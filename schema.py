@@ -5,6 +5,7 @@ The schema is fitted on training rows alone, is saved as `schema.json` with the 
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -15,7 +16,8 @@ from .errors import SourceError
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+Kind = Literal["image", "category", "number", "points"]
 SPLITS = ("train", "valid", "test")
 
 
@@ -24,20 +26,24 @@ class FeatureSchema(BaseModel):
 
     Attributes:
         shape: of one row's tensor: [C, H, W] for an image, [D] for numbers, [N] for N category columns as input,
-            [] for the one category column of a target.
+            [] for the one category column of a target, [P, 2] for points (x, y).
         dtype: of the raw values in a batch, before standardising: uint8, uint16 or float32 for pixels, float64 for
-            numbers, int64 for category ids.
+            numbers and points, int64 for category ids.
         classes: category: labels in the order of their ids. As a target id i is class i. As an input id 0 means
             "unseen in training" and id i + 1 is class i.
         mean, std: of the training rows, per channel (image, in raw pixel units) or per column (number, in the
-            table's units); empty for categories. No std is 0.
+            table's units; points, in pixels of the stored image); empty for categories. No std is 0.
         counts: category: training rows of each class.
+        image: points: the image input that they lie on.
+        swap: points: pairs of points, counted from 0, that change places when their image is mirrored.
+        normalise_by: points: the two points whose distance is the unit of `nme`; empty means the diagonal of the
+            points' box.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    kind: Literal["image", "category", "number"]
+    kind: Kind
     columns: list[str]
     shape: list[int]
     dtype: str
@@ -45,6 +51,28 @@ class FeatureSchema(BaseModel):
     mean: list[float] = []
     std: list[float] = []
     counts: list[int] = []
+    image: str = ""
+    swap: list[tuple[int, int]] = []
+    normalise_by: list[int] = []
+
+    @property
+    def num_outputs(self) -> int:
+        """Values that a model gives for one row of this target: classes of a category, columns of numbers or points."""
+        return len(self.classes) if self.kind == "category" else math.prod(self.shape)
+
+
+class TargetPart(NamedTuple):
+    """One target's share of a model's outputs and of a batch's target.
+
+    Attributes:
+        feature: the target.
+        outputs: scores (B, K) of a category; standardised values (B, D) of numbers or points.
+        target: class ids (B,) of a category; standardised values (B, D) of numbers or points.
+    """
+
+    feature: FeatureSchema
+    outputs: Tensor
+    target: Tensor
 
 
 class Schema(BaseModel):
@@ -52,14 +80,42 @@ class Schema(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[2] = FORMAT_VERSION
     inputs: list[FeatureSchema]
-    target: FeatureSchema
+    targets: list[FeatureSchema]
+
+    @property
+    def target(self) -> FeatureSchema:
+        """The first target."""
+        return self.targets[0]
+
+    @property
+    def target_kind(self) -> Kind:
+        """Kind of all targets."""
+        return self.targets[0].kind
 
     @property
     def num_outputs(self) -> int:
-        """Values that a model gives for one row: classes of a category, columns of numbers."""
-        return len(self.target.classes) if self.target.kind == "category" else self.target.shape[0]
+        """Values that a model gives for one row, all targets' side by side."""
+        return sum(target.num_outputs for target in self.targets)
+
+    def parts(self, outputs: Tensor, target: Tensor) -> list[TargetPart]:
+        """Each target's share, in order.
+
+        Args:
+            outputs: of a model, shape (B, num_outputs).
+            target: of a batch, see `Batch`.
+        """
+        parts, column = [], 0
+        for number, feature in enumerate(self.targets):
+            share = outputs[:, column : column + feature.num_outputs]
+            if feature.kind == "category":
+                true = target if len(self.targets) == 1 else target[:, number]
+            else:
+                true = target[:, column : column + feature.num_outputs]
+            parts.append(TargetPart(feature, share, true))
+            column += feature.num_outputs
+        return parts
 
     @property
     def has_images(self) -> bool:
@@ -89,8 +145,9 @@ class Batch(NamedTuple):
     Attributes:
         rows: int64, shape (B,): positions in the pack.
         inputs: one tensor an input feature, in the recipe's order, first dimension B.
-        target: int64 of shape (B,) for a category, of shape (B, D) for numbers: float64 in the table's units
-            when raw, float32 (or float64) and standardised when prepared.
+        target: int64 of shape (B,) for one category, (B, T) for T categories; of shape (B, D) for numbers or points,
+            the columns of all targets side by side: float64 in the table's units (points: pixels of the stored
+            image) when raw, float32 (or float64) and standardised when prepared.
     """
 
     rows: Tensor

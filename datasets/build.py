@@ -234,19 +234,21 @@ def _check_training(data: Data, rows: Rows, side: np.ndarray) -> None:
 
 def _columns_of(data: Data, schema: Schema, names: Sequence[str]) -> dict[str, list[str]]:
     """The columns that the schema was fitted on, in the table that is to be read."""
-    if list(data.inputs) != [feature.name for feature in schema.inputs] or list(data.target) != [schema.target.name]:
+    if list(data.inputs) != [feature.name for feature in schema.inputs] or list(data.target) != [
+        target.name for target in schema.targets
+    ]:
         raise DataError(
             f"the recipe's features {', '.join([*data.inputs, *data.target])} are not the model's, which are "
-            f"{', '.join(feature.name for feature in [*schema.inputs, schema.target])}"
+            f"{', '.join(feature.name for feature in [*schema.inputs, *schema.targets])}"
         )
-    for feature in [*schema.inputs, schema.target]:
+    for feature in [*schema.inputs, *schema.targets]:
         for column in feature.columns:
             if column not in names:
                 raise DataError(
                     f"{data.table}: the model's feature {feature.name!r} reads column {column!r}, which the table does "
                     f"not have; {nearest(column, names)}"
                 )
-    return {feature.name: feature.columns for feature in [*schema.inputs, schema.target]}
+    return {feature.name: feature.columns for feature in [*schema.inputs, *schema.targets]}
 
 
 def _check_shapes(data: Data, schema: Schema, rows: Rows) -> None:

@@ -34,10 +34,9 @@ def fit_schema(pack: Pack, data: Data, split: np.ndarray) -> Schema:
         split: int8, shape (rows of the pack,): 0 marks the training rows.
     """
     train = np.flatnonzero(split == TRAIN)
-    [target] = data.target
     return Schema(
         inputs=[_fit_feature(pack, name, train, is_target=False) for name in data.inputs],
-        target=_fit_feature(pack, target, train, is_target=True),
+        targets=[_fit_feature(pack, name, train, is_target=True) for name in data.target],
     )
 
 

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import DataError
 from ..files import commit_folder, digest, read_json, sha256_file, write_json
+from ..schema import Kind
 from .store import open_shard
 
 FORMAT_VERSION = 1
@@ -41,7 +42,7 @@ class PackFeature(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    kind: Literal["image", "category", "number"]
+    kind: Kind
     columns: list[str]
     file: str
     vocabulary: list[str] = []

@@ -133,7 +133,7 @@ def describe_models() -> list[ModelInfo]:
             name="y", kind="category", columns=["y"], shape=[], dtype="int64", classes=list("0123456789")
         )
         with torch.device("meta"):  # shapes alone, no random numbers
-            built = entry.build(Schema(inputs=entry.example, target=target))
+            built = entry.build(Schema(inputs=entry.example, targets=[target]))
         parameters = list(inspect.signature(entry.build).parameters.values())[1:]
         args = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in parameters}
         count = sum(parameter.numel() for parameter in built.parameters())

@@ -112,7 +112,7 @@ def rows_in_order(recipe: Recipe, view: View, split: str, scorer: Scorer) -> Ite
 
 def _batches_at_once(schema: Schema, batch_size: int) -> int:
     """How many batches are gathered and augmented as one, so that small ones do not cost more than their bytes."""
-    features = [*schema.inputs, schema.target]
+    features = [*schema.inputs, *schema.targets]
     row_bytes = sum(math.prod(feature.shape) * np.dtype(feature.dtype).itemsize for feature in features)
     return max(1, min(MOST_AT_ONCE, GROUP_BYTES // (row_bytes * batch_size)))
 

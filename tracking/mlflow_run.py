@@ -182,7 +182,10 @@ class MlflowRun:
             call("log parameters", self.client.log_batch, self.run_id, params=some, synchronous=True)
 
     def _log_dataset(self, record: RunRecord, recipe: Recipe, schema: Schema, rows: Mapping[str, int]) -> None:
-        columns = [*(("input", feature) for feature in schema.inputs), ("target", schema.target)]
+        columns = [
+            *(("input", feature) for feature in schema.inputs),
+            *(("target", feature) for feature in schema.targets),
+        ]
         dataset = Dataset(
             name=Path(recipe.data.table).stem or recipe.name,
             digest=record.fingerprint,

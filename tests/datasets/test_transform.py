@@ -24,7 +24,7 @@ def make_schema(target: str = "category", dtype: str = "uint8") -> Schema:
     category = FeatureSchema(name="c", kind="category", columns=["c"], shape=[1], dtype="int64", classes=["a", "b"])
     label = category.model_copy(update={"shape": []})
     y = FeatureSchema(name="y", kind="number", columns=["y"], shape=[2], dtype="float32", mean=[10, 20], std=[2, 5])
-    return Schema(inputs=[image, numbers, category], target=label if target == "category" else y)
+    return Schema(inputs=[image, numbers, category], targets=[label if target == "category" else y])
 
 
 def make_batch(rows: list[int], dtype: torch.dtype = torch.uint8) -> Batch:

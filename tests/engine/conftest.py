@@ -56,9 +56,11 @@ def make_job() -> MakeJob:
         chosen = build_optimizer(optimizer or Named(name="sgd", args={"lr": 0.1, "momentum": 0.9}), model.parameters())
         schema = Schema(
             inputs=[FeatureSchema(name="x", kind="number", columns=["a", "b"], shape=[2], dtype="float32")],
-            target=FeatureSchema(
-                name="side", kind="category", columns=["side"], shape=[], dtype="int64", classes=["left", "right"]
-            ),
+            targets=[
+                FeatureSchema(
+                    name="side", kind="category", columns=["side"], shape=[], dtype="int64", classes=["left", "right"]
+                )
+            ],
         )
         device = torch.device("cpu")
         scorer = Scorer(schema, model, build_loss("auto", schema), device, pick_precision("fp32", device, False))

@@ -12,13 +12,13 @@ from torchrelay.schema import FeatureSchema, Schema
 X = FeatureSchema(name="x", kind="number", columns=["x"], shape=[1], dtype="float32")
 CLASSES = Schema(
     inputs=[X],
-    target=FeatureSchema(name="y", kind="category", columns=["y"], shape=[], dtype="int64", classes=["a", "b", "c"]),
+    targets=[FeatureSchema(name="y", kind="category", columns=["y"], shape=[], dtype="int64", classes=["a", "b", "c"])],
 )
 NUMBERS = Schema(
     inputs=[X],
-    target=FeatureSchema(
-        name="y", kind="number", columns=["u", "v"], shape=[2], dtype="float32", mean=[0, 0], std=[1, 1]
-    ),
+    targets=[
+        FeatureSchema(name="y", kind="number", columns=["u", "v"], shape=[2], dtype="float32", mean=[0, 0], std=[1, 1])
+    ],
 )
 
 

@@ -21,7 +21,7 @@ X = FeatureSchema(name="x", kind="number", columns=["x"], shape=[1], dtype="floa
 
 def categories(*classes: str) -> Schema:
     target = FeatureSchema(name="y", kind="category", columns=["y"], shape=[], dtype="int64", classes=list(classes))
-    return Schema(inputs=[X], target=target)
+    return Schema(inputs=[X], targets=[target])
 
 
 def numbers(**columns: tuple[float, float]) -> Schema:
@@ -30,7 +30,7 @@ def numbers(**columns: tuple[float, float]) -> Schema:
     target = FeatureSchema(
         name="y", kind="number", columns=list(columns), shape=[len(columns)], dtype="float32", mean=mean, std=std
     )
-    return Schema(inputs=[X], target=target)
+    return Schema(inputs=[X], targets=[target])
 
 
 def scores_of(predicted: list[int], num_classes: int) -> torch.Tensor:

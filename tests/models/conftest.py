@@ -30,7 +30,7 @@ def categories(num_columns: int, classes: str) -> FeatureSchema:
 @pytest.fixture
 def image_schema() -> MakeSchema:
     def make(*shape: int, num_classes: int = 7) -> Schema:
-        return Schema(inputs=[image(*shape)], target=_labels(num_classes))
+        return Schema(inputs=[image(*shape)], targets=[_labels(num_classes)])
 
     return make
 
@@ -41,12 +41,12 @@ def mixed_schema() -> Schema:
     target = FeatureSchema(
         name="y", kind="number", columns=["y0", "y1"], shape=[2], dtype="float32", mean=[0, 0], std=[1, 1]
     )
-    return Schema(inputs=[numbers(2), categories(2, "abcde"), image(1, 4, 3)], target=target)
+    return Schema(inputs=[numbers(2), categories(2, "abcde"), image(1, 4, 3)], targets=[target])
 
 
 @pytest.fixture
 def number_schema() -> Schema:
-    return Schema(inputs=[numbers(3)], target=_labels(4))
+    return Schema(inputs=[numbers(3)], targets=[_labels(4)])
 
 
 def _labels(num_classes: int) -> FeatureSchema:

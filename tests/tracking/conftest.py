@@ -66,7 +66,7 @@ def recipe() -> Recipe:
 def schema() -> Schema:
     image = FeatureSchema(name="image", kind="image", columns=["path"], shape=[3, 8, 8], dtype="uint8")
     label = FeatureSchema(name="label", kind="category", columns=["label"], shape=[], dtype="int64", classes=["a", "b"])
-    return Schema(inputs=[image], target=label)
+    return Schema(inputs=[image], targets=[label])
 
 
 @pytest.fixture

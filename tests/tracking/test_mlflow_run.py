@@ -223,7 +223,7 @@ def start(number, barrier):
     record = RunRecord(run_id=f"run-{number}", name="x", experiment="shared", created=now(), fingerprint="f" * 32)
     barrier.wait()
     recipe = Recipe(name="x", data=Data(table="t.csv"))
-    run = MlflowRun.start(record, recipe, Schema(inputs=[y], target=y), {"train": 1})
+    run = MlflowRun.start(record, recipe, Schema(inputs=[y], targets=[y]), {"train": 1})
     for step in range(1, 11):
         run.log_metrics([("loss", 1 / step, step, step)])
     run.finish()
