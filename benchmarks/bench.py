@@ -165,7 +165,7 @@ def _train_on(batches: Iterable[tuple]) -> float:
     image = FeatureSchema(name="image", kind="image", columns=["image"], shape=[3, 32, 32], dtype="uint8")
     classes = [str(number) for number in range(10)]
     label = FeatureSchema(name="label", kind="category", columns=["label"], shape=[], dtype="int64", classes=classes)
-    model = build_model(Named(name="cifar_net"), Schema(inputs=[image], target=label))
+    model = build_model(Named(name="cifar_net"), Schema(inputs=[image], targets=[label]))
     model = model.to(device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
     num_rows, started, loss = 0, time.perf_counter(), torch.zeros(())
