@@ -12,8 +12,8 @@ from ..schema import FeatureSchema, Schema
 from .pack import ImageColumn, Pack, PackFeature
 from .splits import TRAIN
 
-# Squares of 8-bit pixels are summed in uint32: 255² times this many pixels stays below 2³².
-_PIXELS_IN_UINT32 = 1 << 16
+# Squares of 8-bit pixels are summed in uint32: 255² times this many stays below 2³².
+_SQUARES_IN_UINT32 = 1 << 16
 _CHUNK_BYTES = 1 << 20
 _PLAIN_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,99}")
 
@@ -117,9 +117,9 @@ def measure_pixels(image: ImageColumn, rows: np.ndarray) -> Moments:
         height, width = pixels.shape[2:]
         count += len(offsets) * height * width
         per_chunk = max(1, _CHUNK_BYTES // (num_channels * height * width * pixels.itemsize))
+        in_memory = pixels.transpose(0, 2, 3, 1)  # the channels of a pixel lie side by side
         for start in range(0, len(offsets), per_chunk):
-            chunk = pixels[offsets[start : start + per_chunk]]
-            total, total_of_squares = _sum_chunk(np.ascontiguousarray(chunk).reshape(len(chunk), num_channels, -1))
+            total, total_of_squares = _sum_chunk(in_memory[offsets[start : start + per_chunk]])
             sums += total
             squares += total_of_squares
     if np.issubdtype(image.shards[0].dtype, np.integer):
@@ -131,20 +131,22 @@ def measure_pixels(image: ImageColumn, rows: np.ndarray) -> Moments:
 
 
 def _sum_chunk(chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sums and sums of squares over images and pixels of (images, C, pixels): Python integers, or floats."""
-    if chunk.dtype == np.uint8:
-        total = np.zeros(chunk.shape[1], dtype=object)
-        total_of_squares = total.copy()
-        for start in range(0, chunk.shape[2], _PIXELS_IN_UINT32):
-            wide = chunk[:, :, start : start + _PIXELS_IN_UINT32].astype(np.uint32)
-            total += _sum_rows(wide)
-            np.multiply(wide, wide, out=wide)
-            total_of_squares += _sum_rows(wide)
-        return total, total_of_squares
-    wide = chunk.astype(np.uint64 if chunk.dtype == np.uint16 else np.float64)
-    return wide.sum((0, 2)).astype(object), (wide * wide).sum((0, 2)).astype(object)
+    """Sums and sums of squares of each channel of (images, H, W, C): Python integers, which never overflow, or floats."""
+    num_channels = chunk.shape[3]
+    if chunk.dtype != np.uint8:
+        wide = chunk.astype(np.uint64 if chunk.dtype == np.uint16 else np.float64)
+        return wide.sum((0, 1, 2)).astype(object), (wide * wide).sum((0, 1, 2)).astype(object)
+    lines = chunk.reshape(-1, chunk.shape[2] * num_channels)
+    sums, squares = np.zeros(num_channels, dtype=object), np.zeros(num_channels, dtype=object)
+    at_once = max(1, min(_SQUARES_IN_UINT32, _CHUNK_BYTES // lines.shape[1]))
+    for start in range(0, len(lines), at_once):
+        part = lines[start : start + at_once]
+        sums += _sum_columns(part, num_channels)
+        squares += _sum_columns(np.multiply(part, part, dtype=np.uint16), num_channels)
+    return sums, squares
 
 
-def _sum_rows(wide: np.ndarray) -> np.ndarray:
-    """Sums over images and pixels of uint32 (images, C, pixels) as Python integers, which never overflow."""
-    return np.add.reduce(wide, axis=2, dtype=np.uint32).sum(0, dtype=np.uint64).astype(object)
+def _sum_columns(lines: np.ndarray, num_channels: int) -> np.ndarray:
+    """Sum of each channel over lines of pixels, shape (lines, W * C), of which there are few enough for uint32."""
+    columns = np.add.reduce(lines, axis=0, dtype=np.uint32)
+    return columns.reshape(-1, num_channels).sum(0, dtype=np.uint64).astype(object)

@@ -6,6 +6,7 @@ torchvision's decoder for PNG is no faster, and ends the process (segmentation f
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import importlib
@@ -13,14 +14,17 @@ import inspect
 import io
 import struct
 import zlib
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..arguments import check_arguments
 from ..errors import RecipeError
 from ..recipe import Feature, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # skimage, torchvision, tifffile and PIL are imported where they are used: a run whose images are all stored needs none
 # of them, and torchvision alone takes 1.6 s.
@@ -39,6 +43,8 @@ PREPROCESS_MODULES = (
 )
 # What Pillow may be asked to open; its other formats include ones that start programs (EPS) or are no pictures.
 PILLOW_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "PPM", "TIFF")
+# Bytes that an image may have decoded to be decoded together with others: 147 x 147 pixels in colour.
+SMALL_IMAGE = 1 << 16
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _EXIF_ORIENTATION = 0x0112
@@ -91,7 +97,7 @@ def decode_image(data: bytes, feature: Feature, max_pixels: int, suffix: str) ->
         raise BadImage("zero bytes")
     try:
         if data.startswith(_JPEG):
-            image = _decode_jpeg(data, feature, max_pixels)
+            image = _decode_jpeg(data, feature.channels, max_pixels)
         elif data.startswith(_PNG):
             image = _decode_png(data, max_pixels)
         else:
@@ -102,6 +108,47 @@ def decode_image(data: bytes, feature: Feature, max_pixels: int, suffix: str) ->
     except Exception as error:  # a decoder met bytes or a function met pixels that it cannot work with
         text = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise BadImage(f"not a readable image ({suffix or 'no suffix'}, {len(data)} bytes): {text}") from error
+
+
+class Decoded(NamedTuple):
+    """Several files decoded.
+
+    Attributes:
+        pixels: (M, H, W, C), of the M images that have the wanted size, in the order of the files.
+        found: of each file its height and width, or why it is no image.
+    """
+
+    pixels: np.ndarray
+    found: list[tuple[int, int] | BadImage]
+
+
+def decode_images(
+    files: Sequence[bytes], suffixes: Sequence[str], feature: Feature, max_pixels: int, size: tuple[int, int]
+) -> Decoded:
+    """Decode several files, as `decode_image` does each, and keep the images of one size.
+
+    Small JPEGs are decoded in one call, which lets go of the interpreter's lock once for all of them: taken and given
+    back around each image, between threads that want it too, the lock costs as much time as the decoding.
+    """
+    small = _decode_small_jpegs(files, feature.channels, max_pixels)
+    if len(small) == len(files) > 0 and (stacked := _stack(small, feature, size)) is not None:
+        return Decoded(stacked, [size] * len(files))
+    pixels = np.empty((len(files), *size, num_channels(feature)), feature.dtype)
+    found: list[tuple[int, int] | BadImage] = []
+    num_kept = 0
+    for at, (data, suffix) in enumerate(zip(files, suffixes, strict=True)):
+        try:
+            image = (
+                _finish(small[at].numpy(), feature) if at in small else decode_image(data, feature, max_pixels, suffix)
+            )
+        except BadImage as error:
+            found.append(error)
+            continue
+        found.append((image.shape[1], image.shape[2]))
+        if found[-1] == size:
+            pixels[num_kept] = image.transpose(1, 2, 0)
+            num_kept += 1
+    return Decoded(pixels[:num_kept], found)
 
 
 def _finish(image: np.ndarray, feature: Feature) -> np.ndarray:
@@ -117,22 +164,60 @@ def _finish(image: np.ndarray, feature: Feature) -> np.ndarray:
 # --- decoders ---------------------------------------------------------------------------------------------------------
 
 
-def _decode_jpeg(data: bytes, feature: Feature, max_pixels: int) -> np.ndarray:
+def _decode_jpeg(data: bytes, channels: str, max_pixels: int) -> np.ndarray:
     header = _jpeg_header(data)
     _check_size(header.height, header.width, header.channels, max_pixels)
     decode = _jpeg_decoder()
     if decode is None or header.bits != 8:
         return decode_by_skimage(data, max_pixels)
-    # 0 as in the file, 1 gray, 3 RGB. Colour becomes gray here later: the decoder's own gray, the Y of YCbCr, differs
-    # from the gray of the RGB pixels where those are clipped.
-    mode = 0 if feature.channels.isdigit() else 1 if header.channels == 1 else 3
     try:
-        return decode(_as_tensor(data), mode, True).numpy()
+        return decode.one(_as_tensor(data), _jpeg_mode(header, channels)).numpy()
     except RuntimeError as error:
         text = str(error)
         if "truncated" in text:
             raise BadImage("truncated: the JPEG ends before its last row") from error
         raise BadImage(f"not a readable JPEG: {text.splitlines()[0].rsplit('.cpp:')[-1]}") from error
+
+
+def _decode_small_jpegs(files: Sequence[bytes], channels: str, max_pixels: int) -> dict[int, Tensor]:
+    """The pixels of those files that are small JPEGs, (C, H, W), by position; none where one of them is damaged."""
+    decode = _jpeg_decoder()
+    jpegs: dict[int, list[int]] = {}  # by mode
+    for at, data in enumerate(files):
+        if decode is None or not data.startswith(_JPEG):
+            continue
+        try:
+            header = _jpeg_header(data)
+        except (BadImage, LookupError, struct.error):
+            continue
+        if header.bits == 8 and header.height * header.width * header.channels <= min(SMALL_IMAGE, max_pixels):
+            jpegs.setdefault(_jpeg_mode(header, channels), []).append(at)
+    found: dict[int, Tensor] = {}
+    for mode, places in jpegs.items():
+        chosen = [files[at] for at in places]
+        parts = list(_as_tensor(b"".join(chosen)).split([len(data) for data in chosen]))
+        with contextlib.suppress(RuntimeError):
+            found |= zip(places, decode.many(parts, mode), strict=True)
+    return found
+
+
+def _stack(images: Mapping[int, Tensor], feature: Feature, size: tuple[int, int]) -> np.ndarray | None:
+    """(N, H, W, C) of images that are ready as they were decoded; None where one is not."""
+    decode, shape = _jpeg_decoder(), (num_channels(feature), *size)
+    if decode is None or feature.preprocess or feature.dtype != "uint8":
+        return None
+    if any(image.shape != shape for image in images.values()):
+        return None
+    return decode.stack(list(images.values())).numpy()
+
+
+def _jpeg_mode(header: _Header, channels: str) -> int:
+    """What torchvision's decoder is asked for: 0 as in the file, 1 gray, 3 RGB.
+
+    Colour becomes gray here later: the decoder's own gray, the Y of YCbCr, differs from the gray of the RGB pixels
+    where those are clipped.
+    """
+    return 0 if channels.isdigit() else 1 if header.channels == 1 else 3
 
 
 def _decode_png(data: bytes, max_pixels: int) -> np.ndarray:
@@ -201,13 +286,46 @@ def _decode_tiff(data: bytes, max_pixels: int) -> np.ndarray:
     return _orient(pixels.transpose(order).reshape(-1, shape[axes.index("Y")], shape[axes.index("X")]), orientation)
 
 
+class _JpegDecoder(NamedTuple):
+    """Torchvision's operator, whose Python wrapper warns on every call.
+
+    Attributes:
+        one: (file, mode) to (C, H, W).
+        many: the same for lists.
+        stack: images (C, H, W) of one shape to (N, H, W, C).
+    """
+
+    one: Callable[..., Any]
+    many: Callable[..., Any]
+    stack: Callable[..., Any]
+
+
 @functools.cache
-def _jpeg_decoder() -> Callable[..., Any] | None:
-    """Torchvision's operator; its Python wrapper warns on every call. None where this torchvision has it no more."""
+def _jpeg_decoder() -> _JpegDecoder | None:
+    """The decoder, made once; None where this torchvision has the operator no more."""
     import torch
     import torchvision.io  # noqa: F401  registers the operator
 
-    return torch.ops.image.decode_jpeg.default if hasattr(torch.ops.image, "decode_jpeg") else None
+    if not hasattr(torch.ops.image, "decode_jpeg"):
+        return None
+    # TorchScript as text: the compiler of Python functions is deprecated, this one reads no Python.
+    unit = torch.jit.CompilationUnit(_JPEG_LOOP)
+    return _JpegDecoder(unit.one, unit.many, unit.stack)
+
+
+_JPEG_LOOP = """
+def one(file: Tensor, mode: int) -> Tensor:
+    return torch.ops.image.decode_jpeg(file, mode, True)
+
+def many(files: List[Tensor], mode: int) -> List[Tensor]:
+    images: List[Tensor] = []
+    for file in files:
+        images.append(torch.ops.image.decode_jpeg(file, mode, True))
+    return images
+
+def stack(images: List[Tensor]) -> Tensor:
+    return torch.stack([image.permute(1, 2, 0) for image in images])
+"""
 
 
 def _as_tensor(data: bytes) -> Any:

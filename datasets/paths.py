@@ -42,17 +42,29 @@ def find_files(cells: Sequence[str], root: Path, verdicts: Verdicts) -> Files:
         verdicts: gets the reasons.
     """
     finder = _Finder(root)
-    paths, sizes, mtimes = [], np.zeros(len(cells), dtype=np.int64), np.zeros(len(cells), dtype=np.int64)
+    paths: list[str] = []
+    sizes: list[int] = []
+    mtimes: list[int] = []
     for row, cell in enumerate(cells):
         found = finder.find(cell)
         if isinstance(found, Reason):
             verdicts.reject(row, *found)
-            paths.append("")
-        else:
-            path, status = found
-            paths.append(path)
-            sizes[row], mtimes[row] = status.st_size, status.st_mtime_ns
-    return Files(paths, sizes, mtimes)
+            found = _NO_FILE
+        paths.append(found.path)
+        sizes.append(found.size)
+        mtimes.append(found.mtime_ns)
+    return Files(paths, np.array(sizes, np.int64), np.array(mtimes, np.int64))
+
+
+class _File(NamedTuple):
+    """A file that a cell names."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+_NO_FILE = _File("", 0, 0)
 
 
 class _Finder:
@@ -62,8 +74,8 @@ class _Finder:
         self.root = os.path.realpath(root)
         self.folders: dict[str, str | Reason] = {"": self.root}
 
-    def find(self, cell: str) -> tuple[str, os.stat_result] | Reason:
-        """Path and status of a cell's file, or why there is none."""
+    def find(self, cell: str) -> _File | Reason:
+        """A cell's file, or why there is none."""
         split = cell.rfind("/") + 1
         folder, name = cell[:split], cell[split:]
         parent = self.folders.get(folder)
@@ -76,10 +88,12 @@ class _Finder:
         found = self._follow(f"{parent}/{name}") if cell.strip() else Reason("empty path", "")
         if isinstance(found, Reason):
             return Reason(found.kind, cell)
-        status = found[1]
+        path, status = found
         if not stat.S_ISREG(status.st_mode):
             return Reason("not a file", cell)
-        return found if status.st_size else Reason("file of zero bytes", cell)
+        if not status.st_size:
+            return Reason("file of zero bytes", cell)
+        return _File(path, status.st_size, status.st_mtime_ns)
 
     def _find_folder(self, folder: str) -> str | Reason:
         if "://" in folder:

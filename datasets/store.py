@@ -16,6 +16,7 @@ import io
 import itertools
 import os
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +30,7 @@ import pyarrow.compute as pc
 
 from ..files import commit_folder, digest
 from ..recipe import Feature
-from .images import DECODER_VERSION, BadImage, TooLarge, decode_image, num_channels
+from .images import DECODER_VERSION, BadImage, TooLarge, decode_image, decode_images, num_channels
 
 SHARD_BYTES = 64_000_000
 # A batch is what one thread reads and decodes before it hands over; it bounds the memory.
@@ -205,6 +206,8 @@ class _Ingest:
         self._image_bytes = num_channels(feature) * size[0] * size[1] * np.dtype(feature.dtype).itemsize
         self._index = index
         self._placed: dict[bytes, _Seen] = {}
+        # Reading is a row of short calls, between which threads would only take the interpreter's lock from each other.
+        self._reading = threading.Lock()
 
     def run(
         self, paths: Sequence[str], sizes: np.ndarray, keys: pa.Array, new: np.ndarray, on_progress: Progress | None
@@ -215,7 +218,7 @@ class _Ingest:
             return seen
         _remove_stale(self._folder)
         parts = self._batches(sizes[new])
-        files = [(paths[int(position)], int(sizes[position])) for position in new]
+        files = [(paths[position], size) for position, size in zip(new.tolist(), sizes[new].tolist(), strict=True)]
         batches = _in_order(self._decode, [files[part] for part in parts])
         with contextlib.closing(_ShardWriter(self._folder, self._feature, self._size)) as writer:
             for part, (batch, pixels) in zip(parts, batches, strict=True):
@@ -236,35 +239,41 @@ class _Ingest:
 
     def _decode(self, files: list[tuple[str, int]]) -> _Decoded:
         """In a thread: what can be said of each file alone, and the pixels of those that are new and good."""
+        with self._reading:
+            seen, new = self._read(files)
+        suffixes = [_suffix(files[at][0]) for at in new]
+        decoded = decode_images(list(new.values()), suffixes, self._feature, self._max_pixels, self._size)
+        for at, found in zip(new, decoded.found, strict=True):
+            content = seen[at].content
+            if isinstance(found, BadImage):
+                seen[at] = _Seen(content, reason=str(found), lasting=not isinstance(found, TooLarge))
+            else:
+                seen[at] = _Seen(content, size=found)
+        return seen, decoded.pixels
+
+    def _read(self, files: list[tuple[str, int]]) -> tuple[list[_Seen], dict[int, bytes]]:
+        """What is known of each file by its bytes alone; and, by position, the bytes of those to be decoded."""
         seen: list[_Seen] = []
-        pixels = np.empty((len(files), *self._size, num_channels(self._feature)), self._feature.dtype)
-        num_good = 0
-        for path, size in files:
-            content = b""
+        new: dict[int, bytes] = {}
+        for at, (path, size) in enumerate(files):
             try:
                 data = _read_file(path, size)
-                content = hashlib.sha256(data).hexdigest()[:32].encode()
-                old = self._placed.get(content) or self._stored(content)
-                if old is not None:
-                    seen.append(old)
-                    continue
-                image = decode_image(data, self._feature, self._max_pixels, _suffix(path))
             except OSError as error:
                 seen.append(_Seen(reason=f"cannot be read: {error.strerror}", lasting=False))
-            except BadImage as error:
-                seen.append(_Seen(content, reason=str(error), lasting=not isinstance(error, TooLarge)))
-            else:
-                found = (image.shape[1], image.shape[2])
-                if found == self._size:
-                    pixels[num_good] = image.transpose(1, 2, 0)
-                    num_good += 1
-                seen.append(_Seen(content, size=found))
-        return seen, pixels[:num_good]
+                continue
+            content = hashlib.sha256(data).hexdigest()[:32].encode()
+            old = self._placed.get(content) or self._stored(content)
+            if old is None:
+                new[at] = data
+            seen.append(old or _Seen(content))
+        return seen, new
 
     def _stored(self, content: bytes) -> _Seen | None:
         """What the index says of a content that no known path has; nothing where its pixels are wanted and absent."""
         contents, order = self._by_content
-        at = int(np.searchsorted(contents, content)) if len(contents) else 0
+        if not len(contents):
+            return None
+        at = int(np.searchsorted(contents, content))
         while at < len(contents) and contents[at] == content:
             row = int(order[at])
             shard, size = int(self._index.shard[row]), (int(self._index.size[row, 0]), int(self._index.size[row, 1]))
@@ -290,7 +299,7 @@ class _Ingest:
                     if not writer.num_rows + len(keep):
                         self.shards.append(writer.name)
                     row = writer.num_rows + len(keep)
-                    self._placed[one.content] = one._replace(shard=len(self.shards) - 1, offset=row)
+                    self._placed[one.content] = _Seen(one.content, len(self.shards) - 1, row, one.size)
                     keep.append(at)
                 at += 1
                 one = self._placed[one.content]
@@ -370,8 +379,8 @@ def _find(keys: pa.Array, known: pa.ChunkedArray) -> np.ndarray:
 def _first_of_each(keys: pa.Array, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The first position of each distinct key; and for each position the place of its key among those."""
     codes = keys.take(pa.array(positions)).dictionary_encode().indices.to_numpy()
-    _, first = np.unique(codes, return_index=True)  # codes count up in the order of appearance
-    return positions[first], codes
+    highest = np.maximum.accumulate(codes)  # codes count up in the order of appearance
+    return positions[np.diff(highest, prepend=-1) > 0], codes
 
 
 def _suffix(path: str) -> str:

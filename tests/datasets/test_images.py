@@ -10,7 +10,15 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps
 
-from torchrelay.datasets.images import BadImage, TooLarge, check_preprocess, decode_by_skimage, decode_image
+from torchrelay.datasets.images import (
+    SMALL_IMAGE,
+    BadImage,
+    TooLarge,
+    check_preprocess,
+    decode_by_skimage,
+    decode_image,
+    decode_images,
+)
 from torchrelay.errors import RecipeError
 from torchrelay.recipe import Feature
 
@@ -56,6 +64,56 @@ def test_both_decoders_differ_by_at_most_two_levels_for_jpeg(picture: Image.Imag
     fast, slow = decode(data), decode_by_skimage(data, MANY)
     assert fast.shape == slow.shape == (3, 30, 40)
     assert np.abs(fast.astype(int) - slow.astype(int)).max() <= 2
+
+
+def test_many_files_give_what_each_gives_alone(picture: Image.Image) -> None:
+    feature = Feature(kind="image")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    upright = [encode(picture.rotate(angle), "jpeg") for angle in (0, 90, 180)]
+    large = picture.resize((400, 300))
+    assert SMALL_IMAGE < 400 * 300 * 3
+    mixed = [
+        *upright,
+        encode(picture.convert("L"), "jpeg"),
+        encode(picture, "png"),
+        encode(picture.transpose(Image.Transpose.ROTATE_90), "jpeg", exif=exif),
+        encode(picture, "jpeg", exif=exif),
+        encode(large, "jpeg"),
+    ]
+    for files in (upright, mixed):
+        alone = [decode_image(data, feature, MANY, ".jpg") for data in files]
+        decoded = decode_images(files, [".jpg"] * len(files), feature, MANY, (30, 40))
+        assert decoded.found == [image.shape[1:] for image in alone]
+        kept = [image.transpose(1, 2, 0) for image in alone if image.shape[1:] == (30, 40)]
+        np.testing.assert_array_equal(decoded.pixels, np.stack(kept))
+
+
+@pytest.mark.parametrize("channels", ["rgb", "gray", "3"])
+def test_many_files_are_brought_to_the_features_channels(picture: Image.Image, channels: str) -> None:
+    feature = Feature(kind="image", channels=channels)
+    files = [encode(picture.rotate(angle), "jpeg") for angle in (0, 180)]
+    decoded = decode_images(files, [".jpg"] * 2, feature, MANY, (30, 40))
+    alone = np.stack([decode_image(data, feature, MANY, ".jpg").transpose(1, 2, 0) for data in files])
+    np.testing.assert_array_equal(decoded.pixels, alone)
+
+
+def test_one_bad_file_among_many_costs_itself_alone(picture: Image.Image) -> None:
+    good = encode(picture, "jpeg")
+    damaged = good[: len(good) // 2]
+    no_header = good[:4]
+    files = [good, damaged, no_header, b"", good]
+    decoded = decode_images(files, [".jpg"] * 5, Feature(kind="image"), MANY, (30, 40))
+    assert [isinstance(one, BadImage) for one in decoded.found] == [False, True, True, True, False]
+    assert "truncated" in str(decoded.found[1])
+    np.testing.assert_array_equal(decoded.pixels[0], decode(good).transpose(1, 2, 0))
+    np.testing.assert_array_equal(decoded.pixels[1], decoded.pixels[0])
+
+
+def test_a_bomb_among_many_is_refused_by_its_header(picture: Image.Image) -> None:
+    good = encode(picture, "jpeg")
+    decoded = decode_images([good, good], [".jpg"] * 2, Feature(kind="image"), 30 * 40, (30, 40))
+    assert all(isinstance(one, TooLarge) for one in decoded.found)
 
 
 @pytest.mark.parametrize("format_", ["jpeg", "png"])
