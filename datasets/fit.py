@@ -132,7 +132,7 @@ def measure_pixels(image: ImageColumn, rows: np.ndarray) -> Moments:
 
 
 def _sum_chunk(chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sums and sums of squares of each channel of (images, H, W, C): Python integers, which never overflow, or floats."""
+    """Sums and sums of squares of each channel of (images, H, W, C): Python integers, or floats."""
     num_channels = chunk.shape[3]
     if chunk.dtype != np.uint8:
         wide = chunk.astype(np.uint64 if chunk.dtype == np.uint16 else np.float64)
