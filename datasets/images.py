@@ -182,9 +182,11 @@ def _decode_jpeg(data: bytes, channels: str, max_pixels: int) -> np.ndarray:
 def _decode_small_jpegs(files: Sequence[bytes], channels: str, max_pixels: int) -> dict[int, Tensor]:
     """The pixels of those files that are small JPEGs, (C, H, W), by position; none where one of them is damaged."""
     decode = _jpeg_decoder()
+    if decode is None:
+        return {}
     jpegs: dict[int, list[int]] = {}  # by mode
     for at, data in enumerate(files):
-        if decode is None or not data.startswith(_JPEG):
+        if not data.startswith(_JPEG):
             continue
         try:
             header = _jpeg_header(data)
