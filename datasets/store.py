@@ -218,7 +218,7 @@ class _Ingest:
             return seen
         _remove_stale(self._folder)
         parts = self._batches(sizes[new])
-        files = list(zip([paths[position] for position in new.tolist()], sizes[new].tolist(), strict=True))
+        files = list(zip([paths[int(position)] for position in new], sizes[new].tolist(), strict=True))
         batches = _in_order(self._decode, [files[part] for part in parts])
         with contextlib.closing(_ShardWriter(self._folder, self._feature, self._size)) as writer:
             for part, (batch, pixels) in zip(parts, batches, strict=True):
