@@ -26,7 +26,7 @@ from ..recipe import Feature, nearest
 # of them, and torchvision alone takes 1.6 s.
 
 # Raise it when the same bytes would give other pixels or another verdict: every store is then decoded anew.
-DECODER_VERSION = 1
+DECODER_VERSION = 2
 PREPROCESS_MODULES = (
     "color",
     "exposure",
@@ -52,6 +52,18 @@ class TooLarge(BadImage):
     """The image declares more pixels than the recipe allows."""
 
 
+class Picture(NamedTuple):
+    """A decoded image.
+
+    Attributes:
+        pixels: shape (C, H, W), of the feature's dtype.
+        source: height and width of the file's upright picture, before `preprocess` and `size`.
+    """
+
+    pixels: np.ndarray
+    source: tuple[int, int]
+
+
 class _Header(NamedTuple):
     """What a file says of itself before it is decoded."""
 
@@ -67,7 +79,7 @@ def num_channels(feature: Feature) -> int:
     return {"rgb": 3, "gray": 1}.get(feature.channels) or int(feature.channels)
 
 
-def decode_image(data: bytes, feature: Feature, max_pixels: int, suffix: str) -> np.ndarray:
+def decode_image(data: bytes, feature: Feature, max_pixels: int, suffix: str) -> Picture:
     """Decode a file's bytes, orient them as EXIF says, run the `preprocess` chain and bring them to size and dtype.
 
     Channels: rgb repeats the channel of a gray image; gray weighs the channels of a colour image by ITU-R 601, as
@@ -80,9 +92,6 @@ def decode_image(data: bytes, feature: Feature, max_pixels: int, suffix: str) ->
         feature: the image specification.
         max_pixels: largest height x width x channels that the file may declare; checked before it is decoded.
         suffix: of the file's name, for messages; the format is told by the bytes.
-
-    Returns:
-        Shape (C, H, W), of the feature's dtype.
 
     Raises:
         BadImage: with the reason, which does not name the file.
@@ -104,14 +113,15 @@ def decode_image(data: bytes, feature: Feature, max_pixels: int, suffix: str) ->
         raise BadImage(f"not a readable image ({suffix or 'no suffix'}, {len(data)} bytes): {text}") from error
 
 
-def _finish(image: np.ndarray, feature: Feature) -> np.ndarray:
+def _finish(image: np.ndarray, feature: Feature) -> Picture:
     """(C, H, W) as decoded -> channels, preprocess, size and dtype of the feature."""
+    source = image.shape[1], image.shape[2]
     image = _to_channels(image, feature.channels)
     if feature.preprocess:
         image = _to_channels(_preprocess(image, feature), feature.channels)
     if feature.size and list(image.shape[1:]) != feature.size:
         image = _resize(image, feature.size)
-    return _to_dtype(image, feature)
+    return Picture(_to_dtype(image, feature), source)
 
 
 # --- decoders ---------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ def encode_tiff(pixels: np.ndarray, **options: Any) -> bytes:
 
 
 def decode(data: bytes, max_pixels: int = MANY, **feature: Any) -> np.ndarray:
-    return decode_image(data, Feature.model_validate({"kind": "image", **feature}), max_pixels, ".png")
+    return decode_image(data, Feature.model_validate({"kind": "image", **feature}), max_pixels, ".png").pixels
 
 
 @pytest.fixture(scope="module")

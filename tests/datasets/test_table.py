@@ -242,13 +242,16 @@ def test_a_missing_column_of_the_split_is_named_with_its_key(
     [
         ({"inputs": {}}, r"data\.inputs is missing"),
         ({"target": {}}, r"data\.target is missing"),
-        ({"target": {"a": {"kind": "number"}, "b": {"kind": "number"}}}, r"names 2 features \(a, b\); expected one"),
+        (
+            {"target": {"a": {"kind": "number"}, "b": {"kind": "category"}}},
+            r"data\.target: several targets must be of one kind, got a \(number\), b \(category\)",
+        ),
         ({"target": {"x": {"kind": "number"}}}, r"data\.target\.x: an input has this name too"),
         ({"target": {"label": {"kind": "image"}}}, r"'image' cannot be a target; legal are category, number"),
         ({"inputs": {"x": {"kind": "image", "columns": "x*"}}}, r"'x' is image and reads 2 columns \(x0, x1\)"),
         (
             {"target": {"y": {"kind": "category", "columns": ["x0", "x1"]}}},
-            "'y' is category and the target and reads 2",
+            "'y' is category and a target and reads 2",
         ),
         ({"target": {"y": {"kind": "number", "columns": "x1"}}}, "data.inputs.x.columns holds 'x1', .* the target 'y'"),
     ],
