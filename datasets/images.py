@@ -1,6 +1,6 @@
 """One image file's bytes -> the pixels of one row, or the reason why there are none. Reads no files.
 
-JPEG takes torchvision's decoder and PNG of 8 bits Pillow's; everything else goes through scikit-image and tifffile.
+JPEG takes torchvision's decoder, PNG of 8 bits Pillow's, .npy numpy's; the rest goes through scikit-image and tifffile.
 torchvision's decoder for PNG is no faster, and ends the process (segmentation fault) on a damaged pixel stream.
 """
 
@@ -11,6 +11,7 @@ import functools
 import importlib
 import inspect
 import io
+import math
 import struct
 import zlib
 from collections.abc import Callable
@@ -40,6 +41,7 @@ PREPROCESS_MODULES = (
 # What Pillow may be asked to open; its other formats include ones that start programs (EPS) or are no pictures.
 PILLOW_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "PPM", "TIFF")
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_NPY = b"\x93NUMPY"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _EXIF_ORIENTATION = 0x0112
 
@@ -103,6 +105,8 @@ def decode_image(data: bytes, feature: Feature, max_pixels: int, suffix: str) ->
             image = _decode_jpeg(data, feature, max_pixels)
         elif data.startswith(_PNG):
             image = _decode_png(data, max_pixels)
+        elif data.startswith(_NPY):
+            image = _decode_npy(data, max_pixels)
         else:
             image = decode_by_skimage(data, max_pixels)
         return _finish(image, feature)
@@ -157,6 +161,29 @@ def _decode_png(data: bytes, max_pixels: int) -> np.ndarray:
             image = image.convert("RGB")
         pixels = _channels_first(np.asarray(image))
         return _orient(pixels, image.getexif().get(_EXIF_ORIENTATION, 1)) if header.has_exif else pixels
+
+
+def _decode_npy(data: bytes, max_pixels: int) -> np.ndarray:
+    """An array that numpy saved, (H, W) or (H, W, C); its header is judged before its data, and no pickle is read."""
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in read_header:
+        raise BadImage(f"npy of version {version[0]}.{version[1]}, expected 1.0 or 2.0")
+    shape, in_fortran_order, dtype = read_header[version](file)
+    if dtype.hasobject:
+        raise BadImage("a pickled npy, which is not read because it could run a program; save an array of numbers")
+    if dtype.kind not in "buif":
+        raise BadImage(f"npy of {dtype}, expected numbers")
+    if len(shape) not in (2, 3) or min(shape) < 1:
+        raise BadImage(f"expected height, width and channels, got an array of shape {shape}")
+    _check_size(shape[0], shape[1], shape[2] if len(shape) == 3 else 1, max_pixels)
+    expected, found = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
+    if found < expected:
+        raise BadImage(f"truncated: the npy holds {found} of {expected} bytes")
+    pixels = np.frombuffer(data, dtype, math.prod(shape), file.tell())
+    pixels = pixels.reshape(shape, order="F" if in_fortran_order else "C")
+    return _channels_first(pixels.astype(dtype.newbyteorder("="), copy=False))
 
 
 def decode_by_skimage(data: bytes, max_pixels: int) -> np.ndarray:
@@ -332,12 +359,13 @@ def _writable(image: np.ndarray) -> np.ndarray:
 
 def _to_dtype(image: np.ndarray, feature: Feature) -> np.ndarray:
     dtype = np.dtype(feature.dtype)
-    if image.dtype == dtype:
-        return image
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):  # what is too large becomes infinite
+            image = image.astype(dtype, copy=False)
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise BadImage("pixels that are not numbers (NaN or infinite)")
-    if dtype.kind == "f":
-        return image.astype(dtype)
+    if image.dtype == dtype:
+        return image
     top = np.iinfo(dtype).max
     if image.dtype == bool:
         return image.astype(dtype) * dtype.type(top)
