@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..errors import DataError
 from ..recipe import Data, Feature
 from ..schema import FeatureSchema, Schema
 from .pack import ImageColumn, Pack, PackFeature
@@ -19,6 +20,7 @@ _PIXELS_IN_UINT32 = 1 << 16
 _CHUNK_BYTES = 1 << 20
 # Red, green and blue of ImageNet's training pictures, from 0 to 1, as torchvision's pretrained nets were fed them.
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_ROWS_TO_LOOK_AT = 64
 _WHITE = {"uint8": 255.0, "uint16": 65_535.0, "float32": 1.0}
 _PLAIN_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,99}")
 
@@ -57,6 +59,8 @@ def _fit_feature(pack: Pack, data: Data, name: str, train: np.ndarray, *, is_tar
 
 
 def _fit_image(feature: PackFeature, asked: Feature, image: ImageColumn, train: np.ndarray) -> FeatureSchema:
+    if asked.statistics == "imagenet" and feature.dtype == "float32":
+        _check_range(feature.name, image, train)
     moments = measure_pixels(image, train) if asked.statistics == "data" else _pin_pixels(feature, asked)
     return FeatureSchema(
         name=feature.name,
@@ -76,6 +80,17 @@ def _pin_pixels(feature: PackFeature, asked: Feature) -> Moments:
     if asked.statistics == "imagenet":
         return Moments(np.array(_IMAGENET_MEAN) * white, np.array(_IMAGENET_STD) * white)
     return Moments(np.zeros(num_channels), np.full(num_channels, white))
+
+
+def _check_range(name: str, image: ImageColumn, train: np.ndarray) -> None:
+    """Refuse float pixels that cannot count from 0 to 1, as ImageNet's statistics do; a look at some rows tells."""
+    for row in train[:_ROWS_TO_LOOK_AT]:
+        pixels = image.shards[image.shard[row]][image.offset[row]]
+        if pixels.min() < 0 or pixels.max() > 1:
+            raise DataError(
+                f"data.inputs.{name}.statistics: ImageNet's are of pixels from 0 to 1, row {row + 1} of the pack has "
+                f"{pixels.min():g} to {pixels.max():g} as float32; say dtype: uint8, or statistics: data"
+            )
 
 
 def _fit_points(pack: Pack, data: Data, name: str, train: np.ndarray) -> FeatureSchema:
