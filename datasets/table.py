@@ -117,13 +117,32 @@ def resolve_columns(feature_name: str, feature: Feature, columns: Sequence[str])
             continue
         matches = [column for column in columns if fnmatch.fnmatchcase(column, wanted)]
         if not matches:
-            what = "pattern" if any(sign in wanted for sign in "*?[") else "column"
+            what = "pattern" if _is_pattern(wanted) else "column"
             raise DataError(
                 f"feature {feature_name!r} reads {what} {wanted!r}, which the table does not have; "
                 f"{nearest(wanted, columns)}"
             )
         found.update(dict.fromkeys(matches))
     return list(found)
+
+
+def split_columns(data: Data) -> list[str]:
+    """The table's columns that `data.split.column` names, in the table's order: one, several for a pattern, or none.
+
+    Raises:
+        DataError: it names none of the table's; names the nearest.
+    """
+    wanted = data.split.column
+    if not _is_pattern(wanted):
+        return [wanted] if wanted else []
+    columns = list(read_table(data).columns)
+    found = [wanted] if wanted in columns else [one for one in columns if fnmatch.fnmatchcase(one, wanted)]
+    if not found:
+        raise DataError(
+            f"{data.table}: data.split.column is the pattern {wanted!r}, which no column fits; "
+            f"{nearest(wanted, columns)}"
+        )
+    return found
 
 
 def resolve_features(data: Data, columns: Sequence[str]) -> dict[str, list[str]]:
@@ -180,6 +199,10 @@ def check_num_classes(table: str, column: str, classes: Sequence[str], where: st
     if len(classes) < 2:
         has = f"the one class {classes[0]!r}" if len(classes) else "no class"
         raise DataError(f"{table}: target column {column!r} has {has}{where}; expected two or more")
+
+
+def _is_pattern(wanted: str) -> bool:
+    return any(sign in wanted for sign in "*?[")
 
 
 def _check_features(data: Data) -> None:

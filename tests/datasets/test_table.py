@@ -8,7 +8,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from torchrelay.datasets.table import check_table, open_table, read_table, resolve_columns, resolve_features
+from torchrelay.datasets.table import (
+    check_table,
+    open_table,
+    read_table,
+    resolve_columns,
+    resolve_features,
+    split_columns,
+)
 from torchrelay.errors import DataError, RecipeError
 from torchrelay.recipe import Data, Feature
 
@@ -276,3 +283,20 @@ def test_a_missing_folder_of_a_known_data_set_says_how_to_fetch_it(
 
 def test_a_good_table_passes(write_table: WriteTable, number_data: MakeData) -> None:
     check_table(number_data(write_table("x0,x1,label\n1,2,007\n1,2,NA\n")))
+
+
+@pytest.mark.parametrize(
+    ("column", "found"), [("", []), ("split_1", ["split_1"]), ("split_*", ["split_2", "split_1"]), ("s[x]", ["s[x]"])]
+)
+def test_a_pattern_of_split_columns_gives_them_in_the_tables_order(
+    write_table: WriteTable, column: str, found: list[str]
+) -> None:
+    table = write_table("x,split_2,label,split_1,s[x]\n1,train,a,test,train\n")
+    assert split_columns(Data.model_validate({"table": table, "split": {"column": column}})) == found
+
+
+def test_a_pattern_that_no_column_fits_is_refused_with_the_nearest(write_table: WriteTable) -> None:
+    table = write_table("x,split_1\n1,train\n")
+    data = Data.model_validate({"table": table, "split": {"column": "splits_*"}})
+    with pytest.raises(DataError, match=r"the pattern 'splits_\*', which no column fits; did you mean split_1\?"):
+        split_columns(data)
