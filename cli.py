@@ -192,7 +192,13 @@ def runs(as_json: bool) -> None:
     if not records:
         _tell(f"no runs in {home().runs}; torchrelay train RECIPE makes one")
         return
-    rows = [(one.run_id, one.status, one.experiment, f"{one.steps:,}", _headline(one.metrics)) for one in records]
+    shown = {one.run_id: one for one in records}
+    rows = [
+        ("  " * (one is not top) + one.run_id, one.status, one.experiment, f"{one.steps:,}", _result(one))
+        for top in records
+        if top.parent not in shown
+        for one in (top, *(below for below in reversed(records) if below.parent == top.run_id))
+    ]
     _print_table(("run", "status", "experiment", "steps", "result"), rows)
 
 
@@ -202,19 +208,23 @@ def runs(as_json: bool) -> None:
 def show(run: str, as_json: bool) -> None:
     """Show one run: status, metrics, where its files are."""
     from .settings import home
-    from .tracking.records import find_run, load_record
+    from .tracking.records import describe_run, find_run, list_children, load_record
 
-    run_dir = find_run(home(), run)
-    record = load_record(run_dir)
-    values = {**record.model_dump(), "run_dir": str(run_dir)}
+    record = load_record(find_run(home(), run))
+    values = describe_run(home(), record)
     if as_json:
         _print_json(values)
         return
     for key, value in values.items():
-        if key != "metrics" and value not in ("", {}, 0):
+        if key not in ("metrics", "splits", "runs") and value not in ("", {}, 0):
             click.echo(f"{key:<22}{value}")
+    for child in list_children(home(), record):
+        click.echo(f"  {child.split_column:<20}{child.run_id}  {child.status}  {_result(child)}".rstrip())
+    for column in record.splits.keys() - {child.split_column for child in list_children(home(), record)}:
+        click.echo(f"  {column:<20}not begun")
+    width = max([20, *(len(key) + 2 for key in record.metrics)])
     for key, number in sorted(record.metrics.items()):
-        click.echo(f"  {key:<20}{number:.6g}")
+        click.echo(f"  {key:<{width}}{number:.6g}")
 
 
 @commands.command()
@@ -311,19 +321,38 @@ def _tell_result(result: dict[str, Any], last: bool, as_json: bool) -> None:
     run_id = result["run_id"]
     lines = [f"run       {run_id} (MLflow {result['mlflow_run_id']})", f"folder    {result['run_dir']}"]
     if last:
-        table = "" if result["kind"] == "evaluate" else f"torchrelay evaluate {run_id} --table TABLE · "
+        table = "" if result["kind"] != "train" else f"torchrelay evaluate {run_id} --table TABLE · "
         lines.append(f"next      torchrelay show {run_id} · {table}torchrelay ui")
-    for line in (*lines, _headline(result["metrics"])):
+    for line in (*lines, _headline(result["metrics"], len(result["splits"]))):
         click.echo(line, err=as_json)
 
 
-def _headline(metrics: dict[str, float]) -> str:
+def _result(record: RunRecord) -> str:
+    return _headline(record.metrics, len(record.splits))
+
+
+def _headline(metrics: dict[str, float], num_splits: int = 0) -> str:
+    """The metric that one looks at first, for example `test accuracy 0.9833`; over splits with its deviation."""
     for split in ("test", "valid"):
-        if f"{split}/accuracy" in metrics:
-            return f"{split} accuracy {metrics[f'{split}/accuracy']:.4f}"
-        if f"{split}/rmse" in metrics:
-            return f"{split} rmse {metrics[f'{split}/rmse']:.4g}"
-    return f"train loss {metrics['train/epoch_loss']:.4g}" if "train/epoch_loss" in metrics else ""
+        for name, form in (("accuracy", ".4f"), ("rmse", ".4g")):
+            if f"{split}/{name}" in metrics:
+                value, deviation = metrics[f"{split}/{name}"], metrics.get(f"{split}/{name}_std")
+                return f"{split} {name} {_number(value, deviation, form)}{_over(num_splits)}"
+    if "train/epoch_loss" in metrics:
+        return f"train loss {metrics['train/epoch_loss']:.4g}{_over(num_splits)}"
+    return ""
+
+
+def _number(value: float, deviation: float | None, form: str) -> str:
+    """A number; where it has a deviation, both to the second digit of that."""
+    if not deviation or not math.isfinite(deviation):
+        return f"{value:{form}}"
+    digits = max(0, 1 - math.floor(math.log10(deviation)))
+    return f"{value:.{digits}f} ± {deviation:.{digits}f}"
+
+
+def _over(num_splits: int) -> str:
+    return f" (mean of {num_splits} split{'s' * (num_splits > 1)})" if num_splits else ""
 
 
 def _listed(record: RunRecord) -> dict[str, Any]:
