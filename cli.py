@@ -100,15 +100,20 @@ def ingest(recipe: str, items: tuple[str, ...], as_json: bool) -> None:
 @click.argument("recipe")
 @set_option
 @device_option
+@click.option("--dry-run", "is_dry", is_flag=True, help="Check everything, ingest, train two steps; write no run.")
 @json_option
-def train(recipe: str, items: tuple[str, ...], device: str, as_json: bool) -> None:
+def train(recipe: str, items: tuple[str, ...], device: str, is_dry: bool, as_json: bool) -> None:
     """Train a new run: ingest, train, evaluate, log, register.
 
-    Several values of a key (--set train.seed=0,1,2) make one run each.
+    Several values of a key (--set train.seed=0,1,2) make one run each. A split by several columns (data.split.column:
+    "split_*") makes one run each, below a parent with their mean and deviation.
     """
     from .recipe import parse_overrides
 
     several = parse_overrides([*items, f"train.device={device}"] if device else items)
+    if is_dry:
+        _try_recipe(recipe, several, as_json)
+        return
     _check(several, recipe)
     from .flows.train import train as train_flow
 
@@ -218,10 +223,11 @@ def show(run: str, as_json: bool) -> None:
     for key, value in values.items():
         if key not in ("metrics", "splits", "runs") and value not in ("", {}, 0):
             click.echo(f"{key:<22}{value}")
-    for child in list_children(home(), record):
-        click.echo(f"  {child.split_column:<20}{child.run_id}  {child.status}  {_result(child)}".rstrip())
-    for column in record.splits.keys() - {child.split_column for child in list_children(home(), record)}:
-        click.echo(f"  {column:<20}not begun")
+    children = {child.split_column: child for child in list_children(home(), record)}
+    for column in record.splits:
+        child = children.get(column)
+        said = f"{child.run_id}  {child.status}  {_result(child)}" if child else "not begun"
+        click.echo(f"  {column:<20}{said}".rstrip())
     width = max([20, *(len(key) + 2 for key in record.metrics)])
     for key, number in sorted(record.metrics.items()):
         click.echo(f"  {key:<{width}}{number:.6g}")
@@ -316,6 +322,43 @@ def _copy_recipe(name: str) -> Path | None:
     return path if path.exists() else None
 
 
+def _try_recipe(recipe: str, several: list[dict[str, Any]], as_json: bool) -> None:
+    """A dry run of each set of overrides, and what it found."""
+    from .recipe import load_recipe
+
+    recipes = [load_recipe(recipe, None, overrides) for overrides in several]
+    _prepare()
+    from .tasks.dry_run import dry_run
+
+    results = []
+    for resolved in recipes:
+        results.append(dry_run(resolved))
+        for line in (*_describe_dry_run(results[-1]), f"next      torchrelay train {recipe}"):
+            click.echo(line, err=as_json)
+    _tell("dry run: nothing is wrong; no run was written")
+    if as_json:
+        _print_json(results[0] if len(several) == 1 else {"runs": results})
+
+
+def _describe_dry_run(found: dict[str, Any]) -> list[str]:
+    seconds, num_epochs = found["seconds"], found["epochs"]
+    rows = [
+        f"rows      {', '.join(f'{count:,} {split}' for split, count in counts.items())}{column and f' by {column}'}"
+        for column, counts in found.get("splits", {"": found["rows"]}).items()
+    ]
+    losses = [f"{loss:.4g}" for loss in found["losses"]]
+    valid = "" if found["valid_loss"] is None else f", valid {found['valid_loss']:.4g}"
+    return [
+        *rows,
+        f"model     {found['model']}, {found['parameters']:,} parameters",
+        f"device    {found['device']} in {found['precision']}",
+        f"loss      {', '.join(losses)} in the first steps{valid}",
+        f"time      {seconds['step']:.3g} s a step; about {seconds['epoch']:.3g} s an epoch of "
+        f"{found['steps_per_epoch']:,} steps, {num_epochs * seconds['epoch']:.3g} s for {num_epochs} epochs",
+        f"pack      {found['pack_dir']} (stays: a run of this recipe finds it)",
+    ]
+
+
 def _tell_result(result: dict[str, Any], last: bool, as_json: bool) -> None:
     """Where the run is, what one does next, and, as the very last line, the result."""
     run_id = result["run_id"]
@@ -347,7 +390,7 @@ def _number(value: float, deviation: float | None, form: str) -> str:
     """A number; where it has a deviation, both to the second digit of that."""
     if not deviation or not math.isfinite(deviation):
         return f"{value:{form}}"
-    digits = max(0, 1 - math.floor(math.log10(deviation)))
+    digits = min(max(0, 1 - math.floor(math.log10(deviation))), 8)
     return f"{value:.{digits}f} ± {deviation:.{digits}f}"
 
 
