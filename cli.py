@@ -388,8 +388,10 @@ def _headline(metrics: dict[str, float], num_splits: int = 0) -> str:
 
 def _number(value: float, deviation: float | None, form: str) -> str:
     """A number; where it has a deviation, both to the second digit of that."""
-    if not deviation or not math.isfinite(deviation):
+    if deviation is None or not math.isfinite(deviation):
         return f"{value:{form}}"
+    if deviation == 0:
+        return f"{value:{form}} ± 0"
     digits = min(max(0, 1 - math.floor(math.log10(deviation))), 8)
     return f"{value:.{digits}f} ± {deviation:.{digits}f}"
 
