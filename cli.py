@@ -100,15 +100,20 @@ def ingest(recipe: str, items: tuple[str, ...], as_json: bool) -> None:
 @click.argument("recipe")
 @set_option
 @device_option
+@click.option("--dry-run", "is_dry", is_flag=True, help="Check everything, ingest, train two steps; write no run.")
 @json_option
-def train(recipe: str, items: tuple[str, ...], device: str, as_json: bool) -> None:
+def train(recipe: str, items: tuple[str, ...], device: str, is_dry: bool, as_json: bool) -> None:
     """Train a new run: ingest, train, evaluate, log, register.
 
-    Several values of a key (--set train.seed=0,1,2) make one run each.
+    Several values of a key (--set train.seed=0,1,2) make one run each. A split by several columns (data.split.column:
+    "split_*") makes one run each, below a parent with their mean and deviation.
     """
     from .recipe import parse_overrides
 
     several = parse_overrides([*items, f"train.device={device}"] if device else items)
+    if is_dry:
+        _try_recipe(recipe, several, as_json)
+        return
     _check(several, recipe)
     from .flows.train import train as train_flow
 
@@ -192,7 +197,13 @@ def runs(as_json: bool) -> None:
     if not records:
         _tell(f"no runs in {home().runs}; torchrelay train RECIPE makes one")
         return
-    rows = [(one.run_id, one.status, one.experiment, f"{one.steps:,}", _headline(one.metrics)) for one in records]
+    shown = {one.run_id: one for one in records}
+    rows = [
+        ("  " * (one is not top) + one.run_id, one.status, one.experiment, f"{one.steps:,}", _result(one))
+        for top in records
+        if top.parent not in shown
+        for one in (top, *(below for below in reversed(records) if below.parent == top.run_id))
+    ]
     _print_table(("run", "status", "experiment", "steps", "result"), rows)
 
 
@@ -202,19 +213,24 @@ def runs(as_json: bool) -> None:
 def show(run: str, as_json: bool) -> None:
     """Show one run: status, metrics, where its files are."""
     from .settings import home
-    from .tracking.records import find_run, load_record
+    from .tracking.records import describe_run, find_run, list_children, load_record
 
-    run_dir = find_run(home(), run)
-    record = load_record(run_dir)
-    values = {**record.model_dump(), "run_dir": str(run_dir)}
+    record = load_record(find_run(home(), run))
+    values = describe_run(home(), record)
     if as_json:
         _print_json(values)
         return
     for key, value in values.items():
-        if key != "metrics" and value not in ("", {}, 0):
+        if key not in ("metrics", "splits", "runs") and value not in ("", {}, 0):
             click.echo(f"{key:<22}{value}")
+    children = {child.split_column: child for child in list_children(home(), record)}
+    for column in record.splits:
+        child = children.get(column)
+        said = f"{child.run_id}  {child.status}  {_result(child)}" if child else "not begun"
+        click.echo(f"  {column:<20}{said}".rstrip())
+    width = max([20, *(len(key) + 2 for key in record.metrics)])
     for key, number in sorted(record.metrics.items()):
-        click.echo(f"  {key:<20}{number:.6g}")
+        click.echo(f"  {key:<{width}}{number:.6g}")
 
 
 @commands.command()
@@ -306,24 +322,82 @@ def _copy_recipe(name: str) -> Path | None:
     return path if path.exists() else None
 
 
+def _try_recipe(recipe: str, several: list[dict[str, Any]], as_json: bool) -> None:
+    """A dry run of each set of overrides, and what it found."""
+    from .recipe import load_recipe
+
+    recipes = [load_recipe(recipe, None, overrides) for overrides in several]
+    _prepare()
+    from .tasks.dry_run import dry_run
+
+    results = []
+    for resolved in recipes:
+        results.append(dry_run(resolved))
+        for line in (*_describe_dry_run(results[-1]), f"next      torchrelay train {recipe}"):
+            click.echo(line, err=as_json)
+    _tell("dry run: nothing is wrong; no run was written")
+    if as_json:
+        _print_json(results[0] if len(several) == 1 else {"runs": results})
+
+
+def _describe_dry_run(found: dict[str, Any]) -> list[str]:
+    seconds, num_epochs = found["seconds"], found["epochs"]
+    rows = [
+        f"rows      {', '.join(f'{count:,} {split}' for split, count in counts.items())}{column and f' by {column}'}"
+        for column, counts in found.get("splits", {"": found["rows"]}).items()
+    ]
+    losses = [f"{loss:.4g}" for loss in found["losses"]]
+    valid = "" if found["valid_loss"] is None else f", valid {found['valid_loss']:.4g}"
+    return [
+        *rows,
+        f"model     {found['model']}, {found['parameters']:,} parameters",
+        f"device    {found['device']} in {found['precision']}",
+        f"loss      {', '.join(losses)} in the first steps{valid}",
+        f"time      {seconds['step']:.3g} s a step; about {seconds['epoch']:.3g} s an epoch of "
+        f"{found['steps_per_epoch']:,} steps, {num_epochs * seconds['epoch']:.3g} s for {num_epochs} epochs",
+        f"pack      {found['pack_dir']} (stays: a run of this recipe finds it)",
+    ]
+
+
 def _tell_result(result: dict[str, Any], last: bool, as_json: bool) -> None:
     """Where the run is, what one does next, and, as the very last line, the result."""
     run_id = result["run_id"]
     lines = [f"run       {run_id} (MLflow {result['mlflow_run_id']})", f"folder    {result['run_dir']}"]
     if last:
-        table = "" if result["kind"] == "evaluate" else f"torchrelay evaluate {run_id} --table TABLE · "
+        table = "" if result["kind"] != "train" else f"torchrelay evaluate {run_id} --table TABLE · "
         lines.append(f"next      torchrelay show {run_id} · {table}torchrelay ui")
-    for line in (*lines, _headline(result["metrics"])):
+    for line in (*lines, _headline(result["metrics"], len(result["splits"]))):
         click.echo(line, err=as_json)
 
 
-def _headline(metrics: dict[str, float]) -> str:
+def _result(record: RunRecord) -> str:
+    return _headline(record.metrics, len(record.splits))
+
+
+def _headline(metrics: dict[str, float], num_splits: int = 0) -> str:
+    """The metric that one looks at first, for example `test accuracy 0.9833`; over splits with its deviation."""
     for split in ("test", "valid"):
-        if f"{split}/accuracy" in metrics:
-            return f"{split} accuracy {metrics[f'{split}/accuracy']:.4f}"
-        if f"{split}/rmse" in metrics:
-            return f"{split} rmse {metrics[f'{split}/rmse']:.4g}"
-    return f"train loss {metrics['train/epoch_loss']:.4g}" if "train/epoch_loss" in metrics else ""
+        for name, form in (("accuracy", ".4f"), ("rmse", ".4g")):
+            if f"{split}/{name}" in metrics:
+                value, deviation = metrics[f"{split}/{name}"], metrics.get(f"{split}/{name}_std")
+                return f"{split} {name} {_number(value, deviation, form)}{_over(num_splits)}"
+    if "train/epoch_loss" in metrics:
+        return f"train loss {metrics['train/epoch_loss']:.4g}{_over(num_splits)}"
+    return ""
+
+
+def _number(value: float, deviation: float | None, form: str) -> str:
+    """A number; where it has a deviation, both to the second digit of that."""
+    if deviation is None or not math.isfinite(deviation):
+        return f"{value:{form}}"
+    if deviation == 0:
+        return f"{value:{form}} ± 0"
+    digits = min(max(0, 1 - math.floor(math.log10(deviation))), 8)
+    return f"{value:.{digits}f} ± {deviation:.{digits}f}"
+
+
+def _over(num_splits: int) -> str:
+    return f" (mean of {num_splits} split{'s' * (num_splits > 1)})" if num_splits else ""
 
 
 def _listed(record: RunRecord) -> dict[str, Any]:

@@ -147,6 +147,11 @@ def split_columns(data: Data) -> list[str]:
     return found
 
 
+def with_split_column(data: Data, column: str) -> Data:
+    """The same data, split by one of the columns that `data.split.column` names."""
+    return data.model_copy(update={"split": data.split.model_copy(update={"column": column})})
+
+
 def resolve_features(data: Data, columns: Sequence[str]) -> dict[str, list[str]]:
     """The columns of each feature, inputs in the recipe's order and then the targets.
 
@@ -183,7 +188,8 @@ def check_table(data: Data) -> None:
     """
     _check_features(data)
     frame = read_table(data)
-    columns = resolve_features(data, list(frame.columns))
+    split = (split_columns(data) or [""])[0]
+    columns = resolve_features(with_split_column(data, split), list(frame.columns))
     if any(feature.kind == "image" for feature in data.inputs.values()):
         locate_files(data)
     for name, feature in data.target.items():

@@ -14,7 +14,7 @@ from ..datasets.build import View
 from ..datasets.loader import PackDataset, make_loader, num_batches, prefetch, split_batches
 from ..datasets.transform import BatchTransform
 from ..engine.devices import pick_device, pick_precision
-from ..engine.loop import Job, Scorer
+from ..engine.loop import Job, NotFiniteError, Scorer
 from ..engine.losses import build_loss
 from ..engine.metrics import auto_monitor, metric_names, monitor_mode
 from ..engine.optimizers import build_optimizer
@@ -108,6 +108,12 @@ def rows_in_order(recipe: Recipe, view: View, split: str, scorer: Scorer) -> Ite
     prepare = build_transform(recipe, scorer)
     for batch in make_loader(rows, recipe.train.batch_size, seed=0, epoch=0, shuffle=False):
         yield prepare(batch)
+
+
+def name_table_rows(error: NotFiniteError, view: View) -> NotFiniteError:
+    """The same error, its rows counted as in the table."""
+    rows = [int(view.pack.rows[position]) + 1 for position in error.rows]
+    return NotFiniteError(error.what, rows, "table (the first after the header is 1)")
 
 
 def _batches_at_once(schema: Schema, batch_size: int) -> int:

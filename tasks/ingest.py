@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from prefect import task
 
 from ..datasets.build import Prepared, prepare_data
+from ..datasets.table import split_columns, with_split_column
 from ..recipe import Recipe
 from ..settings import home
 from .console import Progress, say
@@ -15,46 +16,77 @@ from .options import UNCACHED
 
 
 class Ingested(NamedTuple):
-    """A pack that is ready, and what it cost."""
+    """A pack that is ready, with its splits, and what it cost.
 
-    data: Prepared
+    Attributes:
+        splits: by the column that makes the split, in the table's order; "" where fractions do.
+        several: whether the recipe's split is a pattern of columns, even one that only one column fits.
+        seconds: of all splits together.
+    """
+
+    splits: dict[str, Prepared]
+    several: bool
     seconds: float
+
+    @property
+    def first(self) -> Prepared:
+        """The only split, or the first of several."""
+        return next(iter(self.splits.values()))
 
 
 @task(**UNCACHED)
 def ingest_table(recipe: Recipe) -> Ingested:
-    """Judge the rows, decode what is new, write the pack, fit the schema.
+    """Judge the rows, decode what is new, write the pack, fit the schema for each split.
 
     Raises:
-        DataError: the table or too many of its rows cannot be trained on.
+        DataError: the table or too many of its rows cannot be trained on, by one of its splits.
     """
     started = time.perf_counter()
-    with Progress("ingest", "images") as progress:
-        data = prepare_data(recipe.data, home(), progress.update)
-    for warning in data.warnings:
-        say(f"warning: {warning}")
-    seconds = time.perf_counter() - started
-    rows = ", ".join(f"{count:,} {split}" for split, count in data.rows.items() if count)
-    quarantined = f", {data.num_quarantined:,} quarantined" if data.num_quarantined else ""
-    how = "pack reused" if data.reused else f"{data.num_decoded:,} files decoded"
-    say(f"data: {rows}{quarantined} ({how}, {seconds:.1f} s)")
-    return Ingested(data, seconds)
+    columns = split_columns(recipe.data) or [""]
+    several = columns != [recipe.data.split.column]
+    splits = {column: _ingest_split(recipe, column, several) for column in columns}
+    for warning in dict.fromkeys(text for data in splits.values() for text in data.warnings):
+        warned = [column for column, data in splits.items() if warning in data.warnings]
+        say(f"warning: {warning}" if len(warned) == len(splits) else f"warning: by {', '.join(warned)}: {warning}")
+    return Ingested(splits, several, time.perf_counter() - started)
 
 
 @task(**UNCACHED)
 def report_data(ingested: Ingested) -> dict[str, Any]:
-    """The record of an ingest as JSON."""
-    data = ingested.data
+    """The record of an ingest as JSON; of several splits the first, and each below `splits`."""
+    all_data = ingested.splits.values()
+    report = {
+        "pack_dir": str(ingested.first.pack_dir),
+        "fingerprint": ingested.first.fingerprint,
+        "num_decoded": sum(data.num_decoded for data in all_data),
+        "reused": all(data.reused for data in all_data),
+        **_report_split(ingested.first),
+        "seconds": round(ingested.seconds, 3),
+    }
+    if ingested.several:
+        report["splits"] = {column: _report_split(data) for column, data in ingested.splits.items()}
+    return report
+
+
+def _ingest_split(recipe: Recipe, column: str, several: bool) -> Prepared:
+    """The pack, the first time, and the split that a column makes of it."""
+    started = time.perf_counter()
+    with Progress("ingest", "images") as progress:
+        data = prepare_data(with_split_column(recipe.data, column), home(), progress.update)
+    rows = ", ".join(f"{count:,} {split}" for split, count in data.rows.items() if count)
+    quarantined = f", {data.num_quarantined:,} quarantined" if data.num_quarantined else ""
+    how = "pack reused" if data.reused else f"{data.num_decoded:,} files decoded"
+    name = f"data by {column}" if several else "data"
+    say(f"{name}: {rows}{quarantined} ({how}, {time.perf_counter() - started:.1f} s)")
+    return data
+
+
+def _report_split(data: Prepared) -> dict[str, Any]:
     return {
-        "pack_dir": str(data.pack_dir),
         "report": str(data.split_dir / "report.json"),
         "report_csv": str(data.split_dir / "data_report.csv"),
         "quarantine": str(data.split_dir / "quarantine.csv"),
-        "fingerprint": data.fingerprint,
         "rows": data.rows,
         "num_quarantined": data.num_quarantined,
-        "num_decoded": data.num_decoded,
-        "reused": data.reused,
         "warnings": data.warnings,
-        "seconds": round(ingested.seconds, 3),
     }

@@ -22,8 +22,18 @@ from ..recipe import Recipe, dump_recipe, flatten, load_recipe
 from ..schema import Schema
 from ..settings import home, prefect_is_embedded
 from ..tracking.journal import Journal
-from ..tracking.mlflow_run import MlflowRun
-from ..tracking.records import RunRecord, find_run, git_commit, load_record, new_run_id, now, save_record, update_record
+from ..tracking.mlflow_run import PARENT_TAG, MlflowRun
+from ..tracking.records import (
+    RunRecord,
+    describe_run,
+    find_run,
+    git_commit,
+    load_record,
+    new_run_id,
+    now,
+    save_record,
+    update_record,
+)
 from ..tracking.registry import resolve_source
 from .console import Progress, say
 from .ingest import Ingested
@@ -62,29 +72,53 @@ def resolve_recipe(recipe: Recipe, recipe_file: str, overrides: Mapping[str, Any
 def start_run(recipe: Recipe, ingested: Ingested, recipe_file: str) -> Path:
     """Open a new run: its folder with recipe and schema, its MLflow run with all that is known before training.
 
+    Where the recipe's split is a pattern of columns, it is the parent of one run for each of them (`splits.py`).
+
     Raises:
         TrackingError: the tracking server refuses or cannot be reached.
     """
-    data = ingested.data
-    device = pick_device(recipe.train.device)
-    record = RunRecord(
-        run_id=new_run_id(recipe.name),
-        name=recipe.name,
-        experiment=recipe.experiment,
-        created=now(),
-        device=str(device),
-        precision=pick_precision(recipe.train.precision, device, has_images(recipe)).name,
-        schedule_epochs=recipe.train.epochs,
+    data = ingested.first
+    if ingested.several:
+        if recipe.tracking.register_as:
+            say(
+                "warning: tracking.register: without effect, because runs over several splits measure the recipe; "
+                "train with data.split.column at one of them to register a model"
+            )
+        own: dict[str, Any] = {
+            "kind": "splits",
+            "splits": {column: str(one.split_dir) for column, one in ingested.splits.items()},
+        }
+        rows = {"table": max(sum(one.rows.values()) for one in ingested.splits.values())}
+    else:
+        own, rows = {"split_dir": str(data.split_dir)}, data.rows
+    record = new_record(
+        recipe,
+        new_run_id(recipe.name),
         seconds={"ingest": round(ingested.seconds, 3)},
         recipe_file=str(Path(recipe_file).absolute()) if recipe_file else "",
         pack_dir=str(data.pack_dir),
-        split_dir=str(data.split_dir),
         fingerprint=data.fingerprint,
-        git_commit=git_commit(Path.cwd()),
-        prefect_flow_run_id=_flow_run_id(),
-        prefect_flow_run_url=_flow_run_url(),
+        **own,
     )
-    return _open(record, recipe, Schema.load(data.split_dir / "schema.json"), data.rows)
+    return open_run(record, recipe, Schema.load(data.split_dir / "schema.json"), rows)
+
+
+def new_record(recipe: Recipe, run_id: str, **fields: Any) -> RunRecord:
+    """The record of a training that begins now, on this machine and in this flow run."""
+    device = pick_device(recipe.train.device)
+    values: dict[str, Any] = {
+        "run_id": run_id,
+        "name": recipe.name,
+        "experiment": recipe.experiment,
+        "created": now(),
+        "device": str(device),
+        "precision": pick_precision(recipe.train.precision, device, has_images(recipe)).name,
+        "schedule_epochs": recipe.train.epochs,
+        "git_commit": git_commit(Path.cwd()),
+        "prefect_flow_run_id": _flow_run_id(),
+        "prefect_flow_run_url": _flow_run_url(),
+    }
+    return RunRecord(**{**values, **fields})
 
 
 @contextlib.contextmanager
@@ -106,7 +140,7 @@ def locate_run(run: str) -> Path:
         SourceError: there is none, or it is an evaluation.
     """
     run_dir = find_run(home(), run)
-    if load_record(run_dir).kind != "train":
+    if load_record(run_dir).kind not in ("train", "splits"):
         raise SourceError(f"run {run_dir.name} is an evaluation; only training runs can go on")
     return run_dir
 
@@ -122,8 +156,9 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
     record = load_record(run_dir)
     recipe, before = change_recipe(run_dir, overrides), load_recipe(run_dir / "recipe.yaml")
     check_names(recipe)
-    if not Path(record.split_dir).is_dir():
-        raise SourceError(f"the pack of run {record.run_id} is gone from {record.split_dir}; train a new run")
+    data_dir = record.split_dir or record.pack_dir
+    if not Path(data_dir).is_dir():
+        raise SourceError(f"the pack of run {record.run_id} is gone from {data_dir}; train a new run")
     if record.status == "FINISHED" and record.epochs >= recipe.train.epochs:
         raise SourceError(
             f"run {record.run_id} is finished ({record.epochs} of {recipe.train.epochs} epochs); "
@@ -206,7 +241,7 @@ def start_evaluation(source: str, table: str, files: str, device: str) -> Path:
     run_dir = home().runs / record.run_id
     (run_dir / "weights").mkdir(parents=True)
     shutil.copyfile(found.weights, run_dir / "weights" / "best.pt")
-    return _open(record, recipe, schema, data.rows)
+    return open_run(record, recipe, schema, data.rows)
 
 
 @contextlib.contextmanager
@@ -224,28 +259,39 @@ def keep_status(run_dir: Path) -> Iterator[None]:
 
 @task(**UNCACHED)
 def finish_run(run_dir: Path) -> dict[str, Any]:
-    """Close a run that is done, and give its record as JSON."""
-    record = _end(run_dir, "FINISHED", "")
-    return {**record.model_dump(), "run_dir": str(run_dir)}
+    """Close a run that is done, and give its record as JSON, with its children's where it has some."""
+    return describe_run(home(), _end(run_dir, "FINISHED", ""))
 
 
-def _open(record: RunRecord, recipe: Recipe, schema: Schema, rows: Mapping[str, int]) -> Path:
+def open_run(record: RunRecord, recipe: Recipe, schema: Schema, rows: Mapping[str, int]) -> Path:
+    """Make folder and MLflow run of a record; where that fails, neither folder nor record stays.
+
+    Args:
+        record: without MLflow's id; one with a parent becomes a child of the parent's MLflow run.
+        recipe: what is run.
+        schema: of its data.
+        rows: rows of each split, by its name.
+    Raises:
+        TrackingError: the tracking server refuses or cannot be reached.
+    """
     run_dir = home().runs / record.run_id
+    parent = load_record(home().runs / record.parent).mlflow_run_id if record.parent else ""
     try:
         save_record(home(), record)
         write_atomic(run_dir / "recipe.yaml", dump_recipe(recipe))
         schema.save(run_dir / "schema.json")
-        tracker = MlflowRun.start(record, recipe, schema, rows)
+        tracker = MlflowRun.start(record, recipe, schema, rows, {PARENT_TAG: parent})
         update_record(run_dir, mlflow_run_id=tracker.run_id)
         for name in ("recipe.yaml", "schema.json"):
             tracker.log_artifacts(run_dir / name)
-        for name in ("report.json", "data_report.csv", "quarantine.csv"):
+        for name in ("report.json", "data_report.csv", "quarantine.csv") if record.split_dir else ():
             tracker.log_artifacts(Path(record.split_dir) / name, "data")
     except BaseException:
         shutil.rmtree(run_dir)
         raise
     say(f"run: {record.run_id} in {run_dir}")
-    _link_from_prefect(record, tracker)
+    if not parent:
+        _link_from_prefect(record, tracker)
     return run_dir
 
 

@@ -19,7 +19,7 @@ from ..tracking.journal import Journal, thin
 from ..tracking.mlflow_run import MlflowRun
 from ..tracking.recorder import Recorder
 from ..tracking.records import load_record, update_record
-from .assemble import build_job
+from .assemble import build_job, name_table_rows
 from .console import Progress, say
 from .options import UNCACHED
 
@@ -61,8 +61,7 @@ def train_model(run_dir: Path) -> None:
         try:
             train(job, progress, store, on_step)
         except NotFiniteError as error:
-            table_rows = [int(view.pack.rows[position]) + 1 for position in error.rows]
-            raise NotFiniteError(error.what, table_rows, "table (the first after the header is 1)") from error
+            raise name_table_rows(error, view) from error
         finally:
             recorder.flush()
             seconds = record.seconds.get("train", 0.0) + time.perf_counter() - started

@@ -139,6 +139,37 @@ def number_recipe(tmp_path: Path) -> WriteRecipe:
     return write
 
 
+@pytest.fixture
+def splits_recipe(tmp_path: Path) -> WriteRecipe:
+    """A recipe for 40 numbers under three split columns, with 25, 24 and 23 training rows in one batch."""
+
+    def write(**changes: object) -> Path:
+        generator = np.random.default_rng(11)
+        lines = ["a,b,y,split_0,split_1,split_2"]
+        for number in range(40):
+            a, b = generator.normal(0, 1, 2)
+            sides = []
+            for column in range(3):
+                place = (number + 13 * column) % 40
+                sides.append("train" if place < 25 - column else "valid" if place < 30 else "test")
+            lines.append(f"{a:.6f},{b:.6f},{2 * a - b + generator.normal(0, 0.1):.6f},{','.join(sides)}")
+        (tmp_path / "folds.csv").write_text("\n".join(lines) + "\n")
+        recipe = {
+            "name": "folds",
+            "data": {
+                "table": "folds.csv",
+                "inputs": {"x": {"kind": "number", "columns": ["a", "b"]}},
+                "target": {"y": {"kind": "number"}},
+                "split": {"column": "split_*"},
+            },
+            "model": {"name": "mlp", "args": {"hidden": [8]}},
+            "train": {"epochs": 2, "batch_size": 64, "optimizer": {"name": "adam", "args": {"lr": 0.02}}},
+        }
+        return _write(tmp_path / "folds.yaml", recipe, changes)
+
+    return write
+
+
 def _write(path: Path, recipe: dict[str, object], changes: dict[str, object]) -> Path:
     path.write_text(yaml.safe_dump({**recipe, **changes}, sort_keys=False))
     return path

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -198,6 +199,51 @@ def test_evaluate_and_ingest_end_with_their_results(run: Run, picture_recipe: Wr
     code, _, err = run("evaluate", trained["run_id"], "--table", "data/digits/digits.csv")
     assert code == 2
     assert "torchrelay fetch digits" in err
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_splits_end_with_mean_and_deviation_and_are_shown_below_their_parent(
+    run: Run, splits_recipe: WriteRecipe
+) -> None:
+    code, out, _ = run("train", str(splits_recipe()), "--set", "train.epochs=1")
+    assert code == 0
+    assert re.fullmatch(r"test rmse [\d.]+ ± [\d.]+ \(mean of 3 splits\)", out.splitlines()[-1])
+    _, first, *below = run("runs")[1].splitlines()
+    assert first.endswith(out.splitlines()[-1])
+    assert [line.split("-")[1] for line in below] == ["split_0", "split_1", "split_2"]
+    assert all(line.startswith("  folds-") for line in below)
+    parent = first.split()[0]
+    shown = run("show", parent)[1].splitlines()
+    assert [line.split()[:2] for line in shown if "split_" in line] == [
+        [f"split_{n}", below[n].split()[0]] for n in (0, 1, 2)
+    ]
+    assert len(json.loads(run("show", parent, "--json")[1])["runs"]) == 3
+    assert [one["parent"] for one in json.loads(run("runs", "--json")[1])["runs"]] == [parent] * 3 + [""]
+
+
+@pytest.mark.parametrize(
+    ("deviation", "said"),
+    [
+        (0.5134, "test rmse 4.72 ± 0.51 (mean of 5 splits)"),
+        (12.9, "test rmse 5 ± 13 (mean of 5 splits)"),
+        (0.0, "test rmse 4.721 ± 0 (mean of 5 splits)"),
+        (math.nan, "test rmse 4.721 (mean of 5 splits)"),
+    ],
+)
+def test_mean_and_deviation_are_said_to_the_second_digit_of_the_deviation(deviation: float, said: str) -> None:
+    assert cli._headline({"test/rmse": 4.7213, "test/rmse_std": deviation}, 5) == said
+
+
+def test_a_dry_run_says_what_it_found_and_writes_no_run(run: Run, number_recipe: WriteRecipe, tmp_path: Path) -> None:
+    recipe = str(number_recipe())
+    code, out, err = run("train", recipe, "--dry-run", "--set", "train.epochs=3")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["rows", "model", "device", "loss", "time", "pack", "next"]
+    assert out.splitlines()[1] == "model     mlp, 65 parameters"
+    assert err.splitlines()[-1] == "dry run: nothing is wrong; no run was written"
+    code, out, _ = run("train", recipe, "--dry-run", "--json", "--set", "train.seed=0,1")
+    assert [len(one["losses"]) for one in json.loads(out)["runs"]] == [2, 2]
+    assert {path.name for path in (tmp_path / "home").iterdir()} <= {"packs", "prefect", "cache"}
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import functools
 import logging
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
 
@@ -116,6 +116,25 @@ def curves(points: Sequence[Point], path: Path) -> tuple[Figure, Path]:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if panel == "loss" and axes.get_legend_handles_labels()[1]:
             axes.legend()
+    return figure, path
+
+
+@_drawn
+def splits(values: Mapping[str, float], path: Path, label: str) -> tuple[Figure, Path]:
+    """A metric of each split, and their mean.
+
+    Args:
+        values: by split.
+        path: PNG file to write.
+        label: the metric.
+    """
+    figure = Figure(figsize=(5.0, 1.2 + 0.28 * len(values)))
+    axes = figure.subplots()
+    axes.barh([_short(name) for name in values], list(values.values()), color=BLUE)
+    axes.axvline(float(np.mean(list(values.values()))), color=RED, linestyle=":", linewidth=1, label="mean")
+    axes.invert_yaxis()
+    axes.set(title="Splits", xlabel=label)
+    axes.legend()
     return figure, path
 
 

@@ -33,6 +33,8 @@ MAX_TAG_LENGTH = 8000
 RUN_ID_TAG = "torchrelay.run_id"
 FINGERPRINT_TAG = "torchrelay.fingerprint"
 DRIFT_TAG = "torchrelay.drift"
+# MLflow's UI shows a run with this tag below the run of that id.
+PARENT_TAG = "mlflow.parentRunId"
 # Without it MLflow's UI shows an experiment as one of language models, its metrics hidden.
 EXPERIMENT_KIND_TAG = "mlflow.experimentKind"
 
@@ -198,7 +200,7 @@ class MlflowRun:
             ),
             profile=json.dumps({"num_rows": sum(rows.values()), **{f"num_rows_{key}": n for key, n in rows.items()}}),
         )
-        context = InputTag("mlflow.data.context", "training" if record.kind == "train" else "evaluation")
+        context = InputTag("mlflow.data.context", "evaluation" if record.kind == "evaluate" else "training")
         call("log the data set", self.client.log_inputs, self.run_id, [DatasetInput(dataset, [context])])
 
 
@@ -239,6 +241,8 @@ def _record_tags(record: RunRecord) -> dict[str, str]:
         FINGERPRINT_TAG: record.fingerprint,
         "torchrelay.kind": record.kind,
         "torchrelay.source": record.source,
+        "torchrelay.parent": record.parent,
+        "torchrelay.split_column": record.split_column,
         "device": record.device,
         "precision": record.precision,
         "prefect.flow_run_id": record.prefect_flow_run_id,

@@ -42,8 +42,12 @@ class RunRecord(BaseModel):
     """Name of the recipe."""
     experiment: str
     """Name of the MLflow experiment."""
-    kind: Literal["train", "evaluate"] = "train"
-    """Which flow made it."""
+    kind: Literal["train", "splits", "evaluate"] = "train"
+    """A training; the parent of trainings over several split columns; or an evaluation."""
+    parent: str = ""
+    """Run over several split columns that this one belongs to."""
+    split_column: str = ""
+    """Split column of its parent's pattern that it trains on."""
     status: Literal["RUNNING", "FINISHED", "FAILED", "KILLED"] = "RUNNING"
     """In MLflow's words."""
     created: str
@@ -55,15 +59,15 @@ class RunRecord(BaseModel):
     precision: str = ""
     """fp32, bf16 or fp64."""
     epochs: int = 0
-    """Epochs that are done."""
+    """Epochs that are done; of a parent, by the run that has done fewest."""
     steps: int = 0
-    """Optimizer steps that are done."""
+    """Optimizer steps that are done; of a parent, by all its runs together."""
     metrics: dict[str, float] = {}
-    """The newest value of each metric."""
+    """The newest value of each metric; of a parent, mean and sample standard deviation (`…_std`) over its runs."""
     rows_per_second: float = 0.0
-    """Training speed of the best epoch."""
+    """Training speed of the best epoch; of a parent, the mean over its runs."""
     seconds: dict[str, float] = {}
-    """Wall time of the parts: total, ingest, train, evaluate."""
+    """Wall time of the parts: total, ingest, train, evaluate; of a parent, of all its runs together."""
     schedule_epochs: int = 0
     """Epochs that the learning rate's schedule spans; training beyond them keeps its last value."""
     recipe_file: str = ""
@@ -71,7 +75,9 @@ class RunRecord(BaseModel):
     pack_dir: str = ""
     """Pack that it read."""
     split_dir: str = ""
-    """Split of that pack."""
+    """Split of that pack; empty for a parent."""
+    splits: dict[str, str] = {}
+    """Of a parent: the split of the pack that each column makes, in the table's order."""
     fingerprint: str = ""
     """Digest over every row and every file of the table, 32 hex digits."""
     weights: str = ""
@@ -99,6 +105,14 @@ def new_run_id(name: str) -> str:
     """`<name>-<yyyymmdd>-<hhmmss>-<4 hex>`, in UTC; the name reduced to letters, digits, `.`, `_` and `-`."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:MAX_NAME_LENGTH].strip("-.") or "run"
     return f"{safe}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def describe_run(home: Home, record: RunRecord) -> dict[str, Any]:
+    """A record as JSON, with the run's folder; of a parent also its `runs`."""
+    values = {**record.model_dump(), "run_dir": str(home.runs / record.run_id)}
+    if record.kind == "splits":
+        values["runs"] = [describe_run(home, child) for child in list_children(home, record)]
+    return values
 
 
 def git_commit(folder: Path) -> str:
@@ -169,6 +183,13 @@ def list_records(home: Home) -> list[RunRecord]:
         except SourceError as error:
             logger.warning("skipped a run: %s", error)
     return sorted(records, key=lambda record: (record.created, record.run_id), reverse=True)
+
+
+def list_children(home: Home, parent: RunRecord) -> list[RunRecord]:
+    """The runs of a parent, in the order of its split columns; of two for one column the newer."""
+    newest_last = reversed(list_records(home))
+    found = {record.split_column: record for record in newest_last if record.parent == parent.run_id}
+    return [found[column] for column in parent.splits if column in found]
 
 
 def find_run(home: Home, identifier: str) -> Path:

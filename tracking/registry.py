@@ -31,7 +31,7 @@ from ..files import commit_folder, digest, sha256_file
 from ..settings import Home
 from .client import call, open_client
 from .mlflow_run import FINGERPRINT_TAG, RUN_ID_TAG, MlflowRun
-from .records import RunRecord, find_run, load_record
+from .records import RunRecord, find_run, list_children, load_record
 
 if TYPE_CHECKING:
     import torch
@@ -145,6 +145,9 @@ def resolve_source(source: str, home: Home) -> Source:
             raise SourceError(f"weights file {source} does not exist; SOURCE is {FORMS}") from error
         return _resolve_remote(identifier, home, error)
     record = load_record(run_dir)
+    if record.kind == "splits":
+        names = ", ".join(child.run_id for child in list_children(home, record)) or "none yet"
+        raise SourceError(f"run {record.run_id} has no weights of its own; name one of its runs: {names}")
     for part in NEEDED:
         if not (run_dir / part).is_file():
             raise SourceError(

@@ -1,0 +1,99 @@
+"""A dry run: everything that a training needs is checked, and two steps are trained, without leaving a run behind."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..datasets.build import View, open_view
+from ..engine.checkpoint import CheckpointStore
+from ..engine.loop import Job, NotFiniteError, Progress, evaluate, train
+from ..engine.memory import keep_freed_memory
+from ..recipe import Recipe
+from ..schema import Batch
+from .assemble import build_job, name_table_rows
+from .ingest import ingest_table
+from .preflight import check_recipe
+
+NUM_STEPS = 2
+NUM_VALID_BATCHES = 2
+
+
+def dry_run(recipe: Recipe) -> dict[str, Any]:
+    """Check a recipe, ingest its table, train two steps and score two batches of validation rows.
+
+    The pack and the decoded images stay: they are a cache, which the real run finds. Of several splits the first
+    is tried. No run, and nothing in MLflow, is made; Prefect is not needed.
+
+    Returns:
+        What was found, as JSON: rows by split, parameters, device, precision, losses, seconds of a step and, from
+        that, of an epoch.
+    Raises:
+        TorchrelayError: whatever the real run would raise.
+    """
+    check_recipe(recipe)
+    ingested = ingest_table.fn(recipe)
+    data = ingested.first
+    view = open_view(data.pack_dir, data.split_dir)
+    keep_freed_memory()
+    job = build_job(recipe, view, recipe.train.epochs)
+    losses, step_seconds = _train_steps(job, view, recipe.train.accumulate)
+    num_valid = len(view.rows["valid"])
+    valid_loss, row_seconds = _score_batches(job) if num_valid else (None, 0.0)
+    result = {
+        "rows": data.rows,
+        "model": recipe.model.name,
+        "parameters": sum(parameter.numel() for parameter in job.scorer.model.parameters()),
+        "device": str(job.scorer.device),
+        "precision": job.scorer.precision.name,
+        "losses": losses,
+        "valid_loss": valid_loss,
+        "steps_per_epoch": job.steps_per_epoch,
+        "epochs": recipe.train.epochs,
+        "seconds": {
+            "ingest": round(ingested.seconds, 3),
+            "step": step_seconds,
+            "epoch": job.steps_per_epoch * step_seconds + num_valid * row_seconds,
+        },
+        "pack_dir": str(data.pack_dir),
+        "warnings": data.warnings,
+    }
+    if ingested.several:
+        result["splits"] = {column: one.rows for column, one in ingested.splits.items()}
+    return result
+
+
+def _train_steps(job: Job, view: View, accumulate: int) -> tuple[list[float], float]:
+    """Train two steps in the real loop; the losses, and the seconds of the faster: the first warms up."""
+
+    def few_batches(epoch: int, start_batch: int) -> Iterator[Batch]:
+        two_epochs = itertools.chain(job.train_batches(0, 0), job.train_batches(1, 0))
+        return itertools.islice(two_epochs, NUM_STEPS * accumulate)
+
+    losses: list[float] = []
+    times = [time.perf_counter()]
+
+    def on_step(progress: Progress, values: dict[str, float], epoch_ended: bool) -> None:
+        if not epoch_ended:
+            losses.append(values["train/loss"])
+            times.append(time.perf_counter())
+
+    few = replace(job, train_batches=few_batches, num_epochs=1, monitor="", every_steps=0)
+    with tempfile.TemporaryDirectory(prefix="torchrelay-") as folder:
+        try:
+            train(few, Progress(), CheckpointStore(Path(folder), keep=1, facts={}, fingerprint={}), on_step)
+        except NotFiniteError as error:
+            raise name_table_rows(error, view) from error
+    return losses, min(end - start for start, end in itertools.pairwise(times))
+
+
+def _score_batches(job: Job) -> tuple[float, float]:
+    """The mean loss of two batches of validation rows, and the seconds that a row takes."""
+    started = time.perf_counter()
+    found = evaluate(job.scorer, itertools.islice(job.valid_batches(), NUM_VALID_BATCHES))
+    return found.losses.mean().item(), (time.perf_counter() - started) / len(found.rows)

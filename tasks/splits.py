@@ -1,0 +1,202 @@
+"""Runs over several split columns: a parent, below it one run a column, and over them mean and deviation.
+
+A child is a run like any other, of the recipe with its own column. What the parent itself has is its folder, its record
+and its MLflow run; the runs' lives are in `runs.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from prefect import task
+
+from ..datasets.build import open_view
+from ..datasets.table import with_split_column
+from ..engine.metrics import auto_monitor
+from ..errors import TorchrelayError, TrainingError
+from ..files import write_atomic
+from ..recipe import Recipe, load_recipe
+from ..schema import Schema
+from ..settings import home
+from ..tracking import figures
+from ..tracking.journal import Journal, thin
+from ..tracking.mlflow_run import MlflowRun
+from ..tracking.recorder import STEP_METRICS, Recorder
+from ..tracking.records import RunRecord, list_children, load_record, new_run_id, update_record
+from .console import say
+from .options import UNCACHED
+from .runs import CHANGEABLE, finish_run, hold_run, keep_status, new_record, open_run, reopen_run
+
+
+def is_over_splits(run_dir: Path) -> bool:
+    """Whether a run is the parent of one for each of several split columns."""
+    return load_record(run_dir).kind == "splits"
+
+
+@task(**UNCACHED)
+def list_unfinished(run_dir: Path) -> list[str]:
+    """A parent's columns without a run, or with one that has not come to the end that the parent's recipe asks for."""
+    parent, epochs = load_record(run_dir), load_recipe(run_dir / "recipe.yaml").train.epochs
+    done = {
+        child.split_column
+        for child in list_children(home(), parent)
+        if child.status == "FINISHED" and load_recipe(_folder(child) / "recipe.yaml").train.epochs >= epochs
+    }
+    return [column for column in parent.splits if column not in done]
+
+
+@contextlib.contextmanager
+def open_split(parent_dir: Path, column: str) -> Iterator[Path]:
+    """A column's run while it is worked on: new, or taken up where it stopped; held, and closed with its true status.
+
+    Raises:
+        BusyError: another process works on it.
+        TrackingError: the tracking server refuses or cannot be reached.
+    """
+    parent = load_record(parent_dir)
+    recipe = _recipe_of(load_recipe(parent_dir / "recipe.yaml"), column)
+    known = [child for child in list_children(home(), parent) if child.split_column == column]
+    run_dir = _folder(known[0]) if known else _start_split(parent, recipe)
+    with hold_run(run_dir):
+        if known:
+            reopen_run(run_dir, _changeable(recipe))
+        with keep_status(run_dir):
+            yield run_dir
+        finish_run(run_dir)
+
+
+@contextlib.contextmanager
+def note_failure(column: str, failures: dict[str, str]) -> Iterator[None]:
+    """Note why a column's run failed, instead of raising it; a signal or a cancel is no failure and goes on up."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other columns do not have it
+        failures[column] = str(error) if isinstance(error, TorchrelayError) else f"{type(error).__name__}: {error}"
+        say(f"{column} failed: {failures[column]}")
+
+
+@task(**UNCACHED)
+def summarise_splits(run_dir: Path, failures: Mapping[str, str]) -> None:
+    """Mean and deviation over a parent's runs, as its metrics, `splits.csv` and a figure, and all into MLflow.
+
+    Raises:
+        TrainingError: runs failed; names them and says why. Then there is no mean.
+    """
+    parent = load_record(run_dir)
+    children = list_children(home(), parent)
+    seconds = {part: round(sum(one.seconds.get(part, 0.0) for one in children), 3) for part in ("train", "evaluate")}
+    parent = update_record(
+        run_dir,
+        epochs=min((child.epochs for child in children), default=0),
+        steps=sum(child.steps for child in children),
+        rows_per_second=round(float(np.mean([one.rows_per_second for one in children])), 1) if children else 0.0,
+        seconds={**parent.seconds, **seconds},
+    )
+    if failures:
+        raise TrainingError(
+            f"{len(failures)} of {len(parent.splits)} splits failed: {_say_failures(failures)}. "
+            f"torchrelay resume {parent.run_id} trains what is missing"
+        )
+    values = {child.split_column: _comparable(child.metrics) for child in children}
+    metrics = mean_and_deviation(values)
+    write_atomic(run_dir / "splits.csv", _to_csv(values))
+    headline = _headline(Schema.load(run_dir / "schema.json"), metrics)
+    if headline:
+        shown = {column: metrics[headline] for column, metrics in values.items() if headline in metrics}
+        figures.splits(shown, run_dir / "figures" / "splits.png", headline.replace("/", " "))
+    with Journal(run_dir / "journal.jsonl") as journal:
+        recorder = Recorder(journal, MlflowRun.of(parent), thin(0, 1))
+        recorder.replay()
+        recorder.log_epoch(parent.steps, parent.epochs, metrics)
+    recorder.log_artifacts(run_dir / "splits.csv", "")
+    recorder.log_artifacts(run_dir / "figures", "figures")
+    update_record(run_dir, metrics=metrics)
+
+
+def mean_and_deviation(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Each metric's mean over the splits under its own name, its sample standard deviation under `<name>_std`.
+
+    Args:
+        values: by split, then by metric. A split in which a metric is not defined has no part in its mean, and one
+            split alone has no deviation.
+    """
+    names = sorted({name for metrics in values.values() for name in metrics})
+    columns = {name: np.array([metrics[name] for metrics in values.values() if name in metrics]) for name in names}
+    with np.errstate(invalid="ignore"):  # an infinite loss has a mean and no deviation
+        deviations = {f"{name}_std": float(np.std(x, ddof=1)) for name, x in columns.items() if len(x) > 1}
+        return {**deviations, **{name: float(np.mean(x)) for name, x in columns.items()}}
+
+
+def _start_split(parent: RunRecord, recipe: Recipe) -> Path:
+    column = recipe.data.split.column
+    pack_dir, split_dir = Path(parent.pack_dir), Path(parent.splits[column])
+    view = open_view(pack_dir, split_dir)
+    record = new_record(
+        recipe,
+        new_run_id(f"{recipe.name}-{column}"),
+        parent=parent.run_id,
+        split_column=column,
+        schedule_epochs=parent.schedule_epochs,
+        recipe_file=parent.recipe_file,
+        pack_dir=str(pack_dir),
+        split_dir=str(split_dir),
+        fingerprint=parent.fingerprint,
+    )
+    return open_run(record, recipe, view.schema, {name: len(rows) for name, rows in view.rows.items()})
+
+
+def _recipe_of(recipe: Recipe, column: str) -> Recipe:
+    """A child's recipe: its own column, and nothing registered; what its model is for is the comparison."""
+    tracking = recipe.tracking.model_copy(update={"register_as": ""})
+    return recipe.model_copy(update={"data": with_split_column(recipe.data, column), "tracking": tracking})
+
+
+def _changeable(recipe: Recipe) -> dict[str, Any]:
+    """What a child that goes on takes over from its parent's recipe, which may have changed."""
+
+    def value(key: str) -> Any:
+        inner: Any = recipe.model_dump(by_alias=True)
+        for name in key.split("."):
+            inner = inner[name]
+        return inner
+
+    return {key: value(key) for key in CHANGEABLE}
+
+
+def _comparable(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of an epoch or of the end; the loss of one step and the speed say nothing about a split."""
+    return {name: value for name, value in metrics.items() if "/" in name and name not in STEP_METRICS}
+
+
+def _headline(schema: Schema, metrics: Mapping[str, float]) -> str:
+    """The metric that one looks at first, on the rows that test or else validate; empty where there are neither."""
+    valid = auto_monitor(schema)
+    test = valid.replace("valid/", "test/", 1)
+    return next((name for name in (test, valid) if name in metrics), "")
+
+
+def _say_failures(failures: Mapping[str, str]) -> str:
+    """Each reason once, after the columns that have it."""
+    columns: dict[str, list[str]] = {}
+    for column, reason in failures.items():
+        columns.setdefault(reason, []).append(column)
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in columns.items())
+
+
+def _to_csv(values: Mapping[str, Mapping[str, float]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("split", "metric", "value"))
+    for column, metrics in values.items():
+        writer.writerows((column, name, value) for name, value in sorted(metrics.items()))
+    return text.getvalue()
+
+
+def _folder(record: RunRecord) -> Path:
+    return home().runs / record.run_id

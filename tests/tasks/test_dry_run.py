@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from torchrelay.errors import RecipeError, TrainingError
+from torchrelay.recipe import load_recipe
+from torchrelay.settings import home
+from torchrelay.tasks.dry_run import dry_run
+
+from ..conftest import WriteRecipe
+
+
+def test_a_dry_run_trains_two_steps_and_leaves_the_pack_alone_behind(number_recipe: WriteRecipe) -> None:
+    found = dry_run(load_recipe(number_recipe()))
+    assert len(found["losses"]) == 2
+    assert found["valid_loss"] > 0
+    assert found["parameters"] == 2 * 16 + 16 + 16 + 1
+    assert (found["device"], found["precision"]) == ("cpu", "fp32")
+    assert sum(found["rows"].values()) == 120
+    assert found["steps_per_epoch"] == -(-found["rows"]["train"] // 8)
+    assert found["seconds"]["epoch"] > found["steps_per_epoch"] * found["seconds"]["step"] > 0
+    assert [path.name for path in home().root.iterdir()] == ["packs"]
+    assert Path(found["pack_dir"]).is_dir()
+
+
+def test_one_batch_and_no_validation_rows_are_enough(number_recipe: WriteRecipe) -> None:
+    recipe = load_recipe(number_recipe(), None, {"train.batch_size": 500, "data.split.valid": 0, "data.split.test": 0})
+    found = dry_run(recipe)
+    assert (len(found["losses"]), found["steps_per_epoch"], found["valid_loss"]) == (2, 1, None)
+
+
+def test_the_rows_of_each_split_column_are_counted(splits_recipe: WriteRecipe) -> None:
+    found = dry_run(load_recipe(splits_recipe()))
+    assert {column: rows["train"] for column, rows in found["splits"].items()} == {
+        "split_0": 25,
+        "split_1": 24,
+        "split_2": 23,
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "error", "message"),
+    [
+        ("train.optimizer", {"name": "sgd", "args": {"lr": 1e30}}, TrainingError, r"the loss is .* rows of the table"),
+        ("train.optimizer.args.lrr", 1, RecipeError, "lrr"),
+        ("checkpoint.monitor", "valid/accuracy", RecipeError, "'valid/accuracy' is not a validation metric"),
+    ],
+)
+def test_what_is_wrong_is_said_as_the_run_would_say_it(
+    number_recipe: WriteRecipe, key: str, value: object, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        dry_run(load_recipe(number_recipe(), None, {key: value}))
+    assert not home().runs.exists()
