@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from torchrelay.datasets.transform import BatchTransform, Crop, Standardise, check_augment, unstandardise_target
+from torchrelay.datasets.augment import check_augment
+from torchrelay.datasets.geometry import Crop
+from torchrelay.datasets.transform import BatchTransform, Standardise, unstandardise_target
 from torchrelay.errors import RecipeError
 from torchrelay.recipe import Named
 from torchrelay.schema import Batch, FeatureSchema, Schema
