@@ -72,10 +72,12 @@ class Erase(Augmentation):
     def __call__(self, image: Tensor, draw: Draw, feature: FeatureSchema) -> Tensor:
         """Fill a rectangle of some rows of (B, C, H, W)."""
         boxes = self._boxes(draw, *image.shape[2:])
-        mean = np.asarray(feature.mean if self._fill == "mean" else np.zeros(image.shape[1]))
+        fill = np.asarray(feature.mean if self._fill == "mean" else np.zeros(image.shape[1]))
+        if not image.dtype.is_floating_point:
+            fill = np.rint(fill)
         if image.device.type == "cpu":
-            return self._erase_rows(image, boxes, mean)
-        return self._erase_pixels(image, boxes, mean)
+            return self._erase_rows(image, boxes, fill)
+        return self._erase_pixels(image, boxes, fill)
 
     def _boxes(self, draw: Draw, height: int, width: int) -> np.ndarray:
         """Top, bottom, left, right of each row's rectangle: int64 (B, 4), the ends excluded; zeros for none."""
@@ -87,20 +89,18 @@ class Erase(Augmentation):
         chosen = uniform(draw(0)) < self._p
         return np.stack([top, top + tall, left, left + wide], 1) * chosen[:, None]
 
-    def _erase_rows(self, image: Tensor, boxes: np.ndarray, mean: np.ndarray) -> Tensor:
+    def _erase_rows(self, image: Tensor, boxes: np.ndarray, fill: np.ndarray) -> Tensor:
         """One rectangle after the other: of all pixels these alone are touched."""
         pixels = channels_last(image)
-        fill = (mean if pixels.dtype.kind == "f" else np.rint(mean)).astype(pixels.dtype)
         for row in np.flatnonzero(boxes[:, 1]).tolist():
             top, bottom, left, right = boxes[row].tolist()
             pixels[row, top:bottom, left:right] = fill
         return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
-    def _erase_pixels(self, image: Tensor, boxes: np.ndarray, mean: np.ndarray) -> Tensor:
+    def _erase_pixels(self, image: Tensor, boxes: np.ndarray, fill: np.ndarray) -> Tensor:
         image = without_uint16(image)
-        fill = torch.from_numpy(mean if image.dtype.is_floating_point else np.rint(mean))
-        fill = fill.to(image.dtype).to(image.device, non_blocking=True)
-        return torch.where(inside_boxes(image, boxes), fill[:, None, None], image)
+        fill_C = torch.from_numpy(fill).to(image.dtype).to(image.device, non_blocking=True)
+        return torch.where(inside_boxes(image, boxes), fill_C[:, None, None], image)
 
 
 class Brightness(Augmentation):
