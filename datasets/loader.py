@@ -10,20 +10,27 @@ import queue
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..errors import DataError
+from ..errors import DataError, RecipeError
 from ..schema import Batch, FeatureSchema, Schema
 from .pack import Pack
 from .points import file_scale, scale_to_stored
 
 # Shapes: B rows in a batch, C channels, H height, W width, D columns, T targets, P points.
 _Gather = Callable[[np.ndarray], Tensor]
+
+
+class _HasKind(Protocol):
+    """A feature, of a recipe or of a schema."""
+
+    @property
+    def kind(self) -> str: ...
 
 
 class PackDataset(Dataset[Batch]):
@@ -47,20 +54,30 @@ class PackDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def targets(self) -> list[FeatureSchema]:
+        """What the batches' target is."""
+        return self._schema.targets
+
     def __getitem__(self, index: int) -> Batch:
         """One row, without the first dimension."""
-        rows, inputs, target = self.__getitems__([index])
-        return Batch(rows[0], tuple(one[0] for one in inputs), target[0])
+        batch = self.__getitems__([index])
+        return Batch(batch.rows[0], tuple(one[0] for one in batch.inputs), batch.target[0])
 
     def __getitems__(self, indices: Iterable[int] | np.ndarray) -> Batch:
         """Gather a whole batch, copied into memory of its own.
 
         Args:
-            indices: positions in this data set, not in the pack.
+            indices: positions in this data set, not in the pack; of shape (2, B) with `Batch.repeats` beneath.
         """
-        index = np.asarray(indices, np.int64)
+        index, repeats = np.asarray(indices, np.int64), None
+        if index.ndim == 2:
+            index, repeats = index[0], torch.from_numpy(index[1])
         return Batch(
-            torch.from_numpy(self.rows[index]), tuple(gather(index) for gather in self._inputs), self._target(index)
+            torch.from_numpy(self.rows[index]),
+            tuple(gather(index) for gather in self._inputs),
+            self._target(index),
+            repeats,
         )
 
     def scale(self, points: FeatureSchema) -> Tensor:
@@ -72,6 +89,10 @@ class PackDataset(Dataset[Batch]):
             float64, shape (rows, 2), in the order of the rows.
         """
         return torch.from_numpy(file_scale(*_sizes(self._pack, self._schema, points, self.rows)))
+
+    def classes(self) -> np.ndarray:
+        """The class id of every row, int64 (N,); of several category targets, that of the first."""
+        return self._target(np.arange(len(self))).numpy().reshape(len(self), -1)[:, 0]
 
     def __reduce__(self) -> tuple[type[PackDataset], tuple[Pack, Schema, np.ndarray]]:
         return PackDataset, (self._pack, self._schema, self.rows)
@@ -85,6 +106,7 @@ def make_loader(
     epoch: int,
     start_batch: int = 0,
     shuffle: bool = True,
+    balanced: bool = False,
     num_workers: int = 0,
     pin_memory: bool = False,
     batches_at_once: int = 1,
@@ -100,14 +122,23 @@ def make_loader(
         epoch: counts from 0.
         start_batch: batches of this epoch that are done already.
         shuffle: false keeps the order of the rows.
+        balanced: draw as many rows with replacement, each class of the first target equally often; see
+            `balanced_order`.
         num_workers: processes that gather; 0 gathers in this one.
         pin_memory: copy each batch to pinned memory, for a device that is not the CPU.
         batches_at_once: how many batches are gathered as one.
+    Raises:
+        RecipeError: the draws are to be balanced and the target is no category.
     """
+    if balanced:
+        check_sampling("balanced", dataset.targets)
+        order = balanced_order(dataset.classes(), seed, epoch)
+    else:
+        order = epoch_order(len(dataset), seed, epoch) if shuffle else np.arange(len(dataset))
     # Without a generator of its own a DataLoader draws from torch's global one, and a resumed run would differ.
     return DataLoader(
         dataset,
-        batch_sampler=_Groups(dataset, batch_size, seed, epoch, start_batch, shuffle, batches_at_once),  # pyright: ignore[reportArgumentType]
+        batch_sampler=_Groups(order, batch_size, start_batch, batches_at_once),  # pyright: ignore[reportArgumentType]
         collate_fn=_identity,
         num_workers=num_workers,
         pin_memory=pin_memory,
@@ -127,12 +158,61 @@ def split_batches(group: Batch, batch_size: int) -> Iterator[Batch]:
     num_rows = len(group.rows)
     for number in range(last := num_batches(num_rows, batch_size)):
         part = slice(number * batch_size, num_rows if number == last - 1 else (number + 1) * batch_size)
-        yield Batch(group.rows[part], tuple(one[part] for one in group.inputs), group.target[part])
+        yield Batch(
+            group.rows[part],
+            tuple(one[part] for one in group.inputs),
+            group.target[part],
+            group.repeats if group.repeats is None else group.repeats[part],
+        )
+
+
+def check_sampling(sampling: str, targets: Iterable[_HasKind]) -> None:
+    """Refuse to balance what has no classes.
+
+    Args:
+        sampling: as the recipe's train.sampling.
+        targets: of the recipe or the schema.
+
+    Raises:
+        RecipeError: a target is no category.
+    """
+    for target in targets:
+        if sampling == "balanced" and target.kind != "category":
+            raise RecipeError(
+                f"train.sampling: balanced draws every class equally often, and a {target.kind} target has no "
+                f"classes; leave it at shuffle"
+            )
 
 
 def epoch_order(num_rows: int, seed: int, epoch: int) -> np.ndarray:
     """A permutation of the rows, int64, that depends on nothing but the arguments."""
     return np.random.Generator(np.random.PCG64([seed % 2**64, epoch])).permutation(num_rows)
+
+
+def balanced_order(classes: np.ndarray, seed: int, epoch: int) -> np.ndarray:
+    """As many draws as there are rows, with replacement; each class that has rows equally often in expectation.
+
+    Args:
+        classes: of each row, int64 (N,).
+        seed, epoch: decide the draws, together with the classes.
+
+    Returns:
+        int64 (2, N): positions of rows, and beneath them how often each was drawn before, so that a row which comes
+        again can be augmented in another way.
+    """
+    num_rows = len(classes)
+    rng = np.random.Generator(np.random.PCG64([seed % 2**64, epoch, 1]))
+    by_class = np.argsort(classes, kind="stable")
+    counts = np.unique(classes, return_counts=True)[1]
+    first = np.cumsum(counts) - counts
+    drawn = rng.integers(len(counts), size=num_rows)
+    order = by_class[first[drawn] + rng.integers(counts[drawn])]
+    # Equal rows side by side, in the order of the draws: the place within the run of equals is what was before.
+    together = np.argsort(order, kind="stable")
+    starts = np.flatnonzero(np.diff(order[together], prepend=-1))
+    before = np.empty(num_rows, np.int64)
+    before[together] = np.arange(num_rows) - np.repeat(starts, np.diff(starts, append=num_rows))
+    return np.stack([order, before])
 
 
 def prefetch(loader: Iterable[Batch], depth: int = 2) -> Iterator[Batch]:
@@ -178,22 +258,19 @@ def prefetch(loader: Iterable[Batch], depth: int = 2) -> Iterator[Batch]:
 class _Groups:
     """A batch sampler: index arrays of one epoch, each of one batch or of several."""
 
-    def __init__(
-        self, dataset: PackDataset, batch_size: int, seed: int, epoch: int, start: int, shuffle: bool, at_once: int
-    ) -> None:
-        self._num_rows, self._batch_size, self._start, self._at_once = len(dataset), batch_size, start, at_once
-        self._seed, self._epoch, self._shuffle = seed, epoch, shuffle
+    def __init__(self, order: np.ndarray, batch_size: int, start: int, at_once: int) -> None:
+        self._order, self._batch_size, self._start, self._at_once = order, batch_size, start, at_once
+        self._num_rows = order.shape[-1]
         self._num_batches = num_batches(self._num_rows, batch_size)
 
     def __len__(self) -> int:
         return len(range(self._start, self._num_batches, self._at_once))
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        order = epoch_order(self._num_rows, self._seed, self._epoch) if self._shuffle else np.arange(self._num_rows)
         for number in range(self._start, self._num_batches, self._at_once):
             is_last = number + self._at_once >= self._num_batches
             stop = self._num_rows if is_last else (number + self._at_once) * self._batch_size
-            yield order[number * self._batch_size : stop]
+            yield self._order[..., number * self._batch_size : stop]
 
 
 def _forget_parents_threads(worker: int) -> None:

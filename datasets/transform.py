@@ -1,33 +1,34 @@
 """Raw batches -> what a model sees: on the device, augmented in training, standardised. Gathers nothing.
 
-Every row draws for itself, from a hash of (seed, epoch, its position in the pack), so that its picture does not depend
-on the other rows of the batch, on the number of workers or on where a run was resumed.
+Every row draws for itself (see `draws.py`); what the changes do stands in `geometry.py`, `pixels.py` and `mixing.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..arguments import check_arguments, check_values
-from ..errors import RecipeError
-from ..recipe import Named, nearest
+from ..recipe import Named
 from ..schema import Batch, FeatureSchema, Schema
+from .augment import Step, check_augment, check_augment_fits, plan_augmentations
+from .draws import Draw, drawer
+from .geometry import Geometric, compose, move_points
+from .mixing import mix_batch
 
-# Shapes: B rows in a batch, C channels, H height, W width, D columns.
+# Shapes: B rows in a batch, C channels, H height, W width, D columns, P points.
 
-# A row's random numbers: call it with a stream number, get uint64 of shape (B,).
-Draw = Callable[[int], np.ndarray]
 # Kinds that are float64 when raw.
 _NUMBERS = ("number", "points")
 
 
 class BatchTransform:
     """Moves raw batches to the device, augments them and standardises them.
+
+    Several small batches may come as one to `begin`, which then costs less than each alone; `finish` takes them one by
+    one, while they are in the processor's cache.
 
     Args:
         schema: means and standard deviations.
@@ -38,7 +39,7 @@ class BatchTransform:
         channels_last: memory format of the images.
 
     Raises:
-        RecipeError: an augmentation or an argument does not exist.
+        RecipeError: an augmentation or an argument does not exist, or does not fit the features.
     """
 
     def __init__(
@@ -52,8 +53,9 @@ class BatchTransform:
         channels_last: bool = False,
     ) -> None:
         check_augment(augment)
-        self._augment = [AUGMENTATIONS[step.name](**step.args) for step in augment]
-        self._kinds = [feature.kind for feature in schema.inputs]
+        check_augment_fits(augment, schema.inputs, schema.targets)
+        self._plan = plan_augmentations(augment)
+        self._schema = schema
         self._seed = seed
         self._device = torch.device(device)
         self._channels_last = channels_last
@@ -63,10 +65,10 @@ class BatchTransform:
 
     def __call__(self, batch: Batch, epoch: int = 0, training: bool = False) -> Batch:
         """Prepare a batch: the same rows, on the device, augmented where it trains, standardised."""
-        return self.standardise(self.augment(batch, epoch) if training else batch)
+        return self.finish(self.begin(batch, epoch), epoch) if training else self.standardise(batch)
 
-    def augment(self, batch: Batch, epoch: int) -> Batch:
-        """Move a raw batch to the device and change its images at random.
+    def begin(self, batch: Batch, epoch: int) -> Batch:
+        """Do the augmentations that come first and only copy pixels, on the device.
 
         Args:
             batch: raw, as the loader gives it; its pixels may be overwritten.
@@ -75,26 +77,72 @@ class BatchTransform:
         Returns:
             The same rows, still raw values.
         """
-        if not self._augment or "image" not in self._kinds:
-            return batch
-        inputs = list(batch.inputs)
-        draw = _drawer(self._seed, epoch, batch.rows)
-        for stream, change in enumerate(self._augment):
-            # Several images of a row change alike: they may show one thing.
-            inputs = [
-                change(self._move(one), lambda part, stream=stream: draw(stream * 16 + part))
-                if kind == "image"
-                else one
-                for kind, one in zip(self._kinds, inputs, strict=True)
-            ]
-        return batch._replace(inputs=tuple(inputs))
+        return self._augment(batch, epoch, self._plan.copying)
+
+    def finish(self, batch: Batch, epoch: int) -> Batch:
+        """Do the other augmentations, standardise, and mix the rows.
+
+        Args:
+            batch: what `begin` gave, or the rows of it that make one step: rows are mixed with those beside them.
+            epoch: counts from 0.
+
+        Returns:
+            The same rows, ready for the model.
+        """
+        batch = self.standardise(self._augment(batch, epoch, self._plan.computing))
+        mixers = self._plan.mixers
+        return mix_batch(batch, self._schema, mixers, self._seed, epoch) if mixers else batch
 
     def standardise(self, batch: Batch) -> Batch:
         """Move a batch to the device and standardise inputs and targets; category ids stay as they are."""
         inputs = [self._apply(affine, one) for affine, one in zip(self._inputs, batch.inputs, strict=True)]
         if self._channels_last:
             inputs = [one.contiguous(memory_format=torch.channels_last) if one.ndim == 4 else one for one in inputs]
-        return Batch(batch.rows, tuple(inputs), self._apply(self._target, batch.target))
+        return batch._replace(inputs=tuple(inputs), target=self._apply(self._target, batch.target))
+
+    def _augment(self, batch: Batch, epoch: int, steps: Sequence[Step]) -> Batch:
+        if not steps or not self._schema.has_images:
+            return batch
+        draw = drawer(self._seed, epoch, batch.rows, batch.repeats)
+        inputs = list(batch.inputs)
+        for number, feature in enumerate(self._schema.inputs):
+            if feature.kind == "image":
+                image = self._move(inputs[number])
+                for step in steps:
+                    # Several images of a row change alike: they may show one thing.
+                    image = step.change(image, _streams(draw, step), feature)
+                inputs[number] = image
+        return self._move_points(batch._replace(inputs=tuple(inputs)), draw, steps)
+
+    def _move_points(self, batch: Batch, draw: Draw, steps: Sequence[Step]) -> Batch:
+        """Let points, as inputs and as columns of the target, follow the images that they lie on."""
+        features = [*self._schema.inputs, *self._schema.targets]
+        names = {feature.image for feature in features if feature.kind == "points"}
+        maps = {name: found for name in names if (found := self._maps(name, draw, steps)) is not None}
+        if not maps:
+            return batch
+        inputs = [
+            move_points(one, maps[feature.image], feature.swap) if feature.kind == "points" else one
+            for feature, one in zip(self._schema.inputs, batch.inputs, strict=True)
+        ]
+        target = batch.target
+        if self._schema.target_kind == "points":
+            shares = target.split([feature.num_outputs for feature in self._schema.targets], dim=1)
+            moved = [
+                move_points(share.unflatten(1, (-1, 2)), maps[feature.image], feature.swap).flatten(1)
+                for feature, share in zip(self._schema.targets, shares, strict=True)
+            ]
+            target = torch.cat(moved, dim=1)
+        return batch._replace(inputs=tuple(inputs), target=target)
+
+    def _maps(self, name: str, draw: Draw, steps: Sequence[Step]) -> np.ndarray | None:
+        """Where the pixels of an image go in all steps together; None where nothing moves them."""
+        image = next(feature for feature in self._schema.inputs if feature.name == name)
+        maps = None
+        for step in steps:
+            if isinstance(step.change, Geometric):
+                maps = compose(maps, step.change.maps(_streams(draw, step), *image.shape[1:]))
+        return maps
 
     def _apply(self, affine: _Affine, raw: Tensor) -> Tensor:
         # Numbers are few, and need float64, which not every accelerator has: they are standardised before they move.
@@ -102,6 +150,10 @@ class BatchTransform:
 
     def _move(self, values: Tensor) -> Tensor:
         return values.to(self._device, non_blocking=True)
+
+
+def _streams(draw: Draw, step: Step) -> Draw:
+    return lambda part: draw(step.stream + part)
 
 
 class Standardise(nn.Module):
@@ -129,123 +181,6 @@ def unstandardise_target(schema: Schema, values: Tensor) -> Tensor:
         return values
     target = _side_by_side(schema.targets)
     return values * values.new_tensor(target.std) + values.new_tensor(target.mean)
-
-
-def check_augment(augment: Sequence[Named]) -> None:
-    """Check names and arguments.
-
-    Raises:
-        RecipeError: names the nearest legal ones.
-    """
-    for step in augment:
-        if step.name not in AUGMENTATIONS:
-            raise RecipeError(f"train.augment: {step.name!r} does not exist; {nearest(step.name, AUGMENTATIONS)}")
-        key, augmentation = f"train.augment.{step.name}", AUGMENTATIONS[step.name]
-        check_arguments(key, step.name, step.args, augmentation)
-        check_values(key, step.name, step.args, lambda args, augmentation=augmentation: _refusal(augmentation, args))
-
-
-def _refusal(augmentation: Callable[..., object], args: dict[str, Any]) -> str:
-    try:
-        augmentation(**args)
-    except (TypeError, ValueError) as error:
-        return str(error)
-    return ""
-
-
-class Flip:
-    """Mirrors an image left to right.
-
-    Args:
-        p: probability, per row.
-    """
-
-    def __init__(self, p: float = 0.5) -> None:
-        if not 0 <= p <= 1:
-            raise ValueError("expected a probability from 0 to 1")
-        self._p = p
-
-    def __call__(self, image: Tensor, draw: Draw) -> Tensor:
-        """Flip some rows of (B, C, H, W)."""
-        chosen = (draw(0) >> np.uint64(11)) * 2.0**-53 < self._p
-        if image.device.type != "cpu":
-            mask = torch.from_numpy(chosen).to(image.device, non_blocking=True)
-            return torch.where(mask[:, None, None, None], image.flip(-1), image)
-        pixels, index = _channels_last(image), np.flatnonzero(chosen)
-        height, width, channels = pixels.shape[1:]
-        mirror = np.arange(width * channels).reshape(width, channels)[::-1].reshape(-1)
-        rows = pixels.reshape(len(pixels), height, -1)
-        rows[index] = np.take(rows[index], mirror, axis=2)
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
-
-
-class Crop:
-    """Moves an image by up to `padding` pixels in both directions; its size stays.
-
-    Args:
-        padding: the largest move; every move from -padding to +padding is equally likely.
-        mode: what comes in at the edge: zeros (raw black), or reflect (the picture, mirrored at its edge pixel).
-    """
-
-    def __init__(self, padding: int = 4, mode: Literal["zeros", "reflect"] = "zeros") -> None:
-        if padding < 0:
-            raise ValueError("expected a number of pixels, 0 or more")
-        self._padding, self._mode = padding, mode
-
-    def __call__(self, image: Tensor, draw: Draw) -> Tensor:
-        """Move each row of (B, C, H, W) by its own draw."""
-        if self._mode == "reflect" and self._padding >= min(image.shape[2:]):
-            raise RecipeError(
-                f"train.augment crop: cannot reflect {self._padding} pixels of an image of {tuple(image.shape[2:])}"
-            )
-        number = np.uint64(2 * self._padding + 1)
-        top, left = ((draw(part) % number).astype(np.int64) for part in (0, 1))
-        if image.device.type == "cpu":
-            moved = self._move_rows(_channels_last(image), top, left)
-            return torch.from_numpy(moved).permute(0, 3, 1, 2)
-        return self._move_pixels(image, top - self._padding, left - self._padding)
-
-    def _move_rows(self, image: np.ndarray, top: np.ndarray, left: np.ndarray) -> np.ndarray:
-        """Cut each window out of the padded (B, H, W, C) by copying whole rows of pixels: one gather of B*H of them."""
-        num, height, width, channels = image.shape
-        padded = self._pad(image)
-        tall, wide = padded.shape[1:3]
-        # Every run of `width` pixels in the buffer, seen as one element.
-        run = width * channels
-        runs = np.ndarray(
-            (padded.size - run + 1,), f"V{run * padded.itemsize}", padded.data, strides=(padded.itemsize,)
-        )
-        first = ((np.arange(num) * tall + top) * wide + left)[:, None] + np.arange(height) * wide
-        return runs[first * channels].view(image.dtype).reshape(image.shape)
-
-    def _pad(self, image: np.ndarray) -> np.ndarray:
-        num, height, width, channels = image.shape
-        pad = self._padding
-        padded = np.zeros((num, height + 2 * pad, width + 2 * pad, channels), image.dtype)
-        padded[:, pad : pad + height, pad : pad + width] = image
-        if self._mode == "reflect" and pad:
-            middle = padded[:, pad : pad + height]
-            middle[:, :, :pad] = middle[:, :, 2 * pad : pad : -1]
-            middle[:, :, -pad:] = middle[:, :, -pad - 2 : -2 * pad - 2 : -1]
-            padded[:, :pad] = padded[:, 2 * pad : pad : -1]
-            padded[:, -pad:] = padded[:, -pad - 2 : -2 * pad - 2 : -1]
-        return padded
-
-    def _move_pixels(self, image: Tensor, down: np.ndarray, right: np.ndarray) -> Tensor:
-        """The same, pixel by pixel, as accelerators like it."""
-        num, channels, height, width = image.shape
-        moves = torch.from_numpy(np.stack([down, right])).to(image.device, non_blocking=True)
-        y_BH = moves[0][:, None] + torch.arange(height, device=image.device)
-        x_BW = moves[1][:, None] + torch.arange(width, device=image.device)
-        inside = ((y_BH >= 0) & (y_BH < height))[:, :, None] & ((x_BW >= 0) & (x_BW < width))[:, None]
-        y_BH, x_BW = ((size - 1) - ((size - 1) - at.abs()).abs() for at, size in ((y_BH, height), (x_BW, width)))
-        source = (y_BH[:, :, None] * width + x_BW[:, None]).reshape(num, 1, -1).expand(-1, channels, -1)
-        wide = image.to(torch.float32) if image.dtype == torch.uint16 else image  # uint16 has few operators
-        moved = wide.reshape(num, channels, -1).gather(2, source).reshape(image.shape)
-        return moved if self._mode == "reflect" else moved.masked_fill(~inside[:, None], 0)
-
-
-AUGMENTATIONS: dict[str, Callable[..., Callable[[Tensor, Draw], Tensor]]] = {"flip": Flip, "crop": Crop}
 
 
 class _Affine(nn.Module):
@@ -295,30 +230,3 @@ def _side_by_side(targets: Sequence[FeatureSchema]) -> FeatureSchema:
     means = [number for target in targets for number in target.mean]
     stds = [number for target in targets for number in target.std]
     return targets[0].model_copy(update={"mean": means, "std": stds, "shape": [len(means)]})
-
-
-def _channels_last(image: Tensor) -> np.ndarray:
-    """(B, C, H, W) on the CPU as (B, H, W, C), contiguous; the pack's batches already lie so and are not copied."""
-    return image.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
-
-
-def _drawer(seed: int, epoch: int, rows: Tensor) -> Draw:
-    """Random numbers of each row: splitmix64 (Steele, Lea and Flood 2014) of seed, epoch, row and stream."""
-    key = _mix(_mix(np.array([seed % 2**64], np.uint64)) + np.uint64(epoch))
-    base = _mix(rows.numpy().astype(np.uint64) + key)
-
-    def draw(stream: int) -> np.ndarray:
-        return _mix(base + np.array([stream + 1], np.uint64) * _GOLDEN)  # an array wraps without a warning
-
-    return draw
-
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-
-def _mix(state: np.ndarray) -> np.ndarray:
-    """The finaliser of splitmix64, on uint64, which wraps."""
-    state = state + _GOLDEN
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))

@@ -230,6 +230,8 @@ def _backward(job: Job, progress: Progress, batch: Batch) -> Tensor:
     with _autocast(job.scorer):
         outputs = job.scorer.model(*batch.inputs)
     losses = job.scorer.loss(outputs, batch.target)
+    if batch.mix is not None and batch.mixed_target is not None:
+        losses = torch.lerp(job.scorer.loss(outputs, batch.mixed_target), losses, batch.mix.to(losses.dtype))
     loss = losses.mean()
     if not math.isfinite(loss.item()):
         bad = ~losses.detach().isfinite().cpu()

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from ..datasets.augment import doubts_about_augment
 from ..datasets.build import View
 from ..datasets.loader import PackDataset, make_loader, num_batches, prefetch, split_batches
 from ..datasets.transform import BatchTransform
@@ -23,6 +24,7 @@ from ..errors import RecipeError
 from ..models.registry import build_model
 from ..recipe import Recipe, nearest
 from ..schema import Batch, Schema
+from .console import say
 
 # Raw bytes that are gathered and augmented as one: several batches of small rows, one of large ones.
 GROUP_BYTES = 4_000_000
@@ -46,6 +48,8 @@ def build_job(recipe: Recipe, view: View, schedule_epochs: int) -> Job:
     monitor = _monitor(recipe, view)
 
     prepare = build_transform(recipe, scorer)
+    for doubt in doubts_about_augment(train.augment, view.schema.inputs, view.schema.targets):
+        say(f"warning: {doubt}")
 
     def train_batches(epoch: int, start_batch: int) -> Iterator[Batch]:
         groups = make_loader(
@@ -54,13 +58,14 @@ def build_job(recipe: Recipe, view: View, schedule_epochs: int) -> Job:
             seed=train.seed,
             epoch=epoch,
             start_batch=start_batch,
+            balanced=train.sampling == "balanced",
             num_workers=train.num_workers,
             pin_memory=scorer.device.type == "cuda",
             batches_at_once=_batches_at_once(view.schema, train.batch_size),
         )
         for group in groups if scorer.device.type == "cpu" else prefetch(groups):
-            for batch in split_batches(prepare.augment(group, epoch), train.batch_size):
-                yield prepare.standardise(batch)
+            for batch in split_batches(prepare.begin(group, epoch), train.batch_size):
+                yield prepare.finish(batch, epoch)
 
     return Job(
         scorer=scorer,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..datasets.augment import check_augment, check_augment_fits
 from ..datasets.images import check_preprocess
+from ..datasets.loader import check_sampling
 from ..datasets.table import check_table
-from ..datasets.transform import check_augment
 from ..engine.devices import pick_device, pick_precision
 from ..engine.losses import check_loss
 from ..engine.optimizers import check_optimizer
@@ -36,10 +37,13 @@ def check_names(recipe: Recipe) -> None:
     check_model(recipe.model)
     check_optimizer(recipe.train.optimizer)
     check_schedule(recipe.train.schedule)
+    inputs, targets = recipe.data.inputs.values(), recipe.data.target.values()
     check_augment(recipe.train.augment)
-    for feature in recipe.data.inputs.values():
+    check_augment_fits(recipe.train.augment, inputs, targets)
+    check_sampling(recipe.train.sampling, targets)
+    for feature in inputs:
         check_preprocess(feature)
-    for target in recipe.data.target.values():
+    for target in targets:
         check_loss(recipe.train.loss, target.kind)
     device = pick_device(recipe.train.device)
     pick_precision(recipe.train.precision, device, has_images(recipe))

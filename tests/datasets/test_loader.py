@@ -9,10 +9,19 @@ import torch
 
 from torchrelay.datasets import store as store_module
 from torchrelay.datasets.build import View, open_view, prepare_data
-from torchrelay.datasets.loader import PackDataset, epoch_order, make_loader, num_batches, prefetch
+from torchrelay.datasets.loader import (
+    PackDataset,
+    balanced_order,
+    check_sampling,
+    epoch_order,
+    make_loader,
+    num_batches,
+    prefetch,
+    split_batches,
+)
 from torchrelay.datasets.pack import Pack
-from torchrelay.errors import DataError
-from torchrelay.recipe import Data
+from torchrelay.errors import DataError, RecipeError
+from torchrelay.recipe import Data, Feature
 from torchrelay.schema import Batch
 from torchrelay.settings import Home
 
@@ -166,6 +175,64 @@ def test_starting_late_gives_the_same_remaining_batches(view: View, start: int, 
     rest = list(late)
     assert len(late) == len(rest) == 5 - start
     assert all(same(one, other) for one, other in zip(whole[start:], rest, strict=True))
+
+
+def test_the_shuffled_order_is_that_of_numpys_generator(view: View) -> None:
+    batches = make_loader(rows_of(view, "train"), 8, seed=3, epoch=2)
+    expected = np.random.Generator(np.random.PCG64([3, 2])).permutation(37)
+    assert torch.cat([batch.rows for batch in batches]).tolist() == expected.tolist()
+    assert all(batch.repeats is None for batch in batches)
+
+
+def test_balanced_draws_give_every_class_the_same_chance() -> None:
+    classes = np.repeat([0, 2, 5], [20, 300, 9680])
+    counts, rows, rare = np.zeros(3), set(), np.zeros(20)
+    for epoch in range(3):
+        order, before = balanced_order(classes, 0, epoch)
+        assert order.shape == (10_000,)
+        counts += np.unique(classes[order], return_counts=True)[1]
+        rows |= set(order.tolist())
+        rare = np.bincount(order, minlength=20)[:20]
+        for row in (0, 1, 19, 20):  # how often it came before: 0, 1, 2, …
+            assert before[order == row].tolist() == list(range((order == row).sum()))
+    np.testing.assert_allclose(counts / 30_000, 1 / 3, atol=0.01)
+    assert rows.issuperset(range(320))
+    assert 120 < rare.min() < rare.max() < 220  # 3,333 draws of 20 rows
+
+
+def test_balanced_draws_are_of_seed_and_epoch_and_start_late_alike(view: View) -> None:
+    data = rows_of(view, "train")
+
+    def batches(seed: int, epoch: int, start: int = 0, at_once: int = 1) -> list[Batch]:
+        loader = make_loader(data, 8, seed=seed, epoch=epoch, start_batch=start, balanced=True, batches_at_once=at_once)
+        return [batch for group in loader for batch in split_batches(group, 8)]
+
+    def rows(some: list[Batch]) -> list[int]:
+        return torch.cat([batch.rows for batch in some]).tolist()
+
+    whole = batches(3, 2)
+    assert len(rows(whole)) == len(data)
+    assert len({tuple(rows(batches(seed, epoch))) for seed in (-1, 0, 1) for epoch in (0, 1)}) == 6
+    for start in (1, 3):
+        for at_once in (1, 3):
+            late = batches(3, 2, start, at_once)
+            assert len(late) == len(whole) - start
+            for one, other in zip(whole[start:], late, strict=True):
+                assert same(one, other)
+                assert one.repeats is not None
+                assert other.repeats is not None
+                assert torch.equal(one.repeats, other.repeats)
+
+
+def test_without_classes_nothing_can_be_balanced(view: View) -> None:
+    number = Feature(kind="number")
+    with pytest.raises(RecipeError, match=r"train.sampling: balanced .* a number target has no classes"):
+        check_sampling("balanced", [number])
+    check_sampling("shuffle", [number])
+    target = view.schema.inputs[1]
+    data = PackDataset(view.pack, view.schema.model_copy(update={"targets": [target]}), view.rows["train"])
+    with pytest.raises(RecipeError, match=r"train.sampling: balanced"):
+        make_loader(data, 8, seed=0, epoch=0, balanced=True)
 
 
 def test_without_shuffling_rows_come_in_the_tables_order(view: View) -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from torchrelay.datasets.transform import BatchTransform, Crop, Standardise, check_augment, unstandardise_target
+from torchrelay.datasets.geometry import Crop
+from torchrelay.datasets.transform import BatchTransform, Standardise, unstandardise_target
 from torchrelay.errors import RecipeError
 from torchrelay.recipe import Named
 from torchrelay.schema import Batch, FeatureSchema, Schema
@@ -142,6 +143,16 @@ def test_a_row_is_augmented_alike_in_every_batch() -> None:
     assert torch.equal(make_transform(FLIP, CROP, seed=5)(make_batch([9]), 2, True).inputs[0][0], whole[9])
 
 
+def test_many_small_batches_as_one_and_each_alone_give_the_same_bits() -> None:
+    names = ("crop", "erase", "rotate", "scale", "flip", "brightness", "contrast", "noise")
+    transform = make_transform(*(Named(name=name) for name in names), seed=9)
+    group = transform.begin(make_batch(list(range(24))), 3)
+    rows = slice(8, 16)
+    part = Batch(group.rows[rows], tuple(one[rows] for one in group.inputs), group.target[rows])
+    alone = transform(make_batch(list(range(8, 16))), 3, training=True)
+    assert torch.equal(transform.finish(part, 3).inputs[0], alone.inputs[0])
+
+
 def test_another_epoch_or_seed_draws_anew() -> None:
     batch = make_batch(list(range(64)))
     seen = {
@@ -184,22 +195,6 @@ def test_the_module_gives_the_same_bits_and_can_be_exported() -> None:
     for found in (module(*batch.inputs), exported(*batch.inputs)):
         assert all(torch.equal(one, other) for one, other in zip(found, prepared, strict=True))
     assert exported(*make_batch([7, 8]).inputs)[0].shape == (2, 2, 6, 5)
-
-
-@pytest.mark.parametrize(
-    ("name", "args", "message"),
-    [
-        ("flop", {}, "train.augment: 'flop' does not exist; did you mean flip"),
-        ("crop", {"paddin": 3}, "paddin.*did you mean padding"),
-        ("crop", {"padding": -1}, "padding: got -1"),
-        ("crop", {"padding": 1.5}, "padding: got 1.5"),
-        ("crop", {"mode": "wrap"}, "mode: got 'wrap'"),
-        ("flip", {"p": 1.5}, "p: got 1.5"),
-    ],
-)
-def test_an_augmentation_that_does_not_exist_names_the_nearest(name: str, args: dict[str, Any], message: str) -> None:
-    with pytest.raises(RecipeError, match=message):
-        check_augment([Named(name=name, args=args)])
 
 
 def test_reflecting_more_than_the_picture_holds_is_refused() -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from torchrelay.engine.loop import Job, NotFiniteError, Progress, evaluate, rand
 from torchrelay.engine.weights import sha256_of
 from torchrelay.errors import TrainingError
 from torchrelay.recipe import Named
+from torchrelay.schema import Batch
 
 from .conftest import BATCH_SIZE, NUM_ROWS, MakeJob
 
@@ -44,6 +47,35 @@ def test_training_lowers_the_loss_and_reports_each_step_and_epoch(make_job: Make
     assert epochs[0]["train/epoch_loss"] == pytest.approx(sum(steps[:STEPS_PER_EPOCH]) / STEPS_PER_EPOCH)
     assert epochs[-1]["valid/accuracy"] >= 0.9
     assert progress.best_metric == max(values["valid/accuracy"] for values in epochs)
+
+
+def test_the_loss_of_a_mixed_row_is_that_of_both_classes_in_proportion(make_job: MakeJob, tmp_path: Path) -> None:
+    def first_loss(share: float | None, of_other_class: bool = False) -> float:
+        losses: list[float] = []
+        job = make_job(epochs=1)
+
+        def batches(epoch: int, start_batch: int) -> Iterable[Batch]:
+            for batch in job.train_batches(epoch, start_batch):
+                other = 1 - batch.target
+                if share is not None:
+                    yield batch._replace(mixed_target=other, mix=torch.full((len(other),), share))
+                else:
+                    yield batch._replace(target=other) if of_other_class else batch
+
+        folder = tmp_path / f"{share}-{of_other_class}"
+        torch.manual_seed(1)
+        train(
+            replace(job, train_batches=batches),
+            Progress(),
+            store_in(folder),
+            lambda progress, values, epoch_ended: losses.append(values.get("train/loss", 0.0)),
+        )
+        return losses[0]
+
+    own, other = first_loss(None), first_loss(None, of_other_class=True)
+    assert own != pytest.approx(other)
+    assert first_loss(1.0) == own
+    assert first_loss(0.25) == pytest.approx(0.25 * own + 0.75 * other)
 
 
 @pytest.mark.parametrize("stop_at", range(1, 2 * STEPS_PER_EPOCH))
