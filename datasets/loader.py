@@ -33,6 +33,8 @@ class PackDataset(Dataset[Batch]):
         schema: the features that make a batch, and the ids of their classes.
         rows: int64, positions in the pack, for example those of one split.
 
+    A target that the pack does not have, because its rows are to be predicted, is zeros: their losses mean nothing.
+
     Raises:
         DataError: a row's target is no class of the schema.
     """
@@ -41,7 +43,12 @@ class PackDataset(Dataset[Batch]):
         self._pack, self._schema = pack, schema
         self.rows = np.asarray(rows, np.int64)
         self._inputs = [_gatherer(pack, feature, self.rows, is_target=False) for feature in schema.inputs]
-        self._target = _gatherer(pack, schema.target, self.rows, is_target=True)
+        target = schema.target
+        if target.name in pack.features:
+            self._target = _gatherer(pack, target, self.rows, is_target=True)
+        else:
+            size = () if target.kind == "category" else (target.num_outputs,)
+            self._target = lambda index: torch.zeros((len(index), *size), dtype=getattr(torch, target.dtype))
 
     def __len__(self) -> int:
         return len(self.rows)

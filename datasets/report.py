@@ -40,7 +40,6 @@ def describe_data(
             for each image feature its files' content.
         warnings: found so far.
     """
-    [target] = data.target
     used = side != UNUSED
     leaked = {name: rows_in_two(keys, side) for name, keys in samples.items()}
     report: dict[str, Any] = {
@@ -58,7 +57,12 @@ def describe_data(
     report["warnings"] = [
         *warnings,
         *_warn_of_leaks(leaked),
-        *_warn_of_classes(report["features"][target].get("classes", {}), side),
+        *(
+            warning
+            for target in data.target
+            for warning in _warn_of_classes(report["features"][target].get("classes", {}), side)
+        ),
+        *_warn_of_tests(side),
     ]
     return report
 
@@ -124,6 +128,8 @@ def _warn_of_classes(classes: Mapping[str, Mapping[str, int]], side: np.ndarray)
         absent = [label for label, counts in classes.items() if counts[name] == 0]
         if absent and (side == at).any():
             found.append(f"{len(absent)} of {len(classes)} classes have no {name} row: {', '.join(absent[:5])}")
-    if not (side == TEST).any():
-        found.append("no row tests: there will be no test metrics")
     return found
+
+
+def _warn_of_tests(side: np.ndarray) -> list[str]:
+    return [] if (side == TEST).any() else ["no row tests: there will be no test metrics"]

@@ -72,7 +72,7 @@ def build_job(recipe: Recipe, view: View, schedule_epochs: int) -> Job:
         steps_per_epoch=steps_per_epoch,
         clip_norm=train.clip_norm,
         monitor=monitor,
-        monitor_mode=monitor_mode(monitor) if monitor else "max",
+        monitor_mode=monitor_mode(monitor, view.schema) if monitor else "max",
         every_epochs=recipe.checkpoint.every_epochs,
         every_steps=recipe.checkpoint.every_steps,
     )
@@ -108,6 +108,15 @@ def rows_in_order(recipe: Recipe, view: View, split: str, scorer: Scorer) -> Ite
     prepare = build_transform(recipe, scorer)
     for batch in make_loader(rows, recipe.train.batch_size, seed=0, epoch=0, shuffle=False):
         yield prepare(batch)
+
+
+def rows_scale(view: View, rows: np.ndarray) -> np.ndarray | None:
+    """Pixels of the file per pixel of the stored image, x and y, float64, shape (N, 2); None where no points are.
+
+    Args:
+        rows: int64, positions in the pack, shape (N,).
+    """
+    return None
 
 
 def _batches_at_once(schema: Schema, batch_size: int) -> int:

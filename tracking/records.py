@@ -42,7 +42,7 @@ class RunRecord(BaseModel):
     """Name of the recipe."""
     experiment: str
     """Name of the MLflow experiment."""
-    kind: Literal["train", "evaluate"] = "train"
+    kind: Literal["train", "evaluate", "predict"] = "train"
     """Which flow made it."""
     status: Literal["RUNNING", "FINISHED", "FAILED", "KILLED"] = "RUNNING"
     """In MLflow's words."""
