@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .tracking.records import RunRecord
 
 SIGINT_EXIT, SIGTERM_EXIT = 130, 143
+# The metrics that say how good a model is, and how they are written.
+HEADLINES = {"accuracy": ".4f", "nme": ".4f", "rmse": ".4g"}
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 set_option = click.option("--set", "items", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe.")
@@ -166,7 +168,7 @@ def resume(run: str, items: tuple[str, ...], as_json: bool) -> None:
 @device_option
 @json_option
 def evaluate(source: str, table: str, files: str, device: str, as_json: bool) -> None:
-    """Score all rows of another table with SOURCE.
+    """Score all rows of another table with SOURCE; a row that cannot be read gets a verdict.
 
     SOURCE is a run id, runs:/…, models:/name@alias, or a weights file of a run.
     """
@@ -181,6 +183,38 @@ def evaluate(source: str, table: str, files: str, device: str, as_json: bool) ->
     _tell_result(result, True, as_json)
     if as_json:
         _print_json(result)
+
+
+@commands.command()
+@click.argument("source")
+@click.option("--table", required=True, type=click.Path(), help="CSV, TSV or Parquet file with the source's inputs.")
+@click.option("--out", required=True, type=click.Path(), help="File to write: .csv, .tsv or .parquet.")
+@click.option("--files", default="", type=click.Path(), help="Root of the table's file paths; by default its folder.")
+@click.option("--prefix", default="", help="Before the names of the columns that are added.")
+@device_option
+@json_option
+def predict(source: str, table: str, out: str, files: str, prefix: str, device: str, as_json: bool) -> None:
+    """Write TABLE again, with a prediction or a verdict for every row.
+
+    SOURCE is a run id, runs:/…, models:/name@alias, or a weights file of a run.
+    """
+    _prepare()
+    from .datasets.output import locate_output
+    from .datasets.table import locate_table
+    from .recipe import Data
+
+    locate_output(out, str(locate_table(Data(table=table))))
+    from .flows.predict import predict as predict_flow
+
+    result = predict_flow(source=source, table=table, out=out, files=files, device=device or "auto", prefix=prefix)
+    if as_json:
+        _print_json(result)
+    lines = [f"run       {result['run_id']} (MLflow {result['mlflow_run_id']})", f"folder    {result['run_dir']}"]
+    verdicts = result["rows"] - result["rows_predicted"]
+    if verdicts:
+        lines.append(f"verdicts  {verdicts:,} rows could not be predicted; the column {prefix}verdict says why")
+    for line in (*lines, f"{result['out']}: {result['rows_predicted']:,} of {result['rows']:,} rows predicted"):
+        click.echo(line, err=as_json)
 
 
 @commands.command()
@@ -366,6 +400,8 @@ def _tell_result(result: dict[str, Any], last: bool, as_json: bool) -> None:
     if last:
         table = "" if result["kind"] != "train" else f"torchrelay evaluate {run_id} --table TABLE · "
         lines.append(f"next      torchrelay show {run_id} · {table}torchrelay ui")
+    if interval := _interval(result["metrics"]):
+        lines.append(interval)
     for line in (*lines, _headline(result["metrics"], len(result["splits"]))):
         click.echo(line, err=as_json)
 
@@ -377,7 +413,7 @@ def _result(record: RunRecord) -> str:
 def _headline(metrics: dict[str, float], num_splits: int = 0) -> str:
     """The metric that one looks at first, for example `test accuracy 0.9833`; over splits with its deviation."""
     for split in ("test", "valid"):
-        for name, form in (("accuracy", ".4f"), ("rmse", ".4g")):
+        for name, form in HEADLINES.items():
             if f"{split}/{name}" in metrics:
                 value, deviation = metrics[f"{split}/{name}"], metrics.get(f"{split}/{name}_std")
                 return f"{split} {name} {_number(value, deviation, form)}{_over(num_splits)}"
@@ -398,6 +434,17 @@ def _number(value: float, deviation: float | None, form: str) -> str:
 
 def _over(num_splits: int) -> str:
     return f" (mean of {num_splits} split{'s' * (num_splits > 1)})" if num_splits else ""
+
+
+def _interval(metrics: dict[str, float]) -> str:
+    """Between what the headline would lie on other rows like these, and, for points, what a guess would give."""
+    for name, digits in HEADLINES.items():
+        low, high = (metrics.get(f"test/{name}_{end}") for end in ("low", "high"))
+        if low is not None and high is not None:
+            baseline = metrics.get("test/mean_shape_nme")
+            guess = f"; the mean shape has {baseline:{digits}}" if baseline is not None else ""
+            return f"interval  {low:{digits}} to {high:{digits}} (95 %, over the test rows){guess}"
+    return ""
 
 
 def _listed(record: RunRecord) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from .table import Table, check_num_classes, open_table, resolve_features
 from .verdicts import Verdicts
 
 SPLIT_FORMAT_VERSION = 2
+KEYS_FILE = "keys.parquet"
 
 
 class Prepared(NamedTuple):
@@ -106,17 +107,20 @@ def prepare_data(data: Data, home: Home, on_progress: Progress | None = None) ->
 def prepare_for_schema(data: Data, schema: Schema, home: Home, on_progress: Progress | None = None) -> Prepared:
     """Make the pack of a table whose rows all test a model that exists; nothing is fitted.
 
+    Bad rows are left out, however many they are.
+
     Args:
         data: the table, and the features that the model was trained on; its split is not looked at.
         schema: the model's. Its columns are read, and rows with a class that it does not know are quarantined.
         home: where store and packs are.
         on_progress: called with the numbers of images done and of all images.
     Raises:
-        DataError: the table cannot be read as the schema says.
+        DataError: the table cannot be read as the schema says, or none of its rows can be.
     """
     table = open_table(data)
     names = list(table.frame.columns)
-    data = data.model_copy(update={"split": Split(), "key": data.key if data.key in names else ""})
+    key = data.key if data.key in names else ""
+    data = data.model_copy(update={"split": Split(), "key": key, "max_bad_rows": 1.0})
     columns = _columns_of(data, schema, names)
     verdicts = _judge_shape(table)
     cells = read_cells(data, columns, table.frame, verdicts)
@@ -124,6 +128,32 @@ def prepare_for_schema(data: Data, schema: Schema, home: Home, on_progress: Prog
     rows = read_rows(data, home, columns, cells, verdicts, on_progress)
     _reject_repeated_keys(data, table.frame, verdicts)
     _reject_unknown_classes(data, schema, rows, verdicts)
+    _check_limit(data, home, table.frame, verdicts)
+    _check_shapes(data, schema, rows)
+    side = np.where(verdicts.good, TEST, UNUSED).astype(np.int8)
+    return _commit(data, home, table.frame, rows, verdicts, side, schema)
+
+
+def prepare_inputs(data: Data, schema: Schema, home: Home, on_progress: Progress | None = None) -> Prepared:
+    """Make the pack of a table whose rows a model that exists is to predict: it needs no column of the target.
+
+    Bad rows are left out, however many they are. All others are test rows, and have no target in the pack.
+
+    Args:
+        data: the table, and the features that the model was trained on; its split and its key are not looked at.
+        schema: the model's. The columns of its inputs are read.
+        home: where store and packs are.
+        on_progress: called with the numbers of images done and of all images.
+    Raises:
+        DataError: the table cannot be read as the schema says, or none of its rows can be.
+    """
+    table = open_table(data)
+    data = data.model_copy(update={"target": {}, "split": Split(), "key": "", "max_bad_rows": 1.0})
+    columns = _columns_of(data, schema.model_copy(update={"targets": []}), list(table.frame.columns))
+    verdicts = _judge_shape(table)
+    cells = read_cells(data, columns, table.frame, verdicts)
+    _check_limit(data, home, table.frame, verdicts)
+    rows = read_rows(data, home, columns, cells, verdicts, on_progress)
     _check_limit(data, home, table.frame, verdicts)
     _check_shapes(data, schema, rows)
     side = np.where(verdicts.good, TEST, UNUSED).astype(np.int8)
@@ -145,6 +175,18 @@ def open_view(pack_dir: Path, split_dir: Path) -> View:
         raise DataError(f"{split_dir} splits {len(side):,} rows, the pack {pack_dir} has {pack.num_rows:,}")
     rows = {name: np.flatnonzero(side == at) for at, name in enumerate(SPLITS)}
     return View(pack, Schema.load(split_dir / "schema.json"), rows)
+
+
+def read_keys(split_dir: Path) -> np.ndarray | None:
+    """Text of `data.key` for each row of the pack; None where no key is declared."""
+    path = split_dir / KEYS_FILE
+    return pd.read_parquet(path).iloc[:, 0].to_numpy(dtype=object) if path.exists() else None
+
+
+def read_verdicts(split_dir: Path) -> dict[int, str]:
+    """Why rows are bad, by their position in the table (from 0)."""
+    cells = pd.read_csv(split_dir / "quarantine.csv", usecols=[0, 1], dtype=str, na_filter=False)
+    return {int(row) - 1: str(reason) for row, reason in zip(cells.iloc[:, 0], cells.iloc[:, 1], strict=True)}
 
 
 def _judge_shape(table: Table) -> Verdicts:
@@ -295,6 +337,8 @@ def _commit(
             np.save(temporary / "split.npy", split)
             fitted.save(temporary / "schema.json")
             (temporary / "quarantine.csv").write_text(verdicts.to_csv(frame), "utf-8")
+            if data.key:
+                frame[[data.key]].iloc[in_pack].to_parquet(temporary / KEYS_FILE, index=False)
             write_json(temporary / "report.json", {"fingerprint": fingerprint, **report})
             (temporary / "data_report.csv").write_text(tabulate_report(report), "utf-8")
     report = read_json(split_dir / "report.json")

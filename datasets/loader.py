@@ -41,6 +41,8 @@ class PackDataset(Dataset[Batch]):
         schema: the features that make a batch, and the ids of their classes.
         rows: int64, positions in the pack, for example those of one split.
 
+    A target that the pack does not have, because its rows are to be predicted, is zeros: their losses mean nothing.
+
     Raises:
         DataError: a row's target is no class of the schema.
     """
@@ -299,7 +301,9 @@ def _gatherer(pack: Pack, feature: FeatureSchema, rows: np.ndarray, schema: Sche
 
 
 def _target_gatherer(pack: Pack, schema: Schema, rows: np.ndarray) -> _Gather:
-    """What gathers all targets: class ids (B,) or (B, T), or all columns (B, D)."""
+    """What gathers all targets: class ids (B,) or (B, T), or all columns (B, D); zeros of a pack of inputs alone."""
+    if any(target.name not in pack.features for target in schema.targets):
+        return lambda index: _no_target(schema, len(index))
     if schema.target_kind == "category":
         ids = np.stack([_target_ids(pack, target, rows) for target in schema.targets], 1)
         ids = ids[:, 0].copy() if len(schema.targets) == 1 else ids
@@ -308,6 +312,13 @@ def _target_gatherer(pack: Pack, schema: Schema, rows: np.ndarray) -> _Gather:
     if len(gatherers) == 1:
         return lambda index: gatherers[0](index).flatten(1)
     return lambda index: torch.cat([gather(index).flatten(1) for gather in gatherers], 1)
+
+
+def _no_target(schema: Schema, num_rows: int) -> Tensor:
+    if schema.target_kind == "category":
+        size = () if len(schema.targets) == 1 else (len(schema.targets),)
+        return torch.zeros((num_rows, *size), dtype=torch.int64)
+    return torch.zeros((num_rows, schema.num_outputs), dtype=torch.float64)
 
 
 def _target_ids(pack: Pack, target: FeatureSchema, rows: np.ndarray) -> np.ndarray:

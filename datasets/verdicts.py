@@ -78,13 +78,12 @@ class Verdicts:
         write_atomic(quarantine, self.to_csv(frame))
         counts = ", ".join(f"{count:,} {kind}" for kind, count in self.counts.items())
         first = "; ".join(f"row {row + 1}: {self.reasons[row]}" for row in sorted(self.reasons)[:PREVIEW])
-        remedy = (
-            f"correct them, or raise data.max_bad_rows above {num_bad / num_rows:.2g}"
-            if num_bad < num_rows
-            else "no row is left, correct the table or the recipe"
-        )
+        if num_bad < num_rows:
+            allowed = f", data.max_bad_rows = {max_bad_rows:g} allows {int(max_bad_rows * num_rows):,}"
+            remedy = f"correct them, or raise data.max_bad_rows above {num_bad / num_rows:.2g}"
+        else:
+            allowed, remedy = "", "no row is left, correct the table or the recipe"
         raise DataError(
-            f"{table}: {num_bad:,} of {num_rows:,} rows are bad, data.max_bad_rows = {max_bad_rows:g} allows "
-            f"{int(max_bad_rows * num_rows):,} ({counts}). First: {first}. All of them with their reasons are in "
-            f"{quarantine}; {remedy}. Rows are counted from 1, without the header"
+            f"{table}: {num_bad:,} of {num_rows:,} rows are bad{allowed} ({counts}). First: {first}. All of them "
+            f"with their reasons are in {quarantine}; {remedy}. Rows are counted from 1, without the header"
         )

@@ -1,6 +1,9 @@
-"""What a model's outputs over one split are worth, as plain numbers; gathering the outputs is left to the loop."""
+"""What a model's outputs over one split are worth, as plain numbers; gathering the outputs is left to the loop.
 
-# Shapes: N rows of a split, K classes, D columns of a number target.
+Here each measure gets its name. What is measured stands in `classification.py` and `regression.py`.
+"""
+
+# Shapes: N rows of a split, K classes, D columns of a number target, P points.
 
 from __future__ import annotations
 
@@ -10,81 +13,123 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from ..schema import Schema
+from ..schema import FeatureSchema, Kind, Schema, TargetPart
+from .bootstrap import resampled_interval
+from .classification import MAX_RANKED, class_accuracies, hits, measure_classes
+from .regression import measure_numbers, measure_points, point_errors, row_nme, squared_errors
 
 # More classes or columns than these get no metric of their own.
 MAX_PARTS = 100
 # MLflow takes names of 250; this leaves room for "valid/accuracy/" before and a "_std" behind.
 MAX_PART_LENGTH = 200
 
-HIGHER_IS_BETTER = frozenset({"accuracy", "f1_macro", "auroc", "r2"})
+# The one metric that says how good a model is.
+HEADLINES: dict[Kind, str] = {"category": "accuracy", "number": "rmse", "points": "nme"}
+LOWER_IS_BETTER = frozenset({"loss", "rmse", "mae", "median_ae", "nme"})
+NUMBER_METRICS = ("rmse", "mae", "median_ae", "bias", "r2")
+# Metrics that no checkpoint can be best by: nothing is better the larger or the smaller they are.
+NOT_MONITORED = frozenset({"bias", "mean_shape_nme"})
 
 
-def compute_metrics(schema: Schema, outputs: Tensor, target: Tensor, losses: Tensor) -> dict[str, float]:
+def compute_metrics(
+    schema: Schema, outputs: Tensor, target: Tensor, losses: Tensor, scale: np.ndarray | None = None
+) -> dict[str, float]:
     """Compute all metrics of a split, on the CPU, in double precision.
 
     What a split leaves undefined is left out: the accuracy of a class without rows, r2 where a column is constant,
-    auroc where one class has no rows.
+    auroc where a class has no rows.
 
     Args:
-        schema: says what the target is.
-        outputs: scores, shape (N, K), or standardised values, shape (N, D); any device and floating type.
-        target: class ids, shape (N,), or standardised values, shape (N, D).
+        schema: says what the targets are.
+        outputs: scores or standardised values, shape (N, num_outputs); any device and floating type.
+        target: class ids or standardised values, see `Batch`.
         losses: of each row, shape (N,).
+        scale: points: pixels of the file per pixel of the stored image, x and y, shape (N, 2); None means 1.
     Returns:
-        By name: loss; for categories accuracy, accuracy/<class>, f1_macro and, with two classes, auroc; for
-        numbers rmse, mae and r2 (means over the columns, in the target's own units) and, with several columns,
-        each again as rmse/<column>.
+        By name: loss, and what `measure_classes`, `measure_numbers` or `measure_points` give. For categories
+        accuracy/<class> too; for several columns of numbers the means over the columns, and each again as
+        rmse/<column>. Of several targets all that stands below <target>/, and the headline (accuracy, rmse or nme)
+        is their mean.
     """
-    metrics = {"loss": float(_to_numpy(losses).mean())}
-    if schema.target.kind == "category":
-        return metrics | _category_metrics(schema, outputs, target)
-    return metrics | _number_metrics(schema, outputs, target)
+    metrics = {"loss": float(losses.detach().cpu().double().mean())}
+    each = {
+        prefix: _measure(part, scale)
+        for prefix, part in zip(target_prefixes(schema), schema.parts(outputs, target), strict=True)
+    }
+    name = headline(schema)
+    if len(each) > 1 and all(name in found for found in each.values()):
+        metrics[name] = float(np.mean([found[name] for found in each.values()]))
+    return metrics | {f"{prefix}{name}": value for prefix, found in each.items() for name, value in found.items()}
 
 
-def confusion_matrix(schema: Schema, outputs: Tensor, target: Tensor) -> np.ndarray:
-    """Count rows by true and predicted class.
+def headline(schema: Schema) -> str:
+    """The metric that says how good a model is: accuracy, rmse or nme."""
+    return HEADLINES[schema.target_kind]
+
+
+def headline_interval(
+    schema: Schema, outputs: Tensor, target: Tensor, scale: np.ndarray | None = None
+) -> dict[str, float]:
+    """Bounds between which the headline metric would lie in 95 % of other samples of rows like these.
 
     Args:
-        schema: its target is a category of K classes.
-        outputs: scores, shape (N, K).
-        target: class ids, shape (N,).
+        schema, outputs, target, scale: see `compute_metrics`.
     Returns:
-        int64, shape (K, K): rows are true classes, columns predicted ones.
+        <headline>_low and <headline>_high; nothing where fewer than two rows define it, or an output is not finite.
     """
-    num_classes = schema.num_outputs
-    predicted_N = outputs.detach().cpu().argmax(dim=1).numpy()
-    pairs_N = target.detach().cpu().numpy() * num_classes + predicted_N
-    return np.bincount(pairs_N, minlength=num_classes**2).reshape(num_classes, num_classes)
+    parts = schema.parts(outputs, target)
+    if schema.target_kind == "category":
+        values = [hits(part) for part in parts]
+    elif schema.target_kind == "number":
+        values = [squared_errors(part) for part in parts]
+    else:
+        values = [row_nme(point_errors(part, scale)) for part in parts]
+    if not bool(outputs.isfinite().all()):
+        return {}
+    root = schema.target_kind == "number"
+    # The mean over targets of the mean over columns, as the metric itself is.
+    weights_D = np.concatenate([np.full(one.shape[1], 1 / one.shape[1] / len(values)) for one in values])
+    found = resampled_interval(np.concatenate(values, axis=1), weights_D, root=root)
+    if found is None:
+        return {}
+    name = headline(schema)
+    return {f"{name}_low": found[0], f"{name}_high": found[1]}
 
 
 def metric_names(schema: Schema) -> list[str]:
-    """The names that `checkpoint.monitor` may give: all that a split with rows of every class has."""
+    """The names that `checkpoint.monitor` may give: what a split with rows of every class has, and can be better in."""
     names = ["loss"]
-    if schema.target.kind == "category":
-        names += ["accuracy", "f1_macro", *(["auroc"] if schema.num_outputs == 2 else [])]
-        names += [f"accuracy/{part}" for part in _parts(schema.target.classes)]
-    else:
-        names += ["rmse", "mae", "r2"]
-        if schema.num_outputs > 1:
-            names += [f"{name}/{part}" for name in ("rmse", "mae", "r2") for part in _parts(schema.target.columns)]
+    if len(schema.targets) > 1:
+        names.append(headline(schema))
+    for prefix, feature in zip(target_prefixes(schema), schema.targets, strict=True):
+        names += [f"{prefix}{name}" for name in _names(feature)]
     return [f"valid/{name}" for name in names]
 
 
-def monitor_mode(name: str) -> str:
+def monitor_mode(name: str, schema: Schema) -> str:
     """Whether more of a metric is better.
 
     Args:
         name: with its split, for example "valid/accuracy/cat".
+        schema: whose targets' names may stand before the metric's.
     Returns:
         "max" or "min".
     """
-    return "max" if name.split("/")[1] in HIGHER_IS_BETTER else "min"
+    rest = name.partition("/")[2]
+    prefix = max((prefix for prefix in target_prefixes(schema) if rest.startswith(prefix)), key=len, default="")
+    return "min" if rest.removeprefix(prefix).split("/")[0] in LOWER_IS_BETTER else "max"
 
 
 def auto_monitor(schema: Schema) -> str:
     """The metric that decides which checkpoint is best where the recipe does not say."""
-    return "valid/accuracy" if schema.target.kind == "category" else "valid/rmse"
+    return f"valid/{headline(schema)}"
+
+
+def target_prefixes(schema: Schema) -> list[str]:
+    """What stands before the names of each target's metrics: nothing where there is one target."""
+    if len(schema.targets) == 1:
+        return [""]
+    return [f"{part}/" for part in legal_parts([feature.name for feature in schema.targets])]
 
 
 def legal_parts(names: Sequence[str]) -> list[str]:
@@ -107,50 +152,43 @@ def legal_parts(names: Sequence[str]) -> list[str]:
     return parts
 
 
-def _category_metrics(schema: Schema, outputs: Tensor, target: Tensor) -> dict[str, float]:
-    counts_KK = confusion_matrix(schema, outputs, target)
-    hits_K, rows_K, predicted_K = counts_KK.diagonal(), counts_KK.sum(axis=1), counts_KK.sum(axis=0)
-    seen_K = rows_K + predicted_K > 0
-    f1_K = 2 * hits_K[seen_K] / (rows_K + predicted_K)[seen_K]
-    metrics = {"accuracy": float(hits_K.sum() / rows_K.sum()), "f1_macro": float(f1_K.mean())}
-    if schema.num_outputs == 2 and rows_K.all():
-        metrics["auroc"] = _auroc(outputs, target)
-    for index, part in enumerate(_parts(schema.target.classes)):
-        if rows_K[index]:
-            metrics[f"accuracy/{part}"] = float(hits_K[index] / rows_K[index])
-    return metrics
+def _measure(part: TargetPart, scale: np.ndarray | None) -> dict[str, float]:
+    """All metrics of one target, without its prefix."""
+    if part.feature.kind == "points":
+        return measure_points(part, scale)
+    if part.feature.kind == "number":
+        return _name_columns(part.feature, measure_numbers(part))
+    accuracies = zip(_parts(part.feature.classes), class_accuracies(part), strict=False)
+    return measure_classes(part) | {f"accuracy/{name}": value for name, value in accuracies if value is not None}
 
 
-def _auroc(scores_N2: Tensor, target_N: Tensor) -> float:
-    # Imported here because scikit-learn takes about a second to import.
-    from sklearn.metrics import roc_auc_score
-
-    scores = _to_numpy(scores_N2)
-    margin_N = scores[:, 1] - scores[:, 0]
-    if not np.isfinite(margin_N).all():
-        return float("nan")
-    return float(roc_auc_score(target_N.detach().cpu().numpy(), margin_N))
-
-
-def _number_metrics(schema: Schema, outputs: Tensor, target: Tensor) -> dict[str, float]:
-    std_D = np.asarray(schema.target.std)
-    target_ND = _to_numpy(target) * std_D
-    errors_ND = _to_numpy(outputs) * std_D - target_ND
-    constant_D = np.ptp(target_ND, axis=0) == 0
-    variance_D = np.where(constant_D, np.nan, target_ND.var(axis=0))
-    columns = {
-        "rmse": np.sqrt((errors_ND**2).mean(axis=0)),
-        "mae": np.abs(errors_ND).mean(axis=0),
-        "r2": 1 - (errors_ND**2).mean(axis=0) / variance_D,
-    }
+def _name_columns(feature: FeatureSchema, values: dict[str, np.ndarray]) -> dict[str, float]:
+    """Means over the columns, and, of several, each column's own; without the r2 of a constant column."""
+    is_constant_D = np.isnan(values["r2"]) & ~np.isnan(values["rmse"])
     metrics = {
-        name: float(values_D.mean()) for name, values_D in columns.items() if name != "r2" or not constant_D.any()
+        name: float(values_D.mean()) for name, values_D in values.items() if name != "r2" or not is_constant_D.any()
     }
-    if schema.num_outputs > 1:
-        for index, part in enumerate(_parts(schema.target.columns)):
-            defined = [name for name in columns if name != "r2" or not constant_D[index]]
-            metrics |= {f"{name}/{part}": float(columns[name][index]) for name in defined}
+    if len(feature.columns) > 1:
+        for number, part in enumerate(_parts(feature.columns)):
+            defined = [name for name in values if name != "r2" or not is_constant_D[number]]
+            metrics |= {f"{name}/{part}": float(values[name][number]) for name in defined}
     return metrics
+
+
+def _names(feature: FeatureSchema) -> list[str]:
+    """The metrics of a target that can be better."""
+    if feature.kind == "points":
+        return ["nme", "rmse"]
+    if feature.kind == "number":
+        names = [name for name in NUMBER_METRICS if name not in NOT_MONITORED]
+        columns = _parts(feature.columns) if len(feature.columns) > 1 else []
+        return [*names, *(f"{name}/{column}" for column in columns for name in names)]
+    names = ["accuracy", "precision_macro", "recall_macro", "f1_macro"]
+    if feature.num_outputs == 2:
+        names += ["precision", "recall", "f1", "auroc", "average_precision"]
+    elif feature.num_outputs <= MAX_RANKED:
+        names.append("auroc_macro")
+    return [*names, *(f"accuracy/{name}" for name in _parts(feature.classes))]
 
 
 def _parts(names: Sequence[str]) -> list[str]:
@@ -163,7 +201,3 @@ def _legal(name: str) -> str:
     if any(part in illegal for part in clean.split("/")):
         clean = clean.replace("/", "_")
     return "_" * max(1, len(clean)) if clean in illegal else clean
-
-
-def _to_numpy(values: Tensor) -> np.ndarray:
-    return values.detach().cpu().double().numpy()

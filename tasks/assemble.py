@@ -77,7 +77,7 @@ def build_job(recipe: Recipe, view: View, schedule_epochs: int) -> Job:
         steps_per_epoch=steps_per_epoch,
         clip_norm=train.clip_norm,
         monitor=monitor,
-        monitor_mode=monitor_mode(monitor) if monitor else "max",
+        monitor_mode=monitor_mode(monitor, view.schema) if monitor else "max",
         every_epochs=recipe.checkpoint.every_epochs,
         every_steps=recipe.checkpoint.every_steps,
     )
@@ -119,6 +119,17 @@ def name_table_rows(error: NotFiniteError, view: View) -> NotFiniteError:
     """The same error, its rows counted as in the table."""
     rows = [int(view.pack.rows[position]) + 1 for position in error.rows]
     return NotFiniteError(error.what, rows, "table (the first after the header is 1)")
+
+
+def rows_scale(view: View, rows: np.ndarray) -> np.ndarray | None:
+    """Pixels of the file per pixel of the stored image, x and y, float64, shape (N, 2); None where no points are.
+
+    Args:
+        rows: int64, positions in the pack, shape (N,).
+    """
+    if view.schema.target_kind != "points":
+        return None
+    return PackDataset(view.pack, view.schema, rows).scale(view.schema.targets[0]).numpy()
 
 
 def _batches_at_once(schema: Schema, batch_size: int) -> int:

@@ -1,39 +1,40 @@
-"""The evaluation task: the best weights on the test rows, as metrics and as figures to look at."""
+"""The evaluation task: the best weights on the test rows, as metrics, tables, predictions and figures to look at."""
 
 from __future__ import annotations
 
+import io
 import time
 from pathlib import Path
 
 import numpy as np
-import torch
 from prefect import task
 
-from ..datasets.build import View, open_view
-from ..datasets.loader import PackDataset
-from ..datasets.transform import unstandardise_target
+from ..datasets.build import View, open_view, read_keys
 from ..engine.loop import Evaluation, evaluate
-from ..engine.metrics import compute_metrics, confusion_matrix
+from ..engine.metrics import compute_metrics, headline_interval
 from ..engine.weights import load_into, load_weights
-from ..recipe import load_recipe
-from ..schema import FeatureSchema, Schema
+from ..files import write_atomic
+from ..recipe import Recipe, load_recipe
 from ..tracking import figures
 from ..tracking.journal import Journal, thin
 from ..tracking.mlflow_run import MlflowRun
 from ..tracking.recorder import Recorder
 from ..tracking.records import load_record, update_record
-from .assemble import build_scorer, rows_in_order
+from .assemble import build_scorer, rows_in_order, rows_scale
 from .console import say
 from .options import UNCACHED
+from .pictures import draw_evaluation, write_tables
+from .predictions import tabulate
 
-NUM_WORST = 25
+PREDICTIONS_FILE = "predictions.parquet"
 
 
 @task(**UNCACHED)
 def evaluate_model(run_dir: Path) -> None:
-    """Score the test rows with the run's best weights; write metrics, `figures/`, and both into MLflow.
+    """Score the test rows with the run's best weights.
 
-    A table without test rows gets the figures of its training alone.
+    Writes metrics, `predictions.parquet`, `tables/` and `figures/`, into the run's folder and into MLflow. A table
+    without test rows gets the figures of its training alone.
 
     Raises:
         SourceError: the weights do not fit the model that the recipe builds.
@@ -46,15 +47,12 @@ def evaluate_model(run_dir: Path) -> None:
         recorder = Recorder(journal, tracker, thin(0, 1))
         metrics: dict[str, float] = {}
         if len(view.rows["test"]):
-            scorer = build_scorer(recipe, view.schema)
-            weights = run_dir / "weights" / "best.pt"
-            load_into(scorer.model, load_weights(weights), str(weights))
-            found = evaluate(scorer, rows_in_order(recipe, view, "test", scorer))
-            computed = compute_metrics(view.schema, found.outputs, found.target, found.losses)
-            metrics = {f"test/{name}": value for name, value in computed.items()}
+            found, precision = score_rows(run_dir, recipe, view)
+            update_record(run_dir, precision=precision)
+            metrics = _write_results(run_dir, view, found, rows_scale(view, found.rows.numpy()))
             recorder.log_epoch(record.steps, record.epochs, metrics)
-            draw_evaluation(view, found, metrics, run_dir / "figures")
-            update_record(run_dir, precision=scorer.precision.name)
+            recorder.log_artifacts(run_dir / PREDICTIONS_FILE, "")
+            recorder.log_artifacts(run_dir / "tables", "tables")
         else:
             say("no test rows: no test metrics")
         if record.kind == "train":
@@ -64,63 +62,28 @@ def evaluate_model(run_dir: Path) -> None:
     update_record(run_dir, metrics={**record.metrics, **metrics}, seconds=seconds)
 
 
-def draw_evaluation(view: View, found: Evaluation, metrics: dict[str, float], folder: Path) -> None:
-    """Draw the figures that fit the target, and the worst predictions."""
-    schema = view.schema
-    if schema.target.kind == "category":
-        matrix = confusion_matrix(schema, found.outputs, found.target)
-        figures.confusion(matrix, schema.target.classes, folder / "confusion.png")
-        figures.class_accuracy(matrix, schema.target.classes, folder / "class_accuracy.png")
-    else:
-        target = unstandardise_target(schema, found.target).numpy()
-        predicted = unstandardise_target(schema, found.outputs).numpy()
-        for number, column in enumerate(schema.target.columns):
-            name = "residuals.png" if number == 0 else f"residuals-{number}.png"
-            figures.residuals(target[:, number], predicted[:, number], column, folder / name)
-    _draw_worst(view, found, folder)
+def score_rows(run_dir: Path, recipe: Recipe, view: View) -> tuple[Evaluation, str]:
+    """Run the best weights of a run over a view's test rows; also gives the precision's name.
+
+    Raises:
+        SourceError: the weights do not fit the model that the recipe builds.
+    """
+    scorer = build_scorer(recipe, view.schema)
+    weights = run_dir / "weights" / "best.pt"
+    load_into(scorer.model, load_weights(weights), str(weights))
+    return evaluate(scorer, rows_in_order(recipe, view, "test", scorer)), scorer.precision.name
 
 
-def _draw_worst(view: View, found: Evaluation, folder: Path) -> None:
-    """The rows of the largest loss: their pictures where the first input is an image, else their numbers."""
-    schema = view.schema
-    worst = torch.argsort(found.losses, descending=True, stable=True)[:NUM_WORST]
-    positions = found.rows[worst].numpy()
-    batch = PackDataset(view.pack, schema, positions).__getitems__(range(len(positions)))
-    said = _describe(schema, found, worst)
-    first = schema.inputs[0]
-    if first.kind == "image":
-        titles = [f"{true} as {predicted}\n{rest}" for true, predicted, rest in said]
-        figures.worst_images(_to_uint8(batch.inputs[0].numpy(), first), titles, folder / "worst.png")
-        return
-    rows = [f"{int(view.pack.rows[position]) + 1:,}" for position in positions]
-    cells = [(row, true, predicted, rest) for row, (true, predicted, rest) in zip(rows, said, strict=True)]
-    figures.worst_rows(("row of the table", "true", "predicted", ""), cells, folder / "worst.png")
-
-
-def _describe(schema: Schema, found: Evaluation, rows: torch.Tensor) -> list[tuple[str, str, str]]:
-    """For each row: what is true, what was predicted, how sure and how wrong."""
-    outputs, target, losses = found.outputs[rows], found.target[rows], found.losses[rows]
-    if schema.target.kind == "category":
-        probabilities = outputs.softmax(dim=1)
-        classes = schema.target.classes
-        return [
-            (classes[int(true)], classes[int(row.argmax())], f"p {row.max():.2f}, loss {loss:.2f}")
-            for true, row, loss in zip(target, probabilities, losses, strict=True)
-        ]
-    true, predicted = unstandardise_target(schema, target), unstandardise_target(schema, outputs)
-    return [
-        (_numbers(one), _numbers(other), f"loss {loss:.3g}")
-        for one, other, loss in zip(true, predicted, losses, strict=True)
-    ]
-
-
-def _numbers(values: torch.Tensor) -> str:
-    return ", ".join(f"{value:.4g}" for value in values.tolist()[:3])
-
-
-def _to_uint8(images_NCHW: np.ndarray, feature: FeatureSchema) -> np.ndarray:
-    """Pixels as they can be shown: the range of the feature's type becomes 0 to 255."""
-    if feature.dtype == "uint8":
-        return images_NCHW
-    top = 65535.0 if feature.dtype == "uint16" else max(float(images_NCHW.max()), 1e-9)
-    return np.clip(images_NCHW / top * 255, 0, 255).astype(np.uint8)
+def _write_results(run_dir: Path, view: View, found: Evaluation, scale: np.ndarray | None) -> dict[str, float]:
+    """Write predictions, tables and figures; gives the metrics."""
+    schema, rows, split_dir = view.schema, found.rows.numpy(), Path(load_record(run_dir).split_dir)
+    computed = compute_metrics(schema, found.outputs, found.target, found.losses, scale)
+    computed |= headline_interval(schema, found.outputs, found.target, scale)
+    keys = read_keys(split_dir)
+    frame = tabulate(schema, found, scale, view.pack.rows[rows] + 1, None if keys is None else keys[rows])
+    content = io.BytesIO()
+    frame.to_parquet(content, index=False)
+    write_atomic(run_dir / PREDICTIONS_FILE, content.getvalue())
+    write_tables(view, found, scale, run_dir / "tables")
+    draw_evaluation(view, found, scale, run_dir / "figures")
+    return {f"test/{name}": value for name, value in computed.items()}

@@ -5,19 +5,21 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import prefect.runtime.flow_run as flow_run
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from ..datasets.build import prepare_for_schema
+from ..datasets.build import Prepared, prepare_for_schema, prepare_inputs
+from ..datasets.output import check_new_columns, locate_output
+from ..datasets.table import locate_table
 from ..engine.devices import pick_device, pick_precision
 from ..errors import RecipeError, SourceError, TrackingError
-from ..files import lock, write_atomic
+from ..files import lock, sha256_file, write_atomic
 from ..recipe import Recipe, dump_recipe, flatten, load_recipe
 from ..schema import Schema
 from ..settings import home, prefect_is_embedded
@@ -34,10 +36,11 @@ from ..tracking.records import (
     save_record,
     update_record,
 )
-from ..tracking.registry import resolve_source
+from ..tracking.registry import Source, resolve_source
 from .console import Progress, say
 from .ingest import Ingested
 from .options import UNCACHED
+from .predictions import VERDICT, name_columns
 from .preflight import check_names, check_recipe, has_images
 
 # What a run can change on its way; all else would break its optimizer's state, its order of rows, or its meaning.
@@ -137,11 +140,11 @@ def locate_run(run: str) -> Path:
     """The folder of a training run, by our id, the beginning of it, or MLflow's.
 
     Raises:
-        SourceError: there is none, or it is an evaluation.
+        SourceError: there is none, or it is an evaluation or a prediction.
     """
     run_dir = find_run(home(), run)
-    if load_record(run_dir).kind not in ("train", "splits"):
-        raise SourceError(f"run {run_dir.name} is an evaluation; only training runs can go on")
+    if (kind := load_record(run_dir).kind) not in ("train", "splits"):
+        raise SourceError(f"run {run_dir.name} is of kind {kind}; only training runs can go on")
     return run_dir
 
 
@@ -202,8 +205,55 @@ def start_evaluation(source: str, table: str, files: str, device: str) -> Path:
 
     Raises:
         SourceError: there is no such source, or it lacks recipe, schema or weights.
-        DataError: the table does not have the columns that the source was trained on.
+        DataError: the table does not have the columns that the source was trained on, or no row that can be read.
     """
+    return _start_scoring("evaluate", _open_source(source, table, files, device), prepare_for_schema)
+
+
+class Prediction(NamedTuple):
+    """What the task that predicts goes on with.
+
+    Attributes:
+        run_dir: the run's folder.
+        out: where the table is written, absolute.
+        prefix: before the names of the columns that are added.
+        table_sha256: of the table's file when its rows were read.
+    """
+
+    run_dir: Path
+    out: Path
+    prefix: str
+    table_sha256: str
+
+
+@task(**UNCACHED)
+def start_prediction(source: str, table: str, out: str, files: str, device: str, prefix: str) -> Prediction:
+    """Open a run that predicts all rows of a table with the best weights of a source.
+
+    Raises:
+        SourceError: there is no such source, or it lacks recipe, schema or weights.
+        DataError: the table cannot be written where it should, or has a column of a name that is to be added, or
+            does not have the inputs that the source was trained on, or no row that can be read.
+    """
+    opened = _open_source(source, table, files, device)
+    data = opened.recipe.data
+    path = locate_output(out, str(locate_table(data)))
+    added = [f"{prefix}{name}" for name in (*name_columns(opened.schema), VERDICT)]
+    check_new_columns(data, added, "give ours another beginning with --prefix, for example --prefix new_")
+    digest = sha256_file(Path(data.table))
+    return Prediction(_start_scoring("predict", opened, prepare_inputs), path, prefix, digest)
+
+
+class _Opened(NamedTuple):
+    """A source, and its recipe with another table."""
+
+    source: Source
+    recipe: Recipe
+    schema: Schema
+    seconds: float
+
+
+def _open_source(source: str, table: str, files: str, device: str) -> _Opened:
     started = time.perf_counter()
     found = resolve_source(source, home())
     recipe = load_recipe(found.folder / "recipe.yaml")
@@ -216,20 +266,29 @@ def start_evaluation(source: str, table: str, files: str, device: str) -> Path:
         }
     )
     check_names(recipe)
-    picked = pick_device(device)
+    return _Opened(found, recipe, schema, time.perf_counter() - started)
+
+
+def _start_scoring(kind: Literal["evaluate", "predict"], opened: _Opened, prepare: Callable[..., Prepared]) -> Path:
+    """Open a run with the weights of a source, on all good rows of the table that its recipe names."""
+    started = time.perf_counter()
+    found, recipe, schema, seconds = opened
+    picked = pick_device(recipe.train.device)
     with Progress("ingest", "images") as progress:
-        data = prepare_for_schema(recipe.data, schema, home(), progress.update)
+        data = prepare(recipe.data, schema, home(), progress.update)
     for warning in data.warnings:
         say(f"warning: {warning}")
+    quarantined = f", {data.num_quarantined:,} quarantined" if data.num_quarantined else ""
+    say(f"data: {data.rows['test']:,} rows{quarantined}")
     record = RunRecord(
-        run_id=new_run_id(f"{recipe.name}-evaluate"),
+        run_id=new_run_id(f"{recipe.name}-{kind}"),
         name=recipe.name,
         experiment=recipe.experiment,
-        kind="evaluate",
+        kind=kind,
         device=str(picked),
         precision=pick_precision(recipe.train.precision, picked, has_images(recipe)).name,
         created=now(),
-        seconds={"ingest": round(time.perf_counter() - started, 3)},
+        seconds={"ingest": round(seconds + time.perf_counter() - started, 3)},
         pack_dir=str(data.pack_dir),
         split_dir=str(data.split_dir),
         fingerprint=data.fingerprint,

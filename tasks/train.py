@@ -115,7 +115,9 @@ def _keep_weights(run_dir: Path, job: Job, store: CheckpointStore, progress: Tra
 
 
 def _epoch_line(progress: TrainingProgress, num_epochs: int, values: dict[str, float]) -> str:
-    shown = {name: values[name] for name in ("valid/loss", "valid/accuracy", "valid/rmse") if name in values}
+    shown = {
+        name: values[name] for name in ("valid/loss", "valid/accuracy", "valid/rmse", "valid/nme") if name in values
+    }
     valid = "".join(f"  {name.replace('/', ' ')} {value:.4f}" for name, value in shown.items())
     rate = f"{values['rows_per_second']:,.0f} rows/s"
     return f"epoch {progress.epoch}/{num_epochs}  train loss {progress.loss:.4f}{valid}  {rate}"

@@ -45,7 +45,7 @@ MAX_CELLS = 30
 MAX_DOTS = 4000
 MAX_LABEL = 24
 # The metric in the middle of the curves, and whether more of it is better.
-HEADLINES = {"valid/accuracy": True, "valid/rmse": False}
+HEADLINES = {"valid/accuracy": True, "valid/nme": False, "valid/rmse": False}
 EPOCH_KEY = "train/epoch_loss"
 
 
@@ -247,13 +247,22 @@ def residuals(
 
 
 @_drawn
-def worst_images(images_NCHW: np.ndarray, titles: Sequence[str], path: Path) -> tuple[Figure, Path]:
+def gallery(
+    images_NCHW: np.ndarray,
+    titles: Sequence[str],
+    path: Path,
+    heading: str,
+    true_points: np.ndarray | None = None,
+    predicted_points: np.ndarray | None = None,
+) -> tuple[Figure, Path]:
     """A grid of pictures with what was predicted of each.
 
     Args:
         images_NCHW: uint8; of other numbers of channels than 1 and 3 the first, or the first three, are shown.
         titles: for each picture, of one or more lines.
         path: PNG file to write.
+        heading: above all.
+        true_points, predicted_points: in pixels of these images, shape (N, P, 2).
     """
     num_images, channels, height, width = images_NCHW.shape
     columns = min(5, max(1, num_images))
@@ -263,7 +272,7 @@ def worst_images(images_NCHW: np.ndarray, titles: Sequence[str], path: Path) -> 
     figure = Figure(
         figsize=(columns * cell + 0.2, rows * (cell * min(2.0, max(0.4, height / width)) + 0.17 * lines) + 0.5)
     )
-    figure.suptitle("Worst predictions (true as predicted)", fontsize=10, fontweight="bold")
+    figure.suptitle(heading, fontsize=10, fontweight="bold")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for number, axes in enumerate(grid):
         axes.axis("off")
@@ -273,26 +282,32 @@ def worst_images(images_NCHW: np.ndarray, titles: Sequence[str], path: Path) -> 
         picture = picture[:, :, :3] if channels >= 3 else picture[:, :, 0]
         look = "nearest" if max(height, width) < 100 else "antialiased"
         axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation=look)
+        for points, color in ((true_points, ORANGE), (predicted_points, BLUE)):
+            if points is not None:
+                axes.plot(points[number, :, 0], points[number, :, 1], ".", color=color, markersize=2)
         text = "\n".join(_short(line, 28) for line in titles[number].split("\n"))
         axes.set_title(text, fontsize=7.5, fontweight="normal", pad=3)
     return figure, path
 
 
 @_drawn
-def worst_rows(header: Sequence[str], rows: Sequence[Sequence[str]], path: Path) -> tuple[Figure, Path]:
-    """A table of the worst predictions, for inputs that are no pictures.
+def worst_rows(
+    header: Sequence[str], rows: Sequence[Sequence[str]], path: Path, heading: str = "Worst predictions"
+) -> tuple[Figure, Path]:
+    """A table of rows, for inputs that are no pictures.
 
     Args:
         header: names of the columns.
         rows: cells as text, the worst row first.
         path: PNG file to write.
+        heading: above the table.
     """
     names = [_short(name, 16) for name in header]
     cells = [[_short(cell, 20) for cell in row] for row in rows]
     widths = [max(len(text) for text in column) + 2 for column in zip(names, *cells, strict=True)]
     figure = Figure(figsize=(max(3.6, 0.082 * sum(widths) + 0.3), 0.24 * (len(cells) + 1) + 0.55))
     figure.set_layout_engine("none")
-    figure.suptitle("Worst predictions", fontsize=10, fontweight="bold", y=1 - 0.12 / figure.get_figheight(), va="top")
+    figure.suptitle(heading, fontsize=10, fontweight="bold", y=1 - 0.12 / figure.get_figheight(), va="top")
     axes = figure.add_axes((0.02, 0.02, 0.96, 1 - 0.42 / figure.get_figheight() - 0.02))
     axes.axis("off")
     shares = [width / sum(widths) for width in widths]

@@ -42,8 +42,8 @@ class RunRecord(BaseModel):
     """Name of the recipe."""
     experiment: str
     """Name of the MLflow experiment."""
-    kind: Literal["train", "splits", "evaluate"] = "train"
-    """A training; the parent of trainings over several split columns; or an evaluation."""
+    kind: Literal["train", "splits", "evaluate", "predict"] = "train"
+    """A training; the parent of trainings over several split columns; an evaluation; or a prediction."""
     parent: str = ""
     """Run over several split columns that this one belongs to."""
     split_column: str = ""

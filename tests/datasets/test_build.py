@@ -330,7 +330,7 @@ def test_a_table_of_unknown_classes_alone_is_refused(cats: Data, home: Home, wri
     table = write_table(["image,label", "0.png,horse"], "other.csv")
     data = cats.model_copy(update={"table": table, "max_bad_rows": 1.0})
     with pytest.raises(
-        DataError, match=r"1 of 1 rows are bad, .*1 class that the model does not know.* no row is left"
+        DataError, match=r"1 of 1 rows are bad \(1 class that the model does not know\).* no row is left"
     ):
         prepare_for_schema(data, schema, home)
 

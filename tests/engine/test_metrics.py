@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from torchrelay.engine.classification import confusion_matrix, describe_classes
 from torchrelay.engine.metrics import (
     auto_monitor,
     compute_metrics,
-    confusion_matrix,
+    headline_interval,
     legal_parts,
     metric_names,
     monitor_mode,
 )
-from torchrelay.schema import FeatureSchema, Schema
+from torchrelay.engine.regression import describe_points, describe_quantiles, in_file_pixels
+from torchrelay.schema import FeatureSchema, Schema, TargetPart
 
 X = FeatureSchema(name="x", kind="number", columns=["x"], shape=[1], dtype="float32")
 
@@ -33,6 +35,32 @@ def numbers(**columns: tuple[float, float]) -> Schema:
     return Schema(inputs=[X], targets=[target])
 
 
+def points(*mean: float, std: float = 1.0, normalise_by: tuple[int, ...] = ()) -> Schema:
+    """A points target whose mean shape is x0, y0, x1, y1, …"""
+    target = FeatureSchema(
+        name="y",
+        kind="points",
+        columns=[f"{axis}{number}" for number in range(len(mean) // 2) for axis in "xy"],
+        shape=[len(mean) // 2, 2],
+        dtype="float64",
+        mean=list(mean),
+        std=[std] * len(mean),
+        image="x",
+        normalise_by=list(normalise_by),
+    )
+    return Schema(inputs=[X], targets=[target])
+
+
+def both(first: Schema, second: Schema) -> Schema:
+    """The targets of two schemas, called u and v."""
+    targets = [first.targets[0].model_copy(update={"name": "u"}), second.targets[0].model_copy(update={"name": "v"})]
+    return Schema(inputs=[X], targets=targets)
+
+
+def part_of(schema: Schema, outputs: torch.Tensor, target: torch.Tensor) -> TargetPart:
+    return schema.parts(outputs, target)[0]
+
+
 def scores_of(predicted: list[int], num_classes: int) -> torch.Tensor:
     return torch.nn.functional.one_hot(torch.tensor(predicted), num_classes).float()
 
@@ -46,14 +74,18 @@ def test_accuracies_and_f1_are_those_worked_out_by_hand() -> None:
         {
             "loss": 1.0,
             "accuracy": 3 / 6,
-            # 2 hits / (3 true + 2 predicted), 1 / (2 + 3), 0 / (1 + 1); no yak was there or predicted.
+            # No yak was there or predicted.
+            "precision_macro": (2 / 2 + 1 / 3 + 0 / 1) / 3,
+            "recall_macro": (2 / 3 + 1 / 2 + 0 / 1) / 3,
+            # 2 hits / (3 true + 2 predicted), 1 / (2 + 3), 0 / (1 + 1).
             "f1_macro": (4 / 5 + 2 / 5 + 0) / 3,
             "accuracy/cat": 2 / 3,
             "accuracy/dog": 1 / 2,
             "accuracy/owl": 0.0,
         }
     )
-    assert confusion_matrix(schema, outputs, target).tolist() == [[2, 1, 0, 0], [0, 1, 1, 0], [0, 1, 0, 0], [0] * 4]
+    matrix = confusion_matrix(part_of(schema, outputs, target))
+    assert matrix.tolist() == [[2, 1, 0, 0], [0, 1, 1, 0], [0, 1, 0, 0], [0] * 4]
 
 
 def test_metrics_of_categories_are_those_of_scikit_learn() -> None:
@@ -66,7 +98,13 @@ def test_metrics_of_categories_are_those_of_scikit_learn() -> None:
     predicted = outputs.argmax(1)
     assert metrics["f1_macro"] == pytest.approx(sklearn_metrics.f1_score(target, predicted, average="macro"))
     assert metrics["auroc"] == pytest.approx(sklearn_metrics.roc_auc_score(target, outputs.softmax(1)[:, 1].double()))
-    matrix = confusion_matrix(categories("no", "yes"), outputs, target)
+    probability = outputs.softmax(1)[:, 1].double()
+    assert metrics["average_precision"] == pytest.approx(sklearn_metrics.average_precision_score(target, probability))
+    for name in ("precision", "recall", "f1"):
+        function = getattr(sklearn_metrics, f"{name}_score")
+        assert metrics[name] == pytest.approx(function(target, predicted))  # of the second class
+        assert metrics[f"{name}_macro"] == pytest.approx(function(target, predicted, average="macro"))
+    matrix = confusion_matrix(part_of(categories("no", "yes"), outputs, target))
     assert matrix.tolist() == sklearn_metrics.confusion_matrix(target, predicted).tolist()
 
 
@@ -87,7 +125,15 @@ def test_errors_of_numbers_are_in_the_targets_own_units() -> None:
     # In its own units: targets 8, 12, 16; outputs 8, 14, 12.
     target, outputs = torch.tensor([[-1.0], [1.0], [3.0]]), torch.tensor([[-1.0], [2.0], [1.0]])
     metrics = compute_metrics(schema, outputs, target, torch.tensor([0.0, 1.0, 4.0]))
-    expected = {"loss": 5 / 3, "rmse": math.sqrt(20 / 3), "mae": 2.0, "r2": 1 - 20 / 32}
+    # The differences are 0, 2 and -4.
+    expected = {
+        "loss": 5 / 3,
+        "rmse": math.sqrt(20 / 3),
+        "mae": 2.0,
+        "median_ae": 2.0,
+        "bias": -2 / 3,
+        "r2": 1 - 20 / 32,
+    }
     assert metrics == pytest.approx(expected)
 
 
@@ -98,11 +144,12 @@ def test_several_columns_give_their_mean_and_each_its_own() -> None:
     target = torch.randn(50, 2, generator=generator)
     outputs = target + torch.randn(50, 2, generator=generator) / 3
     metrics = compute_metrics(schema, outputs, target, torch.zeros(50))
-    mean, std = np.array(schema.target.mean), np.array(schema.target.std)
+    mean, std = np.array(schema.targets[0].mean), np.array(schema.targets[0].std)
     truth, guess = target.double().numpy() * std + mean, outputs.double().numpy() * std + mean
     functions = {
         "rmse": sklearn_metrics.root_mean_squared_error,
         "mae": sklearn_metrics.mean_absolute_error,
+        "median_ae": sklearn_metrics.median_absolute_error,
         "r2": sklearn_metrics.r2_score,
     }
     for name, function in functions.items():
@@ -158,30 +205,199 @@ def test_more_than_a_hundred_classes_have_no_accuracies_of_their_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "schema", [categories("a", "b"), categories("a", "b", "c?"), numbers(y=(0, 1)), numbers(u=(0, 1), v=(0, 1))]
+    "schema",
+    [
+        categories("a", "b"),
+        categories("a", "b", "c?"),
+        numbers(y=(0, 1)),
+        numbers(u=(0, 1), v=(0, 1)),
+        points(0, 0, 9, 9),
+        both(categories("a", "b"), categories("a", "b", "c")),
+        both(numbers(y=(0, 1)), numbers(y=(0, 1), z=(0, 1))),
+    ],
 )
-def test_all_metrics_of_a_full_split_may_be_monitored(schema: Schema) -> None:
-    num_outputs = schema.num_outputs
-    is_category = schema.target.kind == "category"
-    target = torch.arange(num_outputs) if is_category else torch.randn(5, num_outputs)
-    outputs = torch.randn(len(target), num_outputs)
-    metrics = compute_metrics(schema, outputs, target, torch.zeros(len(target)))
-    assert {f"valid/{name}" for name in metrics} == set(metric_names(schema))
-    assert auto_monitor(schema) == ("valid/accuracy" if is_category else "valid/rmse")
+def test_metrics_of_a_full_split_may_be_monitored_but_for_those_without_a_better_side(schema: Schema) -> None:
+    generator = torch.Generator().manual_seed(0)
+    if schema.target_kind == "category":
+        target = torch.arange(6) % 2 if len(schema.targets) > 1 else torch.arange(6) % schema.num_outputs
+        target = torch.stack([target, torch.arange(6) % 3], dim=1) if len(schema.targets) > 1 else target
+    else:
+        target = torch.randn(6, schema.num_outputs, generator=generator)
+    metrics = compute_metrics(schema, torch.randn(6, schema.num_outputs), target, torch.zeros(6))
+    without_side = {name for name in metrics if "bias" in name or "mean_shape" in name}
+    assert {f"valid/{name}" for name in metrics.keys() - without_side} == set(metric_names(schema))
+    headline = {"category": "valid/accuracy", "number": "valid/rmse", "points": "valid/nme"}
+    assert auto_monitor(schema) == headline[schema.target_kind]
 
 
-def test_more_is_better_for_accuracies_and_less_for_errors() -> None:
-    best = {
-        name: monitor_mode(name) for name in (*metric_names(categories("loss", "b")), *metric_names(numbers(y=(0, 1))))
-    }
-    assert best == {
-        "valid/loss": "min",
-        "valid/accuracy": "max",
-        "valid/f1_macro": "max",
-        "valid/auroc": "max",
-        "valid/accuracy/loss": "max",
-        "valid/accuracy/b": "max",
-        "valid/rmse": "min",
-        "valid/mae": "min",
-        "valid/r2": "max",
-    }
+@pytest.mark.parametrize("schema", [categories("loss", "b"), both(categories("loss", "b"), categories("a", "b", "c"))])
+def test_more_is_better_for_all_of_categories_but_the_loss(schema: Schema) -> None:
+    less = {name for name in metric_names(schema) if monitor_mode(name, schema) == "min"}
+    assert less == {"valid/loss"}
+
+
+def test_less_is_better_for_errors_and_more_for_r2_whatever_the_target_is_called() -> None:
+    named = numbers(y=(0, 1)).targets[0].model_copy(update={"name": "r2"})
+    schema = Schema(inputs=[X], targets=[named, named.model_copy(update={"name": "loss"})])
+    more = {name for name in metric_names(schema) if monitor_mode(name, schema) == "max"}
+    assert more == {"valid/r2/r2", "valid/loss/r2"}
+    assert {monitor_mode(name, points(0, 0)) for name in metric_names(points(0, 0))} == {"min"}
+
+
+def test_several_targets_have_their_name_before_their_metrics_and_their_mean_as_headline() -> None:
+    schema = both(categories("a", "b"), categories("x", "y", "z"))
+    target = torch.tensor([[0, 0], [1, 1], [1, 2], [0, 2]])
+    outputs = torch.cat([scores_of([0, 1, 1, 1], 2), scores_of([0, 1, 0, 0], 3)], dim=1)
+    metrics = compute_metrics(schema, outputs, target, torch.ones(4))
+    assert metrics["u/accuracy"] == 3 / 4
+    assert metrics["v/accuracy"] == 2 / 4
+    assert metrics["accuracy"] == 5 / 8
+    assert metrics["u/accuracy/b"] == metrics["u/recall"] == 1.0
+    assert metrics["v/accuracy/z"] == 0.0
+    assert "f1_macro" not in metrics
+
+
+def test_several_targets_of_numbers_share_the_outputs_side_by_side() -> None:
+    schema = both(numbers(y=(0, 1)), numbers(a=(0, 2), b=(0, 1)))
+    target = torch.zeros(2, 3)
+    metrics = compute_metrics(schema, torch.tensor([[1.0, 2, 3], [1.0, 2, 3]]), target, torch.zeros(2))
+    assert [metrics[name] for name in ("u/rmse", "v/rmse/a", "v/rmse/b", "v/rmse")] == [1, 4, 3, 3.5]
+    assert metrics["rmse"] == (1 + 3.5) / 2
+
+
+def test_rankings_of_many_classes_are_those_of_scikit_learn() -> None:
+    sklearn_metrics = pytest.importorskip("sklearn.metrics")
+    generator = torch.Generator().manual_seed(2)
+    target = torch.randint(4, (300,), generator=generator)
+    outputs = torch.randn(300, 4, generator=generator).double()
+    outputs[torch.arange(300), target] += 1
+    metrics = compute_metrics(categories("a", "b", "c", "d"), outputs, target, torch.zeros(300))
+    expected = sklearn_metrics.roc_auc_score(target, outputs.softmax(1), multi_class="ovr", average="macro")
+    assert metrics["auroc_macro"] == pytest.approx(expected)
+    assert "auroc" not in metrics
+    fewer = compute_metrics(categories("a", "b", "c", "d", "e"), torch.randn(300, 5), target, torch.zeros(300))
+    assert "auroc_macro" not in fewer  # class e has no row
+
+
+def test_a_positive_class_that_is_never_predicted_has_precision_0_and_one_without_rows_no_recall() -> None:
+    schema = categories("no", "yes")
+    never = compute_metrics(schema, scores_of([0, 0], 2), torch.tensor([0, 1]), torch.zeros(2))
+    assert (never["precision"], never["recall"], never["f1"]) == (0, 0, 0)
+    no_rows = compute_metrics(schema, scores_of([0, 1], 2), torch.tensor([0, 0]), torch.zeros(2))
+    assert "recall" not in no_rows
+    assert no_rows["precision"] == 0
+
+
+def test_the_table_of_classes_says_what_each_is_taken_for() -> None:
+    target, predicted = torch.tensor([0, 0, 0, 0, 1, 1]), [0, 1, 2, 2, 1, 1]
+    table = describe_classes(part_of(categories("cat", "dog", "owl"), scores_of(predicted, 3), target))
+    assert table == [
+        {"class": "cat", "rows": 4, "accuracy": 1 / 4, "precision": 1.0, "f1": 2 / 5}
+        | {"most_confused_with": "owl", "rows_so_confused": 2},
+        {"class": "dog", "rows": 2, "accuracy": 1.0, "precision": 2 / 3, "f1": 4 / 5}
+        | {"most_confused_with": "", "rows_so_confused": 0},
+        {"class": "owl", "rows": 0, "accuracy": None, "precision": 0.0, "f1": None}
+        | {"most_confused_with": "", "rows_so_confused": 0},
+    ]
+
+
+def test_the_table_of_quantiles_has_a_tenth_of_the_rows_in_each_and_equal_values_in_one() -> None:
+    schema = numbers(y=(100.0, 10.0))
+    target = torch.arange(100.0)[:, None]  # in its own units 100, 110, … 1090
+    outputs = target + (torch.arange(100)[:, None] >= 90).double()  # the largest tenth is predicted 10 too large
+    table = describe_quantiles(part_of(schema, outputs, target))
+    assert [row["rows"] for row in table] == [10] * 10
+    assert [table[-1][key] for key in ("column", "from", "to", "rmse", "mae", "bias")] == ["y", 1000, 1090, 10, 10, 10]
+    assert table[0]["rmse"] == 0
+    constant = describe_quantiles(part_of(schema, torch.ones(7, 1), torch.zeros(7, 1)))
+    assert [(row["rows"], row["bias"]) for row in constant] == [(7, 10)]
+
+
+def test_points_are_measured_in_pixels_of_the_file_over_the_diagonal_of_their_box() -> None:
+    schema = points(0, 0, 3, 4, std=2.0)
+    # In stored pixels: true (0, 0), (3, 4) and (2, 2), (5, 6); the first row is predicted 1 too far right.
+    target = torch.tensor([[0.0, 0, 0, 0], [1, 1, 1, 1]])
+    outputs = torch.tensor([[0.5, 0, 0.5, 0], [1, 1, 1, 1]])
+    metrics = compute_metrics(schema, outputs, target, torch.zeros(2))
+    assert metrics["nme"] == pytest.approx((1 / 5 + 0) / 2)
+    assert metrics["rmse"] == pytest.approx(math.sqrt(1 / 2))
+    assert metrics["mean_shape_nme"] == pytest.approx((0 + math.sqrt(8) / 5) / 2)
+    # A file twice as wide and three times as high: the error is 2, the box 6 x 12.
+    scaled = compute_metrics(schema, outputs, target, torch.zeros(2), np.array([[2.0, 3.0], [2.0, 3.0]]))
+    assert scaled["nme"] == pytest.approx(2 / math.hypot(6, 12) / 2)
+    assert scaled["rmse"] == pytest.approx(math.sqrt(4 / 2))
+
+
+def test_points_are_measured_over_the_distance_of_two_of_them_and_rows_where_that_is_0_are_left_out() -> None:
+    schema = points(0, 0, 10, 0, 5, 5, normalise_by=(0, 1))
+    target = torch.tensor([[0.0] * 6, [10.0, 0, 0, 0, 0, 0]])  # in the second row both eyes are at (10, 0)
+    outputs = target + torch.tensor([0.0, 3, 0, 0, 0, 0])
+    metrics = compute_metrics(schema, outputs, target, torch.zeros(2))
+    assert metrics["nme"] == pytest.approx(1 / 10)
+    table = describe_points(part_of(schema, outputs, target), None)
+    assert [(row["point"], row["x"], row["y"], row["mean_distance"]) for row in table] == [
+        (0, "x0", "y0", 3),
+        (1, "x1", "y1", 0),
+        (2, "x2", "y2", 0),
+    ]
+    assert table[0]["nme"] == pytest.approx(3 / 10)
+    assert "nme" not in compute_metrics(schema, outputs[1:], target[1:], torch.zeros(1))
+
+
+def test_pixel_centres_are_whole_numbers_in_the_file_as_in_the_stored_image() -> None:
+    # The left half of a stored pixel is one pixel of a file that is twice as wide.
+    stored = np.array([[0.0, 0.0, 1.0, 2.0]])
+    assert in_file_pixels(stored, np.array([[2.0, 1.0]])).tolist() == [[0.5, 0.0, 2.5, 2.0]]
+
+
+def test_the_interval_of_an_accuracy_is_that_of_its_binomial_distribution() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    schema, target = categories("a", "b"), torch.zeros(400, dtype=torch.int64)
+    outputs = scores_of([int(number % 10 == 0) for number in range(400)], 2)
+    found = headline_interval(schema, outputs, target)
+    low, high = stats.binom(400, 0.9).interval(0.95)
+    assert found["accuracy_low"] == pytest.approx(low / 400, abs=0.006)
+    assert found["accuracy_high"] == pytest.approx(high / 400, abs=0.006)
+    assert found == headline_interval(schema, outputs, target)
+
+
+def test_where_every_prediction_is_right_the_interval_is_the_exact_one() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    found = headline_interval(categories("a", "b"), scores_of([0] * 16, 2), torch.zeros(16, dtype=torch.int64))
+    exact = stats.binomtest(16, 16).proportion_ci(0.95)
+    assert found == pytest.approx({"accuracy_low": exact.low, "accuracy_high": 1.0})
+
+
+def test_the_interval_of_an_rmse_is_that_of_scipy() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    generator = torch.Generator().manual_seed(5)
+    target = torch.zeros(300, 1)
+    outputs = torch.randn(300, 1, generator=generator)
+    found = headline_interval(numbers(y=(0.0, 4.0)), outputs, target)
+    expected = stats.bootstrap(
+        (outputs.numpy()[:, 0] * 4,), lambda x, axis: np.sqrt((x**2).mean(axis)), method="percentile", rng=1
+    ).confidence_interval
+    assert found["rmse_low"] == pytest.approx(expected.low, abs=0.08)
+    assert found["rmse_high"] == pytest.approx(expected.high, abs=0.08)
+
+
+def test_the_interval_of_many_rows_has_the_width_of_the_normal_distribution() -> None:
+    target = torch.zeros(60_000, dtype=torch.int64)
+    outputs = scores_of([int(number % 5 == 0) for number in range(60_000)], 2)
+    found = headline_interval(categories("a", "b"), outputs, target)
+    spread = 1.96 * math.sqrt(0.8 * 0.2 / 60_000)
+    assert found["accuracy_high"] - found["accuracy_low"] == pytest.approx(2 * spread, rel=0.1)
+    assert found["accuracy_low"] < 0.8 < found["accuracy_high"]
+
+
+def test_the_headline_lies_in_its_interval_for_every_kind_of_target() -> None:
+    generator = torch.Generator().manual_seed(3)
+    for schema in (points(0, 0, 9, 9), both(numbers(y=(0, 1)), numbers(y=(0, 1), z=(0, 5)))):
+        target = torch.randn(50, schema.num_outputs, generator=generator)
+        outputs = target + torch.randn(50, schema.num_outputs, generator=generator)
+        name = auto_monitor(schema).removeprefix("valid/")
+        found = headline_interval(schema, outputs, target)
+        value = compute_metrics(schema, outputs, target, torch.zeros(50))[name]
+        assert found[f"{name}_low"] < value < found[f"{name}_high"]
+        assert headline_interval(schema, outputs[:1], target[:1]) == {}
+        assert headline_interval(schema, outputs / 0, target) == {}

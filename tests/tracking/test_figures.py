@@ -82,7 +82,7 @@ def test_residuals_leave_out_what_is_not_finite(tmp_path):
 @pytest.mark.parametrize("shape", [(25, 3, 32, 32), (7, 1, 8, 8), (1, 3, 50, 200), (2, 2, 16, 16), (3, 5, 16, 16)])
 def test_pictures_of_any_number_and_channels_are_shown(tmp_path, shape):
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    size_of(figures.worst_images(images, ["cat as dog\np 0.98, loss 4.1"] * shape[0], tmp_path / "worst.png"))
+    size_of(figures.gallery(images, ["cat as dog\np 0.98, loss 4.1"] * shape[0], tmp_path / "worst.png", "Worst"))
 
 
 def test_a_table_has_a_line_for_each_row(tmp_path):

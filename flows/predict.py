@@ -1,0 +1,35 @@
+"""The predict flow: label all rows of a table with the best weights of a run or a registered model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from ..tasks.predict import predict_rows
+from ..tasks.runs import finish_run, hold_run, keep_status, start_prediction
+from .quiet import quiet_user_errors
+
+
+@flow(name="predict", persist_result=False)
+def predict(
+    source: str, table: str, out: str, files: str = "", device: str = "auto", prefix: str = ""
+) -> dict[str, Any]:
+    """Write a table again with a prediction, or a verdict, for every row; the run is tagged with its source.
+
+    Args:
+        source: run id, `runs:/…`, `models:/name@alias`, or a weights file in a run folder.
+        table: CSV, TSV or Parquet file with the inputs of the source's recipe; its target need not be there.
+        out: CSV, TSV or Parquet file to write; one that is there is replaced.
+        files: root of the table's relative file paths; empty means the table's folder.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        prefix: before the names of the columns that are added.
+
+    Returns:
+        The run's record as JSON, with `out`, `rows` and `rows_predicted`.
+    """
+    quiet_user_errors()
+    prediction = start_prediction(source, table, out, files, device, prefix)
+    with hold_run(prediction.run_dir), keep_status(prediction.run_dir):
+        predicted = predict_rows(prediction)
+    return {**finish_run(prediction.run_dir), **predicted._asdict()}

@@ -1,0 +1,96 @@
+"""The prediction task: the best weights on all rows of a table, written beside the table's own columns."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from prefect import task
+
+from ..datasets.build import open_view, read_verdicts
+from ..datasets.output import write_output
+from ..errors import DataError
+from ..files import sha256_file
+from ..recipe import load_recipe
+from ..tracking.journal import Journal, thin
+from ..tracking.mlflow_run import MlflowRun
+from ..tracking.recorder import Recorder
+from ..tracking.records import load_record, update_record
+from .assemble import rows_scale
+from .console import say
+from .evaluate import score_rows
+from .options import UNCACHED
+from .predictions import VERDICT, Columns, describe_predictions
+from .runs import Prediction
+
+NOT_FINITE = "the model's output is not a finite number"
+
+
+class Predicted(NamedTuple):
+    """What was written.
+
+    Attributes:
+        out: the file.
+        rows: of the table.
+        rows_predicted: those that have a prediction; the others have a verdict.
+    """
+
+    out: str
+    rows: int
+    rows_predicted: int
+
+
+@task(**UNCACHED)
+def predict_rows(prediction: Prediction) -> Predicted:
+    """Predict every row of the run's table that can be read, and write the table with the predictions.
+
+    Raises:
+        SourceError: the weights do not fit the model that the recipe builds.
+        DataError: the table's file has changed since its rows were read.
+    """
+    started = time.perf_counter()
+    run_dir = prediction.run_dir
+    record, recipe = load_record(run_dir), load_recipe(run_dir / "recipe.yaml")
+    view = open_view(Path(record.pack_dir), Path(record.split_dir))
+    found, precision = score_rows(run_dir, recipe, view)
+    rows = found.rows.numpy()
+    verdicts = read_verdicts(Path(record.split_dir))
+    table_rows = view.pack.rows[rows]
+    finite = found.outputs.isfinite().all(dim=1).numpy()
+    verdicts |= dict.fromkeys(table_rows[~finite].tolist(), NOT_FINITE)
+    num_rows = len(rows) + len(verdicts) - int((~finite).sum())
+    columns = describe_predictions(view.schema, found, rows_scale(view, rows))
+    spread = _spread(columns, table_rows, finite, num_rows)
+    spread[VERDICT] = pa.array([verdicts.get(row, "") for row in range(num_rows)], pa.string())
+    if sha256_file(Path(recipe.data.table)) != prediction.table_sha256:
+        raise DataError(f"{recipe.data.table} has changed while its rows were predicted; predict it again")
+    write_output(recipe.data, {f"{prediction.prefix}{name}": one for name, one in spread.items()}, prediction.out)
+    seconds = time.perf_counter() - started
+    num_predicted = num_rows - len(verdicts)
+    metrics = {
+        "predict/rows": float(num_rows),
+        "predict/rows_predicted": float(num_predicted),
+        "predict/rows_with_verdict": float(len(verdicts)),
+    }
+    with Journal(run_dir / "journal.jsonl") as journal:
+        Recorder(journal, MlflowRun.of(record), thin(0, 1)).log_epoch(0, 0, metrics)
+    changes = {**record.seconds, "predict": round(seconds, 3)}
+    update_record(run_dir, metrics={**record.metrics, **metrics}, precision=precision, seconds=changes)
+    say(f"predict: {num_predicted:,} of {num_rows:,} rows in {seconds:.1f} s")
+    return Predicted(str(prediction.out), num_rows, num_predicted)
+
+
+def _spread(columns: Columns, table_rows: np.ndarray, is_given: np.ndarray, num_rows: int) -> dict[str, pa.Array]:
+    """The columns over all rows of the table, null where nothing is given."""
+    missing = np.ones(num_rows, dtype=bool)
+    missing[table_rows[is_given]] = False
+    spread = {}
+    for name, values in columns.items():
+        wide = np.zeros(num_rows, dtype=values.dtype)
+        wide[table_rows] = values
+        wide = wide.astype(np.float64).round(6) if values.dtype == np.float32 else wide
+        spread[name] = pa.array(wide, mask=missing)
+    return spread
