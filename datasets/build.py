@@ -28,7 +28,7 @@ from .report import describe_data
 from .report_csv import tabulate_report
 from .rows import Cells, Progress, Rows, read_cells, read_rows
 from .splits import TEST, TRAIN, UNUSED, Sides, assign_by_column, assign_by_hash, combine, hash_texts, unused_settings
-from .table import Table, check_num_classes, open_table, resolve_features
+from .table import Table, check_num_classes, open_table, resolve_features, unused_feature_settings
 from .verdicts import Verdicts
 
 SPLIT_FORMAT_VERSION = 2
@@ -366,4 +366,5 @@ def _report(
 ) -> dict[str, Any]:
     samples = {"rows": combine(list(rows.keys.values()))}
     samples |= {name: rows.keys[name] for name, column in rows.columns.items() if column.feature.kind == "image"}
-    return describe_data(data, frame, rows.columns, verdicts, side, samples, unused_settings(data))
+    warnings = [*unused_feature_settings(data), *unused_settings(data)]
+    return describe_data(data, frame, rows.columns, verdicts, side, samples, warnings)

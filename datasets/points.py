@@ -54,14 +54,15 @@ def check_points(data: Data, name: str, columns: Sequence[str]) -> None:
         name: of the feature.
         columns: x and y of each point, alternating.
     Raises:
-        RecipeError: the columns are not pairs; or a setting names points that do not exist, or one twice.
+        RecipeError: the columns are not pairs of x and y; or a setting names points that do not exist, or one twice.
     """
     feature, key = {**data.inputs, **data.target}[name], _key(data, name)
     if len(columns) % 2:
         raise RecipeError(
             f"{key}.columns: points are x and y by turns, expected an even number of columns, got {len(columns)} "
-            f"({', '.join(columns[:3])}{', …' if len(columns) > 3 else ''})"
+            f"({', '.join(columns[:3])}{', …' * (len(columns) > 3)})"
         )
+    _check_order(columns, key)
     _check_numbers(feature, key, len(columns) // 2)
 
 
@@ -105,6 +106,17 @@ def count_outside(points: np.ndarray, source: np.ndarray) -> np.ndarray:
     """
     inside = (points >= -0.5) & (points <= source[:, None, ::-1] - 0.5)
     return (~inside.all(2)).sum(1)
+
+
+def _check_order(columns: Sequence[str], key: str) -> None:
+    """Refuse columns whose names say that all x come before all y: they would be read as other points in silence."""
+    by_turns = ["x", "y"] * (len(columns) // 2)
+    for letters in ([name[-1:].lower() for name in columns], [name[:1].lower() for name in columns]):
+        if sorted(letters) == sorted(by_turns) and letters != by_turns:
+            first = f"{', '.join(columns[:4])}{', …' * (len(columns) > 4)}"
+            raise RecipeError(
+                f"{key}.columns: points are x and y by turns, got {first}; name the columns in that order"
+            )
 
 
 def _check_numbers(feature: Feature, key: str, num_points: int) -> None:

@@ -24,6 +24,11 @@ from .points import check_points, find_image
 # Data sets that `torchrelay fetch` can write.
 FETCHABLE = ("digits", "cifar10")
 
+# Settings of a feature that only one kind has.
+_SETTINGS = {
+    "image": ("size", "channels", "dtype", "preprocess", "statistics"),
+    "points": ("image", "swap", "normalise_by"),
+}
 _SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
 
 
@@ -176,6 +181,17 @@ def resolve_features(data: Data, columns: Sequence[str]) -> dict[str, list[str]]
 def features_of(data: Data) -> dict[str, Feature]:
     """All features by name, inputs in the recipe's order and then the targets."""
     return {**data.inputs, **data.target}
+
+
+def unused_feature_settings(data: Data) -> list[str]:
+    """Warnings about settings that a feature of its kind does not have."""
+    found = []
+    for name, feature in features_of(data).items():
+        changed = {key for key in Feature.model_fields if getattr(feature, key) != Feature.model_fields[key].default}
+        for kind, settings in _SETTINGS.items():
+            if kind != feature.kind and (keys := [key for key in settings if key in changed]):
+                found.append(f"feature {name!r}: {', '.join(keys)} without effect, because its kind is {feature.kind}")
+    return found
 
 
 def check_table(data: Data) -> None:

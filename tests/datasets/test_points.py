@@ -142,6 +142,7 @@ def test_a_picture_reaches_half_a_pixel_around_the_centres_of_its_outermost_pixe
     ("changes", "target", "message"),
     [
         ({}, {"columns": ["part_0_*", "part_1_x"]}, r"data\.target\.face\.columns: .* even number of columns, got 3"),
+        ({}, {"columns": ["part_*_x", "part_*_y"]}, r"by turns, got part_0_x, part_1_x, part_0_y, part_1_y; name"),
         ({"inputs": {"x": {"kind": "number", "columns": "part_0_x"}}}, {}, "points lie on an image, and .* has none"),
         ({}, {"image": "imag"}, r"data\.target\.face\.image: 'imag' is no image input; legal are image"),
         ({"inputs": {"l": {"kind": "image", "columns": "image"}, "r": {"kind": "image", "columns": "image"}}}, {},

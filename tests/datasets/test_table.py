@@ -15,6 +15,7 @@ from torchrelay.datasets.table import (
     resolve_columns,
     resolve_features,
     split_columns,
+    unused_feature_settings,
 )
 from torchrelay.errors import DataError, RecipeError
 from torchrelay.recipe import Data, Feature
@@ -303,3 +304,16 @@ def test_a_pattern_that_no_column_fits_is_refused_with_the_nearest(write_table: 
     data = Data.model_validate({"table": table, "split": {"column": "splits_*"}})
     with pytest.raises(DataError, match=r"the pattern 'splits_\*', which no column fits; did you mean split_1\?"):
         split_columns(data)
+
+
+def test_settings_that_a_features_kind_does_not_have_warn(number_data: MakeData) -> None:
+    inputs = {
+        "x": {"kind": "number", "swap": [[0, 1]], "size": [2, 3]},
+        "image": {"kind": "image", "size": [2, 3], "statistics": "none"},
+        "face": {"kind": "points", "normalise_by": [0, 1], "channels": "gray"},
+    }
+    assert unused_feature_settings(number_data("table.csv", inputs=inputs)) == [
+        "feature 'x': size without effect, because its kind is number",
+        "feature 'x': swap without effect, because its kind is number",
+        "feature 'face': channels without effect, because its kind is points",
+    ]
