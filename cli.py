@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .tracking.records import RunRecord
 
 SIGINT_EXIT, SIGTERM_EXIT = 130, 143
+# The metrics that say how good a model is, and how they are written.
+HEADLINES = {"accuracy": ".4f", "nme": ".4f", "rmse": ".4g"}
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 set_option = click.option("--set", "items", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe.")
@@ -377,10 +379,10 @@ def _result(record: RunRecord) -> str:
 def _headline(metrics: dict[str, float], num_splits: int = 0) -> str:
     """The metric that one looks at first, for example `test accuracy 0.9833`; over splits with its deviation."""
     for split in ("test", "valid"):
-        for name, form in (("accuracy", ".4f"), ("rmse", ".4g")):
+        for name, digits in HEADLINES.items():
             if f"{split}/{name}" in metrics:
                 value, deviation = metrics[f"{split}/{name}"], metrics.get(f"{split}/{name}_std")
-                return f"{split} {name} {_number(value, deviation, form)}{_over(num_splits)}"
+                return f"{split} {name} {_number(value, deviation, digits)}{_over(num_splits)}"
     if "train/epoch_loss" in metrics:
         return f"train loss {metrics['train/epoch_loss']:.4g}{_over(num_splits)}"
     return ""
