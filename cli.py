@@ -413,10 +413,10 @@ def _result(record: RunRecord) -> str:
 def _headline(metrics: dict[str, float], num_splits: int = 0) -> str:
     """The metric that one looks at first, for example `test accuracy 0.9833`; over splits with its deviation."""
     for split in ("test", "valid"):
-        for name, form in HEADLINES.items():
+        for name, digits in HEADLINES.items():
             if f"{split}/{name}" in metrics:
                 value, deviation = metrics[f"{split}/{name}"], metrics.get(f"{split}/{name}_std")
-                return f"{split} {name} {_number(value, deviation, form)}{_over(num_splits)}"
+                return f"{split} {name} {_number(value, deviation, digits)}{_over(num_splits)}"
     if "train/epoch_loss" in metrics:
         return f"train loss {metrics['train/epoch_loss']:.4g}{_over(num_splits)}"
     return ""

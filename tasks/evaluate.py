@@ -58,7 +58,8 @@ def evaluate_model(run_dir: Path) -> None:
         if record.kind == "train":
             figures.curves(journal.points(), run_dir / "figures" / "curves.png")
     recorder.log_artifacts(run_dir / "figures", "figures")
-    seconds = {**record.seconds, "evaluate": round(time.perf_counter() - started, 3)}
+    spent = record.seconds.get("evaluate", 0.0) + time.perf_counter() - started
+    seconds = {**record.seconds, "evaluate": round(spent, 3)}
     update_record(run_dir, metrics={**record.metrics, **metrics}, seconds=seconds)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -167,7 +167,14 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
             f"run {record.run_id} is finished ({record.epochs} of {recipe.train.epochs} epochs); "
             f"--set train.epochs={2 * record.epochs} makes it longer"
         )
-    has_schedule = recipe.train.schedule != before.train.schedule
+    has_schedule = any(f"{key}.".startswith("train.schedule.") for key in overrides)
+    schedule = recipe.train.schedule.name
+    if recipe.train.epochs > record.schedule_epochs and not has_schedule and schedule not in ("constant", "plateau"):
+        say(
+            f"warning: the schedule {schedule} ends with epoch {record.schedule_epochs}, and the learning rate stays "
+            f"as it is then; --set train.schedule.name={schedule} spreads it over all {recipe.train.epochs}"
+        )
+    was_lost = record.status == "RUNNING"  # nobody ended it, so nobody counted its seconds
     links = {"prefect_flow_run_id": _flow_run_id(), "prefect_flow_run_url": _flow_run_url()}
     tracker = MlflowRun.attach(record.model_copy(update=links), recipe)
     if recipe != before:
@@ -175,6 +182,11 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
     epochs = recipe.train.epochs if has_schedule else record.schedule_epochs
     record = update_record(run_dir, status="RUNNING", ended="", error="", schedule_epochs=epochs, **links)
     with Journal(run_dir / "journal.jsonl") as journal:
+        lines = journal.read()
+        if was_lost and lines:
+            update_record(
+                run_dir, seconds={**record.seconds, "total": _seconds_until(record, lines, lines[-1]["time"])}
+            )
         journal.append_event("resumed", step=record.steps)
     say(f"run: {record.run_id} goes on in {run_dir}")
     _link_from_prefect(record, tracker)
@@ -357,17 +369,28 @@ def open_run(record: RunRecord, recipe: Recipe, schema: Schema, rows: Mapping[st
 def _end(run_dir: Path, status: str, error: str) -> RunRecord:
     record = load_record(run_dir)
     ended = now()
-    events = [line for line in Journal(run_dir / "journal.jsonl").read() if line["kind"] == "event"]
-    resumed = [line["time"] / 1000 for line in events if line["name"] == "resumed"]
-    began = resumed[-1] if resumed else datetime.fromisoformat(record.created).timestamp()
-    before = record.seconds.get("total", record.seconds.get("ingest", 0.0))
-    total = round(before + datetime.fromisoformat(ended).timestamp() - began, 3)
+    lines = Journal(run_dir / "journal.jsonl").read()
+    total = _seconds_until(record, lines, datetime.fromisoformat(ended).timestamp() * 1000)
     record = update_record(run_dir, status=status, ended=ended, error=error, seconds={**record.seconds, "total": total})
     try:
         MlflowRun.of(record).finish(status)
     except TrackingError as problem:
         say(f"warning: the tracker does not know that the run ended as {status}: {problem}")
     return record
+
+
+def _seconds_until(record: RunRecord, lines: Sequence[Mapping[str, Any]], end: float) -> float:
+    """Seconds of a run up to a time: those counted before it was last resumed, and those since.
+
+    Args:
+        record: with the seconds counted so far.
+        lines: of its journal.
+        end: milliseconds since 1970.
+    """
+    resumed = [line["time"] for line in lines if line["kind"] == "event" and line["name"] == "resumed"]
+    began = resumed[-1] if resumed else datetime.fromisoformat(record.created).timestamp() * 1000
+    before = record.seconds.get("total", record.seconds.get("ingest", 0.0))
+    return round(before + (end - began) / 1000, 3)
 
 
 def _flow_run_id() -> str:

@@ -42,12 +42,14 @@ def is_over_splits(run_dir: Path) -> bool:
 @task(**UNCACHED)
 def list_unfinished(run_dir: Path) -> list[str]:
     """A parent's columns without a run, or with one that has not come to the end that the parent's recipe asks for."""
-    parent, epochs = load_record(run_dir), load_recipe(run_dir / "recipe.yaml").train.epochs
-    done = {
-        child.split_column
-        for child in list_children(home(), parent)
-        if child.status == "FINISHED" and load_recipe(_folder(child) / "recipe.yaml").train.epochs >= epochs
-    }
+    parent, wanted = load_record(run_dir), load_recipe(run_dir / "recipe.yaml").train
+
+    def is_done(child: RunRecord) -> bool:
+        """One that stopped before its last epoch is done too, unless the parent's recipe now says otherwise."""
+        trained = load_recipe(_folder(child) / "recipe.yaml").train
+        return child.status == "FINISHED" and (child.epochs >= wanted.epochs or trained == wanted)
+
+    done = {child.split_column for child in list_children(home(), parent) if is_done(child)}
     return [column for column in parent.splits if column not in done]
 
 
@@ -63,9 +65,12 @@ def open_split(parent_dir: Path, column: str) -> Iterator[Path]:
     recipe = _recipe_of(load_recipe(parent_dir / "recipe.yaml"), column)
     known = [child for child in list_children(home(), parent) if child.split_column == column]
     run_dir = _folder(known[0]) if known else _start_split(parent, recipe)
+    with Journal(parent_dir / "journal.jsonl") as journal:
+        journal.append_event("split", column=column, run_id=run_dir.name)
     with hold_run(run_dir):
         if known:
             reopen_run(run_dir, _changeable(recipe))
+            update_record(run_dir, schedule_epochs=parent.schedule_epochs)
         with keep_status(run_dir):
             yield run_dir
         finish_run(run_dir)

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import logging
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
@@ -17,7 +19,7 @@ from torchrelay.flows.ingest import ingest
 from torchrelay.flows.train import train
 from torchrelay.recipe import Recipe, Tracking, Train, load_recipe
 from torchrelay.tracking.journal import Journal
-from torchrelay.tracking.records import load_record
+from torchrelay.tracking.records import load_record, update_record
 
 from ..conftest import WriteRecipe
 
@@ -103,6 +105,59 @@ def test_a_finished_run_goes_on_to_the_bits_of_one_that_was_longer_from_the_star
     assert [p.value for p in history] == [
         p.value for p in client().get_metric_history(whole["mlflow_run_id"], "train/loss")
     ]
+
+    run = client().get_run(longer["mlflow_run_id"])
+    assert run.info.status == longer["status"] == "FINISHED"
+    assert json.loads(run.data.tags["torchrelay.drift"]) == {"train.epochs": ["2", "4"]}
+    assert run.data.metrics["test/loss"] == longer["metrics"]["test/loss"] == whole["metrics"]["test/loss"]
+    tested = client().get_metric_history(longer["mlflow_run_id"], "test/loss")
+    assert [(point.step, point.value) for point in tested] == [
+        (one["steps"], one["metrics"]["test/loss"]) for one in (short, longer)
+    ]
+    lines = Journal(Path(longer["run_dir"]) / "journal.jsonl").read()
+    assert [line["name"] for line in lines if line["kind"] == "event"] == ["resumed"]
+    epochs = [line["epoch"] for line in lines if line["kind"] == "metrics" and "valid/loss" in line["values"]]
+    assert epochs == [1, 2, 3, 4]
+    more = {part: longer["seconds"][part] - short["seconds"][part] for part in ("train", "evaluate", "total")}
+    assert more["train"] > 0
+    assert more["evaluate"] > 0
+    assert more["total"] > more["train"] + more["evaluate"] - 0.01
+    assert longer["seconds"]["ingest"] == short["seconds"]["ingest"]
+
+
+def test_a_run_whose_process_was_lost_counts_its_time_to_the_last_line_of_its_journal(
+    number_recipe: WriteRecipe,
+) -> None:
+    lost = train(recipe_file=str(number_recipe()), overrides={"train.epochs": 1})
+    run_dir = Path(lost["run_dir"])
+    update_record(run_dir, status="RUNNING", ended="", seconds={"ingest": 100.0})
+    resumed = train(resume=lost["run_id"], overrides={"train.epochs": 2})
+    began = datetime.fromisoformat(lost["created"]).timestamp()
+    times = [line["time"] / 1000 for line in Journal(run_dir / "journal.jsonl").read()]
+    at = [line.get("name") for line in Journal(run_dir / "journal.jsonl").read()].index("resumed")
+    ended = datetime.fromisoformat(resumed["ended"]).timestamp()
+    expected = 100 + (times[at - 1] - began) + (ended - times[at])
+    assert resumed["seconds"]["total"] == pytest.approx(expected, abs=0.01)
+
+
+def test_a_schedule_that_has_ended_keeps_its_last_rate_with_a_warning_and_is_spread_again_on_request(
+    number_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rates(run: dict[str, Any]) -> list[float]:
+        journal = Journal(Path(run["run_dir"]) / "journal.jsonl")
+        return [point.value for point in journal.points() if point.key == "lr"]
+
+    changes = {"train.epochs": 1, "train.schedule": {"name": "cosine"}}
+    run = train(recipe_file=str(number_recipe()), overrides=changes)
+    num_steps = run["steps"]
+    capsys.readouterr()
+    run = train(resume=run["run_id"], overrides={"train.epochs": 2})
+    assert "the schedule cosine ends with epoch 1" in capsys.readouterr().err
+    assert set(rates(run)[num_steps:]) == {rates(run)[num_steps - 1]}
+    run = train(resume=run["run_id"], overrides={"train.epochs": 4, "train.schedule.name": "cosine"})
+    assert "the schedule cosine ends" not in capsys.readouterr().err
+    assert rates(run)[2 * num_steps + 1] == pytest.approx(0.02 / 2, rel=0.1)
+    assert run["schedule_epochs"] == 4
 
 
 def test_a_loss_that_explodes_fails_the_run_and_names_step_and_rows(number_recipe: WriteRecipe) -> None:
