@@ -148,6 +148,8 @@ def _paste(image: Tensor, partner: Tensor, boxes: np.ndarray) -> Tensor:
     if image.device.type != "cpu":
         return torch.where(inside_boxes(image, boxes), image[partner], image)
     pasted = image.clone(memory_format=torch.preserve_format)
+    # Views of the same memory: numpy copies a rectangle in a tenth of torch's time; bfloat16 it does not know.
+    source, into = (one if image.dtype == torch.bfloat16 else one.numpy() for one in (image, pasted))
     for row, (other, (top, bottom, left, right)) in enumerate(zip(partner.tolist(), boxes.tolist(), strict=True)):
-        pasted[row, :, top:bottom, left:right] = image[other, :, top:bottom, left:right]
+        into[row, :, top:bottom, left:right] = source[other, :, top:bottom, left:right]  # pyright: ignore[reportArgumentType]
     return pasted

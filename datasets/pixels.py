@@ -135,8 +135,15 @@ class Contrast(Augmentation):
         """Change each row of (B, C, H, W)."""
         factor = _per_row(uniform(draw(0), *self._factor), image)
         pixels = as_floats(image, copy=True)
-        mean = pixels.mean(dim=(2, 3), keepdim=True)
-        return _within_range(pixels.mul_(factor).add_(mean * (1 - factor)), feature)
+        shift = pixels.mean(dim=(2, 3), keepdim=True) * (1 - factor)
+        num, channels, height, width = pixels.shape
+        if pixels.stride(1) == 1 < channels:  # channels last: whole rows of pixels, as in `_Affine`
+            pixels.permute(0, 2, 3, 1).view(num, height, -1).mul_(factor[..., 0]).add_(
+                shift.reshape(num, 1, channels).tile(width)
+            )
+        else:
+            pixels.mul_(factor).add_(shift)
+        return _within_range(pixels, feature)
 
 
 class Noise(Augmentation):

@@ -170,6 +170,12 @@ def test_no_turn_and_no_change_of_size_keep_the_picture() -> None:
         torch.testing.assert_close(change(image, draw_for(4), IMAGE), image.float(), atol=1e-2, rtol=0)
 
 
+def test_the_middle_of_the_picture_stays() -> None:
+    middle = torch.tensor([[[(WIDTH - 1) / 2, (HEIGHT - 1) / 2]]], dtype=torch.float64).expand(9, 1, 2)
+    for change in (Rotate(180), Scale((0.2, 3))):
+        torch.testing.assert_close(move_points(middle, change.maps(draw_for(9), HEIGHT, WIDTH), []), middle)
+
+
 def test_angles_and_factors_are_spread_over_their_range() -> None:
     num = 4000
     turns = Rotate(30).turns(draw_for(num))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from torchrelay.datasets.augment import AUGMENTATIONS
 from torchrelay.datasets.geometry import Crop
 from torchrelay.datasets.transform import BatchTransform, Standardise, unstandardise_target
 from torchrelay.errors import RecipeError
@@ -204,8 +205,15 @@ def test_reflecting_more_than_the_picture_holds_is_refused() -> None:
 
 
 @pytest.mark.gpu
-def test_an_accelerator_gives_the_same_pictures() -> None:
-    batch = make_batch(list(range(64)))
-    here = make_transform(FLIP, CROP)(batch, 1, True).inputs[0]
-    there = make_transform(FLIP, CROP, device="cuda")(batch, 1, True).inputs[0]
-    torch.testing.assert_close(there.cpu(), here)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_an_accelerator_gives_the_same_pictures(name: str, dtype: str) -> None:
+    schema, batch = make_schema(dtype=dtype), make_batch(list(range(64)), getattr(torch, dtype))
+    schema = schema.model_copy(update={"inputs": schema.inputs[:2]})  # ids cannot be mixed
+    batch = batch._replace(inputs=batch.inputs[:2])
+    steps = [FLIP, CROP, Named(name=name)]
+    device = torch.accelerator.current_accelerator() or "cpu"
+    here, there = (
+        BatchTransform(schema, steps, seed=0, device=where)(batch, 1, True).inputs[0] for where in ("cpu", device)
+    )
+    torch.testing.assert_close(there.cpu(), here, rtol=1e-4, atol=1e-4)
