@@ -58,7 +58,7 @@ def evaluate_model(run_dir: Path) -> None:
         else:
             say("no test rows: no test metrics")
         if record.kind == "train":
-            figures.curves(journal.points(), run_dir / "figures" / "curves.png")
+            figures.curves(journal.points(), run_dir / "figures" / "curves.png", events=journal.read())
     recorder.log_artifacts(run_dir / "figures", "figures")
     seconds = {**record.seconds, "evaluate": round(time.perf_counter() - started, 3)}
     update_record(run_dir, metrics={**record.metrics, **metrics}, seconds=seconds)
@@ -90,7 +90,8 @@ def _draw_worst(view: View, found: Evaluation, folder: Path) -> None:
     first = schema.inputs[0]
     if first.kind == "image":
         titles = [f"{true} as {predicted}\n{rest}" for true, predicted, rest in said]
-        figures.worst_images(_to_uint8(batch.inputs[0].numpy(), first), titles, folder / "worst.png")
+        images = _to_uint8(batch.inputs[0].numpy(), first)
+        figures.gallery(images, titles, folder / "worst.png", "Worst predictions (true as predicted)")
         return
     rows = [f"{int(view.pack.rows[position]) + 1:,}" for position in positions]
     cells = [(row, true, predicted, rest) for row, (true, predicted, rest) in zip(rows, said, strict=True)]
