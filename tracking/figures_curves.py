@@ -75,7 +75,7 @@ def curves(
             axes.set_title("Learning rate")
             axes.set_ylabel("learning rate")
             _plot(axes, series, ends, "lr", "", color=GRAY)
-            axes.ticklabel_format(axis="y", scilimits=(-3, 3))
+            axes.yaxis.set_major_formatter(in_full)
             axes.set_ylim(bottom=0)
         else:
             name = panel.partition("/")[2]
