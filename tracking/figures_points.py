@@ -112,7 +112,7 @@ def _draw_shares(
     mean, median, failed = float(nme_N.mean()), float(np.median(nme_N)), float((nme_N > FAILURE).mean())
     shares = np.arange(1, len(nme_N) + 1) / len(nme_N)
     # A few rows far out would press all others to the left.
-    right = max(float(np.quantile(nme_N, 0.98)) * 1.15, mean * 1.5, 1e-6)
+    right = max(float(np.quantile(nme_N, 0.98)) * 1.15, mean * 1.5, 1.1 * (baseline or 0.0), 1e-6)
     axes.step([0, *nme_N, max(right, nme_N[-1])], [0, *shares, 1], where="post", color=BLUE)
     axes.fill_between(
         [0, *nme_N, max(right, nme_N[-1])], [0, *shares, 1], step="post", color=SKY, alpha=0.2, linewidth=0
@@ -121,7 +121,6 @@ def _draw_shares(
     axes.axvline(median, color=INK, linewidth=1.2, linestyle=(0, (1, 1.5)), label=f"median {median:.4f}")
     if baseline is not None:
         axes.axvline(baseline, color=GRAY, linewidth=1.2, linestyle=(0, (4, 3)), label=f"mean shape {baseline:.4f}")
-        right = max(right, baseline * 1.1)
     axes.set_xlim(0, right)
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
