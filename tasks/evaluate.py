@@ -56,7 +56,7 @@ def evaluate_model(run_dir: Path) -> None:
         else:
             say("no test rows: no test metrics")
         if record.kind == "train":
-            figures.curves(journal.points(), run_dir / "figures" / "curves.png")
+            figures.curves(journal.points(), run_dir / "figures" / "curves.png", events=journal.read())
     recorder.log_artifacts(run_dir / "figures", "figures")
     spent = record.seconds.get("evaluate", 0.0) + time.perf_counter() - started
     seconds = {**record.seconds, "evaluate": round(spent, 3)}
@@ -86,5 +86,5 @@ def _write_results(run_dir: Path, view: View, found: Evaluation, scale: np.ndarr
     frame.to_parquet(content, index=False)
     write_atomic(run_dir / PREDICTIONS_FILE, content.getvalue())
     write_tables(view, found, scale, run_dir / "tables")
-    draw_evaluation(view, found, scale, run_dir / "figures")
+    draw_evaluation(view, found, scale, computed, run_dir / "figures")
     return {f"test/{name}": value for name, value in computed.items()}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefect import task
 
 from ..datasets.build import Prepared, prepare_data
 from ..datasets.table import split_columns, with_split_column
+from ..files import read_json
 from ..recipe import Recipe
 from ..settings import home
+from ..tracking import figures
 from .console import Progress, say
 from .options import UNCACHED
 
@@ -84,9 +87,19 @@ def _ingest_split(recipe: Recipe, column: str, several: bool) -> Prepared:
 def _report_split(data: Prepared) -> dict[str, Any]:
     return {
         "report": str(data.split_dir / "report.json"),
+        "figure": str(draw_report(data.split_dir)),
         "report_csv": str(data.split_dir / "data_report.csv"),
         "quarantine": str(data.split_dir / "quarantine.csv"),
         "rows": data.rows,
         "num_quarantined": data.num_quarantined,
         "warnings": data.warnings,
     }
+
+
+def draw_report(split_dir: Path) -> Path:
+    """The data report as a picture, drawn once for each split.
+
+    It lies in `reports/` of the pack, beside `splits/`, whose folders are complete when they appear and never change.
+    """
+    path = split_dir.parent.parent / "reports" / f"{split_dir.name}.png"
+    return path if path.is_file() else figures.data_report(read_json(split_dir / "report.json"), path)

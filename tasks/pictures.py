@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,21 +23,29 @@ from ..tracking import figures
 NUM_SHOWN = 25
 
 
-def draw_evaluation(view: View, found: Evaluation, scale: np.ndarray | None, folder: Path) -> None:
+def draw_evaluation(
+    view: View, found: Evaluation, scale: np.ndarray | None, metrics: Mapping[str, float], folder: Path
+) -> None:
     """Draw the figures that fit each target, and rows to look at: the worst, the most doubtful, landmarks on pictures.
 
     Args:
         view: where the rows' inputs are.
         found: outputs for rows of it.
         scale: points: file pixels per stored pixel, x and y, shape (N, 2); None means 1.
+        metrics: without the split's name; of one target, the headline's interval among them stands in its figures.
         folder: gets PNG files; of several targets each file's name ends in -<target>.
     """
     for end, part in _targets(view.schema, found):
         feature = part.feature
         if feature.kind == "category":
             matrix = confusion_matrix(part)
-            figures.confusion(matrix, feature.classes, folder / f"confusion{end}.png")
-            figures.class_accuracy(matrix, feature.classes, folder / f"class_accuracy{end}.png")
+            interval = _interval(view.schema, metrics, "accuracy")
+            figures.confusion(matrix, feature.classes, folder / f"confusion{end}.png", interval=interval)
+            figures.class_accuracy(matrix, feature.classes, folder / f"class_accuracy{end}.png", interval=interval)
+            figures.class_scores(matrix, feature.classes, folder / f"class_scores{end}.png")
+            if len(feature.classes) == 2:
+                margin_N = (part.outputs[:, 1] - part.outputs[:, 0]).double().numpy()
+                figures.roc(margin_N, part.target.numpy(), feature.classes[1], folder / f"roc{end}.png")
             _draw_rows(
                 view, found, part, scale, _doubtful(part), "Most doubtful predictions", folder / f"doubtful{end}.png"
             )
@@ -45,7 +53,17 @@ def draw_evaluation(view: View, found: Evaluation, scale: np.ndarray | None, fol
             target, predicted = in_own_units(feature, part.target), in_own_units(feature, part.outputs)
             for number, column in enumerate(feature.columns):
                 name = f"residuals{end}{f'-{number}' if number else ''}.png"
-                figures.residuals(target[:, number], predicted[:, number], column, folder / name)
+                interval = _interval(view.schema, metrics, "rmse") if len(feature.columns) == 1 else None
+                figures.residuals(target[:, number], predicted[:, number], column, folder / name, interval=interval)
+        else:
+            errors = point_errors(part, scale)
+            figures.points_error(
+                errors.distance / errors.unit[:, None],
+                folder / f"points_error{end}.png",
+                np.asarray(feature.mean).reshape(-1, 2),
+                baseline=metrics.get("mean_shape_nme"),
+                interval=_interval(view.schema, metrics, "nme"),
+            )
         worst = np.argsort(-_losses(part), kind="stable")
         _draw_rows(view, found, part, scale, worst[:NUM_SHOWN], "Worst predictions", folder / f"worst{end}.png")
         if feature.kind == "points":
@@ -73,6 +91,13 @@ def _targets(schema: Schema, found: Evaluation) -> Iterator[tuple[str, TargetPar
     """Each target, and what its files' names end in."""
     for part in schema.parts(found.outputs, found.target):
         yield "" if len(schema.targets) == 1 else f"-{urllib.parse.quote(part.feature.name, safe=' ')}", part
+
+
+def _interval(schema: Schema, metrics: Mapping[str, float], name: str) -> tuple[float, float] | None:
+    """Of several targets the interval is that of their mean, which no figure of one target shows."""
+    if len(schema.targets) > 1 or f"{name}_low" not in metrics:
+        return None
+    return metrics[f"{name}_low"], metrics[f"{name}_high"]
 
 
 def _losses(part: TargetPart) -> np.ndarray:

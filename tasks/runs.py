@@ -38,7 +38,7 @@ from ..tracking.records import (
 )
 from ..tracking.registry import Source, resolve_source
 from .console import Progress, say
-from .ingest import Ingested
+from .ingest import Ingested, draw_report
 from .options import UNCACHED
 from .predictions import VERDICT, name_columns
 from .preflight import check_names, check_recipe, has_images
@@ -357,6 +357,9 @@ def open_run(record: RunRecord, recipe: Recipe, schema: Schema, rows: Mapping[st
             tracker.log_artifacts(run_dir / name)
         for name in ("report.json", "data_report.csv", "quarantine.csv") if record.split_dir else ():
             tracker.log_artifacts(Path(record.split_dir) / name, "data")
+        (run_dir / "figures").mkdir()
+        shutil.copyfile(draw_report(Path(record.split_dir)), run_dir / "figures" / "data.png")
+        tracker.log_artifacts(run_dir / "figures", "figures")
     except BaseException:
         shutil.rmtree(run_dir)
         raise
