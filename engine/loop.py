@@ -93,6 +93,8 @@ class Job:
         monitor: name of the metric that decides which checkpoint is best; empty where no rows validate.
         monitor_mode: max or min.
         every_epochs, every_steps: when a checkpoint is due; 0 steps means at epochs alone.
+        measure: the metrics of an evaluation of the validation rows; None means `compute_metrics`, which is enough
+            where outputs, target and losses say all.
     """
 
     scorer: Scorer
@@ -107,6 +109,7 @@ class Job:
     monitor_mode: str = "max"
     every_epochs: int = 1
     every_steps: int = 0
+    measure: Measure | None = None
 
 
 class Evaluation(NamedTuple):
@@ -123,6 +126,9 @@ class Evaluation(NamedTuple):
     outputs: Tensor
     target: Tensor
     losses: Tensor
+
+
+Measure = Callable[[Evaluation], dict[str, float]]
 
 
 def train(job: Job, progress: Progress, store: CheckpointStore, on_step: OnStep) -> None:
@@ -279,8 +285,7 @@ def _end_epoch(
     values = {"train/epoch_loss": progress.loss, "rows_per_second": rate}
     if job.monitor:
         found = evaluate(job.scorer, job.valid_batches())
-        metrics = compute_metrics(job.scorer.schema, found.outputs, found.target, found.losses)
-        values |= {f"valid/{name}": value for name, value in metrics.items()}
+        values |= {f"valid/{name}": value for name, value in _measure(job, found).items()}
         if job.monitor not in values:
             raise TrainingError(
                 f"checkpoint.monitor: {job.monitor} is not defined on these validation rows (a class without rows, or "
@@ -302,6 +307,12 @@ def _commit(job: Job, progress: Progress, store: CheckpointStore, is_best: bool 
             f"one before. A smaller learning rate, train.clip_norm or train.precision fp32 may mend it"
         )
     store.save(state_of_run(job, progress), progress.step, is_best=is_best)
+
+
+def _measure(job: Job, found: Evaluation) -> dict[str, float]:
+    if job.measure is not None:
+        return job.measure(found)
+    return compute_metrics(job.scorer.schema, found.outputs, found.target, found.losses)
 
 
 def _is_better(value: float, best: float, mode: str) -> bool:

@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from torchrelay.engine.checkpoint import CheckpointStore
-from torchrelay.engine.loop import Job, NotFiniteError, Progress, evaluate, random_states, restore_run, train
+from torchrelay.engine.loop import (
+    Evaluation,
+    Job,
+    NotFiniteError,
+    Progress,
+    evaluate,
+    random_states,
+    restore_run,
+    train,
+)
 from torchrelay.engine.weights import sha256_of
 from torchrelay.errors import TrainingError
 from torchrelay.recipe import Named
@@ -146,6 +155,15 @@ def test_without_validation_the_best_checkpoint_is_the_last(make_job: MakeJob, t
 def test_a_monitor_that_the_validation_rows_leave_undefined_is_refused(make_job: MakeJob, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"checkpoint.monitor: valid/r2 is not defined .* valid/accuracy"):
         train(make_job(monitor="valid/r2"), Progress(), store_in(tmp_path), no_report)
+
+
+def test_a_job_may_measure_with_what_it_knows_of_the_rows(make_job: MakeJob, tmp_path: Path) -> None:
+    def measure(found: Evaluation) -> dict[str, float]:
+        return {"largest_row": float(found.rows.max())}
+
+    progress = Progress()
+    train(make_job(measure=measure, monitor="valid/largest_row"), progress, store_in(tmp_path), no_report)
+    assert progress.best_metric == NUM_ROWS - 1
 
 
 def test_the_best_checkpoint_outlives_the_newest_ones(make_job: MakeJob, tmp_path: Path) -> None:
