@@ -67,7 +67,7 @@ class TargetPart(NamedTuple):
     Attributes:
         feature: the target.
         outputs: scores (B, K) of a category; standardised values (B, D) of numbers or points.
-        target: class ids (B,) of a category; standardised values (B, D) of numbers or points.
+        target: class ids (B,) of a category, or probabilities (B, K); standardised values (B, D) of numbers or points.
     """
 
     feature: FeatureSchema
@@ -104,12 +104,12 @@ class Schema(BaseModel):
 
         Args:
             outputs: of a model, shape (B, num_outputs).
-            target: of a batch, see `Batch`.
+            target: of a batch, see `Batch`; categories may come as probabilities too, shape (B, num_outputs).
         """
         parts, column = [], 0
         for number, feature in enumerate(self.targets):
             share = outputs[:, column : column + feature.num_outputs]
-            if feature.kind == "category":
+            if feature.kind == "category" and not target.is_floating_point():
                 true = target if len(self.targets) == 1 else target[:, number]
             else:
                 true = target[:, column : column + feature.num_outputs]

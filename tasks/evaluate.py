@@ -12,7 +12,7 @@ from prefect import task
 from ..datasets.build import View, open_view
 from ..datasets.loader import PackDataset
 from ..datasets.transform import unstandardise_target
-from ..engine.loop import Evaluation, evaluate
+from ..engine.evaluation import Evaluation, evaluate
 from ..engine.metrics import compute_metrics, confusion_matrix
 from ..engine.weights import load_into, load_weights
 from ..recipe import load_recipe

@@ -36,6 +36,8 @@ CHANGEABLE = (
     "train.schedule",
     "train.augment",
     "train.clip_norm",
+    "train.early_stop_epochs",
+    "train.max_minutes",
     "train.device",
     "train.num_workers",
     "checkpoint.every_epochs",
@@ -129,13 +131,17 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
             f"run {record.run_id} is finished ({record.epochs} of {recipe.train.epochs} epochs); "
             f"--set train.epochs={2 * record.epochs} makes it longer"
         )
+    if record.status == "FINISHED" and record.stopped and recipe.train == before.train:
+        raise SourceError(
+            f"run {record.run_id} is finished: {record.stopped}; --set that to 0, or to more, lets it go on"
+        )
     has_schedule = recipe.train.schedule != before.train.schedule
     links = {"prefect_flow_run_id": _flow_run_id(), "prefect_flow_run_url": _flow_run_url()}
     tracker = MlflowRun.attach(record.model_copy(update=links), recipe)
     if recipe != before:
         write_atomic(run_dir / "recipe.yaml", dump_recipe(recipe))
     epochs = recipe.train.epochs if has_schedule else record.schedule_epochs
-    record = update_record(run_dir, status="RUNNING", ended="", error="", schedule_epochs=epochs, **links)
+    record = update_record(run_dir, status="RUNNING", ended="", error="", stopped="", schedule_epochs=epochs, **links)
     with Journal(run_dir / "journal.jsonl") as journal:
         journal.append_event("resumed", step=record.steps)
     say(f"run: {record.run_id} goes on in {run_dir}")

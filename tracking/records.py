@@ -53,7 +53,7 @@ class RunRecord(BaseModel):
     device: str = ""
     """Device it ran on, for example cuda:0."""
     precision: str = ""
-    """fp32, bf16 or fp64."""
+    """fp32, bf16, fp16 or fp64."""
     epochs: int = 0
     """Epochs that are done."""
     steps: int = 0
@@ -64,6 +64,8 @@ class RunRecord(BaseModel):
     """Training speed of the best epoch."""
     seconds: dict[str, float] = {}
     """Wall time of the parts: total, ingest, train, evaluate."""
+    stopped: str = ""
+    """Why its training ended before its last epoch; empty where it did not."""
     schedule_epochs: int = 0
     """Epochs that the learning rate's schedule spans; training beyond them keeps its last value."""
     recipe_file: str = ""

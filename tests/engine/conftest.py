@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from torchrelay.engine.devices import pick_precision
-from torchrelay.engine.loop import Job, Scorer
+from torchrelay.engine.evaluation import Evaluation, Scorer
+from torchrelay.engine.job import Job
 from torchrelay.engine.losses import build_loss
+from torchrelay.engine.metrics import compute_metrics
 from torchrelay.engine.optimizers import build_optimizer
 from torchrelay.engine.schedules import build_schedule
 from torchrelay.recipe import Named
@@ -65,12 +67,18 @@ def make_job() -> MakeJob:
         device = torch.device("cpu")
         scorer = Scorer(schema, model, build_loss("auto", schema), device, pick_precision("fp32", device, False))
         table = Table(bad_row)
+
+        def measure(found: Evaluation) -> dict[str, float]:
+            return compute_metrics(schema, found.outputs, found.target, found.losses)
+
         job = Job(
             scorer=scorer,
+            loss=scorer.loss,
             optimizer=chosen,
             scheduler=build_schedule(Named(name="cosine"), chosen, epochs * NUM_ROWS // BATCH_SIZE),
             train_batches=table,
             valid_batches=lambda: table(0, 0),
+            measure=measure,
             num_epochs=epochs,
             steps_per_epoch=NUM_ROWS // BATCH_SIZE,
             monitor="valid/accuracy" if validates else "",

@@ -8,16 +8,11 @@ import pytest
 import torch
 
 from torchrelay.engine.checkpoint import CheckpointStore
-from torchrelay.engine.loop import (
-    Evaluation,
-    Job,
-    NotFiniteError,
-    Progress,
-    evaluate,
-    random_states,
-    restore_run,
-    train,
-)
+from torchrelay.engine.evaluation import Evaluation, evaluate
+from torchrelay.engine.gradients import NotFiniteError
+from torchrelay.engine.job import Job, Progress, restore_run
+from torchrelay.engine.loop import train
+from torchrelay.engine.randomness import random_states
 from torchrelay.engine.weights import sha256_of
 from torchrelay.errors import TrainingError
 from torchrelay.recipe import Named
