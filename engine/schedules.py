@@ -60,7 +60,7 @@ def multi_step(
     warmup: Warmup = 0.0,
 ) -> float:
     """1 after a linear warm-up, times `gamma` from each milestone on: torch's MultiStepLR in fractions of the steps."""
-    num_passed = sum(step >= round(milestone * num_steps) for milestone in milestones)
+    num_passed = sum(step >= max(1, round(milestone * num_steps)) for milestone in milestones)
     return constant(step, num_steps, warmup) * gamma**num_passed
 
 
@@ -120,6 +120,8 @@ def build_schedule(schedule: Named, optimizer: Optimizer, num_steps: int, mode: 
     if schedule.name == PLATEAU:
         return plateau(optimizer, "max" if mode == "max" else "min", **args)
     function = SCHEDULES[schedule.name]
+    # Torch warns where the first optimizer step was left out, as fp16's scaler does while it looks for a scale.
+    optimizer._opt_called = True  # pyright: ignore[reportAttributeAccessIssue]
     return LambdaLR(optimizer, lambda step: function(min(step, num_steps - 1), num_steps, **args))
 
 
