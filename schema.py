@@ -67,7 +67,7 @@ class TargetPart(NamedTuple):
     Attributes:
         feature: the target.
         outputs: scores (B, K) of a category; standardised values (B, D) of numbers or points.
-        target: class ids (B,) of a category, or probabilities (B, K); standardised values (B, D) of numbers or points.
+        target: class ids (B,) of a category; standardised values (B, D) of numbers or points.
     """
 
     feature: FeatureSchema
@@ -104,12 +104,12 @@ class Schema(BaseModel):
 
         Args:
             outputs: of a model, shape (B, num_outputs).
-            target: of a batch, see `Batch`; categories may come as probabilities too, shape (B, num_outputs).
+            target: of a batch, see `Batch`.
         """
         parts, column = [], 0
         for number, feature in enumerate(self.targets):
             share = outputs[:, column : column + feature.num_outputs]
-            if feature.kind == "category" and not target.is_floating_point():
+            if feature.kind == "category":
                 true = target if len(self.targets) == 1 else target[:, number]
             else:
                 true = target[:, column : column + feature.num_outputs]
@@ -148,8 +148,15 @@ class Batch(NamedTuple):
         target: int64 of shape (B,) for one category, (B, T) for T categories; of shape (B, D) for numbers or points,
             the columns of all targets side by side: float64 in the table's units (points: pixels of the stored
             image) when raw, float32 (or float64) and standardised when prepared.
+        repeats: int64, shape (B,): how often the epoch drew the row before, where it draws rows more than once.
+        mixed_target: like `target`: classes of the rows that these are mixed with; None where classes are not mixed.
+        mix: float32, shape (B,), where there is a `mixed_target`: share of `target` in a row; the loss of a row is
+            mix * loss(target) + (1 - mix) * loss(mixed_target).
     """
 
     rows: Tensor
     inputs: tuple[Tensor, ...]
     target: Tensor
+    repeats: Tensor | None = None
+    mixed_target: Tensor | None = None
+    mix: Tensor | None = None

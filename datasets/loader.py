@@ -48,8 +48,8 @@ class PackDataset(Dataset[Batch]):
 
     def __getitem__(self, index: int) -> Batch:
         """One row, without the first dimension."""
-        rows, inputs, target = self.__getitems__([index])
-        return Batch(rows[0], tuple(one[0] for one in inputs), target[0])
+        batch = self.__getitems__([index])
+        return Batch(batch.rows[0], tuple(one[0] for one in batch.inputs), batch.target[0])
 
     def __getitems__(self, indices: Iterable[int] | np.ndarray) -> Batch:
         """Gather a whole batch, copied into memory of its own.

@@ -71,9 +71,7 @@ def _backward(job: Job, progress: Progress, group: Iterable[Batch]) -> tuple[Tak
     num_rows = expected_rows = 0
     loss_sum = 0.0
     for batch in group:
-        with autocast(job.scorer):
-            outputs = job.scorer.model(*batch.inputs)
-        losses = job.loss(outputs, batch.target)
+        losses = _losses(job, batch)
         loss, size = losses.mean(), len(batch.rows)
         value = loss.item()
         if not math.isfinite(value):
@@ -88,6 +86,16 @@ def _backward(job: Job, progress: Progress, group: Iterable[Batch]) -> tuple[Tak
         gradients = [p.grad for p in job.scorer.model.parameters() if p.grad is not None]
         torch._foreach_mul_(gradients, expected_rows / num_rows)  # pyright: ignore[reportPrivateImportUsage]
     return Taken(loss_sum / num_rows, num_rows, len(rows)), rows
+
+
+def _losses(job: Job, batch: Batch) -> Tensor:
+    """Loss of each row, shape (B,); that of a row that was mixed with another is in proportion that of both classes."""
+    with autocast(job.scorer):
+        outputs = job.scorer.model(*batch.inputs)
+    losses = job.loss(outputs, batch.target)
+    if batch.mix is None or batch.mixed_target is None:
+        return losses
+    return torch.lerp(job.loss(outputs, batch.mixed_target), losses, batch.mix.to(losses.dtype))
 
 
 def _rescale(job: Job, progress: Progress, rows: list[Tensor]) -> bool:

@@ -24,11 +24,11 @@ def cross_entropy(scores_BK: Tensor, target_B: Tensor) -> Tensor:
 
     Args:
         scores_BK: unnormalised, of any floating type.
-        target_B: int64 class ids; or, of rows that are mixed, probabilities of shape (B, K).
+        target_B: int64 class ids.
     Returns:
         Loss of each row, shape (B,).
     """
-    return _smoothed(scores_BK, target_B, 0.0, None)
+    return F.cross_entropy(_upcast(scores_BK), target_B, reduction="none")
 
 
 def mse(outputs_BD: Tensor, target_BD: Tensor) -> Tensor:
@@ -148,16 +148,10 @@ def _balance(target: FeatureSchema, device: torch.device) -> Tensor:
     return counts_K.sum() / (len(counts_K) * counts_K.clamp(min=1))
 
 
-def _smoothed(scores_BK: Tensor, target: Tensor, smoothing: float, weights_K: Tensor | None) -> Tensor:
-    """Smoothed cross-entropy of each row, times its weight; target as of `cross_entropy`."""
-    scores_BK = _upcast(scores_BK)
-    is_mixed = target.is_floating_point()
-    target = target.to(scores_BK.dtype) if is_mixed else target
-    losses_B = F.cross_entropy(scores_BK, target, reduction="none", label_smoothing=smoothing)
-    if weights_K is None:
-        return losses_B
-    weights_K = weights_K.to(scores_BK.dtype)
-    return losses_B * (target @ weights_K if is_mixed else weights_K[target])
+def _smoothed(scores_BK: Tensor, target_B: Tensor, smoothing: float, weights_K: Tensor | None) -> Tensor:
+    """Smoothed cross-entropy of each row, times its class's weight."""
+    losses_B = F.cross_entropy(_upcast(scores_BK), target_B, reduction="none", label_smoothing=smoothing)
+    return losses_B if weights_K is None else losses_B * weights_K[target_B].to(losses_B.dtype)
 
 
 def _upcast(outputs: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ def fetch_pretrained(model: Named, cache: Path) -> list[str]:
     """
     if not asks_for_weights(model):
         return []
-    name, args = _net(model), model.args
+    name, args = _name_of_net(model), model.args
     said = []
     if args.get("weights") and not (path := _locate(name, args, cache)).exists():
         _download(name, args["weights"], path)
@@ -86,16 +86,17 @@ def load_pretrained(built: nn.Module, model: Named, cache: Path) -> list[str]:
     """
     if not asks_for_weights(model):
         return []
-    name = _net(model)
+    name = _name_of_net(model)
     path = _locate(name, model.args, cache)
     state = _read(path)
-    said = [*_fit_first_layer(built, state), *_fit_positions(built, state), *_leave_out_head(built, state)]
-    own = built.state_dict()
+    net = _find_net(built)
+    head = f"{_path_of_head(net)}."
+    said = [*_fit_first_layer(net, state), *_fit_positions(net, state), *_leave_out(net, state, head)]
+    own = net.state_dict()
     odd = [f"{key} {tuple(state[key].shape)}, not {tuple(own[key].shape)}" for key in own if _differs(state, own, key)]
     if not odd:
-        missing, surplus = built.load_state_dict(state, strict=False)
-        head = _path_of_head(built)
-        odd += [f"{key} is missing" for key in missing if not key.startswith(f"{head}.")]
+        missing, surplus = net.load_state_dict(state, strict=False)
+        odd += [f"{key} is missing" for key in missing if not key.startswith(head)]
         odd += [f"{key} is no part of it" for key in surplus if not key.startswith(_AUXILIARY)]
     if odd:
         more = f" and {len(odd) - 5} more" if len(odd) > 5 else ""
@@ -108,8 +109,13 @@ def asks_for_weights(model: Named) -> bool:
     return model.name.startswith("torchvision:") and any(model.args.get(key) for key in ARGUMENTS)
 
 
-def _net(model: Named) -> str:
+def _name_of_net(model: Named) -> str:
     return model.name.removeprefix("torchvision:")
+
+
+def _find_net(built: nn.Module) -> nn.Module:
+    """Torchvision's net in a model: where other inputs join its units, its head is an identity and stands outside."""
+    return inner if isinstance(inner := getattr(built, "net", None), nn.Module) else built
 
 
 def _find_entry(name: str, weights: str) -> Any:
@@ -178,20 +184,21 @@ def _differs(state: Mapping[str, Tensor], own: Mapping[str, Tensor], key: str) -
     return key in state and state[key].shape != own[key].shape
 
 
-def _leave_out_head(model: nn.Module, state: dict[str, Tensor]) -> list[str]:
-    own, head = model.state_dict(), _path_of_head(model)
-    left_out = [key for key in own if key.startswith(f"{head}.") and _differs(state, own, key)]
+def _leave_out(net: nn.Module, state: dict[str, Tensor], head: str) -> list[str]:
+    """Drop the head's weights where the net's head has other shapes, or none."""
+    own = net.state_dict()
+    left_out = [key for key in state if key.startswith(head) and (key not in own or _differs(state, own, key))]
     for key in left_out:
         del state[key]
     return [f"weights: new head, {', '.join(left_out)} left out"] if left_out else []
 
 
-def _path_of_head(model: nn.Module) -> str:
-    return [path for path, part in model.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)][-1]
+def _path_of_head(net: nn.Module) -> str:
+    return [path for path, part in net.named_modules() if isinstance(part, nn.Linear | nn.Conv2d | nn.Identity)][-1]
 
 
-def _fit_first_layer(model: nn.Module, state: dict[str, Tensor]) -> list[str]:
-    path, layer = next((path, part) for path, part in model.named_modules() if isinstance(part, nn.Conv2d))
+def _fit_first_layer(net: nn.Module, state: dict[str, Tensor]) -> list[str]:
+    path, layer = next((path, part) for path, part in net.named_modules() if isinstance(part, nn.Conv2d))
     key = f"{path}.weight"
     rgb_OCHW, channels = state.get(key), layer.in_channels
     if rgb_OCHW is None or rgb_OCHW.ndim != 4 or rgb_OCHW.shape[1] != 3 or channels == 3:
@@ -203,12 +210,12 @@ def _fit_first_layer(model: nn.Module, state: dict[str, Tensor]) -> list[str]:
     return [f"weights: first layer {key} fitted from 3 to {channels} channels"]
 
 
-def _fit_positions(model: nn.Module, state: dict[str, Tensor]) -> list[str]:
+def _fit_positions(net: nn.Module, state: dict[str, Tensor]) -> list[str]:
     from torchvision.models import VisionTransformer
     from torchvision.models.vision_transformer import interpolate_embeddings
 
     key = "encoder.pos_embedding"
-    if not isinstance(model, VisionTransformer) or key not in state or not _differs(state, model.state_dict(), key):
+    if not isinstance(net, VisionTransformer) or key not in state or not _differs(state, net.state_dict(), key):
         return []
-    state[key] = interpolate_embeddings(model.image_size, model.patch_size, {key: state[key]})[key]  # pyright: ignore[reportArgumentType]
-    return [f"weights: positions interpolated to {model.image_size} pixels"]
+    state[key] = interpolate_embeddings(net.image_size, net.patch_size, {key: state[key]})[key]  # pyright: ignore[reportArgumentType]
+    return [f"weights: positions interpolated to {net.image_size} pixels"]

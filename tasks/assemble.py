@@ -36,7 +36,7 @@ GROUP_BYTES = 4_000_000
 MOST_AT_ONCE = 32
 
 
-def build_job(recipe: Recipe, view: View, schedule_epochs: int, *, is_new: bool) -> Job:
+def build_job(recipe: Recipe, view: View, schedule_epochs: int, *, is_new: bool = True) -> Job:
     """Build model, optimizer, schedule, loss and batches of a run, from the recipe's seed.
 
     Args:

@@ -28,7 +28,7 @@ from ..tracking.registry import resolve_source
 from .console import Progress, say
 from .ingest import Ingested
 from .options import UNCACHED
-from .preflight import check_names, check_recipe, has_images
+from .preflight import check_names, check_recipe, check_validation, has_images
 
 # What a run can change on its way; all else would break its optimizer's state, its order of rows, or its meaning.
 CHANGEABLE = (
@@ -65,9 +65,11 @@ def start_run(recipe: Recipe, ingested: Ingested, recipe_file: str) -> Path:
     """Open a new run: its folder with recipe and schema, its MLflow run with all that is known before training.
 
     Raises:
+        RecipeError: a setting needs validation rows and there are none.
         TrackingError: the tracking server refuses or cannot be reached.
     """
     data = ingested.data
+    check_validation(recipe, data.rows["valid"])
     device = pick_device(recipe.train.device)
     record = RunRecord(
         run_id=new_run_id(recipe.name),
@@ -179,11 +181,15 @@ def start_evaluation(source: str, table: str, files: str, device: str) -> Path:
     found = resolve_source(source, home())
     recipe = load_recipe(found.folder / "recipe.yaml")
     schema = Schema.load(found.folder / "schema.json")
+    # Fp16 is a way to train, on CUDA; elsewhere such a model is scored in fp32.
+    precision = recipe.train.precision
+    if precision == "fp16" and pick_device(device).type != "cuda":
+        precision = "fp32"
     paths = {"table": str(Path(table).absolute()), "files": str(Path(files).absolute()) if files else ""}
     recipe = recipe.model_copy(
         update={
             "data": recipe.data.model_copy(update=paths),
-            "train": recipe.train.model_copy(update={"device": device}),
+            "train": recipe.train.model_copy(update={"device": device, "precision": precision}),
         }
     )
     check_names(recipe)

@@ -48,6 +48,8 @@ def train_model(run_dir: Path) -> None:
     progress = TrainingProgress() if checkpoint is None else _restore(job, checkpoint, here)
     tracker = MlflowRun.of(record)
     say(f"train: {recipe.model.name} on {job.scorer.device} in {job.scorer.precision.name}, {job.num_epochs} epochs")
+    if recipe.train.deterministic and job.scorer.device.type == "mps":
+        say("warning: train.deterministic has no effect on mps")
     started = time.perf_counter()
     with Journal(run_dir / "journal.jsonl") as journal, Progress("train", "steps") as bar:
         num_steps = job.num_epochs * job.steps_per_epoch

@@ -29,7 +29,7 @@ def test_an_average_warms_up_to_its_decay() -> None:
         for value in (1.0, 2.0, 4.0):
             model.weight.fill_(value)
             average.update()
-            seen.append(average.model.weight.item())
+            seen.append(average.model.state_dict()["weight"].item())
     # By hand, with the decays 1/10, min(0.15, 2/11) and min(0.15, 3/12).
     expected = [0.9, 0.15 * 0.9 + 0.85 * 2]
     assert seen == pytest.approx([*expected, 0.15 * expected[1] + 0.85 * 4])

@@ -104,20 +104,6 @@ def test_smoothing_is_torchs_and_leaves_the_loss_of_evaluations_alone() -> None:
     torch.testing.assert_close(build_loss("auto", categories([1, 1, 1]))(outputs, target), plain)
 
 
-@pytest.mark.parametrize("balanced", [False, True])
-def test_the_loss_of_a_mixed_row_is_the_mixed_loss_of_its_classes(balanced: bool) -> None:
-    schema = categories([6, 2])
-    loss = training_loss(schema, balanced=balanced)
-    outputs = torch.randn(1, 2)
-    first, second = (loss(outputs, torch.tensor([label])) for label in (0, 1))
-    mixed = loss(outputs, torch.tensor([[0.7, 0.3]]))
-    if not balanced:  # a weight is that of the mixture, which a sum of weighted losses is not
-        torch.testing.assert_close(mixed, 0.7 * first + 0.3 * second)
-    else:
-        weight = 0.7 * 8 / 12 + 0.3 * 8 / 4
-        torch.testing.assert_close(mixed, weight * build_loss("auto", schema)(outputs, torch.tensor([[0.7, 0.3]])))
-
-
 @pytest.mark.parametrize("schema", [CLASSES, NUMBERS], ids=["cross_entropy", "mse"])
 def test_half_precision_outputs_give_single_precision_losses_with_gradients(schema: Schema) -> None:
     outputs = torch.randn(4, schema.num_outputs, dtype=torch.bfloat16, requires_grad=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import mlflow
 import pytest
 import torch
+import torchvision
 from mlflow import MlflowClient
 
 from torchrelay import settings
@@ -99,6 +100,49 @@ def test_a_finished_run_goes_on_to_the_bits_of_one_that_was_longer_from_the_star
     assert [p.value for p in history] == [
         p.value for p in client().get_metric_history(whole["mlflow_run_id"], "train/loss")
     ]
+
+
+def test_a_run_that_gets_no_better_stops_says_so_and_goes_on_when_it_may(
+    number_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = {
+        "train.ema": 0.9,
+        "train.accumulate": 2,
+        "train.early_stop_epochs": 1,
+        "train.schedule": {"name": "plateau", "args": {"patience": 0}},
+        "train.optimizer": {"name": "sgd", "args": {"lr": 1e-30}},
+    }
+    result = train(recipe_file=str(number_recipe()), overrides=overrides)
+    run_dir = Path(result["run_dir"])
+    assert (result["status"], result["epochs"]) == ("FINISHED", 2)
+    assert result["stopped"].endswith("(train.early_stop_epochs: 1)")
+    assert f"stopped: {result['stopped']}" in capsys.readouterr().err
+    events = [line for line in Journal(run_dir / "journal.jsonl").read() if line["kind"] == "event"]
+    assert [(line["name"], line["fields"]["reason"]) for line in events] == [("stopped", result["stopped"])]
+    assert result["steps"] % 2 == 0
+    assert result["weights_sha256"] == sha256_of(load_weights(run_dir / "weights" / "last.pt"))
+
+    with pytest.raises(SourceError, match=r"is finished: valid/rmse was best after epoch 1 .*; --set that to 0"):
+        train(resume=result["run_id"])
+    longer = train(resume=result["run_id"], overrides={"train.early_stop_epochs": 0, "train.epochs": 3})
+    assert (longer["epochs"], longer["stopped"]) == (3, "")
+
+
+def test_a_run_begins_with_pretrained_weights_and_needs_their_file_no_more(picture_recipe: WriteRecipe) -> None:
+    torch.manual_seed(0)
+    Path("weights").mkdir()
+    state = torchvision.models.shufflenet_v2_x0_5(weights=None).state_dict()
+    torch.save(state, "weights/net.pth")
+    model = {"name": "torchvision:shufflenet_v2_x0_5", "args": {"weights_file": "weights/net.pth"}}
+    changes = {"optimizer": {"name": "sgd", "args": {"lr": 1e-30}}, "epochs": 1, "precision": "fp32"}
+    result = train(
+        recipe_file=str(picture_recipe(model=model)), overrides={f"train.{k}": v for k, v in changes.items()}
+    )
+    trained = load_weights(Path(result["weights"]))
+    torch.testing.assert_close(trained["conv5.0.weight"], state["conv5.0.weight"])
+    torch.testing.assert_close(trained["conv1.0.weight"], state["conv1.0.weight"].sum(dim=1, keepdim=True))
+    Path("weights/net.pth").unlink()
+    assert train(resume=result["run_id"], overrides={"train.epochs": 2})["epochs"] == 2
 
 
 def test_a_loss_that_explodes_fails_the_run_and_names_step_and_rows(number_recipe: WriteRecipe) -> None:

@@ -63,6 +63,21 @@ def test_all_but_the_head_is_loaded_from_a_file(net: str, head: str, image_schem
     assert said == [f"weights: {tmp_path}/net.pth", f"weights: new head, {head}.weight, {head}.bias left out"]
 
 
+def test_a_net_whose_head_stands_outside_of_it_is_loaded_without_it(tmp_path: Path) -> None:
+    class WithMore(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = models.get_model(NET, weights=None)
+            self.net.set_submodule("fc", nn.Identity())
+            self.head = nn.Linear(1024 + 2, 7)
+
+    expected = weights_of(NET, tmp_path / "net.pth")
+    built = WithMore()
+    named = Named(name=f"torchvision:{NET}", args={"weights_file": str(tmp_path / "net.pth")})
+    assert load_pretrained(built, named, tmp_path)[1] == "weights: new head, fc.weight, fc.bias left out"
+    assert torch.equal(built.state_dict()["net.conv5.0.weight"], expected["conv5.0.weight"])
+
+
 def test_a_head_of_as_many_outputs_is_loaded_too(image_schema: MakeSchema, tmp_path: Path) -> None:
     expected = weights_of(NET, tmp_path / "net.pth", num_classes=7)
     model, said = load(NET, image_schema(3, 32, 32, num_classes=7), tmp_path, weights_file=str(tmp_path / "net.pth"))
@@ -87,7 +102,7 @@ def test_the_first_layer_is_fitted_to_other_channels(
 
 
 def test_the_positions_of_a_transformer_fit_another_size_of_image(image_schema: MakeSchema, tmp_path: Path) -> None:
-    args = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 8, "patch_size": 8}
+    args: Any = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 8, "patch_size": 8}
     torch.manual_seed(5)
     torch.save(models.VisionTransformer(image_size=32, num_classes=3, **args).state_dict(), tmp_path / "net.pth")
     built = models.VisionTransformer(image_size=64, num_classes=7, **args)
