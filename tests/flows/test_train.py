@@ -145,6 +145,18 @@ def test_a_run_begins_with_pretrained_weights_and_needs_their_file_no_more(pictu
     assert train(resume=result["run_id"], overrides={"train.epochs": 2})["epochs"] == 2
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_an_accelerator_gives_the_same_bits_where_it_is_asked_to(picture_recipe: WriteRecipe, precision: str) -> None:
+    asked = {"train.deterministic": True, "train.precision": precision, "train.device": "cuda", "train.ema": 0.9}
+    recipe = str(picture_recipe())
+    whole = train(recipe_file=recipe, overrides=asked)
+    short = train(recipe_file=recipe, overrides={**asked, "train.epochs": 2})
+    longer = train(resume=short["run_id"], overrides={"train.epochs": 4})
+    assert longer["weights_sha256"] == whole["weights_sha256"]
+    assert whole["metrics"]["test/accuracy"] == 1.0
+
+
 def test_a_loss_that_explodes_fails_the_run_and_names_step_and_rows(number_recipe: WriteRecipe) -> None:
     recipe = str(number_recipe())
     overrides = {"train.optimizer": {"name": "sgd", "args": {"lr": 1e30}}}
