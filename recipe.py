@@ -155,7 +155,7 @@ class Train(Part):
     augment: list[Named] = []
     """Random changes of training rows: flip, crop, rotate, scale, erase, brightness, contrast, noise, mixup, cutmix."""
     loss: str = "auto"
-    """auto, cross_entropy or mse."""
+    """auto, cross_entropy (category), mse, smooth_l1 or l1 (number, points)."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of a category target's probability that is spread over all classes."""
     class_weights: Literal["none", "balanced"] = "none"
@@ -415,6 +415,12 @@ def _make_absolute(values: dict[str, Any], root: Path) -> None:
             text = data.get(key)
             if isinstance(text, str) and text and "://" not in text:
                 data[key] = str(Path(root, text).resolve())
+    model = values.get("model")
+    if isinstance(model, dict) and str(model.get("name")).startswith("torchvision:"):
+        args = model.get("args")
+        file = args.get("weights_file") if isinstance(args, dict) else None
+        if isinstance(args, dict) and isinstance(file, str) and file:
+            model["args"] = {**args, "weights_file": str(Path(root, file).resolve())}
 
 
 def _merge(values: dict[str, Any], over: dict[str, Any]) -> None:

@@ -43,7 +43,7 @@ class Home:
 
     @property
     def cache(self) -> Path:
-        """What can be made anew: sources downloaded from MLflow, matplotlib's fonts."""
+        """What can be made anew: sources downloaded from MLflow, torchvision's weights, matplotlib's fonts."""
         return self.root / "cache"
 
 

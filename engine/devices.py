@@ -13,14 +13,14 @@ import torch
 from ..errors import DeviceError
 from ..recipe import nearest
 
-PRECISIONS = ("auto", "bf16", "fp32", "fp64")
+PRECISIONS = ("auto", "bf16", "fp16", "fp32", "fp64")
 
 
 class Precision(NamedTuple):
     """A number format to train in.
 
     Attributes:
-        name: bf16, fp32 or fp64.
+        name: bf16, fp16, fp32 or fp64.
         dtype: of the inputs (where they are floats), the target's numbers and the weights.
         autocast: what `torch.autocast` computes in; None means that it stays off.
     """
@@ -31,6 +31,7 @@ class Precision(NamedTuple):
 
 
 BF16 = Precision("bf16", torch.float32, torch.bfloat16)
+FP16 = Precision("fp16", torch.float32, torch.float16)
 FP32 = Precision("fp32", torch.float32, None)
 FP64 = Precision("fp64", torch.float64, None)
 
@@ -67,7 +68,7 @@ def pick_precision(precision: str, device: torch.device, has_images: bool) -> Pr
     CPUs with AMX or AVX-512 BF16), else fp32: nets over a few columns gain nothing from it and lose digits.
 
     Args:
-        precision: auto, bf16, fp32 or fp64.
+        precision: auto, bf16, fp16, fp32 or fp64.
         device: where the run computes.
         has_images: whether an input is an image.
     Raises:
@@ -77,11 +78,13 @@ def pick_precision(precision: str, device: torch.device, has_images: bool) -> Pr
         raise DeviceError(f"train.precision: {precision!r} is no precision; {nearest(precision, PRECISIONS)}")
     if precision == "bf16" and device.type == "cuda" and not _cuda_has_bf16(device):
         raise DeviceError(f"train.precision: {device} ({_device_name(device)}) has no bf16; use fp32 or auto")
+    if precision == "fp16" and device.type != "cuda":
+        raise DeviceError(f"train.precision: fp16 needs CUDA and its loss scaler, not {device}; use auto, bf16 or fp32")
     if precision == "fp64" and device.type == "mps":
         raise DeviceError("train.precision: mps computes nothing in fp64; use fp32, or train.device: cpu")
     if precision == "auto":
         return BF16 if has_images and _is_faster_in_bf16(device) else FP32
-    return {"bf16": BF16, "fp32": FP32, "fp64": FP64}[precision]
+    return {"bf16": BF16, "fp16": FP16, "fp32": FP32, "fp64": FP64}[precision]
 
 
 def fingerprint(device: torch.device) -> dict[str, str]:

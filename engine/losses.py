@@ -1,10 +1,10 @@
 """Losses by name, one value a row; taking their mean and checking that it is finite is left to the loop."""
 
-# Shapes: B rows in a batch, K classes, D columns of a number target.
+# Shapes: B rows in a batch, K classes, D columns of a target of numbers or coordinates of points.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import RecipeError
 from ..recipe import nearest
-from ..schema import Schema
+from ..schema import FeatureSchema, Schema
 
 # Of outputs and target, the loss of each row, shape (B,), in float32 or, for float64 outputs, float64.
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -43,12 +43,31 @@ def mse(outputs_BD: Tensor, target_BD: Tensor) -> Tensor:
     return (_upcast(outputs_BD) - target_BD).square().mean(dim=1)
 
 
+def l1(outputs_BD: Tensor, target_BD: Tensor) -> Tensor:
+    """Absolute error, averaged over the target's columns; arguments and result as of `mse`."""
+    return (_upcast(outputs_BD) - target_BD).abs().mean(dim=1)
+
+
+def smooth_l1(outputs_BD: Tensor, target_BD: Tensor) -> Tensor:
+    """Half the squared error below 1, the absolute error less 1/2 above, averaged over the columns, as of `mse`.
+
+    Girshick 2015: few large errors do not drown the many small ones.
+    """
+    return F.smooth_l1_loss(_upcast(outputs_BD), target_BD, reduction="none").mean(dim=1)
+
+
 class _Entry(NamedTuple):
     function: Loss
-    target_kind: str
+    target_kinds: tuple[str, ...]
 
 
-LOSSES = {"cross_entropy": _Entry(cross_entropy, "category"), "mse": _Entry(mse, "number")}
+# The first that fits a kind is its auto.
+LOSSES = {
+    "cross_entropy": _Entry(cross_entropy, ("category",)),
+    "mse": _Entry(mse, ("number", "points")),
+    "smooth_l1": _Entry(smooth_l1, ("number", "points")),
+    "l1": _Entry(l1, ("number", "points")),
+}
 
 
 def check_loss(name: str, target_kind: str) -> None:
@@ -56,11 +75,11 @@ def check_loss(name: str, target_kind: str) -> None:
 
     Args:
         name: "auto" or a loss.
-        target_kind: kind of the recipe's target.
+        target_kind: kind of the recipe's targets.
     Raises:
         RecipeError: names the value, and the nearest losses or those that fit.
     """
-    fitting = ["auto", *(loss for loss, entry in LOSSES.items() if entry.target_kind == target_kind)]
+    fitting = ["auto", *(loss for loss, entry in LOSSES.items() if target_kind in entry.target_kinds)]
     if name != "auto" and name not in LOSSES:
         raise RecipeError(f"train.loss: {name!r} is no loss; {nearest(name, ['auto', *LOSSES])}")
     if name not in fitting:
@@ -70,16 +89,69 @@ def check_loss(name: str, target_kind: str) -> None:
 
 
 def build_loss(name: str, schema: Schema) -> Loss:
-    """The loss of that name; auto is cross_entropy for a category and mse for numbers.
+    """The loss of that name, the mean over the targets; auto is cross_entropy for categories and mse for the others.
 
     Raises:
         RecipeError: see `check_loss`.
     """
-    kind = schema.target.kind
-    check_loss(name, kind)
+    function = _find(name, schema)
+    if len(schema.targets) == 1:
+        return function
+    return lambda outputs, target: _mean(function(part.outputs, part.target) for part in schema.parts(outputs, target))
+
+
+def build_training_loss(
+    name: str, schema: Schema, *, label_smoothing: float, balanced: bool, device: torch.device
+) -> Loss:
+    """The loss that is minimised: `build_loss`, smoothed and weighted where the recipe asks for it.
+
+    Label smoothing (Szegedy et al. 2016) is torch's: a share of the true class's probability is spread over all K.
+    Balanced weights are scikit-learn's: a row of class k counts n / (K n_k), over the n training rows of the target. A
+    weight multiplies its row's loss; the batch's mean divides by its rows, not by the sum of their weights as torch's
+    CrossEntropyLoss does, so that each row counts the same in every batch. The weights of all training rows have the
+    mean 1.
+
+    Args:
+        name, schema: see `build_loss`.
+        label_smoothing: share, from 0 to 1; categories alone.
+        balanced: weigh rows by their class; categories alone.
+        device: where the batches are.
+    """
+    if not label_smoothing and not balanced:
+        return build_loss(name, schema)
+    weights = [_balance(target, device) if balanced else None for target in schema.targets]
+
+    def loss(outputs: Tensor, target: Tensor) -> Tensor:
+        parts = schema.parts(outputs, target)
+        return _mean(
+            _smoothed(part.outputs, part.target, label_smoothing, weights_K)
+            for part, weights_K in zip(parts, weights, strict=True)
+        )
+
+    return loss
+
+
+def _find(name: str, schema: Schema) -> Loss:
+    check_loss(name, schema.target_kind)
     if name == "auto":
-        return next(entry.function for entry in LOSSES.values() if entry.target_kind == kind)
+        return next(entry.function for entry in LOSSES.values() if schema.target_kind in entry.target_kinds)
     return LOSSES[name].function
+
+
+def _mean(losses: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(losses)).mean(dim=0)
+
+
+def _balance(target: FeatureSchema, device: torch.device) -> Tensor:
+    """n / (K n_k) for each class, float64, shape (K,)."""
+    counts_K = torch.tensor(target.counts, dtype=torch.float64, device=device)
+    return counts_K.sum() / (len(counts_K) * counts_K.clamp(min=1))
+
+
+def _smoothed(scores_BK: Tensor, target_B: Tensor, smoothing: float, weights_K: Tensor | None) -> Tensor:
+    """Smoothed cross-entropy of each row, times its class's weight."""
+    losses_B = F.cross_entropy(_upcast(scores_BK), target_B, reduction="none", label_smoothing=smoothing)
+    return losses_B if weights_K is None else losses_B * weights_K[target_B].to(losses_B.dtype)
 
 
 def _upcast(outputs: Tensor) -> Tensor:

@@ -147,7 +147,7 @@ def describe_models() -> list[ModelInfo]:
             "C x H x W",
             None,
             {},
-            f"A net of torchvision with random weights, head and first layer fitted: {nets}",
+            f"A net of torchvision, weights random or pretrained, head and first layer fitted: {nets}",
         ),
         ModelInfo(
             _OTHER_FORMS[1],

@@ -11,10 +11,12 @@ from ..arguments import check_arguments, check_values
 from ..errors import RecipeError, ShapeError
 from ..recipe import nearest
 from ..schema import Schema
+from .pretrained import ARGUMENTS as WEIGHTS_ARGUMENTS
+from .pretrained import check_weights
 from .side_inputs import add_side_inputs, find_image
 
 # The recipe may not give these. Auxiliary outputs would make a tuple of what must be one tensor.
-_FILLED = ("weights", "progress", "num_classes", "aux_logits")
+_FILLED = ("progress", "num_classes", "aux_logits")
 
 
 def list_torchvision() -> list[str]:
@@ -38,6 +40,8 @@ def check_torchvision(name: str, args: dict[str, Any]) -> None:
     names = list_torchvision()
     if name not in names:
         raise RecipeError(f"model.name: torchvision has no classification net {name!r}; {nearest(name, names)}")
+    check_weights(name, args)
+    args = _without_weights(args)
     builder = models.get_model_builder(name)
     check_arguments("model", f"torchvision:{name}", args, builder, filled=_FILLED, typed=False)
     check_values("model", f"torchvision:{name}", args, lambda values: _refusal(name, values))
@@ -45,6 +49,8 @@ def check_torchvision(name: str, args: dict[str, Any]) -> None:
 
 def build_torchvision(name: str, args: dict[str, Any], schema: Schema) -> nn.Module:
     """Build the net with random weights for a table of one image, and of other inputs, which join before the head.
+
+    Pretrained weights are loaded into it by others.
 
     Raises:
         ShapeError: the inputs do not have exactly one image, or not of a size that the net can be built for.
@@ -62,8 +68,10 @@ def build_torchvision(name: str, args: dict[str, Any], schema: Schema) -> nn.Mod
         sized["image_size"] = height
     elif name.startswith("maxvit"):
         sized["input_size"] = (height, width)
+    elif name in ("googlenet", "inception_v3") and channels == 3 and any(args.get(key) for key in WEIGHTS_ARGUMENTS):
+        sized["transform_input"] = True  # their weights are Google's: from -1 to 1, not ImageNet's mean and deviation
     try:
-        model = _build(name, sized | args, schema.num_outputs)
+        model = _build(name, sized | _without_weights(args), schema.num_outputs)
     except Exception as error:
         raise ShapeError(
             f"model.name: torchvision:{name} cannot be built for {channels} x {height} x {width} with model.args "
@@ -72,6 +80,10 @@ def build_torchvision(name: str, args: dict[str, Any], schema: Schema) -> nn.Mod
     if channels != 3:
         _fit_first_layer(model, channels)
     return add_side_inputs(f"torchvision:{name}", model, schema)
+
+
+def _without_weights(args: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in args.items() if name not in WEIGHTS_ARGUMENTS}
 
 
 def _build(name: str, args: dict[str, Any], num_outputs: int) -> nn.Module:

@@ -9,43 +9,58 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch.amp.grad_scaler import GradScaler
 
 from ..datasets.augment import doubts_about_augment
 from ..datasets.build import View
 from ..datasets.loader import PackDataset, make_loader, num_batches, prefetch, split_batches
 from ..datasets.transform import BatchTransform
+from ..engine.averaging import Average
 from ..engine.devices import pick_device, pick_precision
-from ..engine.loop import Job, NotFiniteError, Scorer
-from ..engine.losses import build_loss
-from ..engine.metrics import auto_monitor, metric_names, monitor_mode
+from ..engine.evaluation import Evaluation, Scorer
+from ..engine.gradients import NotFiniteError
+from ..engine.job import Job
+from ..engine.losses import build_loss, build_training_loss
+from ..engine.metrics import auto_monitor, compute_metrics, metric_names, monitor_mode
 from ..engine.optimizers import build_optimizer
 from ..engine.schedules import build_schedule
 from ..errors import RecipeError
+from ..models.pretrained import load_pretrained
 from ..models.registry import build_model
 from ..recipe import Recipe, nearest
 from ..schema import Batch, Schema
+from ..settings import home
 from .console import say
+from .preflight import check_validation
 
 # Raw bytes that are gathered and augmented as one: several batches of small rows, one of large ones.
 GROUP_BYTES = 4_000_000
 MOST_AT_ONCE = 32
 
 
-def build_job(recipe: Recipe, view: View, schedule_epochs: int) -> Job:
+def build_job(recipe: Recipe, view: View, schedule_epochs: int, *, is_new: bool = True) -> Job:
     """Build model, optimizer, schedule, loss and batches of a run, from the recipe's seed.
 
     Args:
         schedule_epochs: length of the schedule; a run that goes on beyond it keeps the last learning rate.
+        is_new: whether the run begins; one that goes on has its weights from its checkpoint, not from the recipe's
+            pretrained ones.
     Raises:
         RecipeError: the model, optimizer or monitor does not fit the data.
+        SourceError: the pretrained weights do not fit the model.
         DeviceError: the device is not there.
     """
     train = recipe.train
     scorer = build_scorer(recipe, view.schema)
+    if is_new:
+        for line in load_pretrained(scorer.model, recipe.model, home().cache):
+            say(line)
     optimizer = build_optimizer(train.optimizer, scorer.model.parameters())
     training_rows = PackDataset(view.pack, view.schema, view.rows["train"])
-    steps_per_epoch = num_batches(len(training_rows), train.batch_size)
+    steps_per_epoch = math.ceil(num_batches(len(training_rows), train.batch_size) / train.accumulate)
     monitor = _monitor(recipe, view)
+    mode = monitor_mode(monitor, view.schema) if monitor else "max"
+    num_steps = schedule_epochs * steps_per_epoch
 
     prepare = build_transform(recipe, scorer)
     for doubt in doubts_about_augment(train.augment, view.schema.inputs, view.schema.targets):
@@ -67,19 +82,36 @@ def build_job(recipe: Recipe, view: View, schedule_epochs: int) -> Job:
             for batch in split_batches(prepare.begin(group, epoch), train.batch_size):
                 yield prepare.finish(batch, epoch)
 
+    def measure(found: Evaluation) -> dict[str, float]:
+        scale = rows_scale(view, found.rows.numpy())
+        return compute_metrics(view.schema, found.outputs, found.target, found.losses, scale)
+
     return Job(
         scorer=scorer,
+        loss=build_training_loss(
+            train.loss,
+            view.schema,
+            label_smoothing=train.label_smoothing,
+            balanced=train.class_weights == "balanced",
+            device=scorer.device,
+        ),
         optimizer=optimizer,
-        scheduler=build_schedule(train.schedule, optimizer, schedule_epochs * steps_per_epoch),
+        scheduler=build_schedule(train.schedule, optimizer, num_steps, mode),
         train_batches=train_batches,
         valid_batches=lambda: rows_in_order(recipe, view, "valid", scorer),
+        measure=measure,
         num_epochs=train.epochs,
         steps_per_epoch=steps_per_epoch,
+        accumulate=train.accumulate,
+        average=Average(scorer.model, train.ema) if train.ema else None,
+        scaler=GradScaler(scorer.device.type, enabled=scorer.precision.name == "fp16"),
         clip_norm=train.clip_norm,
         monitor=monitor,
-        monitor_mode=monitor_mode(monitor, view.schema) if monitor else "max",
+        monitor_mode=mode,
         every_epochs=recipe.checkpoint.every_epochs,
         every_steps=recipe.checkpoint.every_steps,
+        early_stop_epochs=train.early_stop_epochs,
+        max_seconds=60 * train.max_minutes,
     )
 
 
@@ -145,18 +177,15 @@ def _seed(seed: int, deterministic: bool) -> None:
     torch.manual_seed(seed)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False  # it would choose algorithms by the clock
     torch.use_deterministic_algorithms(deterministic)
 
 
 def _monitor(recipe: Recipe, view: View) -> str:
     """The metric that decides which checkpoint is best; empty where no rows validate."""
+    check_validation(recipe, len(view.rows["valid"]))
     name = recipe.checkpoint.monitor
     if not len(view.rows["valid"]):
-        if name != "auto":
-            raise RecipeError(
-                f"checkpoint.monitor: {name} needs validation rows and the table has none; "
-                f"mark some as valid in the split, or leave monitor at auto (the last weights are kept)"
-            )
         return ""
     if name == "auto":
         return auto_monitor(view.schema)

@@ -12,7 +12,10 @@ from typing import Any
 
 from ..datasets.build import View, open_view
 from ..engine.checkpoint import CheckpointStore
-from ..engine.loop import Job, NotFiniteError, Progress, evaluate, train
+from ..engine.evaluation import evaluate
+from ..engine.gradients import NotFiniteError
+from ..engine.job import Job, Progress
+from ..engine.loop import train
 from ..engine.memory import keep_freed_memory
 from ..recipe import Recipe
 from ..schema import Batch

@@ -10,7 +10,7 @@ import numpy as np
 from prefect import task
 
 from ..datasets.build import View, open_view, read_keys
-from ..engine.loop import Evaluation, evaluate
+from ..engine.evaluation import Evaluation, evaluate
 from ..engine.metrics import compute_metrics, headline_interval
 from ..engine.weights import load_into, load_weights
 from ..files import write_atomic

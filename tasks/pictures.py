@@ -14,7 +14,7 @@ import pandas as pd
 from ..datasets.build import View
 from ..datasets.loader import PackDataset
 from ..engine.classification import confusion_matrix, describe_classes, log_probabilities
-from ..engine.loop import Evaluation
+from ..engine.evaluation import Evaluation
 from ..engine.regression import describe_points, describe_quantiles, in_own_units, point_errors, row_nme
 from ..files import write_atomic
 from ..schema import FeatureSchema, Schema, TargetPart

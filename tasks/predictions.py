@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from ..engine.classification import log_probabilities, predicted_ids
-from ..engine.loop import Evaluation
+from ..engine.evaluation import Evaluation
 from ..engine.regression import in_file_pixels, in_own_units
 from ..schema import FeatureSchema, Schema, TargetPart
 

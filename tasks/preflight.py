@@ -9,21 +9,30 @@ from ..datasets.table import check_table
 from ..engine.devices import pick_device, pick_precision
 from ..engine.losses import check_loss
 from ..engine.optimizers import check_optimizer
-from ..engine.schedules import check_schedule
+from ..engine.schedules import PLATEAU, check_schedule
 from ..errors import RecipeError
+from ..models.pretrained import fetch_pretrained
 from ..models.registry import check_model
 from ..recipe import Recipe
+from ..settings import home
+from .console import say
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Check names and arguments, then the table's columns.
+    """Check names and arguments, then the table's columns; fetch the model's pretrained weights.
 
     Raises:
         RecipeError: something that the recipe names does not exist or does not fit.
+        SourceError: the model's pretrained weights cannot be had.
         DataError: the table, its columns or the folder of its files are not as the recipe says.
     """
     check_names(recipe)
+    split = recipe.data.split
+    if not split.column and not split.valid:
+        check_validation(recipe, num_rows=0)
     check_table(recipe.data)
+    for line in fetch_pretrained(recipe.model, home().cache):
+        say(line)
 
 
 def check_names(recipe: Recipe) -> None:
@@ -47,6 +56,54 @@ def check_names(recipe: Recipe) -> None:
         check_loss(recipe.train.loss, target.kind)
     device = pick_device(recipe.train.device)
     pick_precision(recipe.train.precision, device, has_images(recipe))
+    _check_together(recipe)
+
+
+def check_validation(recipe: Recipe, num_rows: int) -> None:
+    """Refuse settings that need validation rows where there are none.
+
+    Args:
+        num_rows: validation rows.
+    Raises:
+        RecipeError: names the setting.
+    """
+    if num_rows:
+        return
+    train, monitor = recipe.train, recipe.checkpoint.monitor
+    needs = {
+        f"checkpoint.monitor: {monitor}": monitor != "auto",
+        f"train.early_stop_epochs: {train.early_stop_epochs}": train.early_stop_epochs > 0,
+        f"train.schedule: {train.schedule.name}": train.schedule.name == PLATEAU,
+    }
+    for setting, is_given in needs.items():
+        if is_given:
+            raise RecipeError(
+                f"{setting} needs validation rows and the table has none; mark some as valid in the split, or leave "
+                f"the setting out (without such rows the last weights are kept)"
+            )
+
+
+def _check_together(recipe: Recipe) -> None:
+    """Refuse training settings that exclude each other, or that the target has no use for."""
+    train = recipe.train
+    if train.optimizer.name.lower() == "lbfgs":
+        reason = "lbfgs computes its gradients anew several times a step, which"
+        if train.clip_norm:
+            raise RecipeError(f"train.clip_norm: {train.clip_norm}: {reason} clipping does not reach; leave it at 0")
+        if train.precision == "fp16":
+            raise RecipeError(f"train.precision: fp16: {reason} its loss scaler cannot follow; use fp32")
+    kinds = {target.kind for target in recipe.data.target.values()}
+    if kinds and kinds != {"category"}:
+        for key in ("label_smoothing", "class_weights"):
+            if (value := getattr(train, key)) not in (0, "none"):
+                raise RecipeError(
+                    f"train.{key}: {value} is for a category target; the target is {' and '.join(sorted(kinds))}"
+                )
+    if train.class_weights == train.sampling == "balanced":
+        raise RecipeError(
+            "train.class_weights and train.sampling: balanced, each of them makes up for rare classes, and both would "
+            "do it twice; leave one out"
+        )
 
 
 def has_images(recipe: Recipe) -> bool:

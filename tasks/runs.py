@@ -41,7 +41,7 @@ from .console import Progress, say
 from .ingest import Ingested, draw_report
 from .options import UNCACHED
 from .predictions import VERDICT, name_columns
-from .preflight import check_names, check_recipe, has_images
+from .preflight import check_names, check_recipe, check_validation, has_images
 
 # What a run can change on its way; all else would break its optimizer's state, its order of rows, or its meaning.
 CHANGEABLE = (
@@ -49,6 +49,8 @@ CHANGEABLE = (
     "train.schedule",
     "train.augment",
     "train.clip_norm",
+    "train.early_stop_epochs",
+    "train.max_minutes",
     "train.device",
     "train.num_workers",
     "checkpoint.every_epochs",
@@ -78,9 +80,12 @@ def start_run(recipe: Recipe, ingested: Ingested, recipe_file: str) -> Path:
     Where the recipe's split is a pattern of columns, it is the parent of one run for each of them (`splits.py`).
 
     Raises:
+        RecipeError: a setting needs validation rows and there are none.
         TrackingError: the tracking server refuses or cannot be reached.
     """
     data = ingested.first
+    for one in ingested.splits.values():
+        check_validation(recipe, one.rows["valid"])
     if ingested.several:
         if recipe.tracking.register_as:
             say(
@@ -167,6 +172,10 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
             f"run {record.run_id} is finished ({record.epochs} of {recipe.train.epochs} epochs); "
             f"--set train.epochs={2 * record.epochs} makes it longer"
         )
+    if record.status == "FINISHED" and record.stopped and recipe.train == before.train:
+        raise SourceError(
+            f"run {record.run_id} is finished: {record.stopped}; --set that to 0, or to more, lets it go on"
+        )
     has_schedule = any(f"{key}.".startswith("train.schedule.") for key in overrides)
     schedule = recipe.train.schedule.name
     if recipe.train.epochs > record.schedule_epochs and not has_schedule and schedule not in ("constant", "plateau"):
@@ -180,7 +189,7 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
     if recipe != before:
         write_atomic(run_dir / "recipe.yaml", dump_recipe(recipe))
     epochs = recipe.train.epochs if has_schedule else record.schedule_epochs
-    record = update_record(run_dir, status="RUNNING", ended="", error="", schedule_epochs=epochs, **links)
+    record = update_record(run_dir, status="RUNNING", ended="", error="", stopped="", schedule_epochs=epochs, **links)
     with Journal(run_dir / "journal.jsonl") as journal:
         lines = journal.read()
         if was_lost and lines:
@@ -270,11 +279,15 @@ def _open_source(source: str, table: str, files: str, device: str) -> _Opened:
     found = resolve_source(source, home())
     recipe = load_recipe(found.folder / "recipe.yaml")
     schema = Schema.load(found.folder / "schema.json")
+    # Fp16 is a way to train, on CUDA; elsewhere such a model is scored in fp32.
+    precision = recipe.train.precision
+    if precision == "fp16" and pick_device(device).type != "cuda":
+        precision = "fp32"
     paths = {"table": str(Path(table).absolute()), "files": str(Path(files).absolute()) if files else ""}
     recipe = recipe.model_copy(
         update={
             "data": recipe.data.model_copy(update=paths),
-            "train": recipe.train.model_copy(update={"device": device}),
+            "train": recipe.train.model_copy(update={"device": device, "precision": precision}),
         }
     )
     check_names(recipe)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from prefect import task
 
 from ..datasets.build import open_view
-from ..engine.checkpoint import CheckpointStore
-from ..engine.devices import fingerprint
-from ..engine.loop import Job, NotFiniteError, restore_run, train
-from ..engine.loop import Progress as TrainingProgress
+from ..engine.checkpoint import Checkpoint, CheckpointStore
+from ..engine.devices import fingerprint, pick_device
+from ..engine.gradients import NotFiniteError
+from ..engine.job import Job, kept_weights, restore_run
+from ..engine.job import Progress as TrainingProgress
+from ..engine.loop import train
 from ..engine.memory import keep_freed_memory
 from ..engine.weights import save_weights, sha256_of, state_of
 from ..recipe import load_recipe
@@ -26,7 +29,7 @@ from .options import UNCACHED
 
 @task(**UNCACHED)
 def train_model(run_dir: Path) -> None:
-    """Train a run from its last checkpoint, or from the start, to its last epoch.
+    """Train a run from its last checkpoint, or from the start, to its last epoch or until there is reason to stop.
 
     Writes checkpoints, `weights/last.pt`, `weights/best.pt`, `weights/optimizer.pt` and the journal into the run's
     folder. Does nothing more where the epochs are done already.
@@ -38,11 +41,15 @@ def train_model(run_dir: Path) -> None:
     record, recipe = load_record(run_dir), load_recipe(run_dir / "recipe.yaml")
     view = open_view(Path(record.pack_dir), Path(record.split_dir))
     keep_freed_memory()
-    job = build_job(recipe, view, record.schedule_epochs)
-    store = _open_checkpoints(run_dir, recipe.checkpoint.keep, job)
-    progress = _restore(job, store)
+    here = fingerprint(pick_device(recipe.train.device))
+    store = CheckpointStore(run_dir / "checkpoints", recipe.checkpoint.keep, {"run_id": run_dir.name}, here)
+    checkpoint = store.load_last()
+    job = build_job(recipe, view, record.schedule_epochs, is_new=checkpoint is None)
+    progress = TrainingProgress() if checkpoint is None else _restore(job, checkpoint, here)
     tracker = MlflowRun.of(record)
     say(f"train: {recipe.model.name} on {job.scorer.device} in {job.scorer.precision.name}, {job.num_epochs} epochs")
+    if recipe.train.deterministic and job.scorer.device.type == "mps":
+        say("warning: train.deterministic has no effect on mps")
     started = time.perf_counter()
     with Journal(run_dir / "journal.jsonl") as journal, Progress("train", "steps") as bar:
         num_steps = job.num_epochs * job.steps_per_epoch
@@ -59,28 +66,22 @@ def train_model(run_dir: Path) -> None:
             say(_epoch_line(progress, job.num_epochs, values))
 
         try:
-            train(job, progress, store, on_step)
+            if stopped := train(job, progress, store, on_step):
+                journal.append_event("stopped", step=progress.step, epoch=progress.epoch, reason=stopped)
+                say(f"stopped: {stopped}")
         except NotFiniteError as error:
             raise name_table_rows(error, view) from error
         finally:
             recorder.flush()
             seconds = record.seconds.get("train", 0.0) + time.perf_counter() - started
             _note_progress(run_dir, job, progress, {**record.seconds, "train": round(seconds, 3)})
-    _keep_weights(run_dir, job, store, progress)
+    update_record(run_dir, stopped=stopped)
+    _keep_weights(run_dir, job, store)
     recorder.log_artifacts(run_dir / "weights", "weights")
 
 
-def _open_checkpoints(run_dir: Path, keep: int, job: Job) -> CheckpointStore:
-    facts = {"run_id": run_dir.name}
-    return CheckpointStore(run_dir / "checkpoints", keep, facts, fingerprint(job.scorer.device))
-
-
-def _restore(job: Job, store: CheckpointStore) -> TrainingProgress:
-    checkpoint = store.load_last()
-    if checkpoint is None:
-        return TrainingProgress()
+def _restore(job: Job, checkpoint: Checkpoint, here: Mapping[str, str]) -> TrainingProgress:
     progress = restore_run(job, checkpoint.state)
-    here = fingerprint(job.scorer.device)
     differs = sorted(name for name in here if checkpoint.fingerprint.get(name) != here[name])
     if differs:
         say(f"warning: not bit-identical from here on: {', '.join(differs)} changed since the checkpoint")
@@ -103,13 +104,13 @@ def _note_progress(run_dir: Path, job: Job, progress: TrainingProgress, seconds:
     )
 
 
-def _keep_weights(run_dir: Path, job: Job, store: CheckpointStore, progress: TrainingProgress) -> None:
+def _keep_weights(run_dir: Path, job: Job, store: CheckpointStore) -> None:
     """Write the last and the best weights and the optimizer's state as files of their own."""
-    last = state_of(job.scorer.model)
+    last = state_of(job.kept_model)
     best = store.load_best()
     folder = run_dir / "weights"
     save_weights(last, folder / "last.pt")
-    save_weights(best.state["model_state_dict"] if best else last, folder / "best.pt")
+    save_weights(kept_weights(best.state) if best else last, folder / "best.pt")
     save_weights(job.optimizer.state_dict(), folder / "optimizer.pt")
     update_record(run_dir, weights=str(folder / "best.pt"), weights_sha256=sha256_of(last))
 
@@ -119,5 +120,7 @@ def _epoch_line(progress: TrainingProgress, num_epochs: int, values: dict[str, f
         name: values[name] for name in ("valid/loss", "valid/accuracy", "valid/rmse", "valid/nme") if name in values
     }
     valid = "".join(f"  {name.replace('/', ' ')} {value:.4f}" for name, value in shown.items())
+    if progress.batch:
+        return f"epoch {progress.epoch + 1}/{num_epochs}, batch {progress.batch}{valid}"
     rate = f"{values['rows_per_second']:,.0f} rows/s"
     return f"epoch {progress.epoch}/{num_epochs}  train loss {progress.loss:.4f}{valid}  {rate}"

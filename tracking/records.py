@@ -57,7 +57,7 @@ class RunRecord(BaseModel):
     device: str = ""
     """Device it ran on, for example cuda:0."""
     precision: str = ""
-    """fp32, bf16 or fp64."""
+    """fp32, bf16, fp16 or fp64."""
     epochs: int = 0
     """Epochs that are done; of a parent, by the run that has done fewest."""
     steps: int = 0
@@ -68,6 +68,8 @@ class RunRecord(BaseModel):
     """Training speed of the best epoch; of a parent, the mean over its runs."""
     seconds: dict[str, float] = {}
     """Wall time of the parts: total, ingest, train, evaluate; of a parent, of all its runs together."""
+    stopped: str = ""
+    """Why its training ended before its last epoch; empty where it did not."""
     schedule_epochs: int = 0
     """Epochs that the learning rate's schedule spans; training beyond them keeps its last value."""
     recipe_file: str = ""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 
-from torchrelay.engine.devices import pick_precision
-from torchrelay.engine.loop import Job, Scorer
+from torchrelay.engine.averaging import Average
+from torchrelay.engine.devices import FP32, Precision
+from torchrelay.engine.evaluation import Evaluation, Scorer
+from torchrelay.engine.job import Job
 from torchrelay.engine.losses import build_loss
+from torchrelay.engine.metrics import compute_metrics
 from torchrelay.engine.optimizers import build_optimizer
 from torchrelay.engine.schedules import build_schedule
 from torchrelay.recipe import Named
@@ -31,14 +36,15 @@ def rows_of_table() -> tuple[torch.Tensor, torch.Tensor]:
 class Table:
     """Batches of the table whose order depends on the epoch alone; a row can be spoiled."""
 
-    def __init__(self, bad_row: int | None = None) -> None:
+    def __init__(self, bad_row: int | None = None, sizes: Sequence[int] = (BATCH_SIZE,) * 5) -> None:
         self.points, self.labels = rows_of_table()
+        self.sizes = list(sizes)
         if bad_row is not None:
             self.points[bad_row, 0] = torch.nan
 
     def __call__(self, epoch: int, start_batch: int) -> Iterable[Batch]:
         order = torch.randperm(NUM_ROWS, generator=torch.Generator().manual_seed(epoch))
-        for rows in list(order.split(BATCH_SIZE))[start_batch:]:
+        for rows in order.split(self.sizes)[start_batch:]:
             yield Batch(rows, (self.points[rows],), self.labels[rows])
 
 
@@ -49,10 +55,16 @@ def make_job() -> MakeJob:
         optimizer: Named | None = None,
         bad_row: int | None = None,
         validates: bool = True,
+        schedule: Named | None = None,
+        accumulate: int = 1,
+        ema: float = 0.0,
+        dropout: float = 0.2,
+        precision: Precision = FP32,
+        sizes: Sequence[int] = (BATCH_SIZE,) * 5,
         **changes: object,
     ) -> Job:
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 2))
+        model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 2))
         chosen = build_optimizer(optimizer or Named(name="sgd", args={"lr": 0.1, "momentum": 0.9}), model.parameters())
         schema = Schema(
             inputs=[FeatureSchema(name="x", kind="number", columns=["a", "b"], shape=[2], dtype="float32")],
@@ -63,16 +75,26 @@ def make_job() -> MakeJob:
             ],
         )
         device = torch.device("cpu")
-        scorer = Scorer(schema, model, build_loss("auto", schema), device, pick_precision("fp32", device, False))
-        table = Table(bad_row)
+        scorer = Scorer(schema, model, build_loss("auto", schema), device, precision)
+        table = Table(bad_row, sizes)
+        steps_per_epoch = math.ceil(len(sizes) / accumulate)
+
+        def measure(found: Evaluation) -> dict[str, float]:
+            return compute_metrics(schema, found.outputs, found.target, found.losses)
+
         job = Job(
             scorer=scorer,
+            loss=scorer.loss,
             optimizer=chosen,
-            scheduler=build_schedule(Named(name="cosine"), chosen, epochs * NUM_ROWS // BATCH_SIZE),
+            scheduler=build_schedule(schedule or Named(name="cosine"), chosen, epochs * steps_per_epoch, "max"),
             train_batches=table,
             valid_batches=lambda: table(0, 0),
+            measure=measure,
             num_epochs=epochs,
-            steps_per_epoch=NUM_ROWS // BATCH_SIZE,
+            steps_per_epoch=steps_per_epoch,
+            accumulate=accumulate,
+            average=Average(model, ema) if ema else None,
+            scaler=GradScaler("cpu", enabled=precision.name == "fp16"),
             monitor="valid/accuracy" if validates else "",
         )
         return replace(job, **changes)  # pyright: ignore[reportArgumentType]

@@ -75,3 +75,8 @@ def test_a_fingerprint_does_not_import_torchvision() -> None:
         "assert fingerprint(torch.device('cpu'))['torchvision']; assert 'torchvision' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_fp16_is_for_cuda_alone() -> None:
+    with pytest.raises(DeviceError, match=r"train\.precision: fp16 needs CUDA and its loss scaler, not cpu; use auto"):
+        pick_precision("fp16", CPU, has_images=True)

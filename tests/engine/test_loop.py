@@ -5,12 +5,18 @@ import signal
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from torchrelay.engine.checkpoint import CheckpointStore
-from torchrelay.engine.loop import Job, NotFiniteError, Progress, evaluate, random_states, restore_run, train
+from torchrelay.engine.devices import FP16
+from torchrelay.engine.evaluation import Evaluation, evaluate
+from torchrelay.engine.gradients import NotFiniteError
+from torchrelay.engine.job import Job, Progress, restore_run
+from torchrelay.engine.loop import train
+from torchrelay.engine.randomness import random_states
 from torchrelay.engine.weights import sha256_of
 from torchrelay.errors import TrainingError
 from torchrelay.recipe import Named
@@ -98,6 +104,46 @@ def test_a_run_that_stops_at_any_step_ends_with_the_same_bits(make_job: MakeJob,
     assert weights_of(rest) == weights_of(whole)
 
 
+@pytest.mark.parametrize("stop_at", [2, 3, 7])  # in the first epoch, at its end, in the third
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ema": 0.9, "accumulate": 2, "schedule": Named(name="plateau", args={"patience": 0, "threshold": 1.0})},
+        {"precision": FP16, "accumulate": 2, "clip_norm": 0.5, "schedule": Named(name="step")},
+    ],
+    ids=["ema, accumulate, plateau", "fp16, accumulate, clip, step"],
+)
+def test_each_feature_goes_on_with_the_same_bits(
+    make_job: MakeJob, tmp_path: Path, stop_at: int, options: dict[str, Any]
+) -> None:
+    whole = make_job(epochs=4, **options)
+    rates: list[float] = []
+
+    def note(progress: Progress, values: dict[str, float], epoch_ended: bool) -> None:
+        rates.extend([] if epoch_ended else [values["lr"]])
+
+    train(whole, Progress(), store_in(tmp_path / "whole"), note)
+
+    def stop(progress: Progress, values: dict[str, float], epoch_ended: bool) -> None:
+        if progress.step == stop_at + 1 and not epoch_ended:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(make_job(epochs=4, every_steps=1, **options), Progress(), store_in(tmp_path / "part"), stop)
+    torch.manual_seed(99)
+    rest = make_job(epochs=4, **options)
+    checkpoint = store_in(tmp_path / "part").load_last()
+    assert checkpoint is not None
+    progress = restore_run(rest, checkpoint.state)
+    assert progress.step == stop_at
+    expected, rates = rates, []
+    train(rest, progress, store_in(tmp_path / "part"), note)
+    assert weights_of(rest) == weights_of(whole)
+    assert sha256_of(rest.kept_model.state_dict()) == sha256_of(whole.kept_model.state_dict())
+    assert rates == expected[stop_at:]
+    assert len(set(expected)) > 1
+
+
 def test_sigterm_commits_a_checkpoint_at_the_step_and_then_means_what_it_meant(
     make_job: MakeJob, tmp_path: Path
 ) -> None:
@@ -178,6 +224,15 @@ def test_without_validation_the_best_checkpoint_is_the_last(make_job: MakeJob, t
 def test_a_monitor_that_the_validation_rows_leave_undefined_is_refused(make_job: MakeJob, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"checkpoint.monitor: valid/r2 is not defined .* valid/accuracy"):
         train(make_job(monitor="valid/r2"), Progress(), store_in(tmp_path), no_report)
+
+
+def test_a_job_may_measure_with_what_it_knows_of_the_rows(make_job: MakeJob, tmp_path: Path) -> None:
+    def measure(found: Evaluation) -> dict[str, float]:
+        return {"largest_row": float(found.rows.max())}
+
+    progress = Progress()
+    train(make_job(measure=measure, monitor="valid/largest_row"), progress, store_in(tmp_path), no_report)
+    assert progress.best_metric == NUM_ROWS - 1
 
 
 def test_the_best_checkpoint_outlives_the_newest_ones(make_job: MakeJob, tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from torchrelay.engine.losses import build_loss, check_loss
+from torchrelay.engine.losses import Loss, build_loss, build_training_loss, check_loss
 from torchrelay.errors import RecipeError
 from torchrelay.schema import FeatureSchema, Schema
 
@@ -35,6 +36,74 @@ def test_mse_of_each_row_is_the_mean_over_the_targets_columns() -> None:
     assert loss(outputs, target).tolist() == [2.5, 5.0]
 
 
+@pytest.mark.parametrize(("name", "expected"), [("l1", [1.5, 2.0]), ("smooth_l1", [1.0, 1.5])])
+def test_absolute_errors_count_less_than_squares(name: str, expected: list[float]) -> None:
+    outputs, target = torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [3.0, 1.0]])
+    # By hand: (0.5 + 1.5) / 2 and (2.5 + 0.5) / 2 where the absolute errors are 1, 2 and 3, 1.
+    assert build_loss(name, NUMBERS)(outputs, target).tolist() == expected
+
+
+def categories(*counts: list[int]) -> Schema:
+    targets = [
+        FeatureSchema(
+            name=f"y{number}",
+            kind="category",
+            columns=[f"y{number}"],
+            shape=[],
+            dtype="int64",
+            classes=list("abcde")[: len(one)],
+            counts=one,
+        )
+        for number, one in enumerate(counts)
+    ]
+    return Schema(inputs=[X], targets=targets)
+
+
+def training_loss(schema: Schema, smoothing: float = 0.0, balanced: bool = False) -> Loss:
+    return build_training_loss("auto", schema, label_smoothing=smoothing, balanced=balanced, device=torch.device("cpu"))
+
+
+def test_the_loss_of_several_targets_is_the_mean_of_theirs() -> None:
+    schema = categories([1, 1, 1], [3, 1])
+    outputs, target = torch.randn(4, 5), torch.tensor([[0, 1], [1, 0], [2, 1], [0, 0]])
+    by_hand = (
+        F.cross_entropy(outputs[:, :3], target[:, 0], reduction="none")
+        + F.cross_entropy(outputs[:, 3:], target[:, 1], reduction="none")
+    ) / 2
+    torch.testing.assert_close(build_loss("auto", schema)(outputs, target), by_hand)
+    # Balanced: 3 rows of 4 and 1 of 4 weigh 4 / (2 * 3) and 4 / (2 * 1), each target on its own.
+    weighted = (
+        F.cross_entropy(outputs[:, :3], target[:, 0], reduction="none")
+        + F.cross_entropy(outputs[:, 3:], target[:, 1], reduction="none") * torch.tensor([2, 2 / 3, 2, 2 / 3])
+    ) / 2
+    torch.testing.assert_close(training_loss(schema, balanced=True)(outputs, target), weighted)
+
+
+def test_points_have_the_loss_of_numbers_and_several_targets_count_alike() -> None:
+    points = [
+        FeatureSchema(name=name, kind="points", columns=list(columns), shape=[len(columns) // 2, 2], dtype="float64")
+        for name, columns in {"eyes": "abcd", "nose": "ef"}.items()
+    ]
+    outputs, target = torch.tensor([[1.0, 1, 1, 1, 3, 3]]), torch.zeros(1, 6)
+    assert build_loss("auto", Schema(inputs=[X], targets=points))(outputs, target).tolist() == [5.0]  # (1 + 9) / 2
+
+
+def test_balanced_weights_make_every_class_count_alike_over_the_training_rows() -> None:
+    schema = categories([6, 2])
+    target = torch.tensor([0] * 6 + [1] * 2)
+    losses = training_loss(schema, balanced=True)(torch.zeros(8, 2), target)
+    assert losses.mean().item() == pytest.approx(math.log(2))  # the weights' mean is 1
+    assert losses[target == 0].sum().item() == pytest.approx(losses[target == 1].sum().item())
+
+
+def test_smoothing_is_torchs_and_leaves_the_loss_of_evaluations_alone() -> None:
+    outputs, target = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    expected = F.cross_entropy(outputs, target, reduction="none", label_smoothing=0.2)
+    torch.testing.assert_close(training_loss(categories([1, 1, 1]), smoothing=0.2)(outputs, target), expected)
+    plain = F.cross_entropy(outputs, target, reduction="none")
+    torch.testing.assert_close(build_loss("auto", categories([1, 1, 1]))(outputs, target), plain)
+
+
 @pytest.mark.parametrize("schema", [CLASSES, NUMBERS], ids=["cross_entropy", "mse"])
 def test_half_precision_outputs_give_single_precision_losses_with_gradients(schema: Schema) -> None:
     outputs = torch.randn(4, schema.num_outputs, dtype=torch.bfloat16, requires_grad=True)
@@ -57,8 +126,13 @@ def test_double_precision_stays_double() -> None:
     ("name", "kind", "words"),
     [
         ("cross_entrop", "category", "train.loss: 'cross_entrop' is no loss; did you mean cross_entropy"),
-        ("mse", "category", "mse does not fit a category target; those that do are auto, cross_entropy"),
-        ("cross_entropy", "number", "cross_entropy does not fit a number target; those that do are auto, mse"),
+        ("mse", "category", "mse does not fit a category target; those that do are auto, cross_entropy$"),
+        (
+            "cross_entropy",
+            "number",
+            "cross_entropy does not fit a number target; those that do are auto, mse, smooth_l1, l1$",
+        ),
+        ("cross_entropy", "points", "cross_entropy does not fit a points target; those that do are auto, mse"),
     ],
 )
 def test_a_loss_that_is_unknown_or_does_not_fit_is_refused(name: str, kind: str, words: str) -> None:

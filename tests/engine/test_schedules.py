@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR, OneCycleLR
 
-from torchrelay.engine.schedules import build_schedule, check_schedule
+from torchrelay.engine.schedules import after_epoch, after_step, build_schedule, check_schedule, restore_schedule
 from torchrelay.errors import RecipeError
 from torchrelay.recipe import Named
 
@@ -59,11 +59,62 @@ def test_cosine_warms_up_first() -> None:
     assert rates[10:] == pytest.approx(run(CosineAnnealingLR(make_optimizer(), T_max=30), 30))
 
 
-@pytest.mark.parametrize("name", ["constant", "cosine", "one_cycle"])
+def test_step_falls_at_fractions_of_the_run_as_torchs_falls_at_steps() -> None:
+    torchs = MultiStepLR(make_optimizer(), milestones=[10, 30], gamma=0.2)
+    assert ours("step", milestones=[0.25, 0.75], gamma=0.2) == pytest.approx(run(torchs, NUM_STEPS))
+    warmed = ours("step", warmup=0.25)
+    assert warmed[:11] == pytest.approx([LR * (step + 1) / 10 for step in range(10)] + [LR])
+    assert warmed[19:21] == pytest.approx([LR, LR / 10])
+    assert warmed[-1] == pytest.approx(LR / 100)
+
+
+def rates_of_epochs(scheduler: LRScheduler, metrics: list[float]) -> list[float]:
+    rates = []
+    for metric in metrics:
+        scheduler.optimizer.step()
+        after_step(scheduler)
+        after_epoch(scheduler, metric)
+        rates.append(float(scheduler.optimizer.param_groups[0]["lr"]))
+    return rates
+
+
+def test_plateau_falls_where_the_metric_does_not_get_better_and_goes_on_from_its_state() -> None:
+    schedule = Named(name="plateau", args={"patience": 1, "factor": 0.5})
+    metrics = [0.5, 0.6, 0.6, 0.55, 0.7, 0.7, 0.7, 0.7]
+    # Worse for more than one epoch after the fourth, and again after the seventh.
+    expected = [LR, LR, LR, LR / 2, LR / 2, LR / 2, LR / 4, LR / 4]
+    assert rates_of_epochs(build_schedule(schedule, make_optimizer(), NUM_STEPS, "max"), metrics) == expected
+    first = build_schedule(schedule, make_optimizer(), NUM_STEPS, "max")
+    rates_of_epochs(first, metrics[:3])
+    again = build_schedule(schedule, make_optimizer(), NUM_STEPS, "max")
+    again.optimizer.load_state_dict(first.optimizer.state_dict())
+    restore_schedule(again, first.state_dict(), 3)
+    assert rates_of_epochs(again, metrics[3:]) == expected[3:]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "rate"),
+    [("cosine", "constant", LR), ("plateau", "step", LR / 10), ("step", "plateau", LR), ("step", "cosine", LR / 2)],
+)
+def test_a_run_goes_on_with_a_schedule_that_it_did_not_begin_with(before: str, after: str, rate: float) -> None:
+    old = build_schedule(Named(name=before), make_optimizer(), NUM_STEPS)
+    rates_of_epochs(old, [1.0] * (NUM_STEPS // 2))
+    new = build_schedule(Named(name=after), make_optimizer(), NUM_STEPS)
+    new.optimizer.load_state_dict(old.optimizer.state_dict())
+    restore_schedule(new, old.state_dict(), NUM_STEPS // 2)
+    assert new.optimizer.param_groups[0]["lr"] == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("name", ["constant", "cosine", "one_cycle", "step"])
 def test_the_last_learning_rate_holds_beyond_the_end(name: str) -> None:
     rates = ours(name, num_steps=NUM_STEPS + 5)
     assert rates[:NUM_STEPS] == ours(name)
     assert rates[NUM_STEPS:] == [rates[NUM_STEPS - 1]] * 5
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 3])
+def test_the_first_step_of_a_short_training_has_not_fallen_yet(num_steps: int) -> None:
+    assert ours("step", num_steps=num_steps, total=num_steps)[0] == LR
 
 
 @pytest.mark.parametrize("name", ["constant", "cosine", "one_cycle"])
@@ -81,7 +132,7 @@ def test_a_restored_scheduler_goes_on_where_it_stopped() -> None:
     state, optimizer_state = scheduler.state_dict(), scheduler.optimizer.state_dict()
     again = build_schedule(Named(name="one_cycle"), make_optimizer(), NUM_STEPS)
     again.optimizer.load_state_dict(optimizer_state)
-    again.load_state_dict(state)
+    restore_schedule(again, state, 15)
     assert run(again, 25) == ours("one_cycle")[15:]
 
 
@@ -93,6 +144,10 @@ def test_a_restored_scheduler_goes_on_where_it_stopped() -> None:
         ("cosine", {"warmup": 1}, r"train\.schedule\.args\.warmup: got 1; .*less than 1"),
         ("cosine", {"warmup": -0.1}, r"train\.schedule\.args\.warmup: got -0\.1; .*greater than or equal to 0"),
         ("cosine", {"warmup": "long"}, r"train\.schedule\.args\.warmup: got 'long'; .*valid number"),
+        ("step", {"milestones": [0.5, 30]}, r"train\.schedule\.args\.milestones\.1: got .*less than 1"),
+        ("plateau", {"factor": 1}, r"train\.schedule\.args\.factor: got 1; .*less than 1"),
+        ("plateau", {"warmup": 0.1}, r"train\.schedule\.args\.warmup \(value 0\.1\)"),
+        ("plateau", {"mode": "max"}, r"train\.schedule\.args\.mode.*leave it out"),
         ("cosine", {"num_steps": 10}, r"train\.schedule\.args\.num_steps.*leave it out"),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Any
 import mlflow
 import pytest
 import torch
+import torchvision
 from mlflow import MlflowClient
 
 from torchrelay import settings
@@ -159,6 +160,61 @@ def test_a_schedule_that_has_ended_keeps_its_last_rate_with_a_warning_and_is_spr
     assert "the schedule cosine ends" not in capsys.readouterr().err
     assert rates(run)[2 * num_steps + 1] == pytest.approx(0.02 / 2, rel=0.1)
     assert run["schedule_epochs"] == 4
+
+
+def test_a_run_that_gets_no_better_stops_says_so_and_goes_on_when_it_may(
+    number_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = {
+        "train.ema": 0.9,
+        "train.accumulate": 2,
+        "train.early_stop_epochs": 1,
+        "train.schedule": {"name": "plateau", "args": {"patience": 0}},
+        "train.optimizer": {"name": "sgd", "args": {"lr": 1e-30}},
+    }
+    result = train(recipe_file=str(number_recipe()), overrides=overrides)
+    run_dir = Path(result["run_dir"])
+    assert (result["status"], result["epochs"]) == ("FINISHED", 2)
+    assert result["stopped"].endswith("(train.early_stop_epochs: 1)")
+    assert f"stopped: {result['stopped']}" in capsys.readouterr().err
+    events = [line for line in Journal(run_dir / "journal.jsonl").read() if line["kind"] == "event"]
+    assert [(line["name"], line["fields"]["reason"]) for line in events] == [("stopped", result["stopped"])]
+    assert result["steps"] % 2 == 0
+    assert result["weights_sha256"] == sha256_of(load_weights(run_dir / "weights" / "last.pt"))
+
+    with pytest.raises(SourceError, match=r"is finished: valid/rmse was best after epoch 1 .*; --set that to 0"):
+        train(resume=result["run_id"])
+    longer = train(resume=result["run_id"], overrides={"train.early_stop_epochs": 0, "train.epochs": 3})
+    assert (longer["epochs"], longer["stopped"]) == (3, "")
+
+
+def test_a_run_begins_with_pretrained_weights_and_needs_their_file_no_more(picture_recipe: WriteRecipe) -> None:
+    torch.manual_seed(0)
+    Path("weights").mkdir()
+    state = torchvision.models.shufflenet_v2_x0_5(weights=None).state_dict()
+    torch.save(state, "weights/net.pth")
+    model = {"name": "torchvision:shufflenet_v2_x0_5", "args": {"weights_file": "weights/net.pth"}}
+    changes = {"optimizer": {"name": "sgd", "args": {"lr": 1e-30}}, "epochs": 1, "precision": "fp32"}
+    result = train(
+        recipe_file=str(picture_recipe(model=model)), overrides={f"train.{k}": v for k, v in changes.items()}
+    )
+    trained = load_weights(Path(result["weights"]))
+    torch.testing.assert_close(trained["conv5.0.weight"], state["conv5.0.weight"])
+    torch.testing.assert_close(trained["conv1.0.weight"], state["conv1.0.weight"].sum(dim=1, keepdim=True))
+    Path("weights/net.pth").unlink()
+    assert train(resume=result["run_id"], overrides={"train.epochs": 2})["epochs"] == 2
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_an_accelerator_gives_the_same_bits_where_it_is_asked_to(picture_recipe: WriteRecipe, precision: str) -> None:
+    asked = {"train.deterministic": True, "train.precision": precision, "train.device": "cuda", "train.ema": 0.9}
+    recipe = str(picture_recipe())
+    whole = train(recipe_file=recipe, overrides=asked)
+    short = train(recipe_file=recipe, overrides={**asked, "train.epochs": 2})
+    longer = train(resume=short["run_id"], overrides={"train.epochs": 4})
+    assert longer["weights_sha256"] == whole["weights_sha256"]
+    assert whole["metrics"]["test/accuracy"] == 1.0
 
 
 def test_a_loss_that_explodes_fails_the_run_and_names_step_and_rows(number_recipe: WriteRecipe) -> None:

@@ -1,0 +1,142 @@
+"""What the training loop works with, where it stands, and both as the contents of a checkpoint."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+
+from ..schema import Batch
+from .averaging import Average
+from .evaluation import Measure, Scorer
+from .losses import Loss
+from .randomness import random_states, set_random_states
+from .schedules import restore_schedule
+
+
+class Batches(Protocol):
+    """Batches of one epoch from a batch position on, ready for the model: on its device, augmented, standardised."""
+
+    def __call__(self, epoch: int, start_batch: int) -> Iterable[Batch]:
+        """The batches of an epoch, counted from 0."""
+        ...
+
+
+class OnStep(Protocol):
+    """Where reports go. At a step: `train/loss` and `lr`. At an epoch's end: `rows_per_second` and `valid/…` too."""
+
+    def __call__(self, progress: Progress, values: dict[str, float], epoch_ended: bool) -> None:
+        """Take what was measured at this step, or over the epoch that it ended."""
+        ...
+
+
+@dataclass
+class Progress:
+    """Where a run is; part of every checkpoint.
+
+    Attributes:
+        epoch: epochs that are done.
+        batch: batches done in the epoch after them.
+        step: optimizer steps done, those among them that fp16's scaler skipped.
+        loss_sum, loss_rows: training loss so far in this epoch, and its rows.
+        loss: mean training loss of the last whole epoch.
+        best_metric: of the monitored metric; NaN before there is one.
+        best_epoch: epochs that were done when it was found.
+        rows_per_second: training, the best epoch.
+        seconds: spent in the loop, validation and checkpoints among it, over all resumes.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    loss_rows: int = 0
+    loss: float = math.nan
+    best_metric: float = math.nan
+    best_epoch: int = 0
+    rows_per_second: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that the training loop works with.
+
+    Attributes:
+        loss: what is minimised, one value a row, shape (B,); `scorer.loss` is what evaluations report.
+        accumulate: batches that make one optimizer step.
+        steps_per_epoch: optimizer steps; the last one of an epoch may have fewer batches.
+        average: of the weights; where there is one, it is what is validated and kept.
+        scaler: of the loss, for fp16; switched off in other precisions, where it changes and costs nothing.
+        monitor: name of the metric that decides which checkpoint is best; empty where no rows validate.
+        monitor_mode: max or min.
+        measure: the metrics of an evaluation of the validation rows.
+        every_epochs, every_steps: when a checkpoint is due; 0 steps means at epochs alone.
+        early_stop_epochs: see `engine/stopping.py`; 0 means never.
+        max_seconds: of training, over all resumes; 0 means no limit.
+    """
+
+    scorer: Scorer
+    loss: Loss
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    train_batches: Batches
+    valid_batches: Callable[[], Iterable[Batch]]
+    measure: Measure
+    num_epochs: int
+    steps_per_epoch: int
+    accumulate: int = 1
+    average: Average | None = None
+    scaler: GradScaler = field(default_factory=lambda: GradScaler("cpu", enabled=False))
+    clip_norm: float = 0.0
+    monitor: str = ""
+    monitor_mode: str = "max"
+    every_epochs: int = 1
+    every_steps: int = 0
+    early_stop_epochs: int = 0
+    max_seconds: float = 0.0
+
+    @property
+    def kept_model(self) -> nn.Module:
+        """The model that is validated and kept: the averaged one where there is one."""
+        return self.scorer.model if self.average is None else self.average.model
+
+
+def state_of_run(job: Job, progress: Progress) -> dict[str, Any]:
+    """Everything that a resumed run needs, as tensors and plain values."""
+    state = {
+        **asdict(progress),
+        "model_state_dict": job.scorer.model.state_dict(),
+        "optimizer_state_dict": job.optimizer.state_dict(),
+        "scheduler_state_dict": job.scheduler.state_dict(),
+        "random_states": random_states(),
+    }
+    if job.average is not None:
+        state["average_state_dict"] = job.average.state_dict()
+    if job.scaler.is_enabled():
+        state["scaler_state_dict"] = job.scaler.state_dict()
+    return state
+
+
+def restore_run(job: Job, state: dict[str, Any]) -> Progress:
+    """Put a job into the state that `state_of_run` gave, and say where it stands."""
+    progress = Progress(**{name: state[name] for name in Progress.__dataclass_fields__ if name in state})
+    job.scorer.model.load_state_dict(state["model_state_dict"])
+    job.optimizer.load_state_dict(state["optimizer_state_dict"])
+    restore_schedule(job.scheduler, state["scheduler_state_dict"], progress.step)
+    if job.average is not None:
+        job.average.load_state_dict(state["average_state_dict"])
+    if job.scaler.is_enabled():
+        job.scaler.load_state_dict(state["scaler_state_dict"])
+    set_random_states(state["random_states"])
+    return progress
+
+
+def kept_weights(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The `state_dict` of `Job.kept_model` in a checkpoint: averaged where the run averages."""
+    return state.get("average_state_dict", state)["model_state_dict"]

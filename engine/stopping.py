@@ -1,0 +1,26 @@
+"""Why a training ends before its last epoch: nothing gets better any more, or its time is over."""
+
+from __future__ import annotations
+
+from .job import Job, Progress
+
+
+def reason_to_stop(job: Job, progress: Progress) -> str:
+    """Why no further epoch is begun, in words that name the setting; empty where one is.
+
+    It follows from the state alone, so that a stopped run that is resumed stops again unless the setting was changed.
+    """
+    num_worse = progress.epoch - progress.best_epoch
+    if job.early_stop_epochs and num_worse >= job.early_stop_epochs:
+        return (
+            f"{job.monitor} was best after epoch {progress.best_epoch} ({progress.best_metric:.4g}) and no better in "
+            f"{num_worse} epochs (train.early_stop_epochs: {job.early_stop_epochs})"
+        )
+    if is_out_of_time(job, progress):
+        return f"{progress.seconds / 60:.1f} minutes of training are over (train.max_minutes: {job.max_seconds / 60:g})"
+    return ""
+
+
+def is_out_of_time(job: Job, progress: Progress) -> bool:
+    """Whether the training has had its time, all resumes together."""
+    return 0 < job.max_seconds <= progress.seconds

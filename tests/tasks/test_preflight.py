@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from torchrelay.errors import RecipeError
+from torchrelay.recipe import Recipe
+from torchrelay.tasks.preflight import check_names, check_validation
+
+
+def recipe(kind: str = "category", **train: Any) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": "tiny",
+            "data": {"inputs": {"x": {"kind": "number"}}, "target": {"y": {"kind": kind}}},
+            "model": {"name": "mlp"},
+            "train": {"device": "cpu", **train},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [
+        ({"optimizer": {"name": "LBFGS"}, "clip_norm": 1}, r"train\.clip_norm: 1\.0: lbfgs .* clipping does not reach"),
+        ({"class_weights": "balanced", "sampling": "balanced"}, r"train\.class_weights and train\.sampling: balanced"),
+        ({"precision": "fp16"}, r"train\.precision: fp16 needs CUDA"),
+    ],
+)
+def test_settings_that_exclude_each_other_are_refused(train: dict[str, Any], words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        check_names(recipe(**train))
+
+
+@pytest.mark.parametrize(("key", "value"), [("label_smoothing", 0.1), ("class_weights", "balanced")])
+@pytest.mark.parametrize("kind", ["number", "points"])
+def test_what_only_classes_have_is_refused_for_other_targets(key: str, value: Any, kind: str) -> None:
+    with pytest.raises(RecipeError, match=rf"train\.{key}: {value} is for a category target; the target is {kind}"):
+        check_names(recipe(kind, **{key: value}))
+
+
+@pytest.mark.parametrize(
+    ("train", "words"),
+    [
+        ({"early_stop_epochs": 3}, r"train\.early_stop_epochs: 3 needs validation rows"),
+        ({"schedule": {"name": "plateau"}}, r"train\.schedule: plateau needs validation rows"),
+    ],
+)
+def test_what_looks_at_validation_rows_is_refused_where_there_are_none(train: dict[str, Any], words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        check_validation(recipe(**train), num_rows=0)
+    check_validation(recipe(**train), num_rows=1)
+
+
+def test_an_optimizer_with_a_closure_may_average_and_accumulate() -> None:
+    check_names(recipe(optimizer={"name": "lbfgs"}, ema=0.9, accumulate=4))
