@@ -54,6 +54,33 @@ def commands() -> None:
 
 
 @commands.command()
+@click.argument("table", required=False, type=click.Path())
+@click.option("--force", is_flag=True, help="Write over a recipe that is there.")
+@click.option("--files", default="", type=click.Path(), help="Root of the table's file paths; looked for by default.")
+@click.option("--target", default="", metavar="COLUMN", help="Column to learn; guessed by default.")
+@json_option
+def init(table: str | None, force: bool, files: str, target: str, as_json: bool) -> None:
+    """Look at a table and write a recipe beside it that trains as it is, with the reasons of each guess."""
+    if not table:
+        from .tasks.draft_text import EXPLANATION
+
+        click.echo(EXPLANATION, nl=False)
+        return
+    _prepare()
+    from .tasks.draft_text import describe_draft, init_recipe
+
+    path, draft = init_recipe(Path(table), files=Path(files) if files else None, target=target, force=force)
+    guesses = describe_draft(draft)
+    for part, text in guesses:
+        _tell(f"{part:<10}{text}")
+    _tell(f"recipe    {path}\nnext      torchrelay train {path}")
+    if as_json:
+        said = [{"part": part, "guess": text} for part, text in guesses]
+        names = {"inputs": list(draft.inputs), "target": list(draft.target)}
+        _print_json({"recipe": str(path.absolute()), "rows": draft.survey.num_rows, **names, "guesses": said})
+
+
+@commands.command()
 @click.argument("name", required=False)
 @click.option("--from", "source", type=click.Path(), help="Take tables and image archives from this folder.")
 @json_option
