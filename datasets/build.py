@@ -8,6 +8,7 @@ a call with the same data finds them and writes nothing.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -292,6 +293,7 @@ def _commit(
             (temporary / "quarantine.csv").write_text(verdicts.to_csv(frame), "utf-8")
             write_json(temporary / "report.json", {"fingerprint": fingerprint, **report})
     report = read_json(split_dir / "report.json")
+    os.utime(pack_dir)  # it is in use: a prune leaves it for a while, though no run refers to it yet
     return Prepared(
         pack_dir=pack_dir,
         split_dir=split_dir,

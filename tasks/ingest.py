@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from prefect import task
 
 from ..datasets.build import Prepared, prepare_data
+from ..datasets.space import hold_data
 from ..recipe import Recipe
 from ..settings import home
 from .console import Progress, say
@@ -29,7 +30,7 @@ def ingest_table(recipe: Recipe) -> Ingested:
         DataError: the table or too many of its rows cannot be trained on.
     """
     started = time.perf_counter()
-    with Progress("ingest", "images") as progress:
+    with Progress("ingest", "images") as progress, hold_data(home()):
         data = prepare_data(recipe.data, home(), progress.update)
     for warning in data.warnings:
         say(f"warning: {warning}")

@@ -15,6 +15,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from ..datasets.build import prepare_for_schema
+from ..datasets.space import hold_data
 from ..engine.devices import pick_device, pick_precision
 from ..errors import RecipeError, SourceError, TrackingError
 from ..files import lock, write_atomic
@@ -182,7 +183,7 @@ def start_evaluation(source: str, table: str, files: str, device: str) -> Path:
     )
     check_names(recipe)
     picked = pick_device(device)
-    with Progress("ingest", "images") as progress:
+    with Progress("ingest", "images") as progress, hold_data(home()):
         data = prepare_for_schema(recipe.data, schema, home(), progress.update)
     for warning in data.warnings:
         say(f"warning: {warning}")
