@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from .errors import RecipeError
+from .errors import RecipeError, check_format
 from .schema import Kind
 
 FORMAT_VERSION = 1
@@ -410,10 +410,9 @@ def _read_file(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise RecipeError(f"recipe {path}: expected keys such as name, data and model; got {type(values).__name__}")
     version = values.get("format_version", FORMAT_VERSION)
-    if version != FORMAT_VERSION:
-        raise RecipeError(
-            f"recipe {path}: format_version {version} is not one this torchrelay reads ({FORMAT_VERSION})"
-        )
+    check_format(
+        f"recipe {path}", version, FORMAT_VERSION, f"write it as format_version: {FORMAT_VERSION}", RecipeError
+    )
     return values
 
 

@@ -8,7 +8,6 @@ a call with the same data finds them and writes nothing.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ import pandas as pd
 from ..errors import DataError
 from ..files import commit_folder, digest, read_json, write_json
 from ..recipe import Data, Split, nearest
+from ..schema import FORMAT_VERSION as SCHEMA_FORMAT_VERSION
 from ..schema import SPLITS, FeatureSchema, Schema
 from ..settings import Home
 from .fit import fit_schema
@@ -293,7 +293,6 @@ def _commit(
             (temporary / "quarantine.csv").write_text(verdicts.to_csv(frame), "utf-8")
             write_json(temporary / "report.json", {"fingerprint": fingerprint, **report})
     report = read_json(split_dir / "report.json")
-    os.utime(pack_dir)  # it is in use: a prune leaves it for a while, though no run refers to it yet
     return Prepared(
         pack_dir=pack_dir,
         split_dir=split_dir,
@@ -310,7 +309,8 @@ def _name_split(data: Data, verdicts: Verdicts, side: np.ndarray, schema: Schema
     """Everything that the split's files depend on, the pack aside."""
     given = None if schema is None else schema.model_dump()
     spec = data.model_dump(include={"table", "inputs", "target", "key", "split"})
-    return digest(SPLIT_FORMAT_VERSION, spec, verdicts.digest(), hashlib.sha256(side.tobytes()).hexdigest(), given)
+    versions = [SPLIT_FORMAT_VERSION, SCHEMA_FORMAT_VERSION]
+    return digest(versions, spec, verdicts.digest(), hashlib.sha256(side.tobytes()).hexdigest(), given)
 
 
 def _report(

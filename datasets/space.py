@@ -7,6 +7,7 @@ what it is about to refer to cannot go meanwhile.
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 from collections.abc import Collection, Iterator
@@ -27,6 +28,11 @@ TRASH = ".trash"
 def hold_data(home: Home) -> contextlib.AbstractContextManager[None]:
     """Keep packs and store as they are, apart from what is added; any number of processes may."""
     return share_lock(home.root / "data.lock")
+
+
+def mark_used(pack: Path) -> None:
+    """Keep a pack for a while although no run refers to it yet; call it while the data is held."""
+    os.utime(pack)
 
 
 @contextlib.contextmanager

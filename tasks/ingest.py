@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from prefect import task
 
 from ..datasets.build import Prepared, prepare_data
-from ..datasets.space import hold_data
+from ..datasets.space import hold_data, mark_used
 from ..recipe import Recipe
 from ..settings import home
 from .console import Progress, say
@@ -32,6 +32,7 @@ def ingest_table(recipe: Recipe) -> Ingested:
     started = time.perf_counter()
     with Progress("ingest", "images") as progress, hold_data(home()):
         data = prepare_data(recipe.data, home(), progress.update)
+        mark_used(data.pack_dir)
     for warning in data.warnings:
         say(f"warning: {warning}")
     seconds = time.perf_counter() - started

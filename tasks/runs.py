@@ -15,7 +15,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from ..datasets.build import prepare_for_schema
-from ..datasets.space import hold_data
+from ..datasets.space import hold_data, mark_used
 from ..engine.devices import pick_device, pick_precision
 from ..errors import RecipeError, SourceError, TrackingError
 from ..files import lock, write_atomic
@@ -185,6 +185,7 @@ def start_evaluation(source: str, table: str, files: str, device: str) -> Path:
     picked = pick_device(device)
     with Progress("ingest", "images") as progress, hold_data(home()):
         data = prepare_for_schema(recipe.data, schema, home(), progress.update)
+        mark_used(data.pack_dir)
     for warning in data.warnings:
         say(f"warning: {warning}")
     record = RunRecord(
