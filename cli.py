@@ -56,6 +56,33 @@ def commands() -> None:
 
 
 @commands.command()
+@click.argument("table", required=False, type=click.Path())
+@click.option("--force", is_flag=True, help="Write over a recipe that is there.")
+@click.option("--files", default="", type=click.Path(), help="Root of the table's file paths; looked for by default.")
+@click.option("--target", default="", metavar="COLUMN", help="Column to learn; guessed by default.")
+@json_option
+def init(table: str | None, force: bool, files: str, target: str, as_json: bool) -> None:
+    """Look at a table and write a recipe beside it that trains as it is, with the reasons of each guess."""
+    if not table:
+        from .tasks.draft_text import EXPLANATION
+
+        click.echo(EXPLANATION, nl=False)
+        return
+    _prepare()
+    from .tasks.draft_text import describe_draft, init_recipe
+
+    path, draft = init_recipe(Path(table), files=Path(files) if files else None, target=target, force=force)
+    guesses = describe_draft(draft)
+    for part, text in guesses:
+        _tell(f"{part:<10}{text}")
+    _tell(f"recipe    {path}\nnext      torchrelay train {path}")
+    if as_json:
+        said = [{"part": part, "guess": text} for part, text in guesses]
+        names = {"inputs": list(draft.inputs), "target": list(draft.target)}
+        _print_json({"recipe": str(path.absolute()), "rows": draft.survey.num_rows, **names, "guesses": said})
+
+
+@commands.command()
 @click.argument("name", required=False)
 @click.option("--from", "source", type=click.Path(), help="Take tables and image archives from this folder.")
 @json_option
@@ -302,6 +329,44 @@ def recipe(recipe: str | None, items: tuple[str, ...], schema: bool, as_json: bo
         _print_json(resolved.model_dump(by_alias=True))
     else:
         click.echo(dump_recipe(resolved), nl=False)
+
+
+@commands.command()
+@click.option("--keep-runs", type=click.IntRange(min=0), metavar="N", help="The newest N runs stay.")
+@click.option("--older-than", metavar="D", help="Runs without a sign of life for so long go: 30d, 12h, 90m, 2w.")
+@click.option("--versions", is_flag=True, help="Delete registered versions without an alias too, with their runs.")
+@click.option("--dry-run", is_flag=True, help="Say what would go, and remove nothing.")
+@json_option
+def prune(keep_runs: int | None, older_than: str | None, versions: bool, dry_run: bool, as_json: bool) -> None:
+    """Free space: old runs here and in MLflow, then packs and pixels that nothing refers to.
+
+    With both options a run goes where both say so. A run that is being written stays, and so does one with a
+    registered version: always where that has an alias such as champion, else unless --versions is given.
+    """
+    if keep_runs is None and older_than is None:
+        raise click.UsageError(
+            "say what may go: --keep-runs N (all but the newest N), --older-than D (30d, 12h), or both: then a run "
+            "goes that is not among the newest N and older than D; --dry-run shows it first"
+        )
+    _prepare()
+    from .settings import home
+    from .tasks.prune import parse_age
+    from .tasks.prune import prune as prune_home
+
+    age = parse_age(older_than) if older_than else None
+    done = prune_home(home(), keep_runs=keep_runs, older_than=age, versions=versions, dry_run=dry_run)
+    for run, reason in done.kept.items():
+        _tell(f"kept      {run}: {reason}")
+    for note in done.notes:
+        _tell(f"note      {note}")
+    if as_json:
+        gone = [item._asdict() for item in done.gone]
+        _print_json({"dry_run": dry_run, "gone": gone, "kept": done.kept, "notes": done.notes, "bytes": done.num_bytes})
+        return
+    if done.gone:
+        _print_table(("what", "name", "bytes"), [(one.kind, one.name, f"{one.num_bytes:,}") for one in done.gone])
+    would = "would free" if dry_run else "freed"
+    click.echo(f"{would} {done.num_bytes / 1e6:,.1f} MB: {len(done.gone):,} things" if done.gone else "nothing to free")
 
 
 @commands.command()

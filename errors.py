@@ -60,3 +60,22 @@ class BusyError(TorchrelayError):
     """Another living process holds the lock that is needed."""
 
     exit_code = 2
+
+
+def check_format(what: str, found: object, reads: int, again: str, kind: type[TorchrelayError]) -> None:
+    """Refuse what another version of torchrelay wrote in a format that this one does not read.
+
+    Args:
+        what: the file, for the message: "pack /…/0123".
+        found: its `format_version`; None where it says none.
+        reads: the one that this torchrelay reads.
+        again: what to do where it is older: "run `torchrelay ingest` again".
+        kind: error to raise.
+    Raises:
+        TorchrelayError: of that kind; says which version is there, which is read, and what to do.
+    """
+    if found == reads and not isinstance(found, bool):
+        return
+    is_newer = isinstance(found, int | float) and not isinstance(found, bool) and found > reads
+    remedy = "a newer torchrelay wrote it: upgrade this one" if is_newer else again
+    raise kind(f"{what} has format_version {found!r}, this torchrelay reads format_version {reads}; {remedy}")

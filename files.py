@@ -93,6 +93,36 @@ def commit_folder(final: Path) -> Iterator[Path]:
     fsync_folder(final.parent)
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder; what vanishes meanwhile counts nothing."""
+    total = 0
+    for one in (path, *path.rglob("*")) if path.is_dir() else (path,):
+        with contextlib.suppress(OSError):
+            total += one.lstat().st_size if not one.is_dir() else 0
+    return total
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock at a path now; leaves the file as it is."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+@contextlib.contextmanager
+def share_lock(path: Path) -> Iterator[None]:
+    """Hold a lock together with others who share it, for the life of the block; waits for a `lock` on it to end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
 @contextlib.contextmanager
 def lock(path: Path, what: str) -> Iterator[None]:
     """Hold an advisory lock for the life of the block; it dies with its process.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from .errors import RecipeError
+from .errors import RecipeError, check_format
 from .schema import Kind
 
 FORMAT_VERSION = 1
@@ -337,6 +338,14 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.dump(recipe.model_dump(by_alias=True), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
+def dump_value(value: Any) -> str:
+    """One value as YAML on one line, as it can stand behind a key; `load_recipe` reads the same value."""
+    text = yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=True, width=math.inf
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def flatten(recipe: Recipe) -> dict[str, str]:
     """The recipe as dotted keys and strings, for example {"train.epochs": "10"}, as MLflow's params want it."""
 
@@ -401,10 +410,9 @@ def _read_file(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise RecipeError(f"recipe {path}: expected keys such as name, data and model; got {type(values).__name__}")
     version = values.get("format_version", FORMAT_VERSION)
-    if version != FORMAT_VERSION:
-        raise RecipeError(
-            f"recipe {path}: format_version {version} is not one this torchrelay reads ({FORMAT_VERSION})"
-        )
+    check_format(
+        f"recipe {path}", version, FORMAT_VERSION, f"write it as format_version: {FORMAT_VERSION}", RecipeError
+    )
     return values
 
 

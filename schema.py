@@ -5,13 +5,14 @@ The schema is fitted on training rows alone, is saved as `schema.json` with the 
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
-from .errors import SourceError
+from .errors import SourceError, check_format
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -131,12 +132,16 @@ class Schema(BaseModel):
         """Read what `save` wrote.
 
         Raises:
-            SourceError: it is missing or of another format version.
+            SourceError: it is missing, of another format version, or no schema.
         """
         try:
-            return cls.model_validate_json(path.read_text("utf-8"))
+            values = json.loads(path.read_text("utf-8"))
+            version = values.get("format_version") if isinstance(values, dict) else None
+            again = "train the run again; a split of the data is made again by `torchrelay ingest`"
+            check_format(f"schema {path}", version, FORMAT_VERSION, again, SourceError)
+            return cls.model_validate(values)
         except (OSError, ValueError) as error:
-            raise SourceError(f"{path} is not a schema of format version {FORMAT_VERSION}: {error}") from error
+            raise SourceError(f"{path} is not a schema: {error}") from error
 
 
 class Batch(NamedTuple):

@@ -18,6 +18,7 @@ import pandas as pd
 from ..errors import DataError
 from ..files import commit_folder, digest, read_json, write_json
 from ..recipe import Data, Split, nearest
+from ..schema import FORMAT_VERSION as SCHEMA_FORMAT_VERSION
 from ..schema import SPLITS, Schema
 from ..settings import Home
 from .fit import fit_schema
@@ -358,7 +359,8 @@ def _name_split(data: Data, verdicts: Verdicts, side: np.ndarray, schema: Schema
     """Everything that the split's files depend on, the pack aside."""
     given = None if schema is None else schema.model_dump()
     spec = data.model_dump(include={"table", "inputs", "target", "key", "split"})
-    return digest(SPLIT_FORMAT_VERSION, spec, verdicts.digest(), hashlib.sha256(side.tobytes()).hexdigest(), given)
+    versions = [SPLIT_FORMAT_VERSION, SCHEMA_FORMAT_VERSION]
+    return digest(versions, spec, verdicts.digest(), hashlib.sha256(side.tobytes()).hexdigest(), given)
 
 
 def _report(

@@ -39,7 +39,7 @@ def read_numbers(frame: pd.DataFrame, columns: list[str], verdicts: Verdicts) ->
     """
     values = np.empty((len(frame), len(columns)), dtype=np.float64)
     for position, column in enumerate(columns):
-        numbers = _parse(frame[column])
+        numbers = parse_numbers(frame[column])
         values[:, position] = numbers
         for row in np.flatnonzero(~(np.abs(numbers) <= _LARGEST)):
             cell = frame[column].iloc[row]
@@ -65,7 +65,8 @@ def read_categories(frame: pd.DataFrame, columns: list[str], verdicts: Verdicts)
     return Categories(ids, vocabulary)
 
 
-def _parse(cells: pd.Series) -> np.ndarray:
+def parse_numbers(cells: pd.Series) -> np.ndarray:
+    """Text cells as float64, shape (rows,); NaN where a cell is no number."""
     texts = pa.array(cells)
     try:
         return pc.cast(texts, pa.float64()).to_numpy(zero_copy_only=False)

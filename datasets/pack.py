@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..errors import DataError
+from ..errors import DataError, check_format
 from ..files import commit_folder, digest, read_json, sha256_file, write_json
 from ..schema import Kind
 from .store import open_shard
@@ -107,12 +107,8 @@ class Pack:
         """
         try:
             values = read_json(folder / MANIFEST)
-            version = values.get("format_version")
-            if version != FORMAT_VERSION:
-                raise DataError(
-                    f"pack {folder} has format version {version}, this torchrelay reads version {FORMAT_VERSION}; "
-                    f"run `torchrelay ingest` again, or use the version of torchrelay that wrote it"
-                )
+            again = "run `torchrelay ingest` again; a run that needs this pack must be trained again"
+            check_format(f"pack {folder}", values.get("format_version"), FORMAT_VERSION, again, DataError)
             manifest = Manifest.model_validate(values)
         except (OSError, ValueError, AttributeError, ValidationError) as error:
             reason = str(error).partition("\n")[0]

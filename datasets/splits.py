@@ -17,7 +17,8 @@ from .verdicts import Reason
 TRAIN, VALID, TEST = 0, 1, 2
 UNUSED = -1
 
-_WORDS = {"train": TRAIN, "valid": VALID, "validation": VALID, "val": VALID, "test": TEST}
+# What a cell of a split column may say, in any case.
+SPLIT_WORDS = {"train": TRAIN, "valid": VALID, "validation": VALID, "val": VALID, "test": TEST}
 _TWO_TO_64 = 2.0**64
 
 
@@ -37,7 +38,7 @@ def assign_by_column(cells: pd.Series) -> Sides:
     """Read the sides from a column: train, valid (or validation, val) or test, in any case."""
     ids, values = pd.factorize(cells)
     words = [str(value).strip().lower() for value in values]
-    side = np.array([_WORDS.get(word, UNUSED) for word in words], dtype=np.int8)[ids]
+    side = np.array([SPLIT_WORDS.get(word, UNUSED) for word in words], dtype=np.int8)[ids]
     kind = f"split column {cells.name!r} is not train, valid or test"
     return Sides(side, {int(row): Reason(kind, repr(cells.iloc[row])) for row in np.flatnonzero(side == UNUSED)})
 

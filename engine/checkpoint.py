@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, check_format
 from ..files import commit_folder, read_json, sha256_file, write_atomic, write_json
 
 FORMAT_VERSION = 1
@@ -115,11 +115,8 @@ class CheckpointStore:
             intact = all(sha256_file(folder / name) == facts["sha256"] for name, facts in files)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
-        if version != FORMAT_VERSION:
-            raise CheckpointError(
-                f"checkpoint {folder} has format_version {version}; this torchrelay reads {FORMAT_VERSION}, "
-                f"resume the run with the version that wrote it"
-            )
+        again = "resume the run with the torchrelay that wrote it, or train it again"
+        check_format(f"checkpoint {folder}", version, FORMAT_VERSION, again, CheckpointError)
         return intact
 
     def _set_aside(self, folder: Path) -> None:

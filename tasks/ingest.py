@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from prefect import task
 
 from ..datasets.build import Prepared, prepare_data
+from ..datasets.space import hold_data, mark_used
 from ..datasets.table import split_columns, with_split_column
 from ..files import read_json
 from ..recipe import Recipe
@@ -74,8 +75,9 @@ def report_data(ingested: Ingested) -> dict[str, Any]:
 def _ingest_split(recipe: Recipe, column: str, several: bool) -> Prepared:
     """The pack, the first time, and the split that a column makes of it."""
     started = time.perf_counter()
-    with Progress("ingest", "images") as progress:
+    with Progress("ingest", "images") as progress, hold_data(home()):
         data = prepare_data(with_split_column(recipe.data, column), home(), progress.update)
+        mark_used(data.pack_dir)
     rows = ", ".join(f"{count:,} {split}" for split, count in data.rows.items() if count)
     quarantined = f", {data.num_quarantined:,} quarantined" if data.num_quarantined else ""
     how = "pack reused" if data.reused else f"{data.num_decoded:,} files decoded"

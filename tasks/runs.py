@@ -16,6 +16,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from ..datasets.build import Prepared, prepare_for_schema, prepare_inputs
 from ..datasets.output import check_new_columns, locate_output
+from ..datasets.space import hold_data, mark_used
 from ..datasets.table import locate_table
 from ..engine.devices import pick_device, pick_precision
 from ..errors import RecipeError, SourceError, TrackingError
@@ -299,8 +300,9 @@ def _start_scoring(kind: Literal["evaluate", "predict"], opened: _Opened, prepar
     started = time.perf_counter()
     found, recipe, schema, seconds = opened
     picked = pick_device(recipe.train.device)
-    with Progress("ingest", "images") as progress:
+    with Progress("ingest", "images") as progress, hold_data(home()):
         data = prepare(recipe.data, schema, home(), progress.update)
+        mark_used(data.pack_dir)
     for warning in data.warnings:
         say(f"warning: {warning}")
     quarantined = f", {data.num_quarantined:,} quarantined" if data.num_quarantined else ""

@@ -70,7 +70,7 @@ def write(tmp_path: Path) -> Write:
         ("model: !!python/name:os.system {}", r"(?s)r.yaml is not YAML.*could not determine a constructor"),
         ("name: [a", r"(?s)r.yaml is not YAML.*line 1"),
         ("- name: a", r"expected keys such as name, data and model; got list"),
-        ("format_version: 2", r"format_version 2 is not one this torchrelay reads \(1\)"),
+        ("format_version: 2", r"format_version 2, this torchrelay reads format_version 1; .*upgrade"),
     ],
 )
 def test_a_mistake_is_named_with_its_key_its_value_and_what_is_legal(write: Write, text: str, message: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, Self
 
-from ..errors import TrackingError
+from ..errors import TrackingError, check_format
 
 FORMAT_VERSION = 1
 MAX_POINTS = 2000
@@ -146,11 +146,9 @@ class Journal:
                 except ValueError:
                     logger.info("%s: line %d is torn and dropped", self.path, number)
                     continue
-                if line["kind"] == "journal" and line["format_version"] != FORMAT_VERSION:
-                    raise TrackingError(
-                        f"journal {self.path} has format_version {line['format_version']!r}; "
-                        f"this torchrelay reads {FORMAT_VERSION}"
-                    )
+                if line["kind"] == "journal":
+                    version = line.get("format_version")
+                    check_format(f"journal {self.path}", version, FORMAT_VERSION, "train the run again", TrackingError)
                 yield line
 
 

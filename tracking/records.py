@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..errors import SourceError
+from ..errors import SourceError, check_format
 from ..files import read_json, write_json
 from ..settings import Home
 
@@ -147,8 +147,7 @@ def load_record(run_dir: Path) -> RunRecord:
     try:
         values = read_json(path)
         version = values.get("format_version") if isinstance(values, dict) else None
-        if version != FORMAT_VERSION:
-            raise SourceError(f"{path} has format_version {version!r}; this torchrelay reads {FORMAT_VERSION}")
+        check_format(f"run record {path}", version, FORMAT_VERSION, "train the run again", SourceError)
         return RunRecord.model_validate(values)
     except FileNotFoundError as error:
         raise SourceError(f"{run_dir} has no {RECORD_FILE}, so it is no run; see torchrelay runs") from error

@@ -86,6 +86,6 @@ def test_another_format_version_is_refused_and_left_alone(tmp_path: Path) -> Non
     folder = make_store(tmp_path).save(state(1), 1, is_best=False)
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps({**manifest, "format_version": 2}))
-    with pytest.raises(CheckpointError, match="format_version 2; this torchrelay reads 1"):
+    with pytest.raises(CheckpointError, match="format_version 2, this torchrelay reads format_version 1"):
         make_store(tmp_path).load_last()
     assert folder.exists()

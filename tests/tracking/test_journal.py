@@ -103,7 +103,7 @@ def test_reading_makes_no_file(path):
 def test_a_journal_of_another_format_version_is_refused(path):
     path.parent.mkdir()
     path.write_text('{"time": 1, "kind": "journal", "format_version": 2}\n')
-    with pytest.raises(TrackingError, match="format_version 2; this torchrelay reads 1"):
+    with pytest.raises(TrackingError, match="format_version 2, this torchrelay reads format_version 1"):
         Journal(path).read()
     with pytest.raises(TrackingError, match="format_version 2"):
         Journal(path).append_event("x")

@@ -87,7 +87,7 @@ def test_a_record_of_another_format_version_says_which_can_be_read(home: Home, m
     run_dir = save_record(home, make_record())
     values = json.loads((run_dir / "run.json").read_text())
     (run_dir / "run.json").write_text(json.dumps(values | {"format_version": 7}))
-    with pytest.raises(SourceError, match="format_version 7; this torchrelay reads 1"):
+    with pytest.raises(SourceError, match="format_version 7, this torchrelay reads format_version 1"):
         load_record(run_dir)
 
 

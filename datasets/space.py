@@ -1,0 +1,140 @@
+"""Finds packs, shards of the pixel store and leftovers that nothing needs, and removes them; knows no runs.
+
+An ingest holds the data of a home (`hold_data`) from its first look into the store until its pack is committed;
+what it is about to refer to cannot go meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import BusyError, DataError
+from ..files import lock, read_json, share_lock
+from ..settings import Home
+from .pack import MANIFEST
+from .store import STALE_SECONDS
+
+# Between an ingest and the record of the run that it was for, nothing refers to a pack but the process in between.
+GRACE_SECONDS = 60.0
+TRASH = ".trash"
+
+
+def hold_data(home: Home) -> contextlib.AbstractContextManager[None]:
+    """Keep packs and store as they are, apart from what is added; any number of processes may."""
+    return share_lock(home.root / "data.lock")
+
+
+def mark_used(pack: Path) -> None:
+    """Keep a pack for a while although no run refers to it yet; call it while the data is held."""
+    os.utime(pack)
+
+
+@contextlib.contextmanager
+def claim_data(home: Home) -> Iterator[bool]:
+    """Be alone with packs and store; gives False, at once, where an ingest is at work."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(lock(home.root / "data.lock", "the data of this home"))
+        except BusyError:
+            yield False
+            return
+        yield True
+
+
+def unneeded_packs(home: Home, needed: Collection[str]) -> list[Path]:
+    """Packs that are not among the needed ones, by name, and were not made or found just now."""
+    return [pack for pack in _packs(home) if pack.name not in needed and not _is_fresh(pack)]
+
+
+def unneeded_shards(home: Home, gone: Collection[Path]) -> list[Path]:
+    """Shards that no pack names; those without pixels go with the last shard of their store.
+
+    Args:
+        home: whose store and packs.
+        gone: packs that do not count.
+    Raises:
+        DataError: a pack does not say which shards it needs, so that none can go.
+    """
+    needed = {shard for pack in _packs(home) if pack not in gone for shard in shards_of(pack)}
+    unneeded = []
+    for store in _folders(home.store):
+        shards = _folders(store)
+        kept = [shard for shard in shards if shard.resolve() in needed]
+        for shard in shards:
+            has_pixels = (shard / "pixels.npy").exists()
+            if shard not in kept and (has_pixels or not kept):
+                unneeded.append(shard)
+    return unneeded
+
+
+def shards_of(pack: Path) -> set[Path]:
+    """The shards that a pack of any format version points into, absolute.
+
+    Raises:
+        DataError: its manifest cannot be read.
+    """
+    try:
+        features: list[dict[str, Any]] = read_json(pack / MANIFEST)["features"]
+        return {(pack / one["store"] / name).resolve() for one in features for name in one.get("shards", [])}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"pack {pack} does not say which shards it needs ({error}); delete it and prune again"
+        ) from error
+
+
+def old_sources(home: Home) -> list[Path]:
+    """What was downloaded from MLflow into the cache, and can be again."""
+    return [folder for folder in _folders(home.cache / "sources") if not _is_fresh(folder)]
+
+
+def leftovers(home: Home) -> list[Path]:
+    """What writers that died left half-written, older than a day; and what an earlier prune did not finish."""
+    found = []
+    for root in (home.store, home.packs, home.runs, home.cache):
+        found += [path for path in root.rglob(".*.tmp") if _age(path) > STALE_SECONDS]
+        found += [path for path in root.rglob(f".*{TRASH}") if root != home.runs]
+    return found
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder: under another name first, so that no half of it is ever taken for a whole."""
+    trash = path if path.name.startswith(".") else path.rename(path.with_name(f".{path.name}{TRASH}"))
+    if trash.is_dir():
+        shutil.rmtree(trash, ignore_errors=True)
+    else:
+        trash.unlink(missing_ok=True)
+
+
+def remove_shard(shard: Path) -> None:
+    """Remove a shard, and its store where it was the last."""
+    remove(shard)
+    with contextlib.suppress(OSError):
+        shard.parent.rmdir()
+
+
+def _packs(home: Home) -> list[Path]:
+    return [folder for folder in _folders(home.packs) if (folder / MANIFEST).exists()]
+
+
+def _folders(root: Path) -> list[Path]:
+    """Sub-folders in order, without those that are half-written or going."""
+    if not root.is_dir():
+        return []
+    return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _is_fresh(path: Path) -> bool:
+    return _age(path) < GRACE_SECONDS
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0

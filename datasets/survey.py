@@ -1,0 +1,280 @@
+"""Looks at a table and says what each column seems to be, and why; decodes nothing, decides no recipe.
+
+Every guess carries its reason, so that whoever reads the recipe made of it (`tasks/draft.py`) can judge it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from ..errors import DataError
+from ..recipe import Data
+from .columns import parse_numbers
+from .paths import find_files
+from .pictures import IMAGE_SUFFIXES, Pictures, look_at_pictures
+from .splits import SPLIT_WORDS
+from .table import locate_table, open_table
+from .verdicts import Verdicts
+
+Role = Literal["image", "split", "points", "number", "category", "key", "group", "id", "constant", "text"]
+
+# How many cells and pictures are looked at more closely, spread over the whole table.
+SAMPLE = 50
+# Folders beside the table where its pictures may lie.
+FOLDERS = ("", "images", "image", "imgs", "img", "pictures", "photos", "files", "data")
+MOST_FOLDERS = 50
+# A category has this many rows a value on average, and not more values than these.
+ROWS_A_VALUE = 4
+MOST_CLASSES = 1000
+MOST_INTEGER_CLASSES = 20
+MOST_INPUT_VALUES = 100
+# A column of numbers may lack this fraction of its cells and still be an input: rows without it are bad rows.
+MOST_MISSING = 0.01
+CATEGORY_NAMES = re.compile(r"(label|labels|class|classes|category|species|diagnosis)", re.IGNORECASE)
+TARGET_NAMES = re.compile(rf"{CATEGORY_NAMES.pattern}|y|y_?\d+|target|targets|outcome|output", re.IGNORECASE)
+KEY_NAMES = re.compile(r"id|key|uuid|guid", re.IGNORECASE)
+GROUP_NAMES = re.compile(r"(patient|subject|person|group|family|session|site|donor)(_?id)?", re.IGNORECASE)
+MISSING_WORDS = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
+
+
+class Column(NamedTuple):
+    """What a column seems to be.
+
+    Attributes:
+        role: as which it can be read; `id` and `constant` say nothing about a row, `text` is not a feature.
+        why: the reason, as the end of a sentence that begins with the column.
+        num_values: distinct cells, missing ones aside.
+        num_missing: cells that are empty; in a column of numbers also those that say so (NA, nan, …).
+        is_integer: all of its cells are whole numbers.
+        is_number: all of its cells that are not missing are numbers.
+    """
+
+    name: str
+    role: Role
+    why: str
+    num_values: int
+    num_missing: int
+    is_integer: bool
+    is_number: bool
+
+
+class Survey(NamedTuple):
+    """What a table seems to hold.
+
+    Attributes:
+        table: its path, absolute.
+        num_rows: rows of data.
+        columns: in the table's order.
+        encoding, delimiter: as the recipe should name them; empty where its defaults hold.
+        files: the folder that the paths of the image columns start at.
+        num_bad_files: rows whose file is not there.
+        pictures: what a sample of the first image column's files is; None where there is none.
+        train_fraction: share of the rows that train, by the first split column; 0 where there is none.
+        has_valid: rows validate, by the first split column.
+        smallest_class: rows of the rarest value of each category.
+    """
+
+    table: Path
+    num_rows: int
+    columns: dict[str, Column]
+    encoding: str
+    delimiter: str
+    files: Path | None
+    num_bad_files: int
+    pictures: Pictures | None
+    train_fraction: float
+    has_valid: bool
+    smallest_class: dict[str, int]
+
+    def of_role(self, *roles: Role) -> list[str]:
+        """Names of the columns of some roles, in the table's order."""
+        return [column.name for column in self.columns.values() if column.role in roles]
+
+
+def survey_table(table: Path, files: Path | None = None) -> Survey:
+    """Look at all cells of a table, at whether its files are there, and into some of them.
+
+    Args:
+        table: CSV, TSV or Parquet file.
+        files: root of its file paths; looked for beside the table where it is not given.
+    Raises:
+        DataError: it cannot be read, or its file paths lead nowhere.
+    """
+    data, frame = _open(table)
+    path = locate_table(data)
+    columns = {str(name): _judge_cells(str(name), frame[name]) for name in frame.columns}
+    columns = _find_points(columns)
+    images = [name for name, column in columns.items() if column.role == "image"]
+    root, num_bad, pictures = None, 0, None
+    if images:
+        cells = frame[images[0]].tolist()
+        root = _find_root(path, images[0], _spread(cells), files)
+        verdicts = Verdicts(len(frame))
+        found = find_files(cells, root, verdicts)
+        num_bad = len(verdicts.reasons)
+        pictures = look_at_pictures([Path(one) for one in _spread([one for one in found.paths if one])])
+    splits = [name for name, column in columns.items() if column.role == "split"]
+    words = frame[splits[0]].str.strip().str.lower().map(SPLIT_WORDS).value_counts() if splits else {}
+    return Survey(
+        table=path,
+        num_rows=len(frame),
+        columns=columns,
+        encoding="" if data.encoding == "utf-8" else data.encoding,
+        delimiter=data.delimiter,
+        files=root,
+        num_bad_files=num_bad,
+        pictures=pictures,
+        train_fraction=float(words.get(0, 0)) / len(frame) if splits else 0.0,
+        has_valid=bool(splits and words.get(1, 0)),
+        smallest_class={
+            name: int(frame[name].value_counts().min()) for name, one in columns.items() if one.role == "category"
+        },
+    )
+
+
+def find_triple(frame_columns: Sequence[str]) -> list[str]:
+    """The columns that by their names are the parts of triples of a knowledge graph; empty where they are not."""
+    for names in (("head", "relation", "tail"), ("subject", "predicate", "object"), ("h", "r", "t")):
+        found = [column for column in frame_columns if column.lower() in names]
+        if len(found) == 3:
+            return found
+    return []
+
+
+def common_pattern(names: Sequence[str], columns: Sequence[str]) -> str:
+    """The shortest pattern `prefix*` that fits these columns of a table and no other; empty where there is none."""
+    prefix = os.path.commonprefix(list(names))  # noqa: RUF071 - of names, not of paths
+    prefix = re.sub(r"\d+$", "", prefix) if len(names) > 1 else prefix
+    plain = prefix and not any(sign in prefix for sign in "*?[")
+    return f"{prefix}*" if plain and [one for one in columns if one.startswith(prefix)] == list(names) else ""
+
+
+def _open(table: Path) -> tuple[Data, pd.DataFrame]:
+    """The table's cells; its delimiter and encoding are tried where those of the recipe's defaults do not fit."""
+    data = Data(table=str(table))
+    path = locate_table(data)
+    if path.suffix.lower() != ".parquet":
+        data = data.model_copy(update={"encoding": _guess_encoding(path)})
+        data = data.model_copy(update={"delimiter": _guess_delimiter(path, data.encoding)})
+    return data, open_table(data).frame
+
+
+def _guess_encoding(path: Path) -> str:
+    data = path.read_bytes()
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return "latin-1"
+    return "utf-8"
+
+
+def _guess_delimiter(path: Path, encoding: str) -> str:
+    """Empty where the suffix says it; else the sign that the header has most of."""
+    with path.open(encoding=encoding, errors="replace") as file:
+        header = next((line for line in file if line.strip()), "")
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
+    counts = {sign: header.count(sign) for sign in (usual, ";", "\t", "|", ",")}
+    best = max(counts, key=lambda sign: counts[sign])
+    return "" if best == usual or not counts[best] else best
+
+
+def _judge_cells(name: str, cells: pd.Series) -> Column:
+    """One column by its own cells and name."""
+    codes, values = pd.factorize(cells)
+    texts = [str(value).strip() for value in values]
+    missing = np.array([text.lower() in MISSING_WORDS for text in texts], dtype=bool)
+    kept = [text for text, is_missing in zip(texts, missing, strict=True) if not is_missing]
+    numbers = parse_numbers(pd.Series(kept, dtype="str")) if kept else np.empty(0)
+    is_number = bool(len(kept)) and bool(np.isfinite(numbers).all())
+    is_integer = is_number and bool((numbers == np.round(numbers)).all())
+    if not is_number:  # among names, "NA" is one like any other
+        missing = np.array([not text for text in texts], dtype=bool)
+        kept = [text for text in texts if text]
+    num_missing = int(missing[codes].sum())
+    role, why = _role_of(name, cells, kept, numbers, is_number=is_number, is_integer=is_integer)
+    return Column(name, role, why, len(kept), num_missing, is_integer, is_number)
+
+
+def _role_of(
+    name: str, cells: pd.Series, kept: list[str], numbers: np.ndarray, *, is_number: bool, is_integer: bool
+) -> tuple[Role, str]:
+    num_rows, num_values = len(cells), len(kept)
+    if num_values < 2:
+        return "constant", f"has the one value {kept[0]!r}" if kept else "is empty"
+    words = {text.lower() for text in kept}
+    if words <= SPLIT_WORDS.keys() and "train" in words:
+        return "split", f"says {', '.join(sorted(words, key=SPLIT_WORDS.__getitem__))}"
+    num_pictures = sum(text.lower().endswith(IMAGE_SUFFIXES) for text in kept)
+    if num_pictures > 0.9 * num_values:
+        return "image", f"holds paths of pictures such as {kept[0]}"
+    is_unique = num_values == num_rows
+    if is_unique and KEY_NAMES.fullmatch(name):
+        return "key", "names each row once"
+    counts_rows = is_integer and is_unique and np.ptp(numbers) == num_rows - 1 and (np.diff(numbers) == 1).all()
+    if counts_rows or (is_unique and re.search(r"(^|_)(id|key|uuid)$|^Unnamed: ", name)):
+        return "id", "counts or names the rows"
+    if GROUP_NAMES.fullmatch(name):
+        return ("id", "names each row once") if is_unique else ("group", f"has {num_values:,} values that repeat")
+    is_hinted = CATEGORY_NAMES.fullmatch(name) is not None
+    most = MOST_CLASSES if is_hinted or not is_number else MOST_INTEGER_CLASSES
+    repeats = num_rows >= ROWS_A_VALUE * num_values or (is_hinted and num_rows > num_values)
+    if num_values <= most and repeats and (is_integer or not is_number):
+        kind = "whole numbers" if is_integer else "values"
+        return "category", f"has {num_values:,} distinct {kind} in {num_rows:,} rows"
+    if is_number:
+        return "number", f"holds numbers, {num_values:,} of them distinct"
+    return "text", f"holds {num_values:,} distinct texts in {num_rows:,} rows, for example {_preview(kept[0])!r}"
+
+
+def _find_points(columns: dict[str, Column]) -> dict[str, Column]:
+    """Call adjacent columns `NAME_x`, `NAME_y` of numbers points, where there are pictures for them to lie on."""
+    if not any(column.role == "image" for column in columns.values()):
+        return columns
+    names, found = list(columns), dict(columns)
+    for first, second in itertools.pairwise(names):
+        is_pair = first[-2:].lower() == "_x" and second[-2:].lower() == "_y" and first[:-2] == second[:-2]
+        if is_pair and all(columns[name].is_number for name in (first, second)):
+            for name in (first, second):
+                found[name] = columns[name]._replace(role="points", why="is x or y of a point")
+    return found
+
+
+def _find_root(table: Path, column: str, cells: list[str], given: Path | None) -> Path:
+    """The folder where most of these files are."""
+    candidates = [given.absolute()] if given else _folders_near(table)
+    counts = {folder: sum((folder / cell).is_file() for cell in cells if cell) for folder in candidates}
+    best = max(counts, key=lambda folder: counts[folder])
+    if 2 * counts[best] > len(cells):
+        return best
+    some = ", ".join(str(folder) for folder in candidates[:4]) + (", …" if len(candidates) > 4 else "")
+    raise DataError(
+        f"{table}: column {column!r} names pictures such as {cells[0]!r}, and {counts[best]} of {len(cells)} that were "
+        f"looked for are in {some}; say with --files DIR where these paths start"
+    )
+
+
+def _folders_near(table: Path) -> list[Path]:
+    folder = table.parent
+    near = [folder / name for name in FOLDERS] + [folder / table.stem, folder.parent, folder.parent / "images"]
+    below = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return list(dict.fromkeys(one for one in [*near, *below[:MOST_FOLDERS]] if one.is_dir()))
+
+
+def _spread(items: list[str]) -> list[str]:
+    """At most `SAMPLE` items, at equal distances."""
+    positions = np.unique(np.linspace(0, len(items) - 1, min(SAMPLE, len(items))).astype(int))
+    return [items[position] for position in positions]
+
+
+def _preview(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:39]}…"

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from torchrelay.datasets.survey import common_pattern, survey_table
+from torchrelay.errors import DataError
+
+from .conftest import WritePictures, WriteTable
+
+
+def roles(table: str) -> dict[str, str]:
+    return {name: column.role for name, column in survey_table(Path(table)).columns.items()}
+
+
+def test_each_column_is_told_by_its_cells(write_table: WriteTable) -> None:
+    lines = ["id,no,a,b,const,colour,note,split"]
+    for row in range(40):
+        split = ("train", "train", "Valid", "test")[row % 4]
+        lines.append(f"k{row * 7},{row},{row / 7:.3f},{row % 3},1,{'red' if row % 2 else 'blue'},text no {row},{split}")
+    assert roles(write_table(lines)) == {
+        "id": "key",
+        "no": "id",
+        "a": "number",
+        "b": "category",
+        "const": "constant",
+        "colour": "category",
+        "note": "text",
+        "split": "split",
+    }
+
+
+def test_words_for_missing_are_missing_among_numbers_and_names_among_names(write_table: WriteTable) -> None:
+    rows = [f"{'NA' if row % 10 == 0 else row / 3},{'NA' if row % 2 else 'x'}" for row in range(40)]
+    columns = survey_table(Path(write_table(["a,b", *rows]))).columns
+    assert (columns["a"].role, columns["a"].num_missing) == ("number", 4)
+    assert (columns["b"].role, columns["b"].num_missing, columns["b"].num_values) == ("category", 0, 2)
+
+
+def test_pictures_are_found_below_a_folder_beside_the_table(
+    write_table: WriteTable, write_pictures: WritePictures, tmp_path: Path
+) -> None:
+    names = [f"{number}.png" for number in range(6)]
+    write_pictures(names, size=(20, 30))
+    survey = survey_table(
+        Path(write_table(["file,label", *(f"{name},{name[0] > '2'}" for name in names), "gone.png,True"]))
+    )
+    assert survey.files == tmp_path / "images"
+    assert survey.num_bad_files == 1
+    assert survey.pictures is not None
+    assert (survey.pictures.channels, survey.pictures.bits, survey.pictures.same_size) == (3, 8, True)
+    assert (survey.pictures.height, survey.pictures.width) == (20, 30)
+
+
+def test_paths_that_lead_nowhere_are_an_error_that_names_the_option(write_table: WriteTable) -> None:
+    with pytest.raises(DataError, match=r"'image' names pictures such as '0.png', and 0 of 2 .* --files DIR"):
+        survey_table(Path(write_table(["image,label", "0.png,a", "1.png,b"])))
+
+
+def test_channels_and_bits_are_those_of_the_files(write_table: WriteTable, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        tifffile.imwrite(tmp_path / "images" / f"{number}.tif", np.zeros((2, 8, 9), np.uint16) + number)
+    pictures = survey_table(Path(write_table(["image,y", "0.tif,1", "1.tif,2", "2.tif,3"]))).pictures
+    assert pictures is not None
+    assert (pictures.channels, pictures.bits, pictures.height, pictures.width) == (2, 16, 8, 9)
+
+
+def test_colour_files_without_colours_are_gray(write_table: WriteTable, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    gray = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    for number in range(2):
+        Image.fromarray(np.stack([gray] * 3, 2)).save(tmp_path / "images" / f"{number}.png")
+    pictures = survey_table(Path(write_table(["image,y", "0.png,1", "1.png,2"]))).pictures
+    assert pictures is not None
+    assert pictures.channels == 1
+
+
+def test_pairs_of_x_and_y_are_points_where_there_are_pictures(
+    write_table: WriteTable, write_pictures: WritePictures
+) -> None:
+    write_pictures(["0.png", "1.png"])
+    header = "eye_x,eye_y,nose_x,nose_y,size"
+    with_pictures = roles(write_table([f"image,{header}", "0.png,1,2,3,4,5.5", "1.png,2,3,4,5,6.5"]))
+    assert [name for name, role in with_pictures.items() if role == "points"] == header.split(",")[:4]
+    without = roles(write_table([header, "1,2,3,4,5.5", "2,3,4,5,6.5"], "other.csv"))
+    assert "points" not in without.values()
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "delimiter"),
+    [("ä;b\n1;2\n2;3\n", "latin-1", ";"), ("ä\tb\n1\t2\n2\t3\n", "utf-8", "\t"), ("ä,b\n1,2\n2,3\n", "utf-16", "")],
+)
+def test_encoding_and_delimiter_are_tried(write_table: WriteTable, text: str, encoding: str, delimiter: str) -> None:
+    survey = survey_table(Path(write_table(text.encode(encoding))))
+    assert list(survey.columns) == ["ä", "b"]
+    assert (survey.encoding, survey.delimiter) == ("" if encoding == "utf-8" else encoding, delimiter)
+
+
+def test_a_pattern_fits_its_columns_and_no_other() -> None:
+    assert common_pattern(["x0", "x1"], ["x0", "x1", "y"]) == "x*"
+    assert common_pattern(["split_0", "split_1"], ["split_0", "y", "split_1"]) == "split_*"
+    assert common_pattern(["x0", "x1"], ["x0", "x1", "xtra"]) == ""
+    assert common_pattern(["a", "b"], ["a", "b"]) == ""

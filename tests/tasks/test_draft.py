@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from torchrelay.datasets.survey import survey_table
+from torchrelay.errors import DataError, RecipeError, TorchrelayError
+from torchrelay.recipe import Recipe, load_recipe
+from torchrelay.tasks.draft import FACE_NORMALISE_BY, FACE_SWAP, draft_recipe
+from torchrelay.tasks.draft_text import init_recipe, parse_draft, write_draft
+
+
+def write_table(text: list[str], name: str = "table.csv") -> Path:
+    path = Path(name).absolute()
+    path.write_text("\n".join(text) + "\n")
+    return path
+
+
+def draft(table: Path, target: str = "") -> tuple[Recipe, str]:
+    """The recipe of a table, and its text."""
+    path = table.with_suffix(".yaml")
+    text = write_draft(draft_recipe(survey_table(table), target), path)
+    return parse_draft(text, path), text
+
+
+def write_pictures(num: int, size: tuple[int, ...], seed: int = 0) -> list[str]:
+    Path("images").mkdir(exist_ok=True)
+    generator = np.random.default_rng(seed)
+    for number in range(num):
+        Image.fromarray(generator.integers(0, 256, size, np.uint8)).save(f"images/{number}.png")
+    return [f"{number}.png" for number in range(num)]
+
+
+NUMBERS = ["x0,x1,y", *(f"{row / 7:.2f},{row % 5},{row * row / 3:.3f}" for row in range(60))]
+
+
+def test_numbers_and_a_y_are_a_regression() -> None:
+    recipe, text = draft(write_table(NUMBERS))
+    assert (list(recipe.data.inputs), list(recipe.data.target)) == (["x"], ["y"])
+    assert (recipe.data.inputs["x"].columns, recipe.data.target["y"].kind) == (["x*"], "number")
+    assert recipe.model.name == "mlp"
+    assert "# Column 'y', its name says so: a number" in text
+
+
+def test_small_gray_pictures_are_enlarged_for_lenet_and_not_mirrored() -> None:
+    names = write_pictures(12, (8, 8))
+    recipe, _ = draft(write_table(["image,label", *(f"{name},{number % 3}" for number, name in enumerate(names))]))
+    image = recipe.data.inputs["image"]
+    assert (image.channels, image.size, recipe.model.name, recipe.train.augment) == ("gray", [32, 32], "lenet", [])
+    assert recipe.data.target["label"].kind == "category"
+    assert Path(recipe.data.files).name == "images"
+
+
+def test_photographs_are_mirrored_and_shrunk_in_their_proportion() -> None:
+    names = write_pictures(8, (120, 240, 3))
+    recipe, _ = draft(write_table(["photo,label", *(f"{name},{number % 2}" for number, name in enumerate(names))]))
+    image = recipe.data.inputs["image"]
+    assert (image.columns, image.channels, image.size) == (["photo"], "rgb", [96, 176])
+    assert recipe.model.name == "torchvision:resnet18"
+    assert recipe.train.augment[0].name == "flip"
+
+
+def test_pictures_and_numbers_enter_one_net() -> None:
+    names = write_pictures(8, (20, 20, 3))
+    rows = [f"{name},{number / 3:.2f},{number % 2}" for number, name in enumerate(names)]
+    recipe, _ = draft(write_table(["image,weight,label", *rows]))
+    assert [feature.kind for feature in recipe.data.inputs.values()] == ["image", "number"]
+    assert recipe.model.name == "mlp"
+
+
+def points_table(num_points: int) -> Path:
+    names = write_pictures(6, (60, 60, 3))
+    header = ",".join(f"part_{point}_{axis}" for point in range(num_points) for axis in "xy")
+    rows = [",".join([name, *(str(number % 60 + 1) for number in range(2 * num_points))]) for name in names]
+    return write_table([f"image_name,{header}", *rows])
+
+
+def test_68_points_on_pictures_get_the_pairs_of_the_face() -> None:
+    recipe, text = draft(points_table(68))
+    feature = recipe.data.target["points"]
+    assert (feature.kind, feature.columns) == ("points", ["part_*"])
+    assert (feature.swap, feature.normalise_by) == (FACE_SWAP, FACE_NORMALISE_BY)
+    assert "300-W" in text
+    assert [step.name for step in recipe.train.augment] == ["flip", "crop"]
+
+
+def test_other_points_are_not_mirrored() -> None:
+    recipe, text = draft(points_table(5))
+    assert recipe.data.target["points"].swap == []
+    assert "flip" not in [step.name for step in recipe.train.augment]
+    assert "which points change places in a mirror is not known" in text
+
+
+def test_the_pairs_of_the_face_are_a_mirror_of_its_points(root: Path) -> None:
+    used = sorted(point for pair in FACE_SWAP for point in pair)
+    assert len(set(used)) == len(used) == 58
+    table = root / "data" / "faces" / "face_landmarks.csv"
+    if not table.exists():
+        pytest.skip("data/faces is not here")
+    points = np.loadtxt(table, delimiter=",", skiprows=1, usecols=range(1, 137)).reshape(-1, 68, 2)
+    mean = (points - points.mean(1, keepdims=True)) / points.std((1, 2), keepdims=True)
+    face = mean.mean(0)
+    order = np.arange(68)
+    for left, right in FACE_SWAP:
+        order[[left, right]] = right, left
+    mirrored = face[order] * [-1, 1]
+    assert np.abs(mirrored - face).max() < 0.15  # of the face's own deviation; a wrong pair is off by far more
+
+
+def test_several_split_columns_are_a_run_each_and_one_is_taken_as_it_is() -> None:
+    several = [
+        f"{line},{'split_0,split_1' if not row else 'train,test' if row % 3 else 'test,train'}"
+        for row, line in enumerate(NUMBERS)
+    ]
+    recipe, text = draft(write_table(several))
+    assert recipe.data.split.column == "split_*"
+    assert "2 columns say train, valid or test: one run for each" in text.replace("\n  #", "")
+    one = [f"{line},{'part' if not row else ('train', 'val', 'test')[row % 3]}" for row, line in enumerate(NUMBERS)]
+    assert draft(write_table(one))[0].data.split.column == "part"
+
+
+def test_rows_of_one_patient_stay_together_and_a_key_names_the_rows() -> None:
+    lines = [f"{line},{'patient,id' if not row else f'p{row // 4},r{row * 3}'}" for row, line in enumerate(NUMBERS)]
+    recipe, text = draft(write_table(lines))
+    assert (recipe.data.split.group, recipe.data.key) == ("patient", "id")
+    assert list(recipe.data.inputs) == ["x"]
+    assert "rows of one 'patient' stay on one side" in text
+
+
+def test_missing_cells_raise_the_limit_and_mostly_empty_columns_are_left_out() -> None:
+    lines = [
+        f"{line},{'z' if not row else '' if row % 2 else row}".replace(f",{row * row / 3:.3f}", ",")
+        if row in (4, 9)
+        else f"{line},{'z' if not row else '' if row % 2 else row}"
+        for row, line in enumerate(NUMBERS)
+    ]
+    lines = [line if row not in (4, 9) else ",".join([*line.split(",")[:2], "", ""]) for row, line in enumerate(lines)]
+    recipe, text = draft(write_table(lines))
+    assert recipe.data.max_bad_rows > 0.03
+    assert "2 cells of 'y' are empty" in text
+    assert "Not used: z" in text
+    assert recipe.data.inputs["x"].columns == ["x*"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            ["a,b", *(f"{row / 3:.2f},{row / 7:.2f}" for row in range(30))],
+            r"it could be a, b; say which: .* --target b",
+        ),
+        (["label,class,a", *(f"{row % 2},{row % 3},{row / 7}" for row in range(30))], r"it could be label, class;"),
+        (
+            ["text,language", *(f"word {row} of {row * 7},{'de' if row % 2 else 'en'}" for row in range(30))],
+            r"column 'text' holds 30 distinct texts.*Texts are not features yet. Features are image .*number, category",
+        ),
+        (
+            ["head,relation,tail", *(f"e{row},{'of' if row % 2 else 'in'},e{row + 1}" for row in range(30))],
+            r"head, relation, tail look like triples .* not features yet. Features are image",
+        ),
+    ],
+)
+def test_a_table_that_does_not_say_what_to_learn_is_an_error_with_the_candidates(
+    lines: list[str], message: str
+) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        draft(write_table(lines))
+    assert caught.value.exit_code == 2
+
+
+def test_the_target_can_be_named() -> None:
+    table = write_table(NUMBERS)
+    recipe, text = draft(table, target="x0")
+    assert list(recipe.data.target) == ["x0"]
+    assert "named by --target" in text
+    with pytest.raises(RecipeError, match="has no such column; did you mean y"):
+        draft(table, target="yy")
+    text_table = write_table(["x,note", *(f"{row / 3:.2f},words {row} more" for row in range(20))], "notes.csv")
+    with pytest.raises(DataError, match="--target note: that column cannot be learned, as it holds 20 distinct texts"):
+        draft(text_table, target="note")
+
+
+def init(table: Path, **changes: Any) -> Path:
+    return init_recipe(table, **{"files": None, "target": "", "force": False, **changes})[0]
+
+
+def test_a_recipe_that_is_there_stays_unless_forced() -> None:
+    table = write_table(NUMBERS)
+    path = init(table)
+    assert path == table.with_suffix(".yaml")
+    path.write_text("mine")
+    with pytest.raises(RecipeError, match=r"table.yaml is there already; --force writes over it"):
+        init(table)
+    assert path.read_text() == "mine"
+    init(table, force=True)
+    assert load_recipe(path).name == "table"
+    assert [entry.name for entry in Path().iterdir() if entry.name.startswith(".")] == []
+
+
+def test_names_that_yaml_would_read_as_something_else_survive() -> None:
+    lines = ["1e3,null,true", *(f"{row / 3:.2f},{row / 9:.2f},{'no' if row % 2 else 'yes'}" for row in range(20))]
+    recipe, _ = draft(write_table(lines, "12.csv"), target="true")
+    assert recipe.name == "12"
+    assert recipe.data.inputs["numbers"].columns == ["1e3", "null"]
+    assert list(recipe.data.target) == ["true"]
+
+
+def test_hostile_tables_are_errors_and_never_tracebacks() -> None:
+    for number, text in enumerate((["a"], ["a,b"], ["a,b", ","], ["a,b", "1,1", "1,1"], ["a,a", "1,2"])):
+        with pytest.raises(TorchrelayError):
+            draft(write_table(text, f"{number}.csv"))

@@ -1,0 +1,137 @@
+"""Takes away for good what MLflow holds of a run: its versions, logged models, metrics and artifacts.
+
+Which runs go is decided in `tasks/prune.py`. Here is no way back: MLflow's own trash is emptied as well, where the
+tracker is the database inside the home. A server keeps that to itself: `mlflow gc` there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlparse
+
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModel, Run
+from mlflow.exceptions import MlflowException
+
+from .. import settings
+from ..errors import TrackingError
+from ..files import size_of
+from .client import call, open_client
+
+
+class Version(NamedTuple):
+    """A version of a registered model.
+
+    Attributes:
+        aliases: names such as champion that lead to it.
+    """
+
+    name: str
+    number: str
+    aliases: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"models:/{self.name}/{self.number}"
+
+
+def list_versions() -> dict[str, list[Version]]:
+    """All versions of all registered models, by MLflow's id of the run that they were made from.
+
+    Raises:
+        TrackingError: the registry cannot be reached.
+    """
+    client = open_client()
+    aliases: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for model in _pages("list registered models", client.search_registered_models):
+        for alias, number in model.aliases.items():
+            aliases[model.name, str(number)].append(alias)
+    versions: dict[str, list[Version]] = defaultdict(list)
+    for one in _pages("list model versions", client.search_model_versions):
+        number = str(one.version)
+        versions[one.run_id or ""].append(Version(one.name, number, tuple(sorted(aliases[one.name, number]))))
+    return dict(versions)
+
+
+def measure_run(mlflow_run_id: str) -> int | None:
+    """Bytes of a run's artifacts inside the home, 0 where they are on a server; None where MLflow has no such run."""
+    client = open_client()
+    run = _find(client, mlflow_run_id)
+    if run is None:
+        return None
+    return sum(size_of(folder) for folder in _folders(run, _logged_models(client, run)))
+
+
+def remove_run(mlflow_run_id: str, versions: Sequence[Version]) -> None:
+    """Delete a run with its versions and logged models; what is gone already is passed over.
+
+    Args:
+        mlflow_run_id: MLflow's id.
+        versions: those made from it; none of them may have an alias.
+    Raises:
+        TrackingError: the server refuses or cannot be reached; calling again goes on.
+    """
+    client = open_client()
+    run = _find(client, mlflow_run_id)
+    if run is None:
+        return
+    for version in versions:
+        call(f"delete {version}", client.delete_model_version, version.name, version.number)
+    models = _logged_models(client, run)
+    for model in models:
+        call(f"delete model {model.model_id}", client.delete_logged_model, model.model_id)
+    call(f"delete run {mlflow_run_id}", client.delete_run, mlflow_run_id)
+    if not settings.tracking_is_embedded():
+        return
+    for folder in _folders(run, models):
+        shutil.rmtree(folder, ignore_errors=True)
+    # As `mlflow gc` does it, which itself would also empty the trash of what this prune is not about.
+    store: Any = client._tracking_client.store
+    for model in models:
+        call(f"free model {model.model_id}", store._hard_delete_logged_model, model.model_id)
+    call(f"free run {mlflow_run_id}", store._hard_delete_run, mlflow_run_id)
+
+
+def _find(client: MlflowClient, mlflow_run_id: str) -> Run | None:
+    """A run, deleted or not; None where there is none."""
+    try:
+        return call(f"find run {mlflow_run_id}", client.get_run, mlflow_run_id)
+    except TrackingError as error:
+        if isinstance(error.__cause__, MlflowException) and error.__cause__.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise
+
+
+def _logged_models(client: MlflowClient, run: Run) -> list[LoggedModel]:
+    return list(
+        _pages(
+            f"list the models of run {run.info.run_id}",
+            client.search_logged_models,
+            [run.info.experiment_id],
+            filter_string=f"source_run_id = '{run.info.run_id}'",
+        )
+    )
+
+
+def _folders(run: Run, models: Sequence[LoggedModel]) -> Iterator[Path]:
+    """Folders of the embedded tracker's artifacts that hold nothing but this run's."""
+    artifacts = settings.home().artifacts
+    for uri in (run.info.artifact_uri, *(model.artifact_location for model in models)):
+        parts = urlparse(uri or "")
+        folder = Path(unquote(parts.path)).parent  # artifacts/<run id>/artifacts, artifacts/models/<model id>/artifacts
+        if settings.tracking_is_embedded() and parts.scheme == "file" and artifacts in folder.parents:
+            yield folder
+
+
+def _pages(doing: str, search: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+    """All that a search of MLflow's client finds, page by page."""
+    token = None
+    while True:
+        page = call(doing, search, *args, page_token=token, **kwargs)
+        yield from page
+        token = page.token
+        if not token:
+            return
