@@ -60,6 +60,7 @@ def make_job() -> MakeJob:
         ema: float = 0.0,
         dropout: float = 0.2,
         precision: Precision = FP32,
+        growth_interval: int = 2000,
         sizes: Sequence[int] = (BATCH_SIZE,) * 5,
         **changes: object,
     ) -> Job:
@@ -94,7 +95,7 @@ def make_job() -> MakeJob:
             steps_per_epoch=steps_per_epoch,
             accumulate=accumulate,
             average=Average(model, ema) if ema else None,
-            scaler=GradScaler("cpu", enabled=precision.name == "fp16"),
+            scaler=GradScaler("cpu", enabled=precision.name == "fp16", growth_interval=growth_interval),
             monitor="valid/accuracy" if validates else "",
         )
         return replace(job, **changes)  # pyright: ignore[reportArgumentType]

@@ -109,7 +109,7 @@ def test_a_run_that_stops_at_any_step_ends_with_the_same_bits(make_job: MakeJob,
     "options",
     [
         {"ema": 0.9, "accumulate": 2, "schedule": Named(name="plateau", args={"patience": 0, "threshold": 1.0})},
-        {"precision": FP16, "accumulate": 2, "clip_norm": 0.5, "schedule": Named(name="step")},
+        {"precision": FP16, "growth_interval": 4, "accumulate": 2, "clip_norm": 0.5, "schedule": Named(name="step")},
     ],
     ids=["ema, accumulate, plateau", "fp16, accumulate, clip, step"],
 )
@@ -141,6 +141,7 @@ def test_each_feature_goes_on_with_the_same_bits(
     assert weights_of(rest) == weights_of(whole)
     assert sha256_of(rest.kept_model.state_dict()) == sha256_of(whole.kept_model.state_dict())
     assert rates == expected[stop_at:]
+    assert rest.scaler.state_dict() == whole.scaler.state_dict()
     assert len(set(expected)) > 1
 
 
