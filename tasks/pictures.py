@@ -53,13 +53,14 @@ def draw_evaluation(view: View, found: Evaluation, scale: np.ndarray | None, fol
             _draw_rows(view, found, part, scale, spread, "From the best to the worst", folder / f"points{end}.png")
 
 
-def write_tables(view: View, found: Evaluation, scale: np.ndarray | None, folder: Path) -> None:
+def write_tables(schema: Schema, found: Evaluation, scale: np.ndarray | None, folder: Path) -> None:
     """Write the CSV tables that fit each target: of classes, of errors by quantile, or of points.
 
     Args:
-        view, found, scale, folder: see `draw_evaluation`.
+        schema: of the targets.
+        found, scale, folder: see `draw_evaluation`.
     """
-    for end, part in _targets(view.schema, found):
+    for end, part in _targets(schema, found):
         if part.feature.kind == "category":
             name, rows = "classes", describe_classes(part)
         elif part.feature.kind == "number":

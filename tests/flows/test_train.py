@@ -56,7 +56,7 @@ def test_a_table_of_pictures_becomes_a_trained_and_tracked_model(picture_recipe:
     assert artifacts_of(result["mlflow_run_id"], "weights") == {
         f"weights/{name}.pt" for name in ("best", "last", "optimizer")
     }
-    figures = {f"figures/{name}.png" for name in ("curves", "confusion", "class_accuracy", "worst")}
+    figures = {f"figures/{name}.png" for name in ("curves", "confusion", "class_accuracy", "doubtful", "worst")}
     assert artifacts_of(result["mlflow_run_id"], "figures") == figures
     assert artifacts_of(result["mlflow_run_id"], "data") == {"data/report.json", "data/quarantine.csv"}
 
