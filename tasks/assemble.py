@@ -111,10 +111,12 @@ def rows_in_order(recipe: Recipe, view: View, split: str, scorer: Scorer) -> Ite
 
 
 def rows_scale(view: View, rows: np.ndarray) -> np.ndarray | None:
-    """Pixels of the file per pixel of the stored image, x and y, float64, shape (N, 2); None where no points are.
+    """Pixels of the file per pixel of the stored image, x and y of each of T targets; None where they are no points.
 
     Args:
         rows: int64, positions in the pack, shape (N,).
+    Returns:
+        float64, shape (N, 2T).
     """
     return None
 

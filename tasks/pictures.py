@@ -15,6 +15,7 @@ from ..datasets.build import View
 from ..datasets.loader import PackDataset
 from ..engine.classification import confusion_matrix, describe_classes, log_probabilities
 from ..engine.loop import Evaluation
+from ..engine.metrics import scaled_parts
 from ..engine.regression import describe_points, describe_quantiles, in_own_units, point_errors, row_nme
 from ..files import write_atomic
 from ..schema import FeatureSchema, Schema, TargetPart
@@ -29,17 +30,17 @@ def draw_evaluation(view: View, found: Evaluation, scale: np.ndarray | None, fol
     Args:
         view: where the rows' inputs are.
         found: outputs for rows of it.
-        scale: points: file pixels per stored pixel, x and y, shape (N, 2); None means 1.
+        scale: points: see `compute_metrics`.
         folder: gets PNG files; of several targets each file's name ends in -<target>.
     """
-    for end, part in _targets(view.schema, found):
+    for end, part, share in _targets(view.schema, found, scale):
         feature = part.feature
         if feature.kind == "category":
             matrix = confusion_matrix(part)
             figures.confusion(matrix, feature.classes, folder / f"confusion{end}.png")
             figures.class_accuracy(matrix, feature.classes, folder / f"class_accuracy{end}.png")
             _draw_rows(
-                view, found, part, scale, _doubtful(part), "Most doubtful predictions", folder / f"doubtful{end}.png"
+                view, found, part, share, _doubtful(part), "Most doubtful predictions", folder / f"doubtful{end}.png"
             )
         elif feature.kind == "number":
             target, predicted = in_own_units(feature, part.target), in_own_units(feature, part.outputs)
@@ -47,10 +48,10 @@ def draw_evaluation(view: View, found: Evaluation, scale: np.ndarray | None, fol
                 name = f"residuals{end}{f'-{number}' if number else ''}.png"
                 figures.residuals(target[:, number], predicted[:, number], column, folder / name)
         worst = np.argsort(-_losses(part), kind="stable")
-        _draw_rows(view, found, part, scale, worst[:NUM_SHOWN], "Worst predictions", folder / f"worst{end}.png")
+        _draw_rows(view, found, part, share, worst[:NUM_SHOWN], "Worst predictions", folder / f"worst{end}.png")
         if feature.kind == "points":
             spread = worst[np.linspace(len(worst) - 1, 0, min(len(worst), NUM_SHOWN)).round().astype(np.int64)]
-            _draw_rows(view, found, part, scale, spread, "From the best to the worst", folder / f"points{end}.png")
+            _draw_rows(view, found, part, share, spread, "From the best to the worst", folder / f"points{end}.png")
 
 
 def write_tables(schema: Schema, found: Evaluation, scale: np.ndarray | None, folder: Path) -> None:
@@ -60,20 +61,23 @@ def write_tables(schema: Schema, found: Evaluation, scale: np.ndarray | None, fo
         schema: of the targets.
         found, scale, folder: see `draw_evaluation`.
     """
-    for end, part in _targets(schema, found):
+    for end, part, share in _targets(schema, found, scale):
         if part.feature.kind == "category":
             name, rows = "classes", describe_classes(part)
         elif part.feature.kind == "number":
             name, rows = "errors_by_quantile", describe_quantiles(part)
         else:
-            name, rows = "points", describe_points(part, scale)
+            name, rows = "points", describe_points(part, share)
         write_atomic(folder / f"{name}{end}.csv", pd.DataFrame(rows).to_csv(index=False, float_format="%.6g"))
 
 
-def _targets(schema: Schema, found: Evaluation) -> Iterator[tuple[str, TargetPart]]:
-    """Each target, and what its files' names end in."""
-    for part in schema.parts(found.outputs, found.target):
-        yield "" if len(schema.targets) == 1 else f"-{urllib.parse.quote(part.feature.name, safe=' ')}", part
+def _targets(
+    schema: Schema, found: Evaluation, scale: np.ndarray | None
+) -> Iterator[tuple[str, TargetPart, np.ndarray | None]]:
+    """What each target's files' names end in, the target, and its share of the scale."""
+    for part, share in scaled_parts(schema, found.outputs, found.target, scale):
+        end = "" if len(schema.targets) == 1 else f"-{urllib.parse.quote(part.feature.name, safe=' ')}"
+        yield end, part, share
 
 
 def _losses(part: TargetPart) -> np.ndarray:
