@@ -18,16 +18,17 @@ import pandas as pd
 from ..errors import DataError
 from ..files import commit_folder, digest, read_json, write_json
 from ..recipe import Data, Split, nearest
-from ..schema import SPLITS, FeatureSchema, Schema
+from ..schema import SPLITS, Schema
 from ..settings import Home
 from .fit import fit_schema
 from .leaks import check_files
-from .pack import Pack, fingerprint_table, write_pack
+from .pack import Pack, PackColumn, fingerprint_table, write_pack
 from .paths import Files
 from .report import describe_data
+from .report_csv import tabulate_report
 from .rows import Cells, Progress, Rows, read_cells, read_rows
 from .splits import TEST, TRAIN, UNUSED, Sides, assign_by_column, assign_by_hash, combine, hash_texts, unused_settings
-from .table import Table, check_num_classes, open_table, resolve_features
+from .table import Table, check_num_classes, open_table, resolve_features, unused_feature_settings
 from .verdicts import Verdicts
 
 SPLIT_FORMAT_VERSION = 2
@@ -39,7 +40,7 @@ class Prepared(NamedTuple):
 
     Attributes:
         pack_dir: the pack.
-        split_dir: `split.npy`, `schema.json`, `quarantine.csv`, `report.json`.
+        split_dir: `split.npy`, `schema.json`, `quarantine.csv`, `report.json`, `data_report.csv`.
         fingerprint: 32 hex digits over every row and every file's bytes.
         rows: how many train, valid and test.
         num_quarantined: bad rows.
@@ -126,7 +127,7 @@ def prepare_for_schema(data: Data, schema: Schema, home: Home, on_progress: Prog
     _check_limit(data, home, table.frame, verdicts)
     rows = read_rows(data, home, columns, cells, verdicts, on_progress)
     _reject_repeated_keys(data, table.frame, verdicts)
-    _reject_unknown_classes(schema.target, rows, verdicts)
+    _reject_unknown_classes(data, schema, rows, verdicts)
     _check_limit(data, home, table.frame, verdicts)
     _check_shapes(data, schema, rows)
     side = np.where(verdicts.good, TEST, UNUSED).astype(np.int8)
@@ -235,25 +236,31 @@ def _reject_repeated_keys(data: Data, frame: pd.DataFrame, verdicts: Verdicts) -
 
 
 def _reject_unseen_classes(data: Data, rows: Rows, side: np.ndarray, verdicts: Verdicts) -> None:
-    [target] = data.target
-    column = rows.columns[target]
-    if column.feature.kind != "category":
-        return
-    ids = column.arrays["values"][:, 0]
-    trained = np.bincount(ids[verdicts.good & (side == TRAIN)], minlength=len(column.feature.vocabulary)) > 0
-    if trained.any():  # no training row at all has an error of its own
+    trains = verdicts.good & (side == TRAIN)
+    if not trains.any():
+        return  # which has an error of its own
+    for column in _category_targets(data, rows):
+        ids = column.arrays["values"][:, 0]
+        trained = np.bincount(ids[trains], minlength=len(column.feature.vocabulary)) > 0
         for row in np.flatnonzero(verdicts.good & ~trained[ids]):
-            verdicts.reject(int(row), "class without a training row", repr(column.feature.vocabulary[ids[row]]))
+            _reject_class(column, int(row), "class without a training row", data, verdicts)
 
 
-def _reject_unknown_classes(target: FeatureSchema, rows: Rows, verdicts: Verdicts) -> None:
-    if target.kind != "category":
-        return
-    column = rows.columns[target.name]
-    ids = column.arrays["values"][:, 0]
-    known = np.isin(column.feature.vocabulary, target.classes)
-    for row in np.flatnonzero(verdicts.good & ~known[ids]):
-        verdicts.reject(int(row), "class that the model does not know", repr(column.feature.vocabulary[ids[row]]))
+def _category_targets(data: Data, rows: Rows) -> list[PackColumn]:
+    return [rows.columns[name] for name, feature in data.target.items() if feature.kind == "category"]
+
+
+def _reject_class(column: PackColumn, row: int, kind: str, data: Data, verdicts: Verdicts) -> None:
+    label = repr(column.feature.vocabulary[column.arrays["values"][row, 0]])
+    verdicts.reject(row, kind, label if len(data.target) == 1 else f"{label} in {column.feature.name!r}")
+
+
+def _reject_unknown_classes(data: Data, schema: Schema, rows: Rows, verdicts: Verdicts) -> None:
+    classes_of = {target.name: target.classes for target in schema.targets}
+    for column in _category_targets(data, rows):
+        known = np.isin(column.feature.vocabulary, classes_of[column.feature.name])
+        for row in np.flatnonzero(verdicts.good & ~known[column.arrays["values"][:, 0]]):
+            _reject_class(column, int(row), "class that the model does not know", data, verdicts)
 
 
 def _check_training(data: Data, rows: Rows, side: np.ndarray) -> None:
@@ -266,9 +273,7 @@ def _check_training(data: Data, rows: Rows, side: np.ndarray) -> None:
             else "add rows, or lower data.split.valid and data.split.test"
         )
         raise DataError(f"{data.table}: no row trains ({said}); {remedy}")
-    [target] = data.target
-    column = rows.columns[target]
-    if column.feature.kind == "category":
+    for column in _category_targets(data, rows):
         present = np.unique(column.arrays["values"][side == TRAIN])
         classes = [column.feature.vocabulary[number] for number in present]
         check_num_classes(data.table, column.feature.columns[0], classes, " among its training rows")
@@ -335,6 +340,7 @@ def _commit(
             if data.key:
                 frame[[data.key]].iloc[in_pack].to_parquet(temporary / KEYS_FILE, index=False)
             write_json(temporary / "report.json", {"fingerprint": fingerprint, **report})
+            (temporary / "data_report.csv").write_text(tabulate_report(report), "utf-8")
     report = read_json(split_dir / "report.json")
     return Prepared(
         pack_dir=pack_dir,
@@ -360,4 +366,5 @@ def _report(
 ) -> dict[str, Any]:
     samples = {"rows": combine(list(rows.keys.values()))}
     samples |= {name: rows.keys[name] for name, column in rows.columns.items() if column.feature.kind == "image"}
-    return describe_data(data, frame, rows.columns, verdicts, side, samples, unused_settings(data))
+    warnings = [*unused_feature_settings(data), *unused_settings(data)]
+    return describe_data(data, frame, rows.columns, verdicts, side, samples, warnings)

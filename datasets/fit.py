@@ -7,14 +7,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..recipe import Data
+from ..errors import DataError
+from ..recipe import Data, Feature
 from ..schema import FeatureSchema, Schema
 from .pack import ImageColumn, Pack, PackFeature
+from .points import find_image, scale_to_stored
 from .splits import TRAIN
+from .table import features_of
 
 # Squares of 8-bit pixels are summed in uint32: 255² times this many pixels stays below 2³².
 _PIXELS_IN_UINT32 = 1 << 16
 _CHUNK_BYTES = 1 << 20
+# Red, green and blue of ImageNet's training pictures, from 0 to 1, as torchvision's pretrained nets were fed them.
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_ROWS_TO_LOOK_AT = 64
+_WHITE = {"uint8": 255.0, "uint16": 65_535.0, "float32": 1.0}
 _PLAIN_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,99}")
 
 
@@ -30,27 +37,31 @@ def fit_schema(pack: Pack, data: Data, split: np.ndarray) -> Schema:
 
     Args:
         pack: raw values.
-        data: which features are inputs, in their order, and which is the target.
+        data: which features are inputs and which are targets, in their order.
         split: int8, shape (rows of the pack,): 0 marks the training rows.
     """
     train = np.flatnonzero(split == TRAIN)
     return Schema(
-        inputs=[_fit_feature(pack, name, train, is_target=False) for name in data.inputs],
-        targets=[_fit_feature(pack, name, train, is_target=True) for name in data.target],
+        inputs=[_fit_feature(pack, data, name, train, is_target=False) for name in data.inputs],
+        targets=[_fit_feature(pack, data, name, train, is_target=True) for name in data.target],
     )
 
 
-def _fit_feature(pack: Pack, name: str, train: np.ndarray, *, is_target: bool) -> FeatureSchema:
+def _fit_feature(pack: Pack, data: Data, name: str, train: np.ndarray, *, is_target: bool) -> FeatureSchema:
     feature = pack.features[name]
     if feature.kind == "image":
-        return _fit_image(feature, pack.image(name), train)
+        return _fit_image(feature, data.inputs[name], pack.image(name), train)
+    if feature.kind == "points":
+        return _fit_points(pack, data, name, train)
     if feature.kind == "number":
         return _fit_numbers(feature, pack.column(name), train)
     return _fit_categories(feature, pack.column(name), train, is_target=is_target)
 
 
-def _fit_image(feature: PackFeature, image: ImageColumn, train: np.ndarray) -> FeatureSchema:
-    moments = measure_pixels(image, train)
+def _fit_image(feature: PackFeature, asked: Feature, image: ImageColumn, train: np.ndarray) -> FeatureSchema:
+    if asked.statistics == "imagenet" and feature.dtype == "float32":
+        _check_range(feature.name, image, train)
+    moments = measure_pixels(image, train) if asked.statistics == "data" else _pin_pixels(feature, asked)
     return FeatureSchema(
         name=feature.name,
         kind=feature.kind,
@@ -59,6 +70,50 @@ def _fit_image(feature: PackFeature, image: ImageColumn, train: np.ndarray) -> F
         dtype=feature.dtype,
         mean=moments.mean.tolist(),
         std=moments.std.tolist(),
+    )
+
+
+def _pin_pixels(feature: PackFeature, asked: Feature) -> Moments:
+    """What pixels are standardised by where the data is not asked: ImageNet's moments, or 0 to 1 as it is."""
+    num_channels = feature.shape[0]
+    white = _WHITE[feature.dtype]
+    if asked.statistics == "imagenet":
+        return Moments(np.array(_IMAGENET_MEAN) * white, np.array(_IMAGENET_STD) * white)
+    return Moments(np.zeros(num_channels), np.full(num_channels, white))
+
+
+def _check_range(name: str, image: ImageColumn, train: np.ndarray) -> None:
+    """Refuse float pixels that cannot count from 0 to 1, as ImageNet's statistics do; a look at some rows tells."""
+    for row in train[:_ROWS_TO_LOOK_AT]:
+        pixels = image.shards[image.shard[row]][image.offset[row]]
+        if pixels.min() < 0 or pixels.max() > 1:
+            raise DataError(
+                f"data.inputs.{name}.statistics: ImageNet's are of pixels from 0 to 1, row {row + 1} of the pack has "
+                f"{pixels.min():g} to {pixels.max():g} as float32; say dtype: uint8, or statistics: data"
+            )
+
+
+def _fit_points(pack: Pack, data: Data, name: str, train: np.ndarray) -> FeatureSchema:
+    """The mean of each coordinate and one deviation of all, in pixels of the stored image.
+
+    One deviation makes squared error proportional to squared distance, whatever the point and the direction.
+    """
+    feature, asked, image = pack.features[name], features_of(data)[name], find_image(data, name)
+    points = np.asarray(pack.column(name)[train]).reshape(len(train), -1, 2)
+    stored = scale_to_stored(points, np.asarray(pack.source(image)[train]), pack.features[image].shape[1:])
+    mean = stored.mean(0)
+    std = float(np.sqrt(np.square(stored - mean).mean())) if np.ptp(stored, axis=0).any() else 1.0
+    return FeatureSchema(
+        name=feature.name,
+        kind=feature.kind,
+        columns=feature.columns,
+        shape=[stored.shape[1], 2],
+        dtype="float64",
+        mean=mean.ravel().tolist(),
+        std=[std] * mean.size,
+        image=image,
+        swap=[(pair[0], pair[1]) for pair in asked.swap],
+        normalise_by=asked.normalise_by,
     )
 
 

@@ -1,6 +1,6 @@
 """One image file's bytes -> the pixels of one row, or the reason why there are none. Reads no files.
 
-JPEG takes torchvision's decoder and PNG of 8 bits Pillow's; everything else goes through scikit-image and tifffile.
+JPEG takes torchvision's decoder, PNG of 8 bits Pillow's, .npy numpy's; the rest goes through scikit-image and tifffile.
 torchvision's decoder for PNG is no faster, and ends the process (segmentation fault) on a damaged pixel stream.
 """
 
@@ -11,6 +11,7 @@ import functools
 import importlib
 import inspect
 import io
+import math
 import struct
 import zlib
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from ..recipe import Feature, nearest
 # of them, and torchvision alone takes 1.6 s.
 
 # Raise it when the same bytes would give other pixels or another verdict: every store is then decoded anew.
-DECODER_VERSION = 1
+DECODER_VERSION = 2
 PREPROCESS_MODULES = (
     "color",
     "exposure",
@@ -40,6 +41,7 @@ PREPROCESS_MODULES = (
 # What Pillow may be asked to open; its other formats include ones that start programs (EPS) or are no pictures.
 PILLOW_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "PPM", "TIFF")
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_NPY = b"\x93NUMPY"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _EXIF_ORIENTATION = 0x0112
 
@@ -50,6 +52,18 @@ class BadImage(ValueError):  # noqa: N818  a verdict on a row, not a failure
 
 class TooLarge(BadImage):
     """The image declares more pixels than the recipe allows."""
+
+
+class Picture(NamedTuple):
+    """A decoded image.
+
+    Attributes:
+        pixels: shape (C, H, W), of the feature's dtype.
+        source: height and width of the file's upright picture, before `preprocess` and `size`.
+    """
+
+    pixels: np.ndarray
+    source: tuple[int, int]
 
 
 class _Header(NamedTuple):
@@ -67,7 +81,7 @@ def num_channels(feature: Feature) -> int:
     return {"rgb": 3, "gray": 1}.get(feature.channels) or int(feature.channels)
 
 
-def decode_image(data: bytes, feature: Feature, max_pixels: int, suffix: str) -> np.ndarray:
+def decode_image(data: bytes, feature: Feature, max_pixels: int, suffix: str) -> Picture:
     """Decode a file's bytes, orient them as EXIF says, run the `preprocess` chain and bring them to size and dtype.
 
     Channels: rgb repeats the channel of a gray image; gray weighs the channels of a colour image by ITU-R 601, as
@@ -81,9 +95,6 @@ def decode_image(data: bytes, feature: Feature, max_pixels: int, suffix: str) ->
         max_pixels: largest height x width x channels that the file may declare; checked before it is decoded.
         suffix: of the file's name, for messages; the format is told by the bytes.
 
-    Returns:
-        Shape (C, H, W), of the feature's dtype.
-
     Raises:
         BadImage: with the reason, which does not name the file.
     """
@@ -94,6 +105,8 @@ def decode_image(data: bytes, feature: Feature, max_pixels: int, suffix: str) ->
             image = _decode_jpeg(data, feature, max_pixels)
         elif data.startswith(_PNG):
             image = _decode_png(data, max_pixels)
+        elif data.startswith(_NPY):
+            image = _decode_npy(data, max_pixels)
         else:
             image = decode_by_skimage(data, max_pixels)
         return _finish(image, feature)
@@ -104,14 +117,15 @@ def decode_image(data: bytes, feature: Feature, max_pixels: int, suffix: str) ->
         raise BadImage(f"not a readable image ({suffix or 'no suffix'}, {len(data)} bytes): {text}") from error
 
 
-def _finish(image: np.ndarray, feature: Feature) -> np.ndarray:
+def _finish(image: np.ndarray, feature: Feature) -> Picture:
     """(C, H, W) as decoded -> channels, preprocess, size and dtype of the feature."""
+    source = image.shape[1], image.shape[2]
     image = _to_channels(image, feature.channels)
     if feature.preprocess:
         image = _to_channels(_preprocess(image, feature), feature.channels)
     if feature.size and list(image.shape[1:]) != feature.size:
         image = _resize(image, feature.size)
-    return _to_dtype(image, feature)
+    return Picture(_to_dtype(image, feature), source)
 
 
 # --- decoders ---------------------------------------------------------------------------------------------------------
@@ -147,6 +161,29 @@ def _decode_png(data: bytes, max_pixels: int) -> np.ndarray:
             image = image.convert("RGB")
         pixels = _channels_first(np.asarray(image))
         return _orient(pixels, image.getexif().get(_EXIF_ORIENTATION, 1)) if header.has_exif else pixels
+
+
+def _decode_npy(data: bytes, max_pixels: int) -> np.ndarray:
+    """An array that numpy saved, (H, W) or (H, W, C); its header is judged before its data, and no pickle is read."""
+    file = io.BytesIO(data)
+    version = np.lib.format.read_magic(file)
+    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in read_header:
+        raise BadImage(f"npy of version {version[0]}.{version[1]}, expected 1.0 or 2.0")
+    shape, in_fortran_order, dtype = read_header[version](file)
+    if dtype.hasobject:
+        raise BadImage("a pickled npy, which is not read because it could run a program; save an array of numbers")
+    if dtype.kind not in "buif":
+        raise BadImage(f"npy of {dtype}, expected numbers")
+    if len(shape) not in (2, 3) or min(shape) < 1:
+        raise BadImage(f"expected height, width and channels, got an array of shape {shape}")
+    _check_size(shape[0], shape[1], shape[2] if len(shape) == 3 else 1, max_pixels)
+    expected, found = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
+    if found < expected:
+        raise BadImage(f"truncated: the npy holds {found} of {expected} bytes")
+    pixels = np.frombuffer(data, dtype, math.prod(shape), file.tell())
+    pixels = pixels.reshape(shape, order="F" if in_fortran_order else "C")
+    return _channels_first(pixels.astype(dtype.newbyteorder("="), copy=False))
 
 
 def decode_by_skimage(data: bytes, max_pixels: int) -> np.ndarray:
@@ -322,12 +359,13 @@ def _writable(image: np.ndarray) -> np.ndarray:
 
 def _to_dtype(image: np.ndarray, feature: Feature) -> np.ndarray:
     dtype = np.dtype(feature.dtype)
-    if image.dtype == dtype:
-        return image
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):  # what is too large becomes infinite
+            image = image.astype(dtype, copy=False)
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise BadImage("pixels that are not numbers (NaN or infinite)")
-    if dtype.kind == "f":
-        return image.astype(dtype)
+    if image.dtype == dtype:
+        return image
     top = np.iinfo(dtype).max
     if image.dtype == bool:
         return image.astype(dtype) * dtype.type(top)

@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 from ..errors import DataError
 from ..schema import Batch, FeatureSchema, Schema
 from .pack import Pack
+from .points import file_scale, scale_to_stored
 
-# Shapes: B rows in a batch, C channels, H height, W width, D columns.
+# Shapes: B rows in a batch, C channels, H height, W width, D columns, T targets, P points.
 _Gather = Callable[[np.ndarray], Tensor]
 
 
@@ -42,13 +43,8 @@ class PackDataset(Dataset[Batch]):
     def __init__(self, pack: Pack, schema: Schema, rows: np.ndarray) -> None:
         self._pack, self._schema = pack, schema
         self.rows = np.asarray(rows, np.int64)
-        self._inputs = [_gatherer(pack, feature, self.rows, is_target=False) for feature in schema.inputs]
-        target = schema.target
-        if target.name in pack.features:
-            self._target = _gatherer(pack, target, self.rows, is_target=True)
-        else:
-            size = () if target.kind == "category" else (target.num_outputs,)
-            self._target = lambda index: torch.zeros((len(index), *size), dtype=getattr(torch, target.dtype))
+        self._inputs = [_gatherer(pack, feature, self.rows, schema) for feature in schema.inputs]
+        self._target = _target_gatherer(pack, schema, self.rows)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -68,6 +64,16 @@ class PackDataset(Dataset[Batch]):
         return Batch(
             torch.from_numpy(self.rows[index]), tuple(gather(index) for gather in self._inputs), self._target(index)
         )
+
+    def scale(self, points: FeatureSchema) -> Tensor:
+        """Pixels of the file in a pixel of the stored image, along x and y, for each of these rows.
+
+        Args:
+            points: a feature of points; a distance between two of them times this is one in the table's units.
+        Returns:
+            float64, shape (rows, 2), in the order of the rows.
+        """
+        return torch.from_numpy(file_scale(*_sizes(self._pack, self._schema, points, self.rows)))
 
     def __reduce__(self) -> tuple[type[PackDataset], tuple[Pack, Schema, np.ndarray]]:
         return PackDataset, (self._pack, self._schema, self.rows)
@@ -204,24 +210,71 @@ def _identity(batch: Any) -> Any:
     return batch
 
 
-def _gatherer(pack: Pack, feature: FeatureSchema, rows: np.ndarray, *, is_target: bool) -> _Gather:
+def _gatherer(pack: Pack, feature: FeatureSchema, rows: np.ndarray, schema: Schema) -> _Gather:
+    """What gathers an input."""
     if feature.kind == "image":
         return _image_gatherer(pack, feature, rows)
+    if feature.kind == "points":
+        return _point_gatherer(pack, feature, rows, schema)
     values = np.asarray(pack.column(feature.name))
     if feature.kind == "number":
         return lambda index: torch.from_numpy(values[rows[index]])
-    ids = _class_ids(pack.vocabulary(feature.name), feature, first=0 if is_target else 1)
-    if not is_target:
-        return lambda index: torch.from_numpy(ids[values[rows[index]]])
-    target = ids[values[rows, 0]]
-    if (unknown := np.flatnonzero(target < 0)).size:
+    ids = _class_ids(pack.vocabulary(feature.name), feature, first=1)
+    return lambda index: torch.from_numpy(ids[values[rows[index]]])
+
+
+def _target_gatherer(pack: Pack, schema: Schema, rows: np.ndarray) -> _Gather:
+    """What gathers all targets: class ids (B,) or (B, T), or all columns (B, D)."""
+    if not all(target.name in pack.features for target in schema.targets):
+        return _zeros(schema)
+    if schema.target_kind == "category":
+        ids = np.stack([_target_ids(pack, target, rows) for target in schema.targets], 1)
+        ids = ids[:, 0].copy() if len(schema.targets) == 1 else ids
+        return lambda index: torch.from_numpy(ids[index])
+    gatherers = [_gatherer(pack, target, rows, schema) for target in schema.targets]
+    if len(gatherers) == 1:
+        return lambda index: gatherers[0](index).flatten(1)
+    return lambda index: torch.cat([gather(index).flatten(1) for gather in gatherers], 1)
+
+
+def _zeros(schema: Schema) -> _Gather:
+    """Targets of rows that have none."""
+    if schema.target_kind == "category":
+        size = (len(schema.targets),) if len(schema.targets) > 1 else ()
+        return lambda index: torch.zeros((len(index), *size), dtype=torch.int64)
+    return lambda index: torch.zeros((len(index), schema.num_outputs), dtype=torch.float64)
+
+
+def _target_ids(pack: Pack, target: FeatureSchema, rows: np.ndarray) -> np.ndarray:
+    """The class of each row, int64."""
+    values = np.asarray(pack.column(target.name))
+    ids = _class_ids(pack.vocabulary(target.name), target, first=0)[values[rows, 0]]
+    if (unknown := np.flatnonzero(ids < 0)).size:
         row = rows[unknown[0]]
-        label = pack.vocabulary(feature.name)[values[row, 0]]
+        label = pack.vocabulary(target.name)[values[row, 0]]
         raise DataError(
-            f"target {feature.name}: {unknown.size} rows have a class that the schema does not know, the first is "
+            f"target {target.name}: {unknown.size} rows have a class that the schema does not know, the first is "
             f"row {pack.rows[row] + 1} with {label!r}; leave them out"
         )
-    return lambda index: torch.from_numpy(target[index])
+    return ids
+
+
+def _point_gatherer(pack: Pack, feature: FeatureSchema, rows: np.ndarray, schema: Schema) -> _Gather:
+    """Points (B, P, 2) in pixels of the stored images."""
+    values = np.asarray(pack.column(feature.name))
+    source, stored = _sizes(pack, schema, feature, rows)
+
+    def gather(index: np.ndarray) -> Tensor:
+        points = values[rows[index]].reshape(len(index), *feature.shape)
+        return torch.from_numpy(scale_to_stored(points, source[index], stored))
+
+    return gather
+
+
+def _sizes(pack: Pack, schema: Schema, points: FeatureSchema, rows: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Height and width of the rows' pictures in their files, and of the stored images, that points lie on."""
+    [image] = [feature for feature in schema.inputs if feature.name == points.image]
+    return np.asarray(pack.source(image.name))[rows], image.shape[1:]
 
 
 def _class_ids(vocabulary: list[str], feature: FeatureSchema, first: int) -> np.ndarray:

@@ -25,7 +25,7 @@ from ..files import commit_folder, digest, read_json, sha256_file, write_json
 from ..schema import Kind
 from .store import open_shard
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 
 
@@ -66,7 +66,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[2] = FORMAT_VERSION
     fingerprint: str
     num_rows: int
     features: list[PackFeature]
@@ -159,12 +159,19 @@ class Pack:
         return self._load("row")
 
     def column(self, name: str) -> np.ndarray:
-        """Raw values of a feature, shape (rows, columns): float64 numbers, or int32 ids into the vocabulary."""
+        """Raw values of a feature, shape (rows, columns): float64 numbers, or int32 ids into the vocabulary.
+
+        Points are numbers x, y by turns, in pixels of the file's upright picture.
+        """
         return self._load(f"{self.features[name].file}.values")
 
     def vocabulary(self, name: str) -> list[str]:
         """Text of each raw id of a category, over the whole table."""
         return self.features[name].vocabulary
+
+    def source(self, name: str) -> np.ndarray:
+        """Height and width of each row's upright picture in its file, int32 of shape (rows, 2)."""
+        return self._load(f"{self.features[name].file}.source")
 
     def image(self, name: str) -> ImageColumn:
         """Where the pixels of an image feature lie.
@@ -192,7 +199,7 @@ class PackColumn(NamedTuple):
 
     Attributes:
         feature: its entry in the manifest.
-        arrays: by name, first dimension rows: `values`; or `shard`, `offset` and `content` of an image.
+        arrays: by name, first dimension rows: `values`; or `shard`, `offset`, `source` and `content` of an image.
     """
 
     feature: PackFeature

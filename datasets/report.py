@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,12 @@ from ..schema import SPLITS
 from .fit import sort_classes
 from .leaks import count_duplicates, rows_in_two
 from .pack import PackColumn
+from .points import count_outside, find_image
 from .splits import TEST, UNUSED, VALID
 from .verdicts import PREVIEW, Verdicts
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+MOST_SIZES = 20
 
 
 def describe_data(
@@ -48,27 +50,31 @@ def describe_data(
         "rows": len(frame),
         "splits": _count_sides(side),
         "quarantined": {"rows": len(verdicts.reasons), "reasons": verdicts.counts},
-        "features": {name: _describe_feature(column, side, frame) for name, column in columns.items()},
+        "features": {name: _describe_feature(data, name, columns, side, frame) for name in columns},
         "duplicate_rows": count_duplicates(samples["rows"][used]),
         "rows_in_two_splits": {name: int(rows.sum()) for name, rows in leaked.items()},
     }
+    strata: dict[str, dict[str, int]] = {}
     if data.split.stratify:
-        report["stratify"] = _count_values(frame[data.split.stratify], side)
+        strata = report["stratify"] = _count_values(frame[data.split.stratify][used], side[used])
+    if data.split.group:
+        report["group"] = _count_groups(frame[data.split.group][used], side[used])
+    classes = {name: report["features"][name].get("classes", {}) for name in data.target}
+    # A target that is stratified by itself is warned of once.
+    if data.split.stratify not in [columns[name].feature.columns[0] for name in classes]:
+        classes |= {data.split.stratify: strata}
     report["warnings"] = [
         *warnings,
         *_warn_of_leaks(leaked),
-        *(
-            warning
-            for target in data.target
-            for warning in _warn_of_classes(report["features"][target].get("classes", {}), side)
-        ),
-        *_warn_of_tests(side),
+        *_warn_of_classes({name: counts for name, counts in classes.items() if counts}, side),
     ]
     return report
 
 
-def _describe_feature(column: PackColumn, side: np.ndarray, frame: pd.DataFrame) -> dict[str, Any]:
-    feature = column.feature
+def _describe_feature(
+    data: Data, name: str, columns: Mapping[str, PackColumn], side: np.ndarray, frame: pd.DataFrame
+) -> dict[str, Any]:
+    feature, arrays = columns[name].feature, columns[name].arrays
     used = side != UNUSED
     found: dict[str, Any] = {
         "kind": feature.kind,
@@ -76,17 +82,64 @@ def _describe_feature(column: PackColumn, side: np.ndarray, frame: pd.DataFrame)
         "missing": {name: int((frame[name].str.strip() == "").sum()) for name in feature.columns},
     }
     if feature.kind == "image":
-        num_distinct = len(np.unique(column.arrays["content"][used]))
+        num_distinct = len(np.unique(arrays["content"][used]))
         found |= {"shape": feature.shape, "dtype": feature.dtype, "distinct_images": num_distinct}
+        found["sizes"] = _describe_sizes(arrays["source"][used])
+    elif feature.kind == "points":
+        source = columns[find_image(data, name)].arrays["source"]
+        found |= _describe_points(arrays["values"][used].reshape(int(used.sum()), -1, 2), source[used])
     elif feature.kind == "number":
-        values = column.arrays["values"][used]
-        found["ranges"] = {
-            name: {"min": float(values[:, at].min()), "max": float(values[:, at].max())}
-            for at, name in enumerate(feature.columns)
+        found["ranges"] = _describe_numbers(feature.columns, arrays["values"][used])
+        found["ranges_by_split"] = {
+            split: _describe_numbers(feature.columns, arrays["values"][side == at])
+            for at, split in enumerate(SPLITS)
+            if (side == at).any()
         }
     else:
-        found["classes"] = _count_classes(column, side)
+        found["classes"] = _count_classes(columns[name], side)
     return found
+
+
+def _describe_sizes(source: np.ndarray) -> dict[str, Any]:
+    """Heights and widths of the files' upright pictures, shape (rows, 2); the most frequent sizes first."""
+    sizes, counts = np.unique(source, axis=0, return_counts=True)
+    frequent = np.argsort(-counts, kind="stable")[:MOST_SIZES]
+    return {
+        "height": _quantiles(source[:, 0]),
+        "width": _quantiles(source[:, 1]),
+        "distinct": len(sizes),
+        "most_frequent": [
+            {"height": int(sizes[at, 0]), "width": int(sizes[at, 1]), "rows": int(counts[at])} for at in frequent
+        ],
+    }
+
+
+def _quantiles(values: np.ndarray) -> dict[str, float]:
+    names = ("min", "quarter", "median", "three_quarters", "max")
+    return dict(zip(names, np.quantile(values, (0, 0.25, 0.5, 0.75, 1)).tolist(), strict=True))
+
+
+def _describe_points(points: np.ndarray, source: np.ndarray) -> dict[str, Any]:
+    """Points of shape (rows, P, 2) in pixels of their files, whose pictures have the sizes `source`."""
+    outside = count_outside(points, source)
+    return {
+        "points": points.shape[1],
+        "ranges": _describe_numbers(("x", "y"), points.reshape(-1, 2)),
+        "points_outside": int(outside.sum()),
+        "rows_with_points_outside": int((outside > 0).sum()),
+    }
+
+
+def _describe_numbers(columns: Sequence[str], values: np.ndarray) -> dict[str, dict[str, float]]:
+    return {
+        name: {
+            "min": float(column.min()),
+            "max": float(column.max()),
+            "mean": float(column.mean()),
+            "std": float(column.std()),
+        }
+        for name, column in zip(columns, values.T, strict=True)
+    }
 
 
 def _count_classes(column: PackColumn, side: np.ndarray) -> dict[str, dict[str, int]]:
@@ -110,6 +163,15 @@ def _count_values(cells: pd.Series, side: np.ndarray) -> dict[str, dict[str, int
     return {str(value): _count_sides(side[ids == number]) for number, value in enumerate(values)}
 
 
+def _count_groups(cells: pd.Series, side: np.ndarray) -> dict[str, Any]:
+    """Groups on each side, and the rows of the largest."""
+    ids, values = pd.factorize(cells)
+    return {
+        "groups": {name: len(np.unique(ids[side == at])) for at, name in enumerate(SPLITS)},
+        "largest": int(np.bincount(ids, minlength=len(values)).max(initial=0)),
+    }
+
+
 def _warn_of_leaks(leaked: Mapping[str, np.ndarray]) -> list[str]:
     found = []
     for name, rows in leaked.items():
@@ -120,16 +182,21 @@ def _warn_of_leaks(leaked: Mapping[str, np.ndarray]) -> list[str]:
     return found
 
 
-def _warn_of_classes(classes: Mapping[str, Mapping[str, int]], side: np.ndarray) -> list[str]:
-    """Name the classes that have no row where the others have some."""
+def _warn_of_classes(classes: Mapping[str, Mapping[str, Mapping[str, int]]], side: np.ndarray) -> list[str]:
+    """Name the classes that have no row where the others have some.
+
+    Args:
+        classes: rows of each class on each side, for each feature or column.
+        side: int8, shape (rows,).
+    """
     found = []
-    for at in (VALID, TEST):
-        name = SPLITS[at]
-        absent = [label for label, counts in classes.items() if counts[name] == 0]
-        if absent and (side == at).any():
-            found.append(f"{len(absent)} of {len(classes)} classes have no {name} row: {', '.join(absent[:5])}")
+    for feature, counts_of in classes.items():
+        of = "" if len(classes) == 1 else f" of {feature!r}"
+        for name in (SPLITS[VALID], SPLITS[TEST]):
+            absent = [label for label, counts in counts_of.items() if counts[name] == 0]
+            if absent and (side == SPLITS.index(name)).any():
+                first = ", ".join(absent[:5])
+                found.append(f"{len(absent)} of {len(counts_of)} classes{of} have no {name} row: {first}")
+    if not (side == TEST).any():
+        found.append("no row tests: there will be no test metrics")
     return found
-
-
-def _warn_of_tests(side: np.ndarray) -> list[str]:
-    return [] if (side == TEST).any() else ["no row tests: there will be no test metrics"]

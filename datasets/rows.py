@@ -31,7 +31,7 @@ class Rows(NamedTuple):
     """All rows of a table, read; every array has one entry a row of the table.
 
     Attributes:
-        columns: the features, inputs first and then the target, as a pack takes them.
+        columns: the features, inputs first and then the targets, as a pack takes them.
         keys: uint64 for each feature, equal where its values are: of an image, where the files' bytes are.
         readable: bool, rows whose features could all be read.
         num_decoded: images decoded by this call.
@@ -60,7 +60,7 @@ def read_cells(
     for name, feature in features_of(data).items():
         if feature.kind == "image":
             cells[name] = find_files(frame[columns[name][0]].tolist(), locate_files(data), verdicts)
-        elif feature.kind == "number":
+        elif feature.kind in ("number", "points"):
             cells[name] = read_numbers(frame, columns[name], verdicts)
         else:
             cells[name] = read_categories(frame, columns[name], verdicts)
@@ -126,9 +126,11 @@ def _pack_images(feature: PackFeature, located: Located, at: np.ndarray, num_row
     arrays = {
         "shard": np.full(num_rows, -1, dtype=np.int32),
         "offset": np.full(num_rows, -1, dtype=np.int64),
+        "source": np.zeros((num_rows, 2), dtype=np.int32),
         "content": np.zeros(num_rows, dtype="S32"),
     }
     arrays["shard"][at], arrays["offset"][at], arrays["content"][at] = shard, located.offset, located.content
+    arrays["source"][at] = located.source
     found = {"shape": list(located.shape), "dtype": located.dtype, "store": store, "shards": shards}
     return PackColumn(feature.model_copy(update=found), arrays)
 

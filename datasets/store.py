@@ -48,6 +48,7 @@ class Located(NamedTuple):
         shard: int32, position in `shards`; -1 where the image is bad.
         offset: int64, row in the shard; -1 where the image is bad.
         shards: names of the shards that are used.
+        source: int32, shape (N, 2), height and width of each file's upright picture; 0 where the image is bad.
         shape: (C, H, W) of each image; H and W are 0 where no image is good.
         dtype: of the pixels.
         reasons: position in the request -> why the image is bad.
@@ -58,6 +59,7 @@ class Located(NamedTuple):
     shard: np.ndarray
     offset: np.ndarray
     shards: list[str]
+    source: np.ndarray
     shape: tuple[int, ...]
     dtype: str
     reasons: dict[int, str]
@@ -71,6 +73,7 @@ class _Seen(NamedTuple):
     shard: int = -1
     offset: int = -1
     size: tuple[int, int] = (0, 0)
+    source: tuple[int, int] = (0, 0)
     reason: str = ""
     lasting: bool = True  # false where the next call should look again
 
@@ -83,6 +86,7 @@ class _Index(NamedTuple):
     shard: np.ndarray  # int32, position in `shards`; -1 without pixels
     offset: np.ndarray  # int64, row in the shard
     size: np.ndarray  # int32 (N, 2), height and width; 0 where it is no image
+    source: np.ndarray  # int32 (N, 2), height and width of the file's upright picture; 0 where it is no image
     reason: pa.ChunkedArray  # why it is no image
     shards: list[str]
 
@@ -94,6 +98,7 @@ class _Index(NamedTuple):
             shard=np.concatenate([self.shard, np.array([one.shard for one in seen], np.int32)]),
             offset=np.concatenate([self.offset, np.array([one.offset for one in seen], np.int64)]),
             size=np.concatenate([self.size, np.array([one.size for one in seen], np.int32).reshape(-1, 2)]),
+            source=np.concatenate([self.source, np.array([one.source for one in seen], np.int32).reshape(-1, 2)]),
             reason=pa.chunked_array([*self.reason.chunks, pa.array([one.reason for one in seen], pa.large_string())]),
             shards=shards,
         )
@@ -159,7 +164,7 @@ class PixelStore:
                 try:
                     data = _read_file(paths[position], 0)
                     image = decode_image(data, self._feature, self._max_pixels, _suffix(paths[position]))
-                    _, height, width = image.shape
+                    _, height, width = image.pixels.shape
                 except (OSError, BadImage):
                     continue
             if height:
@@ -180,6 +185,7 @@ class PixelStore:
             shard=(place - (len(used) - len(names))).astype(np.int32),
             offset=np.where(bad, -1, index.offset[row]),
             shards=names,
+            source=np.where(bad[:, None], 0, index.source[row]),
             shape=(num_channels(self._feature), *size),
             dtype=self._feature.dtype,
             reasons=reasons,
@@ -254,11 +260,11 @@ class _Ingest:
             except BadImage as error:
                 seen.append(_Seen(content, reason=str(error), lasting=not isinstance(error, TooLarge)))
             else:
-                found = (image.shape[1], image.shape[2])
+                found = (image.pixels.shape[1], image.pixels.shape[2])
                 if found == self._size:
-                    pixels[num_good] = image.transpose(1, 2, 0)
+                    pixels[num_good] = image.pixels.transpose(1, 2, 0)
                     num_good += 1
-                seen.append(_Seen(content, size=found))
+                seen.append(_Seen(content, size=found, source=image.source))
         return seen, pixels[:num_good]
 
     def _stored(self, content: bytes) -> _Seen | None:
@@ -267,10 +273,11 @@ class _Ingest:
         at = int(np.searchsorted(contents, content)) if len(contents) else 0
         while at < len(contents) and contents[at] == content:
             row = int(order[at])
-            shard, size = int(self._index.shard[row]), (int(self._index.size[row, 0]), int(self._index.size[row, 1]))
+            shard, offset = int(self._index.shard[row]), int(self._index.offset[row])
+            size, source = _pair(self._index.size[row]), _pair(self._index.source[row])
             reason = self._index.reason[row].as_py()
             if shard >= 0 or reason or size != self._size:
-                return _Seen(content, shard, int(self._index.offset[row]), size, reason)
+                return _Seen(content, shard, offset, size, source, reason)
             at += 1
         return None
 
@@ -374,6 +381,10 @@ def _first_of_each(keys: pa.Array, positions: np.ndarray) -> tuple[np.ndarray, n
     return positions[first], codes
 
 
+def _pair(numbers: np.ndarray) -> tuple[int, int]:
+    return int(numbers[0]), int(numbers[1])
+
+
 def _suffix(path: str) -> str:
     return os.path.splitext(path)[1]  # pathlib takes a tenth of the time of decoding
 
@@ -428,6 +439,8 @@ def _write_index(path: Path, keys: pa.Array, seen: list[_Seen], shards: list[str
             "offset": np.array([one.offset for one in seen], np.int64),
             "height": np.array([one.size[0] for one in seen], np.int32),
             "width": np.array([one.size[1] for one in seen], np.int32),
+            "source_height": np.array([one.source[0] for one in seen], np.int32),
+            "source_width": np.array([one.source[1] for one in seen], np.int32),
             "reason": pa.array([one.reason for one in seen], pa.large_string()),
         }
     )
@@ -449,8 +462,8 @@ def _read_index(folder: Path) -> _Index:
         tables.append(table.drop_columns("shard"))
     if not tables:
         empty = pa.chunked_array([], pa.large_string())
-        nothing = np.empty(0, np.int64)
-        return _Index(empty, np.empty(0, "S32"), np.empty(0, np.int32), nothing, np.empty((0, 2), np.int32), empty, [])
+        nothing, pairs = np.empty(0, np.int64), np.empty((0, 2), np.int32)
+        return _Index(empty, np.empty(0, "S32"), np.empty(0, np.int32), nothing, pairs, pairs, empty, [])
     code = np.concatenate(codes)
     table = pa.concat_tables(tables)
     if (code < 0).any():  # a row that lost its shard (-2) is forgotten
@@ -463,6 +476,7 @@ def _read_index(folder: Path) -> _Index:
         shard=code,
         offset=table["offset"].to_numpy(),
         size=np.stack([table["height"].to_numpy(), table["width"].to_numpy()], 1),
+        source=np.stack([table["source_height"].to_numpy(), table["source_width"].to_numpy()], 1),
         reason=table["reason"],
         shards=names,
     )

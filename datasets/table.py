@@ -6,6 +6,7 @@ Which rows are bad, and what the cells mean, is found out in `columns.py` and `p
 from __future__ import annotations
 
 import fnmatch
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,10 +19,16 @@ import pyarrow.parquet as pq
 from ..errors import DataError, RecipeError
 from ..recipe import Data, Feature, nearest
 from .csv_table import read_csv
+from .points import check_points, find_image
 
 # Data sets that `torchrelay fetch` can write.
 FETCHABLE = ("digits", "cifar10")
 
+# Settings of a feature that only one kind has.
+_SETTINGS = {
+    "image": ("size", "channels", "dtype", "preprocess", "statistics"),
+    "points": ("image", "swap", "normalise_by"),
+}
 _SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
 
 
@@ -117,7 +124,7 @@ def resolve_columns(feature_name: str, feature: Feature, columns: Sequence[str])
             continue
         matches = [column for column in columns if fnmatch.fnmatchcase(column, wanted)]
         if not matches:
-            what = "pattern" if any(sign in wanted for sign in "*?[") else "column"
+            what = "pattern" if _is_pattern(wanted) else "column"
             raise DataError(
                 f"feature {feature_name!r} reads {what} {wanted!r}, which the table does not have; "
                 f"{nearest(wanted, columns)}"
@@ -126,11 +133,30 @@ def resolve_columns(feature_name: str, feature: Feature, columns: Sequence[str])
     return list(found)
 
 
-def resolve_features(data: Data, columns: Sequence[str]) -> dict[str, list[str]]:
-    """The columns of each feature, inputs in the recipe's order and then the target.
+def split_columns(data: Data) -> list[str]:
+    """The table's columns that `data.split.column` names, in the table's order: one, several for a pattern, or none.
 
     Raises:
-        RecipeError: inputs or target are missing, or contradict each other.
+        DataError: it names none of the table's; names the nearest.
+    """
+    wanted = data.split.column
+    if not _is_pattern(wanted):
+        return [wanted] if wanted else []
+    columns = list(read_table(data).columns)
+    found = [wanted] if wanted in columns else [one for one in columns if fnmatch.fnmatchcase(one, wanted)]
+    if not found:
+        raise DataError(
+            f"{data.table}: data.split.column is the pattern {wanted!r}, which no column fits; "
+            f"{nearest(wanted, columns)}"
+        )
+    return found
+
+
+def resolve_features(data: Data, columns: Sequence[str]) -> dict[str, list[str]]:
+    """The columns of each feature, inputs in the recipe's order and then the targets.
+
+    Raises:
+        RecipeError: inputs or targets are missing, or contradict each other.
         DataError: a column that the recipe names is not in the table; names table, key and the nearest.
     """
     _check_features(data)
@@ -148,8 +174,19 @@ def resolve_features(data: Data, columns: Sequence[str]) -> dict[str, list[str]]
 
 
 def features_of(data: Data) -> dict[str, Feature]:
-    """All features by name, inputs in the recipe's order and then the target."""
+    """All features by name, inputs in the recipe's order and then the targets."""
     return {**data.inputs, **data.target}
+
+
+def unused_feature_settings(data: Data) -> list[str]:
+    """Warnings about settings that a feature of its kind does not have."""
+    found = []
+    for name, feature in features_of(data).items():
+        changed = {key for key in Feature.model_fields if getattr(feature, key) != Feature.model_fields[key].default}
+        for kind, settings in _SETTINGS.items():
+            if kind != feature.kind and (keys := [key for key in settings if key in changed]):
+                found.append(f"feature {name!r}: {', '.join(keys)} without effect, because its kind is {feature.kind}")
+    return found
 
 
 def check_table(data: Data) -> None:
@@ -157,7 +194,7 @@ def check_table(data: Data) -> None:
 
     Raises:
         RecipeError: the recipe's data part is incomplete or contradicts itself.
-        DataError: table or folder of files are not there or cannot be read, a column is missing, or the target has
+        DataError: table or folder of files are not there or cannot be read, a column is missing, or a target has
             one class only.
     """
     _check_features(data)
@@ -182,20 +219,33 @@ def check_num_classes(table: str, column: str, classes: Sequence[str], where: st
         raise DataError(f"{table}: target column {column!r} has {has}{where}; expected two or more")
 
 
+def _is_pattern(wanted: str) -> bool:
+    return any(sign in wanted for sign in "*?[")
+
+
 def _check_features(data: Data) -> None:
     if not data.inputs:
         raise RecipeError("data.inputs is missing; name at least one feature, for example image: {kind: image}")
-    if len(data.target) != 1:
-        raise RecipeError(
-            f"data.target names {len(data.target)} features ({', '.join(data.target)}); expected one"
-            if data.target
-            else "data.target is missing; name one feature, for example label: {kind: category}"
-        )
+    if not data.target:
+        raise RecipeError("data.target is missing; name one feature, for example label: {kind: category}")
     for name, feature in data.target.items():
         if name in data.inputs:
             raise RecipeError(f"data.target.{name}: an input has this name too; rename one and name its columns")
         if feature.kind == "image":
-            raise RecipeError(f"data.target.{name}.kind: 'image' cannot be a target; legal are category, number")
+            raise RecipeError(
+                f"data.target.{name}.kind: 'image' cannot be a target; legal are category, number, points"
+            )
+    if len({feature.kind for feature in data.target.values()}) > 1:
+        kinds = ", ".join(f"{name} ({feature.kind})" for name, feature in data.target.items())
+        raise RecipeError(f"data.target: several targets must be of one kind, got {kinds}; train a model for each kind")
+    for name, feature in features_of(data).items():
+        if feature.kind == "points":
+            find_image(data, name)
+        if feature.kind == "image" and feature.statistics == "imagenet" and feature.channels not in ("rgb", "3"):
+            raise RecipeError(
+                f"data.inputs.{name}.statistics: ImageNet's are of 3 channels, channels is {feature.channels}; "
+                f"say channels: rgb, or statistics: data"
+            )
 
 
 def _check_columns(data: Data, found: dict[str, list[str]]) -> None:
@@ -203,11 +253,12 @@ def _check_columns(data: Data, found: dict[str, list[str]]) -> None:
         one = feature.kind == "image" or (feature.kind == "category" and name in data.target)
         if one and len(found[name]) != 1:
             raise RecipeError(
-                f"feature {name!r} is {feature.kind}{' and the target' if name in data.target else ''} and reads "
+                f"feature {name!r} is {feature.kind}{' and a target' if name in data.target else ''} and reads "
                 f"{len(found[name])} columns ({', '.join(found[name][:5])}); expected one: make one feature of each"
             )
-    [target] = data.target
-    for name in data.inputs:
+        if feature.kind == "points":
+            check_points(data, name, found[name])
+    for name, target in itertools.product(data.inputs, data.target):
         both = sorted(set(found[name]) & set(found[target]))
         if both:
             raise RecipeError(

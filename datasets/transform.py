@@ -22,6 +22,8 @@ from ..schema import Batch, FeatureSchema, Schema
 
 # A row's random numbers: call it with a stream number, get uint64 of shape (B,).
 Draw = Callable[[int], np.ndarray]
+# Kinds that are float64 when raw.
+_NUMBERS = ("number", "points")
 
 
 class BatchTransform:
@@ -57,7 +59,7 @@ class BatchTransform:
         self._channels_last = channels_last
         target_dtype = torch.float64 if dtype == torch.float64 else torch.float32
         self._inputs = [_Affine(feature, dtype, self._device) for feature in schema.inputs]
-        self._target = _Affine(schema.target, target_dtype, self._device)
+        self._target = _Affine(_side_by_side(schema.targets), target_dtype, self._device)
 
     def __call__(self, batch: Batch, epoch: int = 0, training: bool = False) -> Batch:
         """Prepare a batch: the same rows, on the device, augmented where it trains, standardised."""
@@ -88,7 +90,7 @@ class BatchTransform:
         return batch._replace(inputs=tuple(inputs))
 
     def standardise(self, batch: Batch) -> Batch:
-        """Move a batch to the device and standardise inputs and a number target; category ids stay as they are."""
+        """Move a batch to the device and standardise inputs and targets; category ids stay as they are."""
         inputs = [self._apply(affine, one) for affine, one in zip(self._inputs, batch.inputs, strict=True)]
         if self._channels_last:
             inputs = [one.contiguous(memory_format=torch.channels_last) if one.ndim == 4 else one for one in inputs]
@@ -96,7 +98,7 @@ class BatchTransform:
 
     def _apply(self, affine: _Affine, raw: Tensor) -> Tensor:
         # Numbers are few, and need float64, which not every accelerator has: they are standardised before they move.
-        return self._move(affine(raw)) if affine.kind == "number" else affine(self._move(raw))
+        return self._move(affine(raw)) if affine.kind in _NUMBERS else affine(self._move(raw))
 
     def _move(self, values: Tensor) -> Tensor:
         return values.to(self._device, non_blocking=True)
@@ -119,10 +121,13 @@ class Standardise(nn.Module):
 
 
 def unstandardise_target(schema: Schema, values: Tensor) -> Tensor:
-    """Number outputs (B, D) in the units of the table; outputs for a category are returned as they are."""
-    target = schema.target
-    if target.kind != "number":
+    """Outputs (B, D) for numbers or points in their raw units, all targets' side by side; those for categories pass.
+
+    Points are then in pixels of the stored image: `points.py` brings them to the file's.
+    """
+    if schema.target_kind not in _NUMBERS:
         return values
+    target = _side_by_side(schema.targets)
     return values * values.new_tensor(target.std) + values.new_tensor(target.mean)
 
 
@@ -252,10 +257,10 @@ class _Affine(nn.Module):
     def __init__(self, feature: FeatureSchema, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
         super().__init__()
         self.kind = feature.kind
-        shape = (-1, 1, 1) if feature.kind == "image" else (-1,)
+        shape = (-1, 1, 1) if feature.kind == "image" else feature.shape if feature.kind == "points" else (-1,)
         mean, std = (torch.tensor(numbers, dtype=torch.float64) for numbers in (feature.mean, feature.std))
         shift = -mean / std if feature.kind == "image" else -mean
-        is_number = feature.kind == "number"
+        is_number = feature.kind in _NUMBERS
         work = torch.float64 if is_number else torch.promote_types(dtype, torch.float32)
         self.dtype, self.work = dtype, work
         device = "cpu" if is_number else device
@@ -283,6 +288,13 @@ class _Affine(nn.Module):
             self.scale_row, self.shift_row = self.scale.reshape(-1).tile(width), self.shift.reshape(-1).tile(width)
         rows = rows.mul_(self.scale_row).add_(self.shift_row)
         return rows.reshape(num, height, width, channels).permute(0, 3, 1, 2).to(self.dtype)
+
+
+def _side_by_side(targets: Sequence[FeatureSchema]) -> FeatureSchema:
+    """All targets as one feature, of the columns of numbers or points that a batch's target has."""
+    means = [number for target in targets for number in target.mean]
+    stds = [number for target in targets for number in target.std]
+    return targets[0].model_copy(update={"mean": means, "std": stds, "shape": [len(means)]})
 
 
 def _channels_last(image: Tensor) -> np.ndarray:

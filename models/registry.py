@@ -16,6 +16,7 @@ from ..recipe import Named, nearest
 from ..schema import FeatureSchema, Schema
 from .lenet import LeNet
 from .mlp import MLP
+from .side_inputs import add_side_inputs, find_image
 from .torchvision_nets import build_torchvision, check_torchvision, list_torchvision
 from .user_classes import build_class, check_class
 
@@ -53,21 +54,21 @@ class _Entry(NamedTuple):
 
 
 def build_lenet(schema: Schema) -> nn.Module:
-    """LeNet-5 with ReLU and max pooling, for gray images."""
+    """LeNet-5 with ReLU and max pooling, for gray images; other inputs join before the last layer."""
     _require_image("lenet", schema, (1, 32, 32))
-    return LeNet(1, schema.num_outputs)
+    return add_side_inputs("lenet", LeNet(1, schema.num_outputs), schema)
 
 
 def build_cifar_net(schema: Schema) -> nn.Module:
-    """The same two convolutions and three affine layers for colour images."""
+    """The same two convolutions and three affine layers for colour images; other inputs join before the last layer."""
     _require_image("cifar_net", schema, (3, 32, 32))
-    return LeNet(3, schema.num_outputs)
+    return add_side_inputs("cifar_net", LeNet(3, schema.num_outputs), schema)
 
 
 def build_mlp(
     schema: Schema, hidden: list[Units] | tuple[Units, ...] = (64, 64), dropout: Probability = 0.0
 ) -> nn.Module:
-    """A perceptron over numbers, categories (embedded) and flattened images."""
+    """A perceptron over numbers, categories (embedded), points and flattened images."""
     return MLP(schema.inputs, schema.num_outputs, hidden, dropout)
 
 
@@ -167,12 +168,9 @@ def _unknown(name: str) -> str:
 
 
 def _require_image(name: str, schema: Schema, shape: tuple[int, int, int]) -> None:
-    """Raise ShapeError unless the inputs are one image of that shape; say what to write into the recipe."""
+    """Raise ShapeError unless one image of that shape is among the inputs; say what to write into the recipe."""
     wanted = " x ".join(map(str, shape))
-    if len(schema.inputs) != 1 or not schema.has_images:
-        kinds = ", ".join(f"{feature.name} ({feature.kind})" for feature in schema.inputs)
-        raise ShapeError(f"model.name: {name} takes one image of {wanted}; data.inputs has {kinds}; use mlp for these")
-    image = schema.inputs[0]
+    image = find_image(name, schema, f"one image of {wanted}")
     if tuple(image.shape) != shape:
         channels = {1: "gray", 3: "rgb"}[shape[0]]
         raise ShapeError(
@@ -205,8 +203,9 @@ def _prove(name: str, model: nn.Module, schema: Schema) -> None:
     got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
     if got != wanted:
         raise ShapeError(
-            f"model.name: {name}: expected one tensor of shape {wanted} for 2 rows, as {schema.target.name} has "
-            f"{wanted[1]} {'classes' if schema.target.kind == 'category' else 'columns'}; got {got}"
+            f"model.name: {name}: expected one tensor of shape {wanted} for 2 rows, as "
+            f"{', '.join(target.name for target in schema.targets)} {'has' if len(schema.targets) == 1 else 'have'} "
+            f"{wanted[1]} {'classes' if schema.target_kind == 'category' else 'columns'}; got {got}"
         )
 
 

@@ -11,6 +11,7 @@ from ..arguments import check_arguments, check_values
 from ..errors import RecipeError, ShapeError
 from ..recipe import nearest
 from ..schema import Schema
+from .side_inputs import add_side_inputs, find_image
 
 # The recipe may not give these. Auxiliary outputs would make a tuple of what must be one tensor.
 _FILLED = ("weights", "progress", "num_classes", "aux_logits")
@@ -43,22 +44,20 @@ def check_torchvision(name: str, args: dict[str, Any]) -> None:
 
 
 def build_torchvision(name: str, args: dict[str, Any], schema: Schema) -> nn.Module:
-    """Build the net with random weights for a table of one image.
+    """Build the net with random weights for a table of one image, and of other inputs, which join before the head.
 
     Raises:
-        ShapeError: the inputs are not one image, or not one of a size that the net can be built for.
+        ShapeError: the inputs do not have exactly one image, or not of a size that the net can be built for.
     """
-    if len(schema.inputs) != 1 or not schema.has_images:
-        kinds = ", ".join(f"{feature.name} ({feature.kind})" for feature in schema.inputs)
-        raise ShapeError(f"model.name: torchvision:{name} takes one image; data.inputs has {kinds}; use mlp for these")
-    channels, height, width = schema.inputs[0].shape
+    image = find_image(f"torchvision:{name}", schema)
+    channels, height, width = image.shape
     sized: dict[str, Any] = {}
     # These two families are built for one size of image.
     if name.startswith("vit_"):
         if height != width:
             raise ShapeError(
                 f"model.name: torchvision:{name} takes square images, got {height} x {width}; "
-                f"set data.inputs.{schema.inputs[0].name}.size: [{height}, {height}]"
+                f"set data.inputs.{image.name}.size: [{height}, {height}]"
             )
         sized["image_size"] = height
     elif name.startswith("maxvit"):
@@ -68,11 +67,11 @@ def build_torchvision(name: str, args: dict[str, Any], schema: Schema) -> nn.Mod
     except Exception as error:
         raise ShapeError(
             f"model.name: torchvision:{name} cannot be built for {channels} x {height} x {width} with model.args "
-            f"{args!r}: {error}; change data.inputs.{schema.inputs[0].name}.size, the arguments, or the net"
+            f"{args!r}: {error}; change data.inputs.{image.name}.size, the arguments, or the net"
         ) from error
     if channels != 3:
         _fit_first_layer(model, channels)
-    return model
+    return add_side_inputs(f"torchvision:{name}", model, schema)
 
 
 def _build(name: str, args: dict[str, Any], num_outputs: int) -> nn.Module:

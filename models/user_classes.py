@@ -40,12 +40,13 @@ def build_class(name: str, args: dict[str, Any], schema: Schema) -> nn.Module:
 
     Raises:
         RecipeError: see `check_class`; or the constructor raises.
-        ShapeError: the class asks for in_channels and the inputs are not one image.
+        ShapeError: the class asks for in_channels and the inputs do not have exactly one image.
     """
     kind = _import_class(name)
     known: dict[str, Any] = {"schema": schema, "num_outputs": schema.num_outputs, "num_classes": schema.num_outputs}
-    if len(schema.inputs) == 1 and schema.has_images:
-        known["in_channels"] = schema.inputs[0].shape[0]
+    images = [feature for feature in schema.inputs if feature.kind == "image"]
+    if len(images) == 1:
+        known["in_channels"] = images[0].shape[0]
     wanted = [key for key in _FROM_SCHEMA if key in inspect.signature(kind).parameters and key not in args]
     if "in_channels" in wanted and "in_channels" not in known:
         kinds = ", ".join(f"{feature.name} ({feature.kind})" for feature in schema.inputs)

@@ -118,7 +118,10 @@ def rows_scale(view: View, rows: np.ndarray) -> np.ndarray | None:
     Returns:
         float64, shape (N, 2T).
     """
-    return None
+    if view.schema.target_kind != "points":
+        return None
+    dataset = PackDataset(view.pack, view.schema, rows)
+    return np.concatenate([dataset.scale(target).numpy() for target in view.schema.targets], axis=1)
 
 
 def _batches_at_once(schema: Schema, batch_size: int) -> int:

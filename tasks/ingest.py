@@ -48,6 +48,7 @@ def report_data(ingested: Ingested) -> dict[str, Any]:
     return {
         "pack_dir": str(data.pack_dir),
         "report": str(data.split_dir / "report.json"),
+        "report_csv": str(data.split_dir / "data_report.csv"),
         "quarantine": str(data.split_dir / "quarantine.csv"),
         "fingerprint": data.fingerprint,
         "rows": data.rows,

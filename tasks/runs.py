@@ -298,7 +298,7 @@ def _open(record: RunRecord, recipe: Recipe, schema: Schema, rows: Mapping[str, 
         update_record(run_dir, mlflow_run_id=tracker.run_id)
         for name in ("recipe.yaml", "schema.json"):
             tracker.log_artifacts(run_dir / name)
-        for name in ("report.json", "quarantine.csv"):
+        for name in ("report.json", "data_report.csv", "quarantine.csv"):
             tracker.log_artifacts(Path(record.split_dir) / name, "data")
     except BaseException:
         shutil.rmtree(run_dir)

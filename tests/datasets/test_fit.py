@@ -9,6 +9,8 @@ import pytest
 from torchrelay.datasets.build import open_view, prepare_data
 from torchrelay.datasets.fit import measure_pixels, sort_classes
 from torchrelay.datasets.pack import ImageColumn
+from torchrelay.datasets.table import check_table
+from torchrelay.errors import DataError, RecipeError
 from torchrelay.recipe import Data
 from torchrelay.settings import Home
 
@@ -122,3 +124,57 @@ def test_image_statistics_see_training_rows_alone(
     assert view.schema.inputs[0].mean == pytest.approx(pixels.mean((0, 1, 2)).tolist())
     assert view.schema.inputs[0].std == pytest.approx(pixels.std((0, 1, 2)).tolist())
     assert (view.schema.inputs[0].shape, view.schema.inputs[0].dtype) == ([3, 4, 4], "uint8")
+
+
+@pytest.mark.parametrize(
+    ("statistics", "dtype", "mean", "std"),
+    [
+        ("imagenet", "uint8", [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]),  # torchvision's, times 255
+        ("imagenet", "uint16", [31_784.475, 29_883.96, 26_607.21], [15_007.515, 14_679.84, 14_745.375]),
+        ("none", "uint8", [0, 0, 0], [255, 255, 255]),
+        ("none", "uint16", [0, 0, 0], [65_535, 65_535, 65_535]),
+        ("none", "float32", [0, 0, 0], [1, 1, 1]),
+    ],
+)
+def test_pinned_statistics_do_not_look_at_the_data(
+    write_table: WriteTable,
+    write_pictures: WritePictures,
+    image_data: MakeData,
+    home: Home,
+    statistics: str,
+    dtype: str,
+    mean: list[float],
+    std: list[float],
+) -> None:
+    write_pictures(["a.png", "b.png"])
+    table = write_table(["image,label,split", "a.png,x,train", "b.png,y,train"])
+    data = image_data(table, inputs={"image": {"kind": "image", "statistics": statistics, "dtype": dtype}})
+    prepared = prepare_data(data, home)
+    [feature] = open_view(prepared.pack_dir, prepared.split_dir).schema.inputs
+    assert (feature.mean, feature.std) == (pytest.approx(mean), pytest.approx(std))
+
+
+def test_imagenets_statistics_are_refused_for_other_channels(write_table: WriteTable, image_data: MakeData) -> None:
+    table = write_table(["image,label,split", "a.png,x,train", "b.png,y,train"])
+    data = image_data(table, inputs={"image": {"kind": "image", "statistics": "imagenet", "channels": "gray"}})
+    with pytest.raises(RecipeError, match=r"image\.statistics: ImageNet's are of 3 channels, channels is gray"):
+        check_table(data)
+
+
+@pytest.mark.parametrize("brightest", [1.0, 255.0])
+def test_imagenets_statistics_take_float_pixels_from_0_to_1_alone(
+    write_table: WriteTable, image_data: MakeData, home: Home, tmp_path: Path, brightest: float
+) -> None:
+    (tmp_path / "images").mkdir()
+    for name in "ab":
+        pixels = np.random.default_rng(ord(name)).random((4, 4, 3)) * brightest
+        np.save(tmp_path / "images" / f"{name}.npy", pixels)
+    table = write_table(["image,label,split", "a.npy,x,train", "b.npy,y,train"])
+    data = image_data(table, inputs={"image": {"kind": "image", "statistics": "imagenet", "dtype": "float32"}})
+    if brightest > 1:
+        with pytest.raises(DataError, match=r"pixels from 0 to 1, row 1 .*as float32; say dtype: uint8"):
+            prepare_data(data, home)
+    else:
+        prepared = prepare_data(data, home)
+        [feature] = open_view(prepared.pack_dir, prepared.split_dir).schema.inputs
+        assert (feature.mean, feature.std) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])

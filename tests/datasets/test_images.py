@@ -29,8 +29,14 @@ def encode_tiff(pixels: np.ndarray, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def encode_npy(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, pixels)
+    return buffer.getvalue()
+
+
 def decode(data: bytes, max_pixels: int = MANY, **feature: Any) -> np.ndarray:
-    return decode_image(data, Feature.model_validate({"kind": "image", **feature}), max_pixels, ".png")
+    return decode_image(data, Feature.model_validate({"kind": "image", **feature}), max_pixels, ".png").pixels
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +144,65 @@ def test_float_pixels_beyond_one_are_refused_unless_kept() -> None:
         decode(encode_tiff(pixels), channels="gray")
     assert decode(encode_tiff(pixels), channels="gray", dtype="float32").tolist() == [pixels.tolist()]
     assert decode(encode_tiff(pixels / 300), channels="gray").tolist() == [[[0, 0, 255]]]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e39])
+def test_pixels_that_are_no_numbers_are_bad_in_every_dtype(bad: float) -> None:
+    with pytest.raises(BadImage, match="not numbers"):
+        decode(encode_npy(np.array([[0.5, bad]])), channels="gray", dtype="float32")
+    with pytest.raises(BadImage, match=r"not numbers|float pixels"):
+        decode(encode_npy(np.array([[0.5, bad]])), channels="gray", dtype="uint16")
+    if not np.isfinite(bad):
+        with pytest.raises(BadImage, match="not numbers"):
+            decode(encode_tiff(np.array([[0.5, bad]], np.float32)), channels="gray", dtype="float32")
+
+
+def test_the_size_of_the_upright_file_is_told_beside_the_pixels(picture: Image.Image) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    steps = [{"name": "transform.resize", "args": {"output_shape": [9, 9]}}]
+    feature = Feature.model_validate({"kind": "image", "size": [8, 8], "preprocess": steps})
+    found = decode_image(encode(picture, "jpeg", exif=exif), feature, MANY, ".jpg")
+    assert (found.pixels.shape, found.source) == ((3, 8, 8), (40, 30))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", ">u2", "float32", "float64", "bool"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_npy_is_read_as_height_width_and_channels(dtype: str, order: Any) -> None:
+    pixels = np.arange(5 * 4 * 3).reshape(5, 4, 3).astype(dtype)
+    data = encode_npy(np.asarray(pixels, order=order))
+    found = decode(data, channels=3, dtype="float32")
+    np.testing.assert_array_equal(found, pixels.transpose(2, 0, 1).astype(np.float32))
+    gray = encode_npy(np.asarray(pixels[:, :, 0], order=order))
+    np.testing.assert_array_equal(decode(gray, channels="gray", dtype="float32")[0], found[0])
+
+
+def test_the_header_of_an_npy_is_judged_before_its_data() -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f8", "fortran_order": False, "shape": (100_000, 100_000, 3)}
+    )
+    with pytest.raises(TooLarge, match="an image bomb: it declares 100000 x 100000 x 3 pixels"):
+        decode(header.getvalue(), channels=3)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (encode_npy(np.zeros((5, 4), np.uint16))[:-1], "truncated: the npy holds 39 of 40 bytes"),
+        (encode_npy(np.zeros((5, 4)))[:-160], "truncated: the npy holds 0 of 160 bytes"),
+        (encode_npy(np.zeros((5, 4)))[:30], "not a readable image"),
+        (encode_npy(np.array([[print]], object)), "a pickled npy, which is not read"),
+        (encode_npy(np.zeros((5, 4), [("r", "u1")])), "expected numbers"),
+        (encode_npy(np.zeros((5, 4), complex)), "npy of complex128, expected numbers"),
+        (encode_npy(np.zeros(5)), r"got an array of shape \(5,\)"),
+        (encode_npy(np.zeros((5, 0))), r"got an array of shape \(5, 0\)"),
+        (b"\x93NUMPY\x09\x00rest", "npy of version 9.0"),
+    ],
+)
+def test_an_npy_that_holds_no_picture_gets_a_verdict(data: bytes, reason: str) -> None:
+    with pytest.raises(BadImage, match=reason):
+        decode(data, channels="gray")
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])

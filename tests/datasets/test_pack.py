@@ -89,12 +89,12 @@ def test_a_torn_file_is_found_at_once(pack: Pack) -> None:
 
 def test_another_format_version_says_which_can_be_read(pack: Pack) -> None:
     path = pack.folder / MANIFEST
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 2}))
-    with pytest.raises(DataError, match="has format version 2, this torchrelay reads version 1"):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 3}))
+    with pytest.raises(DataError, match="has format version 3, this torchrelay reads version 2"):
         Pack.open(pack.folder)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"format_version": 1}'])
+@pytest.mark.parametrize("content", ["", "[]", '{"format_version": 2}'])
 def test_what_is_no_manifest_is_refused(pack: Pack, content: str) -> None:
     (pack.folder / MANIFEST).write_text(content)
     with pytest.raises(DataError, match=r"is not a pack: .*run `torchrelay ingest` again"):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pandas as pd
 import pytest
 
 from torchrelay.datasets.build import prepare_data
@@ -34,7 +35,24 @@ def test_the_report_counts_rows_classes_ranges_missing_values_and_reasons(
         "kind": "number",
         "columns": ["x0", "x1"],
         "missing": {"x0": 1, "x1": 0},
-        "ranges": {"x0": {"min": 1.0, "max": 4.0}, "x1": {"min": -5.0, "max": 5.0}},
+        "ranges": {
+            "x0": {"min": 1.0, "max": 4.0, "mean": 2.8, "std": pytest.approx(1.36**0.5)},
+            "x1": {"min": -5.0, "max": 5.0, "mean": 0.2, "std": pytest.approx(10.16**0.5)},
+        },
+        "ranges_by_split": {
+            "train": {
+                "x0": {"min": 1.0, "max": 2.0, "mean": 1.5, "std": 0.5},
+                "x1": {"min": -5.0, "max": 5.0, "mean": 0.0, "std": 5.0},
+            },
+            "valid": {
+                "x0": {"min": 3.0, "max": 3.0, "mean": 3.0, "std": 0.0},
+                "x1": {"min": 1.0, "max": 1.0, "mean": 1.0, "std": 0.0},
+            },
+            "test": {
+                "x0": {"min": 4.0, "max": 4.0, "mean": 4.0, "std": 0.0},
+                "x1": {"min": 0.0, "max": 0.0, "mean": 0.0, "std": 0.0},
+            },
+        },
     }
     assert report["features"]["label"]["classes"] == {
         "a": {"train": 1, "valid": 0, "test": 2},
@@ -49,8 +67,9 @@ def test_the_report_counts_rows_classes_ranges_missing_values_and_reasons(
     assert report["warnings"] == prepared.warnings
     assert prepared.warnings == [
         "data.split.stratify: without effect, because the column 'split' says which rows train",
-        "1 of 2 classes have no valid row: a",
-        "1 of 2 classes have no test row: b",
+        "1 of 2 classes of 'label' have no valid row: a",
+        "1 of 2 classes of 'label' have no test row: b",
+        "1 of 2 classes of 'site' have no valid row: s2",
     ]
 
 
@@ -62,6 +81,7 @@ def test_the_report_knows_the_images(
     prepared = prepare_data(image_data(table), home)
     image = read_json(prepared.split_dir / "report.json")["features"]["image"]
     assert (image["shape"], image["dtype"], image["distinct_images"]) == ([3, 5, 6], "uint8", 2)
+    assert image["sizes"]["most_frequent"] == [{"height": 5, "width": 6, "rows": 3}]
     assert prepared.warnings == ["no row tests: there will be no test metrics"]
 
 
@@ -80,3 +100,89 @@ def test_fractions_beside_a_column_warn(
     warnings = prepare_data(data, home).warnings
     assert len(warnings) == num_warnings
     assert not column or "data.split.valid, data.split.test: without effect" in warnings[0]
+
+
+def test_the_report_measures_the_pictures_of_the_files_not_those_of_the_store(
+    home: Home, write_table: WriteTable, write_pictures: WritePictures, image_data: MakeData
+) -> None:
+    write_pictures(["a.png", "b.png"], size=(10, 20))
+    write_pictures(["c.png"], size=(30, 8))
+    table = write_table(["image,label,split", "a.png,x,train", "b.png,y,train", "c.png,x,test"])
+    data = image_data(table, inputs={"image": {"kind": "image", "size": [4, 4]}})
+    sizes = read_json(prepare_data(data, home).split_dir / "report.json")["features"]["image"]["sizes"]
+    assert sizes["height"] == {"min": 10, "quarter": 10, "median": 10, "three_quarters": 20, "max": 30}
+    assert sizes["width"] == {"min": 8, "quarter": 14, "median": 20, "three_quarters": 20, "max": 20}
+    assert sizes["distinct"] == 2
+    assert sizes["most_frequent"][0] == {"height": 10, "width": 20, "rows": 2}
+
+
+def test_a_stratum_without_a_test_row_is_reported_once(
+    home: Home, write_table: WriteTable, number_data: MakeData
+) -> None:
+    # 60 rows of each site, and one of a third, which can test in one split of five only.
+    rows = [f"{number},{'ab'[number % 2]},{'north' if number % 3 else 'south'}" for number in range(120)]
+    table = write_table(["x0,label,site", *rows, "999,a,rare"])
+    split = {"valid": 0, "test": 0.2, "stratify": "site"}
+    prepared = prepare_data(number_data(table, split=split), home)
+    assert prepared.warnings == ["1 of 3 classes of 'site' have no test row: rare"]
+    strata = read_json(prepared.split_dir / "report.json")["stratify"]
+    assert strata["rare"] == {"train": 1, "valid": 0, "test": 0}
+    assert sum(strata["north"].values()) == 80
+    assert all(0.1 < counts["test"] / sum(counts.values()) < 0.3 for counts in (strata["north"], strata["south"]))
+    by_label = prepare_data(number_data(table, split=split | {"stratify": "label"}), home)
+    assert by_label.warnings == []
+
+
+def test_groups_are_counted_on_each_side_and_no_group_stands_on_two(
+    home: Home, write_table: WriteTable, number_data: MakeData
+) -> None:
+    rows = [f"{number},{'ab'[number % 2]},p{min(number // 3, 30)}" for number in range(120)]
+    table = write_table(["x0,label,patient", *rows])
+    prepared = prepare_data(number_data(table, split={"valid": 0.2, "test": 0.2, "group": "patient"}), home)
+    group = read_json(prepared.split_dir / "report.json")["group"]
+    assert sum(group["groups"].values()) == 31
+    assert min(group["groups"].values()) > 0
+    assert group["largest"] == 30
+
+
+def test_the_csv_of_the_report_has_a_line_for_each_of_its_numbers(
+    home: Home, write_table: WriteTable, write_pictures: WritePictures, image_data: MakeData
+) -> None:
+    write_pictures(["a.png", "b.png", "c.png"], size=(5, 6))
+    table = write_table(
+        ["image,age,x,y,label,split", "a.png,1,0,0,k,train", "b.png,3,5.5,2,m,train", "a.png,1,0,0,k,train",
+         "c.png,,1,1,k,test", "c.png,2,5.6,2,k,test"]
+    )  # fmt: skip
+    inputs = {
+        "image": {"kind": "image"},
+        "age": {"kind": "number"},
+        "eye": {"kind": "points", "columns": ["x", "y"]},
+    }
+    prepared = prepare_data(image_data(table, inputs=inputs, max_bad_rows=0.5), home)
+    lines = pd.read_csv(prepared.split_dir / "data_report.csv", na_filter=False)
+    assert list(lines.columns) == ["section", "name", "split", "value"]
+    found = {(one.section, one.name, one.split): one.value for one in lines.itertuples(index=False, name="Line")}
+    assert len(found) == len(lines)
+    expected = {
+        ("rows", "table", ""): 5,
+        ("rows", "used", "train"): 3,
+        ("rows", "used", "test"): 1,
+        ("rows", "quarantined", ""): 1,
+        ("quarantine", "empty cell in 'age'", ""): 1,
+        ("missing", "age", ""): 1,
+        ("missing", "label", ""): 0,
+        ("duplicates", "rows", ""): 1,
+        ("leakage", "image", ""): 0,
+        ("classes", "label/k", "train"): 2,
+        ("classes", "label/m", "test"): 0,
+        ("images", "image/distinct sizes", ""): 1,
+        ("images", "image/distinct images", ""): 3,
+        ("images", "image/height/median", ""): 5,
+        ("images", "image/width/max", ""): 6,
+        ("numbers", "age/age/mean", "train"): pytest.approx(5 / 3),
+        ("numbers", "age/age/max", ""): 3,
+        ("points", "eye/points", ""): 1,
+        ("points", "eye/points outside", ""): 1,  # 5.5 is the edge of the last of 6 pixels, 5.6 is beyond
+        ("points", "eye/rows with points outside", ""): 1,
+    }
+    assert {key: found[key] for key in expected} == expected

@@ -8,7 +8,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from torchrelay.datasets.table import check_table, open_table, read_table, resolve_columns, resolve_features
+from torchrelay.datasets.table import (
+    check_table,
+    open_table,
+    read_table,
+    resolve_columns,
+    resolve_features,
+    split_columns,
+    unused_feature_settings,
+)
 from torchrelay.errors import DataError, RecipeError
 from torchrelay.recipe import Data, Feature
 
@@ -235,13 +243,16 @@ def test_a_missing_column_of_the_split_is_named_with_its_key(
     [
         ({"inputs": {}}, r"data\.inputs is missing"),
         ({"target": {}}, r"data\.target is missing"),
-        ({"target": {"a": {"kind": "number"}, "b": {"kind": "number"}}}, r"names 2 features \(a, b\); expected one"),
+        (
+            {"target": {"a": {"kind": "number"}, "b": {"kind": "category"}}},
+            r"data\.target: several targets must be of one kind, got a \(number\), b \(category\)",
+        ),
         ({"target": {"x": {"kind": "number"}}}, r"data\.target\.x: an input has this name too"),
         ({"target": {"label": {"kind": "image"}}}, r"'image' cannot be a target; legal are category, number"),
         ({"inputs": {"x": {"kind": "image", "columns": "x*"}}}, r"'x' is image and reads 2 columns \(x0, x1\)"),
         (
             {"target": {"y": {"kind": "category", "columns": ["x0", "x1"]}}},
-            "'y' is category and the target and reads 2",
+            "'y' is category and a target and reads 2",
         ),
         ({"target": {"y": {"kind": "number", "columns": "x1"}}}, "data.inputs.x.columns holds 'x1', .* the target 'y'"),
     ],
@@ -276,3 +287,33 @@ def test_a_missing_folder_of_a_known_data_set_says_how_to_fetch_it(
 
 def test_a_good_table_passes(write_table: WriteTable, number_data: MakeData) -> None:
     check_table(number_data(write_table("x0,x1,label\n1,2,007\n1,2,NA\n")))
+
+
+@pytest.mark.parametrize(
+    ("column", "found"), [("", []), ("split_1", ["split_1"]), ("split_*", ["split_2", "split_1"]), ("s[x]", ["s[x]"])]
+)
+def test_a_pattern_of_split_columns_gives_them_in_the_tables_order(
+    write_table: WriteTable, column: str, found: list[str]
+) -> None:
+    table = write_table("x,split_2,label,split_1,s[x]\n1,train,a,test,train\n")
+    assert split_columns(Data.model_validate({"table": table, "split": {"column": column}})) == found
+
+
+def test_a_pattern_that_no_column_fits_is_refused_with_the_nearest(write_table: WriteTable) -> None:
+    table = write_table("x,split_1\n1,train\n")
+    data = Data.model_validate({"table": table, "split": {"column": "splits_*"}})
+    with pytest.raises(DataError, match=r"the pattern 'splits_\*', which no column fits; did you mean split_1\?"):
+        split_columns(data)
+
+
+def test_settings_that_a_features_kind_does_not_have_warn(number_data: MakeData) -> None:
+    inputs = {
+        "x": {"kind": "number", "swap": [[0, 1]], "size": [2, 3]},
+        "image": {"kind": "image", "size": [2, 3], "statistics": "none"},
+        "face": {"kind": "points", "normalise_by": [0, 1], "channels": "gray"},
+    }
+    assert unused_feature_settings(number_data("table.csv", inputs=inputs)) == [
+        "feature 'x': size without effect, because its kind is number",
+        "feature 'x': swap without effect, because its kind is number",
+        "feature 'face': channels without effect, because its kind is points",
+    ]

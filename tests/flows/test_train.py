@@ -58,7 +58,11 @@ def test_a_table_of_pictures_becomes_a_trained_and_tracked_model(picture_recipe:
     }
     figures = {f"figures/{name}.png" for name in ("curves", "confusion", "class_accuracy", "doubtful", "worst")}
     assert artifacts_of(result["mlflow_run_id"], "figures") == figures
-    assert artifacts_of(result["mlflow_run_id"], "data") == {"data/report.json", "data/quarantine.csv"}
+    assert artifacts_of(result["mlflow_run_id"], "data") == {
+        "data/report.json",
+        "data/data_report.csv",
+        "data/quarantine.csv",
+    }
 
 
 def test_a_table_of_numbers_is_learned_in_its_own_units(number_recipe: WriteRecipe) -> None:

@@ -1,0 +1,41 @@
+"""Makes units of each kind of input: numbers as they are, pictures and points flattened, ids embedded."""
+
+# Shapes: B rows in a batch, N category columns, F units.
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..schema import FeatureSchema
+
+
+def build_encoder(feature: FeatureSchema) -> tuple[nn.Module, int]:
+    """Build what turns a feature's tensor into units of shape (B, F); also gives F."""
+    if feature.kind == "category":
+        embeddings = ColumnEmbeddings(len(feature.columns), len(feature.classes))
+        return embeddings, embeddings.num_units
+    return nn.Flatten(), math.prod(feature.shape)
+
+
+class ColumnEmbeddings(nn.Module):
+    """An embedding for each of several category columns that share their classes.
+
+    Args:
+        num_columns: category columns.
+        num_classes: classes seen in training; ids go from 0 (unseen) to num_classes.
+    """
+
+    def __init__(self, num_columns: int, num_classes: int) -> None:
+        super().__init__()
+        size = min(50, (num_classes + 1) // 2)
+        # Id 0 is "unseen in training": as padding it is zero, which says nothing, and stays so.
+        columns = [nn.Embedding(num_classes + 1, size, padding_idx=0) for _ in range(num_columns)]
+        self.columns = nn.ModuleList(columns)
+        self.num_units = num_columns * size
+
+    def forward(self, ids_BN: Tensor) -> Tensor:
+        """Look up each column's ids; returns shape (B, num_units)."""
+        return torch.cat([column(ids_B) for column, ids_B in zip(self.columns, ids_BN.unbind(1), strict=True)], dim=1)
