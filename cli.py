@@ -93,7 +93,8 @@ def ingest(recipe: str, items: tuple[str, ...], as_json: bool) -> None:
     from .flows.ingest import ingest as ingest_flow
 
     result = ingest_flow(recipe_file=recipe, overrides=overrides)
-    _tell(f"pack      {result['pack_dir']}\nreport    {result['report_csv']}\nnext      torchrelay train {recipe}")
+    _tell(f"pack      {result['pack_dir']}\nreport    {result['report_csv']}\nfigure    {result['figure']}")
+    _tell(f"next      torchrelay train {recipe}")
     if as_json:
         _print_json(result)
 

@@ -56,7 +56,7 @@ def evaluate_model(run_dir: Path) -> None:
         else:
             say("no test rows: no test metrics")
         if record.kind == "train":
-            figures.curves(journal.points(), run_dir / "figures" / "curves.png")
+            figures.curves(journal.points(), run_dir / "figures" / "curves.png", events=journal.read())
     recorder.log_artifacts(run_dir / "figures", "figures")
     seconds = {**record.seconds, "evaluate": round(time.perf_counter() - started, 3)}
     update_record(run_dir, metrics={**record.metrics, **metrics}, seconds=seconds)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefect import task
 
 from ..datasets.build import Prepared, prepare_data
+from ..files import read_json
 from ..recipe import Recipe
 from ..settings import home
+from ..tracking import figures
 from .console import Progress, say
 from .options import UNCACHED
 
@@ -49,6 +52,7 @@ def report_data(ingested: Ingested) -> dict[str, Any]:
         "pack_dir": str(data.pack_dir),
         "report": str(data.split_dir / "report.json"),
         "report_csv": str(data.split_dir / "data_report.csv"),
+        "figure": str(draw_report(data.split_dir)),
         "quarantine": str(data.split_dir / "quarantine.csv"),
         "fingerprint": data.fingerprint,
         "rows": data.rows,
@@ -58,3 +62,12 @@ def report_data(ingested: Ingested) -> dict[str, Any]:
         "warnings": data.warnings,
         "seconds": round(ingested.seconds, 3),
     }
+
+
+def draw_report(split_dir: Path) -> Path:
+    """The data report as a picture, drawn once for each split.
+
+    It lies in `reports/` of the pack, beside `splits/`, whose folders are complete when they appear and never change.
+    """
+    path = split_dir.parent.parent / "reports" / f"{split_dir.name}.png"
+    return path if path.is_file() else figures.data_report(read_json(split_dir / "report.json"), path)

@@ -15,8 +15,8 @@ from ..datasets.build import View
 from ..datasets.loader import PackDataset
 from ..engine.classification import confusion_matrix, describe_classes, log_probabilities
 from ..engine.loop import Evaluation
-from ..engine.metrics import scaled_parts
-from ..engine.regression import describe_points, describe_quantiles, in_own_units, point_errors, row_nme
+from ..engine.metrics import headline, headline_interval, scaled_parts
+from ..engine.regression import describe_points, describe_quantiles, in_own_units, measure_points, point_errors, row_nme
 from ..files import write_atomic
 from ..schema import FeatureSchema, Schema, TargetPart
 from ..tracking import figures
@@ -34,11 +34,15 @@ def draw_evaluation(view: View, found: Evaluation, scale: np.ndarray | None, fol
         folder: gets PNG files; of several targets each file's name ends in -<target>.
     """
     for end, part, share in _targets(view.schema, found, scale):
-        feature = part.feature
+        feature, interval = part.feature, _interval(view.schema, part, share)
         if feature.kind == "category":
             matrix = confusion_matrix(part)
-            figures.confusion(matrix, feature.classes, folder / f"confusion{end}.png")
-            figures.class_accuracy(matrix, feature.classes, folder / f"class_accuracy{end}.png")
+            figures.confusion(matrix, feature.classes, folder / f"confusion{end}.png", interval=interval)
+            figures.class_accuracy(matrix, feature.classes, folder / f"class_accuracy{end}.png", interval=interval)
+            figures.class_scores(matrix, feature.classes, folder / f"class_scores{end}.png")
+            if len(feature.classes) == 2:
+                scores_N = log_probabilities(part)[:, 1]
+                figures.roc(scores_N, part.target.numpy() == 1, feature.classes[1], folder / f"roc{end}.png")
             _draw_rows(
                 view, found, part, share, _doubtful(part), "Most doubtful predictions", folder / f"doubtful{end}.png"
             )
@@ -46,7 +50,17 @@ def draw_evaluation(view: View, found: Evaluation, scale: np.ndarray | None, fol
             target, predicted = in_own_units(feature, part.target), in_own_units(feature, part.outputs)
             for number, column in enumerate(feature.columns):
                 name = f"residuals{end}{f'-{number}' if number else ''}.png"
-                figures.residuals(target[:, number], predicted[:, number], column, folder / name)
+                of_one = interval if len(feature.columns) == 1 else None
+                figures.residuals(target[:, number], predicted[:, number], column, folder / name, interval=of_one)
+        else:
+            errors = point_errors(part, share)
+            figures.points_error(
+                errors.distance / errors.unit[:, None],
+                folder / f"points_error{end}.png",
+                np.asarray(feature.mean).reshape(-1, 2),
+                baseline=measure_points(part, share).get("mean_shape_nme"),
+                interval=interval,
+            )
         worst = np.argsort(-_losses(part), kind="stable")
         _draw_rows(view, found, part, share, worst[:NUM_SHOWN], "Worst predictions", folder / f"worst{end}.png")
         if feature.kind == "points":
@@ -78,6 +92,14 @@ def _targets(
     for part, share in scaled_parts(schema, found.outputs, found.target, scale):
         end = "" if len(schema.targets) == 1 else f"-{urllib.parse.quote(part.feature.name, safe=' ')}"
         yield end, part, share
+
+
+def _interval(schema: Schema, part: TargetPart, share: np.ndarray | None) -> tuple[float, float] | None:
+    """Of the headline metric of one target."""
+    alone = schema.model_copy(update={"targets": [part.feature]})
+    found = headline_interval(alone, part.outputs, part.target, share)
+    name = headline(alone)
+    return (found[f"{name}_low"], found[f"{name}_high"]) if found else None
 
 
 def _losses(part: TargetPart) -> np.ndarray:

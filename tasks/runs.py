@@ -28,7 +28,7 @@ from ..tracking.mlflow_run import MlflowRun
 from ..tracking.records import RunRecord, find_run, git_commit, load_record, new_run_id, now, save_record, update_record
 from ..tracking.registry import Source, resolve_source
 from .console import Progress, say
-from .ingest import Ingested
+from .ingest import Ingested, draw_report
 from .options import UNCACHED
 from .predictions import VERDICT, name_columns
 from .preflight import check_names, check_recipe, has_images
@@ -300,6 +300,9 @@ def _open(record: RunRecord, recipe: Recipe, schema: Schema, rows: Mapping[str, 
             tracker.log_artifacts(run_dir / name)
         for name in ("report.json", "data_report.csv", "quarantine.csv"):
             tracker.log_artifacts(Path(record.split_dir) / name, "data")
+        (run_dir / "figures").mkdir()
+        shutil.copyfile(draw_report(Path(record.split_dir)), run_dir / "figures" / "data.png")
+        tracker.log_artifacts(run_dir / "figures", "figures")
     except BaseException:
         shutil.rmtree(run_dir)
         raise

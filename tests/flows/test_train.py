@@ -56,7 +56,8 @@ def test_a_table_of_pictures_becomes_a_trained_and_tracked_model(picture_recipe:
     assert artifacts_of(result["mlflow_run_id"], "weights") == {
         f"weights/{name}.pt" for name in ("best", "last", "optimizer")
     }
-    figures = {f"figures/{name}.png" for name in ("curves", "confusion", "class_accuracy", "doubtful", "worst")}
+    names = ("data", "curves", "confusion", "class_accuracy", "class_scores", "roc", "doubtful", "worst")
+    figures = {f"figures/{name}.png" for name in names}
     assert artifacts_of(result["mlflow_run_id"], "figures") == figures
     assert artifacts_of(result["mlflow_run_id"], "data") == {
         "data/report.json",
@@ -70,6 +71,7 @@ def test_a_table_of_numbers_is_learned_in_its_own_units(number_recipe: WriteReci
     assert result["metrics"]["test/rmse"] < 0.6
     assert result["metrics"]["test/r2"] > 0.98
     assert {path.name for path in (Path(result["run_dir"]) / "figures").iterdir()} == {
+        "data.png",
         "curves.png",
         "residuals.png",
         "worst.png",
@@ -144,6 +146,8 @@ def test_the_second_ingest_reuses_the_pack_and_reports_where_things_lie(picture_
     assert first["rows"] == {"train": 24, "valid": 8, "test": 16}
     assert json.loads(Path(second["report"]).read_text())
     assert Path(second["quarantine"]).read_text().startswith("row,reason")
+    assert first["figure"] == second["figure"]
+    assert Path(second["figure"]).read_bytes().startswith(b"\x89PNG")
 
 
 def test_another_table_is_scored_by_run_id_by_registered_model_and_by_weights_file(picture_recipe: WriteRecipe) -> None:
