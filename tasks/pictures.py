@@ -61,7 +61,7 @@ def draw_evaluation(view: View, found: Evaluation, scale: np.ndarray | None, fol
                 baseline=measure_points(part, share).get("mean_shape_nme"),
                 interval=interval,
             )
-        worst = np.argsort(-_losses(part), kind="stable")
+        worst = np.argsort(-_losses(part, share), kind="stable")
         _draw_rows(view, found, part, share, worst[:NUM_SHOWN], "Worst predictions", folder / f"worst{end}.png")
         if feature.kind == "points":
             spread = worst[np.linspace(len(worst) - 1, 0, min(len(worst), NUM_SHOWN)).round().astype(np.int64)]
@@ -102,8 +102,10 @@ def _interval(schema: Schema, part: TargetPart, share: np.ndarray | None) -> tup
     return (found[f"{name}_low"], found[f"{name}_high"]) if found else None
 
 
-def _losses(part: TargetPart) -> np.ndarray:
-    """How wrong each row is about this target: nats, or mean squared standardised error; float64, shape (N,)."""
+def _losses(part: TargetPart, share: np.ndarray | None) -> np.ndarray:
+    """How wrong each row is about this target: nats, mean squared standardised error, or nme; float64, shape (N,)."""
+    if part.feature.kind == "points":
+        return np.nan_to_num(row_nme(point_errors(part, share))[:, 0])
     if part.feature.kind == "category":
         return -np.take_along_axis(log_probabilities(part), part.target.numpy()[:, None], axis=1)[:, 0]
     return (part.outputs.double() - part.target.double()).square().mean(dim=1).numpy()
@@ -138,7 +140,9 @@ def _draw_rows(
     batch = PackDataset(view.pack, view.schema, positions).__getitems__(range(len(positions)))
     pictures = _to_uint8(batch.inputs[number].numpy(), view.schema.inputs[number])
     if part.feature.kind == "points":
-        true, predicted = (in_own_units(part.feature, one).reshape(len(chosen), -1, 2) for one in some[1:])
+        true, predicted = (
+            in_own_units(part.feature, one).reshape(len(chosen), -1, 2) for one in (some.target, some.outputs)
+        )
         figures.gallery(pictures, [rest for _, _, rest in said], path, heading, true, predicted)
     else:
         titles = [f"{true} as {predicted}\n{rest}" for true, predicted, rest in said]
@@ -154,7 +158,7 @@ def _picture(schema: Schema, target: FeatureSchema) -> int | None:
 
 def _describe(part: TargetPart, scale: np.ndarray | None) -> list[tuple[str, str, str]]:
     """For each row: what is true, what was predicted, how sure and how wrong."""
-    losses = _losses(part)
+    losses = _losses(part, scale)
     if part.feature.kind == "category":
         classes = part.feature.classes
         return [
@@ -162,7 +166,7 @@ def _describe(part: TargetPart, scale: np.ndarray | None) -> list[tuple[str, str
             for true, row, loss in zip(part.target, part.outputs.softmax(dim=1), losses, strict=True)
         ]
     if part.feature.kind == "points":
-        return [("", "", f"nme {value:.4f}") for value in row_nme(point_errors(part, scale))[:, 0]]
+        return [("", "", f"nme {value:.4f}") for value in losses]
     true, predicted = in_own_units(part.feature, part.target), in_own_units(part.feature, part.outputs)
     return [
         (_numbers(one), _numbers(other), f"loss {loss:.3g}")
