@@ -301,9 +301,9 @@ def _gatherer(pack: Pack, feature: FeatureSchema, rows: np.ndarray, schema: Sche
 
 
 def _target_gatherer(pack: Pack, schema: Schema, rows: np.ndarray) -> _Gather:
-    """What gathers all targets: class ids (B,) or (B, T), or all columns (B, D); zeros of a pack of inputs alone."""
-    if any(target.name not in pack.features for target in schema.targets):
-        return lambda index: _no_target(schema, len(index))
+    """What gathers all targets: class ids (B,) or (B, T), or all columns (B, D)."""
+    if not all(target.name in pack.features for target in schema.targets):
+        return _zeros(schema)
     if schema.target_kind == "category":
         ids = np.stack([_target_ids(pack, target, rows) for target in schema.targets], 1)
         ids = ids[:, 0].copy() if len(schema.targets) == 1 else ids
@@ -314,11 +314,12 @@ def _target_gatherer(pack: Pack, schema: Schema, rows: np.ndarray) -> _Gather:
     return lambda index: torch.cat([gather(index).flatten(1) for gather in gatherers], 1)
 
 
-def _no_target(schema: Schema, num_rows: int) -> Tensor:
+def _zeros(schema: Schema) -> _Gather:
+    """Targets of rows that have none."""
     if schema.target_kind == "category":
-        size = () if len(schema.targets) == 1 else (len(schema.targets),)
-        return torch.zeros((num_rows, *size), dtype=torch.int64)
-    return torch.zeros((num_rows, schema.num_outputs), dtype=torch.float64)
+        size = (len(schema.targets),) if len(schema.targets) > 1 else ()
+        return lambda index: torch.zeros((len(index), *size), dtype=torch.int64)
+    return lambda index: torch.zeros((len(index), schema.num_outputs), dtype=torch.float64)
 
 
 def _target_ids(pack: Pack, target: FeatureSchema, rows: np.ndarray) -> np.ndarray:

@@ -67,7 +67,6 @@ def describe_data(
         *warnings,
         *_warn_of_leaks(leaked),
         *_warn_of_classes({name: counts for name, counts in classes.items() if counts}, side),
-        *_warn_of_tests(side),
     ]
     return report
 
@@ -198,8 +197,6 @@ def _warn_of_classes(classes: Mapping[str, Mapping[str, Mapping[str, int]]], sid
             if absent and (side == SPLITS.index(name)).any():
                 first = ", ".join(absent[:5])
                 found.append(f"{len(absent)} of {len(counts_of)} classes{of} have no {name} row: {first}")
+    if not (side == TEST).any():
+        found.append("no row tests: there will be no test metrics")
     return found
-
-
-def _warn_of_tests(side: np.ndarray) -> list[str]:
-    return [] if (side == TEST).any() else ["no row tests: there will be no test metrics"]

@@ -44,7 +44,8 @@ def compute_metrics(
         outputs: scores or standardised values, shape (N, num_outputs); any device and floating type.
         target: class ids or standardised values, see `Batch`.
         losses: of each row, shape (N,).
-        scale: points: pixels of the file per pixel of the stored image, x and y, shape (N, 2); None means 1.
+        scale: points: pixels of the file per pixel of the stored image, x and y of each of T targets side by side,
+            shape (N, 2T); None means 1.
     Returns:
         By name: loss, and what `measure_classes`, `measure_numbers` or `measure_points` give. For categories
         accuracy/<class> too; for several columns of numbers the means over the columns, and each again as
@@ -53,8 +54,10 @@ def compute_metrics(
     """
     metrics = {"loss": float(losses.detach().cpu().double().mean())}
     each = {
-        prefix: _measure(part, scale)
-        for prefix, part in zip(target_prefixes(schema), schema.parts(outputs, target), strict=True)
+        prefix: _measure(part, share)
+        for prefix, (part, share) in zip(
+            target_prefixes(schema), scaled_parts(schema, outputs, target, scale), strict=True
+        )
     }
     name = headline(schema)
     if len(each) > 1 and all(name in found for found in each.values()):
@@ -77,13 +80,13 @@ def headline_interval(
     Returns:
         <headline>_low and <headline>_high; nothing where fewer than two rows define it, or an output is not finite.
     """
-    parts = schema.parts(outputs, target)
+    parts = scaled_parts(schema, outputs, target, scale)
     if schema.target_kind == "category":
-        values = [hits(part) for part in parts]
+        values = [hits(part) for part, _ in parts]
     elif schema.target_kind == "number":
-        values = [squared_errors(part) for part in parts]
+        values = [squared_errors(part) for part, _ in parts]
     else:
-        values = [row_nme(point_errors(part, scale)) for part in parts]
+        values = [row_nme(point_errors(part, share)) for part, share in parts]
     if not bool(outputs.isfinite().all()):
         return {}
     root = schema.target_kind == "number"
@@ -94,6 +97,18 @@ def headline_interval(
         return {}
     name = headline(schema)
     return {f"{name}_low": found[0], f"{name}_high": found[1]}
+
+
+def scaled_parts(
+    schema: Schema, outputs: Tensor, target: Tensor, scale: np.ndarray | None
+) -> list[tuple[TargetPart, np.ndarray | None]]:
+    """Each target's share, with its share of the scale: shape (N, 2), or None where there is none.
+
+    Args:
+        schema, outputs, target, scale: see `compute_metrics`.
+    """
+    parts = schema.parts(outputs, target)
+    return [(part, None if scale is None else scale[:, 2 * at : 2 * at + 2]) for at, part in enumerate(parts)]
 
 
 def metric_names(schema: Schema) -> list[str]:

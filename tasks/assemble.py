@@ -154,14 +154,17 @@ def name_table_rows(error: NotFiniteError, view: View) -> NotFiniteError:
 
 
 def rows_scale(view: View, rows: np.ndarray) -> np.ndarray | None:
-    """Pixels of the file per pixel of the stored image, x and y, float64, shape (N, 2); None where no points are.
+    """Pixels of the file per pixel of the stored image, x and y of each of T targets; None where they are no points.
 
     Args:
         rows: int64, positions in the pack, shape (N,).
+    Returns:
+        float64, shape (N, 2T).
     """
     if view.schema.target_kind != "points":
         return None
-    return PackDataset(view.pack, view.schema, rows).scale(view.schema.targets[0]).numpy()
+    dataset = PackDataset(view.pack, view.schema, rows)
+    return np.concatenate([dataset.scale(target).numpy() for target in view.schema.targets], axis=1)
 
 
 def _batches_at_once(schema: Schema, batch_size: int) -> int:

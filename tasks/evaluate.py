@@ -85,6 +85,6 @@ def _write_results(run_dir: Path, view: View, found: Evaluation, scale: np.ndarr
     content = io.BytesIO()
     frame.to_parquet(content, index=False)
     write_atomic(run_dir / PREDICTIONS_FILE, content.getvalue())
-    write_tables(view, found, scale, run_dir / "tables")
-    draw_evaluation(view, found, scale, computed, run_dir / "figures")
+    write_tables(schema, found, scale, run_dir / "tables")
+    draw_evaluation(view, found, scale, run_dir / "figures")
     return {f"test/{name}": value for name, value in computed.items()}

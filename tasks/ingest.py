@@ -89,8 +89,8 @@ def _ingest_split(recipe: Recipe, column: str, several: bool) -> Prepared:
 def _report_split(data: Prepared) -> dict[str, Any]:
     return {
         "report": str(data.split_dir / "report.json"),
-        "figure": str(draw_report(data.split_dir)),
         "report_csv": str(data.split_dir / "data_report.csv"),
+        "figure": str(draw_report(data.split_dir)),
         "quarantine": str(data.split_dir / "quarantine.csv"),
         "rows": data.rows,
         "num_quarantined": data.num_quarantined,

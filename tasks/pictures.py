@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ from ..datasets.build import View
 from ..datasets.loader import PackDataset
 from ..engine.classification import confusion_matrix, describe_classes, log_probabilities
 from ..engine.evaluation import Evaluation
-from ..engine.regression import describe_points, describe_quantiles, in_own_units, point_errors, row_nme
+from ..engine.metrics import headline, headline_interval, scaled_parts
+from ..engine.regression import describe_points, describe_quantiles, in_own_units, measure_points, point_errors, row_nme
 from ..files import write_atomic
 from ..schema import FeatureSchema, Schema, TargetPart
 from ..tracking import figures
@@ -23,85 +24,88 @@ from ..tracking import figures
 NUM_SHOWN = 25
 
 
-def draw_evaluation(
-    view: View, found: Evaluation, scale: np.ndarray | None, metrics: Mapping[str, float], folder: Path
-) -> None:
+def draw_evaluation(view: View, found: Evaluation, scale: np.ndarray | None, folder: Path) -> None:
     """Draw the figures that fit each target, and rows to look at: the worst, the most doubtful, landmarks on pictures.
 
     Args:
         view: where the rows' inputs are.
         found: outputs for rows of it.
-        scale: points: file pixels per stored pixel, x and y, shape (N, 2); None means 1.
-        metrics: without the split's name; of one target, the headline's interval among them stands in its figures.
+        scale: points: see `compute_metrics`.
         folder: gets PNG files; of several targets each file's name ends in -<target>.
     """
-    for end, part in _targets(view.schema, found):
-        feature = part.feature
+    for end, part, share in _targets(view.schema, found, scale):
+        feature, interval = part.feature, _interval(view.schema, part, share)
         if feature.kind == "category":
             matrix = confusion_matrix(part)
-            interval = _interval(view.schema, metrics, "accuracy")
             figures.confusion(matrix, feature.classes, folder / f"confusion{end}.png", interval=interval)
             figures.class_accuracy(matrix, feature.classes, folder / f"class_accuracy{end}.png", interval=interval)
             figures.class_scores(matrix, feature.classes, folder / f"class_scores{end}.png")
             if len(feature.classes) == 2:
-                margin_N = (part.outputs[:, 1] - part.outputs[:, 0]).double().numpy()
-                figures.roc(margin_N, part.target.numpy(), feature.classes[1], folder / f"roc{end}.png")
+                scores_N = log_probabilities(part)[:, 1]
+                figures.roc(scores_N, part.target.numpy() == 1, feature.classes[1], folder / f"roc{end}.png")
             _draw_rows(
-                view, found, part, scale, _doubtful(part), "Most doubtful predictions", folder / f"doubtful{end}.png"
+                view, found, part, share, _doubtful(part), "Most doubtful predictions", folder / f"doubtful{end}.png"
             )
         elif feature.kind == "number":
             target, predicted = in_own_units(feature, part.target), in_own_units(feature, part.outputs)
             for number, column in enumerate(feature.columns):
                 name = f"residuals{end}{f'-{number}' if number else ''}.png"
-                interval = _interval(view.schema, metrics, "rmse") if len(feature.columns) == 1 else None
-                figures.residuals(target[:, number], predicted[:, number], column, folder / name, interval=interval)
+                of_one = interval if len(feature.columns) == 1 else None
+                figures.residuals(target[:, number], predicted[:, number], column, folder / name, interval=of_one)
         else:
-            errors = point_errors(part, scale)
+            errors = point_errors(part, share)
             figures.points_error(
                 errors.distance / errors.unit[:, None],
                 folder / f"points_error{end}.png",
                 np.asarray(feature.mean).reshape(-1, 2),
-                baseline=metrics.get("mean_shape_nme"),
-                interval=_interval(view.schema, metrics, "nme"),
+                baseline=measure_points(part, share).get("mean_shape_nme"),
+                interval=interval,
             )
-        worst = np.argsort(-_losses(part), kind="stable")
-        _draw_rows(view, found, part, scale, worst[:NUM_SHOWN], "Worst predictions", folder / f"worst{end}.png")
+        worst = np.argsort(-_losses(part, share), kind="stable")
+        _draw_rows(view, found, part, share, worst[:NUM_SHOWN], "Worst predictions", folder / f"worst{end}.png")
         if feature.kind == "points":
             spread = worst[np.linspace(len(worst) - 1, 0, min(len(worst), NUM_SHOWN)).round().astype(np.int64)]
-            _draw_rows(view, found, part, scale, spread, "From the best to the worst", folder / f"points{end}.png")
+            _draw_rows(view, found, part, share, spread, "From the best to the worst", folder / f"points{end}.png")
 
 
-def write_tables(view: View, found: Evaluation, scale: np.ndarray | None, folder: Path) -> None:
+def write_tables(schema: Schema, found: Evaluation, scale: np.ndarray | None, folder: Path) -> None:
     """Write the CSV tables that fit each target: of classes, of errors by quantile, or of points.
 
     Args:
-        view, found, scale, folder: see `draw_evaluation`.
+        schema: of the targets.
+        found, scale, folder: see `draw_evaluation`.
     """
-    for end, part in _targets(view.schema, found):
+    for end, part, share in _targets(schema, found, scale):
         if part.feature.kind == "category":
             name, rows = "classes", describe_classes(part)
         elif part.feature.kind == "number":
             name, rows = "errors_by_quantile", describe_quantiles(part)
         else:
-            name, rows = "points", describe_points(part, scale)
+            name, rows = "points", describe_points(part, share)
         write_atomic(folder / f"{name}{end}.csv", pd.DataFrame(rows).to_csv(index=False, float_format="%.6g"))
 
 
-def _targets(schema: Schema, found: Evaluation) -> Iterator[tuple[str, TargetPart]]:
-    """Each target, and what its files' names end in."""
-    for part in schema.parts(found.outputs, found.target):
-        yield "" if len(schema.targets) == 1 else f"-{urllib.parse.quote(part.feature.name, safe=' ')}", part
+def _targets(
+    schema: Schema, found: Evaluation, scale: np.ndarray | None
+) -> Iterator[tuple[str, TargetPart, np.ndarray | None]]:
+    """What each target's files' names end in, the target, and its share of the scale."""
+    for part, share in scaled_parts(schema, found.outputs, found.target, scale):
+        end = "" if len(schema.targets) == 1 else f"-{urllib.parse.quote(part.feature.name, safe=' ')}"
+        yield end, part, share
 
 
-def _interval(schema: Schema, metrics: Mapping[str, float], name: str) -> tuple[float, float] | None:
-    """Of several targets the interval is that of their mean, which no figure of one target shows."""
-    if len(schema.targets) > 1 or f"{name}_low" not in metrics:
-        return None
-    return metrics[f"{name}_low"], metrics[f"{name}_high"]
+def _interval(schema: Schema, part: TargetPart, share: np.ndarray | None) -> tuple[float, float] | None:
+    """Of the headline metric of one target."""
+    alone = schema.model_copy(update={"targets": [part.feature]})
+    found = headline_interval(alone, part.outputs, part.target, share)
+    name = headline(alone)
+    return (found[f"{name}_low"], found[f"{name}_high"]) if found else None
 
 
-def _losses(part: TargetPart) -> np.ndarray:
-    """How wrong each row is about this target: nats, or mean squared standardised error; float64, shape (N,)."""
+def _losses(part: TargetPart, share: np.ndarray | None) -> np.ndarray:
+    """How wrong each row is about this target: nats, mean squared standardised error, or nme; float64, shape (N,)."""
+    if part.feature.kind == "points":
+        return np.nan_to_num(row_nme(point_errors(part, share))[:, 0])
     if part.feature.kind == "category":
         return -np.take_along_axis(log_probabilities(part), part.target.numpy()[:, None], axis=1)[:, 0]
     return (part.outputs.double() - part.target.double()).square().mean(dim=1).numpy()
@@ -136,7 +140,9 @@ def _draw_rows(
     batch = PackDataset(view.pack, view.schema, positions).__getitems__(range(len(positions)))
     pictures = _to_uint8(batch.inputs[number].numpy(), view.schema.inputs[number])
     if part.feature.kind == "points":
-        true, predicted = (in_own_units(part.feature, one).reshape(len(chosen), -1, 2) for one in some[1:])
+        true, predicted = (
+            in_own_units(part.feature, one).reshape(len(chosen), -1, 2) for one in (some.target, some.outputs)
+        )
         figures.gallery(pictures, [rest for _, _, rest in said], path, heading, true, predicted)
     else:
         titles = [f"{true} as {predicted}\n{rest}" for true, predicted, rest in said]
@@ -152,7 +158,7 @@ def _picture(schema: Schema, target: FeatureSchema) -> int | None:
 
 def _describe(part: TargetPart, scale: np.ndarray | None) -> list[tuple[str, str, str]]:
     """For each row: what is true, what was predicted, how sure and how wrong."""
-    losses = _losses(part)
+    losses = _losses(part, scale)
     if part.feature.kind == "category":
         classes = part.feature.classes
         return [
@@ -160,7 +166,7 @@ def _describe(part: TargetPart, scale: np.ndarray | None) -> list[tuple[str, str
             for true, row, loss in zip(part.target, part.outputs.softmax(dim=1), losses, strict=True)
         ]
     if part.feature.kind == "points":
-        return [("", "", f"nme {value:.4f}") for value in row_nme(point_errors(part, scale))[:, 0]]
+        return [("", "", f"nme {value:.4f}") for value in losses]
     true, predicted = in_own_units(part.feature, part.target), in_own_units(part.feature, part.outputs)
     return [
         (_numbers(one), _numbers(other), f"loss {loss:.3g}")

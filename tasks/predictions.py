@@ -12,6 +12,7 @@ import torch
 
 from ..engine.classification import log_probabilities, predicted_ids
 from ..engine.evaluation import Evaluation
+from ..engine.metrics import scaled_parts
 from ..engine.regression import in_file_pixels, in_own_units
 from ..schema import FeatureSchema, Schema, TargetPart
 
@@ -38,14 +39,16 @@ def describe_predictions(schema: Schema, found: Evaluation, scale: np.ndarray | 
     Args:
         schema: of the targets.
         found: outputs of N rows.
-        scale: points: file pixels per stored pixel, x and y, shape (N, 2); None means 1.
+        scale: points: see `compute_metrics`.
     Returns:
         Shape (N,) each. Of a category prediction, probability, and probability/<class> (to 20 classes); of numbers
         and points prediction, or prediction/<column> of several columns, points in pixels of the file. Of several
         targets all that below <target>/.
     """
-    parts = zip(prefixes(schema), schema.parts(found.outputs, found.target), strict=True)
-    return {f"{prefix}{name}": values for prefix, part in parts for name, values in _describe(part, scale).items()}
+    parts = zip(prefixes(schema), scaled_parts(schema, found.outputs, found.target, scale), strict=True)
+    return {
+        f"{prefix}{name}": values for prefix, (part, share) in parts for name, values in _describe(part, share).items()
+    }
 
 
 def tabulate(
@@ -64,8 +67,9 @@ def tabulate(
     columns: Columns = {"row": table_rows}
     if keys is not None:
         columns["key"] = keys
-    for prefix, part in zip(prefixes(schema), schema.parts(found.outputs, found.target), strict=True):
-        truth, predicted = _truth(part, scale), _describe(part, scale)
+    parts = scaled_parts(schema, found.outputs, found.target, scale)
+    for prefix, (part, share) in zip(prefixes(schema), parts, strict=True):
+        truth, predicted = _truth(part, share), _describe(part, share)
         residuals = {}
         if part.feature.kind != "category":
             residuals = {

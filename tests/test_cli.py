@@ -55,6 +55,7 @@ def test_train_ends_with_the_place_the_next_commands_and_the_result(run: Run, pi
     assert lines[0].startswith("run       pictures-")
     assert Path(lines[1].split()[1]).is_dir()
     assert lines[2].startswith("next      torchrelay show pictures-")
+    assert lines[3] == "interval  0.7941 to 1.0000 (95 %, over the test rows)"  # 1 - .025^(1/16): all 16 are right
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -196,6 +197,14 @@ def test_evaluate_and_ingest_end_with_their_results(run: Run, picture_recipe: Wr
     code, out, _ = run("evaluate", trained["run_id"], "--table", "pictures.csv")
     assert code == 0
     assert out.splitlines()[-1] == "test accuracy 1.0000"
+    code, out, _ = run("predict", trained["run_id"], "--table", "pictures.csv", "--out", "out.csv")
+    assert code == 0
+    assert out.splitlines()[-1] == f"{Path('out.csv').absolute()}: 48 of 48 rows predicted"
+    code, out, _ = run("predict", trained["run_id"], "--table", "pictures.csv", "--out", "out.parquet", "--json")
+    assert json.loads(out)["rows_predicted"] == 48
+    code, _, err = run("predict", trained["run_id"], "--table", "pictures.csv", "--out", "out.xlsx")
+    assert code == 2
+    assert "end its name in one of .csv, .tsv, .parquet" in err
     code, _, err = run("evaluate", trained["run_id"], "--table", "data/digits/digits.csv")
     assert code == 2
     assert "torchrelay fetch digits" in err

@@ -43,7 +43,7 @@ def test_every_key_is_one_that_prefect_knows() -> None:
 
 
 def test_each_flow_is_deployed_and_train_for_both_recipes() -> None:
-    assert sorted(IDS) == ["evaluate/digits", "ingest/digits", "train/cifar10", "train/digits"]
+    assert sorted(IDS) == ["evaluate/digits", "ingest/digits", "predict/digits", "train/cifar10", "train/digits"]
 
 
 @each_deployment
@@ -68,8 +68,9 @@ def test_the_recipe_it_names_is_there(deployment: dict[str, Any]) -> None:
         assert load_recipe(ROOT / deployment["parameters"]["recipe_file"]).name == deployment["name"]
 
 
-def test_what_evaluate_scores_is_what_the_digits_recipe_registers() -> None:
-    (parameters,) = (one["parameters"] for one, name in zip(DEPLOYMENTS, IDS, strict=True) if name == "evaluate/digits")
+@pytest.mark.parametrize("name", ["evaluate/digits", "predict/digits"])
+def test_what_a_model_is_deployed_for_is_what_the_digits_recipe_registers(name: str) -> None:
+    (parameters,) = (one["parameters"] for one, known in zip(DEPLOYMENTS, IDS, strict=True) if known == name)
     recipe = load_recipe(ROOT / "recipes" / "digits.yaml")
     assert parameters["source"] == f"models:/{recipe.tracking.register_as}@champion"
     assert ROOT / parameters["table"] == Path(recipe.data.table)

@@ -401,3 +401,13 @@ def test_the_headline_lies_in_its_interval_for_every_kind_of_target() -> None:
         assert found[f"{name}_low"] < value < found[f"{name}_high"]
         assert headline_interval(schema, outputs[:1], target[:1]) == {}
         assert headline_interval(schema, outputs / 0, target) == {}
+
+
+def test_points_of_several_targets_have_scales_of_their_own() -> None:
+    schema = both(points(0, 0, 3, 4), points(0, 0, 3, 4))
+    target = torch.zeros(1, 8)
+    outputs = torch.ones(1, 8)
+    metrics = compute_metrics(schema, outputs, target, torch.zeros(1), np.array([[1.0, 1, 1, 5]]))
+    assert metrics["u/rmse"] == pytest.approx(math.sqrt(2))
+    assert metrics["v/rmse"] == pytest.approx(math.sqrt(1 + 25))
+    assert metrics["nme"] == pytest.approx((math.sqrt(2) / 5 + math.sqrt(26) / math.hypot(3, 20)) / 2)

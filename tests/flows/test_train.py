@@ -59,7 +59,8 @@ def test_a_table_of_pictures_becomes_a_trained_and_tracked_model(picture_recipe:
     assert artifacts_of(result["mlflow_run_id"], "weights") == {
         f"weights/{name}.pt" for name in ("best", "last", "optimizer")
     }
-    figures = {f"figures/{name}.png" for name in ("data", "curves", "confusion", "class_accuracy", "worst")}
+    names = ("data", "curves", "confusion", "class_accuracy", "class_scores", "roc", "doubtful", "worst")
+    figures = {f"figures/{name}.png" for name in names}
     assert artifacts_of(result["mlflow_run_id"], "figures") == figures
     assert artifacts_of(result["mlflow_run_id"], "data") == {
         "data/report.json",
