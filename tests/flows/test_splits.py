@@ -51,7 +51,7 @@ def client() -> MlflowClient:
 
 
 def test_a_pattern_of_split_columns_makes_a_run_each_below_a_parent_with_mean_and_deviation(
-    splits_recipe: WriteRecipe,
+    splits_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = str(splits_recipe(tracking={"register": "folds"}))
     parent = train(recipe_file=recipe)
@@ -82,6 +82,7 @@ def test_a_pattern_of_split_columns_makes_a_run_each_below_a_parent_with_mean_an
     tags = [client().get_run(child["mlflow_run_id"]).data.tags for child in children]
     assert {one["mlflow.parentRunId"] for one in tags} == {parent["mlflow_run_id"]}
     assert client().search_registered_models() == []
+    assert "warning: tracking.register: without effect" in capsys.readouterr().err
 
     assert len(list(settings.home().packs.glob("*/manifest.json"))) == 1
     child = train(recipe_file=recipe, overrides={"data.split.column": "split_2", "tracking.register": ""})
