@@ -26,7 +26,8 @@ def ingest(
         overrides: dotted keys that go over both, for example {"data.max_bad_rows": 0.1}.
 
     Returns:
-        Where pack, data report and quarantine lie, rows of each split, and the fingerprint, as JSON.
+        Where pack, data report and quarantine lie, rows for training, validation and test, and the fingerprint, as
+        JSON; of several split columns those of the first, and of each below `splits`.
     """
     quiet_user_errors()
     resolved = resolve_recipe(recipe, recipe_file, overrides)

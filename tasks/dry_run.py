@@ -19,6 +19,7 @@ from ..engine.loop import train
 from ..engine.memory import keep_freed_memory
 from ..recipe import Recipe
 from ..schema import Batch
+from ..settings import home
 from .assemble import build_job, name_table_rows
 from .ingest import ingest_table
 from .preflight import check_recipe
@@ -87,7 +88,9 @@ def _train_steps(job: Job, view: View, accumulate: int) -> tuple[list[float], fl
             times.append(time.perf_counter())
 
     few = replace(job, train_batches=few_batches, num_epochs=1, monitor="", every_steps=0)
-    with tempfile.TemporaryDirectory(prefix="torchrelay-") as folder:
+    cache = home().cache
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="dry-run-", dir=cache) as folder:  # the loop wants to keep a checkpoint
         try:
             train(few, Progress(), CheckpointStore(Path(folder), keep=1, facts={}, fingerprint={}), on_step)
         except NotFiniteError as error:

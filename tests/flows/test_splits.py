@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from torchrelay import settings
-from torchrelay.errors import SourceError, TrainingError
+from torchrelay.errors import DataError, SourceError, TrainingError
 from torchrelay.flows.ingest import ingest
 from torchrelay.flows.train import train
 from torchrelay.tracking.records import list_children, list_records
@@ -51,7 +51,7 @@ def client() -> MlflowClient:
 
 
 def test_a_pattern_of_split_columns_makes_a_run_each_below_a_parent_with_mean_and_deviation(
-    splits_recipe: WriteRecipe,
+    splits_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = str(splits_recipe(tracking={"register": "folds"}))
     parent = train(recipe_file=recipe)
@@ -82,6 +82,7 @@ def test_a_pattern_of_split_columns_makes_a_run_each_below_a_parent_with_mean_an
     tags = [client().get_run(child["mlflow_run_id"]).data.tags for child in children]
     assert {one["mlflow.parentRunId"] for one in tags} == {parent["mlflow_run_id"]}
     assert client().search_registered_models() == []
+    assert "warning: tracking.register: without effect" in capsys.readouterr().err
 
     assert len(list(settings.home().packs.glob("*/manifest.json"))) == 1
     child = train(recipe_file=recipe, overrides={"data.split.column": "split_2", "tracking.register": ""})
@@ -152,3 +153,12 @@ def test_ingest_reports_each_split_of_one_pack(splits_recipe: WriteRecipe) -> No
     }
     assert result["rows"] == result["splits"]["split_0"]["rows"]
     assert len({one["report"] for one in result["splits"].values()}) == 3
+
+
+def test_a_split_column_that_cannot_be_used_is_refused_before_any_split_is_trained(splits_recipe: WriteRecipe) -> None:
+    recipe = splits_recipe()
+    table = Path("folds.csv")
+    table.write_text(table.read_text().replace(",train\n", ",training\n"))
+    with pytest.raises(DataError, match="split column 'split_2' is not train, valid or test"):
+        train(recipe_file=str(recipe))
+    assert not settings.home().runs.exists()

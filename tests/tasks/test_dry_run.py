@@ -8,6 +8,7 @@ from torchrelay.errors import RecipeError, TrainingError
 from torchrelay.recipe import load_recipe
 from torchrelay.settings import home
 from torchrelay.tasks.dry_run import dry_run
+from torchrelay.tasks.ingest import ingest_table
 
 from ..conftest import WriteRecipe
 
@@ -21,8 +22,21 @@ def test_a_dry_run_trains_two_steps_and_leaves_the_pack_alone_behind(number_reci
     assert sum(found["rows"].values()) == 120
     assert found["steps_per_epoch"] == -(-found["rows"]["train"] // 8)
     assert found["seconds"]["epoch"] > found["steps_per_epoch"] * found["seconds"]["step"] > 0
-    assert [path.name for path in home().root.iterdir()] == ["packs"]
+    assert {path.name for path in home().root.iterdir()} == {"packs", "cache"}
+    assert list(home().cache.iterdir()) == []
     assert Path(found["pack_dir"]).is_dir()
+
+
+def test_pictures_are_decoded_once_for_the_dry_run_and_the_run_after_it(picture_recipe: WriteRecipe) -> None:
+    recipe = load_recipe(picture_recipe())
+    first, second = dry_run(recipe), dry_run(recipe)
+    assert (first["model"], first["parameters"], first["rows"]) == (
+        "lenet",
+        61_706 - 850 + 170,
+        {"train": 24, "valid": 8, "test": 16},
+    )
+    assert first["losses"] == second["losses"]
+    assert ingest_table.fn(recipe).first.num_decoded == 0
 
 
 def test_one_batch_and_no_validation_rows_are_enough(number_recipe: WriteRecipe) -> None:
