@@ -17,7 +17,7 @@ def reason_to_stop(job: Job, progress: Progress) -> str:
             f"{num_worse} epochs (train.early_stop_epochs: {job.early_stop_epochs})"
         )
     if is_out_of_time(job, progress):
-        return f"{progress.seconds / 60:.1f} minutes of training are over (train.max_minutes: {job.max_seconds / 60:g})"
+        return f"{progress.seconds / 60:.3g} minutes of training are over (train.max_minutes: {job.max_seconds / 60:g})"
     return ""
 
 
