@@ -86,11 +86,6 @@ class Schema(BaseModel):
     targets: list[FeatureSchema]
 
     @property
-    def target(self) -> FeatureSchema:
-        """The first target."""
-        return self.targets[0]
-
-    @property
     def target_kind(self) -> Kind:
         """Kind of all targets."""
         return self.targets[0].kind

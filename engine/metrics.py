@@ -27,6 +27,8 @@ MAX_PART_LENGTH = 200
 HEADLINES: dict[Kind, str] = {"category": "accuracy", "number": "rmse", "points": "nme"}
 LOWER_IS_BETTER = frozenset({"loss", "rmse", "mae", "median_ae", "nme"})
 NUMBER_METRICS = ("rmse", "mae", "median_ae", "bias", "r2")
+# Bounds of the headline metric; see `headline_interval`.
+INTERVAL_NAMES = frozenset(f"{name}_{end}" for name in HEADLINES.values() for end in ("low", "high"))
 # Metrics that no checkpoint can be best by: nothing is better the larger or the smaller they are.
 NOT_MONITORED = frozenset({"bias", "mean_shape_nme"})
 

@@ -87,7 +87,8 @@ def _train_steps(job: Job, view: View, accumulate: int) -> tuple[list[float], fl
             losses.append(values["train/loss"])
             times.append(time.perf_counter())
 
-    few = replace(job, train_batches=few_batches, num_epochs=1, monitor="", every_steps=0)
+    endless = replace(job, early_stop_epochs=0, max_seconds=0.0)
+    few = replace(endless, train_batches=few_batches, num_epochs=1, monitor="", every_steps=0)
     cache = home().cache
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="dry-run-", dir=cache) as folder:  # the loop wants to keep a checkpoint
@@ -101,5 +102,6 @@ def _train_steps(job: Job, view: View, accumulate: int) -> tuple[list[float], fl
 def _score_batches(job: Job) -> tuple[float, float]:
     """The mean loss of two batches of validation rows, and the seconds that a row takes."""
     started = time.perf_counter()
-    found = evaluate(job.scorer, itertools.islice(job.valid_batches(), NUM_VALID_BATCHES))
+    scorer = replace(job.scorer, model=job.kept_model)
+    found = evaluate(scorer, itertools.islice(job.valid_batches(), NUM_VALID_BATCHES))
     return found.losses.mean().item(), (time.perf_counter() - started) / len(found.rows)

@@ -372,9 +372,10 @@ def open_run(record: RunRecord, recipe: Recipe, schema: Schema, rows: Mapping[st
             tracker.log_artifacts(run_dir / name)
         for name in ("report.json", "data_report.csv", "quarantine.csv") if record.split_dir else ():
             tracker.log_artifacts(Path(record.split_dir) / name, "data")
-        (run_dir / "figures").mkdir()
-        shutil.copyfile(draw_report(Path(record.split_dir)), run_dir / "figures" / "data.png")
-        tracker.log_artifacts(run_dir / "figures", "figures")
+        if record.split_dir:
+            (run_dir / "figures").mkdir()
+            shutil.copyfile(draw_report(Path(record.split_dir)), run_dir / "figures" / "data.png")
+            tracker.log_artifacts(run_dir / "figures", "figures")
     except BaseException:
         shutil.rmtree(run_dir)
         raise

@@ -18,7 +18,7 @@ from prefect import task
 
 from ..datasets.build import open_view
 from ..datasets.table import with_split_column
-from ..engine.metrics import auto_monitor
+from ..engine.metrics import INTERVAL_NAMES, auto_monitor
 from ..errors import TorchrelayError, TrainingError
 from ..files import write_atomic
 from ..recipe import Recipe, load_recipe
@@ -175,8 +175,12 @@ def _changeable(recipe: Recipe) -> dict[str, Any]:
 
 
 def _comparable(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics of an epoch or of the end; the loss of one step and the speed say nothing about a split."""
-    return {name: value for name, value in metrics.items() if "/" in name and name not in STEP_METRICS}
+    """The metrics of an epoch or of the end that have a mean: no loss of one step, no speed, no end of an interval."""
+    return {
+        name: value
+        for name, value in metrics.items()
+        if "/" in name and name not in STEP_METRICS and name.partition("/")[2] not in INTERVAL_NAMES
+    }
 
 
 def _headline(schema: Schema, metrics: Mapping[str, float]) -> str:

@@ -50,7 +50,7 @@ def test_a_table_becomes_a_pack_a_split_and_a_schema(cats: Data, home: Home) -> 
         "valid": [],
         "test": [4, 5],
     }
-    assert view.schema.target.classes == ["cat", "dog"]
+    assert view.schema.targets[0].classes == ["cat", "dog"]
     assert view.pack.fingerprint == prepared.fingerprint
     assert prepared.pack_dir.parent == home.packs
 
@@ -129,7 +129,7 @@ def test_the_same_cells_in_parquet_have_the_same_fingerprint(
 
 def test_labels_007_and_na_survive(home: Home, write_table: WriteTable, number_data: MakeData) -> None:
     prepared = prepare_data(number_data(write_table("x0,label\n1,007\n2,NA\n3,7\n4,None\n")), home)
-    assert open_view(prepared.pack_dir, prepared.split_dir).schema.target.classes == ["007", "7", "NA", "None"]
+    assert open_view(prepared.pack_dir, prepared.split_dir).schema.targets[0].classes == ["007", "7", "NA", "None"]
     assert prepared.num_quarantined == 0
 
 
@@ -256,7 +256,7 @@ def test_a_class_that_only_test_rows_have_is_quarantined(
         (3, "class without a training row: 'new'"),
         (5, "class without a training row: 'new'"),
     ]
-    assert open_view(prepared.pack_dir, prepared.split_dir).schema.target.classes == ["a", "b"]
+    assert open_view(prepared.pack_dir, prepared.split_dir).schema.targets[0].classes == ["a", "b"]
 
 
 def test_a_class_whose_training_rows_are_all_bad_is_quarantined(

@@ -44,7 +44,7 @@ def test_classes_are_sorted_and_counted_on_training_rows(
 ) -> None:
     table = write_table(["x0,label,split", *[f"1,{label},train" for label in ("b", "a", "b")], "1,a,test", "1,a,valid"])
     schema = open_view(*prepare_data(number_data(table, split={"column": "split"}), home)[:2]).schema
-    assert (schema.target.classes, schema.target.counts, schema.target.shape) == (["a", "b"], [1, 2], [])
+    assert (schema.targets[0].classes, schema.targets[0].counts, schema.targets[0].shape) == (["a", "b"], [1, 2], [])
     assert schema.num_outputs == 2
 
 

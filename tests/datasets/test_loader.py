@@ -128,7 +128,7 @@ def _link(tmp_path: Path) -> None:
 
 
 def test_a_target_that_the_schema_does_not_know_is_refused(view: View) -> None:
-    target = view.schema.target.model_copy(update={"classes": ["odd"]})
+    target = view.schema.targets[0].model_copy(update={"classes": ["odd"]})
     schema = view.schema.model_copy(update={"targets": [target]})
     with pytest.raises(DataError, match=r"19 rows have a class .* row 1 with 'even'"):
         PackDataset(view.pack, schema, view.rows["train"])
