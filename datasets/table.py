@@ -249,7 +249,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 
 def _fetch_hint(path: Path) -> str:
-    """`torchrelay fetch NAME` for a path in or below `data/NAME/`, where NAME can be fetched or placed; else nothing."""
+    """`torchrelay fetch NAME` for a path in or below `data/NAME/`, where NAME can be had so; else nothing."""
     folders = (path, *path.parents)
     names = [folder.name for folder in folders if folder.parent.name == "data"]
     for name in names:

@@ -87,7 +87,7 @@ def test_an_unknown_data_set_names_the_nearest(tmp_path: Path) -> None:
 
 
 def test_faces_are_placed_and_not_fetched(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="faces cannot be fetched.*`torchrelay fetch faces --from DIR` places it"):
+    with pytest.raises(DataError, match=r"faces cannot be fetched.*`torchrelay fetch faces --from DIR` places it"):
         fetch("faces", tmp_path)
     (tmp_path / "faces").mkdir()
     (tmp_path / "faces" / "face_landmarks.csv").write_text("image_name,part_0_x,part_0_y\n1.jpg,1,2\n")
