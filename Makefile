@@ -7,10 +7,10 @@ PYTHON :=
 FROM :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint bench data lock clean
+.PHONY: help setup demo test test-slow lint bench bench-peers data lock clean
 
 help: ## list the targets
-	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY) ## make .venv and install what requirements.lock names; PYTHON=… chooses the interpreter
 
@@ -33,6 +33,15 @@ lint: $(READY) ## style, layout, types, and who may import whom
 bench: $(READY) ## measure the training loop and the ingest against the usual ways
 	@$(BIN)/python benchmarks/bench.py
 
+bench-peers: .venv-peers/ready ## the same against Lightning and fastai as well, from an environment of their own
+	@.venv-peers/bin/python benchmarks/bench.py
+
+.venv-peers/ready: $(READY)
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-peers
+	@$(BIN)/uv pip install --quiet --python .venv-peers/bin/python --constraint requirements.lock \
+		--no-build-isolation-package torchrelay "setuptools>=77" --editable ".[bench]"
+	@touch $@
+
 data: $(READY) ## place tables and image archives of a local folder under data/: make data FROM=DIR
 	@test -n "$(FROM)" || { echo "Say which folder: make data FROM=DIR" >&2; exit 2; }
 	@$(BIN)/torchrelay fetch --from "$(FROM)"
@@ -42,7 +51,7 @@ lock: $(READY) ## choose the newest versions within the bounds of pyproject.toml
 		--no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
 
 clean: ## remove .venv, builds and caches; data/ and .torchrelay/ stay
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-peers build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache
 	find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
 $(READY): requirements.lock pyproject.toml

@@ -87,7 +87,10 @@ def init(table: str | None, force: bool, files: str, target: str, as_json: bool)
 @click.option("--from", "source", type=click.Path(), help="Take tables and image archives from this folder.")
 @json_option
 def fetch(name: str | None, source: str | None, as_json: bool) -> None:
-    """Write data/NAME/, table and files of a known data set: digits, cifar10."""
+    """Write data/NAME/, table and files of a known data set: digits, cifar10.
+
+    Nobody offers faces for download: --from DIR places it from a folder that holds faces/.
+    """
     from .datasets.fetch import fetch as fetch_data
     from .datasets.fetch import place
     from .tasks.console import Progress

@@ -1,12 +1,14 @@
 """What `make bench` prints: rows/s of training inside the flow, and images/s of ingest, over the usual ways.
 
 All figures are of one run of this file: the contenders take turns, each figure is a median with its range. The rows
-are CIFAR-10's where `data/cifar10` is there, else JPEGs of noise of the same size.
+are CIFAR-10's where `data/cifar10` is there, else JPEGs of noise of the same size. Lightning and fastai contend where
+they are installed: `make bench-peers`.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import logging
 import os
@@ -17,11 +19,24 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torchrelay import settings
 
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from torch.utils.data import DataLoader
+
+    from torchrelay.engine.devices import Precision
+
 BATCH_SIZE = 64
 REPEATS = 3
+# What a contender is fed, and the steps before its clock starts.
+NUM_ROWS = 10_000
+WARM_UP_STEPS = 20
+# Contenders that need a package which is no dependency of ours.
+PEERS = {"Lightning + ImageFolder + MLFlowLogger, rows/s": "lightning", "fastai, rows/s": "fastai"}
 
 
 def main() -> None:
@@ -46,12 +61,19 @@ def main() -> None:
     print(f"\n{'':<44}{'median':>10}{'min':>10}{'max':>10}")
     for name, values in figures.items():
         print(f"{name:<44}{statistics.median(values):>10,.0f}{min(values):>10,.0f}{max(values):>10,.0f}")
+    wanted = {
+        "flow / synthetic batch (floor 0.95)": ("flow", "synthetic batch, rows"),
+        "flow / synthetic batch, our allocator": ("flow", "synthetic batch, our"),
+        "flow / pandas + skimage Dataset (floor 5)": ("flow", "pandas + skimage Dataset"),
+        "flow / ImageFolder + DataLoader (floor 4)": ("flow", "ImageFolder + DataLoader"),
+        "flow / Lightning (floor 5)": ("flow", "Lightning"),
+        "flow / fastai": ("flow", "fastai"),
+        "ingest per core / skimage alone (floor 5)": ("ingest, per core", "skimage alone, per core"),
+    }
     ratios = {
-        "flow / synthetic batch (floor 0.95)": _ratio(figures, "flow", "synthetic batch, rows"),
-        "flow / synthetic batch, our allocator": _ratio(figures, "flow", "synthetic batch, our"),
-        "flow / pandas + skimage Dataset (floor 5)": _ratio(figures, "flow", "pandas + skimage Dataset"),
-        "flow / ImageFolder + DataLoader (floor 4)": _ratio(figures, "flow", "ImageFolder + DataLoader"),
-        "ingest per core / skimage alone (floor 5)": _ratio(figures, "ingest, per core", "skimage alone, per core"),
+        name: _ratio(figures, ours, theirs)
+        for name, (ours, theirs) in wanted.items()
+        if any(key.startswith(theirs) for key in figures)
     }
     print()
     for name, ratio in ratios.items():
@@ -100,7 +122,13 @@ def _measure_training(table: Path) -> dict[str, list[float]]:
         "synthetic batch, our allocator, rows/s": "_train_synthetic_tuned",
         "pandas + skimage Dataset, rows/s": "_train_tutorial",
         "ImageFolder + DataLoader, rows/s": "_train_image_folder",
+        "Lightning + ImageFolder + MLFlowLogger, rows/s": "_train_lightning",
+        "fastai, rows/s": "_train_fastai",
     }
+    for name, package in PEERS.items():
+        if importlib.util.find_spec(package) is None:
+            del contenders[name]
+            print(f"skipped: {name.removesuffix(', rows/s')}, as {package} is not installed (make bench-peers)")
     figures: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(REPEATS):
         for name, function in contenders.items():
@@ -147,13 +175,20 @@ def _train_tutorial(table: Path) -> float:
 
 
 def _train_image_folder(table: Path) -> float:
-    return _train_on(_image_folder_loader(table))
+    return _train_on(_first_rows(_image_folder_loader(table)))
 
 
-def _train_on(batches: Iterable[tuple]) -> float:
-    """Rows/s of the recipe's net and optimizer over batches of (images, labels); a few steps warm up first."""
+class _Net(NamedTuple):
+    """The recipe's net, ready to train, and what all contenders train it with."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    precision: Precision
+
+
+def _build_net() -> _Net:
     import torch
-    from torch.nn.functional import cross_entropy
 
     from torchrelay.engine.devices import pick_device, pick_precision
     from torchrelay.models.registry import build_model
@@ -161,13 +196,21 @@ def _train_on(batches: Iterable[tuple]) -> float:
     from torchrelay.schema import FeatureSchema, Schema
 
     device = pick_device("auto")
-    precision = pick_precision("auto", device, has_images=True)
     image = FeatureSchema(name="image", kind="image", columns=["image"], shape=[3, 32, 32], dtype="uint8")
     classes = [str(number) for number in range(10)]
     label = FeatureSchema(name="label", kind="category", columns=["label"], shape=[], dtype="int64", classes=classes)
     model = build_model(Named(name="cifar_net"), Schema(inputs=[image], targets=[label]))
     model = model.to(device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    return _Net(model, optimizer, device, pick_precision("auto", device, has_images=True))
+
+
+def _train_on(batches: Iterable[tuple]) -> float:
+    """Rows/s of the recipe's net and optimizer over batches of (images, labels); a few steps warm up first."""
+    import torch
+    from torch.nn.functional import cross_entropy
+
+    model, optimizer, device, precision = _build_net()
     num_rows, started, loss = 0, time.perf_counter(), torch.zeros(())
     for number, (images, labels) in enumerate(batches):
         images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
@@ -177,11 +220,133 @@ def _train_on(batches: Iterable[tuple]) -> float:
         loss = cross_entropy(scores.float(), labels.to(device))
         loss.backward()
         optimizer.step()
-        if number == 20:
+        if number == WARM_UP_STEPS:
             num_rows, started = 0, time.perf_counter()
         num_rows += len(labels)
     loss.item()
     return num_rows / (time.perf_counter() - started)
+
+
+class _Clock:
+    """Rows/s of a loop that is not ours, told of each of its batches."""
+
+    def __init__(self) -> None:
+        self.num_batches = 0
+        self.num_rows = 0
+        self.started = self.now = time.perf_counter()
+
+    def tick(self, num_rows: int) -> None:
+        """Note that a step over so many rows is done."""
+        self.now = time.perf_counter()
+        self.num_rows += num_rows
+        if self.num_batches == WARM_UP_STEPS:
+            self.num_rows, self.started = 0, self.now
+        self.num_batches += 1
+
+    @property
+    def rows_per_second(self) -> float:
+        return self.num_rows / (self.now - self.started)
+
+
+def _train_lightning(table: Path) -> float:
+    """Lightning's Trainer over ImageFolder, its MLFlowLogger on a database of its own, checkpoints as by default."""
+    import lightning  # pyright: ignore[reportMissingImports]
+    import torch
+    from lightning.pytorch.loggers import MLFlowLogger  # pyright: ignore[reportMissingImports]
+    from torch.nn.functional import cross_entropy
+
+    net, clock = _build_net(), _Clock()
+    scratch = Path(tempfile.mkdtemp(dir=Path(os.environ["TORCHRELAY_HOME"]).parent))
+
+    class Module(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net.model
+
+        def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+            images, labels = batch
+            loss = cross_entropy(self.net(images.contiguous(memory_format=torch.channels_last)), labels)
+            self.log("train_loss", loss)
+            return loss
+
+        def on_train_batch_end(self, outputs: Any, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
+            clock.tick(len(batch[1]))
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return net.optimizer
+
+    trainer = lightning.Trainer(
+        accelerator={"cuda": "gpu"}.get(net.device.type, net.device.type),
+        devices=1,
+        precision="bf16-mixed" if net.precision.autocast == torch.bfloat16 else "32-true",
+        max_epochs=1,
+        limit_train_batches=min(NUM_ROWS // BATCH_SIZE, len(_image_folder_loader(table))),
+        logger=MLFlowLogger("bench", tracking_uri=f"sqlite:///{scratch}/mlflow.db", artifact_location=str(scratch)),
+        default_root_dir=scratch,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Module(), _image_folder_loader(table))
+    return clock.rows_per_second
+
+
+def _train_fastai(table: Path) -> float:
+    """fastai's Learner over its ImageDataLoaders; mixed precision in bf16 where ours chose it."""
+    import torch
+    from fastai.vision import all as fastai  # pyright: ignore[reportMissingImports]
+
+    net, clock = _build_net(), _Clock()
+
+    class Ticks(fastai.Callback):
+        def after_batch(self) -> None:
+            if self.training:
+                clock.tick(len(self.yb[0]))
+                if clock.num_batches * BATCH_SIZE >= NUM_ROWS:
+                    raise fastai.CancelFitException
+
+    loaders = fastai.ImageDataLoaders.from_folder(
+        _files(table),
+        train="train",
+        valid="test",
+        bs=BATCH_SIZE,
+        num_workers=2,
+        device=net.device,
+        batch_tfms=[fastai.Flip(), fastai.Normalize.from_stats([0.5] * 3, [0.25] * 3)],
+    )
+
+    def optimizer(parameters: Any, **options: Any) -> Any:
+        return fastai.OptimWrapper(parameters, torch.optim.SGD, lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
+
+    callbacks = [Ticks()]
+    if net.precision.autocast == torch.bfloat16:
+        callbacks.append(_fastai_bf16(net.device))
+    learner = fastai.Learner(
+        loaders, net.model, loss_func=fastai.CrossEntropyLossFlat(), opt_func=optimizer, cbs=callbacks
+    )
+    with learner.no_bar(), learner.no_logging():
+        learner.fit(1, lr=0.01)
+    return clock.rows_per_second
+
+
+def _fastai_bf16(device: torch.device) -> Any:
+    """What fastai's own MixedPrecision does on CUDA, for any device."""
+    import torch
+    from fastai.vision import all as fastai  # pyright: ignore[reportMissingImports]
+
+    class Autocast(fastai.Callback):
+        order = 10
+
+        def before_batch(self) -> None:
+            self.mixed = torch.autocast(device.type, torch.bfloat16)
+            self.mixed.__enter__()
+
+        def after_pred(self) -> None:
+            self.learn.pred = self.learn.pred.float()
+
+        def after_loss(self) -> None:
+            self.mixed.__exit__(None, None, None)
+
+    return Autocast()
 
 
 def _tutorial_loader(table: Path) -> Iterable[tuple]:
@@ -208,7 +373,7 @@ def _tutorial_loader(table: Path) -> Iterable[tuple]:
     return _first_rows(DataLoader(Images(), batch_size=BATCH_SIZE, shuffle=True, num_workers=2))
 
 
-def _image_folder_loader(table: Path) -> Iterable[tuple]:
+def _image_folder_loader(table: Path) -> DataLoader:
     """torchvision's ImageFolder with its transforms, two workers."""
     from torch.utils.data import DataLoader
     from torchvision import transforms
@@ -216,12 +381,12 @@ def _image_folder_loader(table: Path) -> Iterable[tuple]:
 
     steps = [transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.25] * 3)]
     images = ImageFolder(str(_files(table) / "train"), transforms.Compose(steps))
-    return _first_rows(DataLoader(images, batch_size=BATCH_SIZE, shuffle=True, num_workers=2))
+    return DataLoader(images, batch_size=BATCH_SIZE, shuffle=True, num_workers=2)
 
 
-def _first_rows(loader: Iterable[tuple], num_rows: int = 10_000) -> Iterable[tuple]:
+def _first_rows(loader: Iterable[tuple]) -> Iterable[tuple]:
     for number, batch in enumerate(loader):
-        if number * BATCH_SIZE >= num_rows:
+        if number * BATCH_SIZE >= NUM_ROWS:
             return
         yield batch
 

@@ -29,6 +29,8 @@ from ..recipe import nearest
 # An archive that unpacks to more than this, or to more than this many times its own size, is refused.
 MAX_UNPACKED_BYTES = 50_000_000_000
 MAX_UNPACKED_RATIO = 200
+# Data sets of ready recipes that have no source to fetch them from, and their tables.
+PLACED = {"faces": "face_landmarks.csv"}
 Progress = Callable[[int, int], None]
 
 
@@ -50,20 +52,36 @@ def fetch(name: str, folder: Path, on_progress: Progress | None = None) -> Fetch
     """Write `folder/NAME/`, unless it is there.
 
     Args:
-        name: digits (scikit-learn's bundled scans) or cifar10 (what torchvision downloads).
+        name: digits (scikit-learn's bundled scans) or cifar10 (what torchvision downloads); one of `PLACED` is found
+            where it is, and not fetched.
         folder: where data sets lie.
         on_progress: called with the numbers of images written and of all images.
 
     Raises:
         DataError: there is no such data set, it cannot be downloaded, or the folder holds other images.
     """
+    if name in PLACED:
+        return _find_placed(name, folder)
     if name not in _WRITERS:
-        raise DataError(f"there is no data set {name!r} to fetch; {nearest(name, _WRITERS)}")
+        raise DataError(f"there is no data set {name!r} to fetch; {nearest(name, [*_WRITERS, *PLACED])}")
     final = folder / name
     table = final / f"{name}.csv"
     if not table.is_file():
         _WRITERS[name](final, on_progress)
     return Fetched(table, final / "images", _count_rows(table))
+
+
+def _find_placed(name: str, folder: Path) -> Fetched:
+    """A data set that nobody offers for download, where it is there already."""
+    table = folder / name / PLACED[name]
+    if not table.is_file():
+        raise DataError(
+            f"{name} cannot be fetched, as nobody offers it for download; from a folder DIR that holds "
+            f"{name}/{PLACED[name]} and {name}/images.zip, `torchrelay fetch {name} --from DIR` places it "
+            f"(in the repository: make data FROM=DIR)"
+        )
+    images = table.parent / "images"
+    return Fetched(table, images if images.is_dir() else table.parent, _count_rows(table))
 
 
 def place(source: Path, folder: Path, names: Sequence[str] = ()) -> list[Fetched]:

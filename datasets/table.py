@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from ..errors import DataError, RecipeError
 from ..recipe import Data, Feature, nearest
 from .csv_table import read_csv
+from .fetch import PLACED
 from .points import check_points, find_image
 
 # Data sets that `torchrelay fetch` can write.
@@ -305,7 +306,12 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 
 def _fetch_hint(path: Path) -> str:
-    """`torchrelay fetch NAME` for a path in or below `data/NAME/`, where NAME can be fetched; else nothing."""
+    """`torchrelay fetch NAME` for a path in or below `data/NAME/`, where NAME can be had so; else nothing."""
     folders = (path, *path.parents)
-    names = [folder.name for folder in folders if folder.parent.name == "data" and folder.name in FETCHABLE]
-    return f"`torchrelay fetch {names[0]}` writes it" if names else ""
+    names = [folder.name for folder in folders if folder.parent.name == "data"]
+    for name in names:
+        if name in FETCHABLE:
+            return f"`torchrelay fetch {name}` writes it"
+        if name in PLACED:
+            return f"`torchrelay fetch {name} --from DIR` places it"
+    return ""

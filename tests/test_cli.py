@@ -252,7 +252,7 @@ def test_a_dry_run_says_what_it_found_and_writes_no_run(run: Run, number_recipe:
     assert err.splitlines()[-1] == "dry run: nothing is wrong; no run was written"
     code, out, _ = run("train", recipe, "--dry-run", "--json", "--set", "train.seed=0,1")
     assert [len(one["losses"]) for one in json.loads(out)["runs"]] == [2, 2]
-    assert {path.name for path in (tmp_path / "home").iterdir()} <= {"packs", "prefect", "cache"}
+    assert {path.name for path in (tmp_path / "home").iterdir()} <= {"packs", "prefect", "cache", "data.lock"}
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def make_pack(folder: Path) -> tuple[Path, Reader]:
     path = folder / "pack" / "manifest.json"
     path.parent.mkdir()
     path.write_text(
-        json.dumps({"format_version": 1, "fingerprint": "0" * 32, "num_rows": 0, "features": [], "files": {}})
+        json.dumps({"format_version": 2, "fingerprint": "0" * 32, "num_rows": 0, "features": [], "files": {}})
     )
     return path, lambda: Pack.open(path.parent)
 
@@ -64,7 +64,7 @@ def make_journal(folder: Path) -> tuple[Path, Reader]:
 
 KINDS = [
     (make_recipe, 1, RecipeError, "write it as format_version: 1"),
-    (make_pack, 1, DataError, "run `torchrelay ingest` again"),
+    (make_pack, 2, DataError, "run `torchrelay ingest` again"),
     (make_schema, SCHEMA, SourceError, "train the run again"),
     (make_checkpoint, 1, CheckpointError, "resume the run with the torchrelay that wrote it"),
     (make_record, 1, SourceError, "train the run again"),

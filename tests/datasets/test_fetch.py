@@ -86,6 +86,14 @@ def test_an_unknown_data_set_names_the_nearest(tmp_path: Path) -> None:
         fetch("digit", tmp_path)
 
 
+def test_faces_are_placed_and_not_fetched(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"faces cannot be fetched.*`torchrelay fetch faces --from DIR` places it"):
+        fetch("faces", tmp_path)
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "face_landmarks.csv").write_text("image_name,part_0_x,part_0_y\n1.jpg,1,2\n")
+    assert fetch("faces", tmp_path).rows == 1
+
+
 @pytest.fixture
 def tiny_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, np.ndarray]:
     """An archive in torchvision's format of six training and two test rows, and its pixels (8, 32, 32, 3)."""

@@ -22,7 +22,7 @@ def test_a_dry_run_trains_two_steps_and_leaves_the_pack_alone_behind(number_reci
     assert sum(found["rows"].values()) == 120
     assert found["steps_per_epoch"] == -(-found["rows"]["train"] // 8)
     assert found["seconds"]["epoch"] > found["steps_per_epoch"] * found["seconds"]["step"] > 0
-    assert {path.name for path in home().root.iterdir()} == {"packs", "cache"}
+    assert {path.name for path in home().root.iterdir()} == {"packs", "cache", "data.lock"}
     assert list(home().cache.iterdir()) == []
     assert Path(found["pack_dir"]).is_dir()
 

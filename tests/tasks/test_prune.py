@@ -25,15 +25,9 @@ from torchrelay.flows.train import train
 from torchrelay.settings import Home
 from torchrelay.tasks.prune import Pruned, parse_age
 from torchrelay.tasks.prune import prune as prune_home
-from torchrelay.tracking.records import RunRecord, list_records
+from torchrelay.tracking.records import list_records, update_record
 
 DAY = 24 * 3600.0
-
-
-class _Child(RunRecord):
-    """A record that names its parent."""
-
-    parent: str = ""
 
 
 @pytest.fixture(scope="module")
@@ -247,19 +241,12 @@ def test_a_prune_that_was_killed_is_finished_by_the_next(
     assert len([entry for entry in home.packs.iterdir() if entry.name[0] != "."]) == 1
 
 
-def test_a_parent_and_its_children_go_together_or_stay(
-    home: Home, runs: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parents = {runs[1]: runs[2]}
-    with monkeypatch.context() as patch:
-        records = [
-            _Child(**record.model_dump(), parent=parents.get(record.run_id, "")) for record in list_records(home)
-        ]
-        patch.setattr("torchrelay.tasks.prune.list_records", lambda home: records)
-        assert names(prune(home, keep_runs=1, dry_run=True), "run") == []
-        assert set(names(prune(home, keep_runs=0, dry_run=True), "run")) == {runs[1], runs[2]}
-        with lock(home.runs / runs[2] / "lock", "it"):
-            kept = prune(home, keep_runs=0, dry_run=True).kept
+def test_a_parent_and_its_children_go_together_or_stay(home: Home, runs: list[str]) -> None:
+    update_record(home.runs / runs[1], parent=runs[2])
+    assert names(prune(home, keep_runs=1, dry_run=True), "run") == []
+    assert set(names(prune(home, keep_runs=0, dry_run=True), "run")) == {runs[1], runs[2]}
+    with lock(home.runs / runs[2] / "lock", "it"):
+        kept = prune(home, keep_runs=0, dry_run=True).kept
     assert kept[runs[1]] == f"it belongs to {runs[2]}, which stays"
 
 
