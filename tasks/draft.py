@@ -102,10 +102,9 @@ def draft_recipe(survey: Survey, target: str = "") -> Draft:
     if not inputs:
         raise DataError(_explain_no_input(survey, goals))
     features = {_target_name(survey, goals, kind, inputs): _describe_target(survey, goals, kind, target_why, inputs)}
-    has_numbers = any(choice.value["kind"] != "image" for choice in inputs.values())
     num_train = max(1, round(survey.num_rows * (survey.train_fraction or 0.7)))
     batch_size = _choose_batch_size(num_train, is_table=survey.pictures is None)
-    model, size, epochs, optimizer, schedule = _choose_training(survey, has_numbers, kind, num_train, batch_size)
+    model, size, epochs, optimizer, schedule = _choose_training(survey, kind, num_train, batch_size)
     if "image" in inputs:
         inputs = {**inputs, "image": _size_image(inputs["image"], survey, size)}
     spare = {name: column for name, column in survey.columns.items() if name not in {*used, *goals}}
@@ -307,7 +306,7 @@ def _choose_batch_size(num_train: int, *, is_table: bool) -> int:
 
 
 def _choose_training(
-    survey: Survey, has_numbers: bool, kind: str, num_train: int, batch_size: int
+    survey: Survey, kind: str, num_train: int, batch_size: int
 ) -> tuple[Choice, tuple[int, int], Choice, Choice, dict[str, Any]]:
     """Model, size of the image, epochs, optimizer and schedule."""
     pictures = survey.pictures
@@ -319,14 +318,6 @@ def _choose_training(
         return model, (0, 0), Choice(epochs, why), adamw, {"name": "cosine"}
     side = max(pictures.height, pictures.width)
     few = Choice(min(30, max(5, round(LENET_ROWS / num_train))), f"{num_train:,} rows train; a minute or two on a CPU")
-    if has_numbers:
-        model = Choice(
-            {"name": "mlp", "args": {"hidden": [256, 64], "dropout": 0.2}},
-            "a picture and columns of numbers or categories go into one net; without the latter a convolutional net "
-            "would see the picture",
-        )
-        optimizer = Choice({"name": "adamw", "args": {"lr": 0.001}}, "")
-        return model, (32, 32), few, optimizer, {"name": "one_cycle"}
     is_plain = kind == "category" and pictures.bits == 8
     if is_plain and pictures.channels == 1 and side <= 64:
         return Choice({"name": "lenet"}, "small gray pictures"), (32, 32), few, adamw, {"name": "one_cycle"}

@@ -11,7 +11,7 @@ from prefect import task
 
 from ..datasets.build import View, open_view, read_keys
 from ..engine.evaluation import Evaluation, evaluate
-from ..engine.metrics import compute_metrics, headline_interval
+from ..engine.metrics import auto_monitor, compute_metrics, headline_interval
 from ..engine.weights import load_into, load_weights
 from ..files import write_atomic
 from ..recipe import Recipe, load_recipe
@@ -56,7 +56,10 @@ def evaluate_model(run_dir: Path) -> None:
         else:
             say("no test rows: no test metrics")
         if record.kind == "train":
-            figures.curves(journal.points(), run_dir / "figures" / "curves.png", events=journal.read())
+            monitor = recipe.checkpoint.monitor
+            chosen = auto_monitor(view.schema) if monitor == "auto" else monitor
+            path = run_dir / "figures" / "curves.png"
+            figures.curves(journal.points(), path, events=journal.read(), headline=chosen)
     recorder.log_artifacts(run_dir / "figures", "figures")
     spent = record.seconds.get("evaluate", 0.0) + time.perf_counter() - started
     seconds = {**record.seconds, "evaluate": round(spent, 3)}

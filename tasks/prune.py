@@ -136,7 +136,7 @@ def _choose_runs(home: Home, keep_runs: int | None, older_than: float | None) ->
 def _head(record: RunRecord, records: dict[str, RunRecord]) -> str:
     """The run at the top of a run's ancestors, itself where it has none."""
     seen = {record.run_id}
-    while (parent := getattr(record, "parent", "")) and parent in records and parent not in seen:
+    while (parent := record.parent) and parent in records and parent not in seen:
         record = records[parent]
         seen.add(parent)
     return record.run_id

@@ -69,7 +69,7 @@ def test_pictures_and_numbers_enter_one_net() -> None:
     rows = [f"{name},{number / 3:.2f},{number % 2}" for number, name in enumerate(names)]
     recipe, _ = draft(write_table(["image,weight,label", *rows]))
     assert [feature.kind for feature in recipe.data.inputs.values()] == ["image", "number"]
-    assert recipe.model.name == "mlp"
+    assert recipe.model.name == "cifar_net"
 
 
 def points_table(num_points: int) -> Path:
