@@ -13,6 +13,7 @@ import importlib
 import inspect
 import io
 import math
+import os
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -143,7 +144,7 @@ class Decoded(NamedTuple):
 
 
 def decode_images(
-    files: Sequence[bytes], suffixes: Sequence[str], feature: Feature, max_pixels: int, size: tuple[int, int]
+    files: Sequence[bytes], paths: Sequence[str], feature: Feature, max_pixels: int, size: tuple[int, int]
 ) -> Decoded:
     """Decode several files, as `decode_image` does each, and keep the images of one size.
 
@@ -156,11 +157,12 @@ def decode_images(
     pixels = np.empty((len(files), *size, num_channels(feature)), feature.dtype)
     found: list[Sizes | BadImage] = []
     num_kept = 0
-    for at, (data, suffix) in enumerate(zip(files, suffixes, strict=True)):
+    for at, (data, path) in enumerate(zip(files, paths, strict=True)):
         try:
-            image = (
-                _finish(small[at].numpy(), feature) if at in small else decode_image(data, feature, max_pixels, suffix)
-            )
+            if at in small:
+                image = _finish(small[at].numpy(), feature)
+            else:
+                image = decode_image(data, feature, max_pixels, os.path.splitext(path)[1])
         except BadImage as error:
             found.append(error)
             continue
@@ -230,9 +232,12 @@ def _stack(images: Mapping[int, Tensor], feature: Feature, size: tuple[int, int]
     decode, shape = _jpeg_decoder(), (num_channels(feature), *size)
     if decode is None or feature.preprocess or feature.dtype != "uint8":
         return None
-    if any(image.shape != shape for image in images.values()):
+    if next(iter(images.values())).shape != shape:
         return None
-    return decode.stack(list(images.values())).numpy()
+    try:
+        return decode.stack(list(images.values())).numpy()
+    except RuntimeError:  # one of another shape is among them
+        return None
 
 
 def _jpeg_mode(header: _Header, channels: str) -> int:

@@ -91,9 +91,8 @@ class _Finder:
         path, status = found
         if not stat.S_ISREG(status.st_mode):
             return Reason("not a file", cell)
-        if not status.st_size:
-            return Reason("file of zero bytes", cell)
-        return _File(path, status.st_size, status.st_mtime_ns)
+        size = status.st_size
+        return _File(path, size, status.st_mtime_ns) if size else Reason("file of zero bytes", cell)
 
     def _find_folder(self, folder: str) -> str | Reason:
         if "://" in folder:

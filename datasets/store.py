@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import functools
+import gc
 import hashlib
 import io
 import itertools
@@ -219,10 +220,19 @@ class _Ingest:
         self, paths: Sequence[str], sizes: np.ndarray, keys: pa.Array, new: np.ndarray, on_progress: Progress | None
     ) -> list[_Seen]:
         """Read the files at the positions `new`; what became of each, in that order."""
-        seen: list[_Seen] = []
         if not len(new):
-            return seen
+            return []
         _remove_stale(self._folder)
+        gc.freeze()  # else the collector, woken by each thousand of files, looks through all libraries again
+        try:
+            return self._run(paths, sizes, keys, new, on_progress)
+        finally:
+            gc.unfreeze()
+
+    def _run(
+        self, paths: Sequence[str], sizes: np.ndarray, keys: pa.Array, new: np.ndarray, on_progress: Progress | None
+    ) -> list[_Seen]:
+        seen: list[_Seen] = []
         parts = self._batches(sizes[new])
         files = list(zip([paths[int(position)] for position in new], sizes[new].tolist(), strict=True))
         batches = _in_order(self._decode, [files[part] for part in parts])
@@ -247,8 +257,8 @@ class _Ingest:
         """In a thread: what can be said of each file alone, and the pixels of those that are new and good."""
         with self._reading:
             seen, new = self._read(files)
-        suffixes = [_suffix(files[at][0]) for at in new]
-        decoded = decode_images(list(new.values()), suffixes, self._feature, self._max_pixels, self._size)
+        paths = [files[at][0] for at in new]
+        decoded = decode_images(list(new.values()), paths, self._feature, self._max_pixels, self._size)
         for at, found in zip(new, decoded.found, strict=True):
             content = seen[at].content
             if isinstance(found, BadImage):
