@@ -184,15 +184,23 @@ def _seed(seed: int, deterministic: bool) -> None:
     torch.use_deterministic_algorithms(deterministic)
 
 
+def choose_monitor(recipe: Recipe, schema: Schema) -> str:
+    """The validation metric that the recipe names, or the one that `auto` stands for.
+
+    Who balances the classes wants the rare ones found: by accuracy a model that never names them would be the best.
+    """
+    if recipe.checkpoint.monitor != "auto":
+        return recipe.checkpoint.monitor
+    is_balanced = "balanced" in (recipe.train.class_weights, recipe.train.sampling)
+    return "valid/recall_macro" if is_balanced and len(schema.targets) == 1 else auto_monitor(schema)
+
+
 def _monitor(recipe: Recipe, view: View) -> str:
     """The metric that decides which checkpoint is best; empty where no rows validate."""
     check_validation(recipe, len(view.rows["valid"]))
-    name = recipe.checkpoint.monitor
     if not len(view.rows["valid"]):
         return ""
-    if name == "auto":
-        return auto_monitor(view.schema)
-    legal = metric_names(view.schema)
+    name, legal = choose_monitor(recipe, view.schema), metric_names(view.schema)
     if name not in legal:
         raise RecipeError(
             f"checkpoint.monitor: {name!r} is not a validation metric of this target; {nearest(name, legal)}"
