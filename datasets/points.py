@@ -77,16 +77,6 @@ def scale_to_stored(points: np.ndarray, source: np.ndarray, stored: Sequence[int
     return (points + 0.5) / file_scale(source, stored)[:, None] - 0.5
 
 
-def scale_to_file(points: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """The way back: points in pixels of the stored images as points in pixels of their files.
-
-    Args:
-        points: shape (B, P, 2), x and y.
-        scale: shape (B, 2), see `file_scale`.
-    """
-    return (points + 0.5) * scale[:, None] - 0.5
-
-
 def file_scale(source: np.ndarray, stored: Sequence[int]) -> np.ndarray:
     """Pixels of the file in a pixel of the stored image, along x and y: float64, shape (B, 2).
 

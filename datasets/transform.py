@@ -172,15 +172,25 @@ class Standardise(nn.Module):
         return tuple(affine(one) for affine, one in zip(self.inputs, inputs, strict=True))
 
 
-def unstandardise_target(schema: Schema, values: Tensor) -> Tensor:
-    """Outputs (B, D) for numbers or points in their raw units, all targets' side by side; those for categories pass.
+class Unstandardise(nn.Module):
+    """The way back for a model's outputs, all targets' side by side, as a module that torch.export takes.
 
-    Points are then in pixels of the stored image: `points.py` brings them to the file's.
+    Numbers come in the table's units, points in pixels of the stored image; scores of categories pass.
     """
-    if schema.target_kind not in _NUMBERS:
-        return values
-    target = _side_by_side(schema.targets)
-    return values * values.new_tensor(target.std) + values.new_tensor(target.mean)
+
+    std: Tensor
+    mean: Tensor
+
+    def __init__(self, schema: Schema) -> None:
+        super().__init__()
+        self.is_number = schema.target_kind in _NUMBERS
+        target = _side_by_side(schema.targets)
+        self.register_buffer("std", torch.tensor(target.std, dtype=torch.float64), persistent=False)
+        self.register_buffer("mean", torch.tensor(target.mean, dtype=torch.float64), persistent=False)
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        """Shape (B, D) to the same shape; numbers and points as float64, so that large ones keep their digits."""
+        return outputs.double() * self.std + self.mean if self.is_number else outputs
 
 
 class _Affine(nn.Module):

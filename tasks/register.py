@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from ..datasets.build import open_view
 from ..datasets.loader import PackDataset
-from ..datasets.transform import Standardise
+from ..datasets.transform import Standardise, Unstandardise
 from ..engine.weights import load_into, load_weights
 from ..models.registry import build_model
 from ..recipe import load_recipe
+from ..schema import Schema
 from ..tracking.mlflow_run import MlflowRun
 from ..tracking.records import load_record
 from ..tracking.registry import register
@@ -22,16 +23,27 @@ from .options import UNCACHED
 
 
 class Servable(nn.Module):
-    """A model that takes raw values, pixels or numbers as they stand in the table, and standardises them itself."""
+    """A model that takes pixels or numbers as they stand in the table, and gives numbers as they stand there.
 
-    def __init__(self, standardise: nn.Module, model: nn.Module) -> None:
+    Args:
+        schema: of the model: how its inputs and targets were standardised.
+        model: takes and gives standardised values.
+    """
+
+    def __init__(self, schema: Schema, model: nn.Module) -> None:
         super().__init__()
-        self.standardise = standardise
+        self.standardise = Standardise(schema)
         self.model = model
+        self.unstandardise = Unstandardise(schema)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """Score raw inputs, one tensor an input feature; shape (B, K) or (B, D)."""
-        return self.model(*self.standardise(*inputs))
+        """Predict from raw inputs, one tensor an input feature.
+
+        Returns:
+            Of categories the unnormalised scores, shape (B, K); of numbers and points the values, float64, shape
+            (B, D), points in pixels of the stored image.
+        """
+        return self.unstandardise(self.model(*self.standardise(*inputs)))
 
 
 @task(**UNCACHED)
@@ -49,7 +61,7 @@ def register_model(run_dir: Path) -> None:
     model = build_model(recipe.model, view.schema)
     weights = run_dir / "weights" / "best.pt"
     load_into(model, load_weights(weights), str(weights))
-    servable = Servable(Standardise(view.schema), model).eval()
+    servable = Servable(view.schema, model).eval()
     rows = view.rows["train"][:2]
     inputs = PackDataset(view.pack, view.schema, rows).__getitems__(range(len(rows))).inputs
     example = inputs[0].contiguous().numpy()
@@ -57,3 +69,5 @@ def register_model(run_dir: Path) -> None:
         tracker = MlflowRun.of(record)
         version = register(name, tracker, *((servable, example) if len(inputs) == 1 else (None, None)), weights)
     say(f"registered: {name} version {version}")
+    if len(inputs) > 1:
+        say(f"weights only: the model has {len(inputs)} inputs, which mlflow cannot serve as one array")

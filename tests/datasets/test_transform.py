@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torchrelay.datasets.augment import AUGMENTATIONS
 from torchrelay.datasets.geometry import Crop
-from torchrelay.datasets.transform import BatchTransform, Standardise, unstandardise_target
+from torchrelay.datasets.transform import BatchTransform, Standardise, Unstandardise
 from torchrelay.errors import RecipeError
 from torchrelay.recipe import Named
 from torchrelay.schema import Batch, FeatureSchema, Schema
@@ -69,9 +69,9 @@ def test_number_targets_are_standardised_and_come_back() -> None:
     batch = make_batch([0, 1])._replace(target=torch.tensor([[12.0, 20.0], [10.0, 10.0]]))
     out = BatchTransform(schema, [], seed=0, device="cpu")(batch)
     assert out.target.tolist() == [[1.0, 0.0], [0.0, -2.0]]
-    assert unstandardise_target(schema, out.target).tolist() == batch.target.tolist()
+    assert Unstandardise(schema)(out.target).tolist() == batch.target.tolist()
     scores = torch.tensor([[0.1, 0.9]])
-    assert unstandardise_target(make_schema(), scores) is scores
+    assert Unstandardise(make_schema())(scores) is scores
 
 
 def test_without_training_nothing_is_augmented_and_the_raw_batch_stays() -> None:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torchrelay import settings
 from torchrelay.errors import SourceError, TrackingError
 from torchrelay.files import sha256_file
+from torchrelay.schema import FeatureSchema, Schema
+from torchrelay.tasks.register import Servable
 from torchrelay.tracking.records import update_record
 from torchrelay.tracking.registry import register, resolve_source
 
@@ -41,6 +43,22 @@ def test_a_registered_model_gives_the_modules_outputs_for_any_number_of_raw_rows
         x_NCHW = torch.from_numpy(rows)
         with torch.no_grad():
             torch.testing.assert_close(loaded(x_NCHW), net(x_NCHW), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "shape"), [("number", [2]), ("points", [1, 2])])
+def test_a_registered_model_gives_numbers_in_their_own_units_and_points_in_pixels(make_run, load, kind, shape):
+    run_dir, run, _ = make_run()
+    x = FeatureSchema(name="x", kind="number", columns=["x"], shape=[1], dtype="float64", mean=[2000.0], std=[5.0])
+    y = FeatureSchema(
+        name="y", kind=kind, columns=["a", "b"], shape=shape, dtype="float64", mean=[70.0, 1e7], std=[3.0, 4.0]
+    )
+    net = nn.Linear(1, 2)
+    nn.init.ones_(net.weight)
+    nn.init.zeros_(net.bias)
+    register("net", run, Servable(Schema(inputs=[x], targets=[y]), net), np.array([[2000.0], [2005.0]]), run_dir / BEST)
+    served = load("models:/net@champion")(torch.tensor([[2000.0], [2005.0], [1990.0]], dtype=torch.float64))
+    # By hand: standardised they are 0, 1 and -2, which this net gives for both columns.
+    assert served.tolist() == [[70, 1e7], [73, 1e7 + 4], [64, 1e7 - 8]]
 
 
 def test_a_registered_model_serves_raw_arrays(make_run, monkeypatch):
