@@ -50,7 +50,7 @@ lock: $(READY) ## choose the newest versions within the bounds of pyproject.toml
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --generate-hashes \
 		--no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
 
-clean: ## remove .venv, builds and caches; data/ and .torchrelay/ stay
+clean: ## remove the environments, builds and caches; data/ and .torchrelay/ stay
 	rm -rf .venv .venv-peers build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache
 	find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
