@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # of them, and torchvision alone takes 1.6 s.
 
 # Raise it when the same bytes would give other pixels or another verdict: every store is then decoded anew.
-DECODER_VERSION = 2
+DECODER_VERSION = 3
 PREPROCESS_MODULES = (
     "color",
     "exposure",
@@ -92,9 +92,10 @@ def decode_image(data: bytes, feature: Feature, max_pixels: int, suffix: str) ->
     """Decode a file's bytes, orient them as EXIF says, run the `preprocess` chain and bring them to size and dtype.
 
     Channels: rgb repeats the channel of a gray image; gray weighs the channels of a colour image by ITU-R 601, as
-    Pillow does; both drop an alpha channel; a number must be the file's own. Values: whole numbers keep theirs where
-    they fit `dtype`, except that uint16 becomes uint8 by its high byte, and uint8 becomes uint16 times 257; floats, as
-    many functions of scikit-image give them, count from 0 to 1: uint8 is round(255 x), clipped. float32 keeps all.
+    Pillow does; both drop an alpha channel, which npy never has and TIFF where it says RGBA; a number must be the
+    file's own. Values: whole numbers keep theirs where they fit `dtype`, except that uint16 becomes uint8 by its high
+    byte, and uint8 becomes uint16 times 257; floats, as many functions of scikit-image give them, count from 0 to 1:
+    uint8 is round(255 x), clipped. float32 keeps all.
 
     Args:
         data: the whole file.
@@ -116,6 +117,8 @@ def decode_image(data: bytes, feature: Feature, max_pixels: int, suffix: str) ->
             image = _decode_npy(data, max_pixels)
         else:
             image = decode_by_skimage(data, max_pixels)
+        if len(image) in (2, 4) and data.startswith((_NPY, *_TIFF)) and not _is_rgba(data):
+            _check_kept(image, feature.channels)  # not colour and alpha: all of them hold measurements
         return _finish(image, feature)
     except BadImage:
         raise
@@ -338,6 +341,17 @@ def _decode_tiff(data: bytes, max_pixels: int) -> np.ndarray:
     return _orient(pixels.transpose(order).reshape(-1, shape[axes.index("Y")], shape[axes.index("X")]), orientation)
 
 
+def _is_rgba(data: bytes) -> bool:
+    """Whether a TIFF says that its fourth channel is alpha."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
+            return image.mode == "RGBA"
+    except (OSError, Image.DecompressionBombError):  # no TIFF, or none that Pillow knows: four channels of floats
+        return False
+
+
 class _JpegDecoder(NamedTuple):
     """Torchvision's operator, whose Python wrapper warns on every call.
 
@@ -454,6 +468,14 @@ def _orient(image: np.ndarray, orientation: int) -> np.ndarray:
     return image[:, ::-1] if orientation in (3, 4, 7, 8) else image
 
 
+def _check_kept(image: np.ndarray, channels: str) -> None:
+    """Refuse an image that has channels to lose, unless the recipe names their number."""
+    if not channels.isdigit():
+        raise BadImage(
+            f"wrong channels: expected {channels}, got {len(image)}; say `channels: {len(image)}` to keep them"
+        )
+
+
 def _to_channels(image: np.ndarray, channels: str) -> np.ndarray:
     found = len(image)
     if channels.isdigit():
@@ -461,7 +483,7 @@ def _to_channels(image: np.ndarray, channels: str) -> np.ndarray:
             raise BadImage(f"wrong channels: expected {channels}, got {found}")
         return image
     if found > 4:
-        raise BadImage(f"wrong channels: expected {channels}, got {found}; say `channels: {found}` to keep them")
+        _check_kept(image, channels)
     if found <= 2:
         return np.broadcast_to(image[:1], (3, *image.shape[1:])) if channels == "rgb" else image[:1]
     if channels == "rgb":

@@ -179,6 +179,24 @@ def test_a_tiff_of_many_channels_is_read_in_either_order() -> None:
         decode(last)
 
 
+@pytest.mark.parametrize("number", [2, 4])
+@pytest.mark.parametrize("channels", ["rgb", "gray"])
+def test_channels_of_tiff_and_npy_that_are_no_alpha_are_not_dropped(number: int, channels: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (number, 20, 30), dtype=np.uint8)
+    for data in (encode_tiff(pixels, photometric="minisblack"), encode_npy(pixels.transpose(1, 2, 0))):
+        with pytest.raises(
+            BadImage, match=rf"^wrong channels: expected {channels}, got {number}; say `channels: {number}`"
+        ):
+            decode(data, channels=channels)
+        np.testing.assert_array_equal(decode(data, channels=number), pixels)
+
+
+@pytest.mark.parametrize("format_", ["png", "webp", "tiff"])
+def test_alpha_is_dropped(picture: Image.Image, format_: str) -> None:
+    data = encode(picture.convert("RGBA"), format_, **({"lossless": True} if format_ == "webp" else {}))
+    np.testing.assert_array_equal(decode(data), np.asarray(picture).transpose(2, 0, 1))
+
+
 def test_16_bits_are_kept_cut_to_the_high_byte_or_kept_as_floats() -> None:
     pixels = np.array([[0, 255, 256, 65535]], np.uint16)
     for data in (encode_tiff(pixels), encode(Image.fromarray(pixels), "png")):
