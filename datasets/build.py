@@ -21,6 +21,7 @@ from ..recipe import Data, Split, nearest
 from ..schema import FORMAT_VERSION as SCHEMA_FORMAT_VERSION
 from ..schema import SPLITS, Schema
 from ..settings import Home
+from .columns import is_empty
 from .fit import fit_schema
 from .leaks import check_files
 from .pack import Pack, PackColumn, fingerprint_table, write_pack
@@ -32,7 +33,7 @@ from .splits import TEST, TRAIN, UNUSED, Sides, assign_by_column, assign_by_hash
 from .table import Table, check_num_classes, open_table, resolve_features, unused_feature_settings
 from .verdicts import Verdicts
 
-SPLIT_FORMAT_VERSION = 2
+SPLIT_FORMAT_VERSION = 3
 KEYS_FILE = "keys.parquet"
 
 
@@ -207,8 +208,12 @@ def _assign_by_column(data: Data, frame: pd.DataFrame, cells: Mapping[str, Cells
 
 
 def _choose_keys(data: Data, frame: pd.DataFrame, rows: Rows) -> np.ndarray:
-    column = data.split.group or data.key
-    return hash_texts(frame[column]) if column else combine([rows.keys[name] for name in data.inputs])
+    """The group, else the key, else the inputs; a row whose cell is empty belongs to no group."""
+    own = hash_texts(frame[data.key]) if data.key else combine([rows.keys[name] for name in data.inputs])
+    if not data.split.group:
+        return own
+    groups = frame[data.split.group]
+    return np.where(is_empty(groups), own, hash_texts(groups))
 
 
 def _check_files(data: Data, cells: Mapping[str, Cells], side: np.ndarray, verdicts: Verdicts) -> None:

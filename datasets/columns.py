@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 
 from .verdicts import Verdicts
 
+# What a cell says that has no number, in any case; of a label it may be the name.
+MISSING_WORDS = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
 # Batches are float32; beyond this they would hold infinity.
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -63,6 +65,16 @@ def read_categories(frame: pd.DataFrame, columns: list[str], verdicts: Verdicts)
         for row, position in zip(*np.nonzero(ids == empty), strict=True):
             verdicts.reject(int(row), f"empty cell in {columns[position]!r}")
     return Categories(ids, vocabulary)
+
+
+def is_empty(cells: pd.Series) -> np.ndarray:
+    """Which text cells are blank: bool, shape (rows,)."""
+    return (cells.str.strip() == "").to_numpy(dtype=bool)
+
+
+def is_missing_number(cells: pd.Series) -> np.ndarray:
+    """Which text cells of a column of numbers are blank or say that they are missing: bool, shape (rows,)."""
+    return cells.str.strip().str.lower().isin(MISSING_WORDS).to_numpy(dtype=bool)
 
 
 def parse_numbers(cells: pd.Series) -> np.ndarray:

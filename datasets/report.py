@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..recipe import Data
+from ..recipe import Data, Split
 from ..schema import SPLITS
+from .columns import is_empty, is_missing_number
 from .fit import sort_classes
 from .leaks import count_duplicates, rows_in_two
 from .pack import PackColumn
 from .points import count_outside, find_image
-from .splits import TEST, UNUSED, VALID
+from .splits import TEST, TRAIN, UNUSED, VALID
 from .verdicts import PREVIEW, Verdicts
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MOST_SIZES = 20
 
 
@@ -66,6 +67,7 @@ def describe_data(
     report["warnings"] = [
         *warnings,
         *_warn_of_leaks(leaked),
+        *_warn_of_split(data.split, report),
         *_warn_of_classes({name: counts for name, counts in classes.items() if counts}, side),
     ]
     return report
@@ -76,10 +78,11 @@ def _describe_feature(
 ) -> dict[str, Any]:
     feature, arrays = columns[name].feature, columns[name].arrays
     used = side != UNUSED
+    is_missing = is_missing_number if feature.kind in ("number", "points") else is_empty
     found: dict[str, Any] = {
         "kind": feature.kind,
         "columns": feature.columns,
-        "missing": {name: int((frame[name].str.strip() == "").sum()) for name in feature.columns},
+        "missing": {name: int(is_missing(frame[name]).sum()) for name in feature.columns},
     }
     if feature.kind == "image":
         num_distinct = len(np.unique(arrays["content"][used]))
@@ -164,11 +167,14 @@ def _count_values(cells: pd.Series, side: np.ndarray) -> dict[str, dict[str, int
 
 
 def _count_groups(cells: pd.Series, side: np.ndarray) -> dict[str, Any]:
-    """Groups on each side, and the rows of the largest."""
-    ids, values = pd.factorize(cells)
+    """Groups on each side, the rows of the largest, and those whose cell is empty."""
+    is_none = is_empty(cells)
+    ids, values = pd.factorize(cells[~is_none])
+    side = side[~is_none]
     return {
         "groups": {name: len(np.unique(ids[side == at])) for at, name in enumerate(SPLITS)},
         "largest": int(np.bincount(ids, minlength=len(values)).max(initial=0)),
+        "rows_of_none": int(is_none.sum()),
     }
 
 
@@ -179,6 +185,30 @@ def _warn_of_leaks(leaked: Mapping[str, np.ndarray]) -> list[str]:
             what = "hold the same row" if name == "rows" else f"hold the same picture in {name!r} under different names"
             first = ", ".join(str(row + 1) for row in np.flatnonzero(rows)[:PREVIEW])
             found.append(f"{int(rows.sum()):,} rows of different splits {what}, for example rows {first}")
+    return found
+
+
+def _warn_of_split(split: Split, report: Mapping[str, Any]) -> list[str]:
+    """What a split by fractions did that nobody asked for; nothing where a column says the sides or no row trains."""
+    if split.column or not report["splits"][SPLITS[TRAIN]]:
+        return []
+    found = []
+    if num_rows := report.get("group", {}).get("rows_of_none", 0):
+        found.append(f"{num_rows:,} rows have no {split.group!r}; the hash takes each for a group of its own")
+    parts = {
+        value: counts[SPLITS[TEST]] / sum(counts.values())
+        for value, counts in report.get("stratify", {}).items()
+        if counts[SPLITS[TEST]]  # one without is warned of as a class is
+    }
+    off = {value: part for value, part in parts.items() if abs(part - split.test) > split.test / 2}
+    if off:
+        first = ", ".join(f"{value} {part:.0%}" for value, part in list(off.items())[:5])
+        found.append(
+            f"{len(off)} of {len(report['stratify'])} values of {split.stratify!r} test with another part of their "
+            f"rows than data.split.test, {split.test:.0%}: {first}; stratify moves no row, another data.split.seed does"
+        )
+    if split.valid > 0 and not report["splits"][SPLITS[VALID]]:
+        found.append("no row validates: the last weights are kept")
     return found
 
 

@@ -41,6 +41,7 @@ def _tabulate_table(report: Mapping[str, Any]) -> Iterator[_Line]:
     if "group" in report:
         yield from _by_split("group", "groups", report["group"]["groups"])
         yield "group", "rows of the largest", "", report["group"]["largest"]
+        yield "group", "rows of none", "", report["group"]["rows_of_none"]
 
 
 def _tabulate_feature(name: str, feature: Mapping[str, Any]) -> Iterator[_Line]:

@@ -133,6 +133,57 @@ def test_a_stratum_without_a_test_row_is_reported_once(
     assert by_label.warnings == []
 
 
+def test_a_row_of_no_group_is_one_by_itself_and_is_counted(
+    home: Home, write_table: WriteTable, number_data: MakeData
+) -> None:
+    rows = [f"{number},{'ab'[number % 2]},{'p' if number < 20 else ' '}" for number in range(120)]
+    table = write_table(["x0,label,patient", *rows])
+    prepared = prepare_data(number_data(table, split={"valid": 0, "test": 0.5, "group": "patient"}), home)
+    report = read_json(prepared.split_dir / "report.json")
+    assert (report["group"]["largest"], report["group"]["rows_of_none"]) == (20, 100)
+    assert sum(report["group"]["groups"].values()) == 1
+    assert min(report["splits"]["train"], report["splits"]["test"]) > 25  # of 100, not all on one side
+    assert prepared.warnings == ["100 rows have no 'patient'; the hash takes each for a group of its own"]
+
+
+def test_a_split_by_hash_without_validation_rows_warns(
+    home: Home, write_table: WriteTable, number_data: MakeData
+) -> None:
+    table = write_table(["x0,label,split", "1,a,train", "2,b,train", "3,a,test", "4,b,test"])
+    kept = "no row validates: the last weights are kept"
+    assert kept in prepare_data(number_data(table, split={"valid": 0.001, "test": 0}), home).warnings
+    assert kept not in prepare_data(number_data(table, split={"valid": 0, "test": 0}), home).warnings
+    assert kept not in prepare_data(number_data(table, split={"column": "split"}), home).warnings
+
+
+def test_a_stratum_that_tests_with_another_part_of_its_rows_is_named(
+    home: Home, write_table: WriteTable, number_data: MakeData
+) -> None:
+    # One group of three rows of the rare site, which go to one side together.
+    rows = [f"{number},{'ab'[number % 2]},north,g{number}" for number in range(120)]
+    rare = [f"{number},a,rare,together" for number in range(900, 903)]
+    table = write_table(["x0,label,site,group", *rows, *rare])
+    split = {"valid": 0, "test": 0.3, "stratify": "site", "group": "group"}
+    found = [prepare_data(number_data(table, split=split | {"seed": seed}), home) for seed in range(8)]
+    expected = (
+        "1 of 2 values of 'site' test with another part of their rows than data.split.test, 30%: rare 100%; "
+        "stratify moves no row, another data.split.seed does"
+    )
+    for prepared in found:
+        tested = read_json(prepared.split_dir / "report.json")["stratify"]["rare"]["test"]
+        assert (expected in prepared.warnings) == (tested == 3)
+    assert any(expected in prepared.warnings for prepared in found)
+
+
+def test_cells_that_say_they_are_missing_count_as_such_in_numbers_only(
+    home: Home, write_table: WriteTable, number_data: MakeData
+) -> None:
+    words = ["", "NA", "nan", "Null", " None ", "?", "n/a"]
+    table = write_table(["x0,label", "1,a", "2,NA", "3,None", *(f"{word},a" for word in words)])
+    features = read_json(prepare_data(number_data(table, max_bad_rows=0.9), home).split_dir / "report.json")["features"]
+    assert (features["x"]["missing"], features["label"]["missing"]) == ({"x0": 7}, {"label": 0})
+
+
 def test_groups_are_counted_on_each_side_and_no_group_stands_on_two(
     home: Home, write_table: WriteTable, number_data: MakeData
 ) -> None:
