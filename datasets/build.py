@@ -29,6 +29,7 @@ from .paths import Files
 from .report import describe_data
 from .report_csv import tabulate_report
 from .rows import Cells, Progress, Rows, read_cells, read_rows
+from .space import QUARANTINE, REJECTED
 from .splits import TEST, TRAIN, UNUSED, Sides, assign_by_column, assign_by_hash, combine, hash_texts, unused_settings
 from .table import Table, check_num_classes, open_table, resolve_features, unused_feature_settings
 from .verdicts import Verdicts
@@ -226,7 +227,7 @@ def _check_files(data: Data, cells: Mapping[str, Cells], side: np.ndarray, verdi
 
 def _check_limit(data: Data, home: Home, frame: pd.DataFrame, verdicts: Verdicts) -> None:
     name = f"{Path(data.table).stem}-{digest(str(Path(data.table).absolute()))[:8]}"
-    verdicts.check_limit(data.max_bad_rows, data.table, frame, home.packs / "rejected" / name / "quarantine.csv")
+    verdicts.check_limit(data.max_bad_rows, data.table, frame, home.packs / REJECTED / name / QUARANTINE)
 
 
 def _reject_repeated_keys(data: Data, frame: pd.DataFrame, verdicts: Verdicts) -> None:

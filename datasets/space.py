@@ -23,6 +23,8 @@ from .store import STALE_SECONDS
 # Between an ingest and the record of the run that it was for, nothing refers to a pack but the process in between.
 GRACE_SECONDS = 60.0
 TRASH = ".trash"
+# Below the packs: a folder for each table that was refused, with its bad rows.
+REJECTED, QUARANTINE = "rejected", "quarantine.csv"
 
 
 def hold_data(home: Home) -> contextlib.AbstractContextManager[None]:
@@ -50,6 +52,11 @@ def claim_data(home: Home) -> Iterator[bool]:
 def unneeded_packs(home: Home, needed: Collection[str]) -> list[Path]:
     """Packs that are not among the needed ones, by name, and were not made or found just now."""
     return [pack for pack in _packs(home) if pack.name not in needed and not _is_fresh(pack)]
+
+
+def fresh_packs(home: Home, needed: Collection[str]) -> list[Path]:
+    """Packs that are not among the needed ones, by name, and stay because they were made or found just now."""
+    return [pack for pack in _packs(home) if pack.name not in needed and _is_fresh(pack)]
 
 
 def unneeded_shards(home: Home, gone: Collection[Path]) -> list[Path]:
@@ -94,8 +101,10 @@ def old_sources(home: Home) -> list[Path]:
 
 
 def leftovers(home: Home) -> list[Path]:
-    """What writers that died left half-written, older than a day; and what an earlier prune did not finish."""
-    found = []
+    """What writers that died left half-written and what refused tables left, older than a day; and what an earlier
+    prune did not finish.
+    """
+    found = [folder for folder in _folders(home.packs / REJECTED) if _age(folder / QUARANTINE) > STALE_SECONDS]
     for root in (home.store, home.packs, home.runs, home.cache):
         found += [path for path in root.rglob(".*.tmp") if _age(path) > STALE_SECONDS]
         found += [path for path in root.rglob(f".*{TRASH}") if root != home.runs]

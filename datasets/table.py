@@ -46,7 +46,7 @@ class Table(NamedTuple):
 
 
 def open_table(data: Data) -> Table:
-    """Read a local CSV, TSV or Parquet file as text.
+    """Read a local CSV, TSV or Parquet file as text; of Parquet without columns of lists that no feature reads.
 
     Raises:
         RecipeError: the recipe names no table.
@@ -54,7 +54,7 @@ def open_table(data: Data) -> Table:
     """
     path = locate_table(data)
     if path.suffix.lower() == ".parquet":
-        table = Table(_read_parquet(path), {})
+        table = Table(_read_parquet(path, data), {})
     else:
         table = Table(*read_csv(path, data.encoding, data.delimiter))
     if table.frame.empty:
@@ -283,7 +283,14 @@ def _named_columns(data: Data) -> dict[str, str]:
     }
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
+def _reads(data: Data, column: str) -> bool:
+    """Whether a recipe names a column, or a pattern that it fits."""
+    wanted = [one for name, feature in features_of(data).items() for one in feature.columns or [name]]
+    return any(column == one or fnmatch.fnmatchcase(column, one) for one in [*wanted, *_named_columns(data).values()])
+
+
+def _read_parquet(path: Path, data: Data) -> pd.DataFrame:
+    """All columns as text; those that hold lists and the like are left out where the recipe does not read them."""
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
@@ -292,16 +299,20 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{path} has a column twice: {', '.join(twice[:5])}; rename all but one of each")
-    texts = {}
+    texts, others = {}, {}
     for name, column in zip(names, table.columns, strict=True):
         try:
             text = pc.cast(column, pa.large_string())
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise DataError(
-                f"{path}: column {name!r} holds {column.type}, expected text, numbers or dates; write it as one of "
-                f"them or drop it"
-            ) from error
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            others[name] = column.type
+            continue
         texts[name] = pd.array(pc.fill_null(text, ""), dtype="str")
+    for name, kind in others.items():
+        if not texts or _reads(data, name):
+            raise DataError(
+                f"{path}: column {name!r} holds {kind}, expected text, numbers or dates; write it as one of them or "
+                f"drop it"
+            )
     return pd.DataFrame(texts)
 
 

@@ -253,6 +253,9 @@ def _prune_data(home: Home, gone_runs: set[str], result: Pruned, *, dry_run: boo
         result.notes.append(f"packs and pixels stay: a run in {home.runs} does not say which pack it needs")
         return
     packs = space.unneeded_packs(home, needed)
+    if fresh := len(space.fresh_packs(home, needed)):
+        some = "1 pack was used just now and stays" if fresh == 1 else f"{fresh:,} packs were used just now and stay"
+        result.notes.append(f"{some}; prune again in a minute")
     for pack in packs:
         result.gone.append(Item("pack", pack.name, size_of(pack)))
         if not dry_run:

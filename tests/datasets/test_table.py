@@ -168,6 +168,15 @@ def test_a_parquet_column_of_lists_is_refused(tmp_path: Path) -> None:
         read_table(Data(table=str(path)))
 
 
+def test_a_parquet_column_of_lists_is_left_out_unless_the_recipe_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    pd.DataFrame({"x0": ["1", "2"], "box": [[1, 2], [3, 4]], "label": ["a", "b"]}).to_parquet(path)
+    assert list(read_table(Data(table=str(path))).columns) == ["x0", "label"]
+    for reads in ({"inputs": {"x": {"kind": "number", "columns": "*o*"}}}, {"key": "box"}, {"split": {"group": "box"}}):
+        with pytest.raises(DataError, match=r"column 'box' holds list"):
+            read_table(Data.model_validate({"table": str(path), **reads}))
+
+
 def test_text_named_parquet_is_refused(write_table: WriteTable) -> None:
     with pytest.raises(DataError, match=r"table\.parquet is not Parquet"):
         read_table(Data(table=write_table("a,b\n1,2\n", "table.parquet")))

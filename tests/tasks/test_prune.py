@@ -218,7 +218,19 @@ def test_packs_and_pixels_stay_while_an_ingest_is_at_work_and_go_the_next_time(h
 def test_a_pack_that_an_ingest_found_just_now_stays(home: Home) -> None:
     for pack in home.packs.iterdir():
         os.utime(pack)
-    assert names(prune(home, keep_runs=0), "pack") == []
+    done = prune(home, keep_runs=0)
+    assert names(done, "pack") == []
+    assert done.notes == ["1 pack was used just now and stays; prune again in a minute"]
+
+
+def test_the_bad_rows_of_a_refused_table_go_after_a_day(home: Home) -> None:
+    old, new = (home.packs / "rejected" / name / "quarantine.csv" for name in ("old", "new"))
+    for file in (old, new):
+        file.parent.mkdir(parents=True)
+        file.write_text("row,reason\n")
+    _make_old(old)
+    assert names(prune(home, older_than=DAY), "leftover") == ["packs/rejected/old"]
+    assert [folder.name for folder in new.parents[1].iterdir()] == ["new"]
 
 
 def test_a_prune_that_was_killed_is_finished_by_the_next(
@@ -281,7 +293,7 @@ def test_a_pack_that_cannot_say_what_it_needs_keeps_all_pixels(home: Home) -> No
     (home.packs / "odd" / "manifest.json").write_text('{"format_version": 9}')
     done = prune(home, keep_runs=0)
     assert names(done, "pixels") == []
-    assert "odd does not say which shards it needs" in done.notes[0]
+    assert "odd does not say which shards it needs" in done.notes[-1]
 
 
 def test_the_command_says_what_goes_and_the_next_run_lists_what_is_left(
