@@ -10,16 +10,26 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ..errors import TrainingError
+from ..schema import Kind
 from .checkpoint import CheckpointStore
 from .evaluation import evaluate
 from .gradients import grouped, take_step
 from .job import Job, OnStep, Progress, state_of_run
+from .metrics import metric_names
 from .schedules import after_epoch, after_step
 from .signals import StopFlag
 from .stopping import is_out_of_time, reason_to_stop
+
+# How rows leave a metric of such a target undefined.
+WHY_UNDEFINED: dict[Kind, str] = {
+    "category": "a class without rows, or one class alone",
+    "number": "a column whose true values are all the same",
+    "points": "in no row do the true points span a distance to count errors in",
+}
 
 
 def train(job: Job, progress: Progress, store: CheckpointStore, on_step: OnStep) -> str:
@@ -68,6 +78,24 @@ def train(job: Job, progress: Progress, store: CheckpointStore, on_step: OnStep)
     return ""
 
 
+def check_monitor(job: Job, values: Mapping[str, float]) -> None:
+    """Refuse a monitor that the validation rows leave undefined.
+
+    Args:
+        values: what was measured on them, as valid/<name>.
+    Raises:
+        TrainingError: says why, and what else may be monitored.
+    """
+    if job.monitor in values:
+        return
+    schema = job.scorer.schema
+    others = [name for name in metric_names(schema) if name in values]
+    raise TrainingError(
+        f"checkpoint.monitor: {job.monitor} is not defined on these validation rows "
+        f"({WHY_UNDEFINED[schema.target_kind]}); monitor another of {', '.join(others)}"
+    )
+
+
 def _end_epoch(
     job: Job, progress: Progress, store: CheckpointStore, on_step: OnStep, seconds: float, rows_at_start: int
 ) -> None:
@@ -87,11 +115,7 @@ def _judge(
     """Validate, report, and commit a checkpoint where one is due or the weights are the best so far."""
     if job.monitor:
         values |= {f"valid/{name}": value for name, value in _validate(job).items()}
-        if job.monitor not in values:
-            raise TrainingError(
-                f"checkpoint.monitor: {job.monitor} is not defined on these validation rows (a class without rows, or "
-                f"one class alone); monitor another of {', '.join(sorted(name for name in values if '/' in name))}"
-            )
+        check_monitor(job, values)
     is_better = bool(job.monitor) and _is_better(values[job.monitor], progress.best_metric, job.monitor_mode)
     if is_better:
         progress.best_metric, progress.best_epoch = values[job.monitor], progress.epoch

@@ -143,9 +143,10 @@ def _mean(losses: Iterable[Tensor]) -> Tensor:
 
 
 def _balance(target: FeatureSchema, device: torch.device) -> Tensor:
-    """n / (K n_k) for each class, float64, shape (K,)."""
-    counts_K = torch.tensor(target.counts, dtype=torch.float64, device=device)
-    return counts_K.sum() / (len(counts_K) * counts_K.clamp(min=1))
+    """n / (K n_k) for each class, shape (K,): float64, or float32 on MPS, which has no other."""
+    counts_K = torch.tensor(target.counts, dtype=torch.float64)
+    weights_K = counts_K.sum() / (len(counts_K) * counts_K.clamp(min=1))
+    return weights_K.to(torch.float32 if device.type == "mps" else torch.float64).to(device)
 
 
 def _smoothed(scores_BK: Tensor, target_B: Tensor, smoothing: float, weights_K: Tensor | None) -> Tensor:

@@ -16,14 +16,14 @@ from torch import Tensor
 from ..schema import FeatureSchema, Kind, Schema, TargetPart
 from .bootstrap import resampled_interval
 from .classification import MAX_RANKED, class_accuracies, hits, measure_classes
-from .regression import measure_numbers, measure_points, point_errors, row_nme, squared_errors
+from .regression import has_unit, measure_numbers, measure_points, point_errors, row_nme, squared_errors
 
 # More classes or columns than these get no metric of their own.
 MAX_PARTS = 100
 # MLflow takes names of 250; this leaves room for "valid/accuracy/" before and a "_std" behind.
 MAX_PART_LENGTH = 200
 
-# The one metric that says how good a model is.
+# The one metric that says how good a model is; see `headline` for the exception.
 HEADLINES: dict[Kind, str] = {"category": "accuracy", "number": "rmse", "points": "nme"}
 LOWER_IS_BETTER = frozenset({"loss", "rmse", "mae", "median_ae", "nme"})
 NUMBER_METRICS = ("rmse", "mae", "median_ae", "bias", "r2")
@@ -68,7 +68,9 @@ def compute_metrics(
 
 
 def headline(schema: Schema) -> str:
-    """The metric that says how good a model is: accuracy, rmse or nme."""
+    """The metric that says how good a model is: accuracy, rmse or nme; rmse too where some points have no unit."""
+    if schema.target_kind == "points" and not all(has_unit(feature) for feature in schema.targets):
+        return "rmse"
     return HEADLINES[schema.target_kind]
 
 
@@ -82,22 +84,23 @@ def headline_interval(
     Returns:
         <headline>_low and <headline>_high; nothing where fewer than two rows define it, or an output is not finite.
     """
-    parts = scaled_parts(schema, outputs, target, scale)
+    parts, name = scaled_parts(schema, outputs, target, scale), headline(schema)
     if schema.target_kind == "category":
         values = [hits(part) for part, _ in parts]
     elif schema.target_kind == "number":
         values = [squared_errors(part) for part, _ in parts]
-    else:
+    elif name == "nme":
         values = [row_nme(point_errors(part, share)) for part, share in parts]
+    else:
+        values = [(point_errors(part, share).distance ** 2).mean(axis=1, keepdims=True) for part, share in parts]
     if not bool(outputs.isfinite().all()):
         return {}
-    root = schema.target_kind == "number"
+    root = name == "rmse"
     # The mean over targets of the mean over columns, as the metric itself is.
     weights_D = np.concatenate([np.full(one.shape[1], 1 / one.shape[1] / len(values)) for one in values])
     found = resampled_interval(np.concatenate(values, axis=1), weights_D, root=root)
     if found is None:
         return {}
-    name = headline(schema)
     return {f"{name}_low": found[0], f"{name}_high": found[1]}
 
 
@@ -195,7 +198,7 @@ def _name_columns(feature: FeatureSchema, values: dict[str, np.ndarray]) -> dict
 def _names(feature: FeatureSchema) -> list[str]:
     """The metrics of a target that can be better."""
     if feature.kind == "points":
-        return ["nme", "rmse"]
+        return ["nme", "rmse"] if has_unit(feature) else ["rmse"]
     if feature.kind == "number":
         names = [name for name in NUMBER_METRICS if name not in NOT_MONITORED]
         columns = _parts(feature.columns) if len(feature.columns) > 1 else []

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..schema import FeatureSchema, TargetPart
 
 NUM_QUANTILES = 10
+ROUNDING = 1e-6
 
 
 def squared_errors(part: TargetPart) -> np.ndarray:
@@ -96,6 +97,11 @@ class PointErrors(NamedTuple):
     unit: np.ndarray
 
 
+def has_unit(feature: FeatureSchema) -> bool:
+    """Whether the errors of a points target have a length to be counted in: one point alone has no box."""
+    return bool(feature.normalise_by) or len(feature.columns) > 2
+
+
 def point_errors(part: TargetPart, scale_N2: np.ndarray | None) -> PointErrors:
     """Measure each row's points.
 
@@ -115,9 +121,13 @@ def point_errors(part: TargetPart, scale_N2: np.ndarray | None) -> PointErrors:
         extent_N2 = points_NP2[:, first] - points_NP2[:, second]
     else:
         extent_N2 = np.ptp(points_NP2, axis=1)
-    unit = np.linalg.norm(extent_N2, axis=1)
+    unit_N = np.linalg.norm(extent_N2, axis=1)
+    # Two points at one place are, in float32, not quite at one place.
+    rounding_N = ROUNDING * np.maximum(np.abs(points_NP2), np.abs(shape_NP2)).max(axis=(1, 2))
     return PointErrors(
-        np.linalg.norm(offset_NP2, axis=2), np.linalg.norm(shape_NP2, axis=2), np.where(unit > 0, unit, np.nan)
+        np.linalg.norm(offset_NP2, axis=2),
+        np.linalg.norm(shape_NP2, axis=2),
+        np.where(unit_N > rounding_N, unit_N, np.nan),
     )
 
 
@@ -132,7 +142,7 @@ def measure_points(part: TargetPart, scale_N2: np.ndarray | None) -> dict[str, f
     Returns:
         nme; mean_shape_nme, what predicting the training rows' mean shape for every row gives; rmse, the root of the
         mean squared distance in pixels of the file. The first two are means over the rows whose unit has a length,
-        and are left out where no row's has.
+        and are left out where no row's has, as of one point alone.
     """
     errors = point_errors(part, scale_N2)
     metrics = {"rmse": float(np.sqrt((errors.distance**2).mean()))}
@@ -147,7 +157,7 @@ def measure_points(part: TargetPart, scale_N2: np.ndarray | None) -> dict[str, f
 
 
 def describe_points(part: TargetPart, scale_N2: np.ndarray | None) -> list[dict[str, Any]]:
-    """One row a point, for a table: its columns, and mean, median and largest distance in pixels, and its nme."""
+    """One row a point, for a table: its columns, mean, median and largest distance in pixels, and its nme if it has."""
     errors = point_errors(part, scale_N2)
     columns = part.feature.columns
     nme_P = np.nanmean(errors.distance / errors.unit[:, None], axis=0) if not np.isnan(errors.unit).all() else ()
@@ -159,8 +169,8 @@ def describe_points(part: TargetPart, scale_N2: np.ndarray | None) -> list[dict[
             "mean_distance": distance_N.mean(),
             "median_distance": np.median(distance_N),
             "largest_distance": distance_N.max(),
-            "nme": nme_P[number] if len(nme_P) else None,
         }
+        | ({"nme": nme_P[number] if len(nme_P) else None} if has_unit(part.feature) else {})
         for number, distance_N in enumerate(errors.distance.T)
     ]
 

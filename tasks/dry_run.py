@@ -12,24 +12,24 @@ from typing import Any
 
 from ..datasets.build import View, open_view
 from ..engine.checkpoint import CheckpointStore
-from ..engine.evaluation import evaluate
+from ..engine.evaluation import Evaluation, evaluate
 from ..engine.gradients import NotFiniteError
 from ..engine.job import Job, Progress
-from ..engine.loop import train
+from ..engine.loop import check_monitor, train
 from ..engine.memory import keep_freed_memory
 from ..recipe import Recipe
 from ..schema import Batch
 from ..settings import home
 from .assemble import build_job, name_table_rows
 from .ingest import ingest_table
-from .preflight import check_recipe
+from .preflight import check_recipe, check_validation
 
 NUM_STEPS = 2
 NUM_VALID_BATCHES = 2
 
 
 def dry_run(recipe: Recipe) -> dict[str, Any]:
-    """Check a recipe, ingest its table, train two steps and score two batches of validation rows.
+    """Check a recipe, ingest its table, train two steps and score two batches of validation rows, or all if need be.
 
     The pack and the decoded images stay: they are a cache, which the real run finds. Of several splits the first
     is tried. No run, and nothing in MLflow, is made; Prefect is not needed.
@@ -42,6 +42,8 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
     """
     check_recipe(recipe)
     ingested = ingest_table.fn(recipe)
+    for one in ingested.splits.values():
+        check_validation(recipe, one.rows["valid"])
     data = ingested.first
     view = open_view(data.pack_dir, data.split_dir)
     keep_freed_memory()
@@ -100,8 +102,19 @@ def _train_steps(job: Job, view: View, accumulate: int) -> tuple[list[float], fl
 
 
 def _score_batches(job: Job) -> tuple[float, float]:
-    """The mean loss of two batches of validation rows, and the seconds that a row takes."""
+    """The mean loss of two batches of validation rows, and the seconds that a row takes.
+
+    Raises:
+        TrainingError: the monitor is defined neither on these rows nor on all that validate.
+    """
     started = time.perf_counter()
     scorer = replace(job.scorer, model=job.kept_model)
     found = evaluate(scorer, itertools.islice(job.valid_batches(), NUM_VALID_BATCHES))
-    return found.losses.mean().item(), (time.perf_counter() - started) / len(found.rows)
+    row_seconds = (time.perf_counter() - started) / len(found.rows)
+    if job.monitor not in _measure(job, found):  # a class may be missing in two batches alone
+        check_monitor(job, _measure(job, evaluate(scorer, job.valid_batches())))
+    return found.losses.mean().item(), row_seconds
+
+
+def _measure(job: Job, found: Evaluation) -> dict[str, float]:
+    return {f"valid/{name}": value for name, value in job.measure(found).items()}

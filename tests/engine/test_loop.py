@@ -15,7 +15,7 @@ from torchrelay.engine.devices import FP16
 from torchrelay.engine.evaluation import Evaluation, evaluate
 from torchrelay.engine.gradients import NotFiniteError
 from torchrelay.engine.job import Job, Progress, restore_run
-from torchrelay.engine.loop import train
+from torchrelay.engine.loop import check_monitor, train
 from torchrelay.engine.randomness import random_states
 from torchrelay.engine.weights import sha256_of
 from torchrelay.errors import TrainingError
@@ -223,8 +223,16 @@ def test_without_validation_the_best_checkpoint_is_the_last(make_job: MakeJob, t
 
 
 def test_a_monitor_that_the_validation_rows_leave_undefined_is_refused(make_job: MakeJob, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"checkpoint.monitor: valid/r2 is not defined .* valid/accuracy"):
+    with pytest.raises(
+        TrainingError, match=r"valid/r2 is not defined .*\(a class .*\); monitor another of valid/loss, valid"
+    ):
         train(make_job(monitor="valid/r2"), Progress(), store_in(tmp_path), no_report)
+
+
+def test_what_is_offered_in_place_of_an_undefined_monitor_may_be_monitored(make_job: MakeJob) -> None:
+    values = {"valid/accuracy": 1.0, "valid/bias": 0.0, "valid/mean_shape_nme": 0.5, "rows_per_second": 9.0}
+    with pytest.raises(TrainingError, match=r"monitor another of valid/accuracy$"):
+        check_monitor(make_job(monitor="valid/auroc"), values)
 
 
 def test_a_job_may_measure_with_what_it_knows_of_the_rows(make_job: MakeJob, tmp_path: Path) -> None:

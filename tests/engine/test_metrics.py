@@ -212,6 +212,8 @@ def test_more_than_a_hundred_classes_have_no_accuracies_of_their_own() -> None:
         numbers(y=(0, 1)),
         numbers(u=(0, 1), v=(0, 1)),
         points(0, 0, 9, 9),
+        points(0, 0),
+        both(points(0, 0, 9, 9), points(0, 0)),
         both(categories("a", "b"), categories("a", "b", "c")),
         both(numbers(y=(0, 1)), numbers(y=(0, 1), z=(0, 1))),
     ],
@@ -227,7 +229,8 @@ def test_metrics_of_a_full_split_may_be_monitored_but_for_those_without_a_better
     without_side = {name for name in metrics if "bias" in name or "mean_shape" in name}
     assert {f"valid/{name}" for name in metrics.keys() - without_side} == set(metric_names(schema))
     headline = {"category": "valid/accuracy", "number": "valid/rmse", "points": "valid/nme"}
-    assert auto_monitor(schema) == headline[schema.target_kind]
+    has_one_point = any(target.shape == [1, 2] for target in schema.targets)
+    assert auto_monitor(schema) == ("valid/rmse" if has_one_point else headline[schema.target_kind])
 
 
 @pytest.mark.parametrize("schema", [categories("loss", "b"), both(categories("loss", "b"), categories("a", "b", "c"))])
@@ -344,6 +347,20 @@ def test_points_are_measured_over_the_distance_of_two_of_them_and_rows_where_tha
     assert "nme" not in compute_metrics(schema, outputs[1:], target[1:], torch.zeros(1))
 
 
+def test_two_points_that_rounding_keeps_apart_are_no_unit() -> None:
+    schema = points(10.3, 4.1, 3.7, 8.9, std=1.7, normalise_by=(0, 1))
+    target = ((torch.full((1, 4), 2.2, dtype=torch.float64) - torch.tensor(schema.targets[0].mean)) / 1.7).float()
+    assert set(compute_metrics(schema, target + 1, target, torch.zeros(1))) == {"loss", "rmse"}
+
+
+def test_one_point_alone_is_measured_in_pixels() -> None:
+    schema, target, outputs = points(5, 5, std=2.0), torch.zeros(2, 2), torch.tensor([[0.5, 0.0], [0.0, 3.5]])
+    assert compute_metrics(schema, outputs, target, torch.zeros(2)) == {"loss": 0.0, "rmse": 5.0}  # of 1 and 7
+    assert [sorted(row) for row in describe_points(part_of(schema, outputs, target), None)] == [
+        ["largest_distance", "mean_distance", "median_distance", "point", "x", "y"]
+    ]
+
+
 def test_pixel_centres_are_whole_numbers_in_the_file_as_in_the_stored_image() -> None:
     # The left half of a stored pixel is one pixel of a file that is twice as wide.
     stored = np.array([[0.0, 0.0, 1.0, 2.0]])
@@ -392,7 +409,12 @@ def test_the_interval_of_many_rows_has_the_width_of_the_normal_distribution() ->
 
 def test_the_headline_lies_in_its_interval_for_every_kind_of_target() -> None:
     generator = torch.Generator().manual_seed(3)
-    for schema in (points(0, 0, 9, 9), both(numbers(y=(0, 1)), numbers(y=(0, 1), z=(0, 5)))):
+    for schema in (
+        points(0, 0, 9, 9),
+        points(0, 0),
+        both(points(0, 0, 9, 9), points(0, 0)),
+        both(numbers(y=(0, 1)), numbers(y=(0, 1), z=(0, 5))),
+    ):
         target = torch.randn(50, schema.num_outputs, generator=generator)
         outputs = target + torch.randn(50, schema.num_outputs, generator=generator)
         name = auto_monitor(schema).removeprefix("valid/")

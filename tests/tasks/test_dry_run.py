@@ -54,6 +54,41 @@ def test_the_rows_of_each_split_column_are_counted(splits_recipe: WriteRecipe) -
     }
 
 
+def test_a_monitor_that_no_validation_row_defines_is_refused(number_recipe: WriteRecipe) -> None:
+    path = number_recipe()
+    rows = [f"{row},0,{7 if row % 3 == 0 else row},{'valid' if row % 3 == 0 else 'train'}" for row in range(30)]
+    Path("numbers.csv").write_text("\n".join(["a,b,y,split", *rows]) + "\n")
+    overrides = {"data.split": {"column": "split"}, "checkpoint.monitor": "valid/r2"}
+    with pytest.raises(TrainingError, match=r"valid/r2 is not defined .* values are all the same.* valid/rmse"):
+        dry_run(load_recipe(path, None, overrides))
+
+
+def test_a_monitor_that_two_batches_leave_undefined_is_looked_for_in_all_of_them(number_recipe: WriteRecipe) -> None:
+    path = number_recipe()
+    rows = [f"{row},0,{row // 25},{'valid' if row >= 10 else 'train'}" for row in [*range(10), *range(10, 30)]]
+    rows[9] = "9,0,1,train"
+    Path("numbers.csv").write_text("\n".join(["a,b,y,split", *rows]) + "\n")
+    overrides = {
+        "data.split": {"column": "split"},
+        "data.target.y.kind": "category",
+        "train.batch_size": 4,
+        "checkpoint.monitor": "valid/auroc",
+    }
+    assert len(dry_run(load_recipe(path, None, overrides))["losses"]) == 2
+
+
+def test_every_split_must_have_the_validation_rows_that_a_setting_needs(splits_recipe: WriteRecipe) -> None:
+    path = splits_recipe()
+    table = Path("folds.csv").read_text().splitlines()
+    table = [
+        table[0],
+        *(line.removesuffix(",valid") + ",test" if line.endswith(",valid") else line for line in table[1:]),
+    ]
+    Path("folds.csv").write_text("\n".join(table) + "\n")
+    with pytest.raises(RecipeError, match="early_stop_epochs: 3 needs validation rows"):
+        dry_run(load_recipe(path, None, {"train.early_stop_epochs": 3}))
+
+
 @pytest.mark.parametrize(
     ("key", "value", "error", "message"),
     [
