@@ -11,10 +11,11 @@ from prefect import task
 
 from ..datasets.build import View, open_view, read_keys
 from ..engine.evaluation import Evaluation, evaluate
-from ..engine.metrics import auto_monitor, compute_metrics, headline_interval
+from ..engine.metrics import auto_monitor, compute_metrics, headline_interval, monitor_mode
 from ..engine.weights import load_into, load_weights
 from ..files import write_atomic
 from ..recipe import Recipe, load_recipe
+from ..schema import Schema
 from ..tracking import figures
 from ..tracking.journal import Journal, thin
 from ..tracking.mlflow_run import MlflowRun
@@ -23,10 +24,11 @@ from ..tracking.records import load_record, update_record
 from .assemble import build_scorer, rows_in_order, rows_scale
 from .console import say
 from .options import UNCACHED
-from .pictures import draw_evaluation, write_tables
+from .pictures import draw_evaluation, images_as_stored, write_tables
 from .predictions import tabulate
 
 PREDICTIONS_FILE = "predictions.parquet"
+MIXING = frozenset({"mixup", "cutmix"})
 
 
 @task(**UNCACHED)
@@ -49,17 +51,14 @@ def evaluate_model(run_dir: Path) -> None:
         if len(view.rows["test"]):
             found, precision = score_rows(run_dir, recipe, view)
             update_record(run_dir, precision=precision)
-            metrics = _write_results(run_dir, view, found, rows_scale(view, found.rows.numpy()))
+            metrics = _write_results(run_dir, recipe, view, found, rows_scale(view, found.rows.numpy()))
             recorder.log_epoch(record.steps, record.epochs, metrics)
             recorder.log_artifacts(run_dir / PREDICTIONS_FILE, "")
             recorder.log_artifacts(run_dir / "tables", "tables")
         else:
             say("no test rows: no test metrics")
         if record.kind == "train":
-            monitor = recipe.checkpoint.monitor
-            chosen = auto_monitor(view.schema) if monitor == "auto" else monitor
-            path = run_dir / "figures" / "curves.png"
-            figures.curves(journal.points(), path, events=journal.read(), headline=chosen)
+            _draw_curves(journal, recipe, view.schema, run_dir / "figures" / "curves.png")
     recorder.log_artifacts(run_dir / "figures", "figures")
     spent = record.seconds.get("evaluate", 0.0) + time.perf_counter() - started
     seconds = {**record.seconds, "evaluate": round(spent, 3)}
@@ -78,7 +77,34 @@ def score_rows(run_dir: Path, recipe: Recipe, view: View) -> tuple[Evaluation, s
     return evaluate(scorer, rows_in_order(recipe, view, "test", scorer)), scorer.precision.name
 
 
-def _write_results(run_dir: Path, view: View, found: Evaluation, scale: np.ndarray | None) -> dict[str, float]:
+def _draw_curves(journal: Journal, recipe: Recipe, schema: Schema, path: Path) -> None:
+    """Draw how training went, with the metric that decided which epoch is best."""
+    monitor, train = recipe.checkpoint.monitor, recipe.train
+    headline = auto_monitor(schema)
+    chosen = headline if monitor == "auto" else monitor
+    shown = headline if chosen == "valid/loss" else chosen
+    in_pixels = schema.target_kind == "points" and shown.endswith("/rmse")
+    differs = (
+        train.label_smoothing > 0
+        or train.class_weights != "none"
+        or train.sampling == "balanced"
+        or any(step.name in MIXING for step in train.augment)
+    )
+    figures.curves(
+        journal.points(),
+        path,
+        events=journal.read(),
+        headline=chosen,
+        higher_is_better=monitor_mode(chosen, schema) == "max",
+        unit="px" if in_pixels else "",
+        loss_unit="nats" if schema.target_kind == "category" else "",
+        train_label="train (as minimised)" if differs else "train",
+    )
+
+
+def _write_results(
+    run_dir: Path, recipe: Recipe, view: View, found: Evaluation, scale: np.ndarray | None
+) -> dict[str, float]:
     """Write predictions, tables and figures; gives the metrics."""
     schema, rows, split_dir = view.schema, found.rows.numpy(), Path(load_record(run_dir).split_dir)
     computed = compute_metrics(schema, found.outputs, found.target, found.losses, scale)
@@ -89,5 +115,5 @@ def _write_results(run_dir: Path, view: View, found: Evaluation, scale: np.ndarr
     frame.to_parquet(content, index=False)
     write_atomic(run_dir / PREDICTIONS_FILE, content.getvalue())
     write_tables(schema, found, scale, run_dir / "tables")
-    draw_evaluation(view, found, scale, run_dir / "figures")
+    draw_evaluation(view, found, scale, run_dir / "figures", images_as_stored(recipe))
     return {f"test/{name}": value for name, value in computed.items()}

@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,15 +17,29 @@ from ..datasets.loader import PackDataset
 from ..engine.classification import confusion_matrix, describe_classes, log_probabilities
 from ..engine.evaluation import Evaluation
 from ..engine.metrics import headline, headline_interval, scaled_parts
-from ..engine.regression import describe_points, describe_quantiles, in_own_units, measure_points, point_errors, row_nme
+from ..engine.regression import (
+    PointErrors,
+    describe_points,
+    describe_quantiles,
+    has_unit,
+    in_own_units,
+    point_errors,
+    row_nme,
+)
 from ..files import write_atomic
+from ..recipe import Recipe
 from ..schema import FeatureSchema, Schema, TargetPart
 from ..tracking import figures
 
 NUM_SHOWN = 25
+MAX_COLUMNS = 3
+# Between these percentiles of a channel lies what its pixels are shown by, where they are no bytes.
+DARKEST, BRIGHTEST = 1.0, 99.5
 
 
-def draw_evaluation(view: View, found: Evaluation, scale: np.ndarray | None, folder: Path) -> None:
+def draw_evaluation(
+    view: View, found: Evaluation, scale: np.ndarray | None, folder: Path, as_stored: Collection[str] = ()
+) -> None:
     """Draw the figures that fit each target, and rows to look at: the worst, the most doubtful, landmarks on pictures.
 
     Args:
@@ -32,9 +47,13 @@ def draw_evaluation(view: View, found: Evaluation, scale: np.ndarray | None, fol
         found: outputs for rows of it.
         scale: points: see `compute_metrics`.
         folder: gets PNG files; of several targets each file's name ends in -<target>.
+        as_stored: image inputs that are shown in the proportions of the stored images, not of their files.
     """
     for end, part, share in _targets(view.schema, found, scale):
         feature, interval = part.feature, _interval(view.schema, part, share)
+        losses_N = _losses(part, share, found)
+        rows = _Rows(view, found, part, share, losses_N, as_stored)
+        heading = "Worst predictions"
         if feature.kind == "category":
             matrix = confusion_matrix(part)
             figures.confusion(matrix, feature.classes, folder / f"confusion{end}.png", interval=interval)
@@ -43,9 +62,8 @@ def draw_evaluation(view: View, found: Evaluation, scale: np.ndarray | None, fol
             if len(feature.classes) == 2:
                 scores_N = log_probabilities(part)[:, 1]
                 figures.roc(scores_N, part.target.numpy() == 1, feature.classes[1], folder / f"roc{end}.png")
-            _draw_rows(
-                view, found, part, share, _doubtful(part), "Most doubtful predictions", folder / f"doubtful{end}.png"
-            )
+            _draw_rows(rows, _doubtful(part), "Most doubtful predictions", folder / f"doubtful{end}.png")
+            heading += f": {matrix.sum() - np.trace(matrix):,} wrong of {matrix.sum():,}"
         elif feature.kind == "number":
             target, predicted = in_own_units(feature, part.target), in_own_units(feature, part.outputs)
             for number, column in enumerate(feature.columns):
@@ -53,19 +71,17 @@ def draw_evaluation(view: View, found: Evaluation, scale: np.ndarray | None, fol
                 of_one = interval if len(feature.columns) == 1 else None
                 figures.residuals(target[:, number], predicted[:, number], column, folder / name, interval=of_one)
         else:
-            errors = point_errors(part, share)
-            figures.points_error(
-                errors.distance / errors.unit[:, None],
-                folder / f"points_error{end}.png",
-                np.asarray(feature.mean).reshape(-1, 2),
-                baseline=measure_points(part, share).get("mean_shape_nme"),
-                interval=interval,
-            )
-        worst = np.argsort(-_losses(part, share), kind="stable")
-        _draw_rows(view, found, part, share, worst[:NUM_SHOWN], "Worst predictions", folder / f"worst{end}.png")
+            _draw_points_error(feature, point_errors(part, share), interval, folder / f"points_error{end}.png")
+        worst = np.argsort(-losses_N, kind="stable")
+        _draw_rows(rows, worst[:NUM_SHOWN], heading, folder / f"worst{end}.png")
         if feature.kind == "points":
             spread = worst[np.linspace(len(worst) - 1, 0, min(len(worst), NUM_SHOWN)).round().astype(np.int64)]
-            _draw_rows(view, found, part, share, spread, "From the best to the worst", folder / f"points{end}.png")
+            _draw_rows(rows, spread, "From the best to the worst", folder / f"points{end}.png")
+
+
+def images_as_stored(recipe: Recipe) -> frozenset[str]:
+    """The images that a `preprocess` chain may have cut: what their files' proportions say of them is not known."""
+    return frozenset(name for name, feature in recipe.data.inputs.items() if feature.preprocess)
 
 
 def write_tables(schema: Schema, found: Evaluation, scale: np.ndarray | None, folder: Path) -> None:
@@ -102,12 +118,40 @@ def _interval(schema: Schema, part: TargetPart, share: np.ndarray | None) -> tup
     return (found[f"{name}_low"], found[f"{name}_high"]) if found else None
 
 
-def _losses(part: TargetPart, share: np.ndarray | None) -> np.ndarray:
-    """How wrong each row is about this target: nats, mean squared standardised error, or nme; float64, shape (N,)."""
+def _draw_points_error(
+    feature: FeatureSchema, errors: PointErrors, interval: tuple[float, float] | None, path: Path
+) -> None:
+    """Normalised, or in pixels where there is nothing to normalise by; the interval is that of the nme alone."""
+    normalised = has_unit(feature)
+    unit_N = errors.unit if normalised else np.ones_like(errors.unit)
+    baseline_N = errors.mean_shape.mean(axis=1) / unit_N
+    figures.points_error(
+        errors.distance / unit_N[:, None],
+        path,
+        np.asarray(feature.mean).reshape(-1, 2),
+        unit="" if normalised else "px",
+        baseline=None if np.isnan(baseline_N).all() else float(np.nanmean(baseline_N)),
+        interval=interval if normalised else None,
+    )
+
+
+def _losses(part: TargetPart, share: np.ndarray | None, found: Evaluation) -> np.ndarray:
+    """How wrong each row is about this target, float64, shape (N,).
+
+    Of a category in nats; of points the nme, for which a row without a unit borrows that of the middle row, or the mean
+    distance in pixels where no row has one; of numbers the row's loss, or of several targets the mean squared
+    standardised error.
+    """
     if part.feature.kind == "points":
-        return np.nan_to_num(row_nme(point_errors(part, share))[:, 0])
+        errors = point_errors(part, share)
+        defined_N = ~np.isnan(errors.unit)
+        middle = np.median(errors.unit[defined_N]) if defined_N.any() else 1.0
+        return errors.distance.mean(axis=1) / np.where(defined_N, errors.unit, middle)
     if part.feature.kind == "category":
-        return -np.take_along_axis(log_probabilities(part), part.target.numpy()[:, None], axis=1)[:, 0]
+        losses_N = -np.take_along_axis(log_probabilities(part), part.target.numpy()[:, None], axis=1)[:, 0]
+        return np.maximum(losses_N, 0.0)
+    if part.outputs.shape == found.outputs.shape:
+        return found.losses.double().numpy()
     return (part.outputs.double() - part.target.double()).square().mean(dim=1).numpy()
 
 
@@ -117,36 +161,53 @@ def _doubtful(part: TargetPart) -> np.ndarray:
     return np.argsort((two_N2[:, 0] - two_N2[:, 1]).numpy(), kind="stable")[:NUM_SHOWN]
 
 
-def _draw_rows(
-    view: View,
-    found: Evaluation,
-    part: TargetPart,
-    scale: np.ndarray | None,
-    chosen: np.ndarray,
-    heading: str,
-    path: Path,
-) -> None:
+class _Rows(NamedTuple):
+    """What there is to say and to show of the rows of one target.
+
+    Attributes:
+        scale: the target's share of it.
+        losses: see `_losses`.
+    """
+
+    view: View
+    found: Evaluation
+    part: TargetPart
+    scale: np.ndarray | None
+    losses: np.ndarray
+    as_stored: Collection[str]
+
+
+def _draw_rows(all_rows: _Rows, chosen: np.ndarray, heading: str, path: Path) -> None:
     """Pictures of some rows, with their points where the target is points; numbers where no input is a picture."""
+    view, found, part, scale, losses, as_stored = all_rows
     positions = found.rows.numpy()[chosen]
     some = TargetPart(part.feature, part.outputs[chosen], part.target[chosen])
-    said = _describe(some, None if scale is None else scale[chosen])
+    name = "loss" if len(view.schema.targets) == 1 else "mse"
+    said = _describe(some, None if scale is None else scale[chosen], losses[chosen], name)
     number = _picture(view.schema, part.feature)
+    columns = _cut(part.feature.columns) if part.feature.kind == "number" and len(part.feature.columns) > 1 else ""
     if number is None:
-        header = ("row of the table", "true", "predicted", "")
+        header = ("row of the table", *(f"{what} {columns}".strip() for what in ("true", "predicted")), "")
         rows = [f"{int(row) + 1:,}" for row in view.pack.rows[positions]]
         cells = [(row, true, predicted, rest) for row, (true, predicted, rest) in zip(rows, said, strict=True)]
         figures.worst_rows(header, cells, path, heading)
         return
     batch = PackDataset(view.pack, view.schema, positions).__getitems__(range(len(positions)))
-    pictures = _to_uint8(batch.inputs[number].numpy(), view.schema.inputs[number])
+    image = view.schema.inputs[number]
+    pictures = _to_uint8(batch.inputs[number].numpy(), image)
+    ratios = None
+    if image.name not in as_stored:
+        height_N, width_N = np.asarray(view.pack.source(image.name))[positions].T
+        ratios = width_N / height_N
     if part.feature.kind == "points":
         true, predicted = (
             in_own_units(part.feature, one).reshape(len(chosen), -1, 2) for one in (some.target, some.outputs)
         )
-        figures.gallery(pictures, [rest for _, _, rest in said], path, heading, true, predicted)
+        figures.gallery(pictures, [rest for _, _, rest in said], path, heading, true, predicted, ratios)
     else:
         titles = [f"{true} as {predicted}\n{rest}" for true, predicted, rest in said]
-        figures.gallery(pictures, titles, path, f"{heading} (true as predicted)")
+        meant = f"{columns}: true as predicted" if columns else "true as predicted"
+        figures.gallery(pictures, titles, path, f"{heading} ({meant})", ratios=ratios)
 
 
 def _picture(schema: Schema, target: FeatureSchema) -> int | None:
@@ -156,31 +217,48 @@ def _picture(schema: Schema, target: FeatureSchema) -> int | None:
     return next(iter(named or images), None)
 
 
-def _describe(part: TargetPart, scale: np.ndarray | None) -> list[tuple[str, str, str]]:
-    """For each row: what is true, what was predicted, how sure and how wrong."""
-    losses = _losses(part, scale)
+def _describe(part: TargetPart, scale: np.ndarray | None, losses: np.ndarray, name: str) -> list[tuple[str, str, str]]:
+    """For each row: what is true, what was predicted, how sure and how wrong.
+
+    Args:
+        losses: of these rows.
+        name: of the loss of numbers.
+    """
     if part.feature.kind == "category":
         classes = part.feature.classes
         return [
-            (classes[int(true)], classes[int(row.argmax())], f"p {row.max():.2f}, loss {loss:.2f}")
+            (classes[int(true)], classes[int(row.argmax())], f"p {row.max():.2f}, loss {loss:.3g}")
             for true, row, loss in zip(part.target, part.outputs.softmax(dim=1), losses, strict=True)
         ]
     if part.feature.kind == "points":
-        return [("", "", f"nme {value:.4f}") for value in losses]
+        errors = point_errors(part, scale)
+        return [
+            ("", "", f"{distance:.4g} px" if np.isnan(nme) else f"nme {nme:.4f}")
+            for distance, nme in zip(errors.distance.mean(axis=1), row_nme(errors)[:, 0], strict=True)
+        ]
     true, predicted = in_own_units(part.feature, part.target), in_own_units(part.feature, part.outputs)
     return [
-        (_numbers(one), _numbers(other), f"loss {loss:.3g}")
+        (_cut([f"{value:.4g}" for value in one]), _cut([f"{value:.4g}" for value in other]), f"{name} {loss:.3g}")
         for one, other, loss in zip(true, predicted, losses, strict=True)
     ]
 
 
-def _numbers(values: np.ndarray) -> str:
-    return ", ".join(f"{value:.4g}" for value in values.tolist()[:3])
+def _cut(texts: Sequence[str]) -> str:
+    """The first few, and a sign where there are more."""
+    return ", ".join(texts[:MAX_COLUMNS]) + (", …" if len(texts) > MAX_COLUMNS else "")
 
 
 def _to_uint8(images_NCHW: np.ndarray, feature: FeatureSchema) -> np.ndarray:
-    """Pixels as they can be shown: the range of the feature's type becomes 0 to 255."""
+    """Pixels as they can be shown: what is no byte is stretched, each channel by what it holds in all these images.
+
+    Few files of 16 bits or floats fill the range of their type: a camera may give 12 bits.
+    """
     if feature.dtype == "uint8":
         return images_NCHW
-    top = 65535.0 if feature.dtype == "uint16" else max(float(images_NCHW.max()), 1e-9)
-    return np.clip(images_NCHW / top * 255, 0, 255).astype(np.uint8)
+    images = images_NCHW.astype(np.float64)
+    low_C, high_C = np.percentile(images, [DARKEST, BRIGHTEST], axis=(0, 2, 3))
+    flat_C = low_C == high_C  # a few bright pixels in a dark channel
+    low_C = np.where(flat_C, images.min(axis=(0, 2, 3)), low_C)
+    high_C = np.where(flat_C, images.max(axis=(0, 2, 3)), high_C)
+    low, span = low_C[:, None, None], np.maximum(high_C - low_C, 1e-9)[:, None, None]
+    return np.clip((images - low) / span * 255, 0, 255).astype(np.uint8)

@@ -188,8 +188,6 @@ def roc(
     target_N: np.ndarray,
     positive: str,
     path: Path,
-    *,
-    interval: tuple[float, float] | None = None,
 ) -> tuple[Figure, Path]:
     """Receiver operating characteristic and precision over recall, for two classes.
 
@@ -198,7 +196,6 @@ def roc(
         target_N: 1 or True for rows of the positive class.
         positive: its name.
         path: PNG file to write.
-        interval: of the area under the first curve.
     """
     finite = np.isfinite(scores_N)
     scores, is_positive = np.asarray(scores_N, float)[finite], np.asarray(target_N)[finite].astype(bool)
@@ -225,8 +222,7 @@ def roc(
     average = float(np.sum(np.diff(recall, prepend=0) * precision))
     left.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle=(0, (4, 3)), label="by chance, 0.500")
     left.fill_between(np.append(0, false_rate), np.append(0, recall), color=SKY, alpha=0.2, linewidth=0)
-    text = with_interval(f"AUROC {area:.3f}", interval, ".3f")
-    left.plot(np.append(0, false_rate), np.append(0, recall), color=BLUE, label=text)
+    left.plot(np.append(0, false_rate), np.append(0, recall), color=BLUE, label=f"AUROC {area:.3f}")
     prevalence = num_positive / len(is_positive)
     right.axhline(prevalence, color=GRAY, linewidth=1, linestyle=(0, (4, 3)), label=f"by chance, {prevalence:.3f}")
     right.step(

@@ -14,17 +14,18 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from .drawing import BLUE, GRAY, INK, ORANGE, PINK, SKY, drawn, in_full, named, number, say, short
 from .journal import Point
 
-# The metric in the middle of the curves, where the caller names none: the first that was measured.
-HEADLINES = ("valid/accuracy", "valid/rmse", "valid/nme")
+# The metric in the middle of the curves where the caller names none or the loss, the first that was measured; and
+# whether more of it is better.
+HEADLINES = {"valid/accuracy": True, "valid/rmse": False, "valid/nme": False}
 NAMES = {
     "rmse": "RMSE",
     "mae": "MAE",
+    "median_ae": "Median absolute error",
     "r2": "R²",
     "nme": "NME",
     "auroc": "AUROC",
     "f1_macro": "F1, mean of the classes",
 }
-LOWER_IS_BETTER = ("loss", "rmse", "mae", "nme")
 EPOCH_KEY = "train/epoch_loss"
 # What the journal's events are called in the legend, and how they are drawn.
 MARKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -43,18 +44,24 @@ def curves(
     *,
     events: Sequence[Mapping[str, Any]] = (),
     headline: str = "",
+    higher_is_better: bool = True,
     unit: str = "",
+    loss_unit: str = "",
+    train_label: str = "train",
 ) -> tuple[Figure, Path]:
     """Loss, headline metric and learning rate over the epochs; the best epoch is marked in all of them.
 
     Args:
         points: of the journal: `train/loss` and `lr` at steps; at the ends of epochs `train/epoch_loss`, `valid/loss`,
-            the headline metric and, where it is there, its counterpart on training rows.
+            the headline metric.
         path: PNG file to write.
         events: lines of the journal; those named "resumed" and "stopped" with a step among their fields are marked.
         headline: the metric that decides which epoch is best, for example "valid/f1_macro"; empty takes the first of
             accuracy, rmse and nme that was measured.
-        unit: of the headline metric.
+        higher_is_better: whether more of `headline` is better, where it is given.
+        unit: of the metric in the middle.
+        loss_unit: of the loss.
+        train_label: what the line of the training loss is called.
     """
     series: dict[str, tuple[list[int], list[float]]] = {}
     for point in points:
@@ -62,15 +69,18 @@ def curves(
         steps.append(point.step)
         values.append(point.value)
     ends = sorted(set(series.get(EPOCH_KEY, series.get("valid/loss", ([], [])))[0]))
-    headline = headline if headline in series else next((key for key in HEADLINES if key in series), "")
-    panels = ["loss", *([headline] if headline and headline != "valid/loss" else []), "lr"]
-    best = _find_best(series, headline or "valid/loss", ends)
+    first = next((key for key in HEADLINES if key in series), "")
+    if headline not in series:
+        headline, higher_is_better = first or "valid/loss", HEADLINES.get(first, False)
+    middle = first if headline == "valid/loss" else headline
+    panels = ["loss", *([middle] if middle else []), "lr"]
+    best = _find_best(series, headline, ends, higher_is_better)
     figure = Figure(figsize=(4.2 * len(panels), 3.5))
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         if panel == "loss":
             axes.set_title("Loss")
-            axes.set_ylabel("loss")
-            _draw_loss(axes, series, ends)
+            axes.set_ylabel(named("loss", loss_unit))
+            _draw_loss(axes, series, ends, train_label)
         elif panel == "lr":
             axes.set_title("Learning rate")
             axes.set_ylabel("learning rate")
@@ -81,7 +91,6 @@ def curves(
             name = panel.partition("/")[2]
             axes.set_title(short(NAMES.get(name, name.replace("_", " ").capitalize()), 40))
             axes.set_ylabel(named(NAMES.get(name, name.replace("_", " ")), unit))
-            _plot(axes, series, ends, panel.replace("valid/", "train/"), "train", color=BLUE, dots=True)
             _plot(axes, series, ends, panel, "valid", color=ORANGE, dots=True)
         if not axes.lines:
             say(axes, "no finite value" if panel in series or panel == "loss" else "no value")
@@ -89,7 +98,7 @@ def curves(
             _mark(axes, events, ends)
             if best is not None:
                 epoch, value = best
-                is_main = panel == (headline or "loss")
+                is_main = panel == ("loss" if headline == "valid/loss" else headline)
                 text = f"best {number(value)}, epoch {epoch:.0f}" if is_main else None
                 axes.axvline(epoch, color=PINK, linewidth=1.4, linestyle=(0, (3, 2)), label=text, zorder=1.5)
                 if is_main:
@@ -168,11 +177,13 @@ def _plot(
     axes.plot(x, y, label=label or None, marker=marker, markersize=4, **look)
 
 
-def _draw_loss(axes: Axes, series: Mapping[str, tuple[list[int], list[float]]], ends: Sequence[int]) -> None:
+def _draw_loss(
+    axes: Axes, series: Mapping[str, tuple[list[int], list[float]]], ends: Sequence[int], train_label: str
+) -> None:
     _plot(
         axes, series, ends, "train/loss", "train, each step" if ends else "train", color=SKY, linewidth=0.8, alpha=0.7
     )
-    _plot(axes, series, ends, EPOCH_KEY, "train", color=BLUE, dots=True)
+    _plot(axes, series, ends, EPOCH_KEY, train_label, color=BLUE, dots=True)
     _plot(axes, series, ends, "valid/loss", "valid", color=ORANGE, dots=True)
     shown = [np.asarray(line.get_ydata(), float) for line in axes.lines]
     values = np.concatenate(shown) if shown else np.empty(0)
@@ -192,15 +203,14 @@ def _draw_loss(axes: Axes, series: Mapping[str, tuple[list[int], list[float]]], 
 
 
 def _find_best(
-    series: Mapping[str, tuple[list[int], list[float]]], key: str, ends: Sequence[int]
+    series: Mapping[str, tuple[list[int], list[float]]], key: str, ends: Sequence[int], higher_is_better: bool
 ) -> tuple[float, float] | None:
     steps, values = series.get(key, ([], []))
     y = np.asarray(values, float)
     if not np.isfinite(y).any():
         return None
     y = np.where(np.isfinite(y), y, np.nan)
-    is_lower = any(part in LOWER_IS_BETTER for part in key.split("/"))
-    best = int(np.nanargmin(y) if is_lower else np.nanargmax(y))
+    best = int(np.nanargmax(y) if higher_is_better else np.nanargmin(y))
     return float(_to_epochs([steps[best]], ends)[0]), float(y[best])
 
 

@@ -30,6 +30,7 @@ def gallery(
     heading: str,
     true_points: np.ndarray | None = None,
     predicted_points: np.ndarray | None = None,
+    ratios: np.ndarray | None = None,
 ) -> tuple[Figure, Path]:
     """A grid of pictures, each with what was said of it and, for points, where they are and were predicted.
 
@@ -40,14 +41,17 @@ def gallery(
         heading: over them all.
         true_points: x and y in pixels of these images, pixel centres at whole numbers, shape (N, P, 2).
         predicted_points: the same.
+        ratios: width over height that each picture is shown with, shape (N,); None means as many as it has pixels.
     """
     num_images, _, height, width = images_NCHW.shape
     has_points = true_points is not None or predicted_points is not None
-    columns, cell = _plan(num_images, width / height, has_points)
+    ratios = np.full(num_images, width / height) if ratios is None else ratios
+    ratio = float(np.median(ratios)) if num_images else 1.0
+    columns, cell = _plan(num_images, ratio, has_points)
     rows = math.ceil(num_images / columns)
     lines = max((title.count("\n") + 1 for title in titles), default=1)
     # All in inches: pictures keep their proportions, and a page of few or flat ones is no larger than it must be.
-    picture_width, picture_height = _fit(cell, width / height)
+    picture_width, picture_height = _fit(cell, ratio)
     cell_width, gap, line = max(picture_width, min(cell, 1.5)), 0.14, 0.152
     cell_height = picture_height + lines * line + 0.16
     head = 0.34 + (0.22 if has_points else 0.0)
@@ -72,16 +76,18 @@ def gallery(
                 fontsize=8 if at == 0 else 7.5,
                 color=INK if at == 0 else GRAY,
             )
-        bottom = top - lines * line - 0.03 - picture_height
+        shown_width = min(picture_width, picture_height * float(ratios[number]))
+        shown_height = shown_width / float(ratios[number])
+        bottom = top - lines * line - 0.03 - shown_height
         axes = figure.add_axes(
-            (left / page_width, bottom / page_height, picture_width / page_width, picture_height / page_height)
+            (left / page_width, bottom / page_height, shown_width / page_width, shown_height / page_height)
         )
-        _show(axes, images_NCHW[number], picture_width)
+        _show(axes, images_NCHW[number], shown_width)
         _show_points(
             axes,
             None if true_points is None else true_points[number],
             None if predicted_points is None else predicted_points[number],
-            picture_width,
+            shown_width,
         )
     return figure, path
 
@@ -98,7 +104,7 @@ def worst_rows(
         path: PNG file to write.
         heading: over the table.
     """
-    names = [short(name, 20) for name in header]
+    names = [short(name, 28) for name in header]
     cells = [[short(cell, 28) for cell in row] for row in rows]
     widths = [widest(column) + 3 for column in zip(names, *cells, strict=True)]
     page_width = max(0.078 * sum(widths) + 0.3, LETTER * 1.4 * len(heading) + 0.3)

@@ -119,11 +119,29 @@ def test_the_best_epoch_is_marked_in_every_panel_and_said_once(tmp_path, page):
     assert page().axes[1].get_ylabel() == "RMSE [MPa]"
 
 
-@pytest.mark.parametrize(("metric", "best"), [("valid/f1_macro", 3), ("valid/mae", 1), ("valid/a/accuracy", 3)])
-def test_the_named_metric_decides_which_epoch_is_best(tmp_path, page, metric, best):
+@pytest.mark.parametrize(
+    ("metric", "higher_is_better", "best"),
+    [("valid/f1_macro", True, 3), ("valid/median_ae", False, 1), ("valid/mae/accuracy", True, 3)],
+)
+def test_the_named_metric_decides_which_epoch_is_best(tmp_path, page, metric, higher_is_better, best):
     points = [*journal(3), *(Point(metric, float(epoch), 4 * epoch, 0) for epoch in (1, 2, 3))]
-    figures.curves(points, tmp_path / "a.png", headline=metric)
-    assert f"epoch {best}" in texts_of(page())
+    figures.curves(points, tmp_path / "a.png", headline=metric, higher_is_better=higher_is_better)
+    assert f"best {best}.000, epoch {best}" in texts_of(page())
+
+
+def test_where_the_loss_decides_its_panel_names_the_best_epoch_and_the_first_metric_stands_beside_it(tmp_path, page):
+    figures.curves(
+        journal(3), tmp_path / "a.png", headline="valid/loss", higher_is_better=False, loss_unit="nats", train_label="t"
+    )
+    loss, middle, _ = page().axes
+    assert (loss.get_ylabel(), middle.get_ylabel()) == ("loss [nats]", "accuracy")
+    assert [text.get_text() for text in loss.get_legend().get_texts()] == [
+        "train, each step",
+        "t",
+        "valid",
+        "best 0.1667, epoch 3",
+    ]
+    assert [line.get_marker() for line in loss.lines if line.get_color() == PINK] == ["None", "o"]
 
 
 def test_resumes_and_an_early_stop_are_marked_where_they_were(tmp_path, page):
@@ -234,9 +252,9 @@ def test_areas_of_the_two_class_curves_agree_with_scikit_learn(tmp_path, page):
     rng = np.random.default_rng(0)
     target = rng.random(400) < 0.2
     scores = np.round(rng.normal(size=400) + target, 1)  # many scores are equal
-    size_of(figures.roc(scores, target, "defect", tmp_path / "a.png", interval=(0.6, 0.8)))
+    size_of(figures.roc(scores, target, "defect", tmp_path / "a.png"))
     texts = texts_of(page())
-    assert f"AUROC {roc_auc_score(target, scores):.3f} (0.600 to 0.800)" in texts
+    assert f"AUROC {roc_auc_score(target, scores):.3f}" in texts
     assert f"average precision {average_precision_score(target, scores):.3f}" in texts
     assert f"{target.sum()} of 400 rows are 'defect'" in texts
 
@@ -358,6 +376,14 @@ def test_points_are_drawn_where_they_are_and_leave_the_picture_its_place(tmp_pat
     assert [text.get_text() for text in page().legends[0].get_texts()] == ["true", "predicted"]
 
 
+def test_each_picture_is_shown_in_the_proportions_that_it_is_given(tmp_path, page):
+    images = np.zeros((3, 3, 32, 32), np.uint8)
+    ratios = np.array([0.5, 1.0, 2.0])
+    figures.gallery(images, ["x"] * 3, tmp_path / "a.png", "Worst predictions", ratios=ratios)
+    boxes = [axes.get_window_extent() for axes in page().axes]
+    assert [box.width / box.height for box in boxes] == pytest.approx(ratios.tolist())
+
+
 def test_sixty_eight_points_and_the_true_ones_alone_are_drawn(tmp_path, page):
     points = np.random.default_rng(0).random((3, 68, 2)) * 95
     images = np.zeros((3, 1, 96, 96), np.uint8)
@@ -381,20 +407,19 @@ def test_a_table_has_a_line_for_each_row_and_its_heading(tmp_path, page):
 def test_each_point_is_drawn_on_the_mean_shape_with_its_mean_error(tmp_path, page):
     errors = np.array([[0.1, 0.3], [0.3, 0.5], [np.nan, 0.1]])
     shape = np.array([[0.0, 0.0], [4.0, 2.0]])
-    names = ["left eye", "right eye"]
-    size_of(figures.points_error(errors, tmp_path / "a.png", shape, names, baseline=0.6, interval=(0.2, 0.4)))
+    size_of(figures.points_error(errors, tmp_path / "a.png", shape, baseline=0.6, interval=(0.2, 0.4)))
     dots = page().axes[0].collections[0]
     np.testing.assert_allclose(dots.get_array(), [0.2, 0.4])
     np.testing.assert_allclose(dots.get_offsets(), shape)
     assert page().axes[0].yaxis_inverted()
     texts = texts_of(page())
-    assert "largest: right eye (0.400), left eye (0.200)" in texts
+    assert "largest: 1 (0.400), 0 (0.200)" in texts
     assert "mean 0.3000 (0.2000 to 0.4000)" in texts
     assert "2 rows, 100.0% above 0.1, 1 not finite" in texts
 
 
 def test_the_curve_says_how_many_rows_stay_below_an_error(tmp_path, page):
-    figures.points_error(np.array([[0.01], [0.02], [0.03], [0.2]]), tmp_path / "a.png")
+    figures.points_error(np.array([[0.01], [0.02], [0.03], [0.2]]), tmp_path / "a.png", np.zeros((1, 2)))
     x, y = page().axes[1].lines[0].get_data()
     assert dict(zip(np.asarray(x).tolist(), np.asarray(y).tolist(), strict=True))[0.03] == 0.75
     assert "25.0% above 0.1" in texts_of(page())
@@ -403,8 +428,15 @@ def test_the_curve_says_how_many_rows_stay_below_an_error(tmp_path, page):
 @pytest.mark.parametrize("shape", [(0, 5), (1, 1), (3, 68), (2, 200)])
 def test_any_number_of_points_and_rows_is_drawn(tmp_path, shape):
     errors = np.random.default_rng(0).random(shape)
-    size_of(figures.points_error(errors, tmp_path / "a.png"))
     size_of(figures.points_error(errors, tmp_path / "b.png", np.random.default_rng(0).random((shape[1], 2))))
+
+
+def test_errors_in_pixels_have_their_unit_and_no_rate_of_failure(tmp_path, page):
+    figures.points_error(np.array([[3.0], [5.0]]), tmp_path / "a.png", np.array([[4.0, 2.0]]), unit="px", baseline=9.0)
+    texts = texts_of(page())
+    for said in ("mean error of a row [px]", "mean error [px]", "largest: 0 (4.000)", "mean 4\n", "mean shape 9\n"):
+        assert said in texts
+    assert "above" not in texts
 
 
 # The data report
