@@ -7,6 +7,7 @@ a call with the same data finds them and writes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from .fit import fit_schema
 from .leaks import check_files
 from .pack import Pack, PackColumn, fingerprint_table, write_pack
 from .paths import Files
+from .pictures import look_at_pictures
 from .report import describe_data
 from .report_csv import tabulate_report
 from .rows import Cells, Progress, Rows, read_cells, read_rows
@@ -36,6 +38,8 @@ from .verdicts import Verdicts
 
 SPLIT_FORMAT_VERSION = 3
 KEYS_FILE = "keys.parquet"
+# Files that are looked into for their bits, spread over the table.
+NUM_HEADERS = 5
 
 
 class Prepared(NamedTuple):
@@ -104,7 +108,7 @@ def prepare_data(data: Data, home: Home, on_progress: Progress | None = None) ->
     _check_limit(data, home, table.frame, verdicts)
     side = np.where(verdicts.good, sides.side, UNUSED).astype(np.int8)
     _check_training(data, rows, side)
-    return _commit(data, home, table.frame, rows, verdicts, side, None)
+    return _commit(data, home, table.frame, cells, rows, verdicts, side, None)
 
 
 def prepare_for_schema(data: Data, schema: Schema, home: Home, on_progress: Progress | None = None) -> Prepared:
@@ -134,7 +138,7 @@ def prepare_for_schema(data: Data, schema: Schema, home: Home, on_progress: Prog
     _check_limit(data, home, table.frame, verdicts)
     _check_shapes(data, schema, rows)
     side = np.where(verdicts.good, TEST, UNUSED).astype(np.int8)
-    return _commit(data, home, table.frame, rows, verdicts, side, schema)
+    return _commit(data, home, table.frame, cells, rows, verdicts, side, schema)
 
 
 def prepare_inputs(data: Data, schema: Schema, home: Home, on_progress: Progress | None = None) -> Prepared:
@@ -160,7 +164,7 @@ def prepare_inputs(data: Data, schema: Schema, home: Home, on_progress: Progress
     _check_limit(data, home, table.frame, verdicts)
     _check_shapes(data, schema, rows)
     side = np.where(verdicts.good, TEST, UNUSED).astype(np.int8)
-    return _commit(data, home, table.frame, rows, verdicts, side, schema)
+    return _commit(data, home, table.frame, cells, rows, verdicts, side, schema)
 
 
 def open_view(pack_dir: Path, split_dir: Path) -> View:
@@ -323,6 +327,7 @@ def _commit(
     data: Data,
     home: Home,
     frame: pd.DataFrame,
+    cells: Mapping[str, Cells],
     rows: Rows,
     verdicts: Verdicts,
     side: np.ndarray,
@@ -339,7 +344,8 @@ def _commit(
     if not split_found:
         split = side[in_pack]
         fitted = fit_schema(pack, data, split) if schema is None else schema
-        report = _report(data, frame, rows, verdicts, side, for_schema=schema is not None)
+        warnings = _warn_of_cut_pixels(data, cells, verdicts) if schema is None else []
+        report = _report(data, frame, rows, verdicts, side, warnings)
         with commit_folder(split_dir) as temporary:
             np.save(temporary / "split.npy", split)
             fitted.save(temporary / "schema.json")
@@ -370,9 +376,25 @@ def _name_split(data: Data, verdicts: Verdicts, side: np.ndarray, schema: Schema
 
 
 def _report(
-    data: Data, frame: pd.DataFrame, rows: Rows, verdicts: Verdicts, side: np.ndarray, *, for_schema: bool
+    data: Data, frame: pd.DataFrame, rows: Rows, verdicts: Verdicts, side: np.ndarray, warnings: Sequence[str]
 ) -> dict[str, Any]:
     samples = {"rows": combine(list(rows.keys.values()))}
     samples |= {name: rows.keys[name] for name, column in rows.columns.items() if column.feature.kind == "image"}
-    warnings = [*unused_feature_settings(data), *unused_settings(data)]
+    warnings = [*unused_feature_settings(data), *unused_settings(data), *warnings]
     return describe_data(data, frame, rows.columns, verdicts, side, samples, warnings)
+
+
+def _warn_of_cut_pixels(data: Data, cells: Mapping[str, Cells], verdicts: Verdicts) -> list[str]:
+    """Name the images whose files have 16 bits where 8 are kept; looks into the headers of a few."""
+    found = []
+    for name, feature in data.inputs.items():
+        files = cells[name]
+        if not isinstance(files, Files) or feature.dtype != "uint8" or feature.preprocess:
+            continue
+        good = np.flatnonzero(verdicts.good)
+        some = good[:: max(1, len(good) // NUM_HEADERS)][:NUM_HEADERS]
+        with contextlib.suppress(DataError):  # an array that it takes for one of another order, which was read
+            pictures = look_at_pictures([Path(files.paths[row]) for row in some])
+            if pictures and pictures.bits == 16:
+                found.append(f"{name!r}: of 16 bits dtype uint8 keeps the high 8; say `dtype: uint16` to keep all")
+    return found

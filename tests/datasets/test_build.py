@@ -180,7 +180,7 @@ def test_a_bad_row_ends_in_quarantine_with_its_reason_and_its_cells(
     (tmp_path / "images" / "torn.png").write_bytes((tmp_path / "images" / "0.png").read_bytes()[:60])
     (tmp_path / "images" / "zero.png").touch()
     bad = ["gone.png,cat,train", "text.png,cat,train", "torn.png,cat,test", "zero.png,cat,train", "big.png,cat,train",
-           "../0.png,cat,train", "0.png,cat,train,7", "1.png,,train", "1.png,cat,dev"]  # fmt: skip
+           "../0.png,cat,train", "0.png,cat,train,7", "1.png,,train", "1.png,cat,spare"]  # fmt: skip
     prepared = prepare_data(image_data(write_table([HEADER, *ROWS, *bad]), max_bad_rows=0.7), home)
     assert prepared.num_quarantined == 9
     reasons = dict(quarantine_of(prepared))
@@ -194,9 +194,9 @@ def test_a_bad_row_ends_in_quarantine_with_its_reason_and_its_cells(
     assert reasons[12] == "a path with .. that may leave data.files: ../0.png"
     assert reasons[13] == "extra field: 4 fields, the header names 3 columns"
     assert reasons[14] == "empty cell in 'label'"
-    assert reasons[15] == "split column 'split' is not train, valid or test: 'dev'"
+    assert reasons[15] == "split column 'split' is not train, valid or test: 'spare'"
     cells = pd.read_csv(prepared.split_dir / "quarantine.csv", dtype=str, na_filter=False)
-    assert cells.iloc[8].tolist()[2:] == ["1.png", "cat", "dev"]
+    assert cells.iloc[8].tolist()[2:] == ["1.png", "cat", "spare"]
     view = open_view(prepared.pack_dir, prepared.split_dir)
     assert view.pack.rows[np.concatenate(list(view.rows.values()))].tolist() == [0, 1, 2, 3, 4, 5]
     assert read_json(prepared.split_dir / "report.json")["quarantined"]["rows"] == 9

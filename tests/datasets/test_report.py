@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -83,6 +85,19 @@ def test_the_report_knows_the_images(
     assert (image["shape"], image["dtype"], image["distinct_images"]) == ([3, 5, 6], "uint8", 2)
     assert image["sizes"]["most_frequent"] == [{"height": 5, "width": 6, "rows": 3}]
     assert prepared.warnings == ["no row tests: there will be no test metrics"]
+
+
+@pytest.mark.parametrize(("dtype", "bits", "warns"), [("uint8", 16, True), ("uint16", 16, False), ("uint8", 8, False)])
+def test_16_bits_of_which_8_are_kept_warn(
+    home: Home, tmp_path: Path, write_table: WriteTable, image_data: MakeData, dtype: str, bits: int, warns: bool
+) -> None:
+    (tmp_path / "images").mkdir()
+    for name in "ab":
+        np.save(tmp_path / "images" / f"{name}.npy", np.full((4, 5, 3), ord(name), f"uint{bits}"))
+    table = write_table(["image,label,split", "a.npy,x,train", "b.npy,y,train", "b.npy,y,train"])
+    data = image_data(table, inputs={"image": {"kind": "image", "dtype": dtype}})
+    warning = "'image': of 16 bits dtype uint8 keeps the high 8; say `dtype: uint16` to keep all"
+    assert (warning in prepare_data(data, home).warnings) == warns
 
 
 def test_the_same_row_in_two_splits_is_a_warning(home: Home, write_table: WriteTable, number_data: MakeData) -> None:
