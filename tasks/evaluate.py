@@ -21,7 +21,7 @@ from ..tracking.journal import Journal, thin
 from ..tracking.mlflow_run import MlflowRun
 from ..tracking.recorder import Recorder
 from ..tracking.records import load_record, update_record
-from .assemble import build_scorer, rows_in_order, rows_scale
+from .assemble import build_scorer, choose_monitor, rows_in_order, rows_scale
 from .console import say
 from .options import UNCACHED
 from .pictures import draw_evaluation, images_as_stored, write_tables
@@ -79,10 +79,8 @@ def score_rows(run_dir: Path, recipe: Recipe, view: View) -> tuple[Evaluation, s
 
 def _draw_curves(journal: Journal, recipe: Recipe, schema: Schema, path: Path) -> None:
     """Draw how training went, with the metric that decided which epoch is best."""
-    monitor, train = recipe.checkpoint.monitor, recipe.train
-    headline = auto_monitor(schema)
-    chosen = headline if monitor == "auto" else monitor
-    shown = headline if chosen == "valid/loss" else chosen
+    train, chosen = recipe.train, choose_monitor(recipe, schema)
+    shown = auto_monitor(schema) if chosen == "valid/loss" else chosen
     in_pixels = schema.target_kind == "points" and shown.endswith("/rmse")
     differs = (
         train.label_smoothing > 0
