@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import struct
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..errors import DataError
 from .images import PILLOW_FORMATS
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".npy")
 # Pictures of so few pixels are decoded, to see whether their colours are all gray.
 FEW_PIXELS = 1_000_000
 NUM_DECODED = 10
+# A first axis as short as this, beside two that are longer, counts channels.
+MOST_CHANNELS = 16
 _MODES = {"1": (1, 8), "L": (1, 8), "LA": (1, 8), "I;16": (1, 16), "I;16B": (1, 16), "I": (1, 16), "F": (1, 32)}
 
 
@@ -49,7 +53,11 @@ class _Header(NamedTuple):
 
 
 def look_at_pictures(paths: Sequence[Path]) -> Pictures | None:
-    """Read the headers of some image files; None where none can be read."""
+    """Read the headers of some image files; None where none can be read.
+
+    Raises:
+        DataError: an array has its channels first.
+    """
     looked = [(path, header) for path in paths if (header := _read_header(path)) is not None]
     if not looked:
         return None
@@ -76,7 +84,7 @@ def _read_header(path: Path) -> _Header | None:
     suffix = path.suffix.lower()
     try:
         if suffix == ".npy":
-            return _of_array(np.load(path, mmap_mode="r", allow_pickle=False))
+            return _of_array(path, np.load(path, mmap_mode="r", allow_pickle=False))
         if suffix in (".tif", ".tiff"):
             return _read_tiff(path)
         with Image.open(path, formats=PILLOW_FORMATS) as image:
@@ -84,7 +92,7 @@ def _read_header(path: Path) -> _Header | None:
             if image.getexif().get(0x0112, 1) >= 5:  # stored on its side
                 width, height = height, width
             return _Header(height, width, *_MODES.get(image.mode, (3, 8)))
-    except (OSError, ValueError, SyntaxError):
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError):
         return None
 
 
@@ -100,15 +108,17 @@ def _read_tiff(path: Path) -> _Header | None:
         return _Header(sizes["Y"], sizes["X"], channels, _bits(series.dtype))
 
 
-def _of_array(array: np.ndarray) -> _Header | None:
-    """Height, width and channels of (H, W), (H, W, C) or (C, H, W), where the channels are the shortest axis."""
-    if array.ndim == 2:
-        return _Header(array.shape[0], array.shape[1], 1, _bits(array.dtype))
-    if array.ndim != 3:
+def _of_array(path: Path, array: np.ndarray) -> _Header | None:
+    """Height, width and channels of (H, W) or (H, W, C), as the decoder reads them."""
+    if array.ndim not in (2, 3):
         return None
-    is_first = array.shape[0] < array.shape[2]
-    height, width = array.shape[1:] if is_first else array.shape[:2]
-    return _Header(height, width, array.shape[0] if is_first else array.shape[2], _bits(array.dtype))
+    height, width, channels = (*array.shape, 1)[:3]
+    if height <= MOST_CHANNELS and 2 * height <= min(width, channels):
+        raise DataError(
+            f"{path}: an array of shape {array.shape}, which looks like channels, height, width; expected "
+            f"(height, width) or (height, width, channels): save np.moveaxis(array, 0, -1)"
+        )
+    return _Header(height, width, channels, _bits(array.dtype))
 
 
 def _bits(dtype: np.dtype | None) -> int:
@@ -125,6 +135,6 @@ def _is_gray(path: Path, header: _Header) -> bool:
     try:
         with Image.open(path, formats=PILLOW_FORMATS) as image:
             pixels = np.asarray(image.convert("RGB")).astype(np.int16)
-    except (OSError, ValueError):
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError):
         return False
     return int(np.ptp(pixels, axis=2).max(initial=0)) <= 8  # JPEG's chroma is not exactly gray

@@ -18,7 +18,11 @@ TRAIN, VALID, TEST = 0, 1, 2
 UNUSED = -1
 
 # What a cell of a split column may say, in any case.
-SPLIT_WORDS = {"train": TRAIN, "valid": VALID, "validation": VALID, "val": VALID, "test": TEST}
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("valid", "validation", "val", "dev"), VALID),
+    **dict.fromkeys(("test", "testing"), TEST),
+}
 _TWO_TO_64 = 2.0**64
 
 
@@ -35,7 +39,7 @@ class Sides(NamedTuple):
 
 
 def assign_by_column(cells: pd.Series) -> Sides:
-    """Read the sides from a column: train, valid (or validation, val) or test, in any case."""
+    """Read the sides from a column: train (training), valid (validation, val, dev) or test (testing), in any case."""
     ids, values = pd.factorize(cells)
     words = [str(value).strip().lower() for value in values]
     side = np.array([SPLIT_WORDS.get(word, UNUSED) for word in words], dtype=np.int8)[ids]

@@ -6,10 +6,11 @@ Every guess carries its reason, so that whoever reads the recipe made of it (`ta
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -17,14 +18,16 @@ import pandas as pd
 
 from ..errors import DataError
 from ..recipe import Data
-from .columns import parse_numbers
+from .columns import MISSING_WORDS, parse_numbers
 from .paths import find_files
 from .pictures import IMAGE_SUFFIXES, Pictures, look_at_pictures
-from .splits import SPLIT_WORDS
+from .splits import SPLIT_WORDS, TRAIN, VALID
 from .table import locate_table, open_table
 from .verdicts import Verdicts
 
-Role = Literal["image", "split", "points", "number", "category", "key", "group", "id", "constant", "text"]
+Role = Literal[
+    "image", "split", "parts", "points", "number", "category", "key", "group", "id", "constant", "text", "comma"
+]
 
 # How many cells and pictures are looked at more closely, spread over the whole table.
 SAMPLE = 50
@@ -38,21 +41,28 @@ MOST_INTEGER_CLASSES = 20
 MOST_INPUT_VALUES = 100
 # A column of numbers may lack this fraction of its cells and still be an input: rows without it are bad rows.
 MOST_MISSING = 0.01
+# A column of so many distinct numbers stays one where this fraction of its other cells says something else.
+MOST_NO_NUMBERS = 0.02
+# Classes of fewer rows than these may get no training row.
+FEWEST_ROWS = 3
 CATEGORY_NAMES = re.compile(r"(label|labels|class|classes|category|species|diagnosis)", re.IGNORECASE)
 TARGET_NAMES = re.compile(rf"{CATEGORY_NAMES.pattern}|y|y_?\d+|target|targets|outcome|output", re.IGNORECASE)
 KEY_NAMES = re.compile(r"id|key|uuid|guid", re.IGNORECASE)
 GROUP_NAMES = re.compile(r"(patient|subject|person|group|family|session|site|donor)(_?id)?", re.IGNORECASE)
-MISSING_WORDS = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
+SPLIT_NAMES = re.compile(
+    r"(data_?)?(split|subset|partition|set)(_?\d+)?|(cv_?)?fold|is_?(train|training|valid|val|test)", re.IGNORECASE
+)
 
 
 class Column(NamedTuple):
     """What a column seems to be.
 
     Attributes:
-        role: as which it can be read; `id` and `constant` say nothing about a row, `text` is not a feature.
+        role: as which it can be read; `id` and `constant` say nothing about a row, `text` is not a feature, `parts` is
+            named like a split and says other words, `comma` holds numbers with decimal commas.
         why: the reason, as the end of a sentence that begins with the column.
         num_values: distinct cells, missing ones aside.
-        num_missing: cells that are empty; in a column of numbers also those that say so (NA, nan, …).
+        num_missing: cells that are empty; in a column of numbers also those that say so (NA, nan, …) or are no number.
         is_integer: all of its cells are whole numbers.
         is_number: all of its cells that are not missing are numbers.
     """
@@ -76,10 +86,12 @@ class Survey(NamedTuple):
         encoding, delimiter: as the recipe should name them; empty where its defaults hold.
         files: the folder that the paths of the image columns start at.
         num_bad_files: rows whose file is not there.
+        num_unread: about as many rows have a file that is no readable picture, by the sample.
         pictures: what a sample of the first image column's files is; None where there is none.
         train_fraction: share of the rows that train, by the first split column; 0 where there is none.
         has_valid: rows validate, by the first split column.
         smallest_class: rows of the rarest value of each category.
+        num_rare: rows of each category whose value stands in fewer than `FEWEST_ROWS` rows.
     """
 
     table: Path
@@ -89,10 +101,12 @@ class Survey(NamedTuple):
     delimiter: str
     files: Path | None
     num_bad_files: int
+    num_unread: int
     pictures: Pictures | None
     train_fraction: float
     has_valid: bool
     smallest_class: dict[str, int]
+    num_rare: dict[str, int]
 
     def of_role(self, *roles: Role) -> list[str]:
         """Names of the columns of some roles, in the table's order."""
@@ -106,23 +120,30 @@ def survey_table(table: Path, files: Path | None = None) -> Survey:
         table: CSV, TSV or Parquet file.
         files: root of its file paths; looked for beside the table where it is not given.
     Raises:
-        DataError: it cannot be read, or its file paths lead nowhere.
+        DataError: it cannot be read, or its file paths lead nowhere, out of the folder or to no pictures.
     """
     data, frame = _open(table)
     path = locate_table(data)
     columns = {str(name): _judge_cells(str(name), frame[name]) for name in frame.columns}
     columns = _find_points(columns)
     images = [name for name, column in columns.items() if column.role == "image"]
-    root, num_bad, pictures = None, 0, None
+    root, num_bad, num_unread, pictures = None, 0, 0, None
     if images:
         cells = frame[images[0]].tolist()
         root = _find_root(path, images[0], _spread(cells), files)
         verdicts = Verdicts(len(frame))
         found = find_files(cells, root, verdicts)
         num_bad = len(verdicts.reasons)
-        pictures = look_at_pictures([Path(one) for one in _spread([one for one in found.paths if one])])
+        looked = _spread([one for one in found.paths if one])
+        pictures = look_at_pictures([Path(one) for one in looked])
+        if pictures is None:
+            raise DataError(
+                f"{path}: column {images[0]!r}: no file that was looked at is a picture; one is {cells[0]!r}"
+            )
+        num_unread = math.ceil((1 - pictures.num_looked / len(looked)) * (len(frame) - num_bad))
     splits = [name for name, column in columns.items() if column.role == "split"]
     words = frame[splits[0]].str.strip().str.lower().map(SPLIT_WORDS).value_counts() if splits else {}
+    classes = {name: _count_classes(frame[name]) for name, one in columns.items() if one.role == "category"}
     return Survey(
         table=path,
         num_rows=len(frame),
@@ -131,12 +152,12 @@ def survey_table(table: Path, files: Path | None = None) -> Survey:
         delimiter=data.delimiter,
         files=root,
         num_bad_files=num_bad,
+        num_unread=num_unread,
         pictures=pictures,
-        train_fraction=float(words.get(0, 0)) / len(frame) if splits else 0.0,
-        has_valid=bool(splits and words.get(1, 0)),
-        smallest_class={
-            name: int(frame[name].value_counts().min()) for name, one in columns.items() if one.role == "category"
-        },
+        train_fraction=float(words.get(TRAIN, 0)) / len(frame) if splits else 0.0,
+        has_valid=bool(splits and words.get(VALID, 0)),
+        smallest_class={name: int(counts.min()) for name, counts in classes.items()},
+        num_rare={name: int(counts[counts < FEWEST_ROWS].sum()) for name, counts in classes.items()},
     )
 
 
@@ -195,7 +216,14 @@ def _judge_cells(name: str, cells: pd.Series) -> Column:
     missing = np.array([text.lower() in MISSING_WORDS for text in texts], dtype=bool)
     kept = [text for text, is_missing in zip(texts, missing, strict=True) if not is_missing]
     numbers = parse_numbers(pd.Series(kept, dtype="str")) if kept else np.empty(0)
-    is_number = bool(len(kept)) and bool(np.isfinite(numbers).all())
+    is_finite = np.isfinite(numbers)
+    if not is_finite.all() and is_finite.sum() > MOST_INTEGER_CLASSES and not CATEGORY_NAMES.fullmatch(name):
+        is_other = missing.copy()
+        is_other[~missing] = ~is_finite
+        if is_other[codes].sum() - missing[codes].sum() <= MOST_NO_NUMBERS * (~missing[codes]).sum():
+            kept = [text for text, is_kept in zip(kept, is_finite, strict=True) if is_kept]
+            missing, numbers, is_finite = is_other, numbers[is_finite], is_finite[is_finite]
+    is_number = bool(len(kept)) and bool(is_finite.all())
     is_integer = is_number and bool((numbers == np.round(numbers)).all())
     if not is_number:  # among names, "NA" is one like any other
         missing = np.array([not text for text in texts], dtype=bool)
@@ -212,7 +240,7 @@ def _role_of(
     if num_values < 2:
         return "constant", f"has the one value {kept[0]!r}" if kept else "is empty"
     words = {text.lower() for text in kept}
-    if words <= SPLIT_WORDS.keys() and "train" in words:
+    if words <= SPLIT_WORDS.keys() and TRAIN in map(SPLIT_WORDS.__getitem__, words):
         return "split", f"says {', '.join(sorted(words, key=SPLIT_WORDS.__getitem__))}"
     num_pictures = sum(text.lower().endswith(IMAGE_SUFFIXES) for text in kept)
     if num_pictures > 0.9 * num_values:
@@ -228,6 +256,12 @@ def _role_of(
     is_hinted = CATEGORY_NAMES.fullmatch(name) is not None
     most = MOST_CLASSES if is_hinted or not is_number else MOST_INTEGER_CLASSES
     repeats = num_rows >= ROWS_A_VALUE * num_values or (is_hinted and num_rows > num_values)
+    if SPLIT_NAMES.fullmatch(name) and (is_integer or not is_number):
+        some = ", ".join(_preview(text) for text in kept[:3]) + (", …" if num_values > 3 else "")
+        return "parts", f"is named like a split and says {some}; only train, valid and test are read"
+    comma = next((text for text in kept if "," in text), "")
+    if comma and all(re.fullmatch(r"[+-]?(\d*,)?\d+", text) for text in kept if text.lower() not in MISSING_WORDS):
+        return "comma", f"holds numbers with a comma such as {comma!r}, expected a decimal point"
     if num_values <= most and repeats and (is_integer or not is_number):
         kind = "whole numbers" if is_integer else "values"
         return "category", f"has {num_values:,} distinct {kind} in {num_rows:,} rows"
@@ -236,21 +270,51 @@ def _role_of(
     return "text", f"holds {num_values:,} distinct texts in {num_rows:,} rows, for example {_preview(kept[0])!r}"
 
 
+def _count_classes(cells: pd.Series) -> pd.Series:
+    """Rows of each value; empty cells are no class."""
+    counts = cells.str.strip().value_counts()
+    return counts[counts.index != ""]
+
+
 def _find_points(columns: dict[str, Column]) -> dict[str, Column]:
-    """Call adjacent columns `NAME_x`, `NAME_y` of numbers points, where there are pictures for them to lie on."""
+    """Call adjacent columns `NAME_x`, `NAME_y` of numbers points, where there are pictures for them to lie on.
+
+    So are `x_NAME`, `y_NAME` and `x0`, `y0`, where two pairs or more are named so.
+    """
     if not any(column.role == "image" for column in columns.values()):
         return columns
     names, found = list(columns), dict(columns)
-    for first, second in itertools.pairwise(names):
-        is_pair = first[-2:].lower() == "_x" and second[-2:].lower() == "_y" and first[:-2] == second[:-2]
-        if is_pair and all(columns[name].is_number for name in (first, second)):
-            for name in (first, second):
-                found[name] = columns[name]._replace(role="points", why="is x or y of a point")
+    pairs = [pair for pair in itertools.pairwise(names) if _is_pair(*pair)]
+    pairs = [pair for pair in pairs if all(columns[name].is_number for name in pair)]
+    if sum(first[0] in "xX" for first, _ in pairs) < 2:
+        pairs = [pair for pair in pairs if pair[0][-2:].lower() == "_x"]
+    for name in itertools.chain(*pairs):
+        found[name] = columns[name]._replace(role="points", why="is x or y of a point")
     return found
 
 
+def _is_pair(first: str, second: str) -> bool:
+    """Whether two columns are by their names x and y of one point."""
+    if first[-2:].lower() == "_x" and second[-2:].lower() == "_y":
+        return first[:-2] == second[:-2] != ""
+    is_axis = first[:1].lower() == "x" and second[:1].lower() == "y" and first[1:] == second[1:]
+    return is_axis and re.fullmatch(r"_?\d+|_.+", first[1:]) is not None
+
+
 def _find_root(table: Path, column: str, cells: list[str], given: Path | None) -> Path:
-    """The folder where most of these files are."""
+    """The folder where most of these files are.
+
+    Raises:
+        DataError: none has half of them, or half of the paths cannot start at any.
+    """
+    leaving = [cell for cell in cells if PurePath(cell).is_absolute() or ".." in PurePath(cell).parts]
+    if 2 * len(leaving) >= len(cells):
+        what = "absolute paths" if PurePath(leaving[0]).is_absolute() else "paths with .."
+        raise DataError(
+            f"{table}: column {column!r} holds {what} such as {leaving[0]!r}; expected paths relative to data.files, "
+            f"the folder that --files DIR names: shorten them in the table"
+        )
+    cells = [cell for cell in cells if cell not in leaving]
     candidates = [given.absolute()] if given else _folders_near(table)
     counts = {folder: sum((folder / cell).is_file() for cell in cells if cell) for folder in candidates}
     best = max(counts, key=lambda folder: counts[folder])

@@ -6,13 +6,17 @@ What the columns are is found out in `datasets/survey.py`; how the recipe is wri
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..datasets.pictures import Pictures
 from ..datasets.survey import (
     MOST_INPUT_VALUES,
+    MOST_INTEGER_CLASSES,
     MOST_MISSING,
     TARGET_NAMES,
     Column,
@@ -31,6 +35,13 @@ LENET_ROWS = 500_000
 RESNET_ROWS = 80_000
 MLP_STEPS = 6_000
 FEWEST_STEPS = 1_000
+
+# A split by groups keeps its fractions only where there are many of them.
+FEWEST_GROUPS = 20
+# A column of numbers that lacks no more cells than these is an input of a small table, too; all columns together may
+# make this fraction of the rows bad.
+FEW_MISSING = 3
+MOST_BAD_ROWS = 0.1
 
 # The 68 points of iBUG 300-W (Sagonas et al. 2013, "300 Faces in-the-Wild Challenge", figure 1), counted from 0: jaw 0
 # to 16, brows 17 to 26, nose 27 to 35, eyes 36 to 47, mouth 48 to 67. Pairs that change places in a mirror; the
@@ -97,40 +108,47 @@ def draft_recipe(survey: Survey, target: str = "") -> Draft:
             columns there are and what to do.
     """
     goals, target_why = _choose_target(survey, target)
-    kind = "points" if survey.columns[goals[0]].role == "points" else _kind_of(survey.columns[goals[0]])
+    kind = _kind_of(survey, goals)
     inputs, used = _choose_inputs(survey, goals, kind)
     if not inputs:
         raise DataError(_explain_no_input(survey, goals))
-    features = {_target_name(survey, goals, kind, inputs): _describe_target(survey, goals, kind, target_why, inputs)}
+    if kind == "category":  # each column is a target of its own
+        features = {name: _describe_target(survey, [name], kind, target_why) for name in goals}
+    else:
+        features = {_target_name(goals, kind, inputs): _describe_target(survey, goals, kind, target_why)}
     num_train = max(1, round(survey.num_rows * (survey.train_fraction or 0.7)))
     batch_size = _choose_batch_size(num_train, is_table=survey.pictures is None)
     model, size, epochs, optimizer, schedule = _choose_training(survey, kind, num_train, batch_size)
     if "image" in inputs:
         inputs = {**inputs, "image": _size_image(inputs["image"], survey, size)}
     spare = {name: column for name, column in survey.columns.items() if name not in {*used, *goals}}
+    key = next((name for name, column in spare.items() if column.role == "key"), "")
+    split = _choose_split(survey, goals, used, key)
+    unused = {name: _why_unused(column) for name, column in spare.items() if column.role not in ("split", "key")}
+    unused.pop(split.value.get("group", ""), None)
     return Draft(
         survey=survey,
         name=re.sub(r"[^\w.-]+", "-", survey.table.stem).strip("-.") or "table",
         inputs=inputs,
         target=features,
-        split=_choose_split(survey, goals),
-        key=next((name for name, column in spare.items() if column.role == "key"), ""),
-        max_bad_rows=_choose_max_bad_rows(survey, goals, used),
+        split=split,
+        key=key,
+        max_bad_rows=_choose_max_bad_rows(survey, goals, used, kind),
         model=model,
         epochs=epochs,
         batch_size=batch_size,
         optimizer=optimizer,
         schedule=schedule,
         augment=_choose_augment(survey, kind, features, size),
-        unused={
-            name: _why_unused(column) for name, column in spare.items() if column.role not in ("split", "key", "group")
-        },
+        unused=unused,
         hints=_hints(survey, goals, kind),
     )
 
 
-def _kind_of(column: Column) -> str:
-    return "number" if column.role == "number" else "category"
+def _kind_of(survey: Survey, goals: list[str]) -> str:
+    """What all of the target's columns can be."""
+    roles = {survey.columns[name].role for name in goals}
+    return "points" if "points" in roles else "number" if "number" in roles else "category"
 
 
 def _choose_target(survey: Survey, wanted: str) -> tuple[list[str], str]:
@@ -143,7 +161,7 @@ def _choose_target(survey: Survey, wanted: str) -> tuple[list[str], str]:
         column = columns[wanted]
         if column.role == "points":
             return points, "one of them was named by --target"
-        if column.role in ("image", "text", "constant", "split") or (
+        if column.role in ("image", "text", "comma", "constant", "split") or (
             column.role in ("id", "key") and not column.is_number
         ):
             raise DataError(
@@ -151,6 +169,9 @@ def _choose_target(survey: Survey, wanted: str) -> tuple[list[str], str]:
             )
         if column.role in ("id", "key"):
             columns[wanted] = column._replace(role="number")
+        if column.role == "parts":
+            is_quantity = column.is_number and column.num_values > MOST_INTEGER_CLASSES
+            columns[wanted] = column._replace(role="number" if is_quantity else "category")
         return [wanted], "named by --target"
     able = {name: column for name, column in columns.items() if column.role in ("category", "number")}
     named = [name for name in able if TARGET_NAMES.fullmatch(name)]
@@ -160,7 +181,7 @@ def _choose_target(survey: Survey, wanted: str) -> tuple[list[str], str]:
     if len(named) == 1 and not points:
         return named, "its name says so"
     if points and not named:
-        return points, "pairs of x and y on a picture"
+        return points, "from x and y on a picture"
     names = [name for name, column in able.items() if not column.is_number]
     if not named and len(able) == 1 and survey.pictures:
         return list(able), "the only column beside the pictures that can be learned"
@@ -170,12 +191,14 @@ def _choose_target(survey: Survey, wanted: str) -> tuple[list[str], str]:
 
 
 def _candidates(survey: Survey, named: list[str] | None = None) -> str:
-    able = named or [name for name, column in survey.columns.items() if column.role in ("category", "number", "points")]
+    able = [*(named or survey.of_role("category", "number")), *survey.of_role("points")]
     if not able:
         said = "; ".join(f"{column.name!r} {column.why}" for column in list(survey.columns.values())[:8])
         return f"no column can be: {said}"
     some = ", ".join(able[:8]) + (", …" if len(able) > 8 else "")
-    return f"it could be {some}; say which: torchrelay init {survey.table.name} --target {able[-1]}"
+    points = survey.of_role("points")
+    together = f" (the {_count(len(points) // 2, 'point')} of {points[0]} together)" if points else ""
+    return f"it could be {some}{together}; say which: torchrelay init {survey.table.name} --target {able[-1]}"
 
 
 def _choose_inputs(survey: Survey, goals: list[str], kind: str) -> tuple[dict[str, Choice], list[str]]:
@@ -187,25 +210,40 @@ def _choose_inputs(survey: Survey, goals: list[str], kind: str) -> tuple[dict[st
         [column] = images
         inputs["image"] = Choice(_image_feature(column, survey), f"column {column!r} {survey.columns[column].why}")
         used.append(column)
-    numbers = [
-        name for name, column in survey.columns.items() if _is_number_input(column, survey) and name not in goals
-    ]
+    numbers = _choose_numbers(survey, goals)
     if numbers:
         columns = _write_columns(numbers, survey)
-        name = _free_name(columns.removesuffix("*").rstrip("_-.") if isinstance(columns, str) else "", goals, inputs)
+        wanted = [columns.removesuffix("*").rstrip("_-.")] if isinstance(columns, str) else []
+        name = _first_free([*filter(None, wanted), "numbers", "inputs", "features"], {*goals, *inputs, "points"})
         feature = {"kind": "number"} if columns == name else {"kind": "number", "columns": columns}
         inputs[name] = Choice(feature, f"{_count(numbers, 'column')} of numbers")
         used += numbers
     for name, column in survey.columns.items():
         if name not in goals and _is_category_input(column):
-            inputs[_free_name(name, goals, inputs)] = Choice({"kind": "category"}, f"column {name!r} {column.why}")
+            free = _first_free([name], {*goals, *inputs, "points"})
+            feature = {"kind": "category"} if free == name else {"kind": "category", "columns": name}
+            inputs[free] = Choice(feature, f"column {name!r} {column.why}")
             used.append(name)
     return inputs, used
 
 
-def _is_number_input(column: Column, survey: Survey) -> bool:
-    is_number = column.role in ("number", "points") or (column.role == "category" and column.is_number)
-    return is_number and column.num_missing <= MOST_MISSING * survey.num_rows
+def _choose_numbers(survey: Survey, goals: list[str]) -> list[str]:
+    """The columns of numbers that lack few cells, the fullest first where all of them would cost too many rows."""
+    able = [
+        column
+        for name, column in survey.columns.items()
+        if name not in goals
+        and (column.role in ("number", "points") or (column.role == "category" and column.is_number))
+        and column.num_missing <= max(FEW_MISSING, MOST_MISSING * survey.num_rows)
+    ]
+    fullest = sorted(able, key=lambda column: column.num_missing)
+    lost = itertools.accumulate(column.num_missing for column in fullest)
+    kept = {
+        column.name
+        for column, num_lost in zip(fullest, lost, strict=True)
+        if num_lost <= max(FEW_MISSING, MOST_BAD_ROWS * survey.num_rows)
+    }
+    return [column.name for column in able if column.name in kept]
 
 
 def _is_category_input(column: Column) -> bool:
@@ -213,10 +251,10 @@ def _is_category_input(column: Column) -> bool:
     return is_name and column.num_values <= MOST_INPUT_VALUES and not column.num_missing
 
 
-def _free_name(wanted: str, goals: list[str], inputs: dict[str, Choice]) -> str:
-    taken = {*goals, *inputs, "points"}
-    options = (wanted, "numbers", "inputs", "features") if wanted else ("numbers", "inputs", "features")
-    return next(name for name in options if name not in taken)
+def _first_free(options: Sequence[str], taken: Collection[str]) -> str:
+    """The first name that is not taken; else the first one with a number."""
+    numbered = (f"{options[0]}_{number}" for number in itertools.count(2))
+    return next(name for name in itertools.chain(options, numbered) if name not in taken)
 
 
 def _write_columns(names: list[str], survey: Survey) -> str | list[str]:
@@ -226,15 +264,15 @@ def _write_columns(names: list[str], survey: Survey) -> str | list[str]:
     return common_pattern(names, list(survey.columns)) or names
 
 
-def _target_name(survey: Survey, goals: list[str], kind: str, inputs: dict[str, Choice]) -> str:
+def _target_name(goals: list[str], kind: str, inputs: dict[str, Choice]) -> str:
     if kind == "points":
         return "points"
     if len(goals) == 1:
         return goals[0]
-    return "y" if "y" not in inputs else "target"
+    return _first_free(("y", "target"), inputs)
 
 
-def _describe_target(survey: Survey, goals: list[str], kind: str, why: str, inputs: dict[str, Choice]) -> Choice:
+def _describe_target(survey: Survey, goals: list[str], kind: str, why: str) -> Choice:
     column = survey.columns[goals[0]]
     feature: dict[str, Any] = {"kind": kind}
     if len(goals) > 1:
@@ -243,7 +281,7 @@ def _describe_target(survey: Survey, goals: list[str], kind: str, why: str, inpu
         what = f"{_count(goals, 'column')}" if len(goals) > 1 else f"column {goals[0]!r}"
         other = "; as a quantity it would be kind: number" if kind == "category" and column.is_number else ""
         return Choice(feature, f"{what}, {why}: a {kind}, as it {column.why}{other}")
-    text = f"{len(goals) // 2} points, {why}"
+    text = f"{_count(len(goals) // 2, 'point')}, {why}"
     if len(goals) == 2 * FACE_POINTS:
         feature |= {"swap": FACE_SWAP, "normalise_by": FACE_NORMALISE_BY}
         text += (
@@ -277,7 +315,7 @@ def _size_image(image: Choice, survey: Survey, size: tuple[int, int]) -> Choice:
     return Choice({**image.value, "size": list(size)}, f"{image.why}; {seen}, {sizes} pixels (height x width)")
 
 
-def _choose_split(survey: Survey, goals: list[str]) -> Choice:
+def _choose_split(survey: Survey, goals: list[str], used: list[str], key: str) -> Choice:
     names = survey.of_role("split")
     rest = "" if survey.has_valid else "; no row validates, so the last weights are kept, not the best"
     if len(names) == 1:
@@ -289,8 +327,16 @@ def _choose_split(survey: Survey, goals: list[str]) -> Choice:
             return Choice({"column": pattern}, text)
         return Choice({"column": names[0]}, f"the first of the columns {', '.join(names)}{rest}")
     split: dict[str, Any] = {"valid": 0.1, "test": 0.2}
-    text = "no column says train, valid or test: a hash of each row's inputs decides, so that no row changes side"
-    groups = [name for name in survey.of_role("group") if name not in goals]
+    what = f"row's {key!r}" if key else "row's inputs"
+    text = f"no column says train, valid or test: a hash of each {what} decides, so that no row changes side"
+    groups = [
+        name
+        for name in survey.of_role("group")
+        if name not in goals and survey.columns[name].num_values >= FEWEST_GROUPS
+    ]
+    # The hash of a picture alone is that of its pixels; beside other inputs, or under a key, its rows would part.
+    pictures = [survey.columns[name] for name in survey.of_role("image")[:1] if key or used != [name]]
+    groups += [one.name for one in pictures if one.num_values < survey.num_rows - one.num_missing]
     if groups:
         split["group"] = groups[0]
         text = f"no column says train, valid or test: a hash decides; rows of one {groups[0]!r} stay on one side"
@@ -329,12 +375,27 @@ def _choose_training(
     pixels = next((one for one in (128, 96) if RESNET_ROWS * (64 / one) ** 2 >= 20 * num_train), 64)
     epochs = min(longest, max(3, round(RESNET_ROWS * (64 / pixels) ** 2 / num_train)))
     size = _fit_size(pixels, pictures.height, pictures.width)
-    model = Choice(
-        {"name": "torchvision:resnet18"}, f"pictures of more than 48 pixels, here shrunk to {size[0]} x {size[1]}"
-    )
+    model = Choice({"name": "torchvision:resnet18"}, _why_resnet(kind, pictures, size))
     text = f"{num_train:,} rows train; some minutes on a CPU, where larger pictures would take longer"
     optimizer = Choice({"name": "adamw", "args": {"lr": 0.001}}, "")
     return model, size, Choice(epochs, text), optimizer, {"name": "one_cycle"}
+
+
+def _why_resnet(kind: str, pictures: Pictures, size: tuple[int, int]) -> str:
+    """What the nets for small pictures were not chosen for, and what becomes of the pictures' size."""
+    if pictures.bits != 8:
+        what = f"pictures of {pictures.bits} bits"
+    elif pictures.channels not in (1, 3, 4):
+        what = f"pictures of {_count(pictures.channels, 'channel')}"
+    elif kind != "category":
+        what = f"{'points' if kind == 'points' else 'numbers'} to be told from pictures"
+    else:
+        what = f"pictures of more than {64 if pictures.channels == 1 else 48} pixels"
+    pixels, new = pictures.height * pictures.width, size[0] * size[1]
+    if pictures.same_size and size == (pictures.height, pictures.width):
+        return what
+    how = "shrunk" if new < pixels else "enlarged" if new > pixels else "brought"
+    return f"{what}, here {how} to {size[0]} x {size[1]}"
 
 
 def _fit_size(pixels: int, height: int, width: int) -> tuple[int, int]:
@@ -364,28 +425,35 @@ def _choose_augment(survey: Survey, kind: str, target: dict[str, Choice], size: 
     return Choice([{"name": "flip"}, crop], "a mirrored photograph is one as well; not so for text: then take flip out")
 
 
-def _choose_max_bad_rows(survey: Survey, goals: list[str], used: list[str]) -> Choice | None:
-    missing = {name: survey.columns[name].num_missing for name in {*goals, *used}}
-    rare = [name for name in goals if 0 < survey.smallest_class.get(name, 9) < 3]
-    num_bad = survey.num_bad_files + sum(missing.values())
-    if num_bad + len(rare) <= 0.005 * survey.num_rows:
+def _choose_max_bad_rows(survey: Survey, goals: list[str], used: list[str], kind: str) -> Choice | None:
+    missing = {name: survey.columns[name].num_missing for name in {*goals, *used, *survey.of_role("split")}}
+    rare = {name: survey.num_rare[name] for name in goals if survey.num_rare.get(name)} if kind == "category" else {}
+    num_bad = survey.num_bad_files + survey.num_unread + sum(missing.values()) + sum(rare.values())
+    if num_bad <= 0.005 * survey.num_rows:
         return None
-    reasons = [f"{survey.num_bad_files:,} files are not there"] if survey.num_bad_files else []
-    reasons += [f"{count:,} cells of {name!r} are empty" for name, count in sorted(missing.items()) if count]
-    reasons += [f"{name!r} has classes of one or two rows, which may get no training row" for name in rare]
+    reasons = [f"{_are(survey.num_bad_files, 'file')} not there"] if survey.num_bad_files else []
+    reasons += [f"about {_are(survey.num_unread, 'file')} no readable picture"] if survey.num_unread else []
+    for name, count in sorted(missing.items()):
+        what = "empty or no number" if survey.columns[name].is_number else "empty"
+        reasons += [f"{_are(count, 'cell', f' of {name!r}')} {what}"] if count else []
+    reasons += [
+        f"{_are(count, 'row', f' of {name!r}')} in classes of one or two rows, which may get no training row"
+        for name, count in rare.items()
+    ]
     value = min(1.0, math.ceil(125 * num_bad / survey.num_rows + 2) / 100)
     return Choice(value, f"{'; '.join(reasons)}: such rows are left out")
 
 
 def _hints(survey: Survey, goals: list[str], kind: str) -> list[str]:
-    smallest = survey.smallest_class.get(goals[0], 0)
+    hints = []
     even = survey.num_rows / max(1, survey.columns[goals[0]].num_values)
+    smallest = survey.smallest_class.get(goals[0], even)
     if kind == "category" and 5 * smallest < even:
-        return [
-            f"The rarest class has {smallest:,} rows, an even share would be {even:,.0f}. If rare classes matter as "
-            f"much: class_weights: balanced"
-        ]
-    return []
+        hints.append(
+            f"The rarest class has {_count(int(smallest), 'row')}, an even share would be {even:,.0f}. If rare classes "
+            f"matter as much: class_weights: balanced"
+        )
+    return hints
 
 
 def _why_unused(column: Column) -> str:
@@ -393,8 +461,12 @@ def _why_unused(column: Column) -> str:
         return f"{column.why}; text is not a feature yet"
     if column.role == "image":
         return "a second column of pictures"
+    if column.role == "group" and column.num_values < FEWEST_GROUPS:
+        return f"{column.why}; split.group would keep rows of one together, in parts of uneven sizes"
+    if column.role in ("group", "parts", "comma"):
+        return column.why
     if column.num_missing:
-        return f"{column.num_missing:,} cells are empty, and rows without it would be bad"
+        return f"{_are(column.num_missing, 'cell')} empty, and rows without it would be bad"
     if column.role == "category":
         return f"{column.why}, too many to be an input"
     return column.why
@@ -417,6 +489,10 @@ def _explain_no_input(survey: Survey, goals: list[str]) -> str:
 def _count(things: Any, noun: str) -> str:
     number = things if isinstance(things, int) else len(things)
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _are(number: int, noun: str, of: str = "") -> str:
+    return f"{_count(number, noun)}{of} {'is' if number == 1 else 'are'}"
 
 
 def default_path(table: Path) -> Path:

@@ -22,14 +22,14 @@ NAMES = pd.Series([f"patient {number}" for number in range(20_000)], dtype=str)
 
 
 def test_a_column_says_the_sides_in_any_case() -> None:
-    words = ["train", "valid", "validation", "val", "test", "Train", " TEST "]
-    assert assign_by_column(pd.Series(words, dtype=str)).side.tolist() == [0, 1, 1, 1, 2, 0, 2]
+    words = ["train", "valid", "validation", "val", "test", "Train", " TEST ", "training", "dev", "testing"]
+    assert assign_by_column(pd.Series(words, dtype=str)).side.tolist() == [0, 1, 1, 1, 2, 0, 2, 0, 1, 2]
 
 
 def test_another_word_is_quarantined_with_its_value() -> None:
-    side, reasons = assign_by_column(pd.Series(["train", "dev", ""], name="split", dtype=str))
+    side, reasons = assign_by_column(pd.Series(["train", "later", ""], name="split", dtype=str))
     assert side.tolist() == [0, -1, -1]
-    assert str(reasons[1]) == "split column 'split' is not train, valid or test: 'dev'"
+    assert str(reasons[1]) == "split column 'split' is not train, valid or test: 'later'"
     assert sorted(reasons) == [1, 2]
 
 

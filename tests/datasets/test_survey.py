@@ -61,6 +61,67 @@ def test_paths_that_lead_nowhere_are_an_error_that_names_the_option(write_table:
         survey_table(Path(write_table(["image,label", "0.png,a", "1.png,b"])))
 
 
+@pytest.mark.parametrize(("before", "what"), [("/elsewhere/", "absolute paths"), ("../", r"paths with \.\.")])
+def test_paths_that_leave_the_folder_are_an_error(
+    write_table: WriteTable, write_pictures: WritePictures, tmp_path: Path, before: str, what: str
+) -> None:
+    write_pictures(["0.png", "1.png"])
+    before = f"{tmp_path}/images/" if before[0] == "/" else f"../{tmp_path.name}/images/"
+    table = write_table(["image,a,label", f"{before}0.png,1.5,a", f"{before}1.png,2.5,b"])
+    with pytest.raises(DataError, match=f"'image' holds {what} such as .*0.png'; expected paths relative to"):
+        survey_table(Path(table))
+
+
+def test_files_that_are_no_pictures_are_counted_and_an_error_where_all_are(
+    write_table: WriteTable, write_pictures: WritePictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pictures(["0.png", "1.png"], size=(8, 8))
+    write_pictures(["2.png"], size=(80, 80))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # of more than twice as many Pillow makes an error
+    table = Path(write_table(["image,y", "0.png,1", "1.png,2", "2.png,3"]))
+    assert survey_table(table).num_unread == 1
+    for name in ("0.png", "1.png", "2.png"):
+        (tmp_path / "images" / name).write_text("no picture")
+    with pytest.raises(DataError, match=r"'image': no file that was looked at is a picture; one is '0.png'"):
+        survey_table(table)
+
+
+def test_arrays_are_read_with_their_channels_last(write_table: WriteTable, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    table = Path(write_table(["image,y", "0.npy,1", "1.npy,2"]))
+    for number in range(2):
+        np.save(tmp_path / "images" / f"{number}.npy", np.zeros((8, 9, 20), np.uint8))
+    pictures = survey_table(table).pictures
+    assert pictures is not None
+    assert (pictures.channels, pictures.height, pictures.width) == (20, 8, 9)
+    np.save(tmp_path / "images" / "0.npy", np.zeros((2, 8, 9), np.uint8))
+    with pytest.raises(DataError, match=r"0.npy: an array of shape \(2, 8, 9\), which looks like channels, height"):
+        survey_table(table)
+
+
+def test_a_column_named_like_a_split_is_read_as_one_or_not_at_all(write_table: WriteTable) -> None:
+    words = [("training", "dev", "testing")[row % 3] for row in range(30)]
+    lines = [f"{row / 7:.2f},{word},{row % 5},{'ab'[row % 2]}" for row, word in enumerate(words)]
+    survey = survey_table(Path(write_table(["a,part,fold,subset", *lines])))
+    assert [survey.columns[name].role for name in ("part", "fold", "subset")] == ["split", "parts", "parts"]
+    assert survey.columns["subset"].why == "is named like a split and says a, b; only train, valid and test are read"
+    assert (survey.train_fraction, survey.has_valid) == (pytest.approx(1 / 3), True)
+
+
+def test_empty_cells_are_no_class_and_rows_of_rare_classes_are_counted(write_table: WriteTable) -> None:
+    labels = ["a"] * 20 + ["b"] * 10 + ["c", "c", "d", "", ""]
+    survey = survey_table(Path(write_table(["x,label", *(f"{row / 7},{label}" for row, label in enumerate(labels))])))
+    assert (survey.smallest_class["label"], survey.num_rare["label"]) == (1, 3)
+    assert survey.columns["label"].num_missing == 2
+
+
+def test_one_cell_that_is_no_number_among_many_is_a_bad_row_of_numbers(write_table: WriteTable) -> None:
+    rows = [f'{"x" if row == 5 else row / 3:},{"x" if row < 5 else row / 3},"{row},5"' for row in range(60)]
+    columns = survey_table(Path(write_table(["a,b,c", *rows]))).columns
+    assert (columns["a"].role, columns["a"].num_missing, columns["b"].role) == ("number", 1, "text")
+    assert columns["c"].why == "holds numbers with a comma such as '0,5', expected a decimal point"
+
+
 def test_channels_and_bits_are_those_of_the_files(write_table: WriteTable, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     for number in range(3):
@@ -87,6 +148,11 @@ def test_pairs_of_x_and_y_are_points_where_there_are_pictures(
     header = "eye_x,eye_y,nose_x,nose_y,size"
     with_pictures = roles(write_table([f"image,{header}", "0.png,1,2,3,4,5.5", "1.png,2,3,4,5,6.5"]))
     assert [name for name, role in with_pictures.items() if role == "points"] == header.split(",")[:4]
+    by_axis = "x0,y0,x1,y1,x_eye,y_eye"
+    numbered = roles(write_table([f"image,{by_axis}", "0.png,1,2,3,4,5,6", "1.png,2,3,4,5,6,7"], "axis.csv"))
+    assert [name for name, role in numbered.items() if role == "points"] == by_axis.split(",")
+    lone = roles(write_table(["image,x1,y1", "0.png,1,2", "1.png,2,3"], "lone.csv"))
+    assert "points" not in lone.values()
     without = roles(write_table([header, "1,2,3,4,5.5", "2,3,4,5,6.5"], "other.csv"))
     assert "points" not in without.values()
 

@@ -124,11 +124,78 @@ def test_several_split_columns_are_a_run_each_and_one_is_taken_as_it_is() -> Non
 
 
 def test_rows_of_one_patient_stay_together_and_a_key_names_the_rows() -> None:
-    lines = [f"{line},{'patient,id' if not row else f'p{row // 4},r{row * 3}'}" for row, line in enumerate(NUMBERS)]
+    lines = [f"{line},{'patient,id' if not row else f'p{row // 3},r{row * 3}'}" for row, line in enumerate(NUMBERS)]
     recipe, text = draft(write_table(lines))
     assert (recipe.data.split.group, recipe.data.key) == ("patient", "id")
     assert list(recipe.data.inputs) == ["x"]
     assert "rows of one 'patient' stay on one side" in text
+
+
+def test_few_groups_decide_no_split_and_are_no_input() -> None:
+    lines = [f"{line},{'site' if not row else f's{row % 2}'}" for row, line in enumerate(NUMBERS)]
+    recipe, text = draft(write_table(lines))
+    assert recipe.data.split.group == ""
+    assert "Not used: site (has 2 values that repeat" in text
+
+
+def test_rows_of_one_picture_stay_together_where_they_have_other_inputs() -> None:
+    names = write_pictures(8, (20, 20, 3)) * 2
+    rows = [f"{name},{number / 3:.2f},{number % 2}" for number, name in enumerate(names)]
+    assert draft(write_table(["image,weight,label", *rows]))[0].data.split.group == "image"
+    alone = [f"{name},{number % 2}" for number, name in enumerate(names)]
+    assert draft(write_table(["image,label", *alone], "alone.csv"))[0].data.split.group == ""
+
+
+def test_columns_of_classes_are_a_target_each() -> None:
+    lines = [f"{row / 7:.2f},{row % 2},{row // 2 % 2}" for row in range(60)]
+    recipe, _ = draft(write_table(["a,y1,y2", *lines]))
+    assert {name: feature.kind for name, feature in recipe.data.target.items()} == {"y1": "category", "y2": "category"}
+
+
+def test_an_input_whose_name_is_taken_keeps_its_column() -> None:
+    names = write_pictures(16, (20, 20, 3))
+    rows = [f"{name},{('CT', 'MRI')[number // 2 % 2]},{number % 2}" for number, name in enumerate(names)]
+    recipe, _ = draft(write_table(["file,image,label", *rows]))
+    assert {name: feature.columns for name, feature in recipe.data.inputs.items()} == {
+        "image": ["file"],
+        "image_2": ["image"],
+    }
+
+
+def test_empty_split_cells_and_rare_classes_raise_the_limit() -> None:
+    sides = ("train", "valid", "test", "train", "train", "")
+    rows = [f"{row / 7:.2f},{'ab'[row % 2] if row < 58 else row},{sides[row % 6]}" for row in range(60)]
+    recipe, text = draft(write_table(["x,label,split", *rows]))
+    assert recipe.data.max_bad_rows >= 12 / 60
+    text = text.replace("\n  #", "")
+    assert "10 cells of 'split' are empty" in text
+    assert "2 rows of 'label' are in classes of one or two rows" in text
+
+
+def test_a_few_missing_numbers_cost_rows_and_not_the_column_until_they_are_many() -> None:
+    header = ",".join([*(f"x{column}" for column in range(10)), "y"])
+    rows = [
+        ",".join([*("NA" if row == column else f"{row / 7 + column:.2f}" for column in range(10)), f"{row / 3:.2f}"])
+        for row in range(60)
+    ]
+    recipe, text = draft(write_table([header, *rows]))
+    [feature] = recipe.data.inputs.values()
+    assert feature.columns == [f"x{column}" for column in range(6)]  # a tenth of 60 rows
+    assert "1 cell is empty" in text
+    assert "1 cell of 'x0' is empty or no number" in text
+
+
+def test_the_reason_for_a_deep_net_is_the_one_that_it_was_chosen_by() -> None:
+    names = write_pictures(12, (20, 20, 3))
+    table = write_table(["image,y", *(f"{name},{number / 3:.2f}" for number, name in enumerate(names))])
+    assert "Numbers to be told from pictures, here enlarged to 32 x 32." in draft(table)[1]
+
+
+def test_points_are_named_among_what_could_be_learned() -> None:
+    names = write_pictures(8, (60, 60, 3))
+    rows = [f"{name},{number},{number + 1},{number % 2}" for number, name in enumerate(names)]
+    with pytest.raises(DataError, match=r"could be label, eye_x, eye_y \(the 1 point of eye_x together\)"):
+        draft(write_table(["image,eye_x,eye_y,label", *rows]))
 
 
 def test_missing_cells_raise_the_limit_and_mostly_empty_columns_are_left_out() -> None:
