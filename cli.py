@@ -243,7 +243,8 @@ def predict(source: str, table: str, out: str, files: str, prefix: str, device: 
     lines = [f"run       {result['run_id']} (MLflow {result['mlflow_run_id']})", f"folder    {result['run_dir']}"]
     verdicts = result["rows"] - result["rows_predicted"]
     if verdicts:
-        lines.append(f"verdicts  {verdicts:,} rows could not be predicted; the column {prefix}verdict says why")
+        what = "row" if verdicts == 1 else "rows"
+        lines.append(f"verdicts  {verdicts:,} {what} could not be predicted; the column {prefix}verdict says why")
     for line in (*lines, f"{result['out']}: {result['rows_predicted']:,} of {result['rows']:,} rows predicted"):
         click.echo(line, err=as_json)
 
@@ -445,6 +446,7 @@ def _try_recipe(recipe: str, several: list[dict[str, Any]], as_json: bool) -> No
 
 def _describe_dry_run(found: dict[str, Any]) -> list[str]:
     seconds, num_epochs = found["seconds"], found["epochs"]
+    epochs = f"{num_epochs} epoch{'' if num_epochs == 1 else 's'}"
     rows = [
         f"rows      {', '.join(f'{count:,} {split}' for split, count in counts.items())}{column and f' by {column}'}"
         for column, counts in found.get("splits", {"": found["rows"]}).items()
@@ -457,7 +459,7 @@ def _describe_dry_run(found: dict[str, Any]) -> list[str]:
         f"device    {found['device']} in {found['precision']}",
         f"loss      {', '.join(losses)} in the first steps{valid}",
         f"time      {seconds['step']:.3g} s a step; about {seconds['epoch']:.3g} s an epoch of "
-        f"{found['steps_per_epoch']:,} steps, {num_epochs * seconds['epoch']:.3g} s for {num_epochs} epochs",
+        f"{found['steps_per_epoch']:,} steps, {num_epochs * seconds['epoch']:.3g} s for {epochs}",
         f"pack      {found['pack_dir']} (stays: a run of this recipe finds it)",
     ]
 
