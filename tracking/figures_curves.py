@@ -25,6 +25,7 @@ NAMES = {
     "nme": "NME",
     "auroc": "AUROC",
     "f1_macro": "F1, mean of the classes",
+    "recall_macro": "Recall, mean of the classes",
 }
 EPOCH_KEY = "train/epoch_loss"
 # What the journal's events are called in the legend, and how they are drawn.
