@@ -158,7 +158,7 @@ def test_ingest_reports_each_split_of_one_pack(splits_recipe: WriteRecipe) -> No
 def test_a_split_column_that_cannot_be_used_is_refused_before_any_split_is_trained(splits_recipe: WriteRecipe) -> None:
     recipe = splits_recipe()
     table = Path("folds.csv")
-    table.write_text(table.read_text().replace(",train\n", ",training\n"))
+    table.write_text(table.read_text().replace(",train\n", ",trainee\n"))
     with pytest.raises(DataError, match="split column 'split_2' is not train, valid or test"):
         train(recipe_file=str(recipe))
     assert not settings.home().runs.exists()
