@@ -94,14 +94,17 @@ class _Index(NamedTuple):
 
     def extend(self, seen: list[_Seen], shards: list[str]) -> _Index:
         """Add rows, whose keys nobody will ask for."""
+        if not seen:
+            return self._replace(shards=shards)
+        content, shard, offset, size, source, reason, _ = zip(*seen, strict=True)
         return _Index(
             key=self.key,
-            content=np.concatenate([self.content, np.array([one.content for one in seen], "S32")]),
-            shard=np.concatenate([self.shard, np.array([one.shard for one in seen], np.int32)]),
-            offset=np.concatenate([self.offset, np.array([one.offset for one in seen], np.int64)]),
-            size=np.concatenate([self.size, np.array([one.size for one in seen], np.int32).reshape(-1, 2)]),
-            source=np.concatenate([self.source, np.array([one.source for one in seen], np.int32).reshape(-1, 2)]),
-            reason=pa.chunked_array([*self.reason.chunks, pa.array([one.reason for one in seen], pa.large_string())]),
+            content=np.concatenate([self.content, np.array(content, "S32")]),
+            shard=np.concatenate([self.shard, np.array(shard, np.int32)]),
+            offset=np.concatenate([self.offset, np.array(offset, np.int64)]),
+            size=np.concatenate([self.size, np.array(size, np.int32)]),
+            source=np.concatenate([self.source, np.array(source, np.int32)]),
+            reason=pa.chunked_array([*self.reason.chunks, pa.array(reason, pa.large_string())]),
             shards=shards,
         )
 
