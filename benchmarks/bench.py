@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torchrelay.engine.devices import Precision
 
 BATCH_SIZE = 64
-REPEATS = 3
+REPEATS = 5
 # What a contender is fed, and the steps before its clock starts.
 NUM_ROWS = 10_000
 WARM_UP_STEPS = 20
@@ -117,12 +117,12 @@ def _measure_ingest(table: Path, scratch: Path) -> dict[str, list[float]]:
 def _measure_training(table: Path) -> dict[str, list[float]]:
     """Rows/s of one net, loss and optimizer, each contender in a process of its own: inside the flow, bare, and fed."""
     contenders = {
+        "Lightning + ImageFolder + MLFlowLogger, rows/s": "_train_lightning",
         "flow, rows/s": "_train_in_flow",
         "synthetic batch, rows/s": "_train_synthetic",
         "synthetic batch, our allocator, rows/s": "_train_synthetic_tuned",
         "pandas + skimage Dataset, rows/s": "_train_tutorial",
         "ImageFolder + DataLoader, rows/s": "_train_image_folder",
-        "Lightning + ImageFolder + MLFlowLogger, rows/s": "_train_lightning",
         "fastai, rows/s": "_train_fastai",
     }
     for name, package in PEERS.items():

@@ -138,3 +138,26 @@ def test_checking_and_describing_draw_no_random_numbers() -> None:
     assert infos["mlp"].args == {"hidden": [64, 64], "dropout": 0.0}
     assert "resnet18" in infos["torchvision:<name>"].doc
     assert "package.module:Class" in infos
+
+
+def test_lenet_with_spare_channels_equals_the_plain_net(image_schema: MakeSchema) -> None:
+    torch.manual_seed(0)
+    net = build_model(Named(name="cifar_net"), image_schema(3, 32, 32)).double()
+    image = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+
+    def plain(x: torch.Tensor) -> torch.Tensor:
+        parts = dict(net.named_children())
+        for name in ("conv1", "conv2"):
+            x = torch.nn.functional.max_pool2d(torch.relu(parts[name](x)), 2)
+        x = x.flatten(1)
+        for name in ("fc1", "fc2"):
+            x = torch.relu(parts[name](x))
+        return parts["fc3"](x)
+
+    grads = []
+    for forward in (net, plain):
+        net.zero_grad()
+        forward(image).square().sum().backward()
+        grads.append([parameter.grad for parameter in net.parameters()])
+    torch.testing.assert_close(net(image), plain(image), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(grads[0], grads[1], rtol=1e-10, atol=1e-10)
