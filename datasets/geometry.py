@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import RecipeError
 from ..schema import FeatureSchema
 from .draws import Draw, below, uniform
-from .pixels import Augmentation, as_floats, channels_last, check_probability, without_uint16
+from .pixels import Augmentation, as_elements, as_floats, channels_last, check_probability, without_uint16
 
 # Shapes: B rows in a batch, C channels, H height, W width, P points.
 Edge = Literal["zeros", "reflect"]
@@ -64,10 +64,12 @@ class Flip(Geometric):
 
     def _flip_rows(self, image: Tensor, chosen: np.ndarray) -> Tensor:
         pixels, index = channels_last(image), np.flatnonzero(chosen)
-        height, width, channels = pixels.shape[1:]
-        mirror = np.arange(width * channels).reshape(width, channels)[::-1].reshape(-1)
-        rows = pixels.reshape(len(pixels), height, -1)
-        rows[index] = np.take(rows[index], mirror, axis=2)
+        bits = pixels.view(np.int16) if pixels.dtype == np.uint16 else pixels  # torch mirrors no uint16
+        if not len(index):
+            return image
+        # Torch mirrors pixels of three bytes five times as fast as numpy; a picture is put back as one element.
+        mirrored = torch.from_numpy(bits[index]).permute(0, 3, 1, 2).flip(-1).permute(0, 2, 3, 1).contiguous()
+        as_elements(bits)[index] = as_elements(mirrored.numpy())
         return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
     def _flip_pixels(self, image: Tensor, chosen: np.ndarray) -> Tensor:
