@@ -69,6 +69,27 @@ class Feature(Part):
     """points: pairs of points, counted from 0, that change places when the image is mirrored (left and right eye)."""
     normalise_by: list[int] = []
     """points: the two points whose distance is the unit of nme; empty means the diagonal of the points' box."""
+    vocabulary: str = ""
+    """category: name of a vocabulary; features of the same one share their classes (head and tail of a triple)."""
+    tokens: Literal["words", "characters"] = "words"
+    """text: what a token is made of."""
+    ngrams: list[int] = [1, 1]
+    """text: [shortest, longest]: how many words or characters in a row make a token."""
+    lowercase: bool = True
+    """text: whether capitals count as small letters."""
+    min_count: int = Field(default=1, ge=1)
+    """text: occurrences in training rows that a token needs to enter the vocabulary."""
+    max_vocabulary: int = Field(default=0, ge=0)
+    """text: how many tokens the vocabulary keeps, the most frequent ones; 0 means all."""
+    separator: str = Field(default=",", min_length=1)
+    """labels: what stands between the tags of a cell."""
+
+    @field_validator("ngrams")
+    @classmethod
+    def _check_ngrams(cls, ngrams: list[int]) -> list[int]:
+        if len(ngrams) != 2 or not 1 <= ngrams[0] <= ngrams[1]:
+            raise ValueError("expected [shortest, longest], two numbers from 1 on, for example [1, 3]")
+        return ngrams
 
     @field_validator("size")
     @classmethod
@@ -142,7 +163,7 @@ class Train(Part):
     batch_size: int = Field(default=64, ge=1)
     """Rows in an optimizer step; a last batch of one row joins the one before it."""
     optimizer: Named = Named(name="adamw")
-    """Any optimizer of torch.optim by its name, in any case."""
+    """Any optimizer of torch.optim by its name, in any case; or sgd_by_hand."""
     schedule: Named = Named(name="constant")
     """Learning rate over the steps: constant, cosine, one_cycle or step, each with a warmup fraction; or plateau."""
     accumulate: int = Field(default=1, ge=1)
@@ -156,7 +177,7 @@ class Train(Part):
     augment: list[Named] = []
     """Random changes of training rows: flip, crop, rotate, scale, erase, brightness, contrast, noise, mixup, cutmix."""
     loss: str = "auto"
-    """auto, cross_entropy (category), mse, smooth_l1 or l1 (number, points)."""
+    """auto, cross_entropy, nll (category), bce (labels), mse, mse_sum, smooth_l1 or l1 (number, points)."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of a category target's probability that is spread over all classes."""
     class_weights: Literal["none", "balanced"] = "none"
@@ -210,6 +231,27 @@ class Tracking(Part):
     model_config = ConfigDict(populate_by_name=True)
 
 
+class WarmStart(Part):
+    """Weights to begin with, and what becomes of them."""
+
+    source: str = ""
+    """Run id, runs:/<id>, models:/<name>@<alias>, or a weights file; empty means to begin at random."""
+    rename: dict[str, str] = {}
+    """From the source's keys to the model's, as patterns: {"backbone.*": "*"}, {"fc.*": "head.*"}."""
+    exclude: list[str] = []
+    """Patterns of the model's keys that begin at random, whatever the source has."""
+    freeze: list[str] = []
+    """Patterns of the model's keys that are not trained."""
+    thaw_after: int = Field(default=0, ge=0)
+    """Epochs after which the frozen keys are trained too; 0 means never."""
+    lr_factors: dict[str, float] = {}
+    """By pattern of the model's keys: what the learning rate is multiplied by; the first that fits counts."""
+    grow_head: bool = True
+    """Whether classes that the source does not know get outputs of their own; false refuses them."""
+    statistics: Literal["source", "data"] = "source"
+    """Whether means, deviations and the order of classes stay the source's or are fitted anew."""
+
+
 class Recipe(Part):
     """Everything about a run."""
 
@@ -227,6 +269,8 @@ class Recipe(Part):
     """When a run's state is kept."""
     tracking: Tracking = Tracking()
     """What MLflow gets."""
+    warm_start: WarmStart = WarmStart()
+    """Weights to begin with."""
 
     @property
     def experiment(self) -> str:

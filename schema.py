@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT_VERSION = 2
-Kind = Literal["image", "category", "number", "points"]
+Kind = Literal["image", "category", "number", "points", "text", "labels"]
 SPLITS = ("train", "valid", "test")
 
 
@@ -27,18 +27,25 @@ class FeatureSchema(BaseModel):
 
     Attributes:
         shape: of one row's tensor: [C, H, W] for an image, [D] for numbers, [N] for N category columns as input,
-            [] for the one category column of a target, [P, 2] for points (x, y).
+            [] for the one category column of a target, [P, 2] for points (x, y), [0] for a text, whose rows have as
+            many tokens as they have, [K] for labels of K tags.
         dtype: of the raw values in a batch, before standardising: uint8, uint16 or float32 for pixels, float64 for
-            numbers and points, int64 for category ids.
+            numbers and points, int64 for ids of categories and tokens, float32 for labels.
         classes: category: labels in the order of their ids. As a target id i is class i. As an input id 0 means
-            "unseen in training" and id i + 1 is class i.
+            "unseen in training" and id i + 1 is class i. labels: tags in the order of the target's columns. text:
+            tokens in the order of their ids: id 0 is padding, id 1 a token that the vocabulary lacks, id i + 2 is
+            token i.
         mean, std: of the training rows, per channel (image, in raw pixel units) or per column (number, in the
             table's units; points, in pixels of the stored image); empty for categories. No std is 0.
-        counts: category: training rows of each class.
+        counts: category and labels: training rows of each class; text: training occurrences of each token.
         image: points: the image input that they lie on.
         swap: points: pairs of points, counted from 0, that change places when their image is mirrored.
         normalise_by: points: the two points whose distance is the unit of `nme`; empty means the diagonal of the
             points' box.
+        vocabulary: category: name of the vocabulary that features with the same name here share; their classes are
+            the same ones in the same order.
+        tokens, ngrams, lowercase: text: how a cell becomes tokens, see the recipe's `Feature`.
+        separator: labels: what stands between the tags of a cell.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,11 +62,28 @@ class FeatureSchema(BaseModel):
     image: str = ""
     swap: list[tuple[int, int]] = []
     normalise_by: list[int] = []
+    vocabulary: str = ""
+    tokens: Literal["words", "characters", ""] = ""
+    ngrams: list[int] = []
+    lowercase: bool = False
+    separator: str = ""
 
     @property
     def num_outputs(self) -> int:
-        """Values that a model gives for one row of this target: classes of a category, columns of numbers or points."""
-        return len(self.classes) if self.kind == "category" else math.prod(self.shape)
+        """Values that a model gives for one row of this target: one a class or tag, or one a column."""
+        return len(self.classes) if self.kind in ("category", "labels") else math.prod(self.shape)
+
+
+class Triple(NamedTuple):
+    """Where the parts of a (head, relation, tail) row stand; the tail is the target.
+
+    Attributes:
+        head: position among the inputs of the category that shares the target's vocabulary: the entities.
+        relation: position among the inputs of the other category.
+    """
+
+    head: int
+    relation: int
 
 
 class TargetPart(NamedTuple):
@@ -67,8 +91,9 @@ class TargetPart(NamedTuple):
 
     Attributes:
         feature: the target.
-        outputs: scores (B, K) of a category; standardised values (B, D) of numbers or points.
-        target: class ids (B,) of a category; standardised values (B, D) of numbers or points.
+        outputs: scores (B, K) of a category or of labels; standardised values (B, D) of numbers or points.
+        target: class ids (B,) of a category; standardised values (B, D) of numbers or points; 0 or 1 for each tag of
+            labels, float (B, K).
     """
 
     feature: FeatureSchema
@@ -114,6 +139,20 @@ class Schema(BaseModel):
         return parts
 
     @property
+    def triple(self) -> Triple | None:
+        """Where head and relation stand, where the target is an entity to be ranked: a category whose vocabulary an
+        input shares; else None.
+
+        Such rows are learned and asked in both directions: see `PackDataset`.
+        """
+        target = self.targets[0]
+        if len(self.targets) != 1 or target.kind != "category" or not target.vocabulary:
+            return None
+        heads = [at for at, one in enumerate(self.inputs) if one.vocabulary == target.vocabulary]
+        others = [at for at, one in enumerate(self.inputs) if one.kind == "category" and at not in heads]
+        return Triple(heads[0], others[0]) if len(self.inputs) == 2 and heads and others else None
+
+    @property
     def has_images(self) -> bool:
         """Whether an input is an image."""
         return any(feature.kind == "image" for feature in self.inputs)
@@ -144,10 +183,12 @@ class Batch(NamedTuple):
 
     Attributes:
         rows: int64, shape (B,): positions in the pack.
-        inputs: one tensor an input feature, in the recipe's order, first dimension B.
+        inputs: one tensor an input feature, in the recipe's order, first dimension B. A text is int64 (B, L), padded
+            with 0 to the longest row of the batch, L at least 1.
         target: int64 of shape (B,) for one category, (B, T) for T categories; of shape (B, D) for numbers or points,
             the columns of all targets side by side: float64 in the table's units (points: pixels of the stored
-            image) when raw, float32 (or float64) and standardised when prepared.
+            image) when raw, float32 (or float64) and standardised when prepared; float32 (B, K) for labels, 0 or 1
+            for each tag, all targets side by side.
         repeats: int64, shape (B,): how often the epoch drew the row before, where it draws rows more than once.
         mixed_target: like `target`: classes of the rows that these are mixed with; None where classes are not mixed.
         mix: float32, shape (B,), where there is a `mixed_target`: share of `target` in a row; the loss of a row is
