@@ -69,6 +69,8 @@ class Feature(Part):
     """points: pairs of points, counted from 0, that change places when the image is mirrored (left and right eye)."""
     normalise_by: list[int] = []
     """points: the two points whose distance is the unit of nme; empty means the diagonal of the points' box."""
+    unit: str = ""
+    """number: what the values are counted in, for example MPa; stands on the axes of figures."""
     vocabulary: str = ""
     """category: name of a vocabulary; features of the same one share their classes (head and tail of a triple)."""
     tokens: Literal["words", "characters"] = "words"

@@ -42,6 +42,7 @@ class FeatureSchema(BaseModel):
         swap: points: pairs of points, counted from 0, that change places when their image is mirrored.
         normalise_by: points: the two points whose distance is the unit of `nme`; empty means the diagonal of the
             points' box.
+        unit: number: what the values are counted in; empty where the recipe does not say.
         vocabulary: category: name of the vocabulary that features with the same name here share; their classes are
             the same ones in the same order.
         tokens, ngrams, lowercase: text: how a cell becomes tokens, see the recipe's `Feature`.
@@ -62,6 +63,7 @@ class FeatureSchema(BaseModel):
     image: str = ""
     swap: list[tuple[int, int]] = []
     normalise_by: list[int] = []
+    unit: str = ""
     vocabulary: str = ""
     tokens: Literal["words", "characters", ""] = ""
     ngrams: list[int] = []

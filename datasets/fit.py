@@ -54,7 +54,7 @@ def _fit_feature(pack: Pack, data: Data, name: str, train: np.ndarray, *, is_tar
     if feature.kind == "points":
         return _fit_points(pack, data, name, train)
     if feature.kind == "number":
-        return _fit_numbers(feature, pack.column(name), train)
+        return _fit_numbers(feature, features_of(data)[name].unit, pack.column(name), train)
     return _fit_categories(feature, pack.column(name), train, is_target=is_target)
 
 
@@ -117,7 +117,7 @@ def _fit_points(pack: Pack, data: Data, name: str, train: np.ndarray) -> Feature
     )
 
 
-def _fit_numbers(feature: PackFeature, values: np.ndarray, train: np.ndarray) -> FeatureSchema:
+def _fit_numbers(feature: PackFeature, unit: str, values: np.ndarray, train: np.ndarray) -> FeatureSchema:
     columns = [np.asarray(values[train, column]) for column in range(values.shape[1])]
     return FeatureSchema(
         name=feature.name,
@@ -128,6 +128,7 @@ def _fit_numbers(feature: PackFeature, values: np.ndarray, train: np.ndarray) ->
         mean=[float(column.mean()) for column in columns],
         # A constant column is recognised by its range: rounding gives it a tiny deviation, not 0.
         std=[float(column.std()) if np.ptp(column) > 0 else 1.0 for column in columns],
+        unit=unit,
     )
 
 

@@ -29,6 +29,7 @@ FETCHABLE = ("digits", "cifar10")
 _SETTINGS = {
     "image": ("size", "channels", "dtype", "preprocess", "statistics"),
     "points": ("image", "swap", "normalise_by"),
+    "number": ("unit",),
 }
 _SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
 

@@ -26,6 +26,8 @@ MAX_PART_LENGTH = 200
 # The one metric that says how good a model is; see `headline` for the exception.
 HEADLINES: dict[Kind, str] = {"category": "accuracy", "number": "rmse", "points": "nme"}
 LOWER_IS_BETTER = frozenset({"loss", "rmse", "mae", "median_ae", "nme"})
+# Counted in the target's own unit.
+IN_UNITS = frozenset({"rmse", "mae", "median_ae", "bias"})
 NUMBER_METRICS = ("rmse", "mae", "median_ae", "bias", "r2")
 # Bounds of the headline metric; see `headline_interval`.
 INTERVAL_NAMES = frozenset(f"{name}_{end}" for name in HEADLINES.values() for end in ("low", "high"))
@@ -138,6 +140,22 @@ def monitor_mode(name: str, schema: Schema) -> str:
     rest = name.partition("/")[2]
     prefix = max((prefix for prefix in target_prefixes(schema) if rest.startswith(prefix)), key=len, default="")
     return "min" if rest.removeprefix(prefix).split("/")[0] in LOWER_IS_BETTER else "max"
+
+
+def unit_of(name: str, schema: Schema) -> str:
+    """What a metric is counted in: the unit of the number target that it measures, px for points, else nothing.
+
+    Args:
+        name: with its split, for example "test/rmse".
+        schema: whose targets' names may stand before the metric's.
+    """
+    rest = name.partition("/")[2]
+    units = [
+        "px" if feature.kind == "points" else feature.unit
+        for prefix, feature in zip(target_prefixes(schema), schema.targets, strict=True)
+        if rest.startswith(prefix) and rest.removeprefix(prefix).split("/")[0] in IN_UNITS
+    ]
+    return units[0] if units else ""
 
 
 def auto_monitor(schema: Schema) -> str:

@@ -11,7 +11,7 @@ from prefect import task
 
 from ..datasets.build import View, open_view, read_keys
 from ..engine.evaluation import Evaluation, evaluate
-from ..engine.metrics import auto_monitor, compute_metrics, headline_interval, monitor_mode
+from ..engine.metrics import auto_monitor, compute_metrics, headline_interval, monitor_mode, unit_of
 from ..engine.weights import load_into, load_weights
 from ..files import write_atomic
 from ..recipe import Recipe, load_recipe
@@ -81,7 +81,6 @@ def _draw_curves(journal: Journal, recipe: Recipe, schema: Schema, path: Path) -
     """Draw how training went, with the metric that decided which epoch is best."""
     train, chosen = recipe.train, choose_monitor(recipe, schema)
     shown = auto_monitor(schema) if chosen == "valid/loss" else chosen
-    in_pixels = schema.target_kind == "points" and shown.endswith("/rmse")
     differs = (
         train.label_smoothing > 0
         or train.class_weights != "none"
@@ -94,7 +93,7 @@ def _draw_curves(journal: Journal, recipe: Recipe, schema: Schema, path: Path) -
         events=journal.read(),
         headline=chosen,
         higher_is_better=monitor_mode(chosen, schema) == "max",
-        unit="px" if in_pixels else "",
+        unit=unit_of(shown, schema),
         loss_unit="nats" if schema.target_kind == "category" else "",
         train_label="train (as minimised)" if differs else "train",
     )

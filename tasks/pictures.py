@@ -69,7 +69,8 @@ def draw_evaluation(
             for number, column in enumerate(feature.columns):
                 name = f"residuals{end}{f'-{number}' if number else ''}.png"
                 of_one = interval if len(feature.columns) == 1 else None
-                figures.residuals(target[:, number], predicted[:, number], column, folder / name, interval=of_one)
+                pair = target[:, number], predicted[:, number]
+                figures.residuals(*pair, column, folder / name, feature.unit, interval=of_one)
         else:
             _draw_points_error(feature, point_errors(part, share), interval, folder / f"points_error{end}.png")
         worst = np.argsort(-losses_N, kind="stable")

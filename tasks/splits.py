@@ -18,7 +18,7 @@ from prefect import task
 
 from ..datasets.build import open_view
 from ..datasets.table import with_split_column
-from ..engine.metrics import INTERVAL_NAMES, auto_monitor
+from ..engine.metrics import INTERVAL_NAMES, auto_monitor, unit_of
 from ..errors import TorchrelayError, TrainingError
 from ..files import write_atomic
 from ..recipe import Recipe, load_recipe
@@ -111,10 +111,12 @@ def summarise_splits(run_dir: Path, failures: Mapping[str, str]) -> None:
     values = {child.split_column: _comparable(child.metrics) for child in children}
     metrics = mean_and_deviation(values)
     write_atomic(run_dir / "splits.csv", _to_csv(values))
-    headline = _headline(Schema.load(run_dir / "schema.json"), metrics)
+    schema = Schema.load(run_dir / "schema.json")
+    headline = _headline(schema, metrics)
     if headline:
         shown = {column: metrics[headline] for column, metrics in values.items() if headline in metrics}
-        figures.splits(shown, run_dir / "figures" / "splits.png", headline.replace("/", " "))
+        picture = run_dir / "figures" / "splits.png"
+        figures.splits(shown, picture, headline.replace("/", " "), unit=unit_of(headline, schema))
     with Journal(run_dir / "journal.jsonl") as journal:
         recorder = Recorder(journal, MlflowRun.of(parent), thin(0, 1))
         recorder.replay()

@@ -54,11 +54,12 @@ def test_a_category_input_that_only_test_rows_have_stays_out_of_the_classes(
     data = number_data(
         write_table(["c,d,y,split", "x,y,1,train", "z,x,2,train", "new,x,3,test"]),
         inputs={"c": {"kind": "category", "columns": ["c", "d"]}},
-        target={"y": {"kind": "number"}},
+        target={"y": {"kind": "number", "unit": "MPa"}},
         split={"column": "split"},
     )
     prepared = prepare_data(data, home)
     schema = open_view(prepared.pack_dir, prepared.split_dir).schema
+    assert schema.targets[0].unit == "MPa"
     assert (schema.inputs[0].classes, schema.inputs[0].counts) == (["x", "y", "z"], [2, 1, 1])
     assert schema.inputs[0].shape == [2]
     assert prepared.rows == {"train": 2, "valid": 0, "test": 1}

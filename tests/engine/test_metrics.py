@@ -14,6 +14,7 @@ from torchrelay.engine.metrics import (
     legal_parts,
     metric_names,
     monitor_mode,
+    unit_of,
 )
 from torchrelay.engine.regression import describe_points, describe_quantiles, in_file_pixels
 from torchrelay.schema import FeatureSchema, Schema, TargetPart
@@ -245,6 +246,21 @@ def test_less_is_better_for_errors_and_more_for_r2_whatever_the_target_is_called
     more = {name for name in metric_names(schema) if monitor_mode(name, schema) == "max"}
     assert more == {"valid/r2/r2", "valid/loss/r2"}
     assert {monitor_mode(name, points(0, 0)) for name in metric_names(points(0, 0))} == {"min"}
+
+
+def test_errors_are_counted_in_the_unit_of_their_target_and_shares_in_none() -> None:
+    strength = numbers(y=(0, 1)).targets[0].model_copy(update={"unit": "MPa"})
+    schema = Schema(inputs=[X], targets=[strength])
+    assert {name: unit_of(f"test/{name}", schema) for name in ("rmse", "mae", "r2", "loss")} == {
+        "rmse": "MPa",
+        "mae": "MPa",
+        "r2": "",
+        "loss": "",
+    }
+    two = Schema(inputs=[X], targets=[strength, strength.model_copy(update={"name": "z", "unit": "s"})])
+    assert [unit_of(f"valid/{name}", two) for name in ("y/rmse", "z/rmse", "z/mae/y", "rmse")] == ["MPa", "s", "s", ""]
+    assert unit_of("test/rmse", points(0, 0)) == "px"
+    assert unit_of("test/accuracy", categories("a", "b")) == ""
 
 
 def test_several_targets_have_their_name_before_their_metrics_and_their_mean_as_headline() -> None:
