@@ -80,7 +80,7 @@ def read_safetensors(path: Path, place: str) -> tuple[dict[str, Tensor], dict[st
 
 
 def write_safetensors(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Write tensors by name, atomically, in order of falling alignment and then of their names.
+    """Write tensors by name, atomically, in their order, those of wide elements first.
 
     Raises:
         SourceError: a tensor has a dtype that the format does not know.
@@ -88,7 +88,7 @@ def write_safetensors(state: Mapping[str, Tensor], path: Path, metadata: Mapping
     header: dict[str, Any] = {METADATA: {"format": "pt", **metadata}}
     blocks: list[bytes] = []
     position = 0
-    for name in sorted(state, key=lambda name: (-state[name].dtype.itemsize, name)):
+    for name in sorted(state, key=lambda name: -state[name].dtype.itemsize):  # so that each lies aligned
         value = state[name].detach().cpu().contiguous()
         if value.dtype not in NAMES:
             raise SourceError(f"{name!r} is {value.dtype}, which safetensors do not have; write {path.stem}.pt instead")

@@ -29,7 +29,7 @@ from ..models.registry import build_model
 from ..recipe import Recipe, load_recipe
 from ..schema import Schema
 from ..settings import home
-from ..tracking.records import load_record
+from ..tracking.records import find_run, load_record
 from ..tracking.registry import WEIGHTS_SUFFIXES, resolve_source
 from .register import Servable
 
@@ -172,12 +172,12 @@ def _open(source: str) -> tuple[WeightsFile, str, Path | None]:
     path = Path(source)
     if path.is_file():
         return open_weights_file(path), source, None
-    try:
-        found = resolve_source(source, home())
-    except SourceError:
-        if path.exists():
-            open_weights_file(path)  # says what it is
-        raise
+    if path.is_dir():
+        try:
+            find_run(home(), source)
+        except SourceError:
+            open_weights_file(path)  # raises, and says which files in it could be meant
+    found = resolve_source(source, home())
     return open_weights_file(found.weights), found.label, found.folder
 
 
