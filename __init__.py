@@ -1,3 +1,20 @@
 """torchrelay: a growing table becomes a trained, evaluated, tracked PyTorch model, again and again."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .tasks.weights import LoadedModel
+
 __version__ = "0.1.0"
+
+
+def load_model(source: str, device: str = "cpu") -> LoadedModel:
+    """A trained model out of a run, a registered model or a weights file, ready for inference.
+
+    See `torchrelay.tasks.weights.load_model`; this one imports it when it is called.
+    """
+    from .tasks.weights import load_model as load
+
+    return load(source, device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import SourceError
 from ..files import write_atomic
+from .weights_file import PACK_KEY, PACK_VERSION, match_module_prefix, read_weights_file
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
@@ -29,32 +29,33 @@ def save_weights(state: Mapping[str, Any], path: Path) -> None:
     write_atomic(path, buffer.getvalue())
 
 
+def save_pack(parts: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Write several models into one file, atomically; `read_weights_file(path, name)` reads one back.
+
+    Args:
+        parts: by the model's name: `model_state_dict`, and where there are any `optimizer_state_dict` and plain values
+            such as `epoch` and `loss`.
+    """
+    save_weights({PACK_KEY: PACK_VERSION, "models": {name: dict(part) for name, part in parts.items()}}, path)
+
+
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state_dict onto the CPU with `weights_only=True`.
+    """Read the one model of any weights file onto the CPU, see `weights_file.py`.
 
     Raises:
-        SourceError: the file is missing, torn, or holds something other than tensors and plain values.
+        SourceError: the file is missing, torn, of another kind, needs code to run, or holds several models.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise SourceError(f"weights {path} do not exist; `torchrelay runs` lists the runs that have some") from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SourceError(f"weights {path} cannot be loaded safely: {reason}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise SourceError(f"weights {path} hold no state_dict of tensors")
-    return state
+    return read_weights_file(path).state
 
 
 def load_into(model: nn.Module, state: Mapping[str, Tensor], place: str) -> None:
-    """Load a state_dict whose keys and shapes are the model's own.
+    """Load a state_dict whose keys and shapes are the model's own, but for the `module.` of a wrapper.
 
     Raises:
         SourceError: keys are missing or surplus, or shapes differ; names them.
     """
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(match_module_prefix(state, model.state_dict()))
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise SourceError(f"{place} does not fit the model that the recipe builds: {reason}") from error

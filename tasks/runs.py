@@ -19,6 +19,7 @@ from ..datasets.output import check_new_columns, locate_output
 from ..datasets.space import hold_data, mark_used
 from ..datasets.table import locate_table
 from ..engine.devices import pick_device, pick_precision
+from ..engine.weights import load_weights, save_weights
 from ..errors import RecipeError, SourceError, TrackingError
 from ..files import lock, sha256_file, write_atomic
 from ..recipe import Recipe, dump_recipe, flatten, load_recipe
@@ -299,6 +300,7 @@ def _start_scoring(kind: Literal["evaluate", "predict"], opened: _Opened, prepar
     """Open a run with the weights of a source, on all good rows of the table that its recipe names."""
     started = time.perf_counter()
     found, recipe, schema, seconds = opened
+    weights = load_weights(found.weights)
     picked = pick_device(recipe.train.device)
     with Progress("ingest", "images") as progress, hold_data(home()):
         data = prepare(recipe.data, schema, home(), progress.update)
@@ -326,7 +328,7 @@ def _start_scoring(kind: Literal["evaluate", "predict"], opened: _Opened, prepar
     )
     run_dir = home().runs / record.run_id
     (run_dir / "weights").mkdir(parents=True)
-    shutil.copyfile(found.weights, run_dir / "weights" / "best.pt")
+    save_weights(weights, run_dir / "weights" / "best.pt")
     return open_run(record, recipe, schema, data.rows)
 
 

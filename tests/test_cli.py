@@ -301,3 +301,46 @@ def test_a_run_in_a_fresh_home_survives_a_temporary_server_that_is_slow_to_start
     assert time.monotonic() - started > 30
     assert json.loads(done.stdout)["status"] == "FINISHED"
     assert not (tmp_path / "user").exists() or not any((tmp_path / "user").iterdir())
+
+
+def test_weights_are_shown_packed_and_exported(run: Run, tmp_path: Path) -> None:
+    import torch
+
+    net = torch.nn.Linear(2, 3)
+    torch.save({"epoch": 4, "state_dict": torch.nn.DataParallel(net).state_dict()}, tmp_path / "a.pt")
+    torch.save({**net.state_dict(), "bad\x1b[2J": torch.zeros(1)}, tmp_path / "b.pt")
+    code, out, _ = run("weights", "show", "a.pt")
+    assert code == 0
+    assert "form      state_dict entry\nvalue     epoch = 4\n" in out
+    assert "9 parameters in 2 tensors, 36 bytes, all keys begin with module.\n" in out
+    assert "\nmodule.weight  3 x 2  float32\nmodule.bias    3      float32\n" in out
+    assert "\x1b" not in run("weights", "show", "b.pt")[1]
+
+    code, out, err = run("weights", "pack", "a.pt", "b.pt", "-o", "both.pt", "--name", "first=a.pt", "--json")
+    assert code == 0
+    assert [model["name"] for model in json.loads(out)["models"]] == ["first", "b"]
+    assert "first: a.pt, without its optimizer's state" in err
+    shown = json.loads(run("weights", "show", "both.pt", "--json")[1])
+    assert (shown["form"], list(shown["models"])) == ("pack", ["first", "b"])
+    assert shown["models"]["first"]["parameters"] == 9
+
+    code, out, _ = run("weights", "export", "both.pt", "--model", "first", "-o", "one.safetensors", "--json")
+    assert (code, json.loads(out)["tensors"]) == (0, 2)
+    shown = json.loads(run("weights", "show", "one.safetensors", "--json")[1])
+    assert [row["key"] for row in shown["models"][""]["tensors"]] == ["weight", "bias"]
+    assert shown["extras"] == {"format": "pt", "source": "both.pt"}
+
+
+def test_a_weights_file_that_would_run_code_is_refused_with_the_reason(run: Run, tmp_path: Path) -> None:
+    import torch
+
+    torch.save(torch.nn.Linear(2, 3), tmp_path / "whole.pt")
+    for arguments in (("show", "whole.pt"), ("pack", "whole.pt", "-o", "b.pt"), ("export", "whole.pt", "-o", "b.pt")):
+        code, _, err = run("weights", *arguments)
+        assert code == 2
+        assert "would run or build torch.nn.modules.linear.Linear" in err
+    assert not (tmp_path / "b.pt").exists()
+    code, _, err = run("weights", "pack", "whole.pt", "-o", "b.pt", "--name", "a=other.pt")
+    assert (code, "expected NAME=SOURCE with one of whole.pt" in err) == (2, True)
+    code, _, err = run("weights", "show", "--unsafe", "whole.pt")
+    assert (code, "No such option" in err) == (2, True)

@@ -41,8 +41,10 @@ WEIGHTS_TAG = "torchrelay.weights_file_sha256"
 MODEL_VERSIONS_TAG = "mlflow.modelVersions"
 BEST = "weights/best.pt"
 NEEDED = ("recipe.yaml", "schema.json", BEST)
-WEIGHTS_SUFFIXES = (".pt", ".pth")
+WEIGHTS_SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors")
 FORMS = "a run id, runs:/<run id>, models:/<name>@<alias>, models:/<name>/<version>, or a weights file in a run folder"
+# Folders above a weights file that may hold its recipe and schema: beside it, of weights/best.pt, of a checkpoint.
+MOST_FOLDERS_UP = 3
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +128,8 @@ def resolve_source(source: str, home: Home) -> Source:
 
     Args:
         source: our run id or an unambiguous beginning, MLflow's run id, `runs:/<id>`, `models:/<name>@<alias>`,
-            `models:/<name>/<version>`, or a weights file inside a run folder.
+            `models:/<name>/<version>`, or a weights file inside a run folder: weights/*.pt, the state.pt of a
+            checkpoint, or any beside a recipe.yaml and a schema.json.
         home: where run folders and the cache are.
     Raises:
         SourceError: it does not exist, or lacks recipe, schema or weights; says which.
@@ -243,20 +246,26 @@ def _local_weights(version: ModelVersion, home: Home) -> Path | None:
 
 
 def _resolve_file(path: Path) -> Source:
-    folder = path.parent.parent
     if path.suffix not in WEIGHTS_SUFFIXES:
-        raise SourceError(f"{path} is not a weights file ({' or '.join(WEIGHTS_SUFFIXES)}); SOURCE is {FORMS}")
-    missing = [name for name in ("recipe.yaml", "schema.json") if not (folder / name).is_file()]
-    if missing:
+        raise SourceError(f"{path} is not a weights file ({', '.join(WEIGHTS_SUFFIXES)}); SOURCE is {FORMS}")
+    above = list(path.parents)[:MOST_FOLDERS_UP]
+    folder = next((one for one in above if not _missing_in(one)), None)
+    if folder is None:
+        folder = above[min(1, len(above) - 1)]
         raise SourceError(
-            f"{path} is not in the weights folder of a run: {' and '.join(missing)} missing in {folder}; "
-            f"SOURCE is {FORMS}"
+            f"{path} is not in the weights folder of a run: {' and '.join(_missing_in(folder))} missing in {folder}, "
+            f"which say how to build the model; SOURCE is {FORMS}. `torchrelay weights show {path}` says what is in "
+            f"the file, `torchrelay finetune RECIPE --from {path}` trains on from it"
         )
     try:
         record = load_record(folder)
     except SourceError:
         return Source(folder, path, "", str(path))
     return Source(folder, path, record.mlflow_run_id, record.run_id)
+
+
+def _missing_in(folder: Path) -> list[str]:
+    return [name for name in ("recipe.yaml", "schema.json") if not (folder / name).is_file()]
 
 
 def _resolve_remote(identifier: str, home: Home, local_error: SourceError) -> Source:
