@@ -4,12 +4,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ShapeError
-from ..schema import FeatureSchema, Schema
+from ..schema import Schema
+
+
+class _HasKind(Protocol):
+    """A feature, of a recipe or of a schema."""
+
+    @property
+    def kind(self) -> str: ...
 
 
 class BagOfWords(nn.Module):
@@ -52,19 +62,26 @@ class BagOfWords(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def token_weights(self) -> Tensor:
-        """The weights of the vocabulary's tokens, shape (V, K), detached, on the CPU."""
-        return self.bag.weight.detach()[2:].float().cpu()
+        """The weights of the vocabulary's tokens, shape (V, K), a copy on the CPU in float32."""
+        return self.bag.weight.detach()[2:].to("cpu", torch.float32, copy=True)
 
 
 def build_bag_of_words(schema: Schema) -> nn.Module:
     """Logistic (or linear) regression over the counts of the words, or n-grams, of one text."""
-    text = _find_text(schema)
+    check_text_alone({feature.name: feature for feature in schema.inputs})
+    [text] = schema.inputs
     outputs = [target.num_outputs for target in schema.targets]
     return BagOfWords(len(text.classes), outputs, [target.kind == "category" for target in schema.targets])
 
 
-def _find_text(schema: Schema) -> FeatureSchema:
-    if [feature.kind for feature in schema.inputs] != ["text"]:
-        kinds = ", ".join(f"{feature.name} ({feature.kind})" for feature in schema.inputs)
+def check_text_alone(inputs: Mapping[str, _HasKind]) -> None:
+    """Refuse other inputs than one text.
+
+    Args:
+        inputs: of a recipe or a schema, by name.
+    Raises:
+        ShapeError: names the inputs that there are.
+    """
+    if [feature.kind for feature in inputs.values()] != ["text"]:
+        kinds = ", ".join(f"{name} ({feature.kind})" for name, feature in inputs.items())
         raise ShapeError(f"model.name: bag_of_words takes one text alone; data.inputs has {kinds}; use mlp for these")
-    return schema.inputs[0]
