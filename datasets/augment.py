@@ -109,8 +109,8 @@ def check_augment_fits(augment: Sequence[Named], inputs: Iterable[_HasKind], tar
     names = {step.name for step in augment}
     input_kinds, target_kinds = {one.kind for one in inputs}, {one.kind for one in targets}
     for name in sorted(names & {"mixup", "cutmix"}):
-        if "category" in input_kinds:
-            raise RecipeError(f"train.augment: {name} cannot mix an input of kind category; leave {name} out")
+        for kind in sorted(input_kinds & {"category", "text"}):
+            raise RecipeError(f"train.augment: {name} cannot mix an input of kind {kind}; leave {name} out")
     if "cutmix" in names and "points" in input_kinds | target_kinds:
         raise RecipeError(
             "train.augment: cutmix does not fit points, which lie on one picture; leave it out, or use mixup"

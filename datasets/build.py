@@ -345,7 +345,7 @@ def _commit(
         split = side[in_pack]
         fitted = fit_schema(pack, data, split) if schema is None else schema
         warnings = _warn_of_cut_pixels(data, cells, verdicts) if schema is None else []
-        report = _report(data, frame, rows, verdicts, side, warnings)
+        report = _report(data, frame, rows, verdicts, side, warnings, fitted)
         with commit_folder(split_dir) as temporary:
             np.save(temporary / "split.npy", split)
             fitted.save(temporary / "schema.json")
@@ -376,12 +376,18 @@ def _name_split(data: Data, verdicts: Verdicts, side: np.ndarray, schema: Schema
 
 
 def _report(
-    data: Data, frame: pd.DataFrame, rows: Rows, verdicts: Verdicts, side: np.ndarray, warnings: Sequence[str]
+    data: Data,
+    frame: pd.DataFrame,
+    rows: Rows,
+    verdicts: Verdicts,
+    side: np.ndarray,
+    warnings: Sequence[str],
+    schema: Schema,
 ) -> dict[str, Any]:
     samples = {"rows": combine(list(rows.keys.values()))}
     samples |= {name: rows.keys[name] for name, column in rows.columns.items() if column.feature.kind == "image"}
     warnings = [*unused_feature_settings(data), *unused_settings(data), *warnings]
-    return describe_data(data, frame, rows.columns, verdicts, side, samples, warnings)
+    return describe_data(data, frame, rows.columns, verdicts, side, samples, warnings, schema)
 
 
 def _warn_of_cut_pixels(data: Data, cells: Mapping[str, Cells], verdicts: Verdicts) -> list[str]:

@@ -67,6 +67,13 @@ def read_categories(frame: pd.DataFrame, columns: list[str], verdicts: Verdicts)
     return Categories(ids, vocabulary)
 
 
+def read_texts(frame: pd.DataFrame, column: str, verdicts: Verdicts) -> pd.Series:
+    """A column of texts as it is; a row with an empty or blank cell is rejected."""
+    for row in np.flatnonzero(is_empty(frame[column])):
+        verdicts.reject(int(row), f"empty cell in {column!r}")
+    return frame[column]
+
+
 def is_empty(cells: pd.Series) -> np.ndarray:
     """Which text cells are blank: bool, shape (rows,)."""
     return (cells.str.strip() == "").to_numpy(dtype=bool)

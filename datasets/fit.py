@@ -14,6 +14,7 @@ from .pack import ImageColumn, Pack, PackFeature
 from .points import find_image, scale_to_stored
 from .splits import TRAIN
 from .table import features_of
+from .text import fit_text
 
 # Squares of 8-bit pixels are summed in uint32: 255² times this many stays below 2³².
 _SQUARES_IN_UINT32 = 1 << 16
@@ -55,6 +56,8 @@ def _fit_feature(pack: Pack, data: Data, name: str, train: np.ndarray, *, is_tar
         return _fit_points(pack, data, name, train)
     if feature.kind == "number":
         return _fit_numbers(feature, features_of(data)[name].unit, pack.column(name), train)
+    if feature.kind == "text":
+        return fit_text(pack, data.inputs[name], name, train)
     return _fit_categories(feature, pack.column(name), train, is_target=is_target)
 
 

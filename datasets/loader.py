@@ -22,6 +22,7 @@ from ..schema import Batch, FeatureSchema, Schema
 from .pack import Pack
 from .pixels import as_elements
 from .points import file_scale, scale_to_stored
+from .text import text_gatherer
 
 # Shapes: B rows in a batch, C channels, H height, W width, D columns, T targets, P points.
 _Gather = Callable[[np.ndarray], Tensor]
@@ -294,6 +295,8 @@ def _gatherer(pack: Pack, feature: FeatureSchema, rows: np.ndarray, schema: Sche
         return _image_gatherer(pack, feature, rows)
     if feature.kind == "points":
         return _point_gatherer(pack, feature, rows, schema)
+    if feature.kind == "text":
+        return text_gatherer(pack, feature, rows)
     values = np.asarray(pack.column(feature.name))
     if feature.kind == "number":
         return lambda index: torch.from_numpy(values[rows[index]])

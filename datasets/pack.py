@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ..errors import DataError, check_format
 from ..files import commit_folder, digest, read_json, sha256_file, write_json
 from ..schema import Kind
+from .ragged import Ragged
 from .store import open_shard
 
 FORMAT_VERSION = 2
@@ -33,7 +35,7 @@ class PackFeature(BaseModel):
     """What the manifest says about a feature.
 
     Attributes:
-        file: its arrays are the files `<file>.<array>.npy`.
+        file: its arrays are the files `<file>.<array>.npy`; of a text also `<file>.vocabulary.npy`.
         vocabulary: category: the text of each raw id.
         shape, dtype: image: (C, H, W) and the type of a pixel.
         store, shards: image: folder of the pixel store, relative to the pack's, and the shards in it.
@@ -162,8 +164,26 @@ class Pack:
         return self._load(f"{self.features[name].file}.values")
 
     def vocabulary(self, name: str) -> list[str]:
-        """Text of each raw id of a category, over the whole table."""
-        return self.features[name].vocabulary
+        """Text of each raw id of a category or of a text's tokens, over the whole table."""
+        if self.features[name].kind != "text":
+            return self.features[name].vocabulary
+        joined = self._load(f"{self.features[name].file}.vocabulary").tobytes().decode()
+        return joined.split("\n") if joined else []
+
+    def tokens(self, name: str) -> Ragged:
+        """Tokens of each row of a text, int32 ids into the vocabulary."""
+        return self._load_ragged(f"{self.features[name].file}.tokens")
+
+    def texts(self, name: str, rows: np.ndarray) -> list[str]:
+        """The cells of some rows of a text as they stand in the table.
+
+        Args:
+            name: of the feature.
+            rows: int64, positions in the pack.
+        """
+        found = self._load_ragged(f"{self.features[name].file}.characters").take(np.asarray(rows, np.int64))
+        ends, content = found.offsets.tolist(), found.values.tobytes()
+        return [content[start:end].decode() for start, end in itertools.pairwise(ends)]
 
     def source(self, name: str) -> np.ndarray:
         """Height and width of each row's upright picture in its file, int32 of shape (rows, 2)."""
@@ -186,6 +206,9 @@ class Pack:
             ) from error
         return ImageColumn(self._load(f"{feature.file}.shard"), self._load(f"{feature.file}.offset"), shards)
 
+    def _load_ragged(self, name: str) -> Ragged:
+        return Ragged(self._load(name), self._load(f"{name}_offsets"))
+
     def _load(self, name: str) -> np.ndarray:
         return np.load(self.folder / f"{name}.npy", mmap_mode="r")
 
@@ -196,10 +219,14 @@ class PackColumn(NamedTuple):
     Attributes:
         feature: its entry in the manifest.
         arrays: by name, first dimension rows: `values`; or `shard`, `offset`, `source` and `content` of an image.
+        ragged: by name, of a text: `tokens`, int32, and `characters`, uint8: the cell in UTF-8.
+        vocabulary: of a text: each token, none of which has a line break.
     """
 
     feature: PackFeature
     arrays: Mapping[str, np.ndarray]
+    ragged: Mapping[str, Ragged] = {}
+    vocabulary: Sequence[str] = ()
 
 
 def name_file(name: str) -> str:
@@ -218,10 +245,17 @@ def write_pack(packs: Path, columns: Sequence[PackColumn], rows: np.ndarray, fin
     Returns:
         Its folder, named by the digest of its manifest, and whether it was there.
     """
-    arrays = {"row": rows.astype(np.int64)}
+    arrays: dict[str, np.ndarray] = {"row": rows.astype(np.int64)}
     for column in columns:
         for name, values in column.arrays.items():
             arrays[f"{column.feature.file}.{name}"] = values[rows]
+        for name, values in column.ragged.items():
+            kept = values if len(rows) == len(values.lengths) else values.take(rows)
+            arrays |= {f"{column.feature.file}.{name}": kept.values}
+            arrays |= {f"{column.feature.file}.{name}_offsets": kept.offsets}
+        if column.feature.kind == "text":
+            joined = "\n".join(column.vocabulary).encode()
+            arrays[f"{column.feature.file}.vocabulary"] = np.frombuffer(joined, np.uint8)
     contents = {f"{name}.npy": _to_npy(array) for name, array in arrays.items()}
     files = {
         name: PackFile(sha256=hashlib.sha256(content).hexdigest(), size=len(content))

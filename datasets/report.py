@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 
 from ..recipe import Data, Split
-from ..schema import SPLITS
+from ..schema import SPLITS, Schema
 from .columns import is_empty, is_missing_number
 from .fit import sort_classes
 from .leaks import count_duplicates, rows_in_two
 from .pack import PackColumn
 from .points import count_outside, find_image
 from .splits import TEST, TRAIN, UNUSED, VALID
+from .text import describe_texts, warn_of_unknown
 from .verdicts import PREVIEW, Verdicts
 
 FORMAT_VERSION = 3
@@ -30,6 +31,7 @@ def describe_data(
     side: np.ndarray,
     samples: Mapping[str, np.ndarray],
     warnings: list[str],
+    schema: Schema,
 ) -> dict[str, Any]:
     """Collect the report.
 
@@ -42,6 +44,7 @@ def describe_data(
         samples: uint64 keys, shape (rows,); rows with equal ones hold the same: "rows" (inputs and target), and
             for each image feature its files' content.
         warnings: found so far.
+        schema: of the training rows, or a model's.
     """
     used = side != UNUSED
     leaked = {name: rows_in_two(keys, side) for name, keys in samples.items()}
@@ -51,7 +54,7 @@ def describe_data(
         "rows": len(frame),
         "splits": _count_sides(side),
         "quarantined": {"rows": len(verdicts.reasons), "reasons": verdicts.counts},
-        "features": {name: _describe_feature(data, name, columns, side, frame) for name in columns},
+        "features": {name: _describe_feature(data, name, columns, side, frame, schema) for name in columns},
         "duplicate_rows": count_duplicates(samples["rows"][used]),
         "rows_in_two_splits": {name: int(rows.sum()) for name, rows in leaked.items()},
     }
@@ -68,13 +71,19 @@ def describe_data(
         *warnings,
         *_warn_of_leaks(leaked),
         *_warn_of_split(data.split, report),
+        *_warn_of_texts(report["features"]),
         *_warn_of_classes({name: counts for name, counts in classes.items() if counts}, side),
     ]
     return report
 
 
 def _describe_feature(
-    data: Data, name: str, columns: Mapping[str, PackColumn], side: np.ndarray, frame: pd.DataFrame
+    data: Data,
+    name: str,
+    columns: Mapping[str, PackColumn],
+    side: np.ndarray,
+    frame: pd.DataFrame,
+    schema: Schema,
 ) -> dict[str, Any]:
     feature, arrays = columns[name].feature, columns[name].arrays
     used = side != UNUSED
@@ -98,6 +107,9 @@ def _describe_feature(
             for at, split in enumerate(SPLITS)
             if (side == at).any()
         }
+    elif feature.kind == "text":
+        [fitted] = [one for one in schema.inputs if one.name == name]
+        found |= describe_texts(columns[name], side, fitted)
     else:
         found["classes"] = _count_classes(columns[name], side)
     return found
@@ -186,6 +198,10 @@ def _warn_of_leaks(leaked: Mapping[str, np.ndarray]) -> list[str]:
             first = ", ".join(str(row + 1) for row in np.flatnonzero(rows)[:PREVIEW])
             found.append(f"{int(rows.sum()):,} rows of different splits {what}, for example rows {first}")
     return found
+
+
+def _warn_of_texts(features: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [text for name, one in features.items() if one["kind"] == "text" for text in warn_of_unknown(name, one)]
 
 
 def _warn_of_split(split: Split, report: Mapping[str, Any]) -> list[str]:

@@ -60,6 +60,11 @@ def _tabulate_feature(name: str, feature: Mapping[str, Any]) -> Iterator[_Line]:
         yield "points", f"{name}/points", "", feature["points"]
         yield "points", f"{name}/points outside", "", feature["points_outside"]
         yield "points", f"{name}/rows with points outside", "", feature["rows_with_points_outside"]
+    if "texts" in feature:
+        yield "texts", f"{name}/vocabulary", "", feature["vocabulary"]
+        for split, counts in feature["texts"].items():
+            for what, value in counts.items():
+                yield "texts", f"{name}/{what.replace('_', ' ')}", split, value
     for split, ranges in {"": feature.get("ranges", {}), **feature.get("ranges_by_split", {})}.items():
         for column, statistics in ranges.items():
             for statistic, value in statistics.items():

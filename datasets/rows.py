@@ -15,16 +15,17 @@ import pandas as pd
 
 from ..recipe import Data
 from ..settings import Home
-from .columns import Categories, read_categories, read_numbers
+from .columns import Categories, read_categories, read_numbers, read_texts
 from .pack import PackColumn, PackFeature, name_file
 from .paths import Files, find_files
-from .splits import hash_contents, hash_ids, hash_numbers
+from .splits import hash_contents, hash_ids, hash_numbers, hash_texts
 from .store import Located, PixelStore
 from .table import features_of, locate_files
+from .text import pack_texts
 from .verdicts import Verdicts
 
 Progress = Callable[[int, int], None]
-Cells = np.ndarray | Categories | Files
+Cells = np.ndarray | Categories | Files | pd.Series
 
 
 class Rows(NamedTuple):
@@ -62,6 +63,8 @@ def read_cells(
             cells[name] = find_files(frame[columns[name][0]].tolist(), locate_files(data), verdicts)
         elif feature.kind in ("number", "points"):
             cells[name] = read_numbers(frame, columns[name], verdicts)
+        elif feature.kind == "text":
+            cells[name] = read_texts(frame, columns[name][0], verdicts)
         else:
             cells[name] = read_categories(frame, columns[name], verdicts)
     return cells
@@ -101,6 +104,8 @@ def read_rows(
         elif isinstance(found, Categories):
             feature = feature.model_copy(update={"vocabulary": found.vocabulary})
             packed[name], keys[name] = PackColumn(feature, {"values": found.ids}), hash_ids(*found)
+        elif isinstance(found, pd.Series):
+            packed[name], keys[name] = pack_texts(feature, features[name], found), hash_texts(found)
         else:
             packed[name], keys[name] = PackColumn(feature, {"values": found}), hash_numbers(found)
     return Rows(packed, keys, verdicts.good.copy(), num_decoded)

@@ -26,7 +26,20 @@ from .table import locate_table, open_table
 from .verdicts import Verdicts
 
 Role = Literal[
-    "image", "split", "parts", "points", "number", "category", "key", "group", "id", "constant", "text", "comma"
+    "image",
+    "split",
+    "parts",
+    "points",
+    "number",
+    "category",
+    "key",
+    "group",
+    "id",
+    "constant",
+    "text",
+    "unspaced",
+    "name",
+    "comma",
 ]
 
 # How many cells and pictures are looked at more closely, spread over the whole table.
@@ -43,6 +56,12 @@ MOST_INPUT_VALUES = 100
 MOST_MISSING = 0.01
 # A column of so many distinct numbers stays one where this fraction of its other cells says something else.
 MOST_NO_NUMBERS = 0.02
+# Texts have so many words on average, or so many letters of a script without spaces.
+FEWEST_WORDS = 2.5
+FEWEST_LETTERS = 4
+_WORD = re.compile(r"[^\W\d_]+")
+# Kana, Chinese characters, Thai, Lao, Myanmar, Khmer.
+_UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 # Classes of fewer rows than these may get no training row.
 FEWEST_ROWS = 3
 CATEGORY_NAMES = re.compile(r"(label|labels|class|classes|category|species|diagnosis)", re.IGNORECASE)
@@ -58,8 +77,9 @@ class Column(NamedTuple):
     """What a column seems to be.
 
     Attributes:
-        role: as which it can be read; `id` and `constant` say nothing about a row, `text` is not a feature, `parts` is
-            named like a split and says other words, `comma` holds numbers with decimal commas.
+        role: as which it can be read; `id` and `constant` say nothing about a row, `name` is many values that are no
+            text of several words, `unspaced` text of a script that puts no spaces between words, `parts` is named like
+            a split and says other words, `comma` holds numbers with decimal commas.
         why: the reason, as the end of a sentence that begins with the column.
         num_values: distinct cells, missing ones aside.
         num_missing: cells that are empty; in a column of numbers also those that say so (NA, nan, …) or are no number.
@@ -267,7 +287,20 @@ def _role_of(
         return "category", f"has {num_values:,} distinct {kind} in {num_rows:,} rows"
     if is_number:
         return "number", f"holds numbers, {num_values:,} of them distinct"
-    return "text", f"holds {num_values:,} distinct texts in {num_rows:,} rows, for example {_preview(kept[0])!r}"
+    example = f"in {num_rows:,} rows, for example {_preview(kept[0])!r}"
+    kind = _kind_of_text(kept)
+    return kind, f"holds {num_values:,} distinct {'values' if kind == 'name' else 'texts'} {example}"
+
+
+def _kind_of_text(texts: list[str]) -> Role:
+    """Whether these are texts, by words that have letters: names, codes and dates have few of them."""
+    some = _spread(texts)
+    letters = "".join(some)
+    num_unspaced = len(_UNSPACED.findall(letters))
+    if num_unspaced > 0.3 * len(letters) and num_unspaced >= FEWEST_LETTERS * len(some):
+        return "unspaced"
+    num_words = sum(len(_WORD.findall(text)) for text in some)
+    return "text" if num_words >= FEWEST_WORDS * len(some) else "name"
 
 
 def _count_classes(cells: pd.Series) -> pd.Series:

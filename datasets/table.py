@@ -30,6 +30,7 @@ _SETTINGS = {
     "image": ("size", "channels", "dtype", "preprocess", "statistics"),
     "points": ("image", "swap", "normalise_by"),
     "number": ("unit",),
+    "text": ("tokens", "ngrams", "lowercase", "min_count", "max_vocabulary"),
 }
 _SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
 
@@ -239,9 +240,10 @@ def _check_features(data: Data) -> None:
     for name, feature in data.target.items():
         if name in data.inputs:
             raise RecipeError(f"data.target.{name}: an input has this name too; rename one and name its columns")
-        if feature.kind == "image":
+        if feature.kind in ("image", "text"):
             raise RecipeError(
-                f"data.target.{name}.kind: 'image' cannot be a target; legal are category, number, points"
+                f"data.target.{name}.kind: {feature.kind!r} cannot be a target; legal are category, number, points, "
+                f"labels"
             )
     if len({feature.kind for feature in data.target.values()}) > 1:
         kinds = ", ".join(f"{name} ({feature.kind})" for name, feature in data.target.items())
@@ -258,7 +260,7 @@ def _check_features(data: Data) -> None:
 
 def _check_columns(data: Data, found: dict[str, list[str]]) -> None:
     for name, feature in features_of(data).items():
-        one = feature.kind == "image" or (feature.kind == "category" and name in data.target)
+        one = feature.kind in ("image", "text") or (feature.kind == "category" and name in data.target)
         if one and len(found[name]) != 1:
             raise RecipeError(
                 f"feature {name!r} is {feature.kind}{' and a target' if name in data.target else ''} and reads "

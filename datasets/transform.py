@@ -194,7 +194,7 @@ class Unstandardise(nn.Module):
 
 
 class _Affine(nn.Module):
-    """Standardises one feature: multiply, add; category ids pass."""
+    """Standardises one feature: multiply, add; ids of categories and tokens pass."""
 
     scale: Tensor
     shift: Tensor
@@ -214,7 +214,7 @@ class _Affine(nn.Module):
         self.scale_row, self.shift_row = torch.empty(0), torch.empty(0)  # for one row of pixels, made when it is known
 
     def forward(self, raw: Tensor) -> Tensor:
-        if self.kind == "category":
+        if self.kind in ("category", "text"):
             return raw
         if self.kind == "image" and raw.stride(1) == 1 < raw.shape[1]:
             return self._forward_channels_last(raw)

@@ -31,6 +31,18 @@ def cross_entropy(scores_BK: Tensor, target_B: Tensor) -> Tensor:
     return F.cross_entropy(_upcast(scores_BK), target_B, reduction="none")
 
 
+def nll(log_probabilities_BK: Tensor, target_B: Tensor) -> Tensor:
+    """Negative log-probability of the true class, in nats, for models that give log-probabilities.
+
+    Args:
+        log_probabilities_BK: of any floating type; what log_softmax gives.
+        target_B: int64 class ids.
+    Returns:
+        Loss of each row, shape (B,).
+    """
+    return F.nll_loss(_upcast(log_probabilities_BK), target_B, reduction="none")
+
+
 def mse(outputs_BD: Tensor, target_BD: Tensor) -> Tensor:
     """Squared error, averaged over the target's columns.
 
@@ -64,6 +76,7 @@ class _Entry(NamedTuple):
 # The first that fits a kind is its auto.
 LOSSES = {
     "cross_entropy": _Entry(cross_entropy, ("category",)),
+    "nll": _Entry(nll, ("category",)),
     "mse": _Entry(mse, ("number", "points")),
     "smooth_l1": _Entry(smooth_l1, ("number", "points")),
     "l1": _Entry(l1, ("number", "points")),

@@ -1,6 +1,6 @@
 """Makes units of each kind of input: numbers as they are, pictures and points flattened, ids embedded."""
 
-# Shapes: B rows in a batch, N category columns, F units.
+# Shapes: B rows in a batch, N category columns, L tokens in the longest row of a batch, F units.
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ def build_encoder(feature: FeatureSchema) -> tuple[nn.Module, int]:
     """Build what turns a feature's tensor into units of shape (B, F); also gives F."""
     if feature.kind == "category":
         embeddings = ColumnEmbeddings(len(feature.columns), len(feature.classes))
+        return embeddings, embeddings.num_units
+    if feature.kind == "text":
+        embeddings = TokenEmbeddings(len(feature.classes))
         return embeddings, embeddings.num_units
     return nn.Flatten(), math.prod(feature.shape)
 
@@ -39,3 +42,22 @@ class ColumnEmbeddings(nn.Module):
     def forward(self, ids_BN: Tensor) -> Tensor:
         """Look up each column's ids; returns shape (B, num_units)."""
         return torch.cat([column(ids_B) for column, ids_B in zip(self.columns, ids_BN.unbind(1), strict=True)], dim=1)
+
+
+class TokenEmbeddings(nn.Module):
+    """The mean of the embeddings of a text's tokens, as in fastText (Joulin et al. 2016); of no token, zeros.
+
+    Args:
+        num_tokens: tokens of the vocabulary; ids go from 0 (padding) and 1 (unknown) to num_tokens + 1.
+    """
+
+    def __init__(self, num_tokens: int) -> None:
+        super().__init__()
+        self.num_units = min(50, (num_tokens + 1) // 2)
+        self.bag = nn.EmbeddingBag(num_tokens + 2, self.num_units, mode="mean", padding_idx=0)
+        with torch.no_grad():
+            self.bag.weight[1] = 0.0  # says nothing until training rows have unknown tokens, too
+
+    def forward(self, ids_BL: Tensor) -> Tensor:
+        """Average each row's embeddings; returns shape (B, num_units)."""
+        return self.bag(ids_BL)

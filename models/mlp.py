@@ -1,9 +1,11 @@
 """A multilayer perceptron over any mixture of inputs."""
 
-# Shapes: B rows in a batch, D number columns, N category columns, P points, C x H x W an image, F units, K outputs.
+# Shapes: B rows in a batch, D number columns, N category columns, L tokens, P points, C x H x W an image, F units,
+# K outputs.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -17,7 +19,8 @@ from .encoders import build_encoder
 class MLP(nn.Module):
     """Affine layers with ReLU and dropout between them, over all inputs side by side.
 
-    Numbers enter as they are, images and points flattened, each category column through an embedding of its own.
+    Numbers enter as they are, images and points flattened, each category column through an embedding of its own, a
+    text as the mean of its tokens' embeddings.
 
     Args:
         features: schemas of the inputs, in the order of the arguments of `forward`.
@@ -30,7 +33,7 @@ class MLP(nn.Module):
         self, features: Sequence[FeatureSchema], num_outputs: int, hidden: Sequence[int], dropout: float
     ) -> None:
         super().__init__()
-        self.shapes = [tuple(feature.shape) for feature in features]
+        self.shapes = [("tokens",) if feature.kind == "text" else tuple(feature.shape) for feature in features]
         self.encoders = nn.ModuleList()
         num_inputs = 0
         for feature in features:
@@ -48,13 +51,17 @@ class MLP(nn.Module):
 
         Args:
             inputs: one tensor a feature: floating and standardised, shape (B, D), (B, P, 2) or (B, C, H, W),
-                or ids, int64 of shape (B, N), where 0 stands for a value that no training row had.
+                or ids, int64: of categories shape (B, N), where 0 stands for a value that no training row had; of
+                a text's tokens shape (B, L), padded with 0.
         Returns:
             Unnormalised scores or standardised values, shape (B, K).
         Raises:
             ShapeError: inputs of another number or shape than the model was built for.
         """
-        shapes = [tuple(x.shape[1:]) for x in inputs]
+        shapes = [
+            ("tokens",) if x.ndim == 2 and wanted == ("tokens",) else tuple(x.shape[1:])
+            for x, wanted in itertools.zip_longest(inputs, self.shapes[: len(inputs)])
+        ]
         if shapes != self.shapes:
             raise ShapeError(f"mlp: expected rows of shapes {self.shapes}, one an input; got {shapes}")
         parts_BF = [encode(x) for encode, x in zip(self.encoders, inputs, strict=True)]

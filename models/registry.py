@@ -14,6 +14,7 @@ from ..arguments import check_arguments
 from ..errors import RecipeError, ShapeError
 from ..recipe import Named, nearest
 from ..schema import FeatureSchema, Schema
+from .bag_of_words import build_bag_of_words
 from .lenet import LeNet
 from .mlp import MLP
 from .side_inputs import add_side_inputs, find_image
@@ -68,7 +69,7 @@ def build_cifar_net(schema: Schema) -> nn.Module:
 def build_mlp(
     schema: Schema, hidden: list[Units] | tuple[Units, ...] = (64, 64), dropout: Probability = 0.0
 ) -> nn.Module:
-    """A perceptron over numbers, categories (embedded), points and flattened images."""
+    """A perceptron over numbers, categories and texts (embedded), points and flattened images."""
     return MLP(schema.inputs, schema.num_outputs, hidden, dropout)
 
 
@@ -77,11 +78,13 @@ def _image(channels: int) -> list[FeatureSchema]:
 
 
 _NUMBERS = [FeatureSchema(name="x", kind="number", columns=[f"x{i}" for i in range(8)], shape=[8], dtype="float32")]
+_TEXT = [FeatureSchema(name="text", kind="text", columns=["text"], shape=[0], dtype="int64", classes=list("abcdefgh"))]
 
 MODELS: dict[str, _Entry] = {
     "lenet": _Entry(build_lenet, "1 x 32 x 32", _image(1)),
     "cifar_net": _Entry(build_cifar_net, "3 x 32 x 32", _image(3)),
     "mlp": _Entry(build_mlp, "any (counted for 8 numbers)", _NUMBERS),
+    "bag_of_words": _Entry(build_bag_of_words, "one text (counted for 8 tokens)", _TEXT),
 }
 
 
@@ -210,5 +213,7 @@ def _prove(name: str, model: nn.Module, schema: Schema) -> None:
 
 
 def _zeros(feature: FeatureSchema) -> Tensor:
+    if feature.kind == "text":
+        return torch.zeros(2, 1, dtype=torch.int64)  # padding alone
     dtype = torch.int64 if feature.kind == "category" else torch.float32
     return torch.zeros(2, *feature.shape, dtype=dtype)

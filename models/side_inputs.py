@@ -1,4 +1,4 @@
-"""Lets numbers, categories and points in beside the one image of a net: they join its units before the head."""
+"""Lets numbers, categories, texts and points in beside the one image of a net: they join its units before the head."""
 
 # Shapes: B rows in a batch, C x H x W an image, F units, K outputs.
 
@@ -48,7 +48,7 @@ def add_side_inputs(name: str, net: nn.Module, schema: Schema) -> nn.Module:
 
 
 class SideInputs(nn.Module):
-    """A net whose head also sees other inputs: categories embedded, numbers and points as they are.
+    """A net whose head also sees other inputs: categories and texts embedded, numbers and points as they are.
 
     Args:
         net: takes the image; its head is taken off it.
@@ -76,7 +76,7 @@ class SideInputs(nn.Module):
 
         Args:
             inputs: one tensor a feature: the image, floating and standardised, shape (B, C, H, W); numbers and points
-                too; categories as ids, int64.
+                too; categories and tokens of texts as ids, int64.
         Returns:
             Unnormalised scores or standardised values, shape (B, K).
         """

@@ -170,6 +170,8 @@ def rows_scale(view: View, rows: np.ndarray) -> np.ndarray | None:
 def _batches_at_once(schema: Schema, batch_size: int) -> int:
     """How many batches are gathered and augmented as one, so that small ones do not cost more than their bytes."""
     features = [*schema.inputs, *schema.targets]
+    if any(feature.kind == "text" for feature in features):
+        return 1  # all rows of a group would be padded to its longest text
     row_bytes = sum(math.prod(feature.shape) * np.dtype(feature.dtype).itemsize for feature in features)
     return max(1, min(MOST_AT_ONCE, GROUP_BYTES // (row_bytes * batch_size)))
 

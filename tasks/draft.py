@@ -27,13 +27,14 @@ from ..datasets.survey import (
 from ..errors import DataError, RecipeError
 from ..recipe import nearest
 
-KINDS = "image (a column of paths), number, category, points (columns NAME_x, NAME_y on an image)"
+KINDS = "image (a column of paths), text, number, category, points (columns NAME_x, NAME_y on an image)"
 
 # Passes over the rows are planned for minutes on two cores. Measured there, rows a second: LeNet on 32 x 32 pixels
 # 13,000; ResNet-18 on 64 x 64 pixels 170, and for other sizes in proportion to the pixels.
 LENET_ROWS = 500_000
 RESNET_ROWS = 80_000
 MLP_STEPS = 6_000
+TEXT_STEPS = 2_000
 FEWEST_STEPS = 1_000
 
 # A split by groups keeps its fractions only where there are many of them.
@@ -118,7 +119,11 @@ def draft_recipe(survey: Survey, target: str = "") -> Draft:
         features = {_target_name(goals, kind, inputs): _describe_target(survey, goals, kind, target_why)}
     num_train = max(1, round(survey.num_rows * (survey.train_fraction or 0.7)))
     batch_size = _choose_batch_size(num_train, is_table=survey.pictures is None)
-    model, size, epochs, optimizer, schedule = _choose_training(survey, kind, num_train, batch_size)
+    is_text = [choice.value["kind"] for choice in inputs.values()] == ["text"]
+    if is_text:
+        model, size, epochs, optimizer, schedule = _choose_text_training(num_train, batch_size)
+    else:
+        model, size, epochs, optimizer, schedule = _choose_training(survey, kind, num_train, batch_size)
     if "image" in inputs:
         inputs = {**inputs, "image": _size_image(inputs["image"], survey, size)}
     spare = {name: column for name, column in survey.columns.items() if name not in {*used, *goals}}
@@ -161,7 +166,7 @@ def _choose_target(survey: Survey, wanted: str) -> tuple[list[str], str]:
         column = columns[wanted]
         if column.role == "points":
             return points, "one of them was named by --target"
-        if column.role in ("image", "text", "comma", "constant", "split") or (
+        if column.role in ("image", "text", "unspaced", "name", "comma", "constant", "split") or (
             column.role in ("id", "key") and not column.is_number
         ):
             raise DataError(
@@ -224,7 +229,35 @@ def _choose_inputs(survey: Survey, goals: list[str], kind: str) -> tuple[dict[st
             feature = {"kind": "category"} if free == name else {"kind": "category", "columns": name}
             inputs[free] = Choice(feature, f"column {name!r} {column.why}")
             used.append(name)
-    return inputs, used
+    texts = _choose_texts(survey, goals, {*goals, *inputs, "points"}, alone=not inputs)
+    return {**inputs, **{name: choice for name, (choice, _) in texts.items()}}, [
+        *used,
+        *(column for _, column in texts.values()),
+    ]
+
+
+def _choose_texts(
+    survey: Survey, goals: list[str], taken: Collection[str], *, alone: bool
+) -> dict[str, tuple[Choice, str]]:
+    """The columns of texts, by the names of their features; where there is no other input, one of names."""
+    most_missing = max(FEW_MISSING, MOST_BAD_ROWS * survey.num_rows)
+    able = [name for name in survey.of_role("text", "unspaced") if survey.columns[name].num_missing <= most_missing]
+    if alone and not able:
+        able = [name for name in survey.of_role("name") if survey.columns[name].num_missing <= most_missing][:1]
+    found: dict[str, tuple[Choice, str]] = {}
+    for column in able:
+        if column in goals:
+            continue
+        name = _first_free([column], {*taken, *found})
+        feature: dict[str, Any] = {"kind": "text"}
+        if name != column:
+            feature["columns"] = column
+        what = "words are counted"
+        if survey.columns[column].role != "text":
+            feature |= {"tokens": "characters", "ngrams": [1, 3]}
+            what = "runs of one to three characters are counted"
+        found[name] = Choice(feature, f"column {column!r} {survey.columns[column].why}; its {what}"), column
+    return found
 
 
 def _choose_numbers(survey: Survey, goals: list[str]) -> list[str]:
@@ -381,6 +414,16 @@ def _choose_training(
     return model, size, Choice(epochs, text), optimizer, {"name": "one_cycle"}
 
 
+def _choose_text_training(
+    num_train: int, batch_size: int
+) -> tuple[Choice, tuple[int, int], Choice, Choice, dict[str, Any]]:
+    """As `_choose_training`, where the one input is a text."""
+    model = Choice({"name": "bag_of_words"}, "one text: logistic regression over how often each token stands in it")
+    num_epochs = min(60, max(3, round(TEXT_STEPS * batch_size / num_train)))
+    epochs = Choice(num_epochs, f"about {TEXT_STEPS:,} steps, 3 to 60 epochs")
+    return model, (0, 0), epochs, Choice({"name": "adamw", "args": {"lr": 0.01}}, ""), {"name": "cosine"}
+
+
 def _why_resnet(kind: str, pictures: Pictures, size: tuple[int, int]) -> str:
     """What the nets for small pictures were not chosen for, and what becomes of the pictures' size."""
     if pictures.bits != 8:
@@ -457,8 +500,8 @@ def _hints(survey: Survey, goals: list[str], kind: str) -> list[str]:
 
 
 def _why_unused(column: Column) -> str:
-    if column.role == "text":
-        return f"{column.why}; text is not a feature yet"
+    if column.role == "name":
+        return f"{column.why}; kind: text with tokens: characters would read its letters"
     if column.role == "image":
         return "a second column of pictures"
     if column.role == "group" and column.num_values < FEWEST_GROUPS:
@@ -479,7 +522,7 @@ def _explain_no_input(survey: Survey, goals: list[str]) -> str:
         what = f"{', '.join(triple)} look like triples (head, relation, tail), which are not features yet"
     else:
         said = "; ".join(f"column {column.name!r} {column.why}" for column in rest[:6]) or "there is no other column"
-        what = f"{said}. Texts are not features yet" if any(one.role == "text" for one in rest) else said
+        what = said
     return (
         f"{survey.table}: nothing is left that a model could see, beside the target {', '.join(goals[:3])}: {what}. "
         f"Features are {KINDS}"

@@ -26,6 +26,7 @@ from .console import say
 from .options import UNCACHED
 from .pictures import draw_evaluation, images_as_stored, write_tables
 from .predictions import tabulate
+from .words import write_words
 
 PREDICTIONS_FILE = "predictions.parquet"
 MIXING = frozenset({"mixup", "cutmix"})
@@ -54,11 +55,13 @@ def evaluate_model(run_dir: Path) -> None:
             metrics = _write_results(run_dir, recipe, view, found, rows_scale(view, found.rows.numpy()))
             recorder.log_epoch(record.steps, record.epochs, metrics)
             recorder.log_artifacts(run_dir / PREDICTIONS_FILE, "")
-            recorder.log_artifacts(run_dir / "tables", "tables")
         else:
             say("no test rows: no test metrics")
         if record.kind == "train":
             _draw_curves(journal, recipe, view.schema, run_dir / "figures" / "curves.png")
+            write_words(run_dir, recipe, view.schema)
+        if (run_dir / "tables").is_dir():
+            recorder.log_artifacts(run_dir / "tables", "tables")
     recorder.log_artifacts(run_dir / "figures", "figures")
     spent = record.seconds.get("evaluate", 0.0) + time.perf_counter() - started
     seconds = {**record.seconds, "evaluate": round(spent, 3)}

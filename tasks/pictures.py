@@ -33,6 +33,8 @@ from ..tracking import figures
 
 NUM_SHOWN = 25
 MAX_COLUMNS = 3
+# Of a text beside its prediction.
+MAX_LETTERS = 90
 # Between these percentiles of a channel lies what its pixels are shown by, where they are no bytes.
 DARKEST, BRIGHTEST = 1.0, 99.5
 
@@ -191,7 +193,11 @@ def _draw_rows(all_rows: _Rows, chosen: np.ndarray, heading: str, path: Path) ->
         header = ("row of the table", *(f"{what} {columns}".strip() for what in ("true", "predicted")), "")
         rows = [f"{int(row) + 1:,}" for row in view.pack.rows[positions]]
         cells = [(row, true, predicted, rest) for row, (true, predicted, rest) in zip(rows, said, strict=True)]
-        figures.worst_rows(header, cells, path, heading)
+        for feature in [feature for feature in view.schema.inputs if feature.kind == "text"][:1]:
+            header = (*header, feature.name)
+            texts = view.pack.texts(feature.name, positions)
+            cells = [(*one, text) for one, text in zip(cells, texts, strict=True)]
+        figures.worst_rows(header, cells, path, heading, widest_last=28 if header[-1] == "" else MAX_LETTERS)
         return
     batch = PackDataset(view.pack, view.schema, positions).__getitems__(range(len(positions)))
     image = view.schema.inputs[number]

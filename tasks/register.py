@@ -65,9 +65,21 @@ def register_model(run_dir: Path) -> None:
     rows = view.rows["train"][:2]
     inputs = PackDataset(view.pack, view.schema, rows).__getitems__(range(len(rows))).inputs
     example = inputs[0].contiguous().numpy()
+    obstacle = _why_not_served(view.schema)
     with torch.random.fork_rng(devices=[]):
         tracker = MlflowRun.of(record)
-        version = register(name, tracker, *((servable, example) if len(inputs) == 1 else (None, None)), weights)
+        version = register(name, tracker, *((None, None) if obstacle else (servable, example)), weights)
     say(f"registered: {name} version {version}")
-    if len(inputs) > 1:
-        say(f"weights only: the model has {len(inputs)} inputs, which mlflow cannot serve as one array")
+    if obstacle:
+        say(f"weights only: {obstacle}")
+
+
+def _why_not_served(schema: Schema) -> str:
+    """What keeps a model from being served by MLflow, or nothing."""
+    texts = [feature.name for feature in schema.inputs if feature.kind == "text"]
+    if texts:
+        source = "torchrelay predict models:/NAME@ALIAS --table T --out F"
+        return f"{texts[0]!r} is text, and torch.export has no strings to cut into tokens; {source} does it"
+    if len(schema.inputs) > 1:
+        return f"the model has {len(schema.inputs)} inputs, which mlflow cannot serve as one array"
+    return ""

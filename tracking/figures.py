@@ -12,6 +12,7 @@ from .figures_data import data_report
 from .figures_numbers import residuals
 from .figures_points import points_error
 from .figures_rows import gallery, worst_rows
+from .figures_words import words
 
 __all__ = [
     "class_accuracy",
@@ -24,5 +25,6 @@ __all__ = [
     "residuals",
     "roc",
     "splits",
+    "words",
     "worst_rows",
 ]

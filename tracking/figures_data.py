@@ -122,6 +122,8 @@ def _describe(feature: Mapping[str, Any]) -> str:
     kind, num_columns = str(feature.get("kind", "")), len(feature.get("columns", []))
     if kind == "image":
         return " × ".join(str(number) for number in feature.get("shape", [])) + f" {feature.get('dtype', '')}"
+    if kind == "text":
+        return f"text, {_count(feature.get('vocabulary', 0), 'token')} known"
     if feature.get("classes") is not None:
         return f"{kind}, {_count(len(feature['classes']), 'class', 'classes')}"
     return f"{kind}, {_count(num_columns, 'column')}"
@@ -278,6 +280,13 @@ def _findings_panel(report: Mapping[str, Any]) -> Panel:
         if rows := feature.get("rows_with_points_outside"):
             outside = _count(feature.get("points_outside", 0), "point")
             found.append(f"{name}: {outside} of {_count(rows, 'row')} outside their pictures.")
+        for split, texts in feature.get("texts", {}).items():
+            if tokens := texts.get("tokens"):
+                unknown, empty = texts.get("unknown_tokens", 0), texts.get("texts_without_tokens", 0)
+                found.append(
+                    f"{name}, {split}: {_count(tokens, 'token')}, {percent(unknown / tokens)} of them unknown; at most "
+                    f"{texts.get('longest', 0):,} in a text; {_count(empty, 'text')} without any."
+                )
     if group := report.get("group"):
         counts = ", ".join(f"{count:,} {side}" for side, count in group["groups"].items())
         found.append(f"Groups: {counts}; the largest has {_count(group['largest'], 'row')}.")

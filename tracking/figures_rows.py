@@ -94,7 +94,12 @@ def gallery(
 
 @drawn
 def worst_rows(
-    header: Sequence[str], rows: Sequence[Sequence[str]], path: Path, heading: str = "Worst predictions"
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    path: Path,
+    heading: str = "Worst predictions",
+    *,
+    widest_last: int = 28,
 ) -> tuple[Figure, Path]:
     """A table of rows, for inputs that are no pictures.
 
@@ -103,9 +108,10 @@ def worst_rows(
         rows: cells as text, the worst row first.
         path: PNG file to write.
         heading: over the table.
+        widest_last: letters that are shown of a cell of the last column; of the others 28.
     """
     names = [short(name, 28) for name in header]
-    cells = [[short(cell, 28) for cell in row] for row in rows]
+    cells = [[*(short(cell, 28) for cell in row[:-1]), short(row[-1], widest_last)] for row in rows]
     widths = [widest(column) + 3 for column in zip(names, *cells, strict=True)]
     page_width = max(0.078 * sum(widths) + 0.3, LETTER * 1.4 * len(heading) + 0.3)
     page_height = 0.25 * (max(len(cells), 1) + 1) + 0.5

@@ -1,0 +1,87 @@
+"""Logistic regression over the counts of a text's tokens, for any kind of target."""
+
+# Shapes: B rows in a batch, L tokens in the longest of them, V tokens of the vocabulary, K outputs.
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import ShapeError
+from ..schema import Schema
+
+
+class _HasKind(Protocol):
+    """A feature, of a recipe or of a schema."""
+
+    @property
+    def kind(self) -> str: ...
+
+
+class BagOfWords(nn.Module):
+    """A linear layer over how often each token stands in a text; order and distance of tokens do not count.
+
+    The counts are never made: a row of weights is looked up for each token, and those of a text are added. What
+    nn.Linear would have as the column of a token is here its row, so that the weights have the shape (V + 2, K). They
+    begin as nn.Linear's of V columns would, those of unknown tokens at zero, and those of padding stay zero.
+
+    Args:
+        num_tokens: V.
+        outputs: how many outputs each target has, K together; a share of a category's is given as log-probabilities.
+        is_category: of each target.
+    """
+
+    def __init__(self, num_tokens: int, outputs: list[int], is_category: list[bool]) -> None:
+        super().__init__()
+        self.outputs, self.is_category = outputs, is_category
+        bound = num_tokens**-0.5
+        self.bag = nn.EmbeddingBag(num_tokens + 2, sum(outputs), mode="sum", padding_idx=0)
+        self.bias = nn.Parameter(torch.empty(sum(outputs)).uniform_(-bound, bound))
+        with torch.no_grad():
+            self.bag.weight.uniform_(-bound, bound)
+            self.bag.weight[:2] = 0.0
+
+    def forward(self, ids_BL: Tensor) -> Tensor:
+        """Score each text.
+
+        Args:
+            ids_BL: int64: 0 padding, 1 an unknown token, i + 2 token i of the vocabulary.
+        Returns:
+            Shape (B, K): of a category the log-probabilities of its classes, of labels scores, of numbers and points
+            standardised values.
+        """
+        scores_BK = self.bag(ids_BL) + self.bias
+        parts = [
+            F.log_softmax(share, dim=1) if is_category else share
+            for share, is_category in zip(scores_BK.split(self.outputs, dim=1), self.is_category, strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def token_weights(self) -> Tensor:
+        """The weights of the vocabulary's tokens, shape (V, K), a copy on the CPU in float32."""
+        return self.bag.weight.detach()[2:].to("cpu", torch.float32, copy=True)
+
+
+def build_bag_of_words(schema: Schema) -> nn.Module:
+    """Logistic (or linear) regression over the counts of the words, or n-grams, of one text."""
+    check_text_alone({feature.name: feature for feature in schema.inputs})
+    [text] = schema.inputs
+    outputs = [target.num_outputs for target in schema.targets]
+    return BagOfWords(len(text.classes), outputs, [target.kind == "category" for target in schema.targets])
+
+
+def check_text_alone(inputs: Mapping[str, _HasKind]) -> None:
+    """Refuse other inputs than one text.
+
+    Args:
+        inputs: of a recipe or a schema, by name.
+    Raises:
+        ShapeError: names the inputs that there are.
+    """
+    if [feature.kind for feature in inputs.values()] != ["text"]:
+        kinds = ", ".join(f"{name} ({feature.kind})" for name, feature in inputs.items())
+        raise ShapeError(f"model.name: bag_of_words takes one text alone; data.inputs has {kinds}; use mlp for these")
