@@ -21,6 +21,7 @@ from ..recipe import Data, Feature, nearest
 from .csv_table import read_csv
 from .fetch import PLACED
 from .points import check_points, find_image
+from .vocabularies import check_vocabularies, find_triple
 
 # Data sets that `torchrelay fetch` can write.
 FETCHABLE = ("digits", "cifar10")
@@ -29,6 +30,7 @@ FETCHABLE = ("digits", "cifar10")
 _SETTINGS = {
     "image": ("size", "channels", "dtype", "preprocess", "statistics"),
     "points": ("image", "swap", "normalise_by"),
+    "category": ("vocabulary",),
 }
 _SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
 
@@ -209,8 +211,9 @@ def check_table(data: Data) -> None:
     columns = resolve_features(with_split_column(data, split), list(frame.columns))
     if any(feature.kind == "image" for feature in data.inputs.values()):
         locate_files(data)
+    ranked = find_triple(data) is not None  # what is ranked are entities, which stand among the heads too
     for name, feature in data.target.items():
-        if feature.kind == "category":
+        if feature.kind == "category" and not ranked:
             classes = frame[columns[name][0]].unique()
             check_num_classes(data.table, columns[name][0], [label for label in classes if label.strip()], "")
 
@@ -265,6 +268,7 @@ def _check_columns(data: Data, found: dict[str, list[str]]) -> None:
             )
         if feature.kind == "points":
             check_points(data, name, found[name])
+    check_vocabularies(data, found)
     for name, target in itertools.product(data.inputs, data.target):
         both = sorted(set(found[name]) & set(found[target]))
         if both:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from prefect import task
 
 from ..datasets.build import View, open_view, read_keys
-from ..engine.evaluation import Evaluation, evaluate
+from ..engine.evaluation import Evaluation, Scorer, evaluate
 from ..engine.metrics import auto_monitor, compute_metrics, headline_interval, monitor_mode
 from ..engine.weights import load_into, load_weights
 from ..files import write_atomic
+from ..models.knowledge_graph import KnowledgeGraphModel
 from ..recipe import Recipe, load_recipe
 from ..schema import Schema
 from ..tracking import figures
@@ -26,6 +28,7 @@ from .console import say
 from .options import UNCACHED
 from .pictures import draw_evaluation, images_as_stored, write_tables
 from .predictions import tabulate
+from .ranked import summary_of, tabulate_ranks, write_neighbours, write_ranked
 
 PREDICTIONS_FILE = "predictions.parquet"
 MIXING = frozenset({"mixup", "cutmix"})
@@ -54,9 +57,12 @@ def evaluate_model(run_dir: Path) -> None:
             metrics = _write_results(run_dir, recipe, view, found, rows_scale(view, found.rows.numpy()))
             recorder.log_epoch(record.steps, record.epochs, metrics)
             recorder.log_artifacts(run_dir / PREDICTIONS_FILE, "")
-            recorder.log_artifacts(run_dir / "tables", "tables")
         else:
             say("no test rows: no test metrics")
+        if view.schema.triple is not None and record.kind == "train":
+            _describe_entities(run_dir, recipe, view.schema)
+        if (run_dir / "tables").is_dir():
+            recorder.log_artifacts(run_dir / "tables", "tables")
         if record.kind == "train":
             _draw_curves(journal, recipe, view.schema, run_dir / "figures" / "curves.png")
     recorder.log_artifacts(run_dir / "figures", "figures")
@@ -71,10 +77,15 @@ def score_rows(run_dir: Path, recipe: Recipe, view: View) -> tuple[Evaluation, s
     Raises:
         SourceError: the weights do not fit the model that the recipe builds.
     """
-    scorer = build_scorer(recipe, view.schema)
+    scorer = replace(_load_scorer(run_dir, recipe, view.schema), summarise=summary_of(view))
+    return evaluate(scorer, rows_in_order(recipe, view, "test", scorer)), scorer.precision.name
+
+
+def _load_scorer(run_dir: Path, recipe: Recipe, schema: Schema) -> Scorer:
+    scorer = build_scorer(recipe, schema)
     weights = run_dir / "weights" / "best.pt"
     load_into(scorer.model, load_weights(weights), str(weights))
-    return evaluate(scorer, rows_in_order(recipe, view, "test", scorer)), scorer.precision.name
+    return scorer
 
 
 def _draw_curves(journal: Journal, recipe: Recipe, schema: Schema, path: Path) -> None:
@@ -100,6 +111,13 @@ def _draw_curves(journal: Journal, recipe: Recipe, schema: Schema, path: Path) -
     )
 
 
+def _describe_entities(run_dir: Path, recipe: Recipe, schema: Schema) -> None:
+    """Write the nearest neighbours of entities, where the model has vectors of them."""
+    model = _load_scorer(run_dir, recipe, schema).model
+    if isinstance(model, KnowledgeGraphModel):
+        write_neighbours(schema, model.entity_vectors().cpu(), run_dir / "tables" / "neighbours.csv")
+
+
 def _write_results(
     run_dir: Path, recipe: Recipe, view: View, found: Evaluation, scale: np.ndarray | None
 ) -> dict[str, float]:
@@ -108,10 +126,17 @@ def _write_results(
     computed = compute_metrics(schema, found.outputs, found.target, found.losses, scale)
     computed |= headline_interval(schema, found.outputs, found.target, scale)
     keys = read_keys(split_dir)
-    frame = tabulate(schema, found, scale, view.pack.rows[rows] + 1, None if keys is None else keys[rows])
+    if schema.triple is None:
+        frame = tabulate(schema, found, scale, view.pack.rows[rows] + 1, None if keys is None else keys[rows])
+    else:
+        frame = tabulate_ranks(view, found, keys)
     content = io.BytesIO()
     frame.to_parquet(content, index=False)
     write_atomic(run_dir / PREDICTIONS_FILE, content.getvalue())
-    write_tables(schema, found, scale, run_dir / "tables")
-    draw_evaluation(view, found, scale, run_dir / "figures", images_as_stored(recipe))
+    if schema.triple is None:
+        write_tables(schema, found, scale, run_dir / "tables")
+        draw_evaluation(view, found, scale, run_dir / "figures", images_as_stored(recipe))
+    else:
+        bounds = [computed[name] for name in ("mrr_low", "mrr_high") if name in computed]
+        write_ranked(frame, run_dir, (bounds[0], bounds[1]) if bounds else None)
     return {f"test/{name}": value for name, value in computed.items()}

@@ -16,6 +16,7 @@ from ..models.registry import check_model
 from ..recipe import Recipe
 from ..settings import home
 from .console import say
+from .ranked import check_ranked
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -49,6 +50,7 @@ def check_names(recipe: Recipe) -> None:
     inputs, targets = recipe.data.inputs.values(), recipe.data.target.values()
     check_augment(recipe.train.augment)
     check_augment_fits(recipe.train.augment, inputs, targets)
+    check_ranked(recipe)
     check_sampling(recipe.train.sampling, targets)
     for feature in inputs:
         check_preprocess(feature)
