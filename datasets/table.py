@@ -211,10 +211,12 @@ def check_table(data: Data) -> None:
     columns = resolve_features(with_split_column(data, split), list(frame.columns))
     if any(feature.kind == "image" for feature in data.inputs.values()):
         locate_files(data)
-    ranked = find_triple(data) is not None  # what is ranked are entities, which stand among the heads too
+    triple = find_triple(data)
     for name, feature in data.target.items():
-        if feature.kind == "category" and not ranked:
-            classes = frame[columns[name][0]].unique()
+        if feature.kind == "category":
+            # What is ranked are entities, which stand among the heads too.
+            cells = [frame[columns[one][0]] for one in (name, *([triple.head] if triple else []))]
+            classes = pd.concat(cells).unique()
             check_num_classes(data.table, columns[name][0], [label for label in classes if label.strip()], "")
 
 

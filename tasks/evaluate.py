@@ -32,6 +32,8 @@ from .ranked import summary_of, tabulate_ranks, write_neighbours, write_ranked
 
 PREDICTIONS_FILE = "predictions.parquet"
 MIXING = frozenset({"mixup", "cutmix"})
+# Arguments of models that make their training loss another than the one that evaluations report.
+OWN_LOSS = ("n3", "negatives")
 
 
 @task(**UNCACHED)
@@ -98,6 +100,7 @@ def _draw_curves(journal: Journal, recipe: Recipe, schema: Schema, path: Path) -
         or train.class_weights != "none"
         or train.sampling == "balanced"
         or any(step.name in MIXING for step in train.augment)
+        or any(recipe.model.args.get(name) for name in OWN_LOSS)
     )
     figures.curves(
         journal.points(),

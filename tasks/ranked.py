@@ -117,7 +117,7 @@ def write_ranked(frame: pd.DataFrame, run_dir: Path, interval: tuple[float, floa
     _write(describe_relations(frame), run_dir / "tables" / "relations.csv")
     ranks = {direction: frame["rank"][frame["direction"] == direction].to_numpy() for direction in DIRECTIONS}
     figures.ranks(ranks, run_dir / "figures" / "ranks.png", interval=interval)
-    worst = frame.sort_values("rank", ascending=False, kind="stable").head(NUM_WORST)
+    worst = frame[frame["rank"] > 1].sort_values("rank", ascending=False, kind="stable").head(NUM_WORST)
     shown = ("row", "direction", "head", "relation", "tail", "prediction", "rank")
     header = ("row of the table", "asked for", *shown[2:5], "predicted", "rank")
     cells = [[f"{cell:,g}" if isinstance(cell, float) else str(cell) for cell in row] for row in worst[[*shown]].values]

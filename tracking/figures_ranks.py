@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
-from .drawing import BLUE, ORANGE, drawn, percent, say, subtitle, with_interval
+from .drawing import BLUE, ORANGE, drawn, in_full, percent, say, subtitle, with_interval
 
 # Upper ends of the bars.
 ENDS = (1, 3, 10, 100, 1000)
@@ -55,7 +56,8 @@ def _draw_groups(axes: Axes, given: Mapping[str, np.ndarray]) -> None:
         places = np.arange(len(shares)) + (number - (len(given) - 1) / 2) * width
         axes.bar(places, shares, width * 0.94, color=COLOURS[number % len(COLOURS)], label=f"{name} asked for")
         for place, share in zip(places, shares, strict=True):
-            axes.annotate(percent(share), (place, share), (0, 2), textcoords="offset points", ha="center", fontsize=7.5)
+            text = f"{share:.0%}" if share >= 0.01 else percent(share) if share else ""
+            axes.annotate(text, (place, share), (0, 2), textcoords="offset points", ha="center", fontsize=7)
     axes.set_xticks(range(len(labels)), labels)
     axes.grid(axis="x", visible=False)
     axes.margins(y=0.16)
@@ -75,6 +77,8 @@ def _draw_hits(axes: Axes, given: Mapping[str, np.ndarray]) -> None:
             label=f"{name}: {percent(hits_at_10)} among the first 10",
         )
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(in_full)
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(0, 1.02)
     axes.axvline(10, color="#9ca3af", linewidth=0.8, linestyle=(0, (4, 3)))
     axes.legend(loc="lower right")
