@@ -35,6 +35,7 @@ from .space import QUARANTINE, REJECTED
 from .splits import TEST, TRAIN, UNUSED, Sides, assign_by_column, assign_by_hash, combine, hash_texts, unused_settings
 from .table import Table, check_num_classes, open_table, resolve_features, unused_feature_settings
 from .verdicts import Verdicts
+from .vocabularies import find_triple, reject_unknown_parts, reject_unseen_relations
 
 SPLIT_FORMAT_VERSION = 3
 KEYS_FILE = "keys.parquet"
@@ -105,6 +106,7 @@ def prepare_data(data: Data, home: Home, on_progress: Progress | None = None) ->
         verdicts.reject(row, *reason)
     _reject_repeated_keys(data, table.frame, verdicts)
     _reject_unseen_classes(data, rows, sides.side, verdicts)
+    reject_unseen_relations(data, rows.columns, sides.side, verdicts)
     _check_limit(data, home, table.frame, verdicts)
     side = np.where(verdicts.good, sides.side, UNUSED).astype(np.int8)
     _check_training(data, rows, side)
@@ -135,6 +137,7 @@ def prepare_for_schema(data: Data, schema: Schema, home: Home, on_progress: Prog
     rows = read_rows(data, home, columns, cells, verdicts, on_progress)
     _reject_repeated_keys(data, table.frame, verdicts)
     _reject_unknown_classes(data, schema, rows, verdicts)
+    reject_unknown_parts(schema, rows.columns, verdicts)
     _check_limit(data, home, table.frame, verdicts)
     _check_shapes(data, schema, rows)
     side = np.where(verdicts.good, TEST, UNUSED).astype(np.int8)
@@ -161,6 +164,7 @@ def prepare_inputs(data: Data, schema: Schema, home: Home, on_progress: Progress
     cells = read_cells(data, columns, table.frame, verdicts)
     _check_limit(data, home, table.frame, verdicts)
     rows = read_rows(data, home, columns, cells, verdicts, on_progress)
+    reject_unknown_parts(schema, rows.columns, verdicts)
     _check_limit(data, home, table.frame, verdicts)
     _check_shapes(data, schema, rows)
     side = np.where(verdicts.good, TEST, UNUSED).astype(np.int8)
@@ -213,8 +217,12 @@ def _assign_by_column(data: Data, frame: pd.DataFrame, cells: Mapping[str, Cells
 
 
 def _choose_keys(data: Data, frame: pd.DataFrame, rows: Rows) -> np.ndarray:
-    """The group, else the key, else the inputs; a row whose cell is empty belongs to no group."""
-    own = hash_texts(frame[data.key]) if data.key else combine([rows.keys[name] for name in data.inputs])
+    """The group, else the key, else the inputs; a row whose cell is empty belongs to no group.
+
+    A triple is known by its three parts: one question may have many answers.
+    """
+    names = find_triple(data) or list(data.inputs)
+    own = hash_texts(frame[data.key]) if data.key else combine([rows.keys[name] for name in names])
     if not data.split.group:
         return own
     groups = frame[data.split.group]
@@ -248,8 +256,8 @@ def _reject_repeated_keys(data: Data, frame: pd.DataFrame, verdicts: Verdicts) -
 
 def _reject_unseen_classes(data: Data, rows: Rows, side: np.ndarray, verdicts: Verdicts) -> None:
     trains = verdicts.good & (side == TRAIN)
-    if not trains.any():
-        return  # which has an error of its own
+    if not trains.any() or find_triple(data) is not None:
+        return  # the first has an error of its own; entities that no training row has stay in the ranking
     for column in _category_targets(data, rows):
         ids = column.arrays["values"][:, 0]
         trained = np.bincount(ids[trains], minlength=len(column.feature.vocabulary)) > 0
@@ -284,7 +292,7 @@ def _check_training(data: Data, rows: Rows, side: np.ndarray) -> None:
             else "add rows, or lower data.split.valid and data.split.test"
         )
         raise DataError(f"{data.table}: no row trains ({said}); {remedy}")
-    for column in _category_targets(data, rows):
+    for column in _category_targets(data, rows) if find_triple(data) is None else ():
         present = np.unique(column.arrays["values"][side == TRAIN])
         classes = [column.feature.vocabulary[number] for number in present]
         check_num_classes(data.table, column.feature.columns[0], classes, " among its training rows")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ from .verdicts import Verdicts
 MISSING_WORDS = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
 # Batches are float32; beyond this they would hold infinity.
 _LARGEST = float(np.finfo(np.float32).max)
+_PLAIN_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,99}")
 
 
 class Categories(NamedTuple):
@@ -72,6 +74,13 @@ def read_texts(frame: pd.DataFrame, column: str, verdicts: Verdicts) -> pd.Serie
     for row in np.flatnonzero(is_empty(frame[column])):
         verdicts.reject(int(row), f"empty cell in {column!r}")
     return frame[column]
+
+
+def sort_classes(classes: list[str]) -> list[str]:
+    """By value where all are integers as Python writes them ("2" before "10"; "007" is none), else as text."""
+    if all(_PLAIN_INTEGER.fullmatch(name) for name in classes):
+        return sorted(classes, key=int)
+    return sorted(classes)
 
 
 def is_empty(cells: pd.Series) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -10,11 +10,13 @@ import numpy as np
 from ..errors import DataError
 from ..recipe import Data, Feature
 from ..schema import FeatureSchema, Schema
+from .columns import sort_classes
 from .pack import ImageColumn, Pack, PackFeature
 from .points import find_image, scale_to_stored
 from .splits import TRAIN
 from .table import features_of
 from .text import fit_text
+from .vocabularies import Classes, fit_vocabularies
 
 # Squares of 8-bit pixels are summed in uint32: 255² times this many stays below 2³².
 _SQUARES_IN_UINT32 = 1 << 16
@@ -23,7 +25,6 @@ _CHUNK_BYTES = 1 << 20
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _ROWS_TO_LOOK_AT = 64
 _WHITE = {"uint8": 255.0, "uint16": 65_535.0, "float32": 1.0}
-_PLAIN_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,99}")
 
 
 class Moments(NamedTuple):
@@ -42,13 +43,16 @@ def fit_schema(pack: Pack, data: Data, split: np.ndarray) -> Schema:
         split: int8, shape (rows of the pack,): 0 marks the training rows.
     """
     train = np.flatnonzero(split == TRAIN)
+    shared = fit_vocabularies(pack, data, split)
     return Schema(
-        inputs=[_fit_feature(pack, data, name, train, is_target=False) for name in data.inputs],
-        targets=[_fit_feature(pack, data, name, train, is_target=True) for name in data.target],
+        inputs=[_fit_feature(pack, data, name, train, shared, is_target=False) for name in data.inputs],
+        targets=[_fit_feature(pack, data, name, train, shared, is_target=True) for name in data.target],
     )
 
 
-def _fit_feature(pack: Pack, data: Data, name: str, train: np.ndarray, *, is_target: bool) -> FeatureSchema:
+def _fit_feature(
+    pack: Pack, data: Data, name: str, train: np.ndarray, shared: Mapping[str, Classes], *, is_target: bool
+) -> FeatureSchema:
     feature = pack.features[name]
     if feature.kind == "image":
         return _fit_image(feature, data.inputs[name], pack.image(name), train)
@@ -58,6 +62,8 @@ def _fit_feature(pack: Pack, data: Data, name: str, train: np.ndarray, *, is_tar
         return _fit_numbers(feature, features_of(data)[name].unit, pack.column(name), train)
     if feature.kind == "text":
         return fit_text(pack, data.inputs[name], name, train)
+    if vocabulary := features_of(data)[name].vocabulary:
+        return _share_classes(feature, vocabulary, shared[vocabulary], is_target=is_target)
     return _fit_categories(feature, pack.column(name), train, is_target=is_target)
 
 
@@ -151,11 +157,17 @@ def _fit_categories(feature: PackFeature, ids: np.ndarray, train: np.ndarray, *,
     )
 
 
-def sort_classes(classes: list[str]) -> list[str]:
-    """By value where all are integers as Python writes them ("2" before "10"; "007" is none), else as text."""
-    if all(_PLAIN_INTEGER.fullmatch(name) for name in classes):
-        return sorted(classes, key=int)
-    return sorted(classes)
+def _share_classes(feature: PackFeature, vocabulary: str, classes: Classes, *, is_target: bool) -> FeatureSchema:
+    return FeatureSchema(
+        name=feature.name,
+        kind=feature.kind,
+        columns=feature.columns,
+        shape=[] if is_target else [len(feature.columns)],
+        dtype="int64",
+        classes=classes.names,
+        counts=classes.counts,
+        vocabulary=vocabulary,
+    )
 
 
 def measure_pixels(image: ImageColumn, rows: np.ndarray) -> Moments:

@@ -23,6 +23,7 @@ from .pack import Pack
 from .pixels import as_elements
 from .points import file_scale, scale_to_stored
 from .text import text_gatherer
+from .triples import Questions, ask_questions
 
 # Shapes: B rows in a batch, C channels, H height, W width, D columns, T targets, P points.
 _Gather = Callable[[np.ndarray], Tensor]
@@ -45,6 +46,9 @@ class PackDataset(Dataset[Batch]):
 
     A target that the pack does not have, because its rows are to be predicted, is zeros: their losses mean nothing.
 
+    Triples whose tails are ranked are asked in both directions, so that there are twice as many items as rows, the
+    backward ones last; to be predicted, each is asked for its tail alone. See `triples.py`.
+
     Raises:
         DataError: a row's target is no class of the schema.
     """
@@ -52,11 +56,19 @@ class PackDataset(Dataset[Batch]):
     def __init__(self, pack: Pack, schema: Schema, rows: np.ndarray) -> None:
         self._pack, self._schema = pack, schema
         self.rows = np.asarray(rows, np.int64)
-        self._inputs = [_gatherer(pack, feature, self.rows, schema) for feature in schema.inputs]
-        self._target = _target_gatherer(pack, schema, self.rows)
+        if schema.triple is None:
+            self._of_item = self.rows
+            self._inputs = [_gatherer(pack, feature, self.rows, schema) for feature in schema.inputs]
+            self._target = _target_gatherer(pack, schema, self.rows)
+        else:
+            asked = self.questions()
+            self._of_item = self.rows[asked.row]
+            given = {schema.triple.head: asked.head, schema.triple.relation: asked.relation}
+            self._inputs = [_picker(given[at][:, None]) for at in sorted(given)]
+            self._target = _picker(asked.answer)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self._of_item)
 
     @property
     def targets(self) -> list[FeatureSchema]:
@@ -78,11 +90,18 @@ class PackDataset(Dataset[Batch]):
         if index.ndim == 2:
             index, repeats = index[0], torch.from_numpy(index[1])
         return Batch(
-            torch.from_numpy(self.rows[index]),
+            torch.from_numpy(self._of_item[index]),
             tuple(gather(index) for gather in self._inputs),
             self._target(index),
             repeats,
         )
+
+    def questions(self) -> Questions:
+        """What the items ask, where the schema has a triple."""
+        [target] = self._schema.targets
+        is_known = target.name in self._pack.features
+        tails = _target_ids(self._pack, target, self.rows) if is_known else None
+        return ask_questions(self._pack, self._schema, self.rows, tails)
 
     def scale(self, points: FeatureSchema) -> Tensor:
         """Pixels of the file in a pixel of the stored image, along x and y, for each of these rows.
@@ -287,6 +306,11 @@ def _forget_parents_threads(worker: int) -> None:
 
 def _identity(batch: Any) -> Any:
     return batch
+
+
+def _picker(values: np.ndarray) -> _Gather:
+    """What gathers from an array in memory."""
+    return lambda index: torch.from_numpy(values[index])
 
 
 def _gatherer(pack: Pack, feature: FeatureSchema, rows: np.ndarray, schema: Schema) -> _Gather:

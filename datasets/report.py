@@ -10,14 +10,14 @@ import pandas as pd
 
 from ..recipe import Data, Split
 from ..schema import SPLITS, Schema
-from .columns import is_empty, is_missing_number
-from .fit import sort_classes
+from .columns import is_empty, is_missing_number, sort_classes
 from .leaks import count_duplicates, rows_in_two
 from .pack import PackColumn
 from .points import count_outside, find_image
 from .splits import TEST, TRAIN, UNUSED, VALID
 from .text import describe_texts, warn_of_unknown
 from .verdicts import PREVIEW, Verdicts
+from .vocabularies import find_triple
 
 FORMAT_VERSION = 3
 MOST_SIZES = 20
@@ -47,6 +47,8 @@ def describe_data(
         schema: of the training rows, or a model's.
     """
     used = side != UNUSED
+    triple = find_triple(data) if data.target else None
+    entities = () if triple is None else (triple.head, triple.tail)
     leaked = {name: rows_in_two(keys, side) for name, keys in samples.items()}
     report: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
@@ -54,7 +56,10 @@ def describe_data(
         "rows": len(frame),
         "splits": _count_sides(side),
         "quarantined": {"rows": len(verdicts.reasons), "reasons": verdicts.counts},
-        "features": {name: _describe_feature(data, name, columns, side, frame, schema) for name in columns},
+        "features": {
+            name: _describe_feature(data, name, columns, side, frame, schema, is_entity=name in entities)
+            for name in columns
+        },
         "duplicate_rows": count_duplicates(samples["rows"][used]),
         "rows_in_two_splits": {name: int(rows.sum()) for name, rows in leaked.items()},
     }
@@ -67,6 +72,8 @@ def describe_data(
     # A target that is stratified by itself is warned of once.
     if data.split.stratify not in [columns[name].feature.columns[0] for name in classes]:
         classes |= {data.split.stratify: strata}
+    if triple is not None:
+        report["entities"] = _count_entities([columns[name] for name in entities], side)
     report["warnings"] = [
         *warnings,
         *_warn_of_leaks(leaked),
@@ -84,6 +91,8 @@ def _describe_feature(
     side: np.ndarray,
     frame: pd.DataFrame,
     schema: Schema,
+    *,
+    is_entity: bool,
 ) -> dict[str, Any]:
     feature, arrays = columns[name].feature, columns[name].arrays
     used = side != UNUSED
@@ -110,6 +119,8 @@ def _describe_feature(
     elif feature.kind == "text":
         [fitted] = [one for one in schema.inputs if one.name == name]
         found |= describe_texts(columns[name], side, fitted)
+    elif is_entity:  # of which there may be as many as rows
+        found["distinct"] = _count_distinct(columns[name], side)
     else:
         found["classes"] = _count_classes(columns[name], side)
     return found
@@ -167,6 +178,21 @@ def _count_classes(column: PackColumn, side: np.ndarray) -> dict[str, dict[str, 
     return {
         label: {name: int(count[id_of[label]]) for name, count in counts.items()} for label in sort_classes(present)
     }
+
+
+def _count_distinct(column: PackColumn, side: np.ndarray) -> dict[str, int]:
+    """Distinct values on each side."""
+    return {name: len(np.unique(column.arrays["values"][side == at])) for at, name in enumerate(SPLITS)}
+
+
+def _count_entities(columns: Sequence[PackColumn], side: np.ndarray) -> dict[str, int]:
+    """All entities of the table, in whichever column they stand, and those that no training row has."""
+    present, trained = set[str](), set[str]()
+    for column in columns:
+        vocabulary, values = column.feature.vocabulary, column.arrays["values"]
+        present |= {vocabulary[number] for number in np.unique(values[side != UNUSED])}
+        trained |= {vocabulary[number] for number in np.unique(values[side == TRAIN])}
+    return {"distinct": len(present), "without_training_rows": len(present - trained)}
 
 
 def _count_sides(side: np.ndarray) -> dict[str, int]:

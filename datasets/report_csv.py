@@ -38,6 +38,8 @@ def _tabulate_table(report: Mapping[str, Any]) -> Iterator[_Line]:
         yield "leakage", name, "", count
     for value, counts in report.get("stratify", {}).items():
         yield from _by_split("stratify", value, counts)
+    for name, count in report.get("entities", {}).items():
+        yield "entities", name, "", count
     if "group" in report:
         yield from _by_split("group", "groups", report["group"]["groups"])
         yield "group", "rows of the largest", "", report["group"]["largest"]
@@ -49,6 +51,7 @@ def _tabulate_feature(name: str, feature: Mapping[str, Any]) -> Iterator[_Line]:
         yield "missing", column, "", count
     for label, counts in feature.get("classes", {}).items():
         yield from _by_split("classes", f"{name}/{label}", counts)
+    yield from _by_split("distinct", name, feature.get("distinct", {}))
     if "sizes" in feature:
         sizes = feature["sizes"]
         yield "images", f"{name}/distinct images", "", feature["distinct_images"]

@@ -21,6 +21,7 @@ from ..recipe import Data, Feature, nearest
 from .csv_table import read_csv
 from .fetch import PLACED
 from .points import check_points, find_image
+from .vocabularies import check_vocabularies, find_triple
 
 # Data sets that `torchrelay fetch` can write.
 FETCHABLE = ("digits", "cifar10")
@@ -31,6 +32,7 @@ _SETTINGS = {
     "points": ("image", "swap", "normalise_by"),
     "number": ("unit",),
     "text": ("tokens", "ngrams", "lowercase", "min_count", "max_vocabulary"),
+    "category": ("vocabulary",),
 }
 _SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
 
@@ -211,9 +213,12 @@ def check_table(data: Data) -> None:
     columns = resolve_features(with_split_column(data, split), list(frame.columns))
     if any(feature.kind == "image" for feature in data.inputs.values()):
         locate_files(data)
+    triple = find_triple(data)
     for name, feature in data.target.items():
         if feature.kind == "category":
-            classes = frame[columns[name][0]].unique()
+            # What is ranked are entities, which stand among the heads too.
+            cells = [frame[columns[one][0]] for one in (name, *([triple.head] if triple else []))]
+            classes = pd.concat(cells).unique()
             check_num_classes(data.table, columns[name][0], [label for label in classes if label.strip()], "")
 
 
@@ -268,6 +273,7 @@ def _check_columns(data: Data, found: dict[str, list[str]]) -> None:
             )
         if feature.kind == "points":
             check_points(data, name, found[name])
+    check_vocabularies(data, found)
     for name, target in itertools.product(data.inputs, data.target):
         both = sorted(set(found[name]) & set(found[target]))
         if both:

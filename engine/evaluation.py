@@ -18,12 +18,17 @@ from .randomness import random_states, set_random_states
 # Shapes: N rows of a pass, K outputs of a model.
 
 
+Summarise = Callable[[Tensor, Batch], Tensor]
+
+
 @dataclass(frozen=True)
 class Scorer:
     """A model with all that it takes to score batches.
 
     Attributes:
         loss: (outputs, target) to one loss a row, shape (B,): the plain loss, neither smoothed nor weighted.
+        summarise: of a batch's outputs, what an evaluation keeps, shape (B, any); None keeps them all, which over ten
+            thousands of entities would not fit.
     """
 
     schema: Schema
@@ -31,6 +36,7 @@ class Scorer:
     loss: Loss
     device: torch.device
     precision: Precision
+    summarise: Summarise | None = None
 
 
 class Evaluation(NamedTuple):
@@ -38,7 +44,7 @@ class Evaluation(NamedTuple):
 
     Attributes:
         rows: (N,) int64, positions in the pack.
-        outputs: (N, K) float32 or float64, all targets' side by side.
+        outputs: (N, K) float32 or float64, all targets' side by side; or what `Scorer.summarise` keeps of them.
         target: as in a batch, see `Batch`.
         losses: (N,) float.
     """
@@ -60,6 +66,8 @@ def evaluate(scorer: Scorer, batches: Iterable[Batch]) -> Evaluation:
             with autocast(scorer):
                 outputs = scorer.model(*batch.inputs)
             losses = scorer.loss(outputs, batch.target)
+            if scorer.summarise is not None:
+                outputs = scorer.summarise(outputs, batch)
             outputs = outputs if outputs.dtype == torch.float64 else outputs.float()
             parts.append(Evaluation(batch.rows, outputs.cpu(), batch.target.cpu(), losses.cpu()))
     return Evaluation(*(torch.cat(column) for column in zip(*parts, strict=True)))

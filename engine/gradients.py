@@ -90,7 +90,10 @@ def _backward(job: Job, progress: Progress, group: Iterable[Batch]) -> tuple[Tak
 
 def _losses(job: Job, batch: Batch) -> Tensor:
     """Loss of each row, shape (B,); that of a row that was mixed with another is in proportion that of both classes."""
+    own = getattr(job.scorer.model, "training_losses", None)  # see `TrainsItself` in models/registry.py
     with autocast(job.scorer):
+        if own is not None:
+            return own(batch.inputs, batch.target, job.loss)
         outputs = job.scorer.model(*batch.inputs)
     losses = job.loss(outputs, batch.target)
     if batch.mix is None or batch.mixed_target is None:

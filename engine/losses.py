@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import RecipeError
 from ..recipe import nearest
 from ..schema import FeatureSchema, Schema
+from .wide_softmax import is_wide, wide_cross_entropy
 
 # Of outputs and target, the loss of each row, shape (B,), in float32 or, for float64 outputs, float64.
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -28,6 +29,8 @@ def cross_entropy(scores_BK: Tensor, target_B: Tensor) -> Tensor:
     Returns:
         Loss of each row, shape (B,).
     """
+    if is_wide(scores_BK):
+        return wide_cross_entropy(scores_BK, target_B)
     return F.cross_entropy(_upcast(scores_BK), target_B, reduction="none")
 
 

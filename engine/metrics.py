@@ -1,6 +1,6 @@
 """What a model's outputs over one split are worth, as plain numbers; gathering the outputs is left to the loop.
 
-Here each measure gets its name. What is measured stands in `classification.py` and `regression.py`.
+Here each measure gets its name. What is measured stands in `classification.py`, `regression.py` and `ranking.py`.
 """
 
 # Shapes: N rows of a split, K classes, D columns of a number target, P points.
@@ -16,6 +16,7 @@ from torch import Tensor
 from ..schema import FeatureSchema, Kind, Schema, TargetPart
 from .bootstrap import resampled_interval
 from .classification import MAX_RANKED, class_accuracies, hits, measure_classes
+from .ranking import measure_ranks, ranking_names, reciprocal_ranks
 from .regression import has_unit, measure_numbers, measure_points, point_errors, row_nme, squared_errors
 
 # More classes or columns than these get no metric of their own.
@@ -25,12 +26,15 @@ MAX_PART_LENGTH = 200
 
 # The one metric that says how good a model is; see `headline` for the exception.
 HEADLINES: dict[Kind, str] = {"category": "accuracy", "number": "rmse", "points": "nme"}
-LOWER_IS_BETTER = frozenset({"loss", "rmse", "mae", "median_ae", "nme"})
+RANKED_HEADLINE = "mrr"
+LOWER_IS_BETTER = frozenset({"loss", "rmse", "mae", "median_ae", "nme", "mean_rank"})
 # Counted in the target's own unit.
 IN_UNITS = frozenset({"rmse", "mae", "median_ae", "bias"})
 NUMBER_METRICS = ("rmse", "mae", "median_ae", "bias", "r2")
 # Bounds of the headline metric; see `headline_interval`.
-INTERVAL_NAMES = frozenset(f"{name}_{end}" for name in HEADLINES.values() for end in ("low", "high"))
+INTERVAL_NAMES = frozenset(
+    f"{name}_{end}" for name in (*HEADLINES.values(), RANKED_HEADLINE) for end in ("low", "high")
+)
 # Metrics that no checkpoint can be best by: nothing is better the larger or the smaller they are.
 NOT_MONITORED = frozenset({"bias", "mean_shape_nme"})
 
@@ -45,18 +49,21 @@ def compute_metrics(
 
     Args:
         schema: says what the targets are.
-        outputs: scores or standardised values, shape (N, num_outputs); any device and floating type.
+        outputs: scores or standardised values, shape (N, num_outputs); any device and floating type. Where entities
+            are ranked, what a `Ranker` gave, shape (N, 3).
         target: class ids or standardised values, see `Batch`.
         losses: of each row, shape (N,).
         scale: points: pixels of the file per pixel of the stored image, x and y of each of T targets side by side,
             shape (N, 2T); None means 1.
     Returns:
-        By name: loss, and what `measure_classes`, `measure_numbers` or `measure_points` give. For categories
-        accuracy/<class> too; for several columns of numbers the means over the columns, and each again as
+        By name: loss, and what `measure_classes`, `measure_numbers`, `measure_points` or `measure_ranks` give. For
+        categories accuracy/<class> too; for several columns of numbers the means over the columns, and each again as
         rmse/<column>. Of several targets all that stands below <target>/, and the headline (accuracy, rmse or nme)
         is their mean.
     """
     metrics = {"loss": float(losses.detach().cpu().double().mean())}
+    if schema.triple is not None:
+        return metrics | measure_ranks(outputs.numpy())
     each = {
         prefix: _measure(part, share)
         for prefix, (part, share) in zip(
@@ -70,7 +77,9 @@ def compute_metrics(
 
 
 def headline(schema: Schema) -> str:
-    """The metric that says how good a model is: accuracy, rmse or nme; rmse too where some points have no unit."""
+    """The metric that says how good a model is: accuracy, rmse, nme or mrr; rmse too where some points have no unit."""
+    if schema.triple is not None:
+        return RANKED_HEADLINE
     if schema.target_kind == "points" and not all(has_unit(feature) for feature in schema.targets):
         return "rmse"
     return HEADLINES[schema.target_kind]
@@ -86,7 +95,13 @@ def headline_interval(
     Returns:
         <headline>_low and <headline>_high; nothing where fewer than two rows define it, or an output is not finite.
     """
-    parts, name = scaled_parts(schema, outputs, target, scale), headline(schema)
+    name = headline(schema)
+    if schema.triple is not None:
+        values_ND = reciprocal_ranks(outputs.numpy())
+        return _name_bounds(
+            name, resampled_interval(values_ND, np.full(values_ND.shape[1], 1 / values_ND.shape[1]), root=False)
+        )
+    parts = scaled_parts(schema, outputs, target, scale)
     if schema.target_kind == "category":
         values = [hits(part) for part, _ in parts]
     elif schema.target_kind == "number":
@@ -100,10 +115,11 @@ def headline_interval(
     root = name == "rmse"
     # The mean over targets of the mean over columns, as the metric itself is.
     weights_D = np.concatenate([np.full(one.shape[1], 1 / one.shape[1] / len(values)) for one in values])
-    found = resampled_interval(np.concatenate(values, axis=1), weights_D, root=root)
-    if found is None:
-        return {}
-    return {f"{name}_low": found[0], f"{name}_high": found[1]}
+    return _name_bounds(name, resampled_interval(np.concatenate(values, axis=1), weights_D, root=root))
+
+
+def _name_bounds(name: str, found: tuple[float, float] | None) -> dict[str, float]:
+    return {} if found is None else {f"{name}_low": found[0], f"{name}_high": found[1]}
 
 
 def scaled_parts(
@@ -121,6 +137,8 @@ def scaled_parts(
 def metric_names(schema: Schema) -> list[str]:
     """The names that `checkpoint.monitor` may give: what a split with rows of every class has, and can be better in."""
     names = ["loss"]
+    if schema.triple is not None:
+        return [f"valid/{name}" for name in (*names, *ranking_names())]
     if len(schema.targets) > 1:
         names.append(headline(schema))
     for prefix, feature in zip(target_prefixes(schema), schema.targets, strict=True):

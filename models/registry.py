@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import torch
 from pydantic import Field
@@ -15,6 +15,7 @@ from ..errors import RecipeError, ShapeError
 from ..recipe import Named, nearest
 from ..schema import FeatureSchema, Schema
 from .bag_of_words import build_bag_of_words
+from .knowledge_graph import ComplEx, DistMult, Norm, TransE, find_sizes
 from .lenet import LeNet
 from .mlp import MLP
 from .side_inputs import add_side_inputs, find_image
@@ -26,6 +27,23 @@ _OTHER_FORMS = (f"{_TORCHVISION}<name>", "package.module:Class")
 
 Units = Annotated[int, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0)]
+Scale = Annotated[float, Field(gt=0)]
+
+
+class TrainsItself(Protocol):
+    """A model that knows more of its training loss than its outputs say: what it draws, or a penalty on its parts.
+
+    Where a model has this method, training calls it in place of `loss(model(*inputs), target)`, under autocast.
+    Evaluation never does.
+    """
+
+    def training_losses(
+        self, inputs: tuple[Tensor, ...], target: Tensor, loss: Callable[[Tensor, Tensor], Tensor], /
+    ) -> Tensor:
+        """Loss of each row, shape (B,); `loss` is the recipe's, of outputs and target."""
+        ...
 
 
 class ModelInfo(NamedTuple):
@@ -70,7 +88,38 @@ def build_mlp(
     schema: Schema, hidden: list[Units] | tuple[Units, ...] = (64, 64), dropout: Probability = 0.0
 ) -> nn.Module:
     """A perceptron over numbers, categories and texts (embedded), points and flattened images."""
+    if schema.triple is not None:
+        raise ShapeError(
+            f"model.name: mlp learns no relation backwards, and {schema.targets[0].name} shares a vocabulary with an "
+            f"input, which makes it an entity that is ranked; use transe, distmult or complex, or leave vocabulary out"
+        )
     return MLP(schema.inputs, schema.num_outputs, hidden, dropout)
+
+
+def build_transe(
+    schema: Schema, dim: Units = 64, norm: Norm = 2, margin: Weight = 0.0, negatives: Count = 0, init_scale: Scale = 0.1
+) -> nn.Module:
+    """Entities and relations of triples as vectors: head + relation is near the tail; margin needs negatives."""
+    if margin and not negatives:
+        raise RecipeError(
+            f"model.args.margin: {margin} is held between the true entity and drawn ones, and negatives is 0; set "
+            f"model.args.negatives, for example 64, or leave margin out"
+        )
+    return TransE(*find_sizes("transe", schema), dim, init_scale, negatives, norm, margin)
+
+
+def build_distmult(
+    schema: Schema, dim: Units = 64, n3: Weight = 0.0, negatives: Count = 0, init_scale: Scale = 0.001
+) -> nn.Module:
+    """Entities and relations of triples as vectors: the product of head, relation and tail is large."""
+    return DistMult(*find_sizes("distmult", schema), dim, init_scale, negatives, n3)
+
+
+def build_complex(
+    schema: Schema, dim: Units = 64, n3: Weight = 0.0, negatives: Count = 0, init_scale: Scale = 0.001
+) -> nn.Module:
+    """Entities and relations of triples as dim complex numbers each, whose product is large."""
+    return ComplEx(*find_sizes("complex", schema), 2 * dim, init_scale, negatives, n3)
 
 
 def _image(channels: int) -> list[FeatureSchema]:
@@ -80,12 +129,34 @@ def _image(channels: int) -> list[FeatureSchema]:
 _NUMBERS = [FeatureSchema(name="x", kind="number", columns=[f"x{i}" for i in range(8)], shape=[8], dtype="float32")]
 _TEXT = [FeatureSchema(name="text", kind="text", columns=["text"], shape=[0], dtype="int64", classes=list("abcdefgh"))]
 
+
+def _category(name: str, shape: list[int], classes: str, vocabulary: str = "") -> FeatureSchema:
+    return FeatureSchema(
+        name=name,
+        kind="category",
+        columns=[name],
+        shape=shape,
+        dtype="int64",
+        classes=list(classes),
+        vocabulary=vocabulary,
+    )
+
+
+_TRIPLES = [_category("head", [1], "0123456789", "entities"), _category("relation", [1], "abcd")]
+_TRIPLE_SHAPES = "triples (counted for 4 relations)"
+
 MODELS: dict[str, _Entry] = {
     "lenet": _Entry(build_lenet, "1 x 32 x 32", _image(1)),
     "cifar_net": _Entry(build_cifar_net, "3 x 32 x 32", _image(3)),
     "mlp": _Entry(build_mlp, "any (counted for 8 numbers)", _NUMBERS),
     "bag_of_words": _Entry(build_bag_of_words, "one text (counted for 8 tokens)", _TEXT),
+    "transe": _Entry(build_transe, _TRIPLE_SHAPES, _TRIPLES),
+    "distmult": _Entry(build_distmult, _TRIPLE_SHAPES, _TRIPLES),
+    "complex": _Entry(build_complex, _TRIPLE_SHAPES, _TRIPLES),
 }
+
+# Those that rank entities.
+TRIPLE_MODELS = tuple(name for name, entry in MODELS.items() if entry.example is _TRIPLES)
 
 
 def check_model(model: Named) -> None:
@@ -133,9 +204,7 @@ def describe_models() -> list[ModelInfo]:
     """List the registered models, then the two forms that name others."""
     infos = []
     for name, entry in MODELS.items():
-        target = FeatureSchema(
-            name="y", kind="category", columns=["y"], shape=[], dtype="int64", classes=list("0123456789")
-        )
+        target = _category("y", [], "0123456789", "entities")
         with torch.device("meta"):  # shapes alone, no random numbers
             built = entry.build(Schema(inputs=entry.example, targets=[target]))
         parameters = list(inspect.signature(entry.build).parameters.values())[1:]

@@ -6,6 +6,7 @@ import math
 import os
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from ..schema import Batch, Schema
 from ..settings import home
 from .console import say
 from .preflight import check_validation
+from .ranked import summary_of
 
 # Raw bytes that are gathered and augmented as one: several batches of small rows, one of large ones.
 GROUP_BYTES = 4_000_000
@@ -51,7 +53,7 @@ def build_job(recipe: Recipe, view: View, schedule_epochs: int, *, is_new: bool 
         DeviceError: the device is not there.
     """
     train = recipe.train
-    scorer = build_scorer(recipe, view.schema)
+    scorer = replace(build_scorer(recipe, view.schema), summarise=summary_of(view))
     if is_new:
         for line in load_pretrained(scorer.model, recipe.model, home().cache):
             say(line)
@@ -194,7 +196,8 @@ def choose_monitor(recipe: Recipe, schema: Schema) -> str:
     if recipe.checkpoint.monitor != "auto":
         return recipe.checkpoint.monitor
     is_balanced = "balanced" in (recipe.train.class_weights, recipe.train.sampling)
-    return "valid/recall_macro" if is_balanced and len(schema.targets) == 1 else auto_monitor(schema)
+    has_recall = len(schema.targets) == 1 and schema.triple is None
+    return "valid/recall_macro" if is_balanced and has_recall else auto_monitor(schema)
 
 
 def _monitor(recipe: Recipe, view: View) -> str:

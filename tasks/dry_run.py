@@ -49,7 +49,7 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
     keep_freed_memory()
     job = build_job(recipe, view, recipe.train.epochs)
     losses, step_seconds = _train_steps(job, view, recipe.train.accumulate)
-    num_valid = len(view.rows["valid"])
+    num_valid = len(view.rows["valid"]) * (1 if view.schema.triple is None else 2)  # asked in both directions
     valid_loss, row_seconds = _score_batches(job) if num_valid else (None, 0.0)
     result = {
         "rows": data.rows,

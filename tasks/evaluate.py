@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from prefect import task
 
 from ..datasets.build import View, open_view, read_keys
-from ..engine.evaluation import Evaluation, evaluate
+from ..engine.evaluation import Evaluation, Scorer, evaluate
 from ..engine.metrics import auto_monitor, compute_metrics, headline_interval, monitor_mode, unit_of
 from ..engine.weights import load_into, load_weights
 from ..files import write_atomic
+from ..models.knowledge_graph import KnowledgeGraphModel
 from ..recipe import Recipe, load_recipe
 from ..schema import Schema
 from ..tracking import figures
@@ -26,10 +28,13 @@ from .console import say
 from .options import UNCACHED
 from .pictures import draw_evaluation, images_as_stored, write_tables
 from .predictions import tabulate
+from .ranked import summary_of, tabulate_ranks, write_neighbours, write_ranked
 from .words import write_words
 
 PREDICTIONS_FILE = "predictions.parquet"
 MIXING = frozenset({"mixup", "cutmix"})
+# Arguments of models that make their training loss another than the one that evaluations report.
+OWN_LOSS = ("n3", "negatives")
 
 
 @task(**UNCACHED)
@@ -57,6 +62,8 @@ def evaluate_model(run_dir: Path) -> None:
             recorder.log_artifacts(run_dir / PREDICTIONS_FILE, "")
         else:
             say("no test rows: no test metrics")
+        if view.schema.triple is not None and record.kind == "train":
+            _describe_entities(run_dir, recipe, view.schema)
         if record.kind == "train":
             _draw_curves(journal, recipe, view.schema, run_dir / "figures" / "curves.png")
             write_words(run_dir, recipe, view.schema)
@@ -74,10 +81,15 @@ def score_rows(run_dir: Path, recipe: Recipe, view: View) -> tuple[Evaluation, s
     Raises:
         SourceError: the weights do not fit the model that the recipe builds.
     """
-    scorer = build_scorer(recipe, view.schema)
+    scorer = replace(_load_scorer(run_dir, recipe, view.schema), summarise=summary_of(view))
+    return evaluate(scorer, rows_in_order(recipe, view, "test", scorer)), scorer.precision.name
+
+
+def _load_scorer(run_dir: Path, recipe: Recipe, schema: Schema) -> Scorer:
+    scorer = build_scorer(recipe, schema)
     weights = run_dir / "weights" / "best.pt"
     load_into(scorer.model, load_weights(weights), str(weights))
-    return evaluate(scorer, rows_in_order(recipe, view, "test", scorer)), scorer.precision.name
+    return scorer
 
 
 def _draw_curves(journal: Journal, recipe: Recipe, schema: Schema, path: Path) -> None:
@@ -89,6 +101,7 @@ def _draw_curves(journal: Journal, recipe: Recipe, schema: Schema, path: Path) -
         or train.class_weights != "none"
         or train.sampling == "balanced"
         or any(step.name in MIXING for step in train.augment)
+        or any(recipe.model.args.get(name) for name in OWN_LOSS)
     )
     figures.curves(
         journal.points(),
@@ -102,6 +115,13 @@ def _draw_curves(journal: Journal, recipe: Recipe, schema: Schema, path: Path) -
     )
 
 
+def _describe_entities(run_dir: Path, recipe: Recipe, schema: Schema) -> None:
+    """Write the nearest neighbours of entities, where the model has vectors of them."""
+    model = _load_scorer(run_dir, recipe, schema).model
+    if isinstance(model, KnowledgeGraphModel):
+        write_neighbours(schema, model.entity_vectors().cpu(), run_dir / "tables" / "neighbours.csv")
+
+
 def _write_results(
     run_dir: Path, recipe: Recipe, view: View, found: Evaluation, scale: np.ndarray | None
 ) -> dict[str, float]:
@@ -110,10 +130,17 @@ def _write_results(
     computed = compute_metrics(schema, found.outputs, found.target, found.losses, scale)
     computed |= headline_interval(schema, found.outputs, found.target, scale)
     keys = read_keys(split_dir)
-    frame = tabulate(schema, found, scale, view.pack.rows[rows] + 1, None if keys is None else keys[rows])
+    if schema.triple is None:
+        frame = tabulate(schema, found, scale, view.pack.rows[rows] + 1, None if keys is None else keys[rows])
+    else:
+        frame = tabulate_ranks(view, found, keys)
     content = io.BytesIO()
     frame.to_parquet(content, index=False)
     write_atomic(run_dir / PREDICTIONS_FILE, content.getvalue())
-    write_tables(schema, found, scale, run_dir / "tables")
-    draw_evaluation(view, found, scale, run_dir / "figures", images_as_stored(recipe))
+    if schema.triple is None:
+        write_tables(schema, found, scale, run_dir / "tables")
+        draw_evaluation(view, found, scale, run_dir / "figures", images_as_stored(recipe))
+    else:
+        bounds = [computed[name] for name in ("mrr_low", "mrr_high") if name in computed]
+        write_ranked(frame, run_dir, (bounds[0], bounds[1]) if bounds else None)
     return {f"test/{name}": value for name, value in computed.items()}

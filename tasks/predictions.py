@@ -15,9 +15,12 @@ from ..engine.evaluation import Evaluation
 from ..engine.metrics import scaled_parts
 from ..engine.regression import in_file_pixels, in_own_units
 from ..schema import FeatureSchema, Schema, TargetPart
+from .ranked import describe_answers
 
 # More classes than these get no probability of their own.
 MAX_CLASSES = 20
+# What there is of an entity that was chosen among all.
+RANKED_COLUMNS = ("prediction", "probability")
 # The column that says why a row has no prediction.
 VERDICT = "verdict"
 
@@ -26,6 +29,8 @@ Columns = dict[str, np.ndarray]
 
 def name_columns(schema: Schema) -> list[str]:
     """The names of what `describe_predictions` gives."""
+    if schema.triple is not None:
+        return [*RANKED_COLUMNS]
     return [
         f"{prefix}{name}"
         for prefix, feature in zip(prefixes(schema), schema.targets, strict=True)
@@ -41,10 +46,12 @@ def describe_predictions(schema: Schema, found: Evaluation, scale: np.ndarray | 
         found: outputs of N rows.
         scale: points: see `compute_metrics`.
     Returns:
-        Shape (N,) each. Of a category prediction, probability, and probability/<class> (to 20 classes); of numbers
-        and points prediction, or prediction/<column> of several columns, points in pixels of the file. Of several
-        targets all that below <target>/.
+        Shape (N,) each. Of an entity that was chosen among all prediction and probability. Of a category prediction,
+        probability, and probability/<class> (to 20 classes); of numbers and points prediction, or prediction/<column>
+        of several columns, points in pixels of the file. Of several targets all that below <target>/.
     """
+    if schema.triple is not None:
+        return dict(zip(RANKED_COLUMNS, describe_answers(schema, found), strict=True))
     parts = zip(prefixes(schema), scaled_parts(schema, found.outputs, found.target, scale), strict=True)
     return {
         f"{prefix}{name}": values for prefix, (part, share) in parts for name, values in _describe(part, share).items()

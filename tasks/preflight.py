@@ -17,6 +17,7 @@ from ..models.registry import check_model
 from ..recipe import Recipe
 from ..settings import home
 from .console import say
+from .ranked import check_ranked
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -53,6 +54,7 @@ def check_names(recipe: Recipe) -> None:
         check_text_alone(recipe.data.inputs)
     check_augment(recipe.train.augment)
     check_augment_fits(recipe.train.augment, inputs, targets)
+    check_ranked(recipe)
     check_sampling(recipe.train.sampling, targets)
     for feature in inputs:
         check_preprocess(feature)

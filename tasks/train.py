@@ -117,7 +117,9 @@ def _keep_weights(run_dir: Path, job: Job, store: CheckpointStore) -> None:
 
 def _epoch_line(progress: TrainingProgress, num_epochs: int, values: dict[str, float]) -> str:
     shown = {
-        name: values[name] for name in ("valid/loss", "valid/accuracy", "valid/rmse", "valid/nme") if name in values
+        name: values[name]
+        for name in ("valid/loss", "valid/accuracy", "valid/rmse", "valid/nme", "valid/mrr")
+        if name in values
     }
     valid = "".join(f"  {name.replace('/', ' ')} {value:.4f}" for name, value in shown.items())
     if progress.batch:

@@ -170,6 +170,41 @@ def splits_recipe(tmp_path: Path) -> WriteRecipe:
     return write
 
 
+@pytest.fixture
+def graph_recipe(tmp_path: Path) -> WriteRecipe:
+    """A recipe for 48 facts of 12 people at a round table: whom they sit next to and face, and where they live.
+
+    The entity "p11" and the cities stand in training rows; "moon" stands in one test row alone.
+    """
+
+    def write(**changes: object) -> Path:
+        cities = ("oslo", "rome", "bern")
+        facts = []
+        for number in range(12):
+            person, later = f"p{number}", [f"p{(number + step) % 12}" for step in (1, 3, 6)]
+            facts += [(person, "lives_in", cities[number % 3]), (person, "next_to", later[0])]
+            facts += [(person, "shares_city", later[1]), (person, "shares_city", later[2])]
+        np.random.default_rng(0).shuffle(facts)
+        sides = ["test" if number % 8 == 3 else "valid" if number % 8 == 6 else "train" for number in range(48)]
+        rows = [",".join((*fact, side)) for fact, side in zip(facts, sides, strict=True)]
+        rows.append("p0,next_to,moon,test")
+        (tmp_path / "graph.csv").write_text("\n".join(["head,relation,tail,split", *rows]) + "\n")
+        recipe = {
+            "name": "graph",
+            "data": {
+                "table": "graph.csv",
+                "inputs": {"head": {"kind": "category", "vocabulary": "entities"}, "relation": {"kind": "category"}},
+                "target": {"tail": {"kind": "category", "vocabulary": "entities"}},
+                "split": {"column": "split"},
+            },
+            "model": {"name": "complex", "args": {"dim": 16, "n3": 0.01}},
+            "train": {"epochs": 15, "batch_size": 16, "optimizer": {"name": "adagrad", "args": {"lr": 0.1}}},
+        }
+        return _write(tmp_path / "graph.yaml", recipe, changes)
+
+    return write
+
+
 def _write(path: Path, recipe: dict[str, object], changes: dict[str, object]) -> Path:
     path.write_text(yaml.safe_dump({**recipe, **changes}, sort_keys=False))
     return path

@@ -11,6 +11,7 @@ from .figures_curves import curves, splits
 from .figures_data import data_report
 from .figures_numbers import residuals
 from .figures_points import points_error
+from .figures_ranks import ranks
 from .figures_rows import gallery, worst_rows
 from .figures_words import words
 
@@ -22,6 +23,7 @@ __all__ = [
     "data_report",
     "gallery",
     "points_error",
+    "ranks",
     "residuals",
     "roc",
     "splits",

@@ -16,13 +16,14 @@ from .journal import Point
 
 # The metric in the middle of the curves where the caller names none or the loss, the first that was measured; and
 # whether more of it is better.
-HEADLINES = {"valid/accuracy": True, "valid/rmse": False, "valid/nme": False}
+HEADLINES = {"valid/accuracy": True, "valid/rmse": False, "valid/nme": False, "valid/mrr": True}
 NAMES = {
     "rmse": "RMSE",
     "mae": "MAE",
     "median_ae": "Median absolute error",
     "r2": "R²",
     "nme": "NME",
+    "mrr": "MRR",
     "auroc": "AUROC",
     "f1_macro": "F1, mean of the classes",
     "recall_macro": "Recall, mean of the classes",
@@ -58,7 +59,7 @@ def curves(
         path: PNG file to write.
         events: lines of the journal; those named "resumed" and "stopped" with a step among their fields are marked.
         headline: the metric that decides which epoch is best, for example "valid/f1_macro"; empty takes the first of
-            accuracy, rmse and nme that was measured.
+            accuracy, rmse, nme and mrr that was measured.
         higher_is_better: whether more of `headline` is better, where it is given.
         unit: of the metric in the middle.
         loss_unit: of the loss.

@@ -290,6 +290,9 @@ def _findings_panel(report: Mapping[str, Any]) -> Panel:
     if group := report.get("group"):
         counts = ", ".join(f"{count:,} {side}" for side, count in group["groups"].items())
         found.append(f"Groups: {counts}; the largest has {_count(group['largest'], 'row')}.")
+    if entities := report.get("entities"):
+        unseen = entities["without_training_rows"]
+        found.append(f"Entities: {entities['distinct']:,}, of which {unseen:,} stand in no training row.")
     warnings = [str(warning) for warning in report.get("warnings", [])]
     hidden = len(warnings) - 8
     found += [f"! {warning}" for warning in warnings[:8]]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from torchrelay.datasets.build import open_view, prepare_data
-from torchrelay.datasets.fit import measure_pixels, sort_classes
+from torchrelay.datasets.columns import sort_classes
+from torchrelay.datasets.fit import measure_pixels
 from torchrelay.datasets.pack import ImageColumn
 from torchrelay.datasets.table import check_table
 from torchrelay.errors import DataError, RecipeError
