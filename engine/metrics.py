@@ -16,6 +16,7 @@ from torch import Tensor
 from ..schema import FeatureSchema, Kind, Schema, TargetPart
 from .bootstrap import resampled_interval
 from .classification import MAX_RANKED, class_accuracies, hits, measure_classes
+from .losses import Reduction, reduce_sum
 from .regression import has_unit, measure_numbers, measure_points, point_errors, row_nme, squared_errors
 
 # More classes or columns than these get no metric of their own.
@@ -34,7 +35,12 @@ NOT_MONITORED = frozenset({"bias", "mean_shape_nme"})
 
 
 def compute_metrics(
-    schema: Schema, outputs: Tensor, target: Tensor, losses: Tensor, scale: np.ndarray | None = None
+    schema: Schema,
+    outputs: Tensor,
+    target: Tensor,
+    losses: Tensor,
+    scale: np.ndarray | None = None,
+    reduction: Reduction = "mean",
 ) -> dict[str, float]:
     """Compute all metrics of a split, on the CPU, in double precision.
 
@@ -48,13 +54,15 @@ def compute_metrics(
         losses: of each row, shape (N,).
         scale: points: pixels of the file per pixel of the stored image, x and y of each of T targets side by side,
             shape (N, 2T); None means 1.
+        reduction: of the rows' losses to the split's.
     Returns:
         By name: loss, and what `measure_classes`, `measure_numbers` or `measure_points` give. For categories
         accuracy/<class> too; for several columns of numbers the means over the columns, and each again as
         rmse/<column>. Of several targets all that stands below <target>/, and the headline (accuracy, rmse or nme)
         is their mean.
     """
-    metrics = {"loss": float(losses.detach().cpu().double().mean())}
+    losses = losses.detach().cpu().double()
+    metrics = {"loss": reduce_sum(float(losses.sum()), len(losses), reduction)}
     each = {
         prefix: _measure(part, share)
         for prefix, (part, share) in zip(

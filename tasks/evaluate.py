@@ -11,6 +11,7 @@ from prefect import task
 
 from ..datasets.build import View, open_view, read_keys
 from ..engine.evaluation import Evaluation, evaluate
+from ..engine.losses import reduction_of
 from ..engine.metrics import auto_monitor, compute_metrics, headline_interval, monitor_mode
 from ..engine.weights import load_into, load_weights
 from ..files import write_atomic
@@ -105,7 +106,8 @@ def _write_results(
 ) -> dict[str, float]:
     """Write predictions, tables and figures; gives the metrics."""
     schema, rows, split_dir = view.schema, found.rows.numpy(), Path(load_record(run_dir).split_dir)
-    computed = compute_metrics(schema, found.outputs, found.target, found.losses, scale)
+    reduction = reduction_of(recipe.train.loss)
+    computed = compute_metrics(schema, found.outputs, found.target, found.losses, scale, reduction)
     computed |= headline_interval(schema, found.outputs, found.target, scale)
     keys = read_keys(split_dir)
     frame = tabulate(schema, found, scale, view.pack.rows[rows] + 1, None if keys is None else keys[rows])
