@@ -55,6 +55,8 @@ def _fit_feature(pack: Pack, data: Data, name: str, train: np.ndarray, *, is_tar
         return _fit_points(pack, data, name, train)
     if feature.kind == "number":
         return _fit_numbers(feature, pack.column(name), train)
+    if feature.kind == "labels":
+        return _fit_labels(feature, data.target[name], pack.column(name), train)
     return _fit_categories(feature, pack.column(name), train, is_target=is_target)
 
 
@@ -132,10 +134,7 @@ def _fit_numbers(feature: PackFeature, values: np.ndarray, train: np.ndarray) ->
 
 
 def _fit_categories(feature: PackFeature, ids: np.ndarray, train: np.ndarray, *, is_target: bool) -> FeatureSchema:
-    counts = np.bincount(ids[train].ravel(), minlength=len(feature.vocabulary))
-    present = np.flatnonzero(counts)
-    classes = sort_classes([feature.vocabulary[number] for number in present])
-    count_of = {feature.vocabulary[number]: int(counts[number]) for number in present}
+    classes, counts = _count_classes(feature.vocabulary, ids[train])
     return FeatureSchema(
         name=feature.name,
         kind=feature.kind,
@@ -143,8 +142,31 @@ def _fit_categories(feature: PackFeature, ids: np.ndarray, train: np.ndarray, *,
         shape=[] if is_target else [ids.shape[1]],
         dtype="int64",
         classes=classes,
-        counts=[count_of[name] for name in classes],
+        counts=counts,
     )
+
+
+def _fit_labels(feature: PackFeature, asked: Feature, ids: np.ndarray, train: np.ndarray) -> FeatureSchema:
+    some = np.asarray(ids[train])
+    classes, counts = _count_classes(feature.vocabulary, some[some >= 0])
+    return FeatureSchema(
+        name=feature.name,
+        kind=feature.kind,
+        columns=feature.columns,
+        shape=[len(classes)],
+        dtype="float32",
+        classes=classes,
+        counts=counts,
+        separator=asked.separator,
+    )
+
+
+def _count_classes(vocabulary: list[str], ids: np.ndarray) -> tuple[list[str], list[int]]:
+    """The labels of these ids, in order, and how often each stands there."""
+    counts = np.bincount(ids.ravel(), minlength=len(vocabulary))
+    count_of = {vocabulary[number]: int(counts[number]) for number in np.flatnonzero(counts)}
+    classes = sort_classes(list(count_of))
+    return classes, [count_of[name] for name in classes]
 
 
 def sort_classes(classes: list[str]) -> list[str]:

@@ -15,16 +15,16 @@ import pandas as pd
 
 from ..recipe import Data
 from ..settings import Home
-from .columns import Categories, read_categories, read_numbers
+from .columns import Categories, Labels, read_categories, read_labels, read_numbers
 from .pack import PackColumn, PackFeature, name_file
 from .paths import Files, find_files
-from .splits import hash_contents, hash_ids, hash_numbers
+from .splits import hash_contents, hash_ids, hash_numbers, hash_tags
 from .store import Located, PixelStore
 from .table import features_of, locate_files
 from .verdicts import Verdicts
 
 Progress = Callable[[int, int], None]
-Cells = np.ndarray | Categories | Files
+Cells = np.ndarray | Categories | Labels | Files
 
 
 class Rows(NamedTuple):
@@ -62,6 +62,8 @@ def read_cells(
             cells[name] = find_files(frame[columns[name][0]].tolist(), locate_files(data), verdicts)
         elif feature.kind in ("number", "points"):
             cells[name] = read_numbers(frame, columns[name], verdicts)
+        elif feature.kind == "labels":
+            cells[name] = read_labels(frame[columns[name][0]], feature.separator)
         else:
             cells[name] = read_categories(frame, columns[name], verdicts)
     return cells
@@ -101,6 +103,9 @@ def read_rows(
         elif isinstance(found, Categories):
             feature = feature.model_copy(update={"vocabulary": found.vocabulary})
             packed[name], keys[name] = PackColumn(feature, {"values": found.ids}), hash_ids(*found)
+        elif isinstance(found, Labels):
+            feature = feature.model_copy(update={"vocabulary": found.vocabulary})
+            packed[name], keys[name] = PackColumn(feature, {"values": found.ids}), hash_tags(*found)
         else:
             packed[name], keys[name] = PackColumn(feature, {"values": found}), hash_numbers(found)
     return Rows(packed, keys, verdicts.good.copy(), num_decoded)

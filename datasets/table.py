@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from ..errors import DataError, RecipeError
 from ..recipe import Data, Feature, nearest
+from .columns import read_labels
 from .csv_table import read_csv
 from .fetch import PLACED
 from .points import check_points, find_image
@@ -29,6 +30,7 @@ FETCHABLE = ("digits", "cifar10")
 _SETTINGS = {
     "image": ("size", "channels", "dtype", "preprocess", "statistics"),
     "points": ("image", "swap", "normalise_by"),
+    "labels": ("separator",),
 }
 _SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
 
@@ -210,6 +212,9 @@ def check_table(data: Data) -> None:
     if any(feature.kind == "image" for feature in data.inputs.values()):
         locate_files(data)
     for name, feature in data.target.items():
+        if feature.kind == "labels":
+            tags = read_labels(frame[columns[name][0]], feature.separator).vocabulary
+            check_tags(data.table, columns[name][0], tags, "")
         if feature.kind == "category":
             classes = frame[columns[name][0]].unique()
             check_num_classes(data.table, columns[name][0], [label for label in classes if label.strip()], "")
@@ -226,6 +231,16 @@ def check_num_classes(table: str, column: str, classes: Sequence[str], where: st
         raise DataError(f"{table}: target column {column!r} has {has}{where}; expected two or more")
 
 
+def check_tags(table: str, column: str, tags: Sequence[str], where: str) -> None:
+    """Refuse a target of labels without any.
+
+    Raises:
+        DataError: there is no tag.
+    """
+    if not tags:
+        raise DataError(f"{table}: target column {column!r} has no tag{where}; expected one or more")
+
+
 def _is_pattern(wanted: str) -> bool:
     return any(sign in wanted for sign in "*?[")
 
@@ -240,7 +255,13 @@ def _check_features(data: Data) -> None:
             raise RecipeError(f"data.target.{name}: an input has this name too; rename one and name its columns")
         if feature.kind == "image":
             raise RecipeError(
-                f"data.target.{name}.kind: 'image' cannot be a target; legal are category, number, points"
+                f"data.target.{name}.kind: 'image' cannot be a target; legal are category, labels, number, points"
+            )
+    for name, feature in data.inputs.items():
+        if feature.kind == "labels":
+            raise RecipeError(
+                f"data.inputs.{name}.kind: 'labels' cannot be an input; read the column as text, whose tokens are "
+                f"what a cell holds"
             )
     if len({feature.kind for feature in data.target.values()}) > 1:
         kinds = ", ".join(f"{name} ({feature.kind})" for name, feature in data.target.items())
@@ -257,7 +278,7 @@ def _check_features(data: Data) -> None:
 
 def _check_columns(data: Data, found: dict[str, list[str]]) -> None:
     for name, feature in features_of(data).items():
-        one = feature.kind == "image" or (feature.kind == "category" and name in data.target)
+        one = feature.kind == "image" or (feature.kind in ("category", "labels") and name in data.target)
         if one and len(found[name]) != 1:
             raise RecipeError(
                 f"feature {name!r} is {feature.kind}{' and a target' if name in data.target else ''} and reads "

@@ -28,6 +28,7 @@ from .stopping import is_out_of_time, reason_to_stop
 # How rows leave a metric of such a target undefined.
 WHY_UNDEFINED: dict[Kind, str] = {
     "category": "a class without rows, or one class alone",
+    "labels": "no row has a tag, or none has this one, or all have",
     "number": "a column whose true values are all the same",
     "points": "in no row do the true points span a distance to count errors in",
 }

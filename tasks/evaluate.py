@@ -96,7 +96,7 @@ def _draw_curves(journal: Journal, recipe: Recipe, schema: Schema, path: Path) -
         headline=chosen,
         higher_is_better=monitor_mode(chosen, schema) == "max",
         unit="px" if in_pixels else "",
-        loss_unit="nats" if schema.target_kind == "category" else "",
+        loss_unit="nats" if schema.target_kind in ("category", "labels") else "",
         train_label="train (as minimised)" if differs else "train",
     )
 
