@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SIGINT_EXIT, SIGTERM_EXIT = 130, 143
 # The metrics that say how good a model is, and how they are written.
-HEADLINES = {"accuracy": ".4f", "nme": ".4f", "rmse": ".4g", "mrr": ".4f"}
+HEADLINES = {"accuracy": ".4f", "f1_micro": ".4f", "nme": ".4f", "rmse": ".4g", "mrr": ".4f"}
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 set_option = click.option("--set", "items", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe.")

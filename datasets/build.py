@@ -33,7 +33,7 @@ from .report_csv import tabulate_report
 from .rows import Cells, Progress, Rows, read_cells, read_rows
 from .space import QUARANTINE, REJECTED
 from .splits import TEST, TRAIN, UNUSED, Sides, assign_by_column, assign_by_hash, combine, hash_texts, unused_settings
-from .table import Table, check_num_classes, open_table, resolve_features, unused_feature_settings
+from .table import Table, check_num_classes, check_tags, open_table, resolve_features, unused_feature_settings
 from .verdicts import Verdicts
 from .vocabularies import find_triple, reject_unknown_parts, reject_unseen_relations
 
@@ -292,6 +292,10 @@ def _check_training(data: Data, rows: Rows, side: np.ndarray) -> None:
             else "add rows, or lower data.split.valid and data.split.test"
         )
         raise DataError(f"{data.table}: no row trains ({said}); {remedy}")
+    for name in (name for name, feature in data.target.items() if feature.kind == "labels"):
+        column = rows.columns[name]
+        if not (column.arrays["values"][side == TRAIN] >= 0).any():
+            check_tags(data.table, column.feature.columns[0], [], " among its training rows")
     for column in _category_targets(data, rows) if find_triple(data) is None else ():
         present = np.unique(column.arrays["values"][side == TRAIN])
         classes = [column.feature.vocabulary[number] for number in present]
@@ -353,6 +357,7 @@ def _commit(
         split = side[in_pack]
         fitted = fit_schema(pack, data, split) if schema is None else schema
         warnings = _warn_of_cut_pixels(data, cells, verdicts) if schema is None else []
+        warnings += _warn_of_unknown_tags(fitted, rows, side)
         report = _report(data, frame, rows, verdicts, side, warnings, fitted)
         with commit_folder(split_dir) as temporary:
             np.save(temporary / "split.npy", split)
@@ -396,6 +401,26 @@ def _report(
     samples |= {name: rows.keys[name] for name, column in rows.columns.items() if column.feature.kind == "image"}
     warnings = [*unused_feature_settings(data), *unused_settings(data), *warnings]
     return describe_data(data, frame, rows.columns, verdicts, side, samples, warnings, schema)
+
+
+def _warn_of_unknown_tags(schema: Schema, rows: Rows, side: np.ndarray) -> list[str]:
+    """Name the tags that rows have and no training row had: the rows stay, and these tags of theirs do not count."""
+    found = []
+    for target in schema.targets:
+        if target.kind != "labels" or target.name not in rows.columns:
+            continue
+        vocabulary, ids = rows.columns[target.name].feature.vocabulary, rows.columns[target.name].arrays["values"]
+        known = set(target.classes)
+        unknown = np.array([*(tag not in known for tag in vocabulary), False])  # the last one is that of -1
+        has_NM = unknown[ids] & (side != UNUSED)[:, None]
+        tags = sorted({vocabulary[number] for number in np.unique(ids[has_NM])})
+        if tags:
+            shown = ", ".join(tags[:5]) + (", …" if len(tags) > 5 else "")
+            found.append(
+                f"{target.name!r}: {int(has_NM.any(axis=1).sum()):,} rows have tags that no training row has, which do "
+                f"not count ({len(tags)}: {shown})"
+            )
+    return found
 
 
 def _warn_of_cut_pixels(data: Data, cells: Mapping[str, Cells], verdicts: Verdicts) -> list[str]:

@@ -31,6 +31,19 @@ class Categories(NamedTuple):
     vocabulary: list[str]
 
 
+class Labels(NamedTuple):
+    """Cells of several tags as ids of the distinct tags.
+
+    Attributes:
+        ids: int32, shape (rows, M), M the most tags of a cell and at least 1: the tags of each cell in the order of
+            their ids, then -1. A tag that stands twice in a cell counts once.
+        vocabulary: text of each id, in the order of its first row.
+    """
+
+    ids: np.ndarray
+    vocabulary: list[str]
+
+
 def read_numbers(frame: pd.DataFrame, columns: list[str], verdicts: Verdicts) -> np.ndarray:
     """Parse columns of numbers; a row with a cell that is none, or not finite, is rejected.
 
@@ -81,6 +94,25 @@ def sort_classes(classes: list[str]) -> list[str]:
     if all(_PLAIN_INTEGER.fullmatch(name) for name in classes):
         return sorted(classes, key=int)
     return sorted(classes)
+
+
+def read_labels(cells: pd.Series, separator: str) -> Labels:
+    """Take cells apart into tags; spaces around a tag do not count, and an empty cell has none.
+
+    Args:
+        cells: text.
+        separator: what stands between the tags of a cell.
+    """
+    codes, values = pd.factorize(cells)
+    id_of: dict[str, int] = {}
+    each: list[list[int]] = []
+    for value in values:
+        tags = [tag.strip() for tag in str(value).split(separator)]
+        each.append(sorted({id_of.setdefault(tag, len(id_of)) for tag in tags if tag}))
+    table = np.full((len(each), max(1, *map(len, each)) if each else 1), -1, dtype=np.int32)
+    for line, ids in zip(table, each, strict=True):
+        line[: len(ids)] = ids
+    return Labels(table[codes], list(id_of))
 
 
 def is_empty(cells: pd.Series) -> np.ndarray:

@@ -64,6 +64,8 @@ def _fit_feature(
         return fit_text(pack, data.inputs[name], name, train)
     if vocabulary := features_of(data)[name].vocabulary:
         return _share_classes(feature, vocabulary, shared[vocabulary], is_target=is_target)
+    if feature.kind == "labels":
+        return _fit_labels(feature, data.target[name], pack.column(name), train)
     return _fit_categories(feature, pack.column(name), train, is_target=is_target)
 
 
@@ -142,10 +144,7 @@ def _fit_numbers(feature: PackFeature, unit: str, values: np.ndarray, train: np.
 
 
 def _fit_categories(feature: PackFeature, ids: np.ndarray, train: np.ndarray, *, is_target: bool) -> FeatureSchema:
-    counts = np.bincount(ids[train].ravel(), minlength=len(feature.vocabulary))
-    present = np.flatnonzero(counts)
-    classes = sort_classes([feature.vocabulary[number] for number in present])
-    count_of = {feature.vocabulary[number]: int(counts[number]) for number in present}
+    classes, counts = _count_classes(feature.vocabulary, ids[train])
     return FeatureSchema(
         name=feature.name,
         kind=feature.kind,
@@ -153,7 +152,7 @@ def _fit_categories(feature: PackFeature, ids: np.ndarray, train: np.ndarray, *,
         shape=[] if is_target else [ids.shape[1]],
         dtype="int64",
         classes=classes,
-        counts=[count_of[name] for name in classes],
+        counts=counts,
     )
 
 
@@ -168,6 +167,29 @@ def _share_classes(feature: PackFeature, vocabulary: str, classes: Classes, *, i
         counts=classes.counts,
         vocabulary=vocabulary,
     )
+
+
+def _fit_labels(feature: PackFeature, asked: Feature, ids: np.ndarray, train: np.ndarray) -> FeatureSchema:
+    some = np.asarray(ids[train])
+    classes, counts = _count_classes(feature.vocabulary, some[some >= 0])
+    return FeatureSchema(
+        name=feature.name,
+        kind=feature.kind,
+        columns=feature.columns,
+        shape=[len(classes)],
+        dtype="float32",
+        classes=classes,
+        counts=counts,
+        separator=asked.separator,
+    )
+
+
+def _count_classes(vocabulary: list[str], ids: np.ndarray) -> tuple[list[str], list[int]]:
+    """The labels of these ids, in order, and how often each stands there."""
+    counts = np.bincount(ids.ravel(), minlength=len(vocabulary))
+    count_of = {vocabulary[number]: int(counts[number]) for number in np.flatnonzero(counts)}
+    classes = sort_classes(list(count_of))
+    return classes, [count_of[name] for name in classes]
 
 
 def measure_pixels(image: ImageColumn, rows: np.ndarray) -> Moments:

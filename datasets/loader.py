@@ -202,8 +202,8 @@ def check_sampling(sampling: str, targets: Iterable[_HasKind]) -> None:
     for target in targets:
         if sampling == "balanced" and target.kind != "category":
             raise RecipeError(
-                f"train.sampling: balanced draws every class equally often, and a {target.kind} target has no "
-                f"classes; leave it at shuffle"
+                f"train.sampling: balanced draws every class equally often, and a row of a {target.kind} target has "
+                f"no one class; leave it at shuffle"
             )
 
 
@@ -329,13 +329,16 @@ def _gatherer(pack: Pack, feature: FeatureSchema, rows: np.ndarray, schema: Sche
 
 
 def _target_gatherer(pack: Pack, schema: Schema, rows: np.ndarray) -> _Gather:
-    """What gathers all targets: class ids (B,) or (B, T), or all columns (B, D)."""
+    """What gathers all targets: class ids (B,) or (B, T), or all columns or tags (B, D)."""
     if not all(target.name in pack.features for target in schema.targets):
         return _zeros(schema)
     if schema.target_kind == "category":
         ids = np.stack([_target_ids(pack, target, rows) for target in schema.targets], 1)
         ids = ids[:, 0].copy() if len(schema.targets) == 1 else ids
         return lambda index: torch.from_numpy(ids[index])
+    if schema.target_kind == "labels":
+        each = [_tag_gatherer(pack, target, rows) for target in schema.targets]
+        return lambda index: torch.cat([gather(index) for gather in each], 1)
     gatherers = [_gatherer(pack, target, rows, schema) for target in schema.targets]
     if len(gatherers) == 1:
         return lambda index: gatherers[0](index).flatten(1)
@@ -347,7 +350,22 @@ def _zeros(schema: Schema) -> _Gather:
     if schema.target_kind == "category":
         size = (len(schema.targets),) if len(schema.targets) > 1 else ()
         return lambda index: torch.zeros((len(index), *size), dtype=torch.int64)
-    return lambda index: torch.zeros((len(index), schema.num_outputs), dtype=torch.float64)
+    dtype = torch.float32 if schema.target_kind == "labels" else torch.float64
+    return lambda index: torch.zeros((len(index), schema.num_outputs), dtype=dtype)
+
+
+def _tag_gatherer(pack: Pack, target: FeatureSchema, rows: np.ndarray) -> _Gather:
+    """1 for each tag of a row, else 0: float32 (B, K); a tag that the schema lacks is no column."""
+    values, num_tags = np.asarray(pack.column(target.name)), len(target.classes)
+    column_of = _class_ids(pack.vocabulary(target.name), target, first=1)
+    column_of = np.append(np.where(column_of > 0, column_of - 1, num_tags), num_tags)  # the last one is that of -1
+
+    def gather(index: np.ndarray) -> Tensor:
+        has = torch.zeros((len(index), num_tags + 1))
+        has.scatter_(1, torch.from_numpy(column_of[values[rows[index]]]), 1.0)
+        return has[:, :num_tags].contiguous()
+
+    return gather
 
 
 def _target_ids(pack: Pack, target: FeatureSchema, rows: np.ndarray) -> np.ndarray:

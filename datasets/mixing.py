@@ -105,8 +105,8 @@ class Cutmix(Mixer):
 def mix_batch(batch: Batch, schema: Schema, mixers: Sequence[Mixer], seed: int, epoch: int) -> Batch:
     """Mix each row with another of its batch; of several mixers each batch draws one.
 
-    Images are mixed as the mixer does, numbers and points in proportion. Of a category target both classes stay, see
-    `Batch.mix`.
+    Images are mixed as the mixer does, numbers, points and tags in proportion. Of a category target both classes
+    stay, see `Batch.mix`.
 
     Args:
         batch: standardised, on the device, as one step sees it.

@@ -36,7 +36,7 @@ class PackFeature(BaseModel):
 
     Attributes:
         file: its arrays are the files `<file>.<array>.npy`; of a text also `<file>.vocabulary.npy`.
-        vocabulary: category: the text of each raw id.
+        vocabulary: category and labels: the text of each raw id.
         shape, dtype: image: (C, H, W) and the type of a pixel.
         store, shards: image: folder of the pixel store, relative to the pack's, and the shards in it.
     """
@@ -159,12 +159,14 @@ class Pack:
     def column(self, name: str) -> np.ndarray:
         """Raw values of a feature, shape (rows, columns): float64 numbers, or int32 ids into the vocabulary.
 
+        Of labels the columns are the tags of a row, -1 where it has no more.
+
         Points are numbers x, y by turns, in pixels of the file's upright picture.
         """
         return self._load(f"{self.features[name].file}.values")
 
     def vocabulary(self, name: str) -> list[str]:
-        """Text of each raw id of a category or of a text's tokens, over the whole table."""
+        """Text of each raw id of a category, of labels or of a text's tokens, over the whole table."""
         if self.features[name].kind != "text":
             return self.features[name].vocabulary
         joined = self._load(f"{self.features[name].file}.vocabulary").tobytes().decode()

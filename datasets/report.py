@@ -169,10 +169,11 @@ def _describe_numbers(columns: Sequence[str], values: np.ndarray) -> dict[str, d
 
 
 def _count_classes(column: PackColumn, side: np.ndarray) -> dict[str, dict[str, int]]:
-    """Rows of each class on each side, classes in order."""
+    """Rows of each class or tag on each side, in order."""
     vocabulary = column.feature.vocabulary
     ids = column.arrays["values"]
-    counts = {name: np.bincount(ids[side == at].ravel(), minlength=len(vocabulary)) for at, name in enumerate(SPLITS)}
+    each = {name: ids[side == at] for at, name in enumerate(SPLITS)}
+    counts = {name: np.bincount(some[some >= 0], minlength=len(vocabulary)) for name, some in each.items()}
     id_of = {label: number for number, label in enumerate(vocabulary)}
     present = [label for label, number in id_of.items() if any(count[number] for count in counts.values())]
     return {

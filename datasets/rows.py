@@ -15,17 +15,17 @@ import pandas as pd
 
 from ..recipe import Data
 from ..settings import Home
-from .columns import Categories, read_categories, read_numbers, read_texts
+from .columns import Categories, Labels, read_categories, read_labels, read_numbers, read_texts
 from .pack import PackColumn, PackFeature, name_file
 from .paths import Files, find_files
-from .splits import hash_contents, hash_ids, hash_numbers, hash_texts
+from .splits import hash_contents, hash_ids, hash_numbers, hash_tags, hash_texts
 from .store import Located, PixelStore
 from .table import features_of, locate_files
 from .text import pack_texts
 from .verdicts import Verdicts
 
 Progress = Callable[[int, int], None]
-Cells = np.ndarray | Categories | Files | pd.Series
+Cells = np.ndarray | Categories | Labels | Files | pd.Series
 
 
 class Rows(NamedTuple):
@@ -65,6 +65,8 @@ def read_cells(
             cells[name] = read_numbers(frame, columns[name], verdicts)
         elif feature.kind == "text":
             cells[name] = read_texts(frame, columns[name][0], verdicts)
+        elif feature.kind == "labels":
+            cells[name] = read_labels(frame[columns[name][0]], feature.separator)
         else:
             cells[name] = read_categories(frame, columns[name], verdicts)
     return cells
@@ -106,6 +108,9 @@ def read_rows(
             packed[name], keys[name] = PackColumn(feature, {"values": found.ids}), hash_ids(*found)
         elif isinstance(found, pd.Series):
             packed[name], keys[name] = pack_texts(feature, features[name], found), hash_texts(found)
+        elif isinstance(found, Labels):
+            feature = feature.model_copy(update={"vocabulary": found.vocabulary})
+            packed[name], keys[name] = PackColumn(feature, {"values": found.ids}), hash_tags(*found)
         else:
             packed[name], keys[name] = PackColumn(feature, {"values": found}), hash_numbers(found)
     return Rows(packed, keys, verdicts.good.copy(), num_decoded)

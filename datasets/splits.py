@@ -77,6 +77,13 @@ def hash_ids(ids: np.ndarray, vocabulary: list[str]) -> np.ndarray:
     return combine([keys[ids[:, column]] for column in range(ids.shape[1])])
 
 
+def hash_tags(ids: np.ndarray, vocabulary: list[str]) -> np.ndarray:
+    """64 bits of each row of ids of tags, -1 where there is none, by the texts; their order does not count."""
+    digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in vocabulary]
+    keys = np.frombuffer(b"".join([*digests, bytes(8)]), dtype="<u8").astype(np.uint64)  # of -1, the last, nothing
+    return _mix(keys[ids].sum(axis=1, dtype=np.uint64))
+
+
 def hash_numbers(numbers: np.ndarray) -> np.ndarray:
     """64 bits of each row of float64 numbers of shape (rows, columns); 5, 5.0 and 5e0 are one number."""
     bits = np.ascontiguousarray(numbers + 0.0).view(np.uint64)  # + 0.0 turns -0.0 into 0.0

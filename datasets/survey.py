@@ -18,7 +18,7 @@ import pandas as pd
 
 from ..errors import DataError
 from ..recipe import Data
-from .columns import MISSING_WORDS, parse_numbers
+from .columns import MISSING_WORDS, parse_numbers, read_labels
 from .paths import find_files
 from .pictures import IMAGE_SUFFIXES, Pictures, look_at_pictures
 from .splits import SPLIT_WORDS, TRAIN, VALID
@@ -32,6 +32,7 @@ Role = Literal[
     "points",
     "number",
     "category",
+    "labels",
     "key",
     "group",
     "id",
@@ -52,6 +53,11 @@ ROWS_A_VALUE = 4
 MOST_CLASSES = 1000
 MOST_INTEGER_CLASSES = 20
 MOST_INPUT_VALUES = 100
+# What stands between the tags of a cell. A column is one of tags where this part of its cells has several, no tag is
+# longer than this, and cells have different numbers of them, as places ("Oslo, Norway") do not.
+SEPARATORS = (",", ";", "|")
+SEVERAL_TAGS = 0.1
+LONGEST_TAG = 40
 # A column of numbers may lack this fraction of its cells and still be an input: rows without it are bad rows.
 MOST_MISSING = 0.01
 # A column of so many distinct numbers stays one where this fraction of its other cells says something else.
@@ -65,7 +71,9 @@ _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff\u0e00-\
 # Classes of fewer rows than these may get no training row.
 FEWEST_ROWS = 3
 CATEGORY_NAMES = re.compile(r"(label|labels|class|classes|category|species|diagnosis)", re.IGNORECASE)
-TARGET_NAMES = re.compile(rf"{CATEGORY_NAMES.pattern}|y|y_?\d+|target|targets|outcome|output", re.IGNORECASE)
+TARGET_NAMES = re.compile(
+    rf"{CATEGORY_NAMES.pattern}|tags?|topics?|genres?|y|y_?\d+|target|targets|outcome|output", re.IGNORECASE
+)
 KEY_NAMES = re.compile(r"id|key|uuid|guid", re.IGNORECASE)
 GROUP_NAMES = re.compile(r"(patient|subject|person|group|family|session|site|donor)(_?id)?", re.IGNORECASE)
 SPLIT_NAMES = re.compile(
@@ -85,6 +93,7 @@ class Column(NamedTuple):
         num_missing: cells that are empty; in a column of numbers also those that say so (NA, nan, …) or are no number.
         is_integer: all of its cells are whole numbers.
         is_number: all of its cells that are not missing are numbers.
+        separator: labels: what stands between the tags of a cell.
     """
 
     name: str
@@ -94,6 +103,7 @@ class Column(NamedTuple):
     num_missing: int
     is_integer: bool
     is_number: bool
+    separator: str = ""
 
 
 class Survey(NamedTuple):
@@ -250,7 +260,11 @@ def _judge_cells(name: str, cells: pd.Series) -> Column:
         kept = [text for text in texts if text]
     num_missing = int(missing[codes].sum())
     role, why = _role_of(name, cells, kept, numbers, is_number=is_number, is_integer=is_integer)
-    return Column(name, role, why, len(kept), num_missing, is_integer, is_number)
+    separator = _find_separator(cells) if role in ("category", "text") and not is_number else ""
+    if separator:
+        tags = read_labels(cells, separator).vocabulary
+        role, why = "labels", f"holds several of {len(tags):,} tags in a cell, with {separator!r} between them"
+    return Column(name, role, why, len(kept), num_missing, is_integer, is_number, separator)
 
 
 def _role_of(
@@ -301,6 +315,18 @@ def _kind_of_text(texts: list[str]) -> Role:
         return "unspaced"
     num_words = sum(len(_WORD.findall(text)) for text in some)
     return "text" if num_words >= FEWEST_WORDS * len(some) else "name"
+
+
+def _find_separator(cells: pd.Series) -> str:
+    """What parts the tags in the cells of a column; empty where they are no tags: they must repeat, and combine."""
+    for separator in SEPARATORS:
+        ids, tags = read_labels(cells, separator)
+        num_tags_N = (ids >= 0).sum(axis=1)
+        combines = len(np.unique(num_tags_N[num_tags_N > 0])) > 1 and (num_tags_N > 1).mean() >= SEVERAL_TAGS
+        repeats = num_tags_N.sum() >= ROWS_A_VALUE * len(tags) and len(tags) < cells.nunique()
+        if combines and repeats and len(tags) <= MOST_CLASSES and max(map(len, tags)) <= LONGEST_TAG:
+            return separator
+    return ""
 
 
 def _count_classes(cells: pd.Series) -> pd.Series:

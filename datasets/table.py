@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from ..errors import DataError, RecipeError
 from ..recipe import Data, Feature, nearest
+from .columns import read_labels
 from .csv_table import read_csv
 from .fetch import PLACED
 from .points import check_points, find_image
@@ -33,6 +34,7 @@ _SETTINGS = {
     "number": ("unit",),
     "text": ("tokens", "ngrams", "lowercase", "min_count", "max_vocabulary"),
     "category": ("vocabulary",),
+    "labels": ("separator",),
 }
 _SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
 
@@ -215,6 +217,9 @@ def check_table(data: Data) -> None:
         locate_files(data)
     triple = find_triple(data)
     for name, feature in data.target.items():
+        if feature.kind == "labels":
+            tags = read_labels(frame[columns[name][0]], feature.separator).vocabulary
+            check_tags(data.table, columns[name][0], tags, "")
         if feature.kind == "category":
             # What is ranked are entities, which stand among the heads too.
             cells = [frame[columns[one][0]] for one in (name, *([triple.head] if triple else []))]
@@ -231,6 +236,16 @@ def check_num_classes(table: str, column: str, classes: Sequence[str], where: st
     if len(classes) < 2:
         has = f"the one class {classes[0]!r}" if len(classes) else "no class"
         raise DataError(f"{table}: target column {column!r} has {has}{where}; expected two or more")
+
+
+def check_tags(table: str, column: str, tags: Sequence[str], where: str) -> None:
+    """Refuse a target of labels without any.
+
+    Raises:
+        DataError: there is no tag.
+    """
+    if not tags:
+        raise DataError(f"{table}: target column {column!r} has no tag{where}; expected one or more")
 
 
 def _is_pattern(wanted: str) -> bool:
@@ -250,6 +265,12 @@ def _check_features(data: Data) -> None:
                 f"data.target.{name}.kind: {feature.kind!r} cannot be a target; legal are category, number, points, "
                 f"labels"
             )
+    for name, feature in data.inputs.items():
+        if feature.kind == "labels":
+            raise RecipeError(
+                f"data.inputs.{name}.kind: 'labels' cannot be an input; read the column as text, whose tokens are "
+                f"what a cell holds"
+            )
     if len({feature.kind for feature in data.target.values()}) > 1:
         kinds = ", ".join(f"{name} ({feature.kind})" for name, feature in data.target.items())
         raise RecipeError(f"data.target: several targets must be of one kind, got {kinds}; train a model for each kind")
@@ -265,7 +286,7 @@ def _check_features(data: Data) -> None:
 
 def _check_columns(data: Data, found: dict[str, list[str]]) -> None:
     for name, feature in features_of(data).items():
-        one = feature.kind in ("image", "text") or (feature.kind == "category" and name in data.target)
+        one = feature.kind in ("image", "text") or (feature.kind in ("category", "labels") and name in data.target)
         if one and len(found[name]) != 1:
             raise RecipeError(
                 f"feature {name!r} is {feature.kind}{' and a target' if name in data.target else ''} and reads "

@@ -175,7 +175,7 @@ class Standardise(nn.Module):
 class Unstandardise(nn.Module):
     """The way back for a model's outputs, all targets' side by side, as a module that torch.export takes.
 
-    Numbers come in the table's units, points in pixels of the stored image; scores of categories pass.
+    Numbers come in the table's units, points in pixels of the stored image; scores of categories and labels pass.
     """
 
     std: Tensor
@@ -194,7 +194,7 @@ class Unstandardise(nn.Module):
 
 
 class _Affine(nn.Module):
-    """Standardises one feature: multiply, add; ids of categories and tokens pass."""
+    """Standardises one feature: multiply, add; ids of categories and tokens, and tags, pass."""
 
     scale: Tensor
     shift: Tensor
@@ -214,7 +214,7 @@ class _Affine(nn.Module):
         self.scale_row, self.shift_row = torch.empty(0), torch.empty(0)  # for one row of pixels, made when it is known
 
     def forward(self, raw: Tensor) -> Tensor:
-        if self.kind in ("category", "text"):
+        if self.kind in ("category", "text", "labels"):
             return raw
         if self.kind == "image" and raw.stride(1) == 1 < raw.shape[1]:
             return self._forward_channels_last(raw)

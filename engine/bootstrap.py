@@ -48,6 +48,25 @@ def resampled_interval(values_ND: np.ndarray, weights_D: np.ndarray, *, root: bo
     return float(low), float(high)
 
 
+def resampled_ratio_interval(
+    numerators_ND: np.ndarray, denominators_ND: np.ndarray, weights_D: np.ndarray
+) -> tuple[float, float] | None:
+    """The 95 % interval of sum over columns of weight times the ratio of two sums over rows, rows drawn as above.
+
+    Args:
+        numerators_ND, denominators_ND: float64, not negative.
+        weights_D: of the columns.
+    Returns:
+        Low and high; None where fewer than two rows have something in their denominator, or all resamples agree.
+    """
+    if not len(numerators_ND) or ((denominators_ND > 0).sum(axis=0) < 2).any():
+        return None
+    above_UD, below_UD = _join(numerators_ND), _join(denominators_ND)
+    estimates_R = np.concatenate([_estimate(w, above_UD, below_UD, weights_D, False) for w in _draw(len(above_UD))])
+    low, high = np.quantile(estimates_R, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return None if low == high else (float(low), float(high))
+
+
 def _estimate(
     draws_RU: np.ndarray, sums_UD: np.ndarray, counts_UD: np.ndarray, weights_D: np.ndarray, root: bool
 ) -> np.ndarray:

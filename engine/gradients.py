@@ -14,6 +14,7 @@ from ..errors import TrainingError
 from ..schema import Batch
 from .evaluation import autocast
 from .job import Job, Progress
+from .losses import reduce_sum
 from .optimizers import needs_closure
 
 # fp16's gradients overflow now and then while the scaler looks for a scale; at this one they would in fp32 too.
@@ -24,7 +25,7 @@ class Taken(NamedTuple):
     """What a step was made from.
 
     Attributes:
-        loss: mean over its rows.
+        loss: mean over its rows, or their sum, as `Job.reduction` says.
         num_rows, num_batches: how many.
         changed: whether the weights were changed; false where fp16's scaler skipped the step.
     """
@@ -43,7 +44,7 @@ def grouped(batches: Iterable[Batch], size: int) -> Iterator[Iterable[Batch]]:
 
 
 def take_step(job: Job, progress: Progress, group: Iterable[Batch]) -> Taken:
-    """Change the weights by the gradient of the mean loss over all rows of a group of batches.
+    """Change the weights by the gradient of the mean, or the sum, of the loss over all rows of a group of batches.
 
     Raises:
         NotFiniteError: the loss, or the norm of the gradients, is not finite; the weights are as before.
@@ -65,9 +66,10 @@ def take_step(job: Job, progress: Progress, group: Iterable[Batch]) -> Taken:
 
 
 def _backward(job: Job, progress: Progress, group: Iterable[Batch]) -> tuple[Taken, list[Tensor]]:
-    """Gradients of the mean loss over the rows of a group; each loss is checked before anything is changed."""
+    """Gradients of the reduced loss over the rows of a group; each loss is checked before anything is changed."""
     job.optimizer.zero_grad(set_to_none=True)
     rows: list[Tensor] = []
+    is_summed = job.reduction == "sum"
     num_rows = expected_rows = 0
     loss_sum = 0.0
     for batch in group:
@@ -78,14 +80,18 @@ def _backward(job: Job, progress: Progress, group: Iterable[Batch]) -> tuple[Tak
             bad = ~losses.detach().isfinite().cpu()
             _stop(progress, f"the loss is {value}", [batch.rows[bad] if bad.any() else batch.rows])
         expected_rows = expected_rows or job.accumulate * size
-        job.scaler.scale(loss if size == expected_rows else loss * (size / expected_rows)).backward()
+        if is_summed:
+            loss = losses.sum()
+        elif size != expected_rows:
+            loss = loss * (size / expected_rows)
+        job.scaler.scale(loss).backward()
         rows.append(batch.rows)
         num_rows += size
         loss_sum += value * size
-    if num_rows != expected_rows:  # fewer batches than usual, or of other sizes
+    if num_rows != expected_rows and not is_summed:  # fewer batches than usual, or of other sizes
         gradients = [p.grad for p in job.scorer.model.parameters() if p.grad is not None]
         torch._foreach_mul_(gradients, expected_rows / num_rows)  # pyright: ignore[reportPrivateImportUsage]
-    return Taken(loss_sum / num_rows, num_rows, len(rows)), rows
+    return Taken(reduce_sum(loss_sum, num_rows, job.reduction), num_rows, len(rows)), rows
 
 
 def _losses(job: Job, batch: Batch) -> Tensor:

@@ -14,7 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 from ..schema import Batch
 from .averaging import Average
 from .evaluation import Measure, Scorer
-from .losses import Loss
+from .losses import Loss, Reduction
 from .randomness import random_states, set_random_states
 from .schedules import restore_schedule
 
@@ -44,7 +44,7 @@ class Progress:
         batch: batches done in the epoch after them.
         step: optimizer steps done, those among them that fp16's scaler skipped.
         loss_sum, loss_rows: training loss so far in this epoch, and its rows.
-        loss: mean training loss of the last whole epoch.
+        loss: training loss of the last whole epoch, the mean over its rows or, see `Job.reduction`, their sum.
         best_metric: of the monitored metric; NaN before there is one.
         best_epoch: epochs that were done when it was found.
         rows_per_second: training, the best epoch.
@@ -69,6 +69,7 @@ class Job:
 
     Attributes:
         loss: what is minimised, one value a row, shape (B,); `scorer.loss` is what evaluations report.
+        reduction: whether a step minimises, and reports give, the mean of the rows' losses or their sum.
         accumulate: batches that make one optimizer step.
         steps_per_epoch: optimizer steps; the last one of an epoch may have fewer batches.
         average: of the weights; where there is one, it is what is validated and kept.
@@ -90,6 +91,7 @@ class Job:
     measure: Measure
     num_epochs: int
     steps_per_epoch: int
+    reduction: Reduction = "mean"
     accumulate: int = 1
     average: Average | None = None
     scaler: GradScaler = field(default_factory=lambda: GradScaler("cpu", enabled=False))

@@ -19,6 +19,7 @@ from .checkpoint import CheckpointStore
 from .evaluation import evaluate
 from .gradients import grouped, take_step
 from .job import Job, OnStep, Progress, state_of_run
+from .losses import reduce_sum
 from .metrics import metric_names
 from .schedules import after_epoch, after_step
 from .signals import StopFlag
@@ -27,6 +28,7 @@ from .stopping import is_out_of_time, reason_to_stop
 # How rows leave a metric of such a target undefined.
 WHY_UNDEFINED: dict[Kind, str] = {
     "category": "a class without rows, or one class alone",
+    "labels": "no row has a tag, or none has this one, or all have",
     "number": "a column whose true values are all the same",
     "points": "in no row do the true points span a distance to count errors in",
 }
@@ -59,7 +61,7 @@ def train(job: Job, progress: Progress, store: CheckpointStore, on_step: OnStep)
                 after_step(job.scheduler)
                 progress.step += 1
                 progress.batch += taken.num_batches
-                progress.loss_sum += taken.loss * taken.num_rows
+                progress.loss_sum += taken.loss * (1 if job.reduction == "sum" else taken.num_rows)
                 progress.loss_rows += taken.num_rows
                 on_step(progress, {"train/loss": taken.loss, "lr": learning_rate}, epoch_ended=False)
                 clock.tick()
@@ -101,7 +103,7 @@ def _end_epoch(
 ) -> None:
     """Count the epoch, then judge the weights that it gave."""
     rate = (progress.loss_rows - rows_at_start) / max(seconds, 1e-9)
-    progress.loss = progress.loss_sum / max(progress.loss_rows, 1)
+    progress.loss = reduce_sum(progress.loss_sum, progress.loss_rows, job.reduction)
     progress.epoch, progress.batch, progress.loss_sum, progress.loss_rows = progress.epoch + 1, 0, 0.0, 0
     progress.rows_per_second = max(progress.rows_per_second, rate)
     values = {"train/epoch_loss": progress.loss, "rows_per_second": rate}

@@ -1,11 +1,11 @@
-"""Losses by name, one value a row; taking their mean and checking that it is finite is left to the loop."""
+"""Losses by name, one value a row; what becomes of the rows is named here and left to the loop."""
 
-# Shapes: B rows in a batch, K classes, D columns of a target of numbers or coordinates of points.
+# Shapes: B rows in a batch, K classes or tags, D columns of a target of numbers or coordinates of points.
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,11 @@ from .wide_softmax import is_wide, wide_cross_entropy
 
 # Of outputs and target, the loss of each row, shape (B,), in float32 or, for float64 outputs, float64.
 Loss = Callable[[Tensor, Tensor], Tensor]
+# What becomes of the rows' losses in a step, an epoch or a split: what is minimised and what is reported.
+Reduction = Literal["mean", "sum"]
+
+# How far the probabilities of a row may be from 1 together, as a logarithm, and pass for log-probabilities.
+LOG_TOLERANCE = 1e-3
 
 
 def cross_entropy(scores_BK: Tensor, target_B: Tensor) -> Tensor:
@@ -35,15 +40,29 @@ def cross_entropy(scores_BK: Tensor, target_B: Tensor) -> Tensor:
 
 
 def nll(log_probabilities_BK: Tensor, target_B: Tensor) -> Tensor:
-    """Negative log-probability of the true class, in nats, for models that give log-probabilities.
+    """Negative log-probability of the true class, in nats, of a model that ends in a log-softmax.
 
     Args:
-        log_probabilities_BK: of any floating type; what log_softmax gives.
+        log_probabilities_BK: of any floating type; their exponentials add up to 1, see `check_outputs`.
         target_B: int64 class ids.
     Returns:
         Loss of each row, shape (B,).
     """
     return F.nll_loss(_upcast(log_probabilities_BK), target_B, reduction="none")
+
+
+def bce(scores_BK: Tensor, target_BK: Tensor) -> Tensor:
+    """Binary cross-entropy of each tag, in nats, averaged over the tags.
+
+    Args:
+        scores_BK: unnormalised: the sigmoid of one is the probability of its tag.
+        target_BK: 1 where the row has the tag, else 0.
+    Returns:
+        Loss of each row, shape (B,).
+    """
+    scores_BK = _upcast(scores_BK)
+    losses_BK = F.binary_cross_entropy_with_logits(scores_BK, target_BK.to(scores_BK.dtype), reduction="none")
+    return losses_BK.mean(dim=1)
 
 
 def mse(outputs_BD: Tensor, target_BD: Tensor) -> Tensor:
@@ -56,6 +75,11 @@ def mse(outputs_BD: Tensor, target_BD: Tensor) -> Tensor:
         Loss of each row, shape (B,).
     """
     return (_upcast(outputs_BD) - target_BD).square().mean(dim=1)
+
+
+def mse_sum(outputs_BD: Tensor, target_BD: Tensor) -> Tensor:
+    """Squared error, added up over the target's columns, and over the rows by whoever reduces it; else as `mse`."""
+    return (_upcast(outputs_BD) - target_BD).square().sum(dim=1)
 
 
 def l1(outputs_BD: Tensor, target_BD: Tensor) -> Tensor:
@@ -74,13 +98,16 @@ def smooth_l1(outputs_BD: Tensor, target_BD: Tensor) -> Tensor:
 class _Entry(NamedTuple):
     function: Loss
     target_kinds: tuple[str, ...]
+    reduction: Reduction = "mean"
 
 
 # The first that fits a kind is its auto.
 LOSSES = {
     "cross_entropy": _Entry(cross_entropy, ("category",)),
     "nll": _Entry(nll, ("category",)),
+    "bce": _Entry(bce, ("labels",)),
     "mse": _Entry(mse, ("number", "points")),
+    "mse_sum": _Entry(mse_sum, ("number", "points"), "sum"),
     "smooth_l1": _Entry(smooth_l1, ("number", "points")),
     "l1": _Entry(l1, ("number", "points")),
 }
@@ -105,7 +132,9 @@ def check_loss(name: str, target_kind: str) -> None:
 
 
 def build_loss(name: str, schema: Schema) -> Loss:
-    """The loss of that name, the mean over the targets; auto is cross_entropy for categories and mse for the others.
+    """The loss of that name, the mean over the targets, of mse_sum their sum.
+
+    auto is cross_entropy for categories, bce for labels and mse for the others.
 
     Raises:
         RecipeError: see `check_loss`.
@@ -113,7 +142,40 @@ def build_loss(name: str, schema: Schema) -> Loss:
     function = _find(name, schema)
     if len(schema.targets) == 1:
         return function
-    return lambda outputs, target: _mean(function(part.outputs, part.target) for part in schema.parts(outputs, target))
+    join = _sum if reduction_of(name) == "sum" else _mean
+    return lambda outputs, target: join(function(part.outputs, part.target) for part in schema.parts(outputs, target))
+
+
+def reduction_of(name: str) -> Reduction:
+    """What becomes of the rows' losses: their sum for mse_sum, their mean for the others and for auto."""
+    return LOSSES[name].reduction if name in LOSSES else "mean"
+
+
+def reduce_sum(loss_sum: float, num_rows: int, reduction: Reduction) -> float:
+    """What is reported of rows whose losses add up to `loss_sum`."""
+    return loss_sum if reduction == "sum" else loss_sum / max(num_rows, 1)
+
+
+def check_outputs(name: str, schema: Schema, outputs: Tensor) -> None:
+    """Refuse nll for a model whose outputs are no log-probabilities: the loss would be no likelihood, in silence.
+
+    Args:
+        name: of the loss.
+        schema: of the targets.
+        outputs: of the model for any rows, shape (B, num_outputs).
+    Raises:
+        RecipeError: the probabilities of a row do not add up to 1.
+    """
+    if name != "nll":
+        return
+    for part in schema.parts(outputs, outputs):
+        total = part.outputs.double().logsumexp(dim=1)
+        if not bool((total.abs() <= LOG_TOLERANCE).all()):
+            raise RecipeError(
+                f"train.loss: nll takes log-probabilities, whose exponentials add up to 1; those of the model's "
+                f"outputs add up to {total[0].exp().item():.4g}; use cross_entropy, which takes unnormalised scores, "
+                f"or a model that ends in a log-softmax"
+            )
 
 
 def build_training_loss(
@@ -158,6 +220,10 @@ def _mean(losses: Iterable[Tensor]) -> Tensor:
     return torch.stack(list(losses)).mean(dim=0)
 
 
+def _sum(losses: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(losses)).sum(dim=0)
+
+
 def _balance(target: FeatureSchema, device: torch.device) -> Tensor:
     """n / (K n_k) for each class, shape (K,): float64, or float32 on MPS, which has no other."""
     counts_K = torch.tensor(target.counts, dtype=torch.float64)
@@ -166,7 +232,7 @@ def _balance(target: FeatureSchema, device: torch.device) -> Tensor:
 
 
 def _smoothed(scores_BK: Tensor, target_B: Tensor, smoothing: float, weights_K: Tensor | None) -> Tensor:
-    """Smoothed cross-entropy of each row, times its class's weight."""
+    """Smoothed cross-entropy of each row, times its class's weight; log-probabilities are scores as well."""
     losses_B = F.cross_entropy(_upcast(scores_BK), target_B, reduction="none", label_smoothing=smoothing)
     return losses_B if weights_K is None else losses_B * weights_K[target_B].to(losses_B.dtype)
 

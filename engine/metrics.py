@@ -14,10 +14,12 @@ import numpy as np
 from torch import Tensor
 
 from ..schema import FeatureSchema, Kind, Schema, TargetPart
-from .bootstrap import resampled_interval
+from .bootstrap import resampled_interval, resampled_ratio_interval
 from .classification import MAX_RANKED, class_accuracies, hits, measure_classes
+from .losses import Reduction, reduce_sum
 from .ranking import measure_ranks, ranking_names, reciprocal_ranks
 from .regression import has_unit, measure_numbers, measure_points, point_errors, row_nme, squared_errors
+from .tags import measure_tags, row_counts, score_tags
 
 # More classes or columns than these get no metric of their own.
 MAX_PARTS = 100
@@ -25,9 +27,11 @@ MAX_PARTS = 100
 MAX_PART_LENGTH = 200
 
 # The one metric that says how good a model is; see `headline` for the exception.
-HEADLINES: dict[Kind, str] = {"category": "accuracy", "number": "rmse", "points": "nme"}
+HEADLINES: dict[Kind, str] = {"category": "accuracy", "labels": "f1_micro", "number": "rmse", "points": "nme"}
 RANKED_HEADLINE = "mrr"
-LOWER_IS_BETTER = frozenset({"loss", "rmse", "mae", "median_ae", "nme", "mean_rank"})
+LOWER_IS_BETTER = frozenset({"loss", "rmse", "mae", "median_ae", "nme", "mean_rank", "hamming_loss"})
+# Of labels each tag has these, as f1/<tag>.
+TAG_METRICS = ("f1", "precision", "recall", "auroc")
 # Counted in the target's own unit.
 IN_UNITS = frozenset({"rmse", "mae", "median_ae", "bias"})
 NUMBER_METRICS = ("rmse", "mae", "median_ae", "bias", "r2")
@@ -40,7 +44,12 @@ NOT_MONITORED = frozenset({"bias", "mean_shape_nme"})
 
 
 def compute_metrics(
-    schema: Schema, outputs: Tensor, target: Tensor, losses: Tensor, scale: np.ndarray | None = None
+    schema: Schema,
+    outputs: Tensor,
+    target: Tensor,
+    losses: Tensor,
+    scale: np.ndarray | None = None,
+    reduction: Reduction = "mean",
 ) -> dict[str, float]:
     """Compute all metrics of a split, on the CPU, in double precision.
 
@@ -55,13 +64,15 @@ def compute_metrics(
         losses: of each row, shape (N,).
         scale: points: pixels of the file per pixel of the stored image, x and y of each of T targets side by side,
             shape (N, 2T); None means 1.
+        reduction: of the rows' losses to the split's.
     Returns:
-        By name: loss, and what `measure_classes`, `measure_numbers`, `measure_points` or `measure_ranks` give. For
-        categories accuracy/<class> too; for several columns of numbers the means over the columns, and each again as
-        rmse/<column>. Of several targets all that stands below <target>/, and the headline (accuracy, rmse or nme)
-        is their mean.
+        By name: loss, and what `measure_classes`, `measure_tags`, `measure_numbers`, `measure_points` or
+        `measure_ranks` give. For categories accuracy/<class> too, for labels f1/<tag>, precision, recall and auroc
+        likewise; for several columns of numbers the means over the columns, and each again as rmse/<column>. Of
+        several targets all that stands below <target>/, and the headline (see `headline`) is their mean.
     """
-    metrics = {"loss": float(losses.detach().cpu().double().mean())}
+    losses = losses.detach().cpu().double()
+    metrics = {"loss": reduce_sum(float(losses.sum()), len(losses), reduction)}
     if schema.triple is not None:
         return metrics | measure_ranks(outputs.numpy())
     each = {
@@ -77,7 +88,7 @@ def compute_metrics(
 
 
 def headline(schema: Schema) -> str:
-    """The metric that says how good a model is: accuracy, rmse, nme or mrr; rmse too where some points have no unit."""
+    """The metric that says how good a model is: accuracy, f1_micro, rmse, nme, mrr; rmse where points have no unit."""
     if schema.triple is not None:
         return RANKED_HEADLINE
     if schema.target_kind == "points" and not all(has_unit(feature) for feature in schema.targets):
@@ -102,6 +113,8 @@ def headline_interval(
             name, resampled_interval(values_ND, np.full(values_ND.shape[1], 1 / values_ND.shape[1]), root=False)
         )
     parts = scaled_parts(schema, outputs, target, scale)
+    if schema.target_kind == "labels":
+        return _ratio_interval(name, parts)
     if schema.target_kind == "category":
         values = [hits(part) for part, _ in parts]
     elif schema.target_kind == "number":
@@ -120,6 +133,14 @@ def headline_interval(
 
 def _name_bounds(name: str, found: tuple[float, float] | None) -> dict[str, float]:
     return {} if found is None else {f"{name}_low": found[0], f"{name}_high": found[1]}
+
+
+def _ratio_interval(name: str, parts: list[tuple[TargetPart, np.ndarray | None]]) -> dict[str, float]:
+    """Bounds of f1_micro, the mean over the targets."""
+    above, below = zip(*(row_counts(part) for part, _ in parts), strict=True)
+    weights_D = np.full(len(parts), 1 / len(parts))
+    found = resampled_ratio_interval(np.concatenate(above, axis=1), np.concatenate(below, axis=1), weights_D)
+    return _name_bounds(name, found)
 
 
 def scaled_parts(
@@ -214,8 +235,22 @@ def _measure(part: TargetPart, scale: np.ndarray | None) -> dict[str, float]:
         return measure_points(part, scale)
     if part.feature.kind == "number":
         return _name_columns(part.feature, measure_numbers(part))
+    if part.feature.kind == "labels":
+        return measure_tags(part) | _name_tags(part)
     accuracies = zip(_parts(part.feature.classes), class_accuracies(part), strict=False)
     return measure_classes(part) | {f"accuracy/{name}": value for name, value in accuracies if value is not None}
+
+
+def _name_tags(part: TargetPart) -> dict[str, float]:
+    """The scores of each tag, those that the rows define."""
+    scores, tags = score_tags(part), _parts(part.feature.classes)
+    return {
+        f"{name}/{tag}": float(scores[name][at])
+        for name in TAG_METRICS
+        if name in scores
+        for at, tag in enumerate(tags)
+        if not np.isnan(scores[name][at])
+    }
 
 
 def _name_columns(feature: FeatureSchema, values: dict[str, np.ndarray]) -> dict[str, float]:
@@ -239,6 +274,13 @@ def _names(feature: FeatureSchema) -> list[str]:
         names = [name for name in NUMBER_METRICS if name not in NOT_MONITORED]
         columns = _parts(feature.columns) if len(feature.columns) > 1 else []
         return [*names, *(f"{name}/{column}" for column in columns for name in names)]
+    if feature.kind == "labels":
+        names = ["f1_micro", "f1_macro", "precision_micro", "precision_macro", "recall_micro", "recall_macro"]
+        names += ["subset_accuracy", "hamming_loss"]
+        ranked = feature.num_outputs <= MAX_RANKED
+        names += ["auroc_macro", "average_precision_macro"] if ranked else []
+        each = TAG_METRICS if ranked else TAG_METRICS[:3]
+        return [*names, *(f"{name}/{tag}" for name in each for tag in _parts(feature.classes))]
     names = ["accuracy", "precision_macro", "recall_macro", "f1_macro"]
     if feature.num_outputs == 2:
         names += ["precision", "recall", "f1", "auroc", "average_precision"]

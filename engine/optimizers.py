@@ -1,4 +1,4 @@
-"""Any optimizer of `torch.optim` by the name of its class; stepping it is left to the loop."""
+"""Any optimizer of `torch.optim` by the name of its class, and `sgd_by_hand`; stepping it is left to the loop."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from torch.optim import LBFGS, Optimizer
 from ..arguments import check_arguments, check_values
 from ..errors import RecipeError
 from ..recipe import Named, nearest
+from .sgd_by_hand import SGDByHand
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     name.lower(): value
     for name, value in vars(torch.optim).items()
     if inspect.isclass(value) and issubclass(value, Optimizer) and value is not Optimizer
-}
+} | {"sgd_by_hand": SGDByHand}
 
 FUSED_ON_CPU = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
 IMPLEMENTATIONS = {"fused", "foreach", "differentiable", "capturable"}

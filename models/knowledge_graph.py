@@ -21,7 +21,7 @@ from ..errors import ShapeError
 from ..schema import Schema, Triple
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-Norm = Literal[1, 2]
+Power = Literal[1, 2]
 
 
 class KnowledgeGraphModel(nn.Module, abc.ABC):
@@ -161,7 +161,7 @@ class TransE(KnowledgeGraphModel):
         num_dims: int,
         init_scale: float,
         negatives: int = 0,
-        norm: Norm = 2,
+        norm: Power = 2,
         margin: float = 0.0,
     ) -> None:
         super().__init__(triple, num_entities, num_relations, num_dims, init_scale, negatives)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +16,11 @@ from ..errors import ShapeError
 from ..schema import FeatureSchema
 from .encoders import build_encoder
 
+Norm = Literal["none", "batch", "layer"]
+
 
 class MLP(nn.Module):
-    """Affine layers with ReLU and dropout between them, over all inputs side by side.
+    """Affine layers with ReLU and dropout between them, normalised before the ReLU if asked, over all inputs.
 
     Numbers enter as they are, images and points flattened, each category column through an embedding of its own, a
     text as the mean of its tokens' embeddings.
@@ -27,10 +30,16 @@ class MLP(nn.Module):
         num_outputs: values for each row.
         hidden: units of each hidden layer; none gives a linear model.
         dropout: probability with which a hidden unit is dropped in training.
+        norm: of each hidden layer before its ReLU: none, batch (Ioffe and Szegedy 2015) or layer (Ba et al. 2016).
     """
 
     def __init__(
-        self, features: Sequence[FeatureSchema], num_outputs: int, hidden: Sequence[int], dropout: float
+        self,
+        features: Sequence[FeatureSchema],
+        num_outputs: int,
+        hidden: Sequence[int],
+        dropout: float,
+        norm: Norm = "none",
     ) -> None:
         super().__init__()
         self.shapes = [("tokens",) if feature.kind == "text" else tuple(feature.shape) for feature in features]
@@ -42,7 +51,7 @@ class MLP(nn.Module):
             self.encoders.append(encoder)
         layers: list[nn.Module] = []
         for num_units in hidden:
-            layers += [nn.Linear(num_inputs, num_units), nn.ReLU(), nn.Dropout(dropout)]
+            layers += [nn.Linear(num_inputs, num_units), *_norms(norm, num_units), nn.ReLU(), nn.Dropout(dropout)]
             num_inputs = num_units
         self.layers = nn.Sequential(*layers, nn.Linear(num_inputs, num_outputs))
 
@@ -66,3 +75,9 @@ class MLP(nn.Module):
             raise ShapeError(f"mlp: expected rows of shapes {self.shapes}, one an input; got {shapes}")
         parts_BF = [encode(x) for encode, x in zip(self.encoders, inputs, strict=True)]
         return self.layers(torch.cat(parts_BF, dim=1))
+
+
+def _norms(norm: Norm, num_units: int) -> list[nn.Module]:
+    if norm == "none":
+        return []
+    return [nn.BatchNorm1d(num_units) if norm == "batch" else nn.LayerNorm(num_units)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple, Protocol
 
@@ -15,15 +16,21 @@ from ..errors import RecipeError, ShapeError
 from ..recipe import Named, nearest
 from ..schema import FeatureSchema, Schema
 from .bag_of_words import build_bag_of_words
-from .knowledge_graph import ComplEx, DistMult, Norm, TransE, find_sizes
+from .dynamic_net import DynamicNet
+from .knowledge_graph import ComplEx, DistMult, Power, TransE, find_sizes
 from .lenet import LeNet
-from .mlp import MLP
+from .mlp import MLP, Norm
 from .side_inputs import add_side_inputs, find_image
 from .torchvision_nets import build_torchvision, check_torchvision, list_torchvision
+from .two_layer import Form, build_net
 from .user_classes import build_class, check_class
 
 _TORCHVISION = "torchvision:"
 _OTHER_FORMS = (f"{_TORCHVISION}<name>", "package.module:Class")
+
+_NUMBER_KINDS = ("number", "points")
+# What a model's outputs are one of each.
+_OUTPUTS = {"category": "classes", "labels": "tags"}
 
 Units = Annotated[int, Field(gt=0)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
@@ -85,7 +92,10 @@ def build_cifar_net(schema: Schema) -> nn.Module:
 
 
 def build_mlp(
-    schema: Schema, hidden: list[Units] | tuple[Units, ...] = (64, 64), dropout: Probability = 0.0
+    schema: Schema,
+    hidden: list[Units] | tuple[Units, ...] = (64, 64),
+    dropout: Probability = 0.0,
+    norm: Norm = "none",
 ) -> nn.Module:
     """A perceptron over numbers, categories and texts (embedded), points and flattened images."""
     if schema.triple is not None:
@@ -93,11 +103,26 @@ def build_mlp(
             f"model.name: mlp learns no relation backwards, and {schema.targets[0].name} shares a vocabulary with an "
             f"input, which makes it an entity that is ranked; use transe, distmult or complex, or leave vocabulary out"
         )
-    return MLP(schema.inputs, schema.num_outputs, hidden, dropout)
+    return MLP(schema.inputs, schema.num_outputs, hidden, dropout, norm)
+
+
+def build_two_layer(schema: Schema, hidden: Units = 100, form: Form = "module") -> nn.Module:
+    """Two layers without biases over numbers: tensors, autograd, function, sequential, optim or module."""
+    return build_net(_count_numbers("two_layer", schema), schema.num_outputs, hidden, form)
+
+
+def build_dynamic_net(schema: Schema, hidden: Units = 100) -> nn.Module:
+    """Numbers through one middle layer that each training pass uses 0 to 3 times."""
+    return DynamicNet(_count_numbers("dynamic_net", schema), schema.num_outputs, hidden)
 
 
 def build_transe(
-    schema: Schema, dim: Units = 64, norm: Norm = 2, margin: Weight = 0.0, negatives: Count = 0, init_scale: Scale = 0.1
+    schema: Schema,
+    dim: Units = 64,
+    norm: Power = 2,
+    margin: Weight = 0.0,
+    negatives: Count = 0,
+    init_scale: Scale = 0.1,
 ) -> nn.Module:
     """Entities and relations of triples as vectors: head + relation is near the tail; margin needs negatives."""
     if margin and not negatives:
@@ -153,6 +178,8 @@ MODELS: dict[str, _Entry] = {
     "transe": _Entry(build_transe, _TRIPLE_SHAPES, _TRIPLES),
     "distmult": _Entry(build_distmult, _TRIPLE_SHAPES, _TRIPLES),
     "complex": _Entry(build_complex, _TRIPLE_SHAPES, _TRIPLES),
+    "two_layer": _Entry(build_two_layer, "numbers (counted for 8)", _NUMBERS),
+    "dynamic_net": _Entry(build_dynamic_net, "numbers (counted for 8)", _NUMBERS),
 }
 
 # Those that rank entities.
@@ -205,7 +232,7 @@ def describe_models() -> list[ModelInfo]:
     infos = []
     for name, entry in MODELS.items():
         target = _category("y", [], "0123456789", "entities")
-        with torch.device("meta"):  # shapes alone, no random numbers
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):  # shapes alone, no random numbers
             built = entry.build(Schema(inputs=entry.example, targets=[target]))
         parameters = list(inspect.signature(entry.build).parameters.values())[1:]
         args = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in parameters}
@@ -251,14 +278,36 @@ def _require_image(name: str, schema: Schema, shape: tuple[int, int, int]) -> No
         )
 
 
-def _prove(name: str, model: nn.Module, schema: Schema) -> None:
-    """Run two rows of zeros through the model; leave the random state and the modes of its modules as they were."""
+def _count_numbers(name: str, schema: Schema) -> int:
+    """Columns of all inputs together.
+
+    Raises:
+        ShapeError: an input is of another kind than numbers or points.
+    """
+    others = [f"{feature.name} ({feature.kind})" for feature in schema.inputs if feature.kind not in _NUMBER_KINDS]
+    if others:
+        raise ShapeError(f"model.name: {name} takes numbers; data.inputs has {', '.join(others)}; use mlp for these")
+    return sum(math.prod(feature.shape) for feature in schema.inputs)
+
+
+def probe(model: nn.Module, schema: Schema) -> Tensor:
+    """A model's outputs for two rows of zeros, on the CPU; random state and modes are as before afterwards."""
     inputs = [_zeros(feature) for feature in schema.inputs]
     modes = [(module, module.training) for module in model.modules()]
     state = torch.get_rng_state()
     try:
         with torch.no_grad():
-            outputs = model.eval()(*inputs)
+            return model.eval()(*inputs)
+    finally:
+        torch.set_rng_state(state)
+        for module, mode in modes:
+            module.training = mode
+
+
+def _prove(name: str, model: nn.Module, schema: Schema) -> None:
+    """Refuse a model that does not give one row of outputs a row."""
+    try:
+        outputs = probe(model, schema)
     except ShapeError:
         raise
     except Exception as error:  # whatever a net's own code raises when it is fed the wrong shapes
@@ -267,17 +316,13 @@ def _prove(name: str, model: nn.Module, schema: Schema) -> None:
             f"model.name: {name} fails on rows of {shapes}: {type(error).__name__}: {error}; "
             f"change size or channels under data.inputs, or take a model for these"
         ) from error
-    finally:
-        torch.set_rng_state(state)
-        for module, mode in modes:
-            module.training = mode
     wanted = (2, schema.num_outputs)
     got = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
     if got != wanted:
         raise ShapeError(
             f"model.name: {name}: expected one tensor of shape {wanted} for 2 rows, as "
             f"{', '.join(target.name for target in schema.targets)} {'has' if len(schema.targets) == 1 else 'have'} "
-            f"{wanted[1]} {'classes' if schema.target_kind == 'category' else 'columns'}; got {got}"
+            f"{wanted[1]} {_OUTPUTS.get(schema.target_kind, 'columns')}; got {got}"
         )
 
 

@@ -21,13 +21,13 @@ from ..engine.devices import pick_device, pick_precision
 from ..engine.evaluation import Evaluation, Scorer
 from ..engine.gradients import NotFiniteError
 from ..engine.job import Job
-from ..engine.losses import build_loss, build_training_loss
+from ..engine.losses import build_loss, build_training_loss, check_outputs, reduction_of
 from ..engine.metrics import auto_monitor, compute_metrics, metric_names, monitor_mode
 from ..engine.optimizers import build_optimizer
 from ..engine.schedules import build_schedule
 from ..errors import RecipeError
 from ..models.pretrained import load_pretrained
-from ..models.registry import build_model
+from ..models.registry import build_model, probe
 from ..recipe import Recipe, nearest
 from ..schema import Batch, Schema
 from ..settings import home
@@ -62,6 +62,7 @@ def build_job(recipe: Recipe, view: View, schedule_epochs: int, *, is_new: bool 
     steps_per_epoch = math.ceil(num_batches(len(training_rows), train.batch_size) / train.accumulate)
     monitor = _monitor(recipe, view)
     mode = monitor_mode(monitor, view.schema) if monitor else "max"
+    reduction = reduction_of(train.loss)
     num_steps = schedule_epochs * steps_per_epoch
 
     prepare = build_transform(recipe, scorer)
@@ -86,7 +87,7 @@ def build_job(recipe: Recipe, view: View, schedule_epochs: int, *, is_new: bool 
 
     def measure(found: Evaluation) -> dict[str, float]:
         scale = rows_scale(view, found.rows.numpy())
-        return compute_metrics(view.schema, found.outputs, found.target, found.losses, scale)
+        return compute_metrics(view.schema, found.outputs, found.target, found.losses, scale, reduction)
 
     return Job(
         scorer=scorer,
@@ -104,6 +105,7 @@ def build_job(recipe: Recipe, view: View, schedule_epochs: int, *, is_new: bool 
         measure=measure,
         num_epochs=train.epochs,
         steps_per_epoch=steps_per_epoch,
+        reduction=reduction,
         accumulate=train.accumulate,
         average=Average(scorer.model, train.ema) if train.ema else None,
         scaler=GradScaler(scorer.device.type, enabled=scorer.precision.name == "fp16"),
@@ -123,7 +125,9 @@ def build_scorer(recipe: Recipe, schema: Schema) -> Scorer:
     device = pick_device(train.device)
     precision = pick_precision(train.precision, device, schema.has_images)
     _seed(train.seed, train.deterministic and device.type == "cuda")
-    model = build_model(recipe.model, schema).to(device, precision.dtype)
+    model = build_model(recipe.model, schema)
+    check_outputs(train.loss, schema, probe(model, schema))
+    model = model.to(device, precision.dtype)
     if schema.has_images:
         model = model.to(memory_format=torch.channels_last)
     return Scorer(schema, model, build_loss(train.loss, schema), device, precision)

@@ -27,7 +27,10 @@ from ..datasets.survey import (
 from ..errors import DataError, RecipeError
 from ..recipe import nearest
 
-KINDS = "image (a column of paths), text, number, category, points (columns NAME_x, NAME_y on an image)"
+KINDS = (
+    "image (a column of paths), text, number, category, labels (several tags in a cell, as target), points (columns "
+    "NAME_x, NAME_y on an image)"
+)
 
 # Passes over the rows are planned for minutes on two cores. Measured there, rows a second: LeNet on 32 x 32 pixels
 # 13,000; ResNet-18 on 64 x 64 pixels 170, and for other sizes in proportion to the pixels.
@@ -113,7 +116,7 @@ def draft_recipe(survey: Survey, target: str = "") -> Draft:
     inputs, used = _choose_inputs(survey, goals, kind)
     if not inputs:
         raise DataError(_explain_no_input(survey, goals))
-    if kind == "category":  # each column is a target of its own
+    if kind in ("category", "labels"):  # each column is a target of its own
         features = {name: _describe_target(survey, [name], kind, target_why) for name in goals}
     else:
         features = {_target_name(goals, kind, inputs): _describe_target(survey, goals, kind, target_why)}
@@ -153,7 +156,7 @@ def draft_recipe(survey: Survey, target: str = "") -> Draft:
 def _kind_of(survey: Survey, goals: list[str]) -> str:
     """What all of the target's columns can be."""
     roles = {survey.columns[name].role for name in goals}
-    return "points" if "points" in roles else "number" if "number" in roles else "category"
+    return next((kind for kind in ("points", "number", "labels") if kind in roles), "category")
 
 
 def _choose_target(survey: Survey, wanted: str) -> tuple[list[str], str]:
@@ -178,7 +181,7 @@ def _choose_target(survey: Survey, wanted: str) -> tuple[list[str], str]:
             is_quantity = column.is_number and column.num_values > MOST_INTEGER_CLASSES
             columns[wanted] = column._replace(role="number" if is_quantity else "category")
         return [wanted], "named by --target"
-    able = {name: column for name, column in columns.items() if column.role in ("category", "number")}
+    able = {name: column for name, column in columns.items() if column.role in ("category", "labels", "number")}
     named = [name for name in able if TARGET_NAMES.fullmatch(name)]
     series = len(named) > 1 and all(re.fullmatch(r"y_?\d+", name, re.IGNORECASE) for name in named)
     if series and all(able[name].is_number for name in named):
@@ -196,7 +199,7 @@ def _choose_target(survey: Survey, wanted: str) -> tuple[list[str], str]:
 
 
 def _candidates(survey: Survey, named: list[str] | None = None) -> str:
-    able = [*(named or survey.of_role("category", "number")), *survey.of_role("points")]
+    able = [*(named or survey.of_role("category", "labels", "number")), *survey.of_role("points")]
     if not able:
         said = "; ".join(f"{column.name!r} {column.why}" for column in list(survey.columns.values())[:8])
         return f"no column can be: {said}"
@@ -308,12 +311,15 @@ def _target_name(goals: list[str], kind: str, inputs: dict[str, Choice]) -> str:
 def _describe_target(survey: Survey, goals: list[str], kind: str, why: str) -> Choice:
     column = survey.columns[goals[0]]
     feature: dict[str, Any] = {"kind": kind}
+    if column.separator not in ("", ","):
+        feature["separator"] = column.separator
     if len(goals) > 1:
         feature["columns"] = _write_columns(goals, survey)
     if kind != "points":
         what = f"{_count(goals, 'column')}" if len(goals) > 1 else f"column {goals[0]!r}"
         other = "; as a quantity it would be kind: number" if kind == "category" and column.is_number else ""
-        return Choice(feature, f"{what}, {why}: a {kind}, as it {column.why}{other}")
+        article = "" if kind == "labels" else "a "
+        return Choice(feature, f"{what}, {why}: {article}{kind}, as it {column.why}{other}")
     text = f"{_count(len(goals) // 2, 'point')}, {why}"
     if len(goals) == 2 * FACE_POINTS:
         feature |= {"swap": FACE_SWAP, "normalise_by": FACE_NORMALISE_BY}
@@ -397,7 +403,7 @@ def _choose_training(
         return model, (0, 0), Choice(epochs, why), adamw, {"name": "cosine"}
     side = max(pictures.height, pictures.width)
     few = Choice(min(30, max(5, round(LENET_ROWS / num_train))), f"{num_train:,} rows train; a minute or two on a CPU")
-    is_plain = kind == "category" and pictures.bits == 8
+    is_plain = kind in ("category", "labels") and pictures.bits == 8
     if is_plain and pictures.channels == 1 and side <= 64:
         return Choice({"name": "lenet"}, "small gray pictures"), (32, 32), few, adamw, {"name": "one_cycle"}
     if is_plain and pictures.channels in (3, 4) and side <= 48:
@@ -430,7 +436,7 @@ def _why_resnet(kind: str, pictures: Pictures, size: tuple[int, int]) -> str:
         what = f"pictures of {pictures.bits} bits"
     elif pictures.channels not in (1, 3, 4):
         what = f"pictures of {_count(pictures.channels, 'channel')}"
-    elif kind != "category":
+    elif kind not in ("category", "labels"):
         what = f"{'points' if kind == 'points' else 'numbers'} to be told from pictures"
     else:
         what = f"pictures of more than {64 if pictures.channels == 1 else 48} pixels"
@@ -469,7 +475,8 @@ def _choose_augment(survey: Survey, kind: str, target: dict[str, Choice], size: 
 
 
 def _choose_max_bad_rows(survey: Survey, goals: list[str], used: list[str], kind: str) -> Choice | None:
-    missing = {name: survey.columns[name].num_missing for name in {*goals, *used, *survey.of_role("split")}}
+    read = {*(goals if kind != "labels" else ()), *used, *survey.of_role("split")}  # a row without tags is a good one
+    missing = {name: survey.columns[name].num_missing for name in read}
     rare = {name: survey.num_rare[name] for name in goals if survey.num_rare.get(name)} if kind == "category" else {}
     num_bad = survey.num_bad_files + survey.num_unread + sum(missing.values()) + sum(rare.values())
     if num_bad <= 0.005 * survey.num_rows:
@@ -508,6 +515,8 @@ def _why_unused(column: Column) -> str:
         return f"{column.why}; split.group would keep rows of one together, in parts of uneven sizes"
     if column.role in ("group", "parts", "comma"):
         return column.why
+    if column.role == "labels":
+        return f"{column.why}, which can be learned, not seen"
     if column.num_missing:
         return f"{_are(column.num_missing, 'cell')} empty, and rows without it would be bad"
     if column.role == "category":

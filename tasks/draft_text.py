@@ -31,8 +31,9 @@ with the pictures in images/ beside it. Then
     torchrelay init flowers.csv
     torchrelay train flowers.yaml
 
-Columns may be paths of pictures (relative ones), texts, numbers, categories, x and y of points (NAME_x, NAME_y) on a
-picture, and a column that says train, valid or test. No table at hand? torchrelay fetch digits writes one.
+Columns may be paths of pictures (relative ones), texts, numbers, categories, tags (several in a cell), x and y of
+points (NAME_x, NAME_y) on a picture, and a column that says train, valid or test. No table at hand? torchrelay fetch
+digits writes one.
 """
 
 

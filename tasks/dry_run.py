@@ -16,6 +16,7 @@ from ..engine.evaluation import Evaluation, evaluate
 from ..engine.gradients import NotFiniteError
 from ..engine.job import Job, Progress
 from ..engine.loop import check_monitor, train
+from ..engine.losses import reduce_sum
 from ..engine.memory import keep_freed_memory
 from ..recipe import Recipe
 from ..schema import Batch
@@ -102,7 +103,7 @@ def _train_steps(job: Job, view: View, accumulate: int) -> tuple[list[float], fl
 
 
 def _score_batches(job: Job) -> tuple[float, float]:
-    """The mean loss of two batches of validation rows, and the seconds that a row takes.
+    """The loss of two batches of validation rows, and the seconds that a row takes.
 
     Raises:
         TrainingError: the monitor is defined neither on these rows nor on all that validate.
@@ -113,7 +114,7 @@ def _score_batches(job: Job) -> tuple[float, float]:
     row_seconds = (time.perf_counter() - started) / len(found.rows)
     if job.monitor not in _measure(job, found):  # a class may be missing in two batches alone
         check_monitor(job, _measure(job, evaluate(scorer, job.valid_batches())))
-    return found.losses.mean().item(), row_seconds
+    return reduce_sum(found.losses.sum().item(), len(found.losses), job.reduction), row_seconds
 
 
 def _measure(job: Job, found: Evaluation) -> dict[str, float]:

@@ -12,6 +12,7 @@ from prefect import task
 
 from ..datasets.build import View, open_view, read_keys
 from ..engine.evaluation import Evaluation, Scorer, evaluate
+from ..engine.losses import reduction_of
 from ..engine.metrics import auto_monitor, compute_metrics, headline_interval, monitor_mode, unit_of
 from ..engine.weights import load_into, load_weights
 from ..files import write_atomic
@@ -110,7 +111,7 @@ def _draw_curves(journal: Journal, recipe: Recipe, schema: Schema, path: Path) -
         headline=chosen,
         higher_is_better=monitor_mode(chosen, schema) == "max",
         unit=unit_of(shown, schema),
-        loss_unit="nats" if schema.target_kind == "category" else "",
+        loss_unit="nats" if schema.target_kind in ("category", "labels") else "",
         train_label="train (as minimised)" if differs else "train",
     )
 
@@ -127,7 +128,8 @@ def _write_results(
 ) -> dict[str, float]:
     """Write predictions, tables and figures; gives the metrics."""
     schema, rows, split_dir = view.schema, found.rows.numpy(), Path(load_record(run_dir).split_dir)
-    computed = compute_metrics(schema, found.outputs, found.target, found.losses, scale)
+    reduction = reduction_of(recipe.train.loss)
+    computed = compute_metrics(schema, found.outputs, found.target, found.losses, scale, reduction)
     computed |= headline_interval(schema, found.outputs, found.target, scale)
     keys = read_keys(split_dir)
     if schema.triple is None:

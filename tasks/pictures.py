@@ -16,6 +16,7 @@ from ..datasets.build import View
 from ..datasets.loader import PackDataset
 from ..engine.classification import confusion_matrix, describe_classes, log_probabilities
 from ..engine.evaluation import Evaluation
+from ..engine.losses import bce
 from ..engine.metrics import headline, headline_interval, scaled_parts
 from ..engine.regression import (
     PointErrors,
@@ -26,6 +27,7 @@ from ..engine.regression import (
     point_errors,
     row_nme,
 )
+from ..engine.tags import count_tags, describe_tags, join_tags, predicted_tags, true_tags
 from ..files import write_atomic
 from ..recipe import Recipe
 from ..schema import FeatureSchema, Schema, TargetPart
@@ -35,6 +37,8 @@ NUM_SHOWN = 25
 MAX_COLUMNS = 3
 # Of a text beside its prediction.
 MAX_LETTERS = 90
+# What is shown of a row of labels that has none.
+NO_TAG = "none"
 # Between these percentiles of a channel lies what its pixels are shown by, where they are no bytes.
 DARKEST, BRIGHTEST = 1.0, 99.5
 
@@ -66,6 +70,13 @@ def draw_evaluation(
                 figures.roc(scores_N, part.target.numpy() == 1, feature.classes[1], folder / f"roc{end}.png")
             _draw_rows(rows, _doubtful(part), "Most doubtful predictions", folder / f"doubtful{end}.png")
             heading += f": {matrix.sum() - np.trace(matrix):,} wrong of {matrix.sum():,}"
+        elif feature.kind == "labels":
+            counts = count_tags(part)
+            figures.tag_scores(
+                counts["hits"], counts["rows"], counts["predicted"], feature.classes, folder / f"tag_scores{end}.png"
+            )
+            wrong_N = (true_tags(part) != predicted_tags(part)).any(axis=1)
+            heading += f": {wrong_N.sum():,} of {len(wrong_N):,} rows not all right"
         elif feature.kind == "number":
             target, predicted = in_own_units(feature, part.target), in_own_units(feature, part.outputs)
             for number, column in enumerate(feature.columns):
@@ -88,7 +99,7 @@ def images_as_stored(recipe: Recipe) -> frozenset[str]:
 
 
 def write_tables(schema: Schema, found: Evaluation, scale: np.ndarray | None, folder: Path) -> None:
-    """Write the CSV tables that fit each target: of classes, of errors by quantile, or of points.
+    """Write the CSV tables that fit each target: of classes, of tags, of errors by quantile, or of points.
 
     Args:
         schema: of the targets.
@@ -97,6 +108,8 @@ def write_tables(schema: Schema, found: Evaluation, scale: np.ndarray | None, fo
     for end, part, share in _targets(schema, found, scale):
         if part.feature.kind == "category":
             name, rows = "classes", describe_classes(part)
+        elif part.feature.kind == "labels":
+            name, rows = "tags", describe_tags(part)
         elif part.feature.kind == "number":
             name, rows = "errors_by_quantile", describe_quantiles(part)
         else:
@@ -141,9 +154,9 @@ def _draw_points_error(
 def _losses(part: TargetPart, share: np.ndarray | None, found: Evaluation) -> np.ndarray:
     """How wrong each row is about this target, float64, shape (N,).
 
-    Of a category in nats; of points the nme, for which a row without a unit borrows that of the middle row, or the mean
-    distance in pixels where no row has one; of numbers the row's loss, or of several targets the mean squared
-    standardised error.
+    Of a category in nats, of labels in nats a tag; of points the nme, for which a row without a unit borrows that of
+    the middle row, or the mean distance in pixels where no row has one; of numbers the row's loss, or of several
+    targets the mean squared standardised error.
     """
     if part.feature.kind == "points":
         errors = point_errors(part, share)
@@ -153,6 +166,8 @@ def _losses(part: TargetPart, share: np.ndarray | None, found: Evaluation) -> np
     if part.feature.kind == "category":
         losses_N = -np.take_along_axis(log_probabilities(part), part.target.numpy()[:, None], axis=1)[:, 0]
         return np.maximum(losses_N, 0.0)
+    if part.feature.kind == "labels":
+        return bce(part.outputs.double(), part.target).numpy()
     if part.outputs.shape == found.outputs.shape:
         return found.losses.double().numpy()
     return (part.outputs.double() - part.target.double()).square().mean(dim=1).numpy()
@@ -236,6 +251,12 @@ def _describe(part: TargetPart, scale: np.ndarray | None, losses: np.ndarray, na
         return [
             (classes[int(true)], classes[int(row.argmax())], f"p {row.max():.2f}, loss {loss:.3g}")
             for true, row, loss in zip(part.target, part.outputs.softmax(dim=1), losses, strict=True)
+        ]
+    if part.feature.kind == "labels":
+        true_N, predicted_N = join_tags(true_tags(part), part), join_tags(predicted_tags(part), part)
+        return [
+            (true or NO_TAG, predicted or NO_TAG, f"loss {loss:.3g}")
+            for true, predicted, loss in zip(true_N, predicted_N, losses, strict=True)
         ]
     if part.feature.kind == "points":
         errors = point_errors(part, scale)

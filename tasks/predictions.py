@@ -14,6 +14,7 @@ from ..engine.classification import log_probabilities, predicted_ids
 from ..engine.evaluation import Evaluation
 from ..engine.metrics import scaled_parts
 from ..engine.regression import in_file_pixels, in_own_units
+from ..engine.tags import join_tags, predicted_tags, tag_probabilities, true_tags
 from ..schema import FeatureSchema, Schema, TargetPart
 from .ranked import describe_answers
 
@@ -21,6 +22,8 @@ from .ranked import describe_answers
 MAX_CLASSES = 20
 # What there is of an entity that was chosen among all.
 RANKED_COLUMNS = ("prediction", "probability")
+# Nor more tags: nothing else says how sure a prediction of theirs is.
+MAX_TAGS = 100
 # The column that says why a row has no prediction.
 VERDICT = "verdict"
 
@@ -47,8 +50,9 @@ def describe_predictions(schema: Schema, found: Evaluation, scale: np.ndarray | 
         scale: points: see `compute_metrics`.
     Returns:
         Shape (N,) each. Of an entity that was chosen among all prediction and probability. Of a category prediction,
-        probability, and probability/<class> (to 20 classes); of numbers and points prediction, or prediction/<column>
-        of several columns, points in pixels of the file. Of several targets all that below <target>/.
+        probability, and probability/<class> (to 20 classes); of labels prediction, the tags as a cell says them, and
+        probability/<tag> (to 100 tags); of numbers and points prediction, or prediction/<column> of several columns,
+        points in pixels of the file. Of several targets all that below <target>/.
     """
     if schema.triple is not None:
         return dict(zip(RANKED_COLUMNS, describe_answers(schema, found), strict=True))
@@ -78,7 +82,7 @@ def tabulate(
     for prefix, (part, share) in zip(prefixes(schema), parts, strict=True):
         truth, predicted = _truth(part, share), _describe(part, share)
         residuals = {}
-        if part.feature.kind != "category":
+        if part.feature.kind not in ("category", "labels"):
             residuals = {
                 f"residual{name.removeprefix('target')}": predicted[f"prediction{name.removeprefix('target')}"] - values
                 for name, values in truth.items()
@@ -94,10 +98,17 @@ def prefixes(schema: Schema) -> list[str]:
 
 
 def _names(feature: FeatureSchema) -> list[str]:
+    if feature.kind == "labels":
+        return ["prediction", *(f"probability/{tag}" for tag in _probable_tags(feature))]
     if feature.kind != "category":
         return [f"prediction{end}" for end in _endings(feature)]
     classes = feature.classes if len(feature.classes) <= MAX_CLASSES else []
     return ["prediction", "probability", *(f"probability/{name}" for name in classes)]
+
+
+def _probable_tags(feature: FeatureSchema) -> list[str]:
+    """The tags that get a probability: all or none."""
+    return feature.classes if len(feature.classes) <= MAX_TAGS else []
 
 
 def _endings(feature: FeatureSchema) -> list[str]:
@@ -107,6 +118,9 @@ def _endings(feature: FeatureSchema) -> list[str]:
 
 def _describe(part: TargetPart, scale: np.ndarray | None) -> Columns:
     feature = part.feature
+    if feature.kind == "labels":
+        each = tag_probabilities(part).astype(np.float32).T[: len(_probable_tags(feature))]
+        return dict(zip(_names(feature), [join_tags(predicted_tags(part), part), *each], strict=True))
     if feature.kind != "category":
         return dict(zip(_names(feature), _values(part, part.outputs, scale).T, strict=True))
     ids_N, probabilities_NK = predicted_ids(part), np.exp(log_probabilities(part)).astype(np.float32)
@@ -120,6 +134,8 @@ def _truth(part: TargetPart, scale: np.ndarray | None) -> Columns:
     feature = part.feature
     if feature.kind == "category":
         return {"target": np.array(feature.classes, dtype=object)[part.target.numpy()]}
+    if feature.kind == "labels":
+        return {"target": join_tags(true_tags(part), part)}
     names = [f"target{end}" for end in _endings(feature)]
     return dict(zip(names, _values(part, part.target, scale).T, strict=True))
 

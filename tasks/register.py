@@ -40,8 +40,8 @@ class Servable(nn.Module):
         """Predict from raw inputs, one tensor an input feature.
 
         Returns:
-            Of categories the unnormalised scores, shape (B, K); of numbers and points the values, float64, shape
-            (B, D), points in pixels of the stored image.
+            Of categories and labels the unnormalised scores, shape (B, K); of numbers and points the values, float64,
+            shape (B, D), points in pixels of the stored image.
         """
         return self.unstandardise(self.model(*self.standardise(*inputs)))
 

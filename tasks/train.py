@@ -16,6 +16,7 @@ from ..engine.job import Job, kept_weights, restore_run
 from ..engine.job import Progress as TrainingProgress
 from ..engine.loop import train
 from ..engine.memory import keep_freed_memory
+from ..engine.metrics import HEADLINES, RANKED_HEADLINE
 from ..engine.weights import save_weights, sha256_of, state_of
 from ..recipe import load_recipe
 from ..tracking.journal import Journal, thin
@@ -116,11 +117,8 @@ def _keep_weights(run_dir: Path, job: Job, store: CheckpointStore) -> None:
 
 
 def _epoch_line(progress: TrainingProgress, num_epochs: int, values: dict[str, float]) -> str:
-    shown = {
-        name: values[name]
-        for name in ("valid/loss", "valid/accuracy", "valid/rmse", "valid/nme", "valid/mrr")
-        if name in values
-    }
+    names = ("valid/loss", *(f"valid/{name}" for name in dict.fromkeys([*HEADLINES.values(), RANKED_HEADLINE])))
+    shown = {name: values[name] for name in names if name in values}
     valid = "".join(f"  {name.replace('/', ' ')} {value:.4f}" for name, value in shown.items())
     if progress.batch:
         return f"epoch {progress.epoch + 1}/{num_epochs}, batch {progress.batch}{valid}"

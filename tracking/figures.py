@@ -6,7 +6,7 @@ are worst, and what is measured, is decided elsewhere.
 
 from __future__ import annotations
 
-from .figures_classes import class_accuracy, class_scores, confusion, roc
+from .figures_classes import class_accuracy, class_scores, confusion, roc, tag_scores
 from .figures_curves import curves, splits
 from .figures_data import data_report
 from .figures_numbers import residuals
@@ -27,6 +27,7 @@ __all__ = [
     "residuals",
     "roc",
     "splits",
+    "tag_scores",
     "words",
     "worst_rows",
 ]

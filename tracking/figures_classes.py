@@ -146,7 +146,27 @@ def class_scores(matrix_KK: np.ndarray, classes: Sequence[str], path: Path) -> t
         classes: the K labels.
         path: PNG file to write.
     """
-    hits, rows, predicted = matrix_KK.diagonal(), matrix_KK.sum(axis=1), matrix_KK.sum(axis=0)
+    return _draw_scores(matrix_KK.diagonal(), matrix_KK.sum(axis=1), matrix_KK.sum(axis=0), classes, "class"), path
+
+
+@drawn
+def tag_scores(
+    hits_K: np.ndarray, rows_K: np.ndarray, predicted_K: np.ndarray, tags: Sequence[str], path: Path
+) -> tuple[Figure, Path]:
+    """Precision, recall and F1 of each tag, the lowest F1 on top; of more than 100 tags the 100 lowest.
+
+    Args:
+        hits_K, rows_K, predicted_K: rows that have the tag and were predicted to, that have it, that were predicted to;
+            a tag without rows is left out.
+        tags: the K labels.
+        path: PNG file to write.
+    """
+    return _draw_scores(hits_K, rows_K, predicted_K, tags, "tag"), path
+
+
+def _draw_scores(
+    hits: np.ndarray, rows: np.ndarray, predicted: np.ndarray, classes: Sequence[str], what: str
+) -> Figure:
     present = np.flatnonzero(rows)
     recall = hits[present] / rows[present]
     precision = np.divide(
@@ -158,10 +178,10 @@ def class_scores(matrix_KK: np.ndarray, classes: Sequence[str], path: Path) -> t
     figure = Figure(figsize=(6.6, _height_of(len(order))))
     axes = figure.subplots()
     hidden = len(present) - len(order)
-    axes.set_title(f"Scores of each class (rows){f', the {len(order)} lowest of {len(present):,}' if hidden else ''}")
+    axes.set_title(f"Scores of each {what} (rows){f', the {len(order)} lowest of {len(present):,}' if hidden else ''}")
     if not len(order):
         say(axes, "no rows")
-        return figure, path
+        return figure
     size = _list_names(axes, names)
     lines = np.arange(len(order))
     dot = 6 if len(order) <= 30 else 4
@@ -179,7 +199,7 @@ def class_scores(matrix_KK: np.ndarray, classes: Sequence[str], path: Path) -> t
     axes.set_xlim(least if least > 0 else -0.02, 1.0 + 0.02 * (1 - max(least, 0)))
     axes.set_xlabel("score (number: F1)")
     figure.legend(loc="outside lower right", ncols=3)
-    return figure, path
+    return figure
 
 
 @drawn

@@ -16,7 +16,13 @@ from .journal import Point
 
 # The metric in the middle of the curves where the caller names none or the loss, the first that was measured; and
 # whether more of it is better.
-HEADLINES = {"valid/accuracy": True, "valid/rmse": False, "valid/nme": False, "valid/mrr": True}
+HEADLINES = {
+    "valid/accuracy": True,
+    "valid/f1_micro": True,
+    "valid/rmse": False,
+    "valid/nme": False,
+    "valid/mrr": True,
+}
 NAMES = {
     "rmse": "RMSE",
     "mae": "MAE",
@@ -26,6 +32,7 @@ NAMES = {
     "mrr": "MRR",
     "auroc": "AUROC",
     "f1_macro": "F1, mean of the classes",
+    "f1_micro": "F1 over all tags",
     "recall_macro": "Recall, mean of the classes",
 }
 EPOCH_KEY = "train/epoch_loss"

@@ -62,10 +62,12 @@ def make_job() -> MakeJob:
         precision: Precision = FP32,
         growth_interval: int = 2000,
         sizes: Sequence[int] = (BATCH_SIZE,) * 5,
+        build: Callable[[], nn.Module] | None = None,
         **changes: object,
     ) -> Job:
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 2))
+        plain = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 2))
+        model = plain if build is None else build()
         chosen = build_optimizer(optimizer or Named(name="sgd", args={"lr": 0.1, "momentum": 0.9}), model.parameters())
         schema = Schema(
             inputs=[FeatureSchema(name="x", kind="number", columns=["a", "b"], shape=[2], dtype="float32")],

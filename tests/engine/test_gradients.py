@@ -48,6 +48,28 @@ def test_several_batches_make_the_step_of_one_that_has_their_rows(
     torch.testing.assert_close(parts.scorer.model.state_dict(), whole.scorer.model.state_dict())
 
 
+def test_the_step_of_a_sum_is_that_of_the_sum_over_all_rows_of_all_its_batches(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
+    args = {"optimizer": Named(name="sgd_by_hand", args={"lr": 0.01}), "dropout": 0.0, "epochs": 1}
+    summed = make_job(sizes=[16, 3, 21], accumulate=3, reduction="sum", **args)
+    before = [weight.detach().clone().requires_grad_() for weight in summed.scorer.model.parameters()]
+    job = make_job(sizes=[NUM_ROWS], **args)
+    [batch] = job.train_batches(0, 0)
+    loss = job.loss(job.scorer.model(*batch.inputs), batch.target).sum()
+    gradients = torch.autograd.grad(loss, list(job.scorer.model.parameters()))
+    progress, losses = run(summed, tmp_path)
+    assert losses == pytest.approx([loss.item()])
+    assert progress.loss == pytest.approx(loss.item())  # of an epoch too
+    for old, gradient, new in zip(before, gradients, summed.scorer.model.parameters(), strict=True):
+        torch.testing.assert_close(new, old - 0.01 * gradient)
+
+
+def test_an_epochs_sum_goes_over_its_steps(make_job: MakeJob, tmp_path: Path) -> None:
+    progress, losses = run(make_job(epochs=2, reduction="sum", accumulate=2, dropout=0.0), tmp_path)
+    assert progress.loss == pytest.approx(sum(losses[3:]))
+
+
 def test_an_optimizer_with_a_closure_sees_the_rows_of_all_its_batches(make_job: MakeJob, tmp_path: Path) -> None:
     args = {"optimizer": Named(name="lbfgs", args={"lr": 0.1, "max_iter": 3}), "dropout": 0.0}
     parts, whole = make_job(accumulate=5, **args), make_job(sizes=[NUM_ROWS], **args)

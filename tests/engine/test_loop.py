@@ -19,6 +19,7 @@ from torchrelay.engine.loop import check_monitor, train
 from torchrelay.engine.randomness import random_states
 from torchrelay.engine.weights import sha256_of
 from torchrelay.errors import TrainingError
+from torchrelay.models.dynamic_net import DynamicNet
 from torchrelay.recipe import Named
 from torchrelay.schema import Batch
 
@@ -257,3 +258,35 @@ def test_the_best_checkpoint_outlives_the_newest_ones(make_job: MakeJob, tmp_pat
     assert best.state["epoch"] == accuracies.index(max(accuracies)) + 1
     assert best.state["best_metric"] == max(accuracies)
     assert len(list(tmp_path.glob("step-*"))) == 2
+
+
+@pytest.mark.parametrize("stop_at", [2, 5, 8])  # in the first epoch, at its end, in the second
+def test_a_net_that_draws_its_depth_goes_on_with_the_same_draws(
+    make_job: MakeJob, tmp_path: Path, stop_at: int
+) -> None:
+    options: dict[str, Any] = {"build": lambda: DynamicNet(2, 2, 8), "ema": 0.9}
+    whole = make_job(**options)
+    train(whole, Progress(), store_in(tmp_path / "whole"), no_report)
+
+    def stop(progress: Progress, values: dict[str, float], epoch_ended: bool) -> None:
+        if progress.step == stop_at + 1 and not epoch_ended:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(make_job(every_steps=1, **options), Progress(), store_in(tmp_path / "part"), stop)
+    rest = make_job(**options)
+    rest.scorer.model(*next(iter(rest.train_batches(0, 0))).inputs)  # draws once too often, were it not for the state
+    checkpoint = store_in(tmp_path / "part").load_last()
+    assert checkpoint is not None
+    train(rest, restore_run(rest, checkpoint.state), store_in(tmp_path / "part"), no_report)
+    assert weights_of(rest) == weights_of(whole)
+    assert sha256_of(rest.kept_model.state_dict()) == sha256_of(whole.kept_model.state_dict())
+
+
+def test_evaluation_leaves_the_generator_of_a_net_as_it_found_it(make_job: MakeJob) -> None:
+    job = make_job(build=lambda: DynamicNet(2, 2, 8))
+    before = weights_of(job)  # the generator's state among them
+    first = evaluate(job.scorer, job.valid_batches())
+    assert torch.equal(first.outputs, evaluate(job.scorer, job.valid_batches()).outputs)
+    assert weights_of(job) == before
+    assert job.scorer.model.training

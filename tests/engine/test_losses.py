@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from torchrelay.engine.losses import Loss, build_loss, build_training_loss, check_loss
+from torchrelay.engine.losses import Loss, build_loss, build_training_loss, check_loss, check_outputs, reduction_of
 from torchrelay.errors import RecipeError
 from torchrelay.schema import FeatureSchema, Schema
 
@@ -34,6 +34,54 @@ def test_mse_of_each_row_is_the_mean_over_the_targets_columns() -> None:
     loss = build_loss("auto", NUMBERS)
     outputs, target = torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [3.0, 1.0]])
     assert loss(outputs, target).tolist() == [2.5, 5.0]
+
+
+def test_the_sum_of_squares_adds_up_columns_targets_and_rows() -> None:
+    outputs, target = torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [3.0, 1.0]])
+    losses = build_loss("mse_sum", NUMBERS)(outputs, target)
+    assert losses.tolist() == [5.0, 10.0]
+    assert losses.sum().item() == F.mse_loss(outputs, target, reduction="sum").item()
+    two = Schema(inputs=[X], targets=[NUMBERS.targets[0].model_copy(update={"name": name}) for name in "yz"])
+    both = build_loss("mse_sum", two)(torch.cat([outputs, outputs], 1), torch.cat([target, target], 1))
+    assert both.tolist() == [10.0, 20.0]
+    assert [reduction_of(name) for name in ("mse_sum", "mse", "auto", "l1")] == ["sum", "mean", "mean", "mean"]
+
+
+def test_nll_of_log_probabilities_is_the_cross_entropy_of_their_scores() -> None:
+    schema = categories([1, 2, 1])
+    scores, target = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    log_probabilities = scores.log_softmax(dim=1)
+    expected = F.nll_loss(log_probabilities, target, reduction="none")
+    losses = build_loss("nll", schema)(log_probabilities, target)
+    torch.testing.assert_close(losses, expected)
+    torch.testing.assert_close(losses, build_loss("cross_entropy", schema)(scores, target))
+    smoothed = build_training_loss("nll", schema, label_smoothing=0.2, balanced=False, device=torch.device("cpu"))
+    torch.testing.assert_close(
+        smoothed(log_probabilities, target), F.cross_entropy(scores, target, reduction="none", label_smoothing=0.2)
+    )
+
+
+def test_nll_is_refused_for_outputs_that_are_no_log_probabilities() -> None:
+    one, two = categories([1, 1, 1]), categories([1, 1, 1], [1, 1])
+    check_outputs("nll", one, torch.randn(2, 3).log_softmax(dim=1))
+    check_outputs("nll", two, torch.cat([torch.randn(2, 3).log_softmax(1), torch.randn(2, 2).log_softmax(1)], 1))
+    check_outputs("cross_entropy", one, torch.zeros(2, 3))
+    with pytest.raises(RecipeError, match=r"nll takes log-probabilities.* add up to 3; use cross_entropy"):
+        check_outputs("nll", one, torch.zeros(2, 3))
+    with pytest.raises(RecipeError, match="use cross_entropy"):  # over all classes together they are no distribution
+        check_outputs("nll", two, torch.randn(2, 5).log_softmax(dim=1))
+
+
+def test_bce_is_the_mean_over_the_tags_of_the_logarithm_of_what_was_wrong() -> None:
+    tags = FeatureSchema(name="y", kind="labels", columns=["y"], shape=[2], dtype="float32", classes=["a", "b"])
+    scores, target = torch.tensor([[0.0, math.log(3)], [math.log(3), 0.0]]), torch.tensor([[1.0, 1.0], [0.0, 0.0]])
+    # By hand: sigmoids are 1/2 and 3/4, so that the first row loses ln 2 and ln 4/3, the second ln 4 and ln 2.
+    expected = torch.tensor([(math.log(2) + math.log(4 / 3)) / 2, (math.log(4) + math.log(2)) / 2])
+    torch.testing.assert_close(build_loss("auto", Schema(inputs=[X], targets=[tags]))(scores, target), expected)
+    other = tags.model_copy(update={"name": "z", "classes": ["c"], "shape": [1]})
+    both = build_loss("bce", Schema(inputs=[X], targets=[tags, other]))
+    losses = both(torch.cat([scores, torch.zeros(2, 1)], 1), torch.cat([target, torch.ones(2, 1)], 1))
+    torch.testing.assert_close(losses, (expected + math.log(2)) / 2)  # targets count alike, whatever their tags
 
 
 @pytest.mark.parametrize(("name", "expected"), [("l1", [1.5, 2.0]), ("smooth_l1", [1.0, 1.5])])
@@ -126,12 +174,15 @@ def test_double_precision_stays_double() -> None:
     ("name", "kind", "words"),
     [
         ("cross_entrop", "category", "train.loss: 'cross_entrop' is no loss; did you mean cross_entropy"),
-        ("mse", "category", "mse does not fit a category target; those that do are auto, cross_entropy$"),
+        ("mse", "category", "mse does not fit a category target; those that do are auto, cross_entropy, nll$"),
         (
             "cross_entropy",
             "number",
-            "cross_entropy does not fit a number target; those that do are auto, mse, smooth_l1, l1$",
+            "cross_entropy does not fit a number target; those that do are auto, mse, mse_sum, smooth_l1, l1$",
         ),
+        ("cross_entropy", "labels", "cross_entropy does not fit a labels target; those that do are auto, bce$"),
+        ("bce", "category", "bce does not fit a category target; those that do are auto, cross_entropy, nll$"),
+        ("nll", "number", "nll does not fit a number target; those that do are auto, mse, mse_sum"),
         ("cross_entropy", "points", "cross_entropy does not fit a points target; those that do are auto, mse"),
     ],
 )

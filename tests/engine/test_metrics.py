@@ -175,6 +175,8 @@ def test_half_precision_outputs_are_measured_in_double() -> None:
     metrics = compute_metrics(numbers(y=(0.0, 1.0)), target + 1, target, losses)
     assert metrics["mae"] == 1.0
     assert metrics["loss"] == (2**24 + 2) / 3
+    summed = compute_metrics(numbers(y=(0.0, 1.0)), target + 1, target, losses, reduction="sum")
+    assert summed == {**metrics, "loss": 2**24 + 2}
 
 
 LABELS = [

@@ -43,6 +43,67 @@ def test_every_optimizer_of_torch_lowers_the_loss_by_its_name_in_any_case(name: 
     assert needs_closure(optimizer) == (name == "LBFGS")
 
 
+def test_sgd_by_hand_is_gradient_descent_with_a_learning_rate_and_nothing_else() -> None:
+    def weights_after(name: str, steps: int = 5) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = nn.Linear(3, 2).double()
+        unused = nn.Parameter(torch.ones(2))  # has no gradient
+        optimizer = build_optimizer(Named(name=name, args={"lr": 0.05}), [*model.parameters(), unused])
+        inputs = torch.arange(12.0, dtype=torch.float64).reshape(4, 3)
+        for step in range(steps):
+            optimizer.param_groups[0]["lr"] = 0.05 / (step + 1)  # as a schedule sets it
+            optimizer.zero_grad()
+            model(inputs).square().sum().backward()
+            optimizer.step()
+        assert torch.equal(unused, torch.ones(2))
+        assert optimizer.state_dict()["param_groups"][0]["lr"] == 0.05 / steps
+        return torch.cat([weight.detach().flatten() for weight in model.parameters()])
+
+    torch.testing.assert_close(weights_after("sgd_by_hand"), weights_after("SGD"), rtol=1e-12, atol=0)
+    with pytest.raises(RecipeError, match=r"train\.optimizer\.args\.lr: got -1; sgd_by_hand refuses it"):
+        check_optimizer(Named(name="sgd_by_hand", args={"lr": -1}))
+    with pytest.raises(RecipeError, match=r"args\.momentum \(value 0\.9\): sgd_by_hand takes no such argument"):
+        check_optimizer(Named(name="sgd_by_hand", args={"momentum": 0.9}))
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("sgd", {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}),
+        ("adam", {"lr": 0.05}),
+        ("adamw", {"lr": 0.05}),
+        ("adagrad", {"lr": 0.05}),
+    ],
+)
+def test_the_fused_step_is_used_on_the_cpu_and_gives_what_the_plain_one_does(name: str, args: dict[str, Any]) -> None:
+    def train_with(chosen: dict[str, Any]) -> tuple[bool | None, torch.Tensor]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+        optimizer = build_optimizer(Named(name=name, args=args | chosen), model.parameters())
+        inputs = torch.randn(8, 3, dtype=torch.float64)
+        for _ in range(20):
+            optimizer.zero_grad()
+            model(inputs).square().sum().backward()
+            optimizer.step()
+        weights = torch.cat([weight.detach().flatten() for weight in model.parameters()])
+        return optimizer.param_groups[0]["fused"], weights
+
+    fused, weights = train_with({})
+    plain, expected = train_with({"foreach": False})
+    assert fused is True
+    assert not plain
+    assert not train_with({"fused": False})[0]  # the recipe's word counts
+    torch.testing.assert_close(weights, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_the_fused_step_is_left_out_where_the_cpu_has_none() -> None:
+    model = nn.Linear(3, 2)
+    assert "fused" not in build_optimizer(Named(name="rmsprop"), model.parameters()).param_groups[0]
+    with torch.device("meta"):
+        elsewhere = nn.Linear(3, 2)
+    assert not build_optimizer(Named(name="adam"), elsewhere.parameters()).param_groups[0]["fused"]
+
+
 def test_arguments_reach_torch_and_the_others_are_its_own_defaults() -> None:
     model = nn.Linear(3, 2)
     args = {"lr": 1, "momentum": 0.9, "nesterov": True}

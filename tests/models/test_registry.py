@@ -82,6 +82,29 @@ def test_the_mlp_takes_numbers_categories_and_images_side_by_side(mixed_schema: 
     assert outputs.shape == (4, 2)
 
 
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+def test_the_mlp_normalises_each_hidden_layer_before_its_relu(norm: str, number_schema: Schema) -> None:
+    torch.manual_seed(0)
+    model = build_model(Named(name="mlp", args={"hidden": [8, 6], "norm": norm}), number_schema)
+    # By hand: weight and bias of each hidden unit's norm beside the three affine layers.
+    assert count(model) == (3 + 1) * 8 + (8 + 1) * 6 + (6 + 1) * 4 + 2 * (8 + 6)
+    plain = build_model(Named(name="mlp", args={"hidden": [8, 6]}), number_schema)
+    assert [type(layer).__name__ for layer in plain.get_submodule("layers").children()][:3] == [
+        "Linear", "ReLU", "Dropout"
+    ]  # fmt: skip
+    hidden: list[torch.Tensor] = []
+
+    def keep(module: nn.Module, inputs: tuple[torch.Tensor, ...], outputs: torch.Tensor) -> None:
+        hidden.append(outputs)
+
+    model.get_submodule("layers.1").register_forward_hook(keep)
+    model.train()(100 * torch.randn(50, 3))
+    axis = 0 if norm == "batch" else 1
+    torch.testing.assert_close(hidden[0].mean(dim=axis), torch.zeros(8 if norm == "batch" else 50), atol=1e-4, rtol=0)
+    with pytest.raises(RecipeError, match=r"model\.args\.norm: got 'group'"):
+        check_model(Named(name="mlp", args={"norm": "group"}))
+
+
 def test_an_id_unseen_in_training_says_nothing_and_learns_nothing(mixed_schema: Schema) -> None:
     model = build_model(Named(name="mlp", args={"hidden": []}), mixed_schema)
     ids = torch.tensor([[0, 1]])
@@ -135,7 +158,9 @@ def test_checking_and_describing_draw_no_random_numbers() -> None:
     assert torch.equal(before, torch.get_rng_state())
     assert infos["lenet"].num_parameters == 61_706
     assert infos["cifar_net"].num_parameters == 62_006
-    assert infos["mlp"].args == {"hidden": [64, 64], "dropout": 0.0}
+    assert infos["mlp"].args == {"hidden": [64, 64], "dropout": 0.0, "norm": "none"}
+    assert infos["two_layer"].num_parameters == 8 * 100 + 100 * 10
+    assert infos["dynamic_net"].num_parameters == (8 + 1) * 100 + (100 + 1) * 100 + (100 + 1) * 10
     assert "resnet18" in infos["torchvision:<name>"].doc
     assert "package.module:Class" in infos
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from torchrelay.errors import RecipeError
 from torchrelay.recipe import Recipe
 from torchrelay.schema import FeatureSchema, Schema
-from torchrelay.tasks.assemble import choose_monitor
+from torchrelay.tasks.assemble import build_scorer, choose_monitor
 
 X = FeatureSchema(name="x", kind="number", columns=["x"], shape=[1], dtype="float64", mean=[0], std=[1])
 RARE = FeatureSchema(
@@ -29,3 +31,20 @@ def test_what_auto_monitors_does_not_reward_a_model_that_never_names_a_rare_clas
     assert choose_monitor(Recipe.model_validate({"train": train}), schema) == monitor
     explicit = Recipe.model_validate({"train": train, "checkpoint": {"monitor": "valid/loss"}})
     assert choose_monitor(explicit, schema) == "valid/loss"
+
+
+def test_nll_needs_a_model_that_gives_log_probabilities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_logs.py").write_text(
+        "from torch import nn\n"
+        "class Logs(nn.Sequential):\n"
+        "    def __init__(self, num_classes):\n"
+        "        super().__init__(nn.Linear(1, num_classes), nn.BatchNorm1d(num_classes), nn.LogSoftmax(dim=1))\n"
+    )
+    train = {"loss": "nll", "device": "cpu"}
+    schema = Schema(inputs=[X], targets=[RARE])
+    scorer = build_scorer(Recipe.model_validate({"model": {"name": "own_logs:Logs"}, "train": train}), schema)
+    assert scorer.model.training
+    assert int(scorer.model.state_dict()["1.num_batches_tracked"]) == 0  # looking at its outputs left no trace
+    with pytest.raises(RecipeError, match=r"train\.loss: nll takes log-probabilities.*use cross_entropy"):
+        build_scorer(Recipe.model_validate({"model": {"name": "mlp"}, "train": train}), schema)
