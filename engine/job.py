@@ -14,6 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 from ..schema import Batch
 from .averaging import Average
 from .evaluation import Measure, Scorer
+from .freezing import Frozen
 from .losses import Loss
 from .randomness import random_states, set_random_states
 from .schedules import restore_schedule
@@ -71,6 +72,7 @@ class Job:
         loss: what is minimised, one value a row, shape (B,); `scorer.loss` is what evaluations report.
         accumulate: batches that make one optimizer step.
         steps_per_epoch: optimizer steps; the last one of an epoch may have fewer batches.
+        frozen: parameters that are not trained, or not yet.
         average: of the weights; where there is one, it is what is validated and kept.
         scaler: of the loss, for fp16; switched off in other precisions, where it changes and costs nothing.
         monitor: name of the metric that decides which checkpoint is best; empty where no rows validate.
@@ -91,6 +93,7 @@ class Job:
     num_epochs: int
     steps_per_epoch: int
     accumulate: int = 1
+    frozen: Frozen | None = None
     average: Average | None = None
     scaler: GradScaler = field(default_factory=lambda: GradScaler("cpu", enabled=False))
     clip_norm: float = 0.0
