@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -47,8 +47,8 @@ class FeatureSchema(BaseModel):
             the same ones in the same order.
         tokens, ngrams, lowercase: text: how a cell becomes tokens, see the recipe's `Feature`.
         separator: labels: what stands between the tags of a cell.
-        embedding: category as input: numbers that a class is embedded into, where the model that this one begins from
-            decides; 0 means by the number of classes, see `embedding_size`.
+        embedding: category as input, text: numbers that a class or token is embedded into, where the model that this
+            one begins from decides; 0 means by how many there are, see `embedding_size`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,7 +74,7 @@ class FeatureSchema(BaseModel):
 
     @property
     def embedding_size(self) -> int:
-        """Numbers that a class of a category input is embedded into.
+        """Numbers that a class of a category input, or a token of a text, is embedded into.
 
         A vocabulary that grows keeps the size that it began with, else no row of its embeddings could be kept.
         """
@@ -121,8 +121,8 @@ class AxisLabels(NamedTuple):
         source: in the model that it begins from; empty where that does not say.
     """
 
-    own: list[Hashable]
-    source: list[Hashable]
+    own: Sequence[Hashable]
+    source: Sequence[Hashable]
 
 
 class Schema(BaseModel):

@@ -1,4 +1,4 @@
-"""CIFAR-10 on eight classes, then on all ten: begun from those weights, from a file of them by other names, from scratch.
+"""CIFAR-10 on eight classes, then on all ten: from scratch, from those weights, from a file of them by other names.
 
     python benchmarks/warm_start.py [--epochs N] [--out DIR]
 

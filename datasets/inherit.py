@@ -100,7 +100,7 @@ def _merge(first: Sequence[str], second: Sequence[str]) -> list[str]:
 
 
 def _keep_embedding(own: FeatureSchema, theirs: FeatureSchema) -> FeatureSchema:
-    if own.kind != "category" or theirs.kind != "category":
+    if own.kind != theirs.kind or own.kind not in ("category", "text"):
         return own
     return own.model_copy(update={"embedding": theirs.embedding_size})
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -48,13 +49,13 @@ def test_statistics_stay_the_sources_and_vocabularies_only_grow() -> None:
 
 
 def test_a_class_is_embedded_into_as_many_numbers_as_it_was() -> None:
-    fitted = Schema(inputs=[classes("c", "abcdefghi", 1)], targets=[classes("y", "ab")])
-    source = Schema(inputs=[classes("c", "ab", 1)], targets=[classes("y", "ab")])
-    assert (fitted.inputs[0].embedding_size, source.inputs[0].embedding_size) == (5, 1)
+    fitted = Schema(inputs=[classes("c", "abcdefghi", 1), texts("abcde")], targets=[classes("y", "ab")])
+    source = Schema(inputs=[classes("c", "ab", 1), texts("abc")], targets=[classes("y", "ab")])
+    assert [feature.embedding_size for feature in fitted.inputs] == [5, 3]
     for statistics in ("source", "data"):
         once = inherit(fitted, source, statistics)
-        assert once.inputs[0].embedding_size == 1
-        assert inherit(fitted, once, statistics).inputs[0].embedding_size == 1
+        for heir in (once, inherit(fitted, once, statistics)):
+            assert [feature.embedding_size for feature in heir.inputs] == [1, 2]
 
 
 def test_fitted_anew_nothing_else_is_taken_over() -> None:
@@ -83,7 +84,7 @@ def test_of_one_target_each_the_names_do_not_count_and_of_several_they_do() -> N
 
 def test_entities_that_are_ranked_stay_the_same_for_inputs_and_target() -> None:
     def schema(entities: str) -> Schema:
-        shared = {"vocabulary": "entities"}
+        shared: dict[str, Any] = {"vocabulary": "entities"}
         inputs = [classes("head", entities, 1, **shared), classes("relation", "r", 1)]
         return Schema(inputs=inputs, targets=[classes("tail", entities, **shared)])
 

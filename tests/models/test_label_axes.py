@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -93,8 +94,8 @@ def test_columns_of_a_number_target_are_labels_too() -> None:
     own, source = (Schema(inputs=[numbers("x", "ab")], targets=[numbers("y", names)]) for names in ("uvw", "wu"))
     found = find_label_axes(Named(name="mlp"), own, source)
     (axis,) = {key: axes[0] for key, axes in found.items() if key.endswith("bias")}.values()
-    assert [label[1][-1] for label in axis.own] == [*"uvw"]
-    assert [label[1][-1] for label in axis.source] == [*"wu"]
+    assert axis.own == [(0, ("number", name)) for name in "uvw"]
+    assert axis.source == [(0, ("number", name)) for name in "wu"]
 
 
 NETS = """
@@ -151,7 +152,7 @@ def nets(tmp_path: Path) -> str:
 
 def test_a_shared_vocabulary_is_one_and_relations_have_a_block_a_direction(nets: str) -> None:
     def schema(entities: str, relations: str) -> Schema:
-        shared = {"vocabulary": "entities"}
+        shared: dict[str, Any] = {"vocabulary": "entities"}
         inputs = [category("head", [*entities], 1, **shared), category("relation", [*relations], 1)]
         return Schema(inputs=inputs, targets=[category("tail", [*entities], **shared)])
 
