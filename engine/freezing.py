@@ -50,8 +50,6 @@ class Frozen:
         is_frozen = not self._thaw_after or epoch < self._thaw_after
         for parameter in self._parameters:
             parameter.requires_grad_(not is_frozen)
-            if is_frozen:
-                parameter.grad = None
         if is_frozen:
             for norm in self._norms:
                 norm.eval()

@@ -41,6 +41,7 @@ def test_a_key_of_the_very_name_goes_before_one_behind_a_wrapper() -> None:
         ("fc.bias", {"fc.*": "head.*"}, "head.bias"),
         ("first", {"first": "conv.bias"}, "conv.bias"),
         ("a.conv.b.weight", {"a.*.b.*": "*.*"}, "conv.weight"),
+        ("head.x.y", {"*.*": "*.bias"}, "head.bias"),  # as little as will do
         ("weight.of.head", {"*.of.*": "head.*"}, "head.weight"),
         ("x.head.bias", {"x.conv.*": "conv.*", "x.*": "*"}, "head.bias"),
     ],

@@ -121,9 +121,9 @@ class Triples(nn.Module):
 class OneHot(nn.Module):
     '''Two vocabularies stand beside each other in the columns of one weight.'''
 
-    def __init__(self, schema, num_outputs):
+    def __init__(self, schema, num_outputs, num_unseen):
         super().__init__()
-        self.sizes = [len(feature.classes) + 1 for feature in schema.inputs]
+        self.sizes = [len(feature.classes) + num_unseen for feature in schema.inputs]
         self.layer = nn.Linear(sum(self.sizes), num_outputs)
 
     def forward(self, *ids):
@@ -164,13 +164,22 @@ def test_a_shared_vocabulary_is_one_and_relations_have_a_block_a_direction(nets:
     }
 
 
-def test_vocabularies_that_share_a_dimension_cannot_be_told_apart(nets: str) -> None:
-    def schema(second: str) -> Schema:
-        inputs = [category("c", ["x", "y"], 1), category("d", [*second], 1)]
+@pytest.mark.parametrize(
+    ("num_unseen", "first", "second"),
+    [
+        (1, ("xy", "xy"), ("xyz", "xy")),
+        (0, ("xy", "x"), ("xy", "x")),
+    ],  # of the latter, each alone would explain the size
+)
+def test_vocabularies_that_share_a_dimension_cannot_be_told_apart(
+    nets: str, num_unseen: int, first: tuple[str, str], second: tuple[str, str]
+) -> None:
+    def schema(at: int) -> Schema:
+        inputs = [category("c", [*first[at]], 1), category("d", [*second[at]], 1)]
         return Schema(inputs=inputs, targets=[category("label", FEW)])
 
-    found = find_label_axes(Named(name=f"{nets}:OneHot"), schema("xyz"), schema("xy"))
-    assert found == {"layer.weight": {1: AxisLabels([], [])}}
+    model = Named(name=f"{nets}:OneHot", args={"num_unseen": num_unseen})
+    assert find_label_axes(model, schema(0), schema(1)) == {"layer.weight": {1: AxisLabels([], [])}}
 
 
 def test_of_a_net_of_one_size_the_last_module_of_that_many_rows_is_the_head(nets: str) -> None:
