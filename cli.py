@@ -17,6 +17,9 @@ from . import __version__
 from .errors import TorchrelayError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .recipe import Recipe
     from .tracking.records import RunRecord
 
 SIGINT_EXIT, SIGTERM_EXIT = 130, 143
@@ -141,32 +144,73 @@ def train(recipe: str, items: tuple[str, ...], device: str, is_dry: bool, as_jso
     Several values of a key (--set train.seed=0,1,2) make one run each. A split by several columns (data.split.column:
     "split_*") makes one run each, below a parent with their mean and deviation.
     """
-    from .recipe import parse_overrides
+    from .recipe import load_recipe, parse_overrides
 
     several = parse_overrides([*items, f"train.device={device}"] if device else items)
     if is_dry:
-        _try_recipe(recipe, several, as_json)
+        recipes = [load_recipe(recipe, None, overrides) for overrides in several]
+        _try_recipes(recipes, f"next      torchrelay train {recipe}", as_json)
         return
     _check(several, recipe)
     from .flows.train import train as train_flow
 
-    results = []
-    for overrides in several:
-        if len(several) > 1:
-            _tell("with " + ", ".join(f"{key}={value}" for key, value in overrides.items()))
-        try:
-            results.append(train_flow(recipe_file=recipe, overrides=overrides))
-        except TorchrelayError as error:
-            if len(several) == 1:
-                raise
-            _tell(f"error: {error}")
-            continue
-        _tell_result(results[-1], overrides is several[-1], as_json)
-    if as_json:
-        _print_json(results[0] if len(several) == 1 else {"runs": results})
-    if len(results) < len(several):
-        _tell(f"{len(several) - len(results)} of {len(several)} runs failed")
-        sys.exit(1)
+    _run_several(several, as_json, lambda overrides: train_flow(recipe_file=recipe, overrides=overrides))
+
+
+@commands.command()
+@click.argument("recipe", required=False, default="")
+@click.option("--from", "source", default="", metavar="SOURCE", help="Run, registered model or file to begin from.")
+@click.option("--rename", multiple=True, metavar="A=B", help="What a key of the source is called in the model.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Keys of the model that begin at random.")
+@click.option("--freeze", multiple=True, metavar="GLOB", help="Keys of the model that are not trained.")
+@click.option("--thaw-after", type=click.IntRange(min=1), metavar="N", help="Epochs after which they are.")
+@set_option
+@device_option
+@click.option("--dry-run", "is_dry", is_flag=True, help="Check everything, ingest, train two steps; write no run.")
+@json_option
+def finetune(
+    recipe: str,
+    source: str,
+    rename: tuple[str, ...],
+    exclude: tuple[str, ...],
+    freeze: tuple[str, ...],
+    thaw_after: int | None,
+    items: tuple[str, ...],
+    device: str,
+    is_dry: bool,
+    as_json: bool,
+) -> None:
+    """Train a new run that begins from the weights of SOURCE, and say what came from there.
+
+    SOURCE is a run id, runs:/…, models:/name@alias, or a weights file; by default the recipe's warm_start.source.
+    Without RECIPE the source's own is taken, for example with --set data.table=more.csv. Options go over the recipe's
+    warm_start. Patterns: * is any text. --rename 'backbone.*=*' takes the word off all keys that begin with it.
+    """
+    from .recipe import parse_overrides, parse_renames
+
+    options: dict[str, Any] = {
+        "warm_start.rename": parse_renames(rename),
+        "warm_start.exclude": list(exclude),
+        "warm_start.freeze": list(freeze),
+        "warm_start.thaw_after": thaw_after,
+        "train.device": device,
+    }
+    given = {key: value for key, value in options.items() if value}
+    several = [{**given, **overrides} for overrides in parse_overrides(items)]
+    _prepare()
+    from .recipe import Recipe
+    from .tasks.preflight import check_recipe
+    from .tasks.runs import recipe_for_finetune
+
+    recipes = [recipe_for_finetune(Recipe(), recipe, overrides, source) for overrides in several]
+    if is_dry:
+        _try_recipes(recipes, "next      torchrelay finetune, the same without --dry-run", as_json)
+        return
+    for resolved in recipes:
+        check_recipe(resolved)
+    from .flows.finetune import finetune as finetune_flow
+
+    _run_several(several, as_json, lambda one: finetune_flow(source=source, recipe_file=recipe, overrides=one))
 
 
 @commands.command()
@@ -511,22 +555,42 @@ def _copy_recipe(name: str) -> Path | None:
     return path if path.exists() else None
 
 
-def _try_recipe(recipe: str, several: list[dict[str, Any]], as_json: bool) -> None:
-    """A dry run of each set of overrides, and what it found."""
-    from .recipe import load_recipe
+def _run_several(
+    several: list[dict[str, Any]], as_json: bool, start: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    """A run for each set of overrides, and what came of it; of several, one that fails stops no other."""
+    results = []
+    for overrides in several:
+        if len(several) > 1:
+            _tell("with " + ", ".join(f"{key}={value}" for key, value in overrides.items()))
+        try:
+            results.append(start(overrides))
+        except TorchrelayError as error:
+            if len(several) == 1:
+                raise
+            _tell(f"error: {error}")
+            continue
+        _tell_result(results[-1], overrides is several[-1], as_json)
+    if as_json:
+        _print_json(results[0] if len(several) == 1 else {"runs": results})
+    if len(results) < len(several):
+        _tell(f"{len(several) - len(results)} of {len(several)} runs failed")
+        sys.exit(1)
 
-    recipes = [load_recipe(recipe, None, overrides) for overrides in several]
+
+def _try_recipes(recipes: list[Recipe], next_line: str, as_json: bool) -> None:
+    """A dry run of each recipe, and what it found."""
     _prepare()
     from .tasks.dry_run import dry_run
 
     results = []
     for resolved in recipes:
         results.append(dry_run(resolved))
-        for line in (*_describe_dry_run(results[-1]), f"next      torchrelay train {recipe}"):
+        for line in (*_describe_dry_run(results[-1]), next_line):
             click.echo(line, err=as_json)
     _tell("dry run: nothing is wrong; no run was written")
     if as_json:
-        _print_json(results[0] if len(several) == 1 else {"runs": results})
+        _print_json(results[0] if len(recipes) == 1 else {"runs": results})
 
 
 def _describe_dry_run(found: dict[str, Any]) -> list[str]:

@@ -21,6 +21,8 @@ from .errors import RecipeError, check_format
 from .schema import Kind
 
 FORMAT_VERSION = 1
+# What tells the name of a weights file from a run id, which may have dots too.
+WEIGHTS_SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors")
 
 
 def _as_list(value: object) -> object:
@@ -253,6 +255,22 @@ class WarmStart(Part):
     statistics: Literal["source", "data"] = "source"
     """Whether means, deviations and the order of classes stay the source's or are fitted anew."""
 
+    @field_validator("rename")
+    @classmethod
+    def _check_rename(cls, rename: dict[str, str]) -> dict[str, str]:
+        for pattern, replacement in rename.items():
+            if replacement.count("*") > pattern.count("*"):
+                raise ValueError(f"{replacement!r} has more * than {pattern!r}, whose * are what it could stand for")
+        return rename
+
+    @field_validator("lr_factors")
+    @classmethod
+    def _check_factors(cls, factors: dict[str, float]) -> dict[str, float]:
+        for pattern, factor in factors.items():
+            if not (0 <= factor < math.inf):
+                raise ValueError(f"{pattern!r}: {factor}; expected a factor from 0 on")
+        return factors
+
 
 class Recipe(Part):
     """Everything about a run."""
@@ -379,6 +397,23 @@ def parse_overrides(items: list[str] | tuple[str, ...]) -> list[dict[str, Any]]:
     return [dict(zip(keys, values, strict=True)) for values in itertools.product(*choices)]
 
 
+def parse_renames(items: list[str] | tuple[str, ...]) -> dict[str, str]:
+    """Read `--rename` items, such as `backbone.*=*`, as `warm_start.rename` has them.
+
+    Raises:
+        RecipeError: an item is not `from=to`, or gives a pattern twice.
+    """
+    renames: dict[str, str] = {}
+    for item in items:
+        pattern, sign, replacement = item.partition("=")
+        if not sign or not pattern:
+            raise RecipeError(f"--rename {item}: expected FROM=TO, for example --rename 'backbone.*=*'")
+        if pattern in renames:
+            raise RecipeError(f"--rename {item}: {pattern!r} was renamed to {renames[pattern]!r} before; give it once")
+        renames[pattern] = replacement
+    return renames
+
+
 def dump_recipe(recipe: Recipe) -> str:
     """The whole recipe, defaults included, as YAML that `load_recipe` reads."""
     return yaml.dump(recipe.model_dump(by_alias=True), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
@@ -475,6 +510,16 @@ def _make_absolute(values: dict[str, Any], root: Path) -> None:
         file = args.get("weights_file") if isinstance(args, dict) else None
         if isinstance(args, dict) and isinstance(file, str) and file:
             model["args"] = {**args, "weights_file": str(Path(root, file).resolve())}
+    warm_start = values.get("warm_start")
+    if isinstance(warm_start, dict) and _is_file_name(warm_start.get("source")):
+        warm_start["source"] = str(Path(root, warm_start["source"]).resolve())
+
+
+def _is_file_name(source: object) -> bool:
+    """Whether a source is a weights file, not a run or a registered model."""
+    if not isinstance(source, str) or source.startswith(("runs:/", "models:/")):
+        return False
+    return "/" in source or source.endswith(WEIGHTS_SUFFIXES)
 
 
 def _merge(values: dict[str, Any], over: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -47,6 +48,8 @@ class FeatureSchema(BaseModel):
             the same ones in the same order.
         tokens, ngrams, lowercase: text: how a cell becomes tokens, see the recipe's `Feature`.
         separator: labels: what stands between the tags of a cell.
+        embedding: category as input, text: numbers that a class or token is embedded into, where the model that this
+            one begins from decides; 0 means by how many there are, see `embedding_size`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,6 +72,15 @@ class FeatureSchema(BaseModel):
     ngrams: list[int] = []
     lowercase: bool = False
     separator: str = ""
+    embedding: int = 0
+
+    @property
+    def embedding_size(self) -> int:
+        """Numbers that a class of a category input, or a token of a text, is embedded into.
+
+        A vocabulary that grows keeps the size that it began with, else no row of its embeddings could be kept.
+        """
+        return self.embedding or min(50, (len(self.classes) + 1) // 2)
 
     @property
     def num_outputs(self) -> int:
@@ -101,6 +113,18 @@ class TargetPart(NamedTuple):
     feature: FeatureSchema
     outputs: Tensor
     target: Tensor
+
+
+class AxisLabels(NamedTuple):
+    """What stands at each position along one dimension of a parameter: a class, a token, a column of numbers.
+
+    Attributes:
+        own: in the model; empty where it cannot be said.
+        source: in the model that it begins from; empty where that does not say.
+    """
+
+    own: Sequence[Hashable]
+    source: Sequence[Hashable]
 
 
 class Schema(BaseModel):

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from ..schema import SPLITS, Schema
 from ..settings import Home
 from .columns import is_empty
 from .fit import fit_schema
+from .inherit import inherit
 from .leaks import check_files
 from .pack import Pack, PackColumn, fingerprint_table, write_pack
 from .paths import Files
@@ -67,6 +68,18 @@ class Prepared(NamedTuple):
     warnings: list[str]
 
 
+class Heritage(NamedTuple):
+    """What a model that is to be trained takes over from another; see `inherit.inherit`.
+
+    Attributes:
+        schema: of the other model.
+        statistics: source or data.
+    """
+
+    schema: Schema
+    statistics: Literal["source", "data"]
+
+
 class View(NamedTuple):
     """A pack seen through one split.
 
@@ -81,13 +94,16 @@ class View(NamedTuple):
     rows: dict[str, np.ndarray]
 
 
-def prepare_data(data: Data, home: Home, on_progress: Progress | None = None) -> Prepared:
+def prepare_data(
+    data: Data, home: Home, on_progress: Progress | None = None, heritage: Heritage | None = None
+) -> Prepared:
     """Make the pack of a recipe's table, and its split and schema; or find them.
 
     Args:
         data: the recipe's part.
         home: where store and packs are.
         on_progress: called with the numbers of images done and of all images.
+        heritage: what the schema takes over from that of another model.
     Raises:
         RecipeError: the recipe's data part is incomplete or contradicts itself.
         DataError: the data cannot be trained on; says why and what to do.
@@ -110,7 +126,7 @@ def prepare_data(data: Data, home: Home, on_progress: Progress | None = None) ->
     _check_limit(data, home, table.frame, verdicts)
     side = np.where(verdicts.good, sides.side, UNUSED).astype(np.int8)
     _check_training(data, rows, side)
-    return _commit(data, home, table.frame, cells, rows, verdicts, side, None)
+    return _commit(data, home, table.frame, cells, rows, verdicts, side, None, heritage)
 
 
 def prepare_for_schema(data: Data, schema: Schema, home: Home, on_progress: Progress | None = None) -> Prepared:
@@ -344,6 +360,7 @@ def _commit(
     verdicts: Verdicts,
     side: np.ndarray,
     schema: Schema | None,
+    heritage: Heritage | None = None,
 ) -> Prepared:
     """Write pack and split, unless they are there; `side` has one entry a row of the table."""
     contents = [column.arrays["content"] for column in rows.columns.values() if column.feature.kind == "image"]
@@ -351,11 +368,13 @@ def _commit(
     in_pack = np.flatnonzero(rows.readable)
     pack_dir, pack_found = write_pack(home.packs, list(rows.columns.values()), in_pack, fingerprint)
     pack = Pack.open(pack_dir)
-    split_dir = pack_dir / "splits" / _name_split(data, verdicts, side, schema)
+    split_dir = pack_dir / "splits" / _name_split(data, verdicts, side, schema, heritage)
     split_found = split_dir.is_dir()
     if not split_found:
         split = side[in_pack]
         fitted = fit_schema(pack, data, split) if schema is None else schema
+        if heritage is not None:
+            fitted = inherit(fitted, *heritage)
         warnings = _warn_of_cut_pixels(data, cells, verdicts) if schema is None else []
         warnings += _warn_of_unknown_tags(fitted, rows, side)
         report = _report(data, frame, rows, verdicts, side, warnings, fitted)
@@ -380,9 +399,13 @@ def _commit(
     )
 
 
-def _name_split(data: Data, verdicts: Verdicts, side: np.ndarray, schema: Schema | None) -> str:
+def _name_split(
+    data: Data, verdicts: Verdicts, side: np.ndarray, schema: Schema | None, heritage: Heritage | None
+) -> str:
     """Everything that the split's files depend on, the pack aside."""
-    given = None if schema is None else schema.model_dump()
+    given: Any = None if schema is None else schema.model_dump()
+    if heritage is not None:
+        given = [heritage.schema.model_dump(), heritage.statistics]
     spec = data.model_dump(include={"table", "inputs", "target", "key", "split"})
     versions = [SPLIT_FORMAT_VERSION, SCHEMA_FORMAT_VERSION]
     return digest(versions, spec, verdicts.digest(), hashlib.sha256(side.tobytes()).hexdigest(), given)

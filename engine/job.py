@@ -14,6 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 from ..schema import Batch
 from .averaging import Average
 from .evaluation import Measure, Scorer
+from .freezing import Frozen
 from .losses import Loss, Reduction
 from .randomness import random_states, set_random_states
 from .schedules import restore_schedule
@@ -72,6 +73,7 @@ class Job:
         reduction: whether a step minimises, and reports give, the mean of the rows' losses or their sum.
         accumulate: batches that make one optimizer step.
         steps_per_epoch: optimizer steps; the last one of an epoch may have fewer batches.
+        frozen: parameters that are not trained, or not yet.
         average: of the weights; where there is one, it is what is validated and kept.
         scaler: of the loss, for fp16; switched off in other precisions, where it changes and costs nothing.
         monitor: name of the metric that decides which checkpoint is best; empty where no rows validate.
@@ -93,6 +95,7 @@ class Job:
     steps_per_epoch: int
     reduction: Reduction = "mean"
     accumulate: int = 1
+    frozen: Frozen | None = None
     average: Average | None = None
     scaler: GradScaler = field(default_factory=lambda: GradScaler("cpu", enabled=False))
     clip_norm: float = 0.0

@@ -52,6 +52,8 @@ def train(job: Job, progress: Progress, store: CheckpointStore, on_step: OnStep)
                 _commit(job, progress, store)
                 return reason
             job.scorer.model.train()
+            if job.frozen is not None:
+                job.frozen.hold(progress.epoch)
             started, rows_at_start = time.perf_counter(), progress.loss_rows
             for group in grouped(job.train_batches(progress.epoch, progress.batch), job.accumulate):
                 learning_rate = float(job.optimizer.param_groups[0]["lr"])

@@ -41,9 +41,16 @@ def check_optimizer(optimizer: Named) -> None:
     check_values("train.optimizer", optimizer.name, optimizer.args, lambda args: _refusal(kind, args))
 
 
-def build_optimizer(optimizer: Named, parameters: Iterable[nn.Parameter]) -> Optimizer:
+def build_optimizer(
+    optimizer: Named, parameters: Iterable[nn.Parameter], factors: Mapping[nn.Parameter, float] | None = None
+) -> Optimizer:
     """Build the optimizer over a model's parameters, with torch's own defaults where the recipe is silent.
 
+    Args:
+        optimizer: name and arguments.
+        parameters: of the model, in its order.
+        factors: what the learning rate of some of them is multiplied by; those of one factor make a group. The first
+            group is that of all others, even if there are none.
     Raises:
         RecipeError: see `check_optimizer`; or there is nothing to train; or the optimizer (Muon) takes matrices
             alone and a parameter is none.
@@ -58,7 +65,20 @@ def build_optimizer(optimizer: Named, parameters: Iterable[nn.Parameter]) -> Opt
             f"train.optimizer.name: {optimizer.name} takes 2-D weights alone; {len(odd)} of the model's {len(params)} "
             f"parameters (biases, convolutions, norms) have other shapes, the first {odd[0]}; use adamw or sgd"
         )
-    return kind(params, **_fused(kind, params, optimizer.args), **optimizer.args)
+    groups = _group(optimizer, kind, params, factors) if factors else params
+    return kind(groups, **_fused(kind, params, optimizer.args), **optimizer.args)
+
+
+def _group(
+    optimizer: Named, kind: type[Optimizer], params: list[nn.Parameter], factors: Mapping[nn.Parameter, float]
+) -> list[dict[str, Any]]:
+    """Parameter groups: those without a factor, then those of each factor, with its multiple of the learning rate."""
+    rate = optimizer.args.get("lr", inspect.signature(kind).parameters["lr"].default)
+    distinct = dict.fromkeys(factors[p] for p in params if p in factors)
+    return [
+        {"params": [p for p in params if p not in factors]},
+        *({"params": [p for p in params if factors.get(p) == one], "lr": rate * one} for one in distinct),
+    ]
 
 
 def _fused(kind: type[Optimizer], params: list[nn.Parameter], args: Mapping[str, Any]) -> dict[str, Any]:

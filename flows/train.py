@@ -48,12 +48,17 @@ def train(
     with hold_run(run_dir):
         if resume:
             reopen_run(run_dir, overrides)
-        with keep_status(run_dir):
-            if is_over_splits(run_dir):
-                train_splits(run_dir)
-            else:
-                train_one(run_dir)
-        return finish_run(run_dir)
+        return train_to_the_end(run_dir)
+
+
+def train_to_the_end(run_dir: Path) -> dict[str, Any]:
+    """All that an open run has to do; gives its record as JSON. Hold the run first."""
+    with keep_status(run_dir):
+        if is_over_splits(run_dir):
+            train_splits(run_dir)
+        else:
+            train_one(run_dir)
+    return finish_run(run_dir)
 
 
 def train_one(run_dir: Path) -> None:

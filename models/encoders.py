@@ -15,7 +15,7 @@ from ..schema import FeatureSchema
 def build_encoder(feature: FeatureSchema) -> tuple[nn.Module, int]:
     """Build what turns a feature's tensor into units of shape (B, F); also gives F."""
     if feature.kind == "category":
-        embeddings = ColumnEmbeddings(len(feature.columns), len(feature.classes))
+        embeddings = ColumnEmbeddings(len(feature.columns), len(feature.classes), feature.embedding_size)
         return embeddings, embeddings.num_units
     if feature.kind == "text":
         embeddings = TokenEmbeddings(len(feature.classes))
@@ -29,11 +29,11 @@ class ColumnEmbeddings(nn.Module):
     Args:
         num_columns: category columns.
         num_classes: classes seen in training; ids go from 0 (unseen) to num_classes.
+        size: units of each embedding.
     """
 
-    def __init__(self, num_columns: int, num_classes: int) -> None:
+    def __init__(self, num_columns: int, num_classes: int, size: int) -> None:
         super().__init__()
-        size = min(50, (num_classes + 1) // 2)
         # Id 0 is "unseen in training": as padding it is zero, which says nothing, and stays so.
         columns = [nn.Embedding(num_classes + 1, size, padding_idx=0) for _ in range(num_columns)]
         self.columns = nn.ModuleList(columns)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
 from ..datasets.augment import doubts_about_augment
@@ -19,12 +20,14 @@ from ..datasets.transform import BatchTransform
 from ..engine.averaging import Average
 from ..engine.devices import pick_device, pick_precision
 from ..engine.evaluation import Evaluation, Scorer
+from ..engine.freezing import Frozen, learning_rate_factors
 from ..engine.gradients import NotFiniteError
 from ..engine.job import Job
 from ..engine.losses import build_loss, build_training_loss, check_outputs, reduction_of
 from ..engine.metrics import auto_monitor, compute_metrics, metric_names, monitor_mode
 from ..engine.optimizers import build_optimizer
 from ..engine.schedules import build_schedule
+from ..engine.weights import load_into
 from ..errors import RecipeError
 from ..models.pretrained import load_pretrained
 from ..models.registry import build_model, probe
@@ -40,24 +43,35 @@ GROUP_BYTES = 4_000_000
 MOST_AT_ONCE = 32
 
 
-def build_job(recipe: Recipe, view: View, schedule_epochs: int, *, is_new: bool = True) -> Job:
+def build_job(
+    recipe: Recipe,
+    view: View,
+    schedule_epochs: int,
+    *,
+    is_new: bool = True,
+    start: Mapping[str, Tensor] | None = None,
+) -> Job:
     """Build model, optimizer, schedule, loss and batches of a run, from the recipe's seed.
 
     Args:
         schedule_epochs: length of the schedule; a run that goes on beyond it keeps the last learning rate.
         is_new: whether the run begins; one that goes on has its weights from its checkpoint, not from the recipe's
             pretrained ones.
+        start: weights that a warm-started run begins with, in place of random or pretrained ones.
     Raises:
         RecipeError: the model, optimizer or monitor does not fit the data.
         SourceError: the pretrained weights do not fit the model.
         DeviceError: the device is not there.
     """
-    train = recipe.train
+    train, warm = recipe.train, recipe.warm_start
     scorer = replace(build_scorer(recipe, view.schema), summarise=summary_of(view))
-    if is_new:
+    if start is not None:
+        load_into(scorer.model, start, "what the run begins with")
+    elif is_new:
         for line in load_pretrained(scorer.model, recipe.model, home().cache):
             say(line)
-    optimizer = build_optimizer(train.optimizer, scorer.model.parameters())
+    factors = learning_rate_factors(scorer.model, warm.lr_factors)
+    optimizer = build_optimizer(train.optimizer, scorer.model.parameters(), factors)
     training_rows = PackDataset(view.pack, view.schema, view.rows["train"])
     steps_per_epoch = math.ceil(num_batches(len(training_rows), train.batch_size) / train.accumulate)
     monitor = _monitor(recipe, view)
@@ -107,6 +121,7 @@ def build_job(recipe: Recipe, view: View, schedule_epochs: int, *, is_new: bool 
         steps_per_epoch=steps_per_epoch,
         reduction=reduction,
         accumulate=train.accumulate,
+        frozen=Frozen(scorer.model, warm.freeze, warm.thaw_after) if warm.freeze else None,
         average=Average(scorer.model, train.ema) if train.ema else None,
         scaler=GradScaler(scorer.device.type, enabled=scorer.precision.name == "fp16"),
         clip_norm=train.clip_norm,

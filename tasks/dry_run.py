@@ -24,6 +24,7 @@ from ..settings import home
 from .assemble import build_job, name_table_rows
 from .ingest import ingest_table
 from .preflight import check_recipe, check_validation
+from .warm_start import plan_start, say_doubts, say_start
 
 NUM_STEPS = 2
 NUM_VALID_BATCHES = 2
@@ -48,7 +49,11 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
     data = ingested.first
     view = open_view(data.pack_dir, data.split_dir)
     keep_freed_memory()
-    job = build_job(recipe, view, recipe.train.epochs)
+    say_doubts(recipe)
+    start = plan_start(recipe, view.schema)
+    if start is not None:
+        say_start(start)
+    job = build_job(recipe, view, recipe.train.epochs, start=None if start is None else start.state)
     losses, step_seconds = _train_steps(job, view, recipe.train.accumulate)
     num_valid = len(view.rows["valid"]) * (1 if view.schema.triple is None else 2)  # asked in both directions
     valid_loss, row_seconds = _score_batches(job) if num_valid else (None, 0.0)

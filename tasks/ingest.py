@@ -17,6 +17,7 @@ from ..settings import home
 from ..tracking import figures
 from .console import Progress, say
 from .options import UNCACHED
+from .sources import heritage_of
 
 
 class Ingested(NamedTuple):
@@ -76,7 +77,7 @@ def _ingest_split(recipe: Recipe, column: str, several: bool) -> Prepared:
     """The pack, the first time, and the split that a column makes of it."""
     started = time.perf_counter()
     with Progress("ingest", "images") as progress, hold_data(home()):
-        data = prepare_data(with_split_column(recipe.data, column), home(), progress.update)
+        data = prepare_data(with_split_column(recipe.data, column), home(), progress.update, heritage_of(recipe))
         mark_used(data.pack_dir)
     rows = ", ".join(f"{count:,} {split}" for split, count in data.rows.items() if count)
     quarantined = f", {data.num_quarantined:,} quarantined" if data.num_quarantined else ""

@@ -18,6 +18,7 @@ from ..recipe import Recipe
 from ..settings import home
 from .console import say
 from .ranked import check_ranked
+from .sources import check_source
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -25,7 +26,7 @@ def check_recipe(recipe: Recipe) -> None:
 
     Raises:
         RecipeError: something that the recipe names does not exist or does not fit.
-        SourceError: the model's pretrained weights cannot be had.
+        SourceError: the model's pretrained weights, or those of a warm start, cannot be had.
         DataError: the table, its columns or the folder of its files are not as the recipe says.
     """
     check_names(recipe)
@@ -33,6 +34,7 @@ def check_recipe(recipe: Recipe) -> None:
     if not split.column and not split.valid:
         check_validation(recipe, num_rows=0)
     check_table(recipe.data)
+    check_source(recipe)
     for line in fetch_pretrained(recipe.model, home().cache):
         say(line)
 
@@ -98,6 +100,8 @@ def _check_together(recipe: Recipe) -> None:
             raise RecipeError(f"train.clip_norm: {train.clip_norm}: {reason} clipping does not reach; leave it at 0")
         if train.precision == "fp16":
             raise RecipeError(f"train.precision: fp16: {reason} its loss scaler cannot follow; use fp32")
+        if recipe.warm_start.lr_factors:
+            raise RecipeError("warm_start.lr_factors: lbfgs has one learning rate for all parameters; leave them out")
     kinds = {target.kind for target in recipe.data.target.values()}
     if kinds and kinds != {"category"}:
         for key in ("label_smoothing", "class_weights"):

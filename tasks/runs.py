@@ -44,6 +44,8 @@ from .ingest import Ingested, draw_report
 from .options import UNCACHED
 from .predictions import VERDICT, name_columns
 from .preflight import check_names, check_recipe, check_validation, has_images
+from .sources import pin_source, recipe_of
+from .warm_start import TRANSFER_FILE, Start, keep_start, plan_start, say_doubts
 
 # What a run can change on its way; all else would break its optimizer's state, its order of rows, or its meaning.
 CHANGEABLE = (
@@ -55,6 +57,7 @@ CHANGEABLE = (
     "train.max_minutes",
     "train.device",
     "train.num_workers",
+    "warm_start.thaw_after",
     "checkpoint.every_epochs",
     "checkpoint.every_steps",
     "checkpoint.keep",
@@ -68,10 +71,55 @@ def resolve_recipe(recipe: Recipe, recipe_file: str, overrides: Mapping[str, Any
 
     Raises:
         RecipeError: something in it is not legal or does not exist.
-        DataError: its table cannot be read or lacks columns.
+        SourceError: the source of its warm start cannot be had.
+        DataError: its table cannot be read or lacks columns, or has other inputs than the source.
     """
     resolved = load_recipe(recipe_file, recipe, overrides)
     check_recipe(resolved)
+    return pin_source(resolved)
+
+
+@task(**UNCACHED)
+def resolve_finetune(recipe: Recipe, recipe_file: str, overrides: Mapping[str, Any], source: str) -> Recipe:
+    """The recipe of a finetuning, checked; where neither file nor fields are given, the source's own.
+
+    Raises:
+        RecipeError: something in it is not legal or does not exist, or it names no source.
+        SourceError: the source cannot be had.
+        DataError: its table cannot be read or lacks columns, or has other inputs than the source.
+    """
+    resolved = recipe_for_finetune(recipe, recipe_file, overrides, source)
+    check_recipe(resolved)
+    return pin_source(resolved)
+
+
+def recipe_for_finetune(recipe: Recipe, recipe_file: str, overrides: Mapping[str, Any], source: str) -> Recipe:
+    """The recipe that file, fields, overrides and a source make.
+
+    Args:
+        recipe: fields that go over the file's.
+        recipe_file: empty, where the fields name no table either, means the recipe that the source was trained by,
+            without the warm start that it may have had itself.
+        overrides: dotted keys that go over both.
+        source: goes over all three; empty means the one that they name.
+    Raises:
+        RecipeError: something is not legal, or no source is named.
+        SourceError: the source does not exist.
+    """
+    over = dict(overrides)
+    if source:
+        over["warm_start.source"] = source
+    if not recipe_file and not recipe.data.table:
+        named = source or str(over.get("warm_start.source", "")) or recipe.warm_start.source
+        if named:
+            own = recipe.warm_start.model_dump(exclude_unset=True)
+            recipe_file, over = str(recipe_of(named)), {"warm_start": own, **over}
+    resolved = load_recipe(recipe_file, recipe, over)
+    if not resolved.warm_start.source:
+        raise RecipeError(
+            "warm_start.source is missing: a finetuning begins from the weights of a run, a registered model or a "
+            "file, for example torchrelay finetune RECIPE --from models:/digits@champion"
+        )
     return resolved
 
 
@@ -82,12 +130,16 @@ def start_run(recipe: Recipe, ingested: Ingested, recipe_file: str) -> Path:
     Where the recipe's split is a pattern of columns, it is the parent of one run for each of them (`splits.py`).
 
     Raises:
-        RecipeError: a setting needs validation rows and there are none.
+        RecipeError: a setting needs validation rows and there are none, or a pattern of the warm start fits no key.
+        SourceError: the weights of a warm start do not fit.
         TrackingError: the tracking server refuses or cannot be reached.
     """
     data = ingested.first
     for one in ingested.splits.values():
         check_validation(recipe, one.rows["valid"])
+    say_doubts(recipe)
+    schema = Schema.load(data.split_dir / "schema.json")
+    start = plan_start(recipe, schema)
     if ingested.several:
         if recipe.tracking.register_as:
             say(
@@ -108,9 +160,16 @@ def start_run(recipe: Recipe, ingested: Ingested, recipe_file: str) -> Path:
         recipe_file=str(Path(recipe_file).absolute()) if recipe_file else "",
         pack_dir=str(data.pack_dir),
         fingerprint=data.fingerprint,
+        **describe_source(start),
         **own,
     )
-    return open_run(record, recipe, Schema.load(data.split_dir / "schema.json"), rows)
+    # The runs over several splits begin each with weights of their own; here they were tried on the first.
+    return open_run(record, recipe, schema, rows, None if ingested.several else start)
+
+
+def describe_source(start: Start | None) -> dict[str, str]:
+    """What a record says of the weights that a run begins with."""
+    return {} if start is None else {"source": start.source.label, "source_sha256": start.source_sha256}
 
 
 def new_record(recipe: Recipe, run_id: str, **fields: Any) -> RunRecord:
@@ -351,7 +410,9 @@ def finish_run(run_dir: Path) -> dict[str, Any]:
     return describe_run(home(), _end(run_dir, "FINISHED", ""))
 
 
-def open_run(record: RunRecord, recipe: Recipe, schema: Schema, rows: Mapping[str, int]) -> Path:
+def open_run(
+    record: RunRecord, recipe: Recipe, schema: Schema, rows: Mapping[str, int], start: Start | None = None
+) -> Path:
     """Make folder and MLflow run of a record; where that fails, neither folder nor record stays.
 
     Args:
@@ -359,6 +420,7 @@ def open_run(record: RunRecord, recipe: Recipe, schema: Schema, rows: Mapping[st
         recipe: what is run.
         schema: of its data.
         rows: rows of each split, by its name.
+        start: weights that a warm-started run begins with; they go into its folder.
     Raises:
         TrackingError: the tracking server refuses or cannot be reached.
     """
@@ -368,9 +430,11 @@ def open_run(record: RunRecord, recipe: Recipe, schema: Schema, rows: Mapping[st
         save_record(home(), record)
         write_atomic(run_dir / "recipe.yaml", dump_recipe(recipe))
         schema.save(run_dir / "schema.json")
+        if start is not None:
+            keep_start(run_dir, start)
         tracker = MlflowRun.start(record, recipe, schema, rows, {PARENT_TAG: parent})
         update_record(run_dir, mlflow_run_id=tracker.run_id)
-        for name in ("recipe.yaml", "schema.json"):
+        for name in ("recipe.yaml", "schema.json", *([] if start is None else [TRANSFER_FILE])):
             tracker.log_artifacts(run_dir / name)
         for name in ("report.json", "data_report.csv", "quarantine.csv") if record.split_dir else ():
             tracker.log_artifacts(Path(record.split_dir) / name, "data")

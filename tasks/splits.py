@@ -31,7 +31,8 @@ from ..tracking.recorder import STEP_METRICS, Recorder
 from ..tracking.records import RunRecord, list_children, load_record, new_run_id, update_record
 from .console import say
 from .options import UNCACHED
-from .runs import CHANGEABLE, finish_run, hold_run, keep_status, new_record, open_run, reopen_run
+from .runs import CHANGEABLE, describe_source, finish_run, hold_run, keep_status, new_record, open_run, reopen_run
+from .warm_start import plan_start
 
 
 def is_over_splits(run_dir: Path) -> bool:
@@ -144,6 +145,7 @@ def _start_split(parent: RunRecord, recipe: Recipe) -> Path:
     column = recipe.data.split.column
     pack_dir, split_dir = Path(parent.pack_dir), Path(parent.splits[column])
     view = open_view(pack_dir, split_dir)
+    start = plan_start(recipe, view.schema)
     record = new_record(
         recipe,
         new_run_id(f"{recipe.name}-{column}"),
@@ -154,8 +156,9 @@ def _start_split(parent: RunRecord, recipe: Recipe) -> Path:
         pack_dir=str(pack_dir),
         split_dir=str(split_dir),
         fingerprint=parent.fingerprint,
+        **describe_source(start),
     )
-    return open_run(record, recipe, view.schema, {name: len(rows) for name, rows in view.rows.items()})
+    return open_run(record, recipe, view.schema, {name: len(rows) for name, rows in view.rows.items()}, start)
 
 
 def _recipe_of(recipe: Recipe, column: str) -> Recipe:

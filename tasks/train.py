@@ -26,6 +26,7 @@ from ..tracking.records import load_record, update_record
 from .assemble import build_job, name_table_rows
 from .console import Progress, say
 from .options import UNCACHED
+from .warm_start import load_start
 
 
 @task(**UNCACHED)
@@ -45,7 +46,8 @@ def train_model(run_dir: Path) -> None:
     here = fingerprint(pick_device(recipe.train.device))
     store = CheckpointStore(run_dir / "checkpoints", recipe.checkpoint.keep, {"run_id": run_dir.name}, here)
     checkpoint = store.load_last()
-    job = build_job(recipe, view, record.schedule_epochs, is_new=checkpoint is None)
+    start = load_start(run_dir, recipe) if checkpoint is None else None
+    job = build_job(recipe, view, record.schedule_epochs, is_new=checkpoint is None, start=start)
     progress = TrainingProgress() if checkpoint is None else _restore(job, checkpoint, here)
     tracker = MlflowRun.of(record)
     say(f"train: {recipe.model.name} on {job.scorer.device} in {job.scorer.precision.name}, {job.num_epochs} epochs")

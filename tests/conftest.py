@@ -202,6 +202,53 @@ def graph_recipe(tmp_path: Path) -> WriteRecipe:
         }
         return _write(tmp_path / "graph.yaml", recipe, changes)
 
+
+# A norm that keeps running statistics and an embedded category in the body, dropout, a head.
+NET_WITH_NORM = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, schema, num_outputs):
+        super().__init__()
+        self.colour = nn.Embedding(len(schema.inputs[1].classes) + 1, 4, padding_idx=0)
+        self.body = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU())
+        self.drop = nn.Dropout(0.2)
+        self.head = nn.Linear(8, num_outputs)
+
+    def forward(self, x, colour):
+        return self.head(self.drop(self.body(torch.cat([x, self.colour(colour[:, 0])], 1))))
+"""
+
+
+@pytest.fixture
+def insect_recipe(tmp_path: Path) -> WriteRecipe:
+    """A recipe for 60 insects of some classes and colours; the class decides where two numbers lie."""
+
+    def write(name: str, classes: list[str], colours: list[str], **changes: object) -> Path:
+        generator = np.random.default_rng(len(classes))
+        lines = ["a,b,colour,label,split"]
+        for number in range(60):
+            place = number % len(classes)
+            a, b = generator.normal(2 * place, 0.3), generator.normal(-place, 0.3)
+            split = ("train", "train", "valid", "train", "test")[number // len(classes) % 5]
+            lines.append(f"{a:.5f},{b:.5f},{colours[number % len(colours)]},{classes[place]},{split}")
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+        (tmp_path / "nets_with_norm.py").write_text(NET_WITH_NORM)
+        recipe = {
+            "name": name,
+            "data": {
+                "table": f"{name}.csv",
+                "inputs": {"x": {"kind": "number", "columns": ["a", "b"]}, "colour": {"kind": "category"}},
+                "target": {"label": {"kind": "category"}},
+                "split": {"column": "split"},
+            },
+            "model": {"name": "nets_with_norm:Net"},
+            "train": {"epochs": 2, "batch_size": 8, "optimizer": {"name": "adamw", "args": {"lr": 0.01}}},
+        }
+        return _write(tmp_path / f"{name}.yaml", recipe, changes)
+
     return write
 
 

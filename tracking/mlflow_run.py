@@ -241,6 +241,7 @@ def _record_tags(record: RunRecord) -> dict[str, str]:
         FINGERPRINT_TAG: record.fingerprint,
         "torchrelay.kind": record.kind,
         "torchrelay.source": record.source,
+        "torchrelay.source_sha256": record.source_sha256,
         "torchrelay.parent": record.parent,
         "torchrelay.split_column": record.split_column,
         "device": record.device,

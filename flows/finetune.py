@@ -1,0 +1,40 @@
+"""The finetune flow: a run that begins from the weights of another, of a registered model, or of a file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from ..recipe import Recipe
+from ..tasks.ingest import ingest_table
+from ..tasks.runs import hold_run, resolve_finetune, start_run
+from .quiet import quiet_user_errors
+from .train import train_to_the_end
+
+
+@flow(name="finetune", persist_result=False)
+def finetune(
+    source: str = "",
+    recipe: Recipe = Recipe(),
+    recipe_file: str = "",
+    overrides: dict[str, Any] = {},  # noqa: B006 - Prefect shows the default in its form; nobody writes to it
+) -> dict[str, Any]:
+    """Train a new run from the weights of a source; `resume` of the train flow lets it go on.
+
+    Args:
+        source: run id, `runs:/…`, `models:/name@alias`, or a weights file; empty means the recipe's
+            `warm_start.source`.
+        recipe: fields that go over the file's.
+        recipe_file: recipe to start from, relative to the working directory; empty means the source's own, to which
+            `overrides` may give another table.
+        overrides: dotted keys that go over both, for example {"warm_start.freeze": ["conv1.*"]}.
+
+    Returns:
+        The run's record as JSON, with its `source`; `transfer.csv` in its folder says what came from there.
+    """
+    quiet_user_errors()
+    resolved = resolve_finetune(recipe, recipe_file, overrides, source)
+    run_dir = start_run(resolved, ingest_table(resolved), recipe_file)
+    with hold_run(run_dir):
+        return train_to_the_end(run_dir)

@@ -1,0 +1,34 @@
+"""A run that was trained, without training it: its folder, with weights from the recipe's seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from torchrelay.engine.weights import save_weights, state_of
+from torchrelay.files import write_atomic
+from torchrelay.recipe import dump_recipe, load_recipe
+from torchrelay.schema import Schema
+from torchrelay.settings import home
+from torchrelay.tasks.assemble import build_scorer
+from torchrelay.tasks.ingest import ingest_table
+from torchrelay.tracking.records import RunRecord, now, save_record
+
+MakeRun = Callable[..., Path]
+
+
+@pytest.fixture
+def make_run() -> MakeRun:
+    def make(recipe_file: Path, run_id: str, seed: int = 5) -> Path:
+        recipe = load_recipe(recipe_file, None, {"train.seed": seed})
+        schema = Schema.load(ingest_table.fn(recipe).first.split_dir / "schema.json")
+        record = RunRecord(run_id=run_id, name=recipe.name, experiment=recipe.name, created=now(), status="FINISHED")
+        run_dir = save_record(home(), record)
+        write_atomic(run_dir / "recipe.yaml", dump_recipe(recipe))
+        schema.save(run_dir / "schema.json")
+        save_weights(state_of(build_scorer(recipe, schema).model), run_dir / "weights" / "best.pt")
+        return run_dir
+
+    return make
