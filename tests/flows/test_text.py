@@ -61,10 +61,9 @@ def test_texts_are_learned_drawn_and_told_apart_in_new_tables(capsys: pytest.Cap
     before = words["weight_before"].abs().max()
     assert 0 < before < words["weight_after"].abs().max()
     client = MlflowClient(tracking_uri=settings.tracking_uri())
-    logged = [client.list_artifacts(result["mlflow_run_id"], folder) for folder in ("tables", "figures")]
-    assert {"tables/words.csv", "figures/words.png", "figures/worst.png"} <= {
-        item.path for items in logged for item in items
-    }
+    for folder, names in {"tables": {"words.csv"}, "figures": {"words.png", "worst.png"}}.items():
+        logged = client.list_artifacts(result["mlflow_run_id"], folder)
+        assert {f"{folder}/{name}" for name in names} <= {item.path for item in logged}
 
     labelled = predict(source="models:/tongues@champion", table="new.csv", out="out.csv")
     with Path("out.csv").open(newline="") as file:
