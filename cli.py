@@ -92,7 +92,8 @@ def init(table: str | None, force: bool, files: str, target: str, as_json: bool)
 def fetch(name: str | None, source: str | None, as_json: bool) -> None:
     """Write data/NAME/, table and files of a known data set: digits, cifar10.
 
-    Nobody offers faces for download: --from DIR places it from a folder that holds faces/.
+    Nobody offers faces and languages for download: --from DIR places them from a folder that holds faces/ or
+    languages/.
     """
     from .datasets.fetch import fetch as fetch_data
     from .datasets.fetch import place

@@ -30,7 +30,7 @@ from ..recipe import nearest
 MAX_UNPACKED_BYTES = 50_000_000_000
 MAX_UNPACKED_RATIO = 200
 # Data sets of ready recipes that have no source to fetch them from, and their tables.
-PLACED = {"faces": "face_landmarks.csv"}
+PLACED = {"faces": "face_landmarks.csv", "languages": "languages.csv"}
 Progress = Callable[[int, int], None]
 
 
@@ -77,7 +77,7 @@ def _find_placed(name: str, folder: Path) -> Fetched:
     if not table.is_file():
         raise DataError(
             f"{name} cannot be fetched, as nobody offers it for download; from a folder DIR that holds "
-            f"{name}/{PLACED[name]} and {name}/images.zip, `torchrelay fetch {name} --from DIR` places it "
+            f"{name}/{PLACED[name]} and, if it has pictures, {name}/images.zip, `torchrelay fetch {name} --from DIR` places it "
             f"(in the repository: make data FROM=DIR)"
         )
     images = table.parent / "images"

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from ..errors import ShapeError
 from ..schema import Schema
+
+Scale = Literal["none", "sqrt", "mean"]
 
 
 class _HasKind(Protocol):
@@ -33,10 +35,22 @@ class BagOfWords(nn.Module):
         num_tokens: V.
         outputs: how many outputs each target has, K together; a share of a category's is given as log-probabilities.
         is_category: of each target.
+        binary: whether a token counts once however often it stands in a text.
+        scale: what a text's sum is divided by: none, sqrt (root of the number of tokens that count; with `binary` the
+            vector of a text then has the length 1), or mean (that number).
     """
 
-    def __init__(self, num_tokens: int, outputs: list[int], is_category: list[bool]) -> None:
+    def __init__(
+        self,
+        num_tokens: int,
+        outputs: list[int],
+        is_category: list[bool],
+        *,
+        binary: bool = False,
+        scale: Scale = "none",
+    ) -> None:
         super().__init__()
+        self.binary, self.scale = binary, scale
         self.outputs, self.is_category = outputs, is_category
         bound = num_tokens**-0.5
         self.bag = nn.EmbeddingBag(num_tokens + 2, sum(outputs), mode="sum", padding_idx=0)
@@ -54,7 +68,13 @@ class BagOfWords(nn.Module):
             Shape (B, K): of a category the log-probabilities of its classes, of labels scores, of numbers and points
             standardised values.
         """
-        scores_BK = self.bag(ids_BL) + self.bias
+        if self.binary:
+            ids_BL = _drop_repeats(ids_BL)
+        scores_BK = self.bag(ids_BL)
+        if self.scale != "none":
+            count_B1 = (ids_BL != 0).sum(dim=1, keepdim=True).clamp(min=1).to(scores_BK.dtype)
+            scores_BK = scores_BK / (count_B1.sqrt() if self.scale == "sqrt" else count_B1)
+        scores_BK = scores_BK + self.bias
         parts = [
             F.log_softmax(share, dim=1) if is_category else share
             for share, is_category in zip(scores_BK.split(self.outputs, dim=1), self.is_category, strict=True)
@@ -66,12 +86,20 @@ class BagOfWords(nn.Module):
         return self.bag.weight.detach()[2:].to("cpu", torch.float32, copy=True)
 
 
-def build_bag_of_words(schema: Schema) -> nn.Module:
+def _drop_repeats(ids_BL: Tensor) -> Tensor:
+    """Each id of a row once, in another order; padding takes the place of the others."""
+    ids_BL = ids_BL.sort(dim=1).values
+    repeats_BL = F.pad(ids_BL[:, 1:] == ids_BL[:, :-1], (1, 0))
+    return ids_BL.masked_fill(repeats_BL, 0)
+
+
+def build_bag_of_words(schema: Schema, binary: bool = False, scale: Scale = "none") -> nn.Module:
     """Logistic (or linear) regression over the counts of the words, or n-grams, of one text."""
     check_text_alone({feature.name: feature for feature in schema.inputs})
     [text] = schema.inputs
     outputs = [target.num_outputs for target in schema.targets]
-    return BagOfWords(len(text.classes), outputs, [target.kind == "category" for target in schema.targets])
+    is_category = [target.kind == "category" for target in schema.targets]
+    return BagOfWords(len(text.classes), outputs, is_category, binary=binary, scale=scale)
 
 
 def check_text_alone(inputs: Mapping[str, _HasKind]) -> None:

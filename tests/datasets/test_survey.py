@@ -21,7 +21,9 @@ def test_each_column_is_told_by_its_cells(write_table: WriteTable) -> None:
     lines = ["id,no,a,b,const,colour,note,split"]
     for row in range(40):
         split = ("train", "train", "Valid", "test")[row % 4]
-        lines.append(f"k{row * 7},{row},{row / 7:.3f},{row % 3},1,{'red' if row % 2 else 'blue'},text no {row},{split}")
+        lines.append(
+            f"k{row * 7},{row},{row / 7:.3f},{row % 3},1,{'red' if row % 2 else 'blue'},this is text no {row},{split}"
+        )
     assert roles(write_table(lines)) == {
         "id": "key",
         "no": "id",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -80,12 +81,12 @@ def test_a_table_in_many_chunks_gives_the_same_tokens_as_in_one(monkeypatch: pyt
          {"analyzer": "char", "ngram_range": (2, 3), "lowercase": False}),
     ],
 )  # fmt: skip
-def test_counts_are_those_of_scikit_learn(settings: dict[str, object], counter: dict[str, object]) -> None:
+def test_counts_are_those_of_scikit_learn(settings: dict[str, Any], counter: dict[str, Any]) -> None:
     generator = np.random.default_rng(0)
     letters = np.array(list("aábBcÇ é1_.,!  "))
     texts = ["".join(generator.choice(letters, generator.integers(1, 40))) for _ in range(200)]
     vectorizer = CountVectorizer(**counter)
-    expected = vectorizer.fit_transform(texts).toarray()
+    expected: np.ndarray = vectorizer.fit_transform(texts).toarray()  # pyright: ignore[reportAttributeAccessIssue]
     counted = np.zeros_like(expected)
     for row, tokens in enumerate(tokens_of(texts, **settings)):
         for token in tokens:

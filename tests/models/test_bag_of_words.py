@@ -57,6 +57,28 @@ def test_it_begins_as_a_linear_layer_does_and_knows_nothing_of_unknown_tokens() 
     assert weights.abs().max() > 0
 
 
+@pytest.mark.parametrize(
+    ("args", "counts"),
+    [
+        ({"binary": True}, [[1, 1], [1, 1], [0, 0]]),
+        ({"scale": "mean"}, [[2 / 3, 1 / 3], [1 / 2, 1 / 2], [0, 0]]),
+        ({"scale": "sqrt"}, [[2 / 3**0.5, 1 / 3**0.5], [1 / 2**0.5, 1 / 2**0.5], [0, 0]]),
+        ({"binary": True, "scale": "sqrt"}, [[1 / 2**0.5, 1 / 2**0.5], [1 / 2**0.5, 1 / 2**0.5], [0, 0]]),
+    ],
+)
+def test_counts_can_be_presence_and_be_divided_by_the_texts_length(
+    args: dict[str, object], counts: list[list[float]]
+) -> None:
+    model = build_model(Named(name="bag_of_words", args=args), Schema(inputs=[TEXT], targets=[NUMBERS]))
+    assert isinstance(model, BagOfWords)
+    with torch.no_grad():
+        model.bag.weight.copy_(torch.tensor([[0.0], [3], [10], [4], [0], [0], [1]]))
+        model.bias.zero_()
+    weights = torch.tensor([[10.0, 1], [3, 4], [0, 0]])  # of the first row's a and e, the second's unknown and b
+    torch.testing.assert_close(model(IDS)[:, 0], (weights * torch.tensor(counts)).sum(1))
+    torch.testing.assert_close(model(F.pad(IDS, (0, 3))), model(IDS))
+
+
 def test_each_category_has_its_own_probabilities_and_numbers_are_plain() -> None:
     two = [category("en", "es"), category("a", "b", "c")]
     outputs = build_model(Named(name="bag_of_words"), Schema(inputs=[TEXT], targets=two))(IDS)
