@@ -9,10 +9,11 @@ storage. Opcodes: `pickletools` of the standard library.
 
 from __future__ import annotations
 
+import io
 import math
 import pickletools
 from collections.abc import Callable
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import torch
 
@@ -20,6 +21,7 @@ from ..errors import SourceError
 
 MOST_OPCODES = 2_000_000
 MOST_VALUES = 2_000_000
+MOST_LINE_BYTES = 100_000
 DEEPEST = 64
 MOST_DIMENSIONS = 64
 # Opcodes of protocol 2, the one that torch.save writes and the only one that torch's safe loader reads.
@@ -101,7 +103,7 @@ def scan_pickle(file: IO[bytes], place: str) -> Scan:
     machine = _Machine()
     problem = ""
     try:
-        machine.run(file)
+        machine.run(_Reader(file))
         _check_tree(machine.value)
     except _MalformedError as error:
         problem = str(error)
@@ -128,10 +130,32 @@ def wanted_by_plain_pickle(file: IO[bytes]) -> list[str]:
     """What a pickle that torch.save did not write would import; empty where the bytes are no whole pickle."""
     machine = _Machine()
     try:
-        machine.run(file)
+        machine.run(_Reader(file))
     except (_MalformedError, ValueError, IndexError, KeyError, TypeError, OverflowError):
         return []
     return sorted(machine.wanted) if not file.read(1) else []
+
+
+class _Reader:
+    """Gives no more than there is: a file's own `read` reserves memory for as many bytes as it is asked for."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        here = file.tell()
+        self._end = file.seek(0, io.SEEK_END)
+        file.seek(here)
+
+    def read(self, size: int) -> bytes:
+        """Up to so many bytes."""
+        return self._file.read(max(0, min(size, self._end - self._file.tell())))
+
+    def readline(self) -> bytes:
+        """A line, or its beginning."""
+        return self._file.readline(MOST_LINE_BYTES)
+
+    def tell(self) -> int:
+        """The position in the file."""
+        return self._file.tell()
 
 
 class _MalformedError(Exception):
@@ -150,9 +174,9 @@ class _Machine:
         self._marks: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
 
-    def run(self, file: IO[bytes]) -> None:
+    def run(self, file: _Reader) -> None:
         """Follow the opcodes up to STOP."""
-        for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        for number, (opcode, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], file))):
             if number > MOST_OPCODES:
                 raise _MalformedError(f"its pickle has more than {MOST_OPCODES:,} opcodes, far more than weights need")
             self.opcodes.add(opcode.name)
