@@ -22,6 +22,8 @@ from ..errors import SourceError
 MOST_OPCODES = 2_000_000
 MOST_VALUES = 2_000_000
 MOST_LINE_BYTES = 100_000
+# How often tensors may use a storage's bytes, and what expanded tensors may have beyond that.
+MOST_SHARING, MOST_EXPANDED_BYTES = 8, 1 << 28
 DEEPEST = 64
 MOST_DIMENSIONS = 64
 # Opcodes of protocol 2, the one that torch.save writes and the only one that torch's safe loader reads.
@@ -67,6 +69,11 @@ class TensorEntry(NamedTuple):
     dtype: torch.dtype
     shape: tuple[int, ...]
 
+    @property
+    def num_bytes(self) -> int:
+        """Of its values: more than its storage has where it is expanded."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
 
 class Mapping(list[tuple[Any, Any]]):
     """A dict of the pickle as its pairs: keys of a hostile file are not hashed here."""
@@ -105,6 +112,7 @@ def scan_pickle(file: IO[bytes], place: str) -> Scan:
     try:
         machine.run(_Reader(file))
         _check_tree(machine.value)
+        _check_size(machine)
     except _MalformedError as error:
         problem = str(error)
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, UnicodeError) as error:
@@ -170,6 +178,7 @@ class _Machine:
         self.storages: dict[str, Storage] = {}
         self.wanted: set[str] = set()
         self.opcodes: set[str] = set()
+        self.num_bytes = 0
         self._stack: list[Any] = []
         self._marks: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
@@ -255,7 +264,10 @@ class _Machine:
             raise _MalformedError(f"its pickle calls {_describe(function)}, which is no function that rebuilds weights")
         if not isinstance(arguments, tuple):
             raise _MalformedError(f"its pickle calls {function.name} with no tuple of arguments")
-        self.push(_CALLS[function.name](function.name, arguments))
+        made = _CALLS[function.name](function.name, arguments)
+        if isinstance(made, TensorEntry) and made is not arguments[0]:
+            self.num_bytes += made.num_bytes
+        self.push(made)
 
     def build(self, state: Any) -> None:
         """Set attributes of the top: only a state_dict has some, the versions of its modules."""
@@ -414,7 +426,7 @@ def _rebuild_tensor(name: str, arguments: tuple[Any, ...]) -> TensorEntry:
     size = math.prod(shape)
     last = offset + sum((length - 1) * step for length, step in zip(shape, stride, strict=True)) if size else -1
     room = storage.num_bytes // dtype.itemsize
-    if last >= room or size > room:
+    if last >= room:
         raise _MalformedError(
             f"a tensor of shape {list(shape)}, strides {list(stride)}, offset {offset} does not lie in its storage "
             f"{storage.key!r} of {room:,} elements"
@@ -502,6 +514,13 @@ def _check_tree(value: Any) -> None:
             raise _MalformedError(f"it has more than {MOST_VALUES:,} values, far more than weights need")
         inner = [item for _, item in one] if isinstance(one, Mapping) else one
         waiting.extend((item, depth + 1) for item in inner)
+
+
+def _check_size(machine: _Machine) -> None:
+    """Bound what copies would take: tensors may share a storage, and expanded ones are larger than theirs."""
+    stored = sum(storage.num_bytes for storage in machine.storages.values())
+    if machine.num_bytes > MOST_SHARING * stored + MOST_EXPANDED_BYTES:
+        raise _MalformedError(f"its tensors would take {machine.num_bytes:,} bytes, and their storages have {stored:,}")
 
 
 def _describe(value: Any) -> str:

@@ -24,6 +24,7 @@ from ..engine.losses import build_loss, build_training_loss
 from ..engine.metrics import auto_monitor, compute_metrics, metric_names, monitor_mode
 from ..engine.optimizers import build_optimizer
 from ..engine.schedules import build_schedule
+from ..engine.weights import load_unwrapped
 from ..errors import RecipeError
 from ..models.pretrained import load_pretrained
 from ..models.registry import build_model
@@ -53,7 +54,7 @@ def build_job(recipe: Recipe, view: View, schedule_epochs: int, *, is_new: bool 
     train = recipe.train
     scorer = build_scorer(recipe, view.schema)
     if is_new:
-        for line in load_pretrained(scorer.model, recipe.model, home().cache):
+        for line in load_pretrained(scorer.model, recipe.model, home().cache, load_unwrapped):
             say(line)
     optimizer = build_optimizer(train.optimizer, scorer.model.parameters())
     training_rows = PackDataset(view.pack, view.schema, view.rows["train"])

@@ -310,7 +310,14 @@ HOSTILE: dict[str, tuple[Build, str]] = {
         lambda p, c: archive(p, dump({"w": tensor(shape=(HUGE,))})),
         r"does not lie in its storage '0' of 4",
     ),
-    "no stride": (lambda p, c: archive(p, dump({"w": tensor(shape=(HUGE,), stride=(0,))})), r"does not lie in"),
+    "no stride": (
+        lambda p, c: archive(p, dump({"w": tensor(shape=(HUGE,), stride=(0,))})),
+        r"its tensors would take 4,000,000,000,000 bytes, and their storages have 16",
+    ),
+    "shared": (
+        lambda p, c: archive(p, dump({str(at): tensor(shape=(4, 1 << 15), stride=(1, 0)) for at in range(1000)})),
+        r"its tensors would take 524,288,000 bytes",
+    ),
     "overflowing": (
         lambda p, c: archive(p, dump({"w": tensor(shape=(2**33, 2**33), stride=(2**33, 1))})),
         r"does not lie in",
