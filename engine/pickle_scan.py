@@ -9,10 +9,11 @@ storage. Opcodes: `pickletools` of the standard library.
 
 from __future__ import annotations
 
+import io
 import math
 import pickletools
 from collections.abc import Callable
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import torch
 
@@ -20,6 +21,9 @@ from ..errors import SourceError
 
 MOST_OPCODES = 2_000_000
 MOST_VALUES = 2_000_000
+MOST_LINE_BYTES = 100_000
+# How often tensors may use a storage's bytes, and what expanded tensors may have beyond that.
+MOST_SHARING, MOST_EXPANDED_BYTES = 8, 1 << 28
 DEEPEST = 64
 MOST_DIMENSIONS = 64
 # Opcodes of protocol 2, the one that torch.save writes and the only one that torch's safe loader reads.
@@ -65,6 +69,11 @@ class TensorEntry(NamedTuple):
     dtype: torch.dtype
     shape: tuple[int, ...]
 
+    @property
+    def num_bytes(self) -> int:
+        """Of its values: more than its storage has where it is expanded."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
 
 class Mapping(list[tuple[Any, Any]]):
     """A dict of the pickle as its pairs: keys of a hostile file are not hashed here."""
@@ -101,8 +110,9 @@ def scan_pickle(file: IO[bytes], place: str) -> Scan:
     machine = _Machine()
     problem = ""
     try:
-        machine.run(file)
+        machine.run(_Reader(file))
         _check_tree(machine.value)
+        _check_size(machine)
     except _MalformedError as error:
         problem = str(error)
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, UnicodeError) as error:
@@ -128,10 +138,32 @@ def wanted_by_plain_pickle(file: IO[bytes]) -> list[str]:
     """What a pickle that torch.save did not write would import; empty where the bytes are no whole pickle."""
     machine = _Machine()
     try:
-        machine.run(file)
+        machine.run(_Reader(file))
     except (_MalformedError, ValueError, IndexError, KeyError, TypeError, OverflowError):
         return []
     return sorted(machine.wanted) if not file.read(1) else []
+
+
+class _Reader:
+    """Gives no more than there is: a file's own `read` reserves memory for as many bytes as it is asked for."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        here = file.tell()
+        self._end = file.seek(0, io.SEEK_END)
+        file.seek(here)
+
+    def read(self, size: int) -> bytes:
+        """Up to so many bytes."""
+        return self._file.read(max(0, min(size, self._end - self._file.tell())))
+
+    def readline(self) -> bytes:
+        """A line, or its beginning."""
+        return self._file.readline(MOST_LINE_BYTES)
+
+    def tell(self) -> int:
+        """The position in the file."""
+        return self._file.tell()
 
 
 class _MalformedError(Exception):
@@ -146,13 +178,14 @@ class _Machine:
         self.storages: dict[str, Storage] = {}
         self.wanted: set[str] = set()
         self.opcodes: set[str] = set()
+        self.num_bytes = 0
         self._stack: list[Any] = []
         self._marks: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
 
-    def run(self, file: IO[bytes]) -> None:
+    def run(self, file: _Reader) -> None:
         """Follow the opcodes up to STOP."""
-        for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        for number, (opcode, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], file))):
             if number > MOST_OPCODES:
                 raise _MalformedError(f"its pickle has more than {MOST_OPCODES:,} opcodes, far more than weights need")
             self.opcodes.add(opcode.name)
@@ -231,7 +264,10 @@ class _Machine:
             raise _MalformedError(f"its pickle calls {_describe(function)}, which is no function that rebuilds weights")
         if not isinstance(arguments, tuple):
             raise _MalformedError(f"its pickle calls {function.name} with no tuple of arguments")
-        self.push(_CALLS[function.name](function.name, arguments))
+        made = _CALLS[function.name](function.name, arguments)
+        if isinstance(made, TensorEntry) and made is not arguments[0]:
+            self.num_bytes += made.num_bytes
+        self.push(made)
 
     def build(self, state: Any) -> None:
         """Set attributes of the top: only a state_dict has some, the versions of its modules."""
@@ -390,7 +426,7 @@ def _rebuild_tensor(name: str, arguments: tuple[Any, ...]) -> TensorEntry:
     size = math.prod(shape)
     last = offset + sum((length - 1) * step for length, step in zip(shape, stride, strict=True)) if size else -1
     room = storage.num_bytes // dtype.itemsize
-    if last >= room or size > room:
+    if last >= room:
         raise _MalformedError(
             f"a tensor of shape {list(shape)}, strides {list(stride)}, offset {offset} does not lie in its storage "
             f"{storage.key!r} of {room:,} elements"
@@ -478,6 +514,13 @@ def _check_tree(value: Any) -> None:
             raise _MalformedError(f"it has more than {MOST_VALUES:,} values, far more than weights need")
         inner = [item for _, item in one] if isinstance(one, Mapping) else one
         waiting.extend((item, depth + 1) for item in inner)
+
+
+def _check_size(machine: _Machine) -> None:
+    """Bound what copies would take: tensors may share a storage, and expanded ones are larger than theirs."""
+    stored = sum(storage.num_bytes for storage in machine.storages.values())
+    if machine.num_bytes > MOST_SHARING * stored + MOST_EXPANDED_BYTES:
+        raise _MalformedError(f"its tensors would take {machine.num_bytes:,} bytes, and their storages have {stored:,}")
 
 
 def _describe(value: Any) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import SourceError
 from ..files import write_atomic
-from .weights_file import PACK_KEY, PACK_VERSION, match_module_prefix, read_weights_file
+from .weights_file import PACK_KEY, PACK_VERSION, match_module_prefix, read_weights_file, strip_module_prefix
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
@@ -46,6 +46,11 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         SourceError: the file is missing, torn, of another kind, needs code to run, or holds several models.
     """
     return read_weights_file(path).state
+
+
+def load_unwrapped(path: Path) -> dict[str, Tensor]:
+    """The same without the `module.` of a wrapper before the keys."""
+    return strip_module_prefix(load_weights(path))
 
 
 def load_into(model: nn.Module, state: Mapping[str, Tensor], place: str) -> None:

@@ -1,17 +1,18 @@
 """Pretrained weights of torchvision's nets: found by name or as a file, and loaded where head or channels differ.
 
 `model.args.weights` names an entry of torchvision's registry, which is downloaded once; `model.args.weights_file` is a
-`state_dict` of the same net. Only a new run loads them: one that goes on has its weights from its checkpoint.
+file of weights of the same net. How a file is read is told by the caller. Only a new run loads them: one that goes on
+has its weights from its checkpoint.
 """
 
 from __future__ import annotations
 
+import copy
 import os
-import pickle
 import socket
 import sys
 import urllib.error
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 
 from ..errors import RecipeError, SourceError
 from ..recipe import Named, nearest
+
+ReadWeights = Callable[[Path], dict[str, Tensor]]
 
 ARGUMENTS = ("weights", "weights_file")
 DOWNLOAD_TIMEOUT_SECONDS = 20
@@ -46,12 +49,13 @@ def check_weights(name: str, args: Mapping[str, Any]) -> None:
         _find_entry(name, args["weights"])
 
 
-def fetch_pretrained(model: Named, cache: Path) -> list[str]:
+def fetch_pretrained(model: Named, cache: Path, read: ReadWeights) -> list[str]:
     """See that a model's pretrained weights are there and can be read; download those that torchvision names.
 
     Args:
         model: the recipe's; nothing is done where it asks for no weights.
         cache: where `torch/hub/checkpoints` is made, unless TORCH_HOME says where it is.
+        read: gives the state_dict in a file, or raises a SourceError.
     Returns:
         What was done, a line each.
     Raises:
@@ -64,11 +68,11 @@ def fetch_pretrained(model: Named, cache: Path) -> list[str]:
     if args.get("weights") and not (path := _locate(name, args, cache)).exists():
         _download(name, args["weights"], path)
         said.append(f"weights: {path.name} downloaded to {path.parent}")
-    _read(_locate(name, args, cache))
+    _read(_locate(name, args, cache), read)
     return said
 
 
-def load_pretrained(built: nn.Module, model: Named, cache: Path) -> list[str]:
+def load_pretrained(built: nn.Module, model: Named, cache: Path, read: ReadWeights) -> list[str]:
     """Load a model's pretrained weights into the net that was built for a table.
 
     The head is left as it is where it has another number of outputs. A first layer for other channels gets the sum over
@@ -78,7 +82,7 @@ def load_pretrained(built: nn.Module, model: Named, cache: Path) -> list[str]:
     Args:
         built: by the registry, from the same recipe, on any device; changed in place.
         model: the recipe's; nothing is done where it asks for no weights.
-        cache: see `fetch_pretrained`.
+        cache, read: see `fetch_pretrained`.
     Returns:
         What was loaded and what was not, a line each.
     Raises:
@@ -88,7 +92,7 @@ def load_pretrained(built: nn.Module, model: Named, cache: Path) -> list[str]:
         return []
     name = _name_of_net(model)
     path = _locate(name, model.args, cache)
-    state = _read(path)
+    state = _read(path, read)
     net = _find_net(built)
     head = f"{_path_of_head(net)}."
     said = [*_fit_first_layer(net, state), *_fit_positions(net, state), *_leave_out(net, state, head)]
@@ -154,30 +158,11 @@ def _download(name: str, weights: str, path: Path) -> None:
         socket.setdefaulttimeout(before)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """A state_dict, on the CPU, mapped into memory; with the versions of its modules, which some nets look at."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except FileNotFoundError as error:
-        raise SourceError(f"model.args.weights_file: {path} does not exist") from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SourceError(f"weights {path} cannot be loaded safely: {reason}") from error
-    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise SourceError(f"weights {path}: expected a state_dict, tensors by name, got {_describe(state)}")
-    return state
-
-
-def _is_zip(path: Path) -> bool:
-    # Only torch's newer format can be mapped; torchvision's older files are of the one before.
-    with path.open("rb") as file:
-        return file.read(2) == b"PK"
-
-
-def _describe(state: object) -> str:
-    if isinstance(state, dict):
-        return f"keys {', '.join(map(repr, list(state)[:5]))}"
-    return type(state).__name__
+def _read(path: Path, read: ReadWeights) -> dict[str, Tensor]:
+    """A state_dict that may be changed; with the versions of its modules, which some nets look at."""
+    if not path.exists():
+        raise SourceError(f"model.args.weights_file: {path} does not exist")
+    return copy.copy(read(path))
 
 
 def _differs(state: Mapping[str, Tensor], own: Mapping[str, Tensor], key: str) -> bool:

@@ -27,7 +27,7 @@ from ..engine.losses import build_loss, build_training_loss, check_outputs, redu
 from ..engine.metrics import auto_monitor, compute_metrics, metric_names, monitor_mode
 from ..engine.optimizers import build_optimizer
 from ..engine.schedules import build_schedule
-from ..engine.weights import load_into
+from ..engine.weights import load_into, load_unwrapped
 from ..errors import RecipeError
 from ..models.pretrained import load_pretrained
 from ..models.registry import build_model, probe
@@ -68,7 +68,7 @@ def build_job(
     if start is not None:
         load_into(scorer.model, start, "what the run begins with")
     elif is_new:
-        for line in load_pretrained(scorer.model, recipe.model, home().cache):
+        for line in load_pretrained(scorer.model, recipe.model, home().cache, load_unwrapped):
             say(line)
     factors = learning_rate_factors(scorer.model, warm.lr_factors)
     optimizer = build_optimizer(train.optimizer, scorer.model.parameters(), factors)

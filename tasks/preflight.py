@@ -10,6 +10,7 @@ from ..engine.devices import pick_device, pick_precision
 from ..engine.losses import check_loss
 from ..engine.optimizers import check_optimizer
 from ..engine.schedules import PLATEAU, check_schedule
+from ..engine.weights import load_unwrapped
 from ..errors import RecipeError
 from ..models.bag_of_words import check_text_alone
 from ..models.pretrained import fetch_pretrained
@@ -35,7 +36,7 @@ def check_recipe(recipe: Recipe) -> None:
         check_validation(recipe, num_rows=0)
     check_table(recipe.data)
     check_source(recipe)
-    for line in fetch_pretrained(recipe.model, home().cache):
+    for line in fetch_pretrained(recipe.model, home().cache, load_unwrapped):
         say(line)
 
 

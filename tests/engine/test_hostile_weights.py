@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import random
 import struct
 import subprocess
 import sys
@@ -21,8 +22,11 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._utils import _rebuild_tensor, _rebuild_tensor_v2
 
+from torchrelay.engine.safetensors import write_safetensors
 from torchrelay.engine.torch_files import LEGACY_MAGIC
+from torchrelay.engine.weights import sha256_of
 from torchrelay.engine.weights_file import read_weights_file
 from torchrelay.errors import SourceError
 
@@ -61,7 +65,7 @@ def storage(count: int = 4, key: str = "0") -> StorageId:
 
 def tensor(offset: int = 0, shape: tuple = (4,), stride: tuple = (1,), count: int = 4, hooks: Any = None) -> Call:
     hooks = OrderedDict() if hooks is None else hooks
-    return Call(torch._utils._rebuild_tensor_v2, storage(count), offset, shape, stride, False, hooks)
+    return Call(_rebuild_tensor_v2, storage(count), offset, shape, stride, False, hooks)
 
 
 def archive(path: Path, pickled: bytes, *more: tuple[str | zipfile.ZipInfo, bytes]) -> Path:
@@ -243,7 +247,7 @@ HOSTILE: dict[str, tuple[Build, str]] = {
     ),
     "huge bytes": (lambda p, c: archive(p, dump(Call(bytearray, HUGE))), r"builtins\.bytearray"),
     "hooks": (
-        lambda p, c: archive(p, dump({"w": tensor(hooks=OrderedDict(a=torch._utils._rebuild_tensor))})),
+        lambda p, c: archive(p, dump({"w": tensor(hooks=OrderedDict(a=_rebuild_tensor))})),
         r"gets hooks",
     ),
     "method": (
@@ -261,6 +265,10 @@ HOSTILE: dict[str, tuple[Build, str]] = {
     "legacy declared": (
         lambda p, c: legacy(p, value=tensor(count=HUGE), keys=["0"], blocks=struct.pack("<q", HUGE) + bytes(16)),
         r"is torn: .* of 4,000,000,000,000 bytes",
+    ),
+    "legacy reserves": (
+        lambda p, c: written(p, LEGACY_MAGIC + b"\x80\x02\x96" + struct.pack("<Q", HUGE) + b"x."),
+        r"its pickle is torn or no pickle",
     ),
     "legacy torn": (lambda p, c: torn_legacy(p), r"is torn: .* storage '\d+' of 1,200 bytes, of which"),
     "plain pickle": (
@@ -302,7 +310,14 @@ HOSTILE: dict[str, tuple[Build, str]] = {
         lambda p, c: archive(p, dump({"w": tensor(shape=(HUGE,))})),
         r"does not lie in its storage '0' of 4",
     ),
-    "no stride": (lambda p, c: archive(p, dump({"w": tensor(shape=(HUGE,), stride=(0,))})), r"does not lie in"),
+    "no stride": (
+        lambda p, c: archive(p, dump({"w": tensor(shape=(HUGE,), stride=(0,))})),
+        r"its tensors would take 4,000,000,000,000 bytes, and their storages have 16",
+    ),
+    "shared": (
+        lambda p, c: archive(p, dump({str(at): tensor(shape=(4, 1 << 15), stride=(1, 0)) for at in range(1000)})),
+        r"its tensors would take 524,288,000 bytes",
+    ),
     "overflowing": (
         lambda p, c: archive(p, dump({"w": tensor(shape=(2**33, 2**33), stride=(2**33, 1))})),
         r"does not lie in",
@@ -363,10 +378,39 @@ def test_the_canary_sings_where_a_file_is_loaded_without_care(tmp_path, name):
     assert canary.exists()
 
 
+@pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
+def test_a_file_with_some_bytes_changed_is_refused_or_loads(tmp_path, form):
+    path, state = tmp_path / "weights.pt", nn.Linear(20, 10).state_dict()
+    if form == "safetensors":
+        write_safetensors(state, path, {})
+    else:
+        torch.save({"epoch": 1, "state_dict": state}, path, _use_new_zipfile_serialization=form == "zip")
+    content, generator = path.read_bytes(), random.Random(0)
+    num_loaded = 0
+    for _ in range(300):
+        changed, at = bytearray(content), generator.randrange(len(content))
+        if generator.random() < 0.6:
+            changed[at] ^= 1 << generator.randrange(8)
+        elif generator.random() < 0.5:
+            changed[at : at + generator.randrange(50)] = generator.randbytes(generator.randrange(50))
+        else:
+            del changed[at:]
+        path.write_bytes(changed)
+        try:
+            found = read_weights_file(path)
+        except SourceError:
+            continue
+        num_loaded += 1
+        if form == "zip":  # whose records have checksums
+            assert sha256_of(found.state) == sha256_of(state)
+    assert 0 < num_loaded < 200
+
+
 WATCH = """
 import json, resource, sys
 from pathlib import Path
 import torch
+from torchrelay.engine.weights import sha256_of
 from torchrelay.engine.weights_file import read_weights_file
 from torchrelay.errors import SourceError
 
