@@ -165,6 +165,7 @@ def train(recipe: str, items: tuple[str, ...], device: str, is_dry: bool, as_jso
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Keys of the model that begin at random.")
 @click.option("--freeze", multiple=True, metavar="GLOB", help="Keys of the model that are not trained.")
 @click.option("--thaw-after", type=click.IntRange(min=1), metavar="N", help="Epochs after which they are.")
+@click.option("--grow-head/--no-grow-head", default=None, help="Give new classes outputs of their own, or refuse them.")
 @set_option
 @device_option
 @click.option("--dry-run", "is_dry", is_flag=True, help="Check everything, ingest, train two steps; write no run.")
@@ -176,6 +177,7 @@ def finetune(
     exclude: tuple[str, ...],
     freeze: tuple[str, ...],
     thaw_after: int | None,
+    grow_head: bool | None,
     items: tuple[str, ...],
     device: str,
     is_dry: bool,
@@ -194,9 +196,10 @@ def finetune(
         "warm_start.exclude": list(exclude),
         "warm_start.freeze": list(freeze),
         "warm_start.thaw_after": thaw_after,
+        "warm_start.grow_head": grow_head,
         "train.device": device,
     }
-    given = {key: value for key, value in options.items() if value}
+    given = {key: value for key, value in options.items() if value not in (None, "", [], {})}
     several = [{**given, **overrides} for overrides in parse_overrides(items)]
     _prepare()
     from .recipe import Recipe

@@ -15,20 +15,20 @@ from .train import train_to_the_end
 
 @flow(name="finetune", persist_result=False)
 def finetune(
-    source: str = "",
     recipe: Recipe = Recipe(),
     recipe_file: str = "",
     overrides: dict[str, Any] = {},  # noqa: B006 - Prefect shows the default in its form; nobody writes to it
+    source: str = "",
 ) -> dict[str, Any]:
     """Train a new run from the weights of a source; `resume` of the train flow lets it go on.
 
     Args:
-        source: run id, `runs:/…`, `models:/name@alias`, or a weights file; empty means the recipe's
-            `warm_start.source`.
         recipe: fields that go over the file's.
         recipe_file: recipe to start from, relative to the working directory; empty means the source's own, to which
             `overrides` may give another table.
         overrides: dotted keys that go over both, for example {"warm_start.freeze": ["conv1.*"]}.
+        source: run id, `runs:/…`, `models:/name@alias`, or a weights file; empty means the recipe's
+            `warm_start.source`.
 
     Returns:
         The run's record as JSON, with its `source`; `transfer.csv` in its folder says what came from there.

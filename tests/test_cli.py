@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from torchrelay import cli
 
@@ -241,6 +242,29 @@ def test_splits_end_with_mean_and_deviation_and_are_shown_below_their_parent(
 )
 def test_mean_and_deviation_are_said_to_the_second_digit_of_the_deviation(deviation: float, said: str) -> None:
     assert cli._headline({"test/rmse": 4.7213, "test/rmse_std": deviation}, 5) == said
+
+
+def test_options_of_finetune_go_over_the_warm_start_of_the_recipe(run: Run, number_recipe: WriteRecipe) -> None:
+    layer = {"module.net.layers.0.weight": torch.zeros(16, 2), "module.net.layers.0.bias": torch.ones(16)}
+    torch.save(layer, "net.pth")
+    recipe = str(number_recipe(warm_start={"source": "older", "freeze": ["*"]}))
+    options = ["--rename", "net.*=*", "--freeze", "layers.0.*", "--thaw-after", "3", "--no-grow-head", "--dry-run"]
+    code, out, err = run("finetune", recipe, "--from", "net.pth", *options, "--json")
+    assert code == 0
+    assert re.search(r"warm start: 2 of 4 keys from .*net.pth: 2 renamed, 2 missing; 2 frozen\n", err)
+    assert len(json.loads(out)["losses"]) == 2
+    for options, message in (
+        (["--rename", "net"], "--rename net: expected FROM=TO"),
+        (["--rename", "a=b", "--rename", "a=c"], "'a' was renamed to 'b' before"),
+        (["--rename", "a=*"], r"warm_start.rename: .* '\*' has more \* than 'a'"),
+        (
+            ["--freeze", "layer.*", "--rename", "net.*=*", "--dry-run"],
+            r"'layer.\*' fits no key of the model; did you mean",
+        ),
+    ):
+        code, _, err = run("finetune", recipe, "--from", "net.pth", *options)
+        assert code == 2
+        assert re.search(message, err), err
 
 
 def test_a_dry_run_says_what_it_found_and_writes_no_run(run: Run, number_recipe: WriteRecipe, tmp_path: Path) -> None:

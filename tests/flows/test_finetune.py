@@ -32,11 +32,13 @@ def test_a_classifier_with_more_classes_keeps_what_it_knows_and_ends_alike_after
     with pytest.raises(
         RecipeError, match=r"warm_start.freeze: 'bodi.\*' fits no key of the model; did you mean body.\*"
     ):
-        finetune(few["run_id"], recipe_file=more, overrides={"warm_start.freeze": ["bodi.*"]})
+        finetune(source=few["run_id"], recipe_file=more, overrides={"warm_start.freeze": ["bodi.*"]})
     assert [path.name for path in settings.home().runs.iterdir()] == [few["run_id"]]
     capsys.readouterr()
     warm_start = {"freeze": ["body.*"], "thaw_after": 1, "lr_factors": {"head.*": 3}}
-    tuned = finetune(few["run_id"][:-1], recipe_file=more, overrides={"warm_start": warm_start, "train.ema": 0.9})
+    tuned = finetune(
+        source=few["run_id"][:-1], recipe_file=more, overrides={"warm_start": warm_start, "train.ema": 0.9}
+    )
     assert (tuned["status"], tuned["source"]) == ("FINISHED", few["run_id"])
     said = capsys.readouterr().err
     assert f"warm start: 10 of 10 keys from {few['run_id']}: 7 loaded, 3 grown; 7 frozen" in said
