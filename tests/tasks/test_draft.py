@@ -225,10 +225,6 @@ def test_missing_cells_raise_the_limit_and_mostly_empty_columns_are_left_out() -
             ["text,language", *(f"word {row} of {row * 7},{'de' if row % 2 else 'en'}" for row in range(30))],
             r"column 'text' holds 30 distinct texts.*Texts are not features yet. Features are image .*number, category",
         ),
-        (
-            ["head,relation,tail", *(f"e{row},{'of' if row % 2 else 'in'},e{row + 1}" for row in range(30))],
-            r"head, relation, tail look like triples .* not features yet. Features are image",
-        ),
     ],
 )
 def test_a_table_that_does_not_say_what_to_learn_is_an_error_with_the_candidates(
@@ -237,6 +233,37 @@ def test_a_table_that_does_not_say_what_to_learn_is_an_error_with_the_candidates
     with pytest.raises(DataError, match=message) as caught:
         draft(write_table(lines))
     assert caught.value.exit_code == 2
+
+
+FACTS = [f"e{row % 20},{'of' if row % 2 else 'in'},e{(row * 7 + 1) % 20}" for row in range(60)]
+
+
+@pytest.mark.parametrize(
+    "header", ["head,relation,tail", "Subject,Predicate,Object", "h,r,t", "source,type,target", "who,what,whom"]
+)
+def test_triples_are_recognised_by_their_names_or_by_the_values_that_two_columns_share(header: str) -> None:
+    recipe, text = draft(write_table([header, *FACTS]))
+    head, relation, tail = header.split(",")
+    assert list(recipe.data.inputs) == [head, relation]
+    assert (recipe.data.inputs[head].vocabulary, recipe.data.inputs[relation].vocabulary) == ("entities", "")
+    assert recipe.data.target[tail].vocabulary == "entities"
+    assert recipe.model.name == "complex"
+    assert "entities, of which there are 20" in text
+    assert "hash of each fact decides" in text
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["a,b,label", *(f"{row % 9},{row % 7},{'xy'[row % 2]}" for row in range(60))],  # numbers
+        ["colour,size,label", *(f"{'rgb'[row % 3]},{'sml'[row % 3]},{'xy'[row % 2]}" for row in range(60))],
+        ["first,second,label", *(f"{'abcd'[row % 4]},{'abcd'[row % 3]},{'ab'[row % 2]}" for row in range(60))],
+    ],
+)
+def test_columns_that_share_few_values_or_numbers_are_no_triples(lines: list[str]) -> None:
+    recipe, _ = draft(write_table(lines))
+    assert list(recipe.data.target) == ["label"]
+    assert not any(feature.vocabulary for feature in recipe.data.inputs.values())
 
 
 def test_the_target_can_be_named() -> None:
