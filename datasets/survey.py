@@ -22,6 +22,7 @@ from .columns import MISSING_WORDS, parse_numbers, read_labels
 from .paths import find_files
 from .pictures import IMAGE_SUFFIXES, Pictures, look_at_pictures
 from .splits import SPLIT_WORDS, TRAIN, VALID
+from .survey_triples import TripleColumns, find_triple
 from .table import locate_table, open_table
 from .verdicts import Verdicts
 
@@ -122,6 +123,7 @@ class Survey(NamedTuple):
         has_valid: rows validate, by the first split column.
         smallest_class: rows of the rarest value of each category.
         num_rare: rows of each category whose value stands in fewer than `FEWEST_ROWS` rows.
+        triple: the columns that hold triples of a knowledge graph; None where none do.
     """
 
     table: Path
@@ -137,6 +139,7 @@ class Survey(NamedTuple):
     has_valid: bool
     smallest_class: dict[str, int]
     num_rare: dict[str, int]
+    triple: TripleColumns | None
 
     def of_role(self, *roles: Role) -> list[str]:
         """Names of the columns of some roles, in the table's order."""
@@ -188,16 +191,13 @@ def survey_table(table: Path, files: Path | None = None) -> Survey:
         has_valid=bool(splits and words.get(VALID, 0)),
         smallest_class={name: int(counts.min()) for name, counts in classes.items()},
         num_rare={name: int(counts[counts < FEWEST_ROWS].sum()) for name, counts in classes.items()},
+        triple=find_triple(frame, _telling(columns), [name for name, one in columns.items() if one.is_number]),
     )
 
 
-def find_triple(frame_columns: Sequence[str]) -> list[str]:
-    """The columns that by their names are the parts of triples of a knowledge graph; empty where they are not."""
-    for names in (("head", "relation", "tail"), ("subject", "predicate", "object"), ("h", "r", "t")):
-        found = [column for column in frame_columns if column.lower() in names]
-        if len(found) == 3:
-            return found
-    return []
+def _telling(columns: dict[str, Column]) -> list[str]:
+    """The columns that say something about a row."""
+    return [name for name, one in columns.items() if one.role not in ("split", "key", "id", "constant", "image")]
 
 
 def common_pattern(names: Sequence[str], columns: Sequence[str]) -> str:

@@ -22,10 +22,10 @@ from ..datasets.survey import (
     Column,
     Survey,
     common_pattern,
-    find_triple,
 )
 from ..errors import DataError, RecipeError
 from ..recipe import nearest
+from .draft_triples import choose_for_triples
 
 KINDS = (
     "image (a column of paths), text, number, category, labels (several tags in a cell, as target), points (columns "
@@ -111,6 +111,8 @@ def draft_recipe(survey: Survey, target: str = "") -> Draft:
         DataError: nothing or too much could be the target, or no column is left that a model could see; says which
             columns there are and what to do.
     """
+    if survey.triple is not None and target in ("", survey.triple.tail):
+        return _draft_triples(survey)
     goals, target_why = _choose_target(survey, target)
     kind = _kind_of(survey, goals)
     inputs, used = _choose_inputs(survey, goals, kind)
@@ -136,7 +138,7 @@ def draft_recipe(survey: Survey, target: str = "") -> Draft:
     unused.pop(split.value.get("group", ""), None)
     return Draft(
         survey=survey,
-        name=re.sub(r"[^\w.-]+", "-", survey.table.stem).strip("-.") or "table",
+        name=_name(survey),
         inputs=inputs,
         target=features,
         split=split,
@@ -151,6 +153,42 @@ def draft_recipe(survey: Survey, target: str = "") -> Draft:
         unused=unused,
         hints=_hints(survey, goals, kind),
     )
+
+
+def _draft_triples(survey: Survey) -> Draft:
+    """Head and relation in, the tail to be ranked among all entities."""
+    triple = survey.triple
+    assert triple is not None
+    parts = [triple.head, triple.relation, triple.tail]
+    chosen = choose_for_triples(triple, max(1, round(survey.num_rows * (survey.train_fraction or 0.7))))
+    spare = {name: column for name, column in survey.columns.items() if name not in parts}
+    key = next((name for name, column in spare.items() if column.role == "key"), "")
+    why = f"columns {', '.join(map(repr, parts))} {triple.why}"
+    shared = f"entities, of which there are {triple.num_entities:,}: head and tail share the vocabulary"
+    return Draft(
+        survey=survey,
+        name=_name(survey),
+        inputs={
+            triple.head: Choice(chosen.entity, f"{why}; {shared}"),
+            triple.relation: Choice(chosen.relation, f"column {triple.relation!r}, asked forwards and backwards"),
+        },
+        target={triple.tail: Choice(chosen.entity, "ranked among all entities")},
+        split=_choose_split(survey, parts, [], key, unit="fact"),
+        key=key,
+        max_bad_rows=_choose_max_bad_rows(survey, parts, [], "entity"),
+        model=Choice(chosen.model, chosen.model_why),
+        epochs=Choice(chosen.epochs, chosen.epochs_why),
+        batch_size=chosen.batch_size,
+        optimizer=Choice(chosen.optimizer, ""),
+        schedule={"name": "constant"},
+        augment=Choice([], ""),
+        unused={name: _why_unused(column) for name, column in spare.items() if column.role not in ("split", "key")},
+        hints=chosen.hints,
+    )
+
+
+def _name(survey: Survey) -> str:
+    return re.sub(r"[^\w.-]+", "-", survey.table.stem).strip("-.") or "table"
 
 
 def _kind_of(survey: Survey, goals: list[str]) -> str:
@@ -354,7 +392,7 @@ def _size_image(image: Choice, survey: Survey, size: tuple[int, int]) -> Choice:
     return Choice({**image.value, "size": list(size)}, f"{image.why}; {seen}, {sizes} pixels (height x width)")
 
 
-def _choose_split(survey: Survey, goals: list[str], used: list[str], key: str) -> Choice:
+def _choose_split(survey: Survey, goals: list[str], used: list[str], key: str, unit: str = "row's inputs") -> Choice:
     names = survey.of_role("split")
     rest = "" if survey.has_valid else "; no row validates, so the last weights are kept, not the best"
     if len(names) == 1:
@@ -366,7 +404,7 @@ def _choose_split(survey: Survey, goals: list[str], used: list[str], key: str) -
             return Choice({"column": pattern}, text)
         return Choice({"column": names[0]}, f"the first of the columns {', '.join(names)}{rest}")
     split: dict[str, Any] = {"valid": 0.1, "test": 0.2}
-    what = f"row's {key!r}" if key else "row's inputs"
+    what = f"row's {key!r}" if key else unit
     text = f"no column says train, valid or test: a hash of each {what} decides, so that no row changes side"
     groups = [
         name
@@ -526,12 +564,7 @@ def _why_unused(column: Column) -> str:
 
 def _explain_no_input(survey: Survey, goals: list[str]) -> str:
     rest = [column for name, column in survey.columns.items() if name not in goals and column.role != "split"]
-    triple = find_triple(list(survey.columns))
-    if triple:
-        what = f"{', '.join(triple)} look like triples (head, relation, tail), which are not features yet"
-    else:
-        said = "; ".join(f"column {column.name!r} {column.why}" for column in rest[:6]) or "there is no other column"
-        what = said
+    what = "; ".join(f"column {column.name!r} {column.why}" for column in rest[:6]) or "there is no other column"
     return (
         f"{survey.table}: nothing is left that a model could see, beside the target {', '.join(goals[:3])}: {what}. "
         f"Features are {KINDS}"

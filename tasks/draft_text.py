@@ -32,8 +32,8 @@ with the pictures in images/ beside it. Then
     torchrelay train flowers.yaml
 
 Columns may be paths of pictures (relative ones), texts, numbers, categories, tags (several in a cell), x and y of
-points (NAME_x, NAME_y) on a picture, and a column that says train, valid or test. No table at hand? torchrelay fetch
-digits writes one.
+points (NAME_x, NAME_y) on a picture, and a column that says train, valid or test; or head, relation and tail, the
+triples of a knowledge graph. No table at hand? torchrelay fetch digits writes one.
 """
 
 

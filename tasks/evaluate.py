@@ -29,7 +29,7 @@ from .console import say
 from .options import UNCACHED
 from .pictures import draw_evaluation, images_as_stored, write_tables
 from .predictions import tabulate
-from .ranked import summary_of, tabulate_ranks, write_neighbours, write_ranked
+from .ranked import facts_of_source, summary_of, tabulate_ranks, write_neighbours, write_ranked
 from .words import write_words
 
 PREDICTIONS_FILE = "predictions.parquet"
@@ -82,7 +82,9 @@ def score_rows(run_dir: Path, recipe: Recipe, view: View) -> tuple[Evaluation, s
     Raises:
         SourceError: the weights do not fit the model that the recipe builds.
     """
-    scorer = replace(_load_scorer(run_dir, recipe, view.schema), summarise=summary_of(view))
+    is_evaluated = view.schema.triple is not None and view.schema.targets[0].name in view.pack.features
+    others = facts_of_source(load_record(run_dir)) if is_evaluated else []
+    scorer = replace(_load_scorer(run_dir, recipe, view.schema), summarise=summary_of(view, *others))
     return evaluate(scorer, rows_in_order(recipe, view, "test", scorer)), scorer.precision.name
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,17 +14,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..datasets.build import View
+from ..datasets.build import View, open_view
 from ..datasets.loader import PackDataset
 from ..datasets.vocabularies import find_triple
 from ..engine.evaluation import Evaluation, Summarise
 from ..engine.ranking import BACKWARDS, BEST, DIRECTIONS, RANK, KnownAnswers, Ranker, best_answers
-from ..errors import RecipeError
+from ..errors import RecipeError, TorchrelayError
 from ..files import write_atomic
 from ..models.registry import TRIPLE_MODELS
 from ..recipe import Recipe
 from ..schema import FeatureSchema, Schema
+from ..settings import home
 from ..tracking import figures
+from ..tracking.records import RunRecord, find_run, load_record
+from .console import say
 
 # Of so many entities, the most frequent ones, the nearest neighbours are written down, this many of each.
 NUM_ENTITIES = 1000
@@ -56,19 +60,39 @@ def check_ranked(recipe: Recipe) -> None:
         )
 
 
-def summary_of(view: View) -> Summarise | None:
+def summary_of(view: View, *others: View) -> Summarise | None:
     """What an evaluation keeps of the scores of a view's rows: all of them, unless entities are ranked.
 
     Then ranks, filtered by the facts of all the view's splits; or the best answers, where the tails are not known.
+
+    Args:
+        view: whose rows are scored.
+        others: whose facts are true as well, for example those that the model was trained on; same schema.
     """
     schema = view.schema
     if schema.triple is None:
         return None
     if schema.targets[0].name not in view.pack.features:
         return best_answers
-    facts = PackDataset(view.pack, schema, np.concatenate(list(view.rows.values()))).questions()
-    num_relations = len(schema.inputs[schema.triple.relation].classes)
-    return Ranker(schema.triple, num_relations, KnownAnswers(facts.head, facts.relation, facts.answer))
+    facts = [
+        PackDataset(one.pack, schema, np.concatenate(list(one.rows.values()))).questions() for one in (view, *others)
+    ]
+    known = KnownAnswers(*(np.concatenate(column) for column in list(zip(*facts, strict=True))[1:]))
+    return Ranker(schema.triple, len(schema.inputs[schema.triple.relation].classes), known)
+
+
+def facts_of_source(record: RunRecord) -> list[View]:
+    """What the source of an evaluation was trained and tested on, where it is in this home; else a warning."""
+    if record.kind == "train":
+        return []
+    with contextlib.suppress(TorchrelayError):
+        source = load_record(find_run(home(), record.source))
+        return [open_view(Path(source.pack_dir), Path(source.split_dir))]
+    say(
+        f"warning: the table that {record.source} was trained on is not in this home, so that ranks are filtered by "
+        f"the facts of the evaluated table alone and may be worse than they are"
+    )
+    return []
 
 
 def describe_answers(schema: Schema, found: Evaluation) -> tuple[np.ndarray, np.ndarray]:

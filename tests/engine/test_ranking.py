@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -14,10 +16,8 @@ from torchrelay.engine.ranking import (
 )
 from torchrelay.schema import Batch, Triple
 
-NONE = torch.empty(0, dtype=torch.int64)
 
-
-def ranks_of(scores: list[list[float]], targets: list[int], known: list[tuple[int, int]] = ()) -> list[float]:
+def ranks_of(scores: list[list[float]], targets: list[int], known: Sequence[tuple[int, int]] = ()) -> list[float]:
     questions, answers = (torch.tensor([pair[at] for pair in known], dtype=torch.int64) for at in (0, 1))
     return rank_targets(torch.tensor(scores), torch.tensor(targets), questions, answers)[0].tolist()
 
@@ -55,9 +55,7 @@ def test_ranks_equal_those_of_a_loop_over_sorted_scores() -> None:
     generator = np.random.default_rng(2)
     scores = generator.integers(0, 6, (40, 25)).astype(np.float32)
     targets = generator.integers(0, 25, 40)
-    known = {
-        (int(q), int(a)) for q, a in zip(generator.integers(0, 40, 200), generator.integers(0, 25, 200), strict=True)
-    }
+    known = {(int(question), int(answer)) for question, answer in generator.integers(0, (40, 25), (200, 2))}
     expected = []
     for number, target in enumerate(targets):
         rivals = [scores[number, k] for k in range(25) if k != target and (number, k) not in known]

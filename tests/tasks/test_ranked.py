@@ -20,6 +20,8 @@ from torchrelay.errors import RecipeError
 from torchrelay.recipe import Recipe, load_recipe
 from torchrelay.settings import Home
 from torchrelay.tasks.assemble import build_job, choose_monitor
+from torchrelay.tasks.draft_text import init_recipe
+from torchrelay.tasks.dry_run import dry_run
 from torchrelay.tasks.preflight import check_names
 from torchrelay.tasks.ranked import describe_relations, tabulate_ranks, write_neighbours
 
@@ -45,18 +47,18 @@ def test_ranks_are_filtered_by_the_facts_of_all_splits(graph_recipe: WriteRecipe
     with torch.inference_mode():
         scores = scorer(*dataset.__getitems__(range(len(dataset))).inputs).numpy()
     assert len(frame) == len(scores) == 12
-    for row, score in zip(frame.itertuples(), scores, strict=True):
-        fact = facts.iloc[int(row.row) - 1]
-        assert (row.head, row.relation, row.tail) == tuple(fact[["head", "relation", "tail"]])
-        asked = str(row.direction)
+    for row, score in zip(frame.to_dict("records"), scores, strict=True):
+        fact = facts.iloc[row["row"] - 1]
+        assert (row["head"], row["relation"], row["tail"]) == tuple(fact[["head", "relation", "tail"]])
+        asked = row["direction"]
         given = "head" if asked == "tail" else "tail"
         same = facts[(facts[given] == fact[given]) & (facts.relation == fact.relation)]
         rivals = [k for k, name in enumerate(entities) if name not in set(same[asked])]
         true = score[entities.index(fact[asked])]
-        assert row.target == fact[asked]
-        assert row.rank == 1 + (score[rivals] > true).sum() + (score[rivals] == true).sum() / 2
+        assert row["target"] == fact[asked]
+        assert row["rank"] == 1 + (score[rivals] > true).sum() + (score[rivals] == true).sum() / 2
         best = max([*rivals, entities.index(fact[asked])], key=lambda k: score[k])
-        assert row.prediction == entities[best]
+        assert row["prediction"] == entities[best]
 
 
 def test_one_step_of_training_is_over_batches_of_questions(graph_recipe: WriteRecipe, tmp_path: Path) -> None:
@@ -115,6 +117,37 @@ def test_the_headline_is_the_mrr_and_its_interval_keeps_rows_together(
     ranks = torch.tensor([[1.0, 0, 0]] * 10 + [[2.0, 0, 1]] * 10, dtype=torch.float64)
     found = headline_interval(schema, ranks, torch.zeros(20, dtype=torch.int64))
     assert found == {"mrr_low": 0.75, "mrr_high": 0.75}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"name": "distmult", "args": {"dim": 16, "negatives": 8}},
+        {"name": "transe", "args": {"dim": 16}},
+        {"name": "transe", "args": {"dim": 16, "negatives": 8, "margin": 1.0}},
+    ],
+)
+def test_the_other_models_learn_the_graph_too(graph_recipe: WriteRecipe, tmp_path: Path, model: dict[str, Any]) -> None:
+    recipe = load_recipe(graph_recipe(model=model))
+    job = build_job(recipe, view_of(recipe, tmp_path), 15)
+    before = job.measure(evaluate(job.scorer, job.valid_batches()))["mrr"]
+    reported: list[float] = []
+
+    def on_step(progress: Progress, values: dict[str, float], epoch_ended: bool) -> None:
+        if epoch_ended:
+            reported.append(values["valid/mrr"])
+
+    train(job, Progress(), CheckpointStore(tmp_path / "run", 1, {"run_id": "graph"}, {}), on_step)
+    # By chance the mean reciprocal rank among 16 entities is (1 + 1/2 + … + 1/16) / 16 = 0.21.
+    assert before < 0.35 < 0.45 < max(reported)
+
+
+def test_a_drafted_recipe_of_a_graph_trains_as_it_is(graph_recipe: WriteRecipe, tmp_path: Path) -> None:
+    graph_recipe().unlink()
+    path, _ = init_recipe(tmp_path / "graph.csv", files=None, target="", force=False)
+    result = dry_run(load_recipe(path))
+    assert (result["model"], len(result["losses"])) == ("complex", 2)
+    assert result["rows"] == {"train": 36, "valid": 6, "test": 7}
 
 
 def test_neighbours_are_the_nearest_by_cosine_of_the_most_frequent(graph_recipe: WriteRecipe, tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""Tells whether a table holds the triples of a knowledge graph: head, relation, tail."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+_RELATIONS = ("relation", "relationship", "rel", "predicate", "property", "verb", "edge", "edge_type", "type", "link")
+# Names of head, relation and tail, in any case.
+_NAMES = (
+    ("head", _RELATIONS, "tail"),
+    ("subject", _RELATIONS, "object"),
+    ("source", _RELATIONS, "target"),
+    ("from", _RELATIONS, "to"),
+    ("h", ("r",), "t"),
+    ("s", ("p",), "o"),
+)
+# Without such names: the part of the values of one of two columns that the other has too.
+_MOST = 0.5
+
+
+class TripleColumns(NamedTuple):
+    """The columns that are the parts of triples.
+
+    Attributes:
+        num_entities: distinct heads and tails together.
+        why: the reason, as the end of a sentence that begins with the three.
+    """
+
+    head: str
+    relation: str
+    tail: str
+    num_entities: int
+    why: str
+
+
+def find_triple(frame: pd.DataFrame, names: Sequence[str], numbers: Collection[str]) -> TripleColumns | None:
+    """Find head, relation and tail: by their names, or as three columns of names, two of which share most values.
+
+    Args:
+        frame: text cells.
+        names: columns that say something about a row: no split, no key.
+        numbers: columns that hold numbers, which share values without being the same things.
+    """
+    by_name = {name.lower(): name for name in names}
+    for head, relations, tail in _NAMES:
+        relation = next((by_name[one] for one in relations if one in by_name), None)
+        if head in by_name and tail in by_name and relation is not None:
+            return _describe(frame, by_name[head], relation, by_name[tail], "have the names of a triple's parts")
+    if len(names) != 3 or set(names) & set(numbers):
+        return None
+    values = {name: set(frame[name]) for name in names}
+    few = min(names, key=lambda name: len(values[name]))
+    head, tail = (name for name in names if name != few)
+    shared, smaller = len(values[head] & values[tail]), min(len(values[head]), len(values[tail]))
+    if shared < _MOST * smaller or len(values[few]) >= smaller or values[few] & (values[head] | values[tail]):
+        return None
+    why = f"look like triples: {shared:,} of the {smaller:,} values of {head!r} or {tail!r} stand in both"
+    return _describe(frame, head, few, tail, why)
+
+
+def _describe(frame: pd.DataFrame, head: str, relation: str, tail: str, why: str) -> TripleColumns:
+    return TripleColumns(head, relation, tail, pd.concat([frame[head], frame[tail]]).nunique(), why)
