@@ -66,7 +66,9 @@ def build_optimizer(
             f"parameters (biases, convolutions, norms) have other shapes, the first {odd[0]}; use adamw or sgd"
         )
     groups = _group(optimizer, kind, params, factors) if factors else params
-    return kind(groups, **_fused(kind, params, optimizer.args), **optimizer.args)
+    built = kind(groups, **_fused(kind, params, optimizer.args), **optimizer.args)
+    _begin_momentum(built)
+    return built
 
 
 def _group(
@@ -86,10 +88,22 @@ def _fused(kind: type[Optimizer], params: list[nn.Parameter], args: Mapping[str,
 
     On small nets torch's default, a few operators for each parameter, costs some per cent of a step.
     """
-    if kind not in FUSED_ON_CPU or not IMPLEMENTATIONS.isdisjoint(args):
+    if kind not in FUSED_ON_CPU or not IMPLEMENTATIONS.isdisjoint(args) or args.get("dampening"):
         return {}
     fits = all(p.device.type == "cpu" and p.is_floating_point() for p in params)
     return {"fused": True} if fits else {}
+
+
+def _begin_momentum(optimizer: Optimizer) -> None:
+    """Let fused SGD's momentum begin at zero for every parameter, which without dampening changes no step.
+
+    Its kernel fails where some parameters have a momentum and others none yet: layers that a net did not use in its
+    first passes, or that were frozen.
+    """
+    for group in optimizer.param_groups:
+        if isinstance(optimizer, torch.optim.SGD) and group["fused"] and group["momentum"] and not group["dampening"]:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def needs_closure(optimizer: Optimizer) -> bool:

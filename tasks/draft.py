@@ -283,7 +283,7 @@ def _choose_texts(
     """The columns of texts, by the names of their features; where there is no other input, one of names."""
     most_missing = max(FEW_MISSING, MOST_BAD_ROWS * survey.num_rows)
     able = [name for name in survey.of_role("text", "unspaced") if survey.columns[name].num_missing <= most_missing]
-    if alone and not able and not find_triple(list(survey.columns)):
+    if alone and not able:
         able = [name for name in survey.of_role("name") if survey.columns[name].num_missing <= most_missing][:1]
     found: dict[str, tuple[Choice, str]] = {}
     for column in able:

@@ -67,7 +67,7 @@ def plan_start(recipe: Recipe, schema: Schema) -> Start | None:
     theirs, state = source.schema(), source.state()
     if not settings.grow_head and theirs is not None:
         _refuse_new_classes(source, schema, theirs)
-    for line in load_pretrained(model, recipe.model, home().cache):
+    for line in load_pretrained(model, recipe.model, home().cache, load_unwrapped):
         say(line)
     labels = find_label_axes(recipe.model, schema, theirs)
     transfer = plan_transfer(state_of(model), state, settings, labels, source.label)

@@ -36,6 +36,24 @@ def test_each_column_is_told_by_its_cells(write_table: WriteTable) -> None:
     }
 
 
+def test_cells_of_several_tags_are_told_from_places_sentences_and_categories(write_table: WriteTable) -> None:
+    tags = ["red", "blue, red", "", "blue", "red, big, blue", "big"]
+    places = ["Oslo, Norway", "Rome, Italy"]
+    lines = ["genre\tplace\tsaid\tkind\tpiped"]
+    for row in range(60):
+        cells = [tags[row % 6], places[row % 2], f"Well, {row}, so it is", "a, b" if row % 2 else "c"]
+        lines.append("\t".join([*cells, tags[row % 6].replace(", ", "|")]))
+    columns = survey_table(Path(write_table(lines, "table.tsv"))).columns
+    assert {name: (column.role, column.separator) for name, column in columns.items()} == {
+        "genre": ("labels", ","),
+        "place": ("category", ""),
+        "said": ("text", ""),
+        "kind": ("category", ""),
+        "piped": ("labels", "|"),
+    }
+    assert columns["genre"].why == "holds several of 3 tags in a cell, with ',' between them"
+
+
 def test_words_for_missing_are_missing_among_numbers_and_names_among_names(write_table: WriteTable) -> None:
     rows = [f"{'NA' if row % 10 == 0 else row / 3},{'NA' if row % 2 else 'x'}" for row in range(40)]
     columns = survey_table(Path(write_table(["a,b", *rows]))).columns

@@ -96,6 +96,36 @@ def test_the_fused_step_is_used_on_the_cpu_and_gives_what_the_plain_one_does(nam
     torch.testing.assert_close(weights, expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("sgd", {"momentum": 0.9}),
+        ("sgd", {"momentum": 0.9, "dampening": 0.1}),
+        ("sgd", {}),
+        ("adam", {}),
+        ("adamw", {}),
+        ("adagrad", {}),
+        ("sgd_by_hand", {}),
+    ],
+)
+def test_a_layer_may_join_later_and_is_stepped_as_by_the_plain_optimizer(name: str, args: dict[str, Any]) -> None:
+    def train_with(chosen: dict[str, Any]) -> torch.Tensor:
+        torch.manual_seed(0)
+        first, late = nn.Linear(3, 3).double(), nn.Linear(3, 3).double()
+        parameters = [*first.parameters(), *late.parameters()]
+        optimizer = build_optimizer(Named(name=name, args={"lr": 0.05} | args | chosen), parameters)
+        inputs = torch.randn(8, 3, dtype=torch.float64)
+        for step in range(6):
+            optimizer.zero_grad()
+            hidden = first(inputs)
+            (late(hidden) if step in (2, 3, 5) else hidden).square().sum().backward()
+            optimizer.step()
+        return torch.cat([weight.detach().flatten() for weight in parameters])
+
+    plain = {} if name == "sgd_by_hand" else {"foreach": False}
+    torch.testing.assert_close(train_with({}), train_with(plain), rtol=1e-9, atol=1e-12)
+
+
 def test_the_fused_step_is_left_out_where_the_cpu_has_none() -> None:
     model = nn.Linear(3, 2)
     assert "fused" not in build_optimizer(Named(name="rmsprop"), model.parameters()).param_groups[0]

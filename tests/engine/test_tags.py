@@ -73,6 +73,29 @@ def test_metrics_of_tags_are_those_worked_out_by_hand() -> None:
     assert {name for name in defined if not name.endswith("never")} == set(expected)
 
 
+def test_metrics_of_many_rows_agree_with_scikit_learn() -> None:
+    from sklearn import metrics as sk
+
+    schema = Schema(inputs=[X], targets=[labels(*"abcdef")])
+    generator = torch.Generator().manual_seed(0)
+    target = (torch.rand(300, 6, generator=generator) < torch.linspace(0.05, 0.6, 6)).float()
+    scores = (torch.randn(300, 6, generator=generator) * 2 + 2 * target - 1).round(decimals=1)  # some are equal
+    found = compute_metrics(schema, scores, target, torch.zeros(300))
+    truth, said = target.int().numpy(), (scores > 0).int().numpy()
+    expected = {
+        "subset_accuracy": sk.accuracy_score(truth, said),
+        "hamming_loss": sk.hamming_loss(truth, said),
+        "auroc_macro": sk.roc_auc_score(truth, scores.numpy(), average="macro"),
+        "average_precision_macro": sk.average_precision_score(truth, scores.numpy(), average="macro"),
+    }
+    for average in ("micro", "macro"):
+        precision, recall, f1, _ = sk.precision_recall_fscore_support(truth, said, average=average)
+        expected |= {f"precision_{average}": precision, f"recall_{average}": recall, f"f1_{average}": f1}
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    *_, f1_K, _ = sk.precision_recall_fscore_support(truth, said)
+    assert [found[f"f1/{tag}"] for tag in "abcdef"] == pytest.approx(np.asarray(f1_K).tolist())
+
+
 def test_the_headline_is_f1_over_all_tags_with_an_interval_of_its_ratio() -> None:
     assert auto_monitor(SCHEMA) == "valid/f1_micro"
     assert monitor_mode("valid/f1_micro", SCHEMA) == "max"

@@ -28,11 +28,16 @@ def write_table(path: Path, num_rows: int) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def test_rows_of_several_tags_are_learned_drawn_registered_and_predicted(tmp_path: Path) -> None:
+def test_rows_of_several_tags_are_learned_drawn_and_predicted(tmp_path: Path) -> None:
     write_table(tmp_path / "tagged.csv", 240)
     path, draft = init_recipe(tmp_path / "tagged.csv", files=None, target="", force=False)
     assert draft.target["tags"].value == {"kind": "labels", "separator": ";"}
-    overrides = {"train.epochs": 40, "tracking.register": "tagger", "model.args.hidden": [16]}
+    overrides = {
+        "train.epochs": 12,
+        "train.batch_size": 8,
+        "train.optimizer.args.lr": 0.02,
+        "model.args.hidden": [16],
+    }
     assert dry_run(load_recipe(path, None, overrides))["valid_loss"] > 0
     result = train(recipe_file=str(path), overrides=overrides)
     run_dir, metrics = Path(result["run_dir"]), result["metrics"]
@@ -53,8 +58,8 @@ def test_rows_of_several_tags_are_learned_drawn_registered_and_predicted(tmp_pat
     assert exact == pytest.approx(metrics["test/subset_accuracy"])
     assert "odd" not in set(frame["target"])
 
-    (tmp_path / "new.csv").write_text("a,b\n5,5\n-5,-5\n5,-1\n")
+    (tmp_path / "new.csv").write_text("a,b\n5,5\n-5,-5\n4,-4\n")
     predict(source=result["run_id"], table=str(tmp_path / "new.csv"), out=str(tmp_path / "out.csv"))
     out = pd.read_csv(tmp_path / "out.csv", keep_default_na=False)
-    assert out["prediction"].tolist() == ["big;right;up", "", "big;right"]
+    assert out["prediction"].tolist() == ["big;right;up", "", "right"]
     assert out["verdict"].tolist() == [""] * 3

@@ -46,6 +46,16 @@ def test_numbers_and_a_y_are_a_regression() -> None:
     assert "# Column 'y', its name says so: a number" in text
 
 
+def test_a_column_of_tags_is_learned_and_its_empty_cells_cost_no_row() -> None:
+    tags = ["red", "blue;red", "", "blue", "red;big", "big"]
+    recipe, text = draft(
+        write_table(["x0,x1,tags", *(f"{row / 7:.2f},{row / 3:.2f},{tags[row % 6]}" for row in range(60))])
+    )
+    target = recipe.data.target["tags"]
+    assert (target.kind, target.separator, recipe.data.max_bad_rows) == ("labels", ";", 0.01)
+    assert "# Column 'tags', its name says so: labels, as it holds several of 3 tags in a cell" in text
+
+
 def test_small_gray_pictures_are_enlarged_for_lenet_and_not_mirrored() -> None:
     names = write_pictures(12, (8, 8))
     recipe, _ = draft(write_table(["image,label", *(f"{name},{number % 3}" for number, name in enumerate(names))]))

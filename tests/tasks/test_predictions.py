@@ -48,6 +48,24 @@ def test_columns_of_several_targets_carry_their_names() -> None:
     assert [name for name in frame.columns if name in name_columns(schema)] == name_columns(schema)
 
 
+def test_tags_are_predicted_as_a_cell_says_them_with_a_probability_each() -> None:
+    tags = FeatureSchema(
+        name="t", kind="labels", columns=["t"], shape=[2], dtype="float32", classes=["a", "b"], separator=";"
+    )
+    schema = Schema(inputs=[X], targets=[tags])
+    scored = found([[1.0, 2.0], [-1.0, -3.0]], torch.tensor([[1.0, 0.0], [0.0, 0.0]]))
+    first, second = tabulate(schema, scored, None, np.array([1, 2]), None).to_dict("records")
+    assert (first["target"], first["prediction"], second["target"], second["prediction"]) == ("a", "a;b", "", "")
+    assert first["probability/b"] == pytest.approx(1 / (1 + np.exp(-2)))
+    assert list(first) == ["row", "target", *name_columns(schema), "loss"]
+    many = tags.model_copy(update={"classes": [f"t{at}" for at in range(101)], "shape": [101]})
+    assert name_columns(Schema(inputs=[X], targets=[many])) == ["prediction"]
+    described = describe_predictions(
+        Schema(inputs=[X], targets=[many]), found([[0.0] * 101], torch.zeros(1, 101)), None
+    )
+    assert list(described) == ["prediction"]
+
+
 def test_numbers_of_several_columns_are_told_apart_by_them() -> None:
     schema = Schema(inputs=[X], targets=[numbers("size", width=(10.0, 2.0), height=(0.0, 0.5))])
     scored = found([[1.0, -1.0]], torch.tensor([[0.0, 1.0]]))

@@ -34,7 +34,7 @@ def test_settings_that_exclude_each_other_are_refused(train: dict[str, Any], wor
 
 
 @pytest.mark.parametrize(("key", "value"), [("label_smoothing", 0.1), ("class_weights", "balanced")])
-@pytest.mark.parametrize("kind", ["number", "points"])
+@pytest.mark.parametrize("kind", ["number", "points", "labels"])
 def test_what_only_classes_have_is_refused_for_other_targets(key: str, value: Any, kind: str) -> None:
     with pytest.raises(RecipeError, match=rf"train\.{key}: {value} is for a category target; the target is {kind}"):
         check_names(recipe(kind, **{key: value}))

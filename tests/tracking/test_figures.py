@@ -246,6 +246,22 @@ def test_scores_are_sorted_by_f1_with_the_lowest_on_top(tmp_path, page):
     assert found == pytest.approx({"precision": 2 / 3, "recall": 1 / 2, "F1": 8 / 14})
 
 
+def test_scores_of_tags_are_drawn_from_their_counts(tmp_path, page):
+    # Of a 3 of 4 are found and none else; of b 1 of 2, beside 3 others; nobody has c.
+    counts = {"hits_K": [3, 1, 0], "rows_K": [4, 2, 0], "predicted_K": [3, 4, 1]}
+    arrays = {name: np.array(values) for name, values in counts.items()}
+    figures.tag_scores(**arrays, tags=["a", "b", "c"], path=tmp_path / "a.png")
+    (axes,) = page().axes
+    assert axes.get_title(loc="left") == "Scores of each tag (rows)"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["b  (2)", "a  (4)"]
+    found = {line.get_label(): np.asarray(line.get_xdata()).tolist() for line in axes.lines}
+    assert found["precision"] == [0.25, 1.0]
+    assert found["recall"] == [0.5, 0.75]
+    assert found["F1"] == pytest.approx([2 / 6, 6 / 7])
+    none = {name: values * 0 for name, values in arrays.items()}
+    size_of(figures.tag_scores(**none, tags=["a", "b", "c"], path=tmp_path / "b.png"))
+
+
 def test_areas_of_the_two_class_curves_agree_with_scikit_learn(tmp_path, page):
     from sklearn.metrics import average_precision_score, roc_auc_score
 
