@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..engine.freezing import Frozen, learning_rate_factors
 from ..engine.warm_start import Entry, describe, plan_transfer, tabulate
-from ..engine.weights import load_weights, save_weights, sha256_of, state_of
+from ..engine.weights import load_unwrapped, load_weights, save_weights, sha256_of, state_of
 from ..errors import SourceError
 from ..files import write_atomic
 from ..models.label_axes import find_label_axes, new_labels

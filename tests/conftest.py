@@ -202,6 +202,8 @@ def graph_recipe(tmp_path: Path) -> WriteRecipe:
         }
         return _write(tmp_path / "graph.yaml", recipe, changes)
 
+    return write
+
 
 # A norm that keeps running statistics and an embedded category in the body, dropout, a head.
 NET_WITH_NORM = """

@@ -42,7 +42,9 @@ def test_all_that_is_installed_lies_under_one_name(wheel: Path) -> None:
 
 
 def test_the_wheel_holds_every_package_and_recipe_and_neither_tests_nor_benchmarks(wheel: Path) -> None:
-    installed = {name.removeprefix("torchrelay/") for name in zipfile.ZipFile(wheel).namelist() if "-" not in name}
+    installed = {
+        name.removeprefix("torchrelay/") for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name
+    }
     modules = [path for folder in (".", *sorted(PACKAGES)) for path in (ROOT / folder).glob("*.py")]
     recipes = list((ROOT / "recipes").glob("*.yaml"))
     wanted = {path.relative_to(ROOT).as_posix() for path in [*modules, *recipes, ROOT / "py.typed"]}

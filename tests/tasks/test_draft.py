@@ -223,6 +223,36 @@ def test_missing_cells_raise_the_limit_and_mostly_empty_columns_are_left_out() -
     assert recipe.data.inputs["x"].columns == ["x*"]
 
 
+def test_texts_are_counted_by_their_words_and_learned_by_logistic_regression() -> None:
+    lines = [f"this is sentence number {row},{'de' if row % 2 else 'en'}" for row in range(400)]
+    recipe, text = draft(write_table(["text,language", *lines]))
+    assert (recipe.data.inputs["text"].kind, recipe.data.inputs["text"].tokens) == ("text", "words")
+    assert (recipe.model.name, list(recipe.data.target)) == ("bag_of_words", ["language"])
+    assert recipe.train.epochs == 60
+    assert "400 distinct texts" in text
+    assert "its words are counted" in text.replace("\n    # ", " ")
+
+
+def test_texts_without_spaces_and_names_that_are_all_there_is_are_read_by_their_characters() -> None:
+    lines = [f"{'これは文章です' if row % 2 else '我喜欢喝茶'}{row},{'ja' if row % 2 else 'zh'}" for row in range(40)]
+    recipe, _ = draft(write_table(["text,language", *lines], "unspaced.csv"))
+    assert (recipe.data.inputs["text"].tokens, recipe.data.inputs["text"].ngrams) == ("characters", [1, 3])
+    names = [f"{'Ivan' if row % 2 else 'Maria'}{row},{'m' if row % 2 else 'f'}" for row in range(40)]
+    recipe, _ = draft(write_table(["person_name,sex", *names], "names.csv"))
+    assert recipe.data.inputs["person_name"].tokens == "characters"
+    lines = [f"{name},{row / 7}" for row, name in enumerate(names)]
+    recipe, text = draft(write_table(["person_name,sex,x", *lines], "both.csv"))
+    assert list(recipe.data.inputs) == ["x"]
+    assert "kind: text with tokens: characters would read its letters" in text.replace("\n  # ", " ")
+
+
+def test_texts_beside_numbers_enter_a_perceptron() -> None:
+    lines = [f"this is sentence number {row},{row / 7},{'de' if row % 2 else 'en'}" for row in range(40)]
+    recipe, _ = draft(write_table(["note,x,language", *lines]))
+    assert {name: feature.kind for name, feature in recipe.data.inputs.items()} == {"x": "number", "note": "text"}
+    assert recipe.model.name == "mlp"
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
@@ -231,10 +261,6 @@ def test_missing_cells_raise_the_limit_and_mostly_empty_columns_are_left_out() -
             r"it could be a, b; say which: .* --target b",
         ),
         (["label,class,a", *(f"{row % 2},{row % 3},{row / 7}" for row in range(30))], r"it could be label, class;"),
-        (
-            ["text,language", *(f"word {row} of {row * 7},{'de' if row % 2 else 'en'}" for row in range(30))],
-            r"column 'text' holds 30 distinct texts.*Texts are not features yet. Features are image .*number, category",
-        ),
     ],
 )
 def test_a_table_that_does_not_say_what_to_learn_is_an_error_with_the_candidates(
@@ -283,7 +309,9 @@ def test_the_target_can_be_named() -> None:
     assert "named by --target" in text
     with pytest.raises(RecipeError, match="has no such column; did you mean y"):
         draft(table, target="yy")
-    text_table = write_table(["x,note", *(f"{row / 3:.2f},words {row} more" for row in range(20))], "notes.csv")
+    text_table = write_table(
+        ["x,note", *(f"{row / 3:.2f},some words {row} and more" for row in range(20))], "notes.csv"
+    )
     with pytest.raises(DataError, match="--target note: that column cannot be learned, as it holds 20 distinct texts"):
         draft(text_table, target="note")
 
