@@ -49,7 +49,7 @@ _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
 class Scan(NamedTuple):
-    """What one pickle holds: its value, in plain types and those of `pickle_calls.py`, and the storages that it names."""
+    """What one pickle holds: its value (plain or of `pickle_calls.py`), and the storages that it names."""
 
     value: Any
     storages: dict[str, Storage]
