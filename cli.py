@@ -406,7 +406,7 @@ def show_weights(source: str, as_json: bool) -> None:
         return
     click.echo(f"file      {found['path']} ({found['file_bytes']:,} bytes)\nform      {_plainly(found['form'])}")
     for name, value in found["extras"].items():
-        click.echo(f"value     {_plainly(name)} = {_plainly(value)}")
+        click.echo(f"value     {_plainly(name)} = {_short(_plainly(value))}")
     if found["others"]:
         click.echo(f"other     {', '.join(map(_plainly, found['others']))}")
     for name, model in found["models"].items():

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torchrelay.engine.checkpoint import CheckpointStore
 from torchrelay.engine.job import Progress
 from torchrelay.engine.loop import train
+from torchrelay.engine.module_prefix import METADATA
 from torchrelay.engine.safetensors import write_safetensors
 from torchrelay.engine.weights import load_into, load_weights, save_pack, save_weights, sha256_of
 from torchrelay.engine.weights_file import (
-    METADATA,
     match_module_prefix,
     open_weights_file,
     prefix_of,
