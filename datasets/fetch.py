@@ -77,8 +77,8 @@ def _find_placed(name: str, folder: Path) -> Fetched:
     if not table.is_file():
         raise DataError(
             f"{name} cannot be fetched, as nobody offers it for download; from a folder DIR that holds "
-            f"{name}/{PLACED[name]} and, if it has pictures, {name}/images.zip, `torchrelay fetch {name} --from DIR` places it "
-            f"(in the repository: make data FROM=DIR)"
+            f"{name}/{PLACED[name]} and, if it has pictures, {name}/images.zip, `torchrelay fetch {name} --from DIR` "
+            f"places it (in the repository: make data FROM=DIR)"
         )
     images = table.parent / "images"
     return Fetched(table, images if images.is_dir() else table.parent, _count_rows(table))

@@ -224,10 +224,10 @@ def test_texts_are_counted_by_their_words_and_learned_by_logistic_regression() -
 
 
 def test_texts_without_spaces_and_names_that_are_all_there_is_are_read_by_their_characters() -> None:
-    lines = [f"{'これは文章です' if row % 2 else '我喜欢喝茶'}{row},{row % 2 and 'ja' or 'zh'}" for row in range(40)]
+    lines = [f"{'これは文章です' if row % 2 else '我喜欢喝茶'}{row},{'ja' if row % 2 else 'zh'}" for row in range(40)]
     recipe, _ = draft(write_table(["text,language", *lines], "unspaced.csv"))
     assert (recipe.data.inputs["text"].tokens, recipe.data.inputs["text"].ngrams) == ("characters", [1, 3])
-    names = [f"{'Ivan' if row % 2 else 'Maria'}{row},{row % 2 and 'm' or 'f'}" for row in range(40)]
+    names = [f"{'Ivan' if row % 2 else 'Maria'}{row},{'m' if row % 2 else 'f'}" for row in range(40)]
     recipe, _ = draft(write_table(["person_name,sex", *names], "names.csv"))
     assert recipe.data.inputs["person_name"].tokens == "characters"
     lines = [f"{name},{row / 7}" for row, name in enumerate(names)]
