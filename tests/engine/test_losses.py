@@ -189,3 +189,10 @@ def test_double_precision_stays_double() -> None:
 def test_a_loss_that_is_unknown_or_does_not_fit_is_refused(name: str, kind: str, words: str) -> None:
     with pytest.raises(RecipeError, match=words):
         check_loss(name, kind)
+
+
+def test_nll_is_minus_the_log_probability_of_the_true_class() -> None:
+    probabilities = torch.tensor([[0.25, 0.75], [0.5, 0.5]])
+    target = FeatureSchema(name="y", kind="category", columns=["y"], shape=[], dtype="int64", classes=["a", "b"])
+    losses = build_loss("nll", Schema(inputs=[], targets=[target]))(probabilities.log(), torch.tensor([0, 1]))
+    torch.testing.assert_close(losses, torch.tensor([1.3862944, 0.6931472]))  # 2 log 2 and log 2

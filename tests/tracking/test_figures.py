@@ -587,3 +587,38 @@ def test_drawing_leaves_matplotlibs_global_state_alone(tmp_path):
         [sys.executable, "-c", code, str(tmp_path / "x.png")], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["False", "True"]
+
+
+def test_the_words_of_each_class_stand_in_the_order_of_their_weights_with_spaces_to_be_seen(tmp_path, page):
+    tokens = ["a b", "que", "the", "rest"]
+    weights = np.zeros((len(tokens), 2))
+    weights[:3] = [[0.5, -1], [-2, 3], [1, -1]]
+    path = figures.words(["en", "es"], tokens, weights / 10, weights, tmp_path / "words.png", 3)
+    size_of(path)
+    english, spanish = page().axes
+    assert [label.get_text() for label in english.get_yticklabels()][:2] == ["the", "a␣b"]
+    assert [bar.get_width() for bar in english.patches] == [1, 0.5, 0]
+    assert english.lines[0].get_xdata().tolist() == [0.1, 0.05, 0]
+    assert (english.get_title(loc="left"), spanish.get_title(loc="left")) == ("en", "es")
+    assert "before training" in texts_of(page())
+
+
+def test_words_of_many_classes_are_drawn_for_the_first_and_the_others_counted(tmp_path, page):
+    classes = [f"class {number}" for number in range(26)]
+    weights = np.random.default_rng(0).normal(size=(9, len(classes)))
+    size_of(figures.words(classes, list("abcdefghi"), weights * 0, weights, tmp_path / "many.png", 15))
+    assert "and 14 more classes in words.csv" in texts_of(page())
+    size_of(figures.words(["y"], ["a"], weights[:1, :1], weights[:1, :1], tmp_path / "one.png", 15))
+    size_of(figures.words(NAMES, NAMES, weights[:6, :6], weights[:6, :6], tmp_path / "odd.png", 15))
+
+
+def test_the_last_column_of_a_table_of_rows_may_be_wide(tmp_path, page):
+    rows = [("1", "y" * 200, "x" * 200)]
+
+    def widths(**settings):
+        size_of(figures.worst_rows(("row", "true", "text"), rows, tmp_path / "rows.png", **settings))
+        cells = page().axes[0].tables[0].get_celld()
+        return [text_width(cells[1, column].get_text().get_text()) for column in range(3)]
+
+    assert widths() == [1, 28, 28]
+    assert widths(widest_last=90) == [1, 28, 90]
