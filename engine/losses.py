@@ -43,7 +43,7 @@ def nll(log_probabilities_BK: Tensor, target_B: Tensor) -> Tensor:
     """Negative log-probability of the true class, in nats, of a model that ends in a log-softmax.
 
     Args:
-        log_probabilities_BK: of any floating type; their exponentials add up to 1, see `check_outputs`.
+        log_probabilities_BK: of any floating type; their exponentials add up to 1, see `check_log_probabilities`.
         target_B: int64 class ids.
     Returns:
         Loss of each row, shape (B,).
@@ -156,18 +156,15 @@ def reduce_sum(loss_sum: float, num_rows: int, reduction: Reduction) -> float:
     return loss_sum if reduction == "sum" else loss_sum / max(num_rows, 1)
 
 
-def check_outputs(name: str, schema: Schema, outputs: Tensor) -> None:
+def check_log_probabilities(schema: Schema, outputs: Tensor) -> None:
     """Refuse nll for a model whose outputs are no log-probabilities: the loss would be no likelihood, in silence.
 
     Args:
-        name: of the loss.
         schema: of the targets.
         outputs: of the model for any rows, shape (B, num_outputs).
     Raises:
         RecipeError: the probabilities of a row do not add up to 1.
     """
-    if name != "nll":
-        return
     for part in schema.parts(outputs, outputs):
         total = part.outputs.double().logsumexp(dim=1)
         if not bool((total.abs() <= LOG_TOLERANCE).all()):

@@ -23,7 +23,7 @@ from ..engine.evaluation import Evaluation, Scorer
 from ..engine.freezing import Frozen, learning_rate_factors
 from ..engine.gradients import NotFiniteError
 from ..engine.job import Job
-from ..engine.losses import build_loss, build_training_loss, check_outputs, reduction_of
+from ..engine.losses import build_loss, build_training_loss, check_log_probabilities, reduction_of
 from ..engine.metrics import auto_monitor, compute_metrics, metric_names, monitor_mode
 from ..engine.optimizers import build_optimizer
 from ..engine.schedules import build_schedule
@@ -141,7 +141,8 @@ def build_scorer(recipe: Recipe, schema: Schema) -> Scorer:
     precision = pick_precision(train.precision, device, schema.has_images)
     _seed(train.seed, train.deterministic and device.type == "cuda")
     model = build_model(recipe.model, schema)
-    check_outputs(train.loss, schema, probe(model, schema))
+    if train.loss == "nll":
+        check_log_probabilities(schema, probe(model, schema))
     model = model.to(device, precision.dtype)
     if schema.has_images:
         model = model.to(memory_format=torch.channels_last)

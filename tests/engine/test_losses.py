@@ -6,7 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from torchrelay.engine.losses import Loss, build_loss, build_training_loss, check_loss, check_outputs, reduction_of
+from torchrelay.engine.losses import (
+    Loss,
+    build_loss,
+    build_training_loss,
+    check_log_probabilities,
+    check_loss,
+    reduction_of,
+)
 from torchrelay.errors import RecipeError
 from torchrelay.schema import FeatureSchema, Schema
 
@@ -63,13 +70,12 @@ def test_nll_of_log_probabilities_is_the_cross_entropy_of_their_scores() -> None
 
 def test_nll_is_refused_for_outputs_that_are_no_log_probabilities() -> None:
     one, two = categories([1, 1, 1]), categories([1, 1, 1], [1, 1])
-    check_outputs("nll", one, torch.randn(2, 3).log_softmax(dim=1))
-    check_outputs("nll", two, torch.cat([torch.randn(2, 3).log_softmax(1), torch.randn(2, 2).log_softmax(1)], 1))
-    check_outputs("cross_entropy", one, torch.zeros(2, 3))
+    check_log_probabilities(one, torch.randn(2, 3).log_softmax(dim=1))
+    check_log_probabilities(two, torch.cat([torch.randn(2, 3).log_softmax(1), torch.randn(2, 2).log_softmax(1)], 1))
     with pytest.raises(RecipeError, match=r"nll takes log-probabilities.* add up to 3; use cross_entropy"):
-        check_outputs("nll", one, torch.zeros(2, 3))
+        check_log_probabilities(one, torch.zeros(2, 3))
     with pytest.raises(RecipeError, match="use cross_entropy"):  # over all classes together they are no distribution
-        check_outputs("nll", two, torch.randn(2, 5).log_softmax(dim=1))
+        check_log_probabilities(two, torch.randn(2, 5).log_softmax(dim=1))
 
 
 def test_bce_is_the_mean_over_the_tags_of_the_logarithm_of_what_was_wrong() -> None:
