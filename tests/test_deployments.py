@@ -69,13 +69,19 @@ def test_the_recipe_it_names_is_there(deployment: dict[str, Any]) -> None:
         assert load_recipe(ROOT / deployment["parameters"]["recipe_file"]).name == deployment["name"]
 
 
-@pytest.mark.parametrize("name", ["evaluate/digits", "predict/digits", "finetune/digits"])
+def test_finetuning_is_deployed_from_the_champion_that_the_digits_recipe_registers() -> None:
+    (parameters,) = (
+        one["parameters"] for one, known in zip(DEPLOYMENTS, IDS, strict=True) if known == "finetune/digits"
+    )
+    recipe = load_recipe(ROOT / parameters["recipe_file"])
+    assert parameters["source"] == f"models:/{recipe.tracking.register_as}@champion"
+
+
+@pytest.mark.parametrize("name", ["evaluate/digits", "predict/digits"])
 def test_what_a_model_is_deployed_for_is_what_the_digits_recipe_registers(name: str) -> None:
     (parameters,) = (one["parameters"] for one, known in zip(DEPLOYMENTS, IDS, strict=True) if known == name)
     recipe = load_recipe(ROOT / "recipes" / "digits.yaml")
     assert parameters["source"] == f"models:/{recipe.tracking.register_as}@champion"
-    if name == "finetune/digits":
-        return
     assert ROOT / parameters["table"] == Path(recipe.data.table)
     assert ROOT / parameters["files"] == Path(recipe.data.files)
 

@@ -131,6 +131,17 @@ class OneHot(nn.Module):
         return self.layer(torch.cat(one_hot, 1).float())
 
 
+class Bag(nn.Module):
+    '''A row for each token, behind padding and unknown ones, and a column for each class.'''
+
+    def __init__(self, schema, num_outputs):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(len(schema.inputs[0].classes) + 2, num_outputs))
+
+    def forward(self, ids):
+        return self.weight.sum(0).expand(len(ids), -1)
+
+
 class Fixed(nn.Module):
     '''Of three outputs, whatever the table.'''
 
@@ -161,6 +172,21 @@ def test_a_shared_vocabulary_is_one_and_relations_have_a_block_a_direction(nets:
     assert found["entities.weight"][0].own == [("special", 0), (0, "a"), (0, "b"), (0, "c")]
     assert found["relations.weight"] == {
         0: AxisLabels([("special", 0), (0, "r"), (0, "s"), (1, "r"), (1, "s")], [("special", 0), (0, "r"), (1, "r")])
+    }
+
+
+def test_a_weight_may_have_tokens_for_rows_and_classes_for_columns(nets: str) -> None:
+    def schema(tokens: str, labels: list[str]) -> Schema:
+        text = {"name": "t", "kind": "text", "columns": ["t"], "shape": [0], "dtype": "int64", "classes": [*tokens]}
+        return Schema(inputs=[FeatureSchema.model_validate(text)], targets=[category("label", labels)])
+
+    found = find_label_axes(Named(name=f"{nets}:Bag"), schema("xyz", MORE), schema("zx", FEW))
+    special: list[object] = [("special", 0), ("special", 1)]
+    assert found == {
+        "weight": {
+            0: AxisLabels([*special, (0, "x"), (0, "y"), (0, "z")], [*special, (0, "z"), (0, "x")]),
+            1: AxisLabels(head_of(*MORE), head_of(*FEW)),
+        }
     }
 
 
