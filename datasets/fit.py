@@ -62,10 +62,10 @@ def _fit_feature(
         return _fit_numbers(feature, features_of(data)[name].unit, pack.column(name), train)
     if feature.kind == "text":
         return fit_text(pack, data.inputs[name], name, train)
-    if vocabulary := features_of(data)[name].vocabulary:
-        return _share_classes(feature, vocabulary, shared[vocabulary], is_target=is_target)
     if feature.kind == "labels":
         return _fit_labels(feature, data.target[name], pack.column(name), train)
+    if vocabulary := features_of(data)[name].vocabulary:
+        return _share_classes(feature, vocabulary, shared[vocabulary], is_target=is_target)
     return _fit_categories(feature, pack.column(name), train, is_target=is_target)
 
 

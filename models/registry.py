@@ -182,6 +182,8 @@ MODELS: dict[str, _Entry] = {
     "dynamic_net": _Entry(build_dynamic_net, "numbers (counted for 8)", _NUMBERS),
 }
 
+# Those whose outputs for a category are log-probabilities; all others here give unnormalised scores.
+LOG_PROBABILITY_MODELS = ("bag_of_words",)
 # Those that rank entities.
 TRIPLE_MODELS = tuple(name for name, entry in MODELS.items() if entry.example is _TRIPLES)
 
@@ -201,6 +203,21 @@ def check_model(model: Named) -> None:
         check_class(name, model.args)
     else:
         raise RecipeError(f"model.name: {_unknown(name)}")
+
+
+def check_log_softmax(name: str) -> None:
+    """Refuse, for a loss of log-probabilities, a model that is known to give unnormalised scores; needs no table.
+
+    What a model of the user's own gives is seen once it is built.
+
+    Raises:
+        RecipeError: names those that end in a log-softmax.
+    """
+    if name not in LOG_PROBABILITY_MODELS and (name in MODELS or name.startswith(_TORCHVISION)):
+        raise RecipeError(
+            f"train.loss: nll takes log-probabilities, and {name} gives unnormalised scores; use cross_entropy, which "
+            f"takes these, or a model that ends in a log-softmax: {', '.join(LOG_PROBABILITY_MODELS)} or your own"
+        )
 
 
 def build_model(model: Named, schema: Schema) -> nn.Module:

@@ -229,8 +229,9 @@ def _choose_target(survey: Survey, wanted: str) -> tuple[list[str], str]:
     if points and not named:
         return points, "from x and y on a picture"
     names = [name for name, column in able.items() if not column.is_number]
-    if not named and len(able) == 1 and survey.pictures:
-        return list(able), "the only column beside the pictures that can be learned"
+    beside = "pictures" if survey.pictures else "texts" if survey.of_role("text", "unspaced") else ""
+    if not named and len(able) == 1 and beside:
+        return list(able), f"the only column beside the {beside} that can be learned"
     if not named and len(names) == 1:
         return names, "the only column of names that repeat"
     raise DataError(f"{survey.table}: which column is to be learned? {_candidates(survey, named)}")
@@ -436,7 +437,7 @@ def _choose_training(
     adamw = Choice({"name": "adamw", "args": {"lr": 0.003}}, "")
     if pictures is None:
         epochs = min(200, max(5, round(MLP_STEPS * batch_size / num_train)))
-        model = Choice({"name": "mlp", "args": {"hidden": [128, 128]}}, "rows of numbers and categories")
+        model = Choice({"name": "mlp", "args": {"hidden": [128, 128]}}, "rows of numbers, categories and texts")
         why = f"about {MLP_STEPS:,} steps, at most 200 epochs"
         return model, (0, 0), Choice(epochs, why), adamw, {"name": "cosine"}
     side = max(pictures.height, pictures.width)

@@ -14,7 +14,7 @@ from ..engine.weights import load_unwrapped
 from ..errors import RecipeError
 from ..models.bag_of_words import check_text_alone
 from ..models.pretrained import fetch_pretrained
-from ..models.registry import check_model
+from ..models.registry import check_log_softmax, check_model
 from ..recipe import Recipe
 from ..settings import home
 from .console import say
@@ -63,6 +63,8 @@ def check_names(recipe: Recipe) -> None:
         check_preprocess(feature)
     for target in targets:
         check_loss(recipe.train.loss, target.kind)
+    if recipe.train.loss == "nll":
+        check_log_softmax(recipe.model.name)
     device = pick_device(recipe.train.device)
     pick_precision(recipe.train.precision, device, has_images(recipe))
     _check_together(recipe)

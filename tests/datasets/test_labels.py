@@ -80,6 +80,16 @@ def test_several_targets_of_labels_stand_side_by_side(
     assert [part.target.shape[1] for part in parts] == [2, 2]
 
 
+def test_labels_have_tags_of_their_own_whatever_vocabulary_they_name(
+    home: Home, write_table: WriteTable, number_data: MakeData
+) -> None:
+    target = {"tags": {**TAGS["tags"], "vocabulary": "entities"}}
+    data = number_data(write_table(["x0,tags,split", *ROWS]), target=target, split={"column": "split"})
+    prepared = prepare_data(data, home)
+    assert open_view(prepared.pack_dir, prepared.split_dir).schema.targets[0].classes == ["10", "9", "big", "red"]
+    assert any("vocabulary without effect" in warning for warning in prepared.warnings)
+
+
 def test_another_tables_tags_are_those_of_the_model(home: Home, write_table: WriteTable, number_data: MakeData) -> None:
     data = number_data(write_table(["x0,tags", "0,a;b", "1,b"]), target=TAGS)
     first = prepare_data(data, home)

@@ -253,6 +253,14 @@ def test_texts_beside_numbers_enter_a_perceptron() -> None:
     assert recipe.model.name == "mlp"
 
 
+def test_the_one_column_beside_texts_that_can_be_learned_is_the_target() -> None:
+    lines = [f"this is sentence number {row},{row * row / 7:.3f}" for row in range(40)]
+    recipe, text = draft(write_table(["review,rating", *lines]))
+    assert (list(recipe.data.inputs), recipe.data.target["rating"].kind) == (["review"], "number")
+    assert recipe.model.name == "bag_of_words"
+    assert "the only column beside the texts that can be learned" in text.replace("\n    # ", " ")
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [

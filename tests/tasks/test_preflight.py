@@ -26,6 +26,7 @@ def recipe(kind: str = "category", **train: Any) -> Recipe:
         ({"optimizer": {"name": "LBFGS"}, "clip_norm": 1}, r"train\.clip_norm: 1\.0: lbfgs .* clipping does not reach"),
         ({"class_weights": "balanced", "sampling": "balanced"}, r"train\.class_weights and train\.sampling: balanced"),
         ({"precision": "fp16"}, r"train\.precision: fp16 needs CUDA"),
+        ({"loss": "nll"}, r"train\.loss: nll .* mlp gives unnormalised scores; use cross_entropy.*: bag_of_words or"),
     ],
 )
 def test_settings_that_exclude_each_other_are_refused(train: dict[str, Any], words: str) -> None:
