@@ -34,6 +34,11 @@ def head_of(*labels: str) -> list[object]:
     return [(0, ("category", label)) for label in labels]
 
 
+def text(classes: list[str], **more: object) -> FeatureSchema:
+    values = {"name": "t", "kind": "text", "columns": ["t"], "shape": [0], "dtype": "int64", "classes": classes}
+    return FeatureSchema.model_validate({**values, "counts": [1] * len(classes), **more})
+
+
 @pytest.mark.parametrize(
     ("model", "keys"),
     [
@@ -66,6 +71,19 @@ def test_the_same_classes_in_another_order_are_another_order_of_rows() -> None:
 def test_without_the_sources_schema_the_head_is_known_but_not_its_rows() -> None:
     schema = Schema(inputs=[image()], targets=[category("label", MORE)])
     assert find_label_axes(Named(name="cifar_net"), schema, None)["fc3.bias"] == {0: AxisLabels(head_of(*MORE), [])}
+
+
+@pytest.mark.parametrize("model", ["mlp", "cifar_net"])
+def test_tokens_that_joined_a_vocabulary_lengthen_no_embedding(model: str) -> None:
+    old = text([*"abcd"])
+    own = Schema(inputs=[image(), text([*"abcdefgh"], embedding=old.embedding_size)], targets=[numbers("y", "y")])
+    source = Schema(inputs=[image(), old], targets=[numbers("y", "y")])
+    new_net, old_net = (build_model(Named(name=model), schema).state_dict() for schema in (own, source))
+    [key] = [key for key, value in new_net.items() if value.shape != old_net[key].shape]
+    assert (new_net[key].shape, old_net[key].shape) == ((10, 2), (6, 2))
+    special = [("special", 0), ("special", 1)]  # padding, unknown
+    rows, theirs = ([*special, *((0, token) for token in tokens)] for tokens in ("abcdefgh", "abcd"))
+    assert find_label_axes(Named(name=model), own, source) == {key: {0: AxisLabels(rows, theirs)}}
 
 
 def test_embeddings_of_side_inputs_and_the_head_are_found_apart() -> None:
