@@ -4,24 +4,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ShapeError
 from ..schema import Schema
+from .input_kinds import check_text_alone
 
 Scale = Literal["none", "sqrt", "mean"]
-
-
-class _HasKind(Protocol):
-    """A feature, of a recipe or of a schema."""
-
-    @property
-    def kind(self) -> str: ...
 
 
 class BagOfWords(nn.Module):
@@ -95,21 +87,8 @@ def _drop_repeats(ids_BL: Tensor) -> Tensor:
 
 def build_bag_of_words(schema: Schema, binary: bool = False, scale: Scale = "none") -> nn.Module:
     """Logistic (or linear) regression over the counts of the words, or n-grams, of one text."""
-    check_text_alone({feature.name: feature for feature in schema.inputs})
+    check_text_alone("bag_of_words", {feature.name: feature for feature in schema.inputs})
     [text] = schema.inputs
     outputs = [target.num_outputs for target in schema.targets]
     is_category = [target.kind == "category" for target in schema.targets]
     return BagOfWords(len(text.classes), outputs, is_category, binary=binary, scale=scale)
-
-
-def check_text_alone(inputs: Mapping[str, _HasKind]) -> None:
-    """Refuse other inputs than one text.
-
-    Args:
-        inputs: of a recipe or a schema, by name.
-    Raises:
-        ShapeError: names the inputs that there are.
-    """
-    if [feature.kind for feature in inputs.values()] != ["text"]:
-        kinds = ", ".join(f"{name} ({feature.kind})" for name, feature in inputs.items())
-        raise ShapeError(f"model.name: bag_of_words takes one text alone; data.inputs has {kinds}; use mlp for these")

@@ -17,6 +17,7 @@ from ..recipe import Named, nearest
 from ..schema import FeatureSchema, Schema
 from .bag_of_words import build_bag_of_words
 from .dynamic_net import DynamicNet
+from .input_kinds import TORCHVISION, check_numbers
 from .knowledge_graph import ComplEx, DistMult, Power, TransE, find_sizes
 from .lenet import LeNet
 from .mlp import MLP, Norm
@@ -25,10 +26,8 @@ from .torchvision_nets import build_torchvision, check_torchvision, list_torchvi
 from .two_layer import Form, build_net
 from .user_classes import build_class, check_class
 
-_TORCHVISION = "torchvision:"
-_OTHER_FORMS = (f"{_TORCHVISION}<name>", "package.module:Class")
+_OTHER_FORMS = (f"{TORCHVISION}<name>", "package.module:Class")
 
-_NUMBER_KINDS = ("number", "points")
 # What a model's outputs are one of each.
 _OUTPUTS = {"category": "classes", "labels": "tags"}
 
@@ -197,8 +196,8 @@ def check_model(model: Named) -> None:
     name = model.name
     if name in MODELS:
         check_arguments("model", name, model.args, MODELS[name].build, filled=("schema",))
-    elif name.startswith(_TORCHVISION):
-        check_torchvision(name.removeprefix(_TORCHVISION), model.args)
+    elif name.startswith(TORCHVISION):
+        check_torchvision(name.removeprefix(TORCHVISION), model.args)
     elif all(name.partition(":")):
         check_class(name, model.args)
     else:
@@ -213,7 +212,7 @@ def check_log_softmax(name: str) -> None:
     Raises:
         RecipeError: names those that end in a log-softmax.
     """
-    if name not in LOG_PROBABILITY_MODELS and (name in MODELS or name.startswith(_TORCHVISION)):
+    if name not in LOG_PROBABILITY_MODELS and (name in MODELS or name.startswith(TORCHVISION)):
         raise RecipeError(
             f"train.loss: nll takes log-probabilities, and {name} gives unnormalised scores; use cross_entropy, which "
             f"takes these, or a model that ends in a log-softmax: {', '.join(LOG_PROBABILITY_MODELS)} or your own"
@@ -236,8 +235,8 @@ def build_model(model: Named, schema: Schema) -> nn.Module:
     name = model.name
     if name in MODELS:
         built = MODELS[name].build(schema, **model.args)
-    elif name.startswith(_TORCHVISION):
-        built = build_torchvision(name.removeprefix(_TORCHVISION), model.args, schema)
+    elif name.startswith(TORCHVISION):
+        built = build_torchvision(name.removeprefix(TORCHVISION), model.args, schema)
     else:
         built = build_class(name, model.args, schema)
     _prove(name, built, schema)
@@ -280,7 +279,7 @@ def _unknown(name: str) -> str:
     if not name:
         return f"is missing; legal are {', '.join(legal)}"
     is_net = name.lower() in list_torchvision()
-    return f"{name!r} is no model; {f'did you mean {_TORCHVISION}{name.lower()}?' if is_net else nearest(name, legal)}"
+    return f"{name!r} is no model; {f'did you mean {TORCHVISION}{name.lower()}?' if is_net else nearest(name, legal)}"
 
 
 def _require_image(name: str, schema: Schema, shape: tuple[int, int, int]) -> None:
@@ -301,9 +300,7 @@ def _count_numbers(name: str, schema: Schema) -> int:
     Raises:
         ShapeError: an input is of another kind than numbers or points.
     """
-    others = [f"{feature.name} ({feature.kind})" for feature in schema.inputs if feature.kind not in _NUMBER_KINDS]
-    if others:
-        raise ShapeError(f"model.name: {name} takes numbers; data.inputs has {', '.join(others)}; use mlp for these")
+    check_numbers(name, {feature.name: feature for feature in schema.inputs})
     return sum(math.prod(feature.shape) for feature in schema.inputs)
 
 

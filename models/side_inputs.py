@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..errors import ShapeError
 from ..schema import FeatureSchema, Schema
 from .encoders import build_encoder
+from .input_kinds import check_one_image
 
 
 def find_image(name: str, schema: Schema, wanted: str = "one image") -> FeatureSchema:
@@ -22,11 +23,8 @@ def find_image(name: str, schema: Schema, wanted: str = "one image") -> FeatureS
     Raises:
         ShapeError: there is none, or more than one.
     """
-    images = [feature for feature in schema.inputs if feature.kind == "image"]
-    if len(images) != 1:
-        kinds = ", ".join(f"{feature.name} ({feature.kind})" for feature in schema.inputs)
-        raise ShapeError(f"model.name: {name} takes {wanted}; data.inputs has {kinds}; use mlp for these")
-    return images[0]
+    check_one_image(name, {feature.name: feature for feature in schema.inputs}, wanted)
+    return next(feature for feature in schema.inputs if feature.kind == "image")
 
 
 def add_side_inputs(name: str, net: nn.Module, schema: Schema) -> nn.Module:

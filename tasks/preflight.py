@@ -12,7 +12,7 @@ from ..engine.optimizers import check_optimizer
 from ..engine.schedules import PLATEAU, check_schedule
 from ..engine.weights import load_unwrapped
 from ..errors import RecipeError
-from ..models.bag_of_words import check_text_alone
+from ..models.input_kinds import check_inputs
 from ..models.pretrained import fetch_pretrained
 from ..models.registry import check_log_softmax, check_model
 from ..recipe import Recipe
@@ -45,7 +45,7 @@ def check_names(recipe: Recipe) -> None:
 
     Raises:
         RecipeError: one does not exist or does not fit; names the nearest.
-        ShapeError: the model takes one text alone and the inputs are others.
+        ShapeError: the model takes no inputs of these kinds.
     """
     if not recipe.name:
         raise RecipeError("name is missing: runs and their experiment are named after it, for example name: cifar10")
@@ -53,11 +53,11 @@ def check_names(recipe: Recipe) -> None:
     check_optimizer(recipe.train.optimizer)
     check_schedule(recipe.train.schedule)
     inputs, targets = recipe.data.inputs.values(), recipe.data.target.values()
-    if recipe.model.name == "bag_of_words" and inputs:
-        check_text_alone(recipe.data.inputs)
     check_augment(recipe.train.augment)
     check_augment_fits(recipe.train.augment, inputs, targets)
     check_ranked(recipe)
+    if inputs:
+        check_inputs(recipe.model.name, recipe.data.inputs)
     check_sampling(recipe.train.sampling, targets)
     for feature in inputs:
         check_preprocess(feature)

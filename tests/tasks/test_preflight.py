@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from torchrelay.errors import RecipeError
+from torchrelay.errors import RecipeError, ShapeError
 from torchrelay.recipe import Recipe
 from torchrelay.tasks.preflight import check_names, check_validation
 
@@ -56,3 +56,21 @@ def test_what_looks_at_validation_rows_is_refused_where_there_are_none(train: di
 
 def test_an_optimizer_with_a_closure_may_average_and_accumulate() -> None:
     check_names(recipe(optimizer={"name": "lbfgs"}, ema=0.9, accumulate=4))
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("lenet", r"lenet takes one image; data\.inputs has x \(number\), t \(text\); use mlp for these"),
+        ("torchvision:resnet18", r"torchvision:resnet18 takes one image; data\.inputs has x \(number\), t \(text\)"),
+        ("two_layer", r"two_layer takes numbers; data\.inputs has t \(text\)"),
+        ("dynamic_net", r"dynamic_net takes numbers; data\.inputs has t \(text\)"),
+        ("bag_of_words", r"bag_of_words takes one text alone; data\.inputs has x \(number\), t \(text\)"),
+    ],
+)
+def test_a_model_for_other_kinds_of_inputs_is_refused_before_the_table_is_read(model: str, words: str) -> None:
+    data = {"inputs": {"x": {"kind": "number"}, "t": {"kind": "text"}}, "target": {"y": {"kind": "number"}}}
+    mixed = {"name": "tiny", "data": data, "train": {"device": "cpu"}}
+    with pytest.raises(ShapeError, match=rf"model\.name: {words}"):
+        check_names(Recipe.model_validate({**mixed, "model": {"name": model}}))
+    check_names(Recipe.model_validate({**mixed, "model": {"name": "mlp"}}))
