@@ -302,11 +302,13 @@ def test_triples_are_recognised_by_their_names_or_by_the_values_that_two_columns
         ["a,b,label", *(f"{row % 9},{row % 7},{'xy'[row % 2]}" for row in range(60))],  # numbers
         ["colour,size,label", *(f"{'rgb'[row % 3]},{'sml'[row % 3]},{'xy'[row % 2]}" for row in range(60))],
         ["first,second,label", *(f"{'abcd'[row % 4]},{'abcd'[row % 3]},{'ab'[row % 2]}" for row in range(60))],
+        ["source,type,x,target", *(f"{'wa'[row % 2]}eb,{'pqr'[row % 3]},{row / 7:.2f},{row % 2}" for row in range(60))],
+        ["h,r,t,y", *(f"{row / 7:.3f},{row % 5},{row / 3:.2f},{row * row / 9:.3f}" for row in range(60))],
     ],
 )
 def test_columns_that_share_few_values_or_numbers_are_no_triples(lines: list[str]) -> None:
     recipe, _ = draft(write_table(lines))
-    assert list(recipe.data.target) == ["label"]
+    assert list(recipe.data.target) == [lines[0].rpartition(",")[2]]
     assert not any(feature.vocabulary for feature in recipe.data.inputs.values())
 
 
