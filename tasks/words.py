@@ -37,8 +37,9 @@ def write_words(run_dir: Path, recipe: Recipe, schema: Schema) -> bool:
     Raises:
         SourceError: the weights do not fit the model that the recipe builds.
     """
-    on_cpu = recipe.model_copy(update={"train": recipe.train.model_copy(update={"device": "cpu"})})
-    model = build_scorer(on_cpu, schema).model
+    # In fp32, in which initial weights are drawn whatever they are trained in; the CPU has no fp16.
+    plain = recipe.train.model_copy(update={"device": "cpu", "precision": "fp32"})
+    model = build_scorer(recipe.model_copy(update={"train": plain}), schema).model
     if not isinstance(model, BagOfWords):
         return False
     start = run_dir / START_FILE

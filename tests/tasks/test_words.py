@@ -61,6 +61,14 @@ def test_a_run_that_began_with_the_weights_of_another_says_those(tmp_path: Path)
     assert set(pd.read_csv(tmp_path / "tables" / "words.csv")["weight_before"]) == {0.25}
 
 
+def test_words_of_a_run_in_a_precision_that_only_cuda_has_are_written_without_it(tmp_path: Path) -> None:
+    before = train_by_hand(tmp_path)
+    in_fp16 = RECIPE.train.model_copy(update={"device": "cuda", "precision": "fp16"})
+    assert write_words(tmp_path, RECIPE.model_copy(update={"train": in_fp16}), SCHEMA)
+    table = pd.read_csv(tmp_path / "tables" / "words.csv")
+    np.testing.assert_allclose(table["weight_before"][:4], before[::-1, 0], rtol=1e-5)
+
+
 def test_a_model_that_is_no_bag_of_words_has_none(tmp_path: Path) -> None:
     perceptron = RECIPE.model_copy(update={"model": Named(name="mlp")})
     assert not write_words(tmp_path, perceptron, SCHEMA)
