@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from ..datasets.survey_triples import TripleColumns
 
-# Scores of one entity that two cores compute and learn from in some ten minutes; measured at 41,105 entities in fp32.
+# Scores that two cores compute and learn from in some minutes. One core takes 83 ms for a step of 512 questions and 41,105
+# entities in bf16, which is 250 million scores a second; fp32 takes about twice as long.
 SCORES = 100_000_000_000
 MOST_EPOCHS, FEWEST_EPOCHS = 200, 5
 MANY_ENTITIES = 10_000
