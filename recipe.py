@@ -212,7 +212,7 @@ class Checkpoint(Part):
     keep: int = Field(default=3, ge=1)
     """How many of the newest stay; the best stays too."""
     monitor: str = "auto"
-    """Validation metric that decides which is best; auto is accuracy (balanced: recall_macro), rmse or nme."""
+    """Validation metric that decides which is best; auto is accuracy (balanced: recall_macro), rmse, nme or mrr."""
 
 
 class Tracking(Part):

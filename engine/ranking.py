@@ -81,7 +81,7 @@ class Ranker:
         question_P, answer_P = self.known.of(head_B, relation_B)
         rank_B, best_B = rank_targets(scores_BK, batch.target, torch.from_numpy(question_P), torch.from_numpy(answer_P))
         backwards_B = torch.from_numpy(relation_B > self.num_relations)
-        return torch.stack([one.cpu().double() for one in (rank_B, best_B, backwards_B)], dim=1)
+        return torch.stack([one.double() for one in (rank_B, best_B, backwards_B)], dim=1)
 
 
 def rank_targets(scores_BK: Tensor, target_B: Tensor, question_P: Tensor, answer_P: Tensor) -> tuple[Tensor, Tensor]:
@@ -93,7 +93,7 @@ def rank_targets(scores_BK: Tensor, target_B: Tensor, question_P: Tensor, answer
         question_P, answer_P: true answers: the number of a question and a class id; the target may be among them.
     Returns:
         Ranks counted from 1, float64, halves among equal scores; and the id of the best of those entities, int64.
-        Shape (B,) each.
+        Shape (B,) each, on the CPU.
     """
     scores_BK = scores_BK.float() if scores_BK.dtype in (torch.bfloat16, torch.float16) else scores_BK
     lowest = torch.finfo(scores_BK.dtype).min
@@ -104,13 +104,14 @@ def rank_targets(scores_BK: Tensor, target_B: Tensor, question_P: Tensor, answer
     scores_BK.scatter_(1, target_B1, true_B1)
     above_B = (scores_BK > true_B1).sum(dim=1)
     equal_B = (scores_BK == true_B1).sum(dim=1)  # itself among them
-    return above_B.double() + (equal_B.double() + 1) / 2, scores_BK.argmax(dim=1)
+    # On the CPU, as MPS has no float64.
+    return above_B.cpu().double() + (equal_B.cpu().double() + 1) / 2, scores_BK.argmax(dim=1).cpu()
 
 
 def best_answers(scores_BK: Tensor, batch: Batch) -> Tensor:
     """Of each question whose answer is not known: the best entity's id and its probability, float64, shape (B, 2)."""
     del batch
-    probability_B, best_B = scores_BK.double().softmax(dim=1).max(dim=1)
+    probability_B, best_B = scores_BK.cpu().double().softmax(dim=1).max(dim=1)
     return torch.stack([best_B.double(), probability_B], dim=1)
 
 

@@ -90,7 +90,8 @@ def plan_transfer(
     entries += [
         Entry("", name, None, tuple(source[name].shape), "surplus", "", frozen=False) for name in matches.surplus
     ]
-    if not any(entry.what in ARRIVED for entry in entries):
+    # A counter of batches fits any other; it alone is nothing to begin from.
+    if not any(entry.what in ARRIVED and own[entry.key].is_floating_point() for entry in entries):
         raise SourceError(
             f"nothing of {place} fits the model: it has {first_keys(source)}; the model has {first_keys(own)}. "
             f"warm_start.rename says what is called how, for example {{'backbone.*': '*'}}"

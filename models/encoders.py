@@ -55,7 +55,7 @@ class TokenEmbeddings(nn.Module):
     def __init__(self, num_tokens: int, size: int) -> None:
         super().__init__()
         self.num_units = size
-        self.bag = nn.EmbeddingBag(num_tokens + 2, self.num_units, mode="mean", padding_idx=0)
+        self.bag = nn.EmbeddingBag(num_tokens + 2, size, mode="mean", padding_idx=0)
         with torch.no_grad():
             self.bag.weight[1] = 0.0  # says nothing until training rows have unknown tokens, too
 

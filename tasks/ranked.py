@@ -144,7 +144,8 @@ def write_ranked(frame: pd.DataFrame, run_dir: Path, interval: tuple[float, floa
     worst = frame[frame["rank"] > 1].sort_values("rank", ascending=False, kind="stable").head(NUM_WORST)
     shown = ("row", "direction", "head", "relation", "tail", "prediction", "rank")
     header = ("row of the table", "asked for", *shown[2:5], "predicted", "rank")
-    cells = [[f"{cell:,g}" if isinstance(cell, float) else str(cell) for cell in row] for row in worst[[*shown]].values]
+    rows = worst[[*shown]].to_numpy()
+    cells = [[cell if isinstance(cell, str) else f"{cell:,}".removesuffix(".0") for cell in row] for row in rows]
     figures.worst_rows(header, cells, run_dir / "figures" / "worst.png", "Worst ranks")
 
 

@@ -257,7 +257,7 @@ def test_a_missing_column_of_the_split_is_named_with_its_key(
             r"data\.target: several targets must be of one kind, got a \(number\), b \(category\)",
         ),
         ({"target": {"x": {"kind": "number"}}}, r"data\.target\.x: an input has this name too"),
-        ({"target": {"label": {"kind": "image"}}}, r"'image' cannot be a target; legal are category, number"),
+        ({"target": {"label": {"kind": "image"}}}, r"'image' cannot be a target; legal are category, labels, number"),
         ({"inputs": {"x": {"kind": "image", "columns": "x*"}}}, r"'x' is image and reads 2 columns \(x0, x1\)"),
         (
             {"target": {"y": {"kind": "category", "columns": ["x0", "x1"]}}},

@@ -95,6 +95,17 @@ def test_other_inputs_are_refused_by_name(inputs: list[FeatureSchema]) -> None:
         build_model(Named(name="bag_of_words"), Schema(inputs=inputs, targets=[category("en", "es")]))
 
 
+def test_a_text_joins_a_net_of_pictures_before_its_head() -> None:
+    image = FeatureSchema(name="image", kind="image", columns=["image"], shape=[1, 32, 32], dtype="uint8")
+    schema = Schema(inputs=[TEXT, image], targets=[category("en", "es")])
+    model = build_model(Named(name="lenet"), schema).eval()
+    picture = torch.zeros(3, 1, 32, 32)
+    outputs = model(IDS, picture)
+    assert outputs.shape == (3, 2)
+    assert not torch.equal(outputs[0], outputs[2])
+    torch.testing.assert_close(model(F.pad(IDS, (0, 4)), picture), outputs)
+
+
 def test_texts_join_numbers_in_a_perceptron_as_the_mean_of_their_embeddings() -> None:
     torch.manual_seed(0)
     schema = Schema(inputs=[TEXT, NUMBERS], targets=[category("en", "es")])
@@ -102,6 +113,9 @@ def test_texts_join_numbers_in_a_perceptron_as_the_mean_of_their_embeddings() ->
     numbers = torch.tensor([[1.0], [2.0], [3.0]])
     table = model.get_parameter("encoders.0.bag.weight")
     assert table.shape == (7, 3)
+    assert table[:2].abs().max() == 0
+    with torch.no_grad():
+        table[1] = torch.tensor([0.5, 0.0, -0.5])
     means = torch.stack([(2 * table[2] + table[6]) / 3, (table[1] + table[3]) / 2, torch.zeros(3)])
     expected = model.get_submodule("layers")(torch.cat([means, numbers], dim=1))
     torch.testing.assert_close(model(IDS, numbers), expected)

@@ -158,6 +158,7 @@ def test_checking_and_describing_draw_no_random_numbers() -> None:
     assert torch.equal(before, torch.get_rng_state())
     assert infos["lenet"].num_parameters == 61_706
     assert infos["cifar_net"].num_parameters == 62_006
+    assert infos["complex"].num_parameters == (10 + 2 * 4) * 2 * 64  # entities, relations both ways, real and imaginary
     assert infos["mlp"].args == {"hidden": [64, 64], "dropout": 0.0, "norm": "none"}
     assert infos["two_layer"].num_parameters == 8 * 100 + 100 * 10
     assert infos["dynamic_net"].num_parameters == (8 + 1) * 100 + (100 + 1) * 100 + (100 + 1) * 10
