@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -96,15 +96,26 @@ def _backward(job: Job, progress: Progress, group: Iterable[Batch]) -> tuple[Tak
 
 def _losses(job: Job, batch: Batch) -> Tensor:
     """Loss of each row, shape (B,); that of a row that was mixed with another is in proportion that of both classes."""
-    own = getattr(job.scorer.model, "training_losses", None)  # see `TrainsItself` in models/registry.py
-    with autocast(job.scorer):
-        if own is not None:
-            return own(batch.inputs, batch.target, job.loss)
-        outputs = job.scorer.model(*batch.inputs)
-    losses = job.loss(outputs, batch.target)
+    measure = _measure(job, batch)
+    losses = measure(batch.target)
     if batch.mix is None or batch.mixed_target is None:
         return losses
-    return torch.lerp(job.loss(outputs, batch.mixed_target), losses, batch.mix.to(losses.dtype))
+    return torch.lerp(measure(batch.mixed_target), losses, batch.mix.to(losses.dtype))
+
+
+def _measure(job: Job, batch: Batch) -> Callable[[Tensor], Tensor]:
+    """What gives each row's loss for a target: the recipe's, or the model's own."""
+    own = getattr(job.scorer.model, "training_losses", None)  # see `TrainsItself` in models/registry.py
+    if own is None:
+        with autocast(job.scorer):
+            outputs = job.scorer.model(*batch.inputs)
+        return lambda target: job.loss(outputs, target)
+
+    def measure(target: Tensor) -> Tensor:
+        with autocast(job.scorer):
+            return own(batch.inputs, target, job.loss)
+
+    return measure
 
 
 def _rescale(job: Job, progress: Progress, rows: list[Tensor]) -> bool:
