@@ -40,6 +40,8 @@ def test_a_net_of_drawn_depth_goes_on_to_the_bits_of_one_that_was_longer_from_th
     args = {
         "train.optimizer": {"name": "sgd", "args": {"lr": 0.01, "momentum": 0.9}},
         "train.schedule.name": "constant",
+        "train.ema": 0.9,
+        "train.accumulate": 2,
     }
     whole = train(recipe_file=recipe, overrides={"train.epochs": 4, **args})
     short = train(recipe_file=recipe, overrides={"train.epochs": 2, **args})
