@@ -18,7 +18,7 @@ def build_encoder(feature: FeatureSchema) -> tuple[nn.Module, int]:
         embeddings = ColumnEmbeddings(len(feature.columns), len(feature.classes), feature.embedding_size)
         return embeddings, embeddings.num_units
     if feature.kind == "text":
-        embeddings = TokenEmbeddings(len(feature.classes))
+        embeddings = TokenEmbeddings(len(feature.classes), feature.embedding_size)
         return embeddings, embeddings.num_units
     return nn.Flatten(), math.prod(feature.shape)
 
@@ -49,11 +49,12 @@ class TokenEmbeddings(nn.Module):
 
     Args:
         num_tokens: tokens of the vocabulary; ids go from 0 (padding) and 1 (unknown) to num_tokens + 1.
+        size: units of each embedding.
     """
 
-    def __init__(self, num_tokens: int) -> None:
+    def __init__(self, num_tokens: int, size: int) -> None:
         super().__init__()
-        self.num_units = min(50, (num_tokens + 1) // 2)
+        self.num_units = size
         self.bag = nn.EmbeddingBag(num_tokens + 2, self.num_units, mode="mean", padding_idx=0)
         with torch.no_grad():
             self.bag.weight[1] = 0.0  # says nothing until training rows have unknown tokens, too

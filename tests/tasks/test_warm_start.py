@@ -49,21 +49,29 @@ def test_rows_go_by_label_where_statistics_and_order_are_fitted_anew(
     assert start.source_sha256 == sha256_of(old)
 
 
+@pytest.mark.parametrize(
+    ("kind", "embedding", "num_special"),
+    [("category", "encoders.1.columns.0.weight", 1), ("text", "encoders.1.bag.weight", 2)],
+)
 def test_embeddings_of_a_vocabulary_that_grew_keep_their_length_and_the_layers_behind_them(
-    insect_recipe: WriteRecipe, make_run: MakeRun
+    insect_recipe: WriteRecipe, make_run: MakeRun, kind: str, embedding: str, num_special: int
 ) -> None:
-    mlp = {"name": "mlp", "args": {"hidden": [4]}}
-    run_dir = make_run(insect_recipe("few", *FEW, model=mlp), "few")
+    def write(name: str, classes: list[str], colours: list[str]) -> Path:
+        file = insect_recipe(name, classes, colours, model={"name": "mlp", "args": {"hidden": [4]}})
+        file.write_text(file.read_text().replace("kind: category", f"kind: {kind}", 1))
+        return file
+
+    run_dir = make_run(write("few", *FEW), "few")
     colours = ["blue", "red", "tan", "grey", "black", "white"]  # of which an embedding alone would have 3 numbers
-    start = plan(insect_recipe("more", MORE[0], colours, model=mlp), "few")
-    old, embedding = load_weights(run_dir / "weights" / "best.pt"), "encoders.1.columns.0.weight"
+    start = plan(write("more", MORE[0], colours), "few")
+    old = load_weights(run_dir / "weights" / "best.pt")
     assert {key: what for key, what in whats(start).items() if what != "loaded"} == {
         embedding: "grown",
         "layers.3.weight": "grown",
         "layers.3.bias": "grown",
     }
-    assert start.state[embedding].shape == (7, 1)
-    assert torch.equal(start.state[embedding][:3], old[embedding])
+    assert start.state[embedding].shape == (num_special + 6, 1)
+    assert torch.equal(start.state[embedding][: num_special + 2], old[embedding])
 
 
 def test_a_file_in_a_run_folder_knows_its_classes_and_one_elsewhere_does_not(
