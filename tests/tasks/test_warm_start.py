@@ -74,13 +74,20 @@ def test_embeddings_of_a_vocabulary_that_grew_keep_their_length_and_the_layers_b
     assert torch.equal(start.state[embedding][: num_special + 2], old[embedding])
 
 
-def test_a_file_in_a_run_folder_knows_its_classes_and_one_elsewhere_does_not(
+def test_a_file_with_recipe_and_schema_near_it_knows_its_classes_and_one_alone_does_not(
     insect_recipe: WriteRecipe, make_run: MakeRun, tmp_path: Path
 ) -> None:
     run_dir = make_run(insect_recipe("few", *FEW), "few")
     weights, more = run_dir / "weights" / "best.pt", insect_recipe("more", *MORE)
     inside = plan(more, weights)
     assert (whats(inside)["head.weight"], inside.source.label) == ("grown", "few")
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("recipe.yaml", "schema.json", "weights/best.pt"):
+        (own / Path(name).name).write_bytes((run_dir / name).read_bytes())
+    beside = plan(more, own / "best.pt")
+    assert (whats(beside)["head.weight"], beside.source.label) == ("grown", str(own / "best.pt"))
+    assert recipe_for_finetune(Recipe(), "", {}, str(own / "best.pt")).name == "few"
     (tmp_path / "alone.pt").write_bytes(weights.read_bytes())
     alone = plan(more, "alone.pt")  # relative to the working directory
     assert {key for key, what in whats(alone).items() if what != "loaded"} == {
@@ -168,7 +175,7 @@ def test_without_a_recipe_the_sources_own_is_taken_without_its_warm_start(
         recipe_for_finetune(Recipe(), str(tmp_path / "more.yaml"), {}, "")
     (tmp_path / "alone.pt").write_bytes((run_dir / "weights" / "best.pt").read_bytes())
     with pytest.raises(
-        RecipeError, match=r"alone.pt is a weights file in no run folder.*finetune RECIPE --from alone.pt"
+        RecipeError, match=r"alone.pt is a weights file without a recipe.yaml.*finetune RECIPE --from alone.pt"
     ):
         recipe_for_finetune(Recipe(), "", {}, "alone.pt")
 
