@@ -132,9 +132,9 @@ def test_a_source_whose_keys_are_there_and_do_not_load_says_why(
     own: tuple[int, int], source: tuple[int, int], exclude: list[str], message: str
 ) -> None:
     """The counter of a batch norm, the same in all nets, is nothing that is learned."""
-    states = [{"a.w": torch.zeros(shape), "b.num_batches_tracked": torch.tensor(7)} for shape in (own, source)]
+    mine, theirs = ({"a.w": torch.zeros(one), "b.num_batches_tracked": torch.tensor(7)} for one in (own, source))
     with pytest.raises(SourceError, match=f"nothing of run x fits the model: {message}"):
-        plan_transfer(*states, WarmStart(exclude=exclude), {}, "run x")
+        plan_transfer(mine, theirs, WarmStart(exclude=exclude), {}, "run x")
 
 
 def test_the_report_is_a_csv_of_all_keys_and_a_summary_with_what_did_not_simply_load() -> None:
