@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from ..errors import DataError
-from ..recipe import Data
+from ..recipe import Data, Feature
 from ..schema import FeatureSchema, Schema
+from .images import num_channels
 
 # What must be the same of an input, for the source's statistics to mean anything; text and images have one column,
 # which may be called anything.
@@ -17,10 +18,10 @@ _REMEDY = "make the recipe's data.inputs those of the source, or say warm_start.
 
 
 def check_inputs(data: Data, source: Schema) -> None:
-    """Refuse a recipe whose inputs are not a source's, before the table is read.
+    """Refuse a recipe whose inputs are not a source's, as far as it says so itself, before a file is read.
 
     Raises:
-        DataError: names or kinds differ; names both.
+        DataError: names, kinds, or what cells and images are made into differ; names both.
     """
     ours = [f"{name} ({feature.kind})" for name, feature in data.inputs.items()]
     theirs = [f"{feature.name} ({feature.kind})" for feature in source.inputs]
@@ -28,6 +29,9 @@ def check_inputs(data: Data, source: Schema) -> None:
         raise DataError(
             f"data.inputs has {', '.join(ours)}, the source of the warm start {', '.join(theirs)}; {_REMEDY}"
         )
+    for (name, asked), feature in zip(data.inputs.items(), source.inputs, strict=True):
+        for field, value in _told_by(asked).items():
+            _check_same(name, field, value, feature)
 
 
 def inherit(fitted: Schema, source: Schema, statistics: Literal["source", "data"]) -> Schema:
@@ -61,15 +65,32 @@ def inherit(fitted: Schema, source: Schema, statistics: Literal["source", "data"
 
 def _inherit_input(own: FeatureSchema, theirs: FeatureSchema) -> FeatureSchema:
     for field in _SAME:
-        mine, other = getattr(own, field), getattr(theirs, field)
-        if mine != other and not (field == "columns" and own.kind in _ONE_COLUMN):
-            raise DataError(
-                f"data.inputs.{own.name}: its {field} {'are' if field == 'columns' else 'is'} {_text(mine)}, of "
-                f"{theirs.name!r} in the source of the warm start {_text(other)}; {_REMEDY}"
-            )
+        if not (field == "columns" and own.kind in _ONE_COLUMN):
+            _check_same(own.name, field, getattr(own, field), theirs)
     if own.kind in ("category", "text"):
         return _keep_embedding(_with_classes(own, _merge(theirs.classes, own.classes)), theirs)
     return own.model_copy(update={"mean": theirs.mean, "std": theirs.std})
+
+
+def _told_by(asked: Feature) -> dict[str, object]:
+    """What a recipe's words alone say of a fitted feature."""
+    if asked.kind == "text":
+        return {field: getattr(asked, field) for field in ("tokens", "ngrams", "lowercase")}
+    if asked.kind == "category":
+        return {"vocabulary": asked.vocabulary}
+    if asked.kind != "image":
+        return {}
+    shape = {"shape": [num_channels(asked), *asked.size]} if asked.size else {}
+    return {**shape, "dtype": asked.dtype}
+
+
+def _check_same(name: str, field: str, mine: object, theirs: FeatureSchema) -> None:
+    other = getattr(theirs, field)
+    if mine != other:
+        raise DataError(
+            f"data.inputs.{name}: its {field} {'are' if field in ('columns', 'ngrams') else 'is'} {_text(mine)}, of "
+            f"{theirs.name!r} in the source of the warm start {_text(other)}; {_REMEDY}"
+        )
 
 
 def _inherit_target(own: FeatureSchema, theirs: FeatureSchema | None) -> FeatureSchema:

@@ -7,8 +7,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
+from ..recipe import WEIGHTS_SUFFIXES
+
 HEAD_BYTES = 512
-TENSOR_FILES = (".pt", ".pth", ".safetensors", ".bin", ".ckpt", ".tar")
 
 
 class Kind(NamedTuple):
@@ -78,7 +79,7 @@ def name_folder(path: Path) -> Kind:
     """Say of a folder which files in it could be meant."""
     if (path / ".metadata").is_file():
         return Kind("a folder of torch.distributed.checkpoint, which needs pickle", _SAVE)
-    inside = sorted(one.name for one in path.iterdir() if one.suffix in TENSOR_FILES)[:5]
+    inside = sorted(one.name for one in path.iterdir() if one.suffix in WEIGHTS_SUFFIXES)[:5]
     return Kind("a folder", f"name one of {', '.join(inside)}" if inside else "name a weights file")
 
 

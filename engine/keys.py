@@ -9,9 +9,8 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from ..errors import RecipeError
+from .module_prefix import WRAPPERS
 
-# What DataParallel, DistributedDataParallel and torch.compile put before the keys of the module that they wrap.
-WRAPPERS = ("module.", "_orig_mod.")
 MOST_NAMED = 5
 
 

@@ -17,10 +17,12 @@ from torch import Tensor
 from ..errors import SourceError
 from ..recipe import WarmStart
 from ..schema import AxisLabels
-from .keys import check_patterns, first_keys, fits, match_keys
+from .keys import MOST_NAMED, check_patterns, first_keys, fits, match_keys
 
 What = Literal["loaded", "renamed", "grown", "fresh", "missing", "surplus", "mismatch", "excluded"]
 ARRIVED: tuple[What, ...] = ("loaded", "renamed", "grown")
+# A number of batches that every batch norm has, which teaches nothing.
+COUNTER = "num_batches_tracked"
 
 Labels = Mapping[str, Mapping[int, AxisLabels]]
 
@@ -90,12 +92,8 @@ def plan_transfer(
     entries += [
         Entry("", name, None, tuple(source[name].shape), "surplus", "", frozen=False) for name in matches.surplus
     ]
-    # A counter of batches fits any other; it alone is nothing to begin from.
-    if not any(entry.what in ARRIVED and own[entry.key].is_floating_point() for entry in entries):
-        raise SourceError(
-            f"nothing of {place} fits the model: it has {first_keys(source)}; the model has {first_keys(own)}. "
-            f"warm_start.rename says what is called how, for example {{'backbone.*': '*'}}"
-        )
+    if not any(entry.what in ARRIVED and not entry.key.endswith(COUNTER) for entry in entries):
+        raise SourceError(f"nothing of {place} fits the model: {_why_nothing(own, source, entries)}")
     return Transfer(state, entries)
 
 
@@ -134,6 +132,25 @@ def describe(entries: Sequence[Entry], place: str, most: int = 30) -> list[str]:
     if len(special) > most:
         lines.append(f"  and {len(special) - most} more, see transfer.csv")
     return lines
+
+
+def _why_nothing(own: Mapping[str, Tensor], source: Mapping[str, Tensor], entries: Sequence[Entry]) -> str:
+    """The ending of the message: tensors of other shapes, else what both have."""
+    odd = [one for one in entries if one.what in ("mismatch", "fresh") and not one.key.endswith(COUNTER)]
+    if odd:
+        shown = "; ".join(
+            f"{one.key} is {_shape_text(one.shape)}, there {_shape_text(one.source_shape)}"
+            + (f" ({one.note})" if one.what == "fresh" else "")
+            for one in odd[:MOST_NAMED]
+        )
+        more = f"; … ({len(odd)} keys)" if len(odd) > MOST_NAMED else ""
+        return f"{shown}{more}; take the source's model and its arguments, or another source"
+    if any(one.what == "excluded" and one.source_key for one in entries):
+        return "warm_start.exclude leaves out all that both have; make its patterns narrower"
+    return (
+        f"it has {first_keys(source)}; the model has {first_keys(own)}. "
+        f"warm_start.rename says what is called how, for example {{'backbone.*': '*'}}"
+    )
 
 
 def _transfer(mine: Tensor, theirs: Tensor, labels: Mapping[int, AxisLabels]) -> tuple[What, str, Tensor]:

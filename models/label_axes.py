@@ -29,13 +29,14 @@ class _Vocabulary(NamedTuple):
     """Labels that stand for positions in a model's parameters.
 
     Attributes:
-        own, source: in the new schema and the source's; the latter empty where it has no such labels.
+        own, source: in the new schema and the source's; the latter empty where it has no such labels, None where it
+            does not say.
         is_target: whether they are a model's outputs, before which nothing stands.
         owns: whether a feature, an input or else a target, has them.
     """
 
     own: list[Hashable]
-    source: list[Hashable]
+    source: list[Hashable] | None
     is_target: bool
     owns: Callable[[FeatureSchema, bool], bool]
 
@@ -50,8 +51,8 @@ def find_label_axes(model: Named, schema: Schema, source: Schema | None) -> dict
         schema: the model's.
         source: of what it begins from; None where that is not known, and then all labels count as not the same.
     Returns:
-        By key and dimension. A dimension that several vocabularies share, or whose size they do not explain, has no
-        labels of its own.
+        By key and dimension. A dimension that several vocabularies share, whose size they do not explain, or whose
+        vocabulary the source does not have, has no labels of its own.
     Raises:
         ShapeError: the model does not fit the schema.
     """
@@ -66,6 +67,22 @@ def find_label_axes(model: Named, schema: Schema, source: Schema | None) -> dict
                 axes = found.setdefault(key, {})
                 axes[dim] = axis if dim not in axes else AxisLabels([], [])
     return found
+
+
+def find_heads(model: Named, schema: Schema) -> set[str]:
+    """Keys of the parameters that have a position for each label of a target.
+
+    Raises:
+        ShapeError: the model does not fit the schema.
+    """
+    with torch.random.fork_rng(devices=[]):
+        shapes = _shapes_of(model, schema)
+        return {
+            key
+            for vocabulary in _vocabularies(schema, None)
+            if any(vocabulary.owns(target, False) for target in schema.targets)
+            for key, _, _ in _axes_of(model, schema, vocabulary, shapes)
+        }
 
 
 def new_labels(schema: Schema, source: Schema) -> list[str]:
@@ -96,7 +113,7 @@ def _axes_of(
 def _label_positions(vocabulary: _Vocabulary, size: int, repeats: int) -> AxisLabels:
     """Labels of a dimension: special positions, then the vocabulary, so many times over."""
     num_special = size - repeats * len(vocabulary.own)
-    if num_special not in ((0,) if vocabulary.is_target else SPECIAL_POSITIONS):
+    if num_special not in ((0,) if vocabulary.is_target else SPECIAL_POSITIONS) or vocabulary.source == []:
         return AxisLabels([], [])
 
     def place(labels: list[Hashable]) -> list[Hashable]:
@@ -122,7 +139,7 @@ def _vocabularies(schema: Schema, source: Schema | None) -> Iterator[_Vocabulary
     target = schema.targets[0]
     if not target.vocabulary:
         tagged = source is not None and _tagged(schema, source)
-        labels = [] if source is None else _target_labels(source, tagged)
+        labels = None if source is None else _target_labels(source, tagged)
         yield _Vocabulary(
             _target_labels(schema, tagged), labels, True, lambda feature, is_input: not is_input and feature == target
         )
@@ -136,12 +153,11 @@ def _vocabularies(schema: Schema, source: Schema | None) -> Iterator[_Vocabulary
             seen.add(name)
             others = [] if source is None else [*source.inputs, *source.targets]
             theirs = next((one.classes for one in others if one.vocabulary == name), [])
-            yield _Vocabulary([*feature.classes], [*theirs], False, _sharing(name))
         else:
             others = [] if source is None else source.inputs
-            same = (one for one in others if (one.name, one.kind) == (feature.name, feature.kind))
-            theirs = next((one.classes for one in same), [])
-            yield _Vocabulary([*feature.classes], [*theirs], False, _being(feature.name))
+            theirs = next((one.classes for one in others if (one.name, one.kind) == (feature.name, feature.kind)), [])
+        known: list[Hashable] | None = None if source is None else [*theirs]
+        yield _Vocabulary([*feature.classes], known, False, _sharing(name) if name else _being(feature.name))
 
 
 def _sharing(vocabulary: str) -> Callable[[FeatureSchema, bool], bool]:

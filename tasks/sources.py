@@ -15,7 +15,7 @@ from ..errors import RecipeError
 from ..recipe import Recipe, WarmStart
 from ..schema import Schema
 from ..settings import home
-from ..tracking.registry import resolve_source
+from ..tracking.registry import look_around, resolve_source
 
 
 class WarmSource(NamedTuple):
@@ -25,7 +25,7 @@ class WarmSource(NamedTuple):
         name: to be written into the recipe: it will mean the same weights tomorrow, as an alias may not.
         label: the run or model version that the weights are of, or their file; for records and messages.
         weights: a file that `read_weights_file` takes.
-        folder: has recipe.yaml and schema.json; None for a file that lies in no run.
+        folder: has recipe.yaml and schema.json; None for a file with neither near it.
     """
 
     name: str
@@ -50,7 +50,7 @@ def find_source(text: str) -> WarmSource:
     """Find what `warm_start.source` names.
 
     Args:
-        text: run id, runs:/<id>, models:/<name>@<alias>, or a weights file, in a run folder or anywhere else.
+        text: run id, runs:/<id>, models:/<name>@<alias>, or a weights file, with recipe and schema near it or alone.
     Raises:
         SourceError: it does not exist, or lacks recipe, schema or weights.
         TrackingError: it is not here and the server cannot be reached.
@@ -60,9 +60,10 @@ def find_source(text: str) -> WarmSource:
         found = resolve_source(text, home())
         return WarmSource(found.label, found.label, found.weights, found.folder)
     path = path.absolute()
-    run_dir = next((one for one in path.parents[1:3] if _is_run(one)), None)
-    label = str(path) if run_dir is None else run_dir.name
-    return WarmSource(str(path), label, path, run_dir)
+    known = look_around(path)
+    if known is None:
+        return WarmSource(str(path), str(path), path, None)
+    return WarmSource(str(path), known.label, path, known.folder)
 
 
 def check_source(recipe: Recipe) -> None:
@@ -127,16 +128,12 @@ def recipe_of(source: str) -> Path:
 
     Raises:
         SourceError: there is no such source.
-        RecipeError: it is a file that lies in no run.
+        RecipeError: it is a file without recipe and schema near it.
     """
     found = find_source(source)
     if found.folder is None:
         raise RecipeError(
-            f"{source} is a weights file in no run folder, so that it has no recipe; name one: torchrelay finetune "
-            f"RECIPE --from {source}"
+            f"{source} is a weights file without a recipe.yaml and a schema.json near it; name a recipe: torchrelay "
+            f"finetune RECIPE --from {source}"
         )
     return found.folder / "recipe.yaml"
-
-
-def _is_run(folder: Path) -> bool:
-    return (folder / "recipe.yaml").is_file() and (folder / "schema.json").is_file()

@@ -15,7 +15,7 @@ from ..engine.warm_start import Entry, describe, plan_transfer, tabulate
 from ..engine.weights import load_unwrapped, load_weights, save_weights, sha256_of, state_of
 from ..errors import SourceError
 from ..files import write_atomic
-from ..models.label_axes import find_label_axes, new_labels
+from ..models.label_axes import find_heads, find_label_axes, new_labels
 from ..models.pretrained import asks_for_weights, load_pretrained
 from ..recipe import Recipe, WarmStart
 from ..schema import Schema
@@ -72,7 +72,7 @@ def plan_start(recipe: Recipe, schema: Schema) -> Start | None:
     labels = find_label_axes(recipe.model, schema, theirs)
     transfer = plan_transfer(state_of(model), state, settings, labels, source.label)
     if not settings.grow_head and theirs is None:
-        _refuse_other_head(source, transfer.entries, set(labels))
+        _refuse_other_head(source, transfer.entries, find_heads(recipe.model, schema))
     return Start(source, sha256_of(state), transfer.state, transfer.entries)
 
 
@@ -115,11 +115,11 @@ def _refuse_new_classes(source: WarmSource, schema: Schema, theirs: Schema) -> N
         )
 
 
-def _refuse_other_head(source: WarmSource, entries: list[Entry], labelled: set[str]) -> None:
+def _refuse_other_head(source: WarmSource, entries: list[Entry], heads: set[str]) -> None:
     odd = [
         f"{one.key} has {one.shape}, there {one.source_shape}"
         for one in entries
-        if one.key in labelled and one.what == "mismatch"
+        if one.key in heads and one.what == "mismatch"
     ]
     if odd:
         raise SourceError(

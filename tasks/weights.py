@@ -26,11 +26,11 @@ from ..engine.weights_file import (
 )
 from ..errors import SourceError
 from ..models.registry import build_model
-from ..recipe import Recipe, load_recipe
+from ..recipe import WEIGHTS_SUFFIXES, Recipe, load_recipe
 from ..schema import Schema
 from ..settings import home
 from ..tracking.records import find_run, load_record
-from ..tracking.registry import WEIGHTS_SUFFIXES, resolve_source
+from ..tracking.registry import resolve_source
 from .register import Servable
 
 # Buffers of batch normalisation: in a state_dict, but not trained by an optimizer.

@@ -28,6 +28,7 @@ from mlflow.exceptions import MlflowException
 from .. import settings
 from ..errors import SourceError, TrackingError
 from ..files import commit_folder, digest, sha256_file
+from ..recipe import WEIGHTS_SUFFIXES
 from ..settings import Home
 from .client import call, open_client
 from .mlflow_run import FINGERPRINT_TAG, RUN_ID_TAG, MlflowRun
@@ -41,7 +42,6 @@ WEIGHTS_TAG = "torchrelay.weights_file_sha256"
 MODEL_VERSIONS_TAG = "mlflow.modelVersions"
 BEST = "weights/best.pt"
 NEEDED = ("recipe.yaml", "schema.json", BEST)
-WEIGHTS_SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors")
 FORMS = "a run id, runs:/<run id>, models:/<name>@<alias>, models:/<name>/<version>, or a weights file in a run folder"
 # Folders above a weights file that may hold its recipe and schema: beside it, of weights/best.pt, of a checkpoint.
 MOST_FOLDERS_UP = 3
@@ -160,6 +160,22 @@ def resolve_source(source: str, home: Home) -> Source:
     return Source(run_dir, run_dir / BEST, record.mlflow_run_id, record.run_id)
 
 
+def look_around(weights: Path) -> Source | None:
+    """A weights file as a source, by the recipe and the schema beside it or above; None where there are none.
+
+    Args:
+        weights: absolute.
+    """
+    folder = next((one for one in list(weights.parents)[:MOST_FOLDERS_UP] if not _missing_in(one)), None)
+    if folder is None:
+        return None
+    try:
+        record = load_record(folder)
+    except SourceError:
+        return Source(folder, weights, "", str(weights))
+    return Source(folder, weights, record.mlflow_run_id, record.run_id)
+
+
 def _export(servable: torch.nn.Module, example: np.ndarray, folder: Path, run_id: str, model_id: str) -> None:
     """Write an MLflow model into a folder; a module that cannot be exported leaves the version without one."""
     from mlflow import pytorch
@@ -248,20 +264,15 @@ def _local_weights(version: ModelVersion, home: Home) -> Path | None:
 def _resolve_file(path: Path) -> Source:
     if path.suffix not in WEIGHTS_SUFFIXES:
         raise SourceError(f"{path} is not a weights file ({', '.join(WEIGHTS_SUFFIXES)}); SOURCE is {FORMS}")
-    above = list(path.parents)[:MOST_FOLDERS_UP]
-    folder = next((one for one in above if not _missing_in(one)), None)
-    if folder is None:
-        folder = above[min(1, len(above) - 1)]
+    found = look_around(path)
+    if found is None:
+        folder = path.parents[min(1, len(path.parents) - 1)]
         raise SourceError(
             f"{path} is not in the weights folder of a run: {' and '.join(_missing_in(folder))} missing in {folder}, "
             f"which say how to build the model; SOURCE is {FORMS}. `torchrelay weights show {path}` says what is in "
             f"the file, `torchrelay finetune RECIPE --from {path}` trains on from it"
         )
-    try:
-        record = load_record(folder)
-    except SourceError:
-        return Source(folder, path, "", str(path))
-    return Source(folder, path, record.mlflow_run_id, record.run_id)
+    return found
 
 
 def _missing_in(folder: Path) -> list[str]:

@@ -34,6 +34,10 @@ def texts(tokens: str, **more: object) -> FeatureSchema:
     return FeatureSchema.model_validate({**values, "classes": [*tokens], "counts": counts, "ngrams": [1, 1], **more})
 
 
+def picture(channels: int, size: int) -> FeatureSchema:
+    return FeatureSchema(name="t", kind="image", columns=["t"], shape=[channels, size, size], dtype="uint8")
+
+
 def test_statistics_stay_the_sources_and_vocabularies_only_grow() -> None:
     fitted = Schema(inputs=[numbers(mean=5), classes("c", "wxz", 1), texts("qp")], targets=[classes("y", "acd")])
     source = Schema(inputs=[numbers(mean=1), classes("c", "zy", 1), texts("pr")], targets=[classes("y", "cba")])
@@ -114,7 +118,7 @@ def test_texts_and_images_may_stand_in_another_column_but_are_cut_and_stored_ali
     source = Schema(inputs=[texts("ab")], targets=[classes("y", "ab")])
     moved = Schema(inputs=[texts("ab", columns=["words"])], targets=source.targets)
     assert inherit(moved, source, "source").inputs[0].columns == ["words"]
-    with pytest.raises(DataError, match=r"its ngrams is 1, 2, of 't' in the source of the warm start 1, 1"):
+    with pytest.raises(DataError, match=r"its ngrams are 1, 2, of 't' in the source of the warm start 1, 1"):
         inherit(Schema(inputs=[texts("ab", ngrams=[1, 2])], targets=source.targets), source, "source")
 
 
@@ -123,6 +127,30 @@ def test_names_and_kinds_of_a_recipe_are_compared_before_the_table_is_read() -> 
     check_inputs(Data.model_validate({"inputs": {"x": {"kind": "number"}}}), source)
     with pytest.raises(DataError, match=r"data.inputs has x \(text\), the source of the warm start x \(number\)"):
         check_inputs(Data.model_validate({"inputs": {"x": {"kind": "text"}}}), source)
+
+
+@pytest.mark.parametrize(
+    ("asked", "feature", "message"),
+    [
+        ({"kind": "text", "ngrams": [1, 3]}, texts("ab"), "its ngrams are 1, 3, of 't' in the source .* 1, 1"),
+        ({"kind": "category", "vocabulary": "v"}, classes("t", "ab", 1), "its vocabulary is 'v', of 't' .* ''"),
+        ({"kind": "image", "size": [32, 32]}, picture(3, 28), "its shape is 3, 32, 32, of 't' .* 3, 28, 28"),
+        ({"kind": "image", "size": [28, 28], "channels": 3}, picture(1, 28), "its shape is 3, 28, 28, of 't' .* 1, 28"),
+        ({"kind": "image", "dtype": "uint16"}, picture(3, 28), "its dtype is 'uint16', of 't' .* 'uint8'"),
+    ],
+)
+def test_what_a_recipe_says_of_its_inputs_is_compared_before_a_file_is_read(
+    asked: dict[str, object], feature: FeatureSchema, message: str
+) -> None:
+    source = Schema(inputs=[feature], targets=[classes("y", "ab")])
+    with pytest.raises(DataError, match=f"data.inputs.t: {message}.*warm_start.statistics: data"):
+        check_inputs(Data.model_validate({"inputs": {"t": asked}}), source)
+
+
+def test_a_recipe_that_does_not_say_the_size_of_images_is_not_refused_for_it() -> None:
+    source = Schema(inputs=[picture(3, 28)], targets=[classes("y", "ab")])
+    for asked in ({"kind": "image"}, {"kind": "image", "size": [28, 28]}):
+        check_inputs(Data.model_validate({"inputs": {"t": asked}}), source)
 
 
 def test_a_split_keeps_what_it_inherited_and_is_another_than_without(

@@ -124,6 +124,22 @@ def test_a_source_from_which_nothing_loads_is_an_error_that_names_both_sides() -
         plan_transfer({"b.w": torch.zeros(1)}, {"b.w": torch.zeros(1)}, WarmStart(exclude=["c.*"]), {}, "run x")
 
 
+@pytest.mark.parametrize(
+    ("own", "source", "exclude", "message"),
+    [
+        ((3, 4), (3, 2), [], r"a.w is 3x4, there 3x2; take the source's model and its arguments"),
+        ((3, 4), (3, 4), ["a.*"], r"warm_start.exclude leaves out all that both have"),
+    ],
+)
+def test_a_source_whose_keys_are_there_and_do_not_load_says_why(
+    own: tuple[int, int], source: tuple[int, int], exclude: list[str], message: str
+) -> None:
+    """The counter of a batch norm, the same in all nets, is nothing that is learned."""
+    mine, theirs = ({"a.w": torch.zeros(one), "b.num_batches_tracked": torch.tensor(7)} for one in (own, source))
+    with pytest.raises(SourceError, match=f"nothing of run x fits the model: {message}"):
+        plan_transfer(mine, theirs, WarmStart(exclude=exclude), {}, "run x")
+
+
 def test_the_report_is_a_csv_of_all_keys_and_a_summary_with_what_did_not_simply_load() -> None:
     entries = [
         Entry("a", "a", (2, 3), (2, 3), "loaded", "", frozen=True),

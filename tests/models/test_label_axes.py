@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from torchrelay.models.label_axes import find_label_axes, new_labels
+from torchrelay.models.label_axes import find_heads, find_label_axes, new_labels
 from torchrelay.models.registry import build_model
 from torchrelay.recipe import Named
 from torchrelay.schema import AxisLabels, FeatureSchema, Schema
@@ -96,6 +96,21 @@ def test_embeddings_of_side_inputs_and_the_head_are_found_apart() -> None:
     assert found["encoders.0.columns.1.weight"] == {0: AxisLabels(rows, [("special", 0), (0, "x"), (0, "y"), (0, "z")])}
     assert found["head.weight"] == {0: AxisLabels(head_of(*MORE), head_of(*FEW))}
     assert set(found) == {"encoders.0.columns.0.weight", "encoders.0.columns.1.weight", "head.weight", "head.bias"}
+
+
+def test_embeddings_of_an_input_that_the_source_does_not_have_are_not_taken_for_those_of_another() -> None:
+    """Both stand first among the encoders, and have as many classes."""
+    schemas = [Schema(inputs=[category(name, ["x", "y"], 1)], targets=[category("label", FEW)]) for name in "cd"]
+    found = find_label_axes(Named(name="mlp"), *schemas)
+    assert found == {"encoders.0.columns.0.weight": {0: AxisLabels([], [])}}
+
+
+def test_heads_have_the_targets_labels_and_embeddings_of_inputs_are_none() -> None:
+    schema = Schema(inputs=[image(), category("c", ["x", "y"], 1)], targets=[category("label", MORE)])
+    assert find_heads(Named(name="cifar_net"), schema) == {"head.weight", "head.bias"}
+    parts = category("head", ["a", "b"], 1, vocabulary="v"), category("relation", ["r"], 1)
+    triples = Schema(inputs=[*parts], targets=[category("tail", ["a", "b"], vocabulary="v")])
+    assert find_heads(Named(name="distmult"), triples) == {"entities.weight"}
 
 
 def test_of_several_targets_each_class_goes_with_its_target() -> None:

@@ -49,30 +49,45 @@ def test_rows_go_by_label_where_statistics_and_order_are_fitted_anew(
     assert start.source_sha256 == sha256_of(old)
 
 
+@pytest.mark.parametrize(
+    ("kind", "embedding", "num_special"),
+    [("category", "encoders.1.columns.0.weight", 1), ("text", "encoders.1.bag.weight", 2)],
+)
 def test_embeddings_of_a_vocabulary_that_grew_keep_their_length_and_the_layers_behind_them(
-    insect_recipe: WriteRecipe, make_run: MakeRun
+    insect_recipe: WriteRecipe, make_run: MakeRun, kind: str, embedding: str, num_special: int
 ) -> None:
-    mlp = {"name": "mlp", "args": {"hidden": [4]}}
-    run_dir = make_run(insect_recipe("few", *FEW, model=mlp), "few")
+    def write(name: str, classes: list[str], colours: list[str]) -> Path:
+        file = insect_recipe(name, classes, colours, model={"name": "mlp", "args": {"hidden": [4]}})
+        file.write_text(file.read_text().replace("kind: category", f"kind: {kind}", 1))
+        return file
+
+    run_dir = make_run(write("few", *FEW), "few")
     colours = ["blue", "red", "tan", "grey", "black", "white"]  # of which an embedding alone would have 3 numbers
-    start = plan(insect_recipe("more", MORE[0], colours, model=mlp), "few")
-    old, embedding = load_weights(run_dir / "weights" / "best.pt"), "encoders.1.columns.0.weight"
+    start = plan(write("more", MORE[0], colours), "few")
+    old = load_weights(run_dir / "weights" / "best.pt")
     assert {key: what for key, what in whats(start).items() if what != "loaded"} == {
         embedding: "grown",
         "layers.3.weight": "grown",
         "layers.3.bias": "grown",
     }
-    assert start.state[embedding].shape == (7, 1)
-    assert torch.equal(start.state[embedding][:3], old[embedding])
+    assert start.state[embedding].shape == (num_special + 6, 1)
+    assert torch.equal(start.state[embedding][: num_special + 2], old[embedding])
 
 
-def test_a_file_in_a_run_folder_knows_its_classes_and_one_elsewhere_does_not(
+def test_a_file_with_recipe_and_schema_near_it_knows_its_classes_and_one_alone_does_not(
     insect_recipe: WriteRecipe, make_run: MakeRun, tmp_path: Path
 ) -> None:
     run_dir = make_run(insect_recipe("few", *FEW), "few")
     weights, more = run_dir / "weights" / "best.pt", insect_recipe("more", *MORE)
     inside = plan(more, weights)
     assert (whats(inside)["head.weight"], inside.source.label) == ("grown", "few")
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("recipe.yaml", "schema.json", "weights/best.pt"):
+        (own / Path(name).name).write_bytes((run_dir / name).read_bytes())
+    beside = plan(more, own / "best.pt")
+    assert (whats(beside)["head.weight"], beside.source.label) == ("grown", str(own / "best.pt"))
+    assert recipe_for_finetune(Recipe(), "", {}, str(own / "best.pt")).name == "few"
     (tmp_path / "alone.pt").write_bytes(weights.read_bytes())
     alone = plan(more, "alone.pt")  # relative to the working directory
     assert {key for key, what in whats(alone).items() if what != "loaded"} == {
@@ -82,9 +97,11 @@ def test_a_file_in_a_run_folder_knows_its_classes_and_one_elsewhere_does_not(
     }
     assert {whats(alone)[key] for key in ("head.weight", "colour.weight")} == {"mismatch"}
     with pytest.raises(
-        SourceError, match=r"the head of .*alone.pt is not the model's: .*head.weight has \(3, 8\), there \(2, 8\)"
+        SourceError, match=r"the head of .*alone.pt is not the model's: head.weight has \(3, 8\), there \(2, 8\)"
     ):
         plan(more, "alone.pt", grow_head=False)
+    colours = insect_recipe("colours", FEW[0], MORE[1])  # vocabularies of inputs are no head, and grow anyhow
+    assert whats(plan(colours, "alone.pt", grow_head=False))["colour.weight"] == "mismatch"
 
 
 def test_a_file_saved_under_data_parallel_with_other_names_fits_after_renaming(
@@ -160,7 +177,7 @@ def test_without_a_recipe_the_sources_own_is_taken_without_its_warm_start(
         recipe_for_finetune(Recipe(), str(tmp_path / "more.yaml"), {}, "")
     (tmp_path / "alone.pt").write_bytes((run_dir / "weights" / "best.pt").read_bytes())
     with pytest.raises(
-        RecipeError, match=r"alone.pt is a weights file in no run folder.*finetune RECIPE --from alone.pt"
+        RecipeError, match=r"alone.pt is a weights file without a recipe.yaml.*finetune RECIPE --from alone.pt"
     ):
         recipe_for_finetune(Recipe(), "", {}, "alone.pt")
 
