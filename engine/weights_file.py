@@ -151,6 +151,11 @@ def recognise(value: Any, path: Path) -> WeightsFile:
             f"weights {path}: expected a state_dict, or a dict that has one, got {type(value).__name__}; "
             f"save it with torch.save(model.state_dict(), path)"
         )
+    if _is_optimizer(value):
+        raise SourceError(
+            f"weights {path}: the state of an optimizer alone, which has no weights; name the model's file (of a run: "
+            f"weights/best.pt), or have both in one: torchrelay weights export RUN -o both.pt --with-optimizer"
+        )
     if "model_state_dict" in value and "random_states" in value:
         return _recognise_checkpoint(value, path)
     models, forms = _find_models(value)

@@ -373,6 +373,7 @@ def program(path: Path) -> None:
         (lambda path: torch.save({}, path), "got keys none"),
         (lambda path: torch.save({"epoch": 3}, path), "got keys 'epoch'"),
         (lambda path: torch.save(torch.zeros(3), path), "got Tensor"),
+        (lambda path: torch.save(OPTIMIZER_STATE, path), "the state of an optimizer alone, .*--with-optimizer"),
         (lambda path: torch.save(STATE, path, pickle_protocol=4), "torch's safe loader does not read.*save it again"),
         (lambda path: torch.save({**STATE, "best": np.float64(0.5)}, path), r"build numpy\._core\.multiarray\.scalar"),
         (
