@@ -33,6 +33,10 @@ def _as_text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+Strings = Annotated[list[str], BeforeValidator(_as_list)]
+"""A list of texts; one alone may be written without brackets."""
+
+
 class Part(BaseModel):
     """A part of the recipe: frozen, unknown keys refused."""
 
@@ -53,7 +57,7 @@ class Feature(Part):
 
     kind: Kind
     """How the columns are read."""
-    columns: Annotated[list[str], BeforeValidator(_as_list)] = []
+    columns: Strings = []
     """Column names or patterns such as `x*`; empty means the column named like the feature."""
     size: list[int] = []
     """image: [height, width] in pixels; empty means that all images have one size already."""
@@ -242,9 +246,9 @@ class WarmStart(Part):
     """Run id, runs:/<id>, models:/<name>@<alias>, or a weights file; empty means to begin at random."""
     rename: dict[str, str] = {}
     """From the source's keys to the model's, as patterns: {"backbone.*": "*"}, {"fc.*": "head.*"}."""
-    exclude: list[str] = []
+    exclude: Strings = []
     """Patterns of the model's keys that begin at random, whatever the source has."""
-    freeze: list[str] = []
+    freeze: Strings = []
     """Patterns of the model's keys that are not trained."""
     thaw_after: int = Field(default=0, ge=0)
     """Epochs after which the frozen keys are trained too; 0 means never."""
@@ -443,10 +447,10 @@ def flatten(recipe: Recipe) -> dict[str, str]:
 def recipe_schema() -> dict[str, Any]:
     """JSON Schema of the YAML file, with the short forms that the reader accepts."""
     schema = Recipe.model_json_schema(by_alias=True)
-    feature = schema["$defs"]["Feature"]["properties"]
-    columns = feature["columns"]
-    columns["anyOf"] = [{"type": "string"}, {"type": "array", "items": columns.pop("items")}]
-    del columns["type"]
+    feature, warm_start = (schema["$defs"][part]["properties"] for part in ("Feature", "WarmStart"))
+    for texts in (feature["columns"], warm_start["exclude"], warm_start["freeze"]):
+        texts["anyOf"] = [{"type": "string"}, {"type": "array", "items": texts.pop("items")}]
+        del texts["type"]
     feature["channels"]["type"] = ["string", "integer"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "required": ["name", "data", "model"]}
 

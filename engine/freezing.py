@@ -59,13 +59,18 @@ def learning_rate_factors(model: nn.Module, factors: Mapping[str, float]) -> dic
     """What the learning rate of each parameter that a pattern fits is multiplied by; the first that fits counts.
 
     Raises:
-        RecipeError: a pattern fits no parameter.
+        RecipeError: a pattern fits no parameter, or all learning rates would be 0.
     """
     named = dict(model.named_parameters())
     check_patterns("warm_start.lr_factors", factors, named)
     found = {
         key: next((factor for pattern, factor in factors.items() if fnmatchcase(key, pattern)), None) for key in named
     }
+    if found and all(factor == 0 for factor in found.values()):
+        raise RecipeError(
+            f"warm_start.lr_factors: {', '.join(factors)} give all of the model's {len(named)} parameters a learning "
+            f"rate of 0, so that nothing is trained; leave out at least its last layer, for example {[*named][-1]}"
+        )
     return {named[key]: factor for key, factor in found.items() if factor is not None}
 
 

@@ -9,7 +9,7 @@ name. Reading bytes is the business of `torch_files.py` and `safetensors.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -151,10 +151,15 @@ def recognise(value: Any, path: Path) -> WeightsFile:
             f"weights {path}: expected a state_dict, or a dict that has one, got {type(value).__name__}; "
             f"save it with torch.save(model.state_dict(), path)"
         )
+    if _is_optimizer(value):
+        raise SourceError(
+            f"weights {path}: the state of an optimizer alone, which has no weights; name the model's file (of a run: "
+            f"weights/best.pt), or have both in one: torchrelay weights export RUN -o both.pt --with-optimizer"
+        )
     if "model_state_dict" in value and "random_states" in value:
         return _recognise_checkpoint(value, path)
     models, forms = _find_models(value)
-    loose = {key: one for key, one in value.items() if isinstance(key, str) and isinstance(one, Tensor)}
+    loose = _tensors_of(value)
     if not models and loose:
         state = _clean(loose)
         rest = {key: one for key, one in value.items() if key not in loose}
@@ -165,7 +170,7 @@ def recognise(value: Any, path: Path) -> WeightsFile:
             f"weights {path}: expected a state_dict, or an entry such as model_state_dict or state_dict, got keys "
             f"{keys or 'none'}; save it with torch.save(model.state_dict(), path)"
         )
-    optimizers = _find_optimizers(value)
+    optimizers = _find_optimizers(value, models)
     if len(models) == 1:
         ((name, state),) = models.items()
         optimizers = {"" if key == name else key: one for key, one in optimizers.items()}
@@ -177,6 +182,12 @@ def recognise(value: Any, path: Path) -> WeightsFile:
 def _clean(state: dict[str, Any]) -> State:
     """Parameters as plain tensors, detached; the versions of the modules stay."""
     return with_metadata_of(state, {key: value.detach() for key, value in state.items()})
+
+
+def _tensors_of(value: dict[Any, Any]) -> dict[str, Any]:
+    """The tensors among other values, such as the extra state that a module of a net may keep."""
+    found = {key: one for key, one in value.items() if isinstance(key, str) and isinstance(one, Tensor)}
+    return with_metadata_of(value, found)
 
 
 def _is_state(value: Any) -> bool:
@@ -203,10 +214,13 @@ def _find_models(value: dict[Any, Any], *, is_nested: bool = False) -> tuple[dic
             found, form = one, key if key == "model_state_dict" else f"{key} entry"
         else:
             inner, inner_forms = _find_models(one, is_nested=True) if not is_nested else ({}, {})
-            if len(inner) != 1:
+            if len(inner) == 1:
+                ((inner_name, found),) = inner.items()
+                form = f"{key} > {inner_forms[inner_name]}"
+            elif "state_dict" in key and (tensors := _tensors_of(one)):
+                found, form = tensors, key if key == "model_state_dict" else f"{key} entry"
+            else:
                 continue
-            ((inner_name, found),) = inner.items()
-            form = f"{key} > {inner_forms[inner_name]}"
         if name not in models:
             models[name], forms[name] = _clean(found), form
     return models, forms
@@ -218,17 +232,28 @@ def _name_of(key: str) -> str:
     return "" if name in MAIN_NAMES else name
 
 
-def _find_optimizers(value: dict[Any, Any]) -> dict[str, dict[str, Any]]:
+def _find_optimizers(value: dict[Any, Any], models: Collection[str]) -> dict[str, dict[str, Any]]:
     """State_dicts of optimizers by the names of their models; Lightning keeps a list of them."""
     found: dict[str, dict[str, Any]] = {}
     for key, one in value.items():
         if isinstance(key, str) and _is_optimizer(one):
-            name = _name_of(re.sub(r"optim(izer)?", "model", key))
-            found.setdefault(name, one)
+            found.setdefault(_owner_of(key, models), one)
         elif key == OPTIMIZER_LIST and isinstance(one, list):
             named = {str(number) if number else "": state for number, state in enumerate(one) if _is_optimizer(state)}
             found |= {name: state for name, state in named.items() if name not in found}
     return found
+
+
+def _owner_of(key: str, models: Collection[str]) -> str:
+    """The model of an optimizer's entry: modelA of optimizerA_state_dict, netG of optG, "" of optimizer."""
+    rest = _bare(re.sub(r"opt(im(izer)?)?", "", key))
+    owners = [name for name in models if _bare(name) == rest]
+    return owners[0] if len(owners) == 1 else _name_of(re.sub(r"optim(izer)?", "model", key))
+
+
+def _bare(name: str) -> str:
+    """What tells the models of a file apart, whatever stands around it."""
+    return re.sub(r"state_dict|model|net|[_.-]", "", name).lower()
 
 
 def _recognise_checkpoint(value: dict[str, Any], path: Path) -> WeightsFile:

@@ -14,9 +14,8 @@ from ..recipe import Recipe
 from ..schema import Schema
 from ..tracking import figures
 from .assemble import build_scorer
+from .warm_start import START_FILE
 
-# The weights that a warm-started run began with; a run without this file drew its own from the seed.
-START_FILE = Path("weights") / "start.pt"
 MAX_LINES = 200_000
 NUM_DRAWN = 15
 
@@ -42,7 +41,7 @@ def write_words(run_dir: Path, recipe: Recipe, schema: Schema) -> bool:
     model = build_scorer(recipe.model_copy(update={"train": plain}), schema).model
     if not isinstance(model, BagOfWords):
         return False
-    start = run_dir / START_FILE
+    start = run_dir / START_FILE  # of a warm start; a run without it drew its weights from the seed
     if start.is_file():
         load_into(model, load_weights(start), str(start))
     before_VK = model.token_weights().numpy()

@@ -266,13 +266,17 @@ def test_the_schema_accepts_what_the_reader_accepts() -> None:
         "data": {"inputs": {"i": feature}, "target": target},
         "model": {"name": "mlp"},
         "tracking": {"register": "m"},
+        "warm_start": {"freeze": "body.*", "exclude": ["head.*"]},
     }
     jsonschema.validate(recipe, schema)
+    read = Recipe.model_validate(recipe)
+    assert (read.warm_start.freeze, read.data.inputs["i"].columns) == (["body.*"], ["path"])
     for wrong in (
         {"nam": 1},
         {"train": {"epochs": 0}},
         {"train": {"precision": "half"}},
         {"tracking": {"register_as": ""}},
+        {"warm_start": {"freeze": 3}},
     ):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(recipe | wrong, schema)

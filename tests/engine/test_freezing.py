@@ -149,6 +149,9 @@ def test_without_a_rate_in_the_recipe_groups_multiply_torchs_own() -> None:
         assert [group["lr"] for group in grouped.param_groups] == [plain, 0.5 * plain], kind
 
 
-def test_a_pattern_of_rates_that_fits_no_parameter_is_refused() -> None:
+def test_rates_that_fit_no_parameter_or_train_nothing_are_refused() -> None:
     with pytest.raises(RecipeError, match=r"warm_start.lr_factors: '1.running_mean' fits no key"):
         learning_rate_factors(net_with_norm(), {"1.running_mean": 2.0})
+    with pytest.raises(RecipeError, match=r"warm_start.lr_factors: \* give all of the model's 6 parameters a .* 0"):
+        learning_rate_factors(net_with_norm(), {"*": 0.0})
+    assert set(learning_rate_factors(net_with_norm(), {"0.*": 0.0}).values()) == {0.0}

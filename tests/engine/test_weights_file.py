@@ -97,6 +97,8 @@ CHECKPOINT = {
         ({"ema": STATE}, "ema entry", STATE, False, {}),
         ({"model": {"state_dict": STATE}, "arch": "net"}, "model > state_dict entry", STATE, False, {"arch": "net"}),
         ({**STATE, "epoch": 7}, "state_dict", STATE, False, {"epoch": 7}),
+        ({"net": STATE, "opt": OPTIMIZER_STATE}, "net entry", STATE, True, {}),
+        ({"state_dict": {**STATE, "0._extra_state": None}}, "state_dict entry", STATE, False, {}),
     ],
 )
 def test_what_people_save_is_recognised_in_both_formats_of_torch_save(
@@ -133,6 +135,18 @@ def test_what_people_save_is_recognised_in_both_formats_of_torch_save(
         ),
         ({"generator": STATE, "discriminator": OTHER_STATE}, "several models", ["generator", "discriminator"], []),
         ({"state_dict": STATE, "state_dict_ema": OTHER_STATE}, "state_dict entry", ["", "ema"], []),
+        (
+            {"netG": STATE, "netD": OTHER_STATE, "optimizerG": OPTIMIZER_STATE, "opt_d": OPTIMIZER_STATE},
+            "several models",
+            ["netG", "netD"],
+            ["netG", "netD"],
+        ),
+        (
+            {"actor": STATE, "critic": OTHER_STATE, "actor_optimizer": OPTIMIZER_STATE},
+            "several models",
+            ["actor", "critic"],
+            ["actor"],
+        ),
     ],
 )
 def test_several_models_in_one_file_are_read_by_their_names(
@@ -359,6 +373,7 @@ def program(path: Path) -> None:
         (lambda path: torch.save({}, path), "got keys none"),
         (lambda path: torch.save({"epoch": 3}, path), "got keys 'epoch'"),
         (lambda path: torch.save(torch.zeros(3), path), "got Tensor"),
+        (lambda path: torch.save(OPTIMIZER_STATE, path), "the state of an optimizer alone, .*--with-optimizer"),
         (lambda path: torch.save(STATE, path, pickle_protocol=4), "torch's safe loader does not read.*save it again"),
         (lambda path: torch.save({**STATE, "best": np.float64(0.5)}, path), r"build numpy\._core\.multiarray\.scalar"),
         (
