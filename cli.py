@@ -92,8 +92,8 @@ def init(table: str | None, force: bool, files: str, target: str, as_json: bool)
 def fetch(name: str | None, source: str | None, as_json: bool) -> None:
     """Write data/NAME/, table and files of a known data set: digits, cifar10.
 
-    Nobody offers faces and languages for download: --from DIR places them from a folder that holds faces/ or
-    languages/.
+    Nobody offers faces, languages, uci and wn18rr in this form for download: --from DIR places them from a folder that
+    holds faces/, languages/, uci/ or wn18rr/. The recipes that read them are written into recipes/ where they are not.
     """
     from .datasets.fetch import fetch as fetch_data
     from .datasets.fetch import place
@@ -107,7 +107,8 @@ def fetch(name: str | None, source: str | None, as_json: bool) -> None:
     else:
         with Progress("fetch", "images") as progress:
             fetched = [fetch_data(str(name), folder, progress.update)]
-    recipes = [path for one in fetched if (path := _copy_recipe(one.table.parent.name)) is not None]
+    names = dict.fromkeys(one.table.parent.name for one in fetched)
+    recipes = [path for name in names for path in _copy_recipes(name)]
     for one in fetched:
         _tell(f"{one.table}: {one.rows:,} rows")
     for path in recipes:
@@ -547,16 +548,20 @@ def _single(items: tuple[str, ...]) -> dict[str, Any]:
     return several[0]
 
 
-def _copy_recipe(name: str) -> Path | None:
-    """The recipe of that name in the working directory; copied there out of the package where it is not."""
+def _copy_recipes(name: str) -> list[Path]:
+    """The shipped recipes that read a data set, in the working directory; copied there from the package if missing."""
     from importlib.resources import files
 
-    path = Path("recipes") / f"{name}.yaml"
-    shipped = files("torchrelay.recipes") / f"{name}.yaml"
-    if not path.exists() and shipped.is_file():
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(shipped.read_text("utf-8"), "utf-8")
-    return path if path.exists() else None
+    paths = []
+    for shipped in sorted(files("torchrelay.recipes").iterdir(), key=lambda one: one.name):
+        if not shipped.name.endswith(".yaml") or f"../data/{name}/" not in shipped.read_text("utf-8"):
+            continue
+        path = Path("recipes") / shipped.name
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(shipped.read_text("utf-8"), "utf-8")
+        paths.append(path)
+    return paths
 
 
 def _run_several(

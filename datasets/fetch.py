@@ -30,7 +30,12 @@ from ..recipe import nearest
 MAX_UNPACKED_BYTES = 50_000_000_000
 MAX_UNPACKED_RATIO = 200
 # Data sets of ready recipes that have no source to fetch them from, and their tables.
-PLACED = {"faces": "face_landmarks.csv", "languages": "languages.csv"}
+PLACED = {
+    "faces": ("face_landmarks.csv",),
+    "languages": ("languages.csv",),
+    "uci": ("concrete.csv", "energy.csv"),
+    "wn18rr": ("wn18rr.csv",),
+}
 Progress = Callable[[int, int], None]
 
 
@@ -72,14 +77,16 @@ def fetch(name: str, folder: Path, on_progress: Progress | None = None) -> Fetch
 
 
 def _find_placed(name: str, folder: Path) -> Fetched:
-    """A data set that nobody offers for download, where it is there already."""
-    table = folder / name / PLACED[name]
-    if not table.is_file():
+    """A data set that nobody offers for download, where it is there already; of several tables the first."""
+    tables = [folder / name / table for table in PLACED[name]]
+    if not all(table.is_file() for table in tables):
+        wanted = " and ".join(f"{name}/{table}" for table in PLACED[name])
         raise DataError(
-            f"{name} cannot be fetched, as nobody offers it for download; from a folder DIR that holds "
-            f"{name}/{PLACED[name]} and, if it has pictures, {name}/images.zip, `torchrelay fetch {name} --from DIR` "
-            f"places it (in the repository: make data FROM=DIR)"
+            f"{name} cannot be fetched, as nobody offers it in this form for download; from a folder DIR that holds "
+            f"{wanted} and, if it has pictures, {name}/images.zip, `torchrelay fetch {name} --from DIR` places it (in "
+            f"the repository: make data FROM=DIR)"
         )
+    table = tables[0]
     images = table.parent / "images"
     return Fetched(table, images if images.is_dir() else table.parent, _count_rows(table))
 

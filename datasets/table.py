@@ -262,8 +262,8 @@ def _check_features(data: Data) -> None:
             raise RecipeError(f"data.target.{name}: an input has this name too; rename one and name its columns")
         if feature.kind in ("image", "text"):
             raise RecipeError(
-                f"data.target.{name}.kind: {feature.kind!r} cannot be a target; legal are category, number, points, "
-                f"labels"
+                f"data.target.{name}.kind: {feature.kind!r} cannot be a target; legal are category, labels, number, "
+                f"points"
             )
     for name, feature in data.inputs.items():
         if feature.kind == "labels":

@@ -368,3 +368,27 @@ def test_a_weights_file_that_would_run_code_is_refused_with_the_reason(run: Run,
     assert (code, "expected NAME=SOURCE with one of whole.pt" in err) == (2, True)
     code, _, err = run("weights", "show", "--unsafe", "whole.pt")
     assert (code, "No such option" in err) == (2, True)
+
+
+def test_placed_data_comes_with_the_recipes_that_read_it(run: Run, tmp_path: Path) -> None:
+    code, _, err = run(
+        "train",
+        str(Path(cli.__file__).parent / "recipes" / "two-layer.yaml"),
+        "--set",
+        "data.table=data/uci/concrete.csv",
+    )
+    assert code == 2
+    assert "`torchrelay fetch uci --from DIR` places it" in err
+    (tmp_path / "source" / "uci").mkdir(parents=True)
+    for name in ("concrete", "energy"):
+        (tmp_path / "source" / "uci" / f"{name}.csv").write_text("x0,y\n1,2\n")
+    code, _, err = run("fetch", "uci")
+    assert (code, "uci/concrete.csv and uci/energy.csv" in err) == (2, True)
+    code, out, err = run("fetch", "uci", "--from", "source")
+    names = ["dynamic-net", "two-layer", "uci-concrete", "uci-energy"]
+    assert (code, (out + err).splitlines()[2:]) == (
+        0,
+        [f"next: torchrelay train recipes/{name}.yaml" for name in names],
+    )
+    assert sorted(path.stem for path in Path("recipes").iterdir()) == names
+    assert run("fetch", "uci")[0] == 0
