@@ -131,3 +131,10 @@ def test_a_table_of_numbers_names_its_columns_and_says_the_losses_of_the_rows(tm
     texts = [cell.get_text().get_text() for cell in table.get_celld().values()]
     assert {"true a, b, c, …", "predicted a, b, c, …"} <= set(texts)
     assert [text for text in texts if text.startswith("loss")] == ["loss 0.7", "loss 0.6", "loss 0.5"]
+
+
+def test_the_unit_of_a_number_stands_on_its_axes(tmp_path: Path, pages: Pages) -> None:
+    view = view_of({"x": {"kind": "number", "columns": ["b", "c"]}}, {"a": {"kind": "number", "unit": "MPa"}})
+    target = torch.tensor([[0.5], [1.0], [2.0]])
+    draw_evaluation(view, found(view, [[0.4], [1.2], [1.0]], target, [0.1, 0.2, 0.3]), None, tmp_path, True)
+    assert pages("Predicted and true").axes[0].get_xlabel() == "true a [MPa]"
