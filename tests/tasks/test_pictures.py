@@ -136,5 +136,5 @@ def test_a_table_of_numbers_names_its_columns_and_says_the_losses_of_the_rows(tm
 def test_the_unit_of_a_number_stands_on_its_axes(tmp_path: Path, pages: Pages) -> None:
     view = view_of({"x": {"kind": "number", "columns": ["b", "c"]}}, {"a": {"kind": "number", "unit": "MPa"}})
     target = torch.tensor([[0.5], [1.0], [2.0]])
-    draw_evaluation(view, found(view, [[0.4], [1.2], [1.0]], target, [0.1, 0.2, 0.3]), None, tmp_path, True)
+    draw_evaluation(view, found(view, [[0.4], [1.2], [1.0]], target, [0.1, 0.2, 0.3]), None, tmp_path)
     assert pages("Predicted and true").axes[0].get_xlabel() == "true a [MPa]"
