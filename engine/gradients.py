@@ -61,13 +61,16 @@ def take_step(job: Job, progress: Progress, group: Iterable[Batch]) -> Taken:
         norm = nn.utils.clip_grad_norm_(job.scorer.model.parameters(), job.clip_norm).item()
         if not math.isfinite(norm) and not scaler.is_enabled():
             _stop(progress, f"the norm of the gradients is {norm}", rows)
+    if not scaler.is_enabled():
+        job.stepper.step()
+        return taken
     scaler.step(optimizer)
-    return taken if not scaler.is_enabled() else taken._replace(changed=_rescale(job, progress, rows))
+    return taken._replace(changed=_rescale(job, progress, rows))
 
 
 def _backward(job: Job, progress: Progress, group: Iterable[Batch]) -> tuple[Taken, list[Tensor]]:
     """Gradients of the reduced loss over the rows of a group; each loss is checked before anything is changed."""
-    job.optimizer.zero_grad(set_to_none=True)
+    job.stepper.zero_grad()
     rows: list[Tensor] = []
     is_summed = job.reduction == "sum"
     num_rows = expected_rows = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -15,6 +16,7 @@ from ..schema import Batch
 from .averaging import Average
 from .evaluation import Measure, Scorer
 from .freezing import Frozen
+from .fused_step import Stepper
 from .losses import Loss, Reduction
 from .randomness import random_states, set_random_states
 from .schedules import restore_schedule
@@ -105,6 +107,11 @@ class Job:
     every_steps: int = 0
     early_stop_epochs: int = 0
     max_seconds: float = 0.0
+
+    @cached_property
+    def stepper(self) -> Stepper:
+        """What steps the optimizer."""
+        return Stepper(self.optimizer)
 
     @property
     def kept_model(self) -> nn.Module:
