@@ -215,6 +215,8 @@ class Checkpoint(Part):
     """Steps between checkpoints; 0 means at epochs alone."""
     keep: int = Field(default=3, ge=1)
     """How many of the newest stay; the best stays too."""
+    on_error: Literal["stop", "warn"] = "stop"
+    """What a checkpoint that cannot be written does, as on a full disk: it stops the run, or costs it a warning."""
     monitor: str = "auto"
     """Validation metric that decides which is best; auto is accuracy (balanced: recall_macro), rmse, nme or mrr."""
 
@@ -228,6 +230,8 @@ class Tracking(Part):
     """Name of the registered model that a finished run becomes a version of; empty means none."""
     every_steps: int = Field(default=0, ge=0)
     """Steps between training metrics in MLflow; 0 means at most 2,000 points a metric."""
+    wait_seconds: float = Field(default=3.0, ge=0)
+    """How long the end of a run waits for a tracker that does not answer; what is left goes out later."""
 
     @field_validator("register_as")
     @classmethod

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
+from ..faults import reach
 from ..files import commit_folder, digest, read_json, write_json
 from ..recipe import Data, Split, nearest
 from ..schema import FORMAT_VERSION as SCHEMA_FORMAT_VERSION
@@ -108,13 +109,16 @@ def prepare_data(
         RecipeError: the recipe's data part is incomplete or contradicts itself.
         DataError: the data cannot be trained on; says why and what to do.
     """
+    reach("ingest.begun")
     table = open_table(data)
     columns = resolve_features(data, list(table.frame.columns))
     verdicts = _judge_shape(table)
     cells = read_cells(data, columns, table.frame, verdicts)
+    reach("ingest.rows_read")
     sides = _assign_by_column(data, table.frame, cells, verdicts)
     _check_limit(data, home, table.frame, verdicts)
     rows = read_rows(data, home, columns, cells, verdicts, on_progress)
+    reach("ingest.decoded")
     if sides is None:
         sides = Sides(assign_by_hash(data.split, _choose_keys(data, table.frame, rows)), {})
         _check_files(data, cells, sides.side, verdicts)
@@ -366,7 +370,9 @@ def _commit(
     contents = [column.arrays["content"] for column in rows.columns.values() if column.feature.kind == "image"]
     fingerprint = fingerprint_table(frame, contents)
     in_pack = np.flatnonzero(rows.readable)
+    reach("pack.begun")
     pack_dir, pack_found = write_pack(home.packs, list(rows.columns.values()), in_pack, fingerprint)
+    reach("pack.committed")
     pack = Pack.open(pack_dir)
     split_dir = pack_dir / "splits" / _name_split(data, verdicts, side, schema, heritage)
     split_found = split_dir.is_dir()
@@ -386,6 +392,8 @@ def _commit(
                 frame[[data.key]].iloc[in_pack].to_parquet(temporary / KEYS_FILE, index=False)
             write_json(temporary / "report.json", {"fingerprint": fingerprint, **report})
             (temporary / "data_report.csv").write_text(tabulate_report(report), "utf-8")
+            reach("pack.split_written")
+    reach("pack.split_committed")
     report = read_json(split_dir / "report.json")
     return Prepared(
         pack_dir=pack_dir,

@@ -22,6 +22,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import DataError, check_format
+from ..faults import reach
 from ..files import commit_folder, digest, read_json, sha256_file, write_json
 from ..schema import Kind
 from .ragged import Ragged
@@ -271,6 +272,7 @@ def write_pack(packs: Path, columns: Sequence[PackColumn], rows: np.ndarray, fin
     with commit_folder(folder) as temporary:
         for name, content in contents.items():
             (temporary / name).write_bytes(content)
+        reach("pack.arrays_written")
         write_json(temporary / MANIFEST, manifest)
     return folder, False
 

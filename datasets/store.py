@@ -29,6 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..faults import reach
 from ..files import commit_folder, digest
 from ..recipe import Feature
 from .images import DECODER_VERSION, BadImage, TooLarge, decode_image, decode_images, num_channels
@@ -367,7 +368,9 @@ class _ShardWriter:
                     self._file.close()
                     self._file = None
                     self._part.rename(folder / "pixels.npy")
+                    reach("ingest.shard_written")
                 _write_index(folder / "index.arrow", keys.take(pa.array(lasting)), [seen[at] for at in lasting], shards)
+                reach("ingest.index_written")
         self._begin()
 
     def close(self) -> None:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..errors import CheckpointError, check_format
+from ..faults import reach
 from ..files import commit_folder, read_json, sha256_file, write_atomic, write_json
 
 FORMAT_VERSION = 1
@@ -56,6 +57,7 @@ class CheckpointStore:
             CheckpointError: it cannot be written; the generations before it are intact.
         """
         final = self.folder / f"step-{step:08d}"
+        reach("checkpoint.begun")
         try:
             if not self._verifies(final):
                 if final.exists():
@@ -63,17 +65,23 @@ class CheckpointStore:
                 with commit_folder(final) as temporary:
                     path = temporary / "state.pt"
                     torch.save(dict(state), path)
+                    reach("checkpoint.state_written")
                     files = {path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size}}
                     manifest = {"format_version": FORMAT_VERSION, "step": step, "files": files, **self._facts}
                     write_json(temporary / "manifest.json", {**manifest, "fingerprint": self._fingerprint})
+                    reach("checkpoint.manifest_written")
+            reach("checkpoint.committed")
             if is_best:
                 write_atomic(self.folder / "best", final.name)
+                reach("checkpoint.best_moved")
             write_atomic(self.folder / "last", final.name)
+            reach("checkpoint.last_moved")
         except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
             raise CheckpointError(
                 f"checkpoint {final} cannot be written ({error}); the ones before it are intact"
             ) from error
         self._prune()
+        reach("checkpoint.pruned")
         return final
 
     def load_last(self) -> Checkpoint | None:

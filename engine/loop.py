@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..errors import TrainingError
+from ..faults import reach
 from ..schema import Kind
 from .checkpoint import CheckpointStore
 from .evaluation import evaluate
@@ -57,7 +58,9 @@ def train(job: Job, progress: Progress, store: CheckpointStore, on_step: OnStep)
             started, rows_at_start = time.perf_counter(), progress.loss_rows
             for group in grouped(job.train_batches(progress.epoch, progress.batch), job.accumulate):
                 learning_rate = float(job.optimizer.param_groups[0]["lr"])
+                reach("train.batch_ready")
                 taken = take_step(job, progress, group)
+                reach("train.stepped")
                 if job.average is not None and taken.changed:
                     job.average.update()
                 after_step(job.scheduler)
@@ -66,6 +69,7 @@ def train(job: Job, progress: Progress, store: CheckpointStore, on_step: OnStep)
                 progress.loss_sum += taken.loss * (1 if job.reduction == "sum" else taken.num_rows)
                 progress.loss_rows += taken.num_rows
                 on_step(progress, {"train/loss": taken.loss, "lr": learning_rate}, epoch_ended=False)
+                reach("train.reported")
                 clock.tick()
                 epoch_is_done = progress.step % job.steps_per_epoch == 0
                 if is_out_of_time(job, progress) and not epoch_is_done and not stop.requested:
@@ -109,6 +113,7 @@ def _end_epoch(
     progress.epoch, progress.batch, progress.loss_sum, progress.loss_rows = progress.epoch + 1, 0, 0.0, 0
     progress.rows_per_second = max(progress.rows_per_second, rate)
     values = {"train/epoch_loss": progress.loss, "rows_per_second": rate}
+    reach("train.epoch_done")
     is_due = progress.epoch % job.every_epochs == 0 or progress.epoch == job.num_epochs
     _judge(job, progress, store, on_step, values, is_due=is_due)
 
@@ -120,6 +125,7 @@ def _judge(
     if job.monitor:
         values |= {f"valid/{name}": value for name, value in _validate(job).items()}
         check_monitor(job, values)
+        reach("train.validated")
     is_better = bool(job.monitor) and _is_better(values[job.monitor], progress.best_metric, job.monitor_mode)
     if is_better:
         progress.best_metric, progress.best_epoch = values[job.monitor], progress.epoch

@@ -15,6 +15,7 @@ from ..engine.evaluation import Evaluation, Scorer, evaluate
 from ..engine.losses import reduction_of
 from ..engine.metrics import auto_monitor, compute_metrics, headline_interval, monitor_mode, unit_of
 from ..engine.weights import load_into, load_weights
+from ..faults import reach
 from ..files import write_atomic
 from ..models.knowledge_graph import KnowledgeGraphModel
 from ..recipe import Recipe, load_recipe
@@ -49,6 +50,7 @@ def evaluate_model(run_dir: Path) -> None:
         SourceError: the weights do not fit the model that the recipe builds.
     """
     started = time.perf_counter()
+    reach("evaluate.begun")
     record, recipe = load_record(run_dir), load_recipe(run_dir / "recipe.yaml")
     view = open_view(Path(record.pack_dir), Path(record.split_dir))
     tracker = MlflowRun.of(record)
@@ -58,6 +60,7 @@ def evaluate_model(run_dir: Path) -> None:
         if len(view.rows["test"]):
             found, precision = score_rows(run_dir, recipe, view)
             update_record(run_dir, precision=precision)
+            reach("evaluate.scored")
             metrics = _write_results(run_dir, recipe, view, found, rows_scale(view, found.rows.numpy()))
             recorder.log_epoch(record.steps, record.epochs, metrics)
             recorder.log_artifacts(run_dir / PREDICTIONS_FILE, "")
@@ -68,12 +71,14 @@ def evaluate_model(run_dir: Path) -> None:
         if record.kind == "train":
             _draw_curves(journal, recipe, view.schema, run_dir / "figures" / "curves.png")
             write_words(run_dir, recipe, view.schema)
+        reach("evaluate.figures_drawn")
         if (run_dir / "tables").is_dir():
             recorder.log_artifacts(run_dir / "tables", "tables")
     recorder.log_artifacts(run_dir / "figures", "figures")
     spent = record.seconds.get("evaluate", 0.0) + time.perf_counter() - started
     seconds = {**record.seconds, "evaluate": round(spent, 3)}
     update_record(run_dir, metrics={**record.metrics, **metrics}, seconds=seconds)
+    reach("evaluate.done")
 
 
 def score_rows(run_dir: Path, recipe: Recipe, view: View) -> tuple[Evaluation, str]:
@@ -141,8 +146,10 @@ def _write_results(
     content = io.BytesIO()
     frame.to_parquet(content, index=False)
     write_atomic(run_dir / PREDICTIONS_FILE, content.getvalue())
+    reach("evaluate.predictions_written")
     if schema.triple is None:
         write_tables(schema, found, scale, run_dir / "tables")
+        reach("evaluate.tables_written")
         draw_evaluation(view, found, scale, run_dir / "figures", images_as_stored(recipe))
     else:
         bounds = [computed[name] for name in ("mrr_low", "mrr_high") if name in computed]

@@ -12,6 +12,7 @@ from ..datasets.build import open_view
 from ..datasets.loader import PackDataset
 from ..datasets.transform import Standardise, Unstandardise
 from ..engine.weights import load_into, load_weights
+from ..faults import reach
 from ..models.registry import build_model
 from ..recipe import load_recipe
 from ..schema import Schema
@@ -57,6 +58,7 @@ def register_model(run_dir: Path) -> None:
     name = recipe.tracking.register_as
     if not name:
         return
+    reach("register.begun")
     view = open_view(Path(record.pack_dir), Path(record.split_dir))
     model = build_model(recipe.model, view.schema)
     weights = run_dir / "weights" / "best.pt"

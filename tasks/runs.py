@@ -21,6 +21,7 @@ from ..datasets.table import locate_table
 from ..engine.devices import pick_device, pick_precision
 from ..engine.weights import load_weights, save_weights
 from ..errors import RecipeError, SourceError, TrackingError
+from ..faults import reach
 from ..files import lock, sha256_file, write_atomic
 from ..recipe import Recipe, dump_recipe, flatten, load_recipe
 from ..schema import Schema
@@ -134,6 +135,7 @@ def start_run(recipe: Recipe, ingested: Ingested, recipe_file: str) -> Path:
         SourceError: the weights of a warm start do not fit.
         TrackingError: the tracking server refuses or cannot be reached.
     """
+    reach("run.begun")
     data = ingested.first
     for one in ingested.splits.values():
         check_validation(recipe, one.rows["valid"])
@@ -258,6 +260,7 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
                 run_dir, seconds={**record.seconds, "total": _seconds_until(record, lines, lines[-1]["time"])}
             )
         journal.append_event("resumed", step=record.steps)
+    reach("run.reopened")
     say(f"run: {record.run_id} goes on in {run_dir}")
     _link_from_prefect(record, tracker)
 
@@ -428,7 +431,9 @@ def open_run(
     parent = load_record(home().runs / record.parent).mlflow_run_id if record.parent else ""
     try:
         save_record(home(), record)
+        reach("run.recorded")
         write_atomic(run_dir / "recipe.yaml", dump_recipe(recipe))
+        reach("run.recipe_written")
         schema.save(run_dir / "schema.json")
         if start is not None:
             keep_start(run_dir, start)
@@ -445,6 +450,7 @@ def open_run(
     except BaseException:
         shutil.rmtree(run_dir)
         raise
+    reach("run.opened")
     say(f"run: {record.run_id} in {run_dir}")
     if not parent:
         _link_from_prefect(record, tracker)
@@ -457,6 +463,7 @@ def _end(run_dir: Path, status: str, error: str) -> RunRecord:
     lines = Journal(run_dir / "journal.jsonl").read()
     total = _seconds_until(record, lines, datetime.fromisoformat(ended).timestamp() * 1000)
     record = update_record(run_dir, status=status, ended=ended, error=error, seconds={**record.seconds, "total": total})
+    reach("run.ended")
     try:
         MlflowRun.of(record).finish(status)
     except TrackingError as problem:

@@ -18,6 +18,7 @@ from ..engine.loop import train
 from ..engine.memory import keep_freed_memory
 from ..engine.metrics import HEADLINES, RANKED_HEADLINE
 from ..engine.weights import save_weights, sha256_of, state_of
+from ..faults import reach
 from ..recipe import load_recipe
 from ..tracking.journal import Journal, thin
 from ..tracking.mlflow_run import MlflowRun
@@ -40,6 +41,7 @@ def train_model(run_dir: Path) -> None:
         TrainingError: the loss is not finite; names the step and the rows.
         RecipeError: model, optimizer or monitor does not fit the data.
     """
+    reach("train.begun")
     record, recipe = load_record(run_dir), load_recipe(run_dir / "recipe.yaml")
     view = open_view(Path(record.pack_dir), Path(record.split_dir))
     keep_freed_memory()
@@ -49,6 +51,7 @@ def train_model(run_dir: Path) -> None:
     start = load_start(run_dir, recipe) if checkpoint is None else None
     job = build_job(recipe, view, record.schedule_epochs, is_new=checkpoint is None, start=start)
     progress = TrainingProgress() if checkpoint is None else _restore(job, checkpoint, here)
+    reach("train.restored")
     tracker = MlflowRun.of(record)
     say(f"train: {recipe.model.name} on {job.scorer.device} in {job.scorer.precision.name}, {job.num_epochs} epochs")
     if recipe.train.deterministic and job.scorer.device.type == "mps":
@@ -78,9 +81,11 @@ def train_model(run_dir: Path) -> None:
             recorder.flush()
             seconds = record.seconds.get("train", 0.0) + time.perf_counter() - started
             _note_progress(run_dir, job, progress, {**record.seconds, "train": round(seconds, 3)})
+    reach("train.loop_done")
     update_record(run_dir, stopped=stopped)
     _keep_weights(run_dir, job, store)
     recorder.log_artifacts(run_dir / "weights", "weights")
+    reach("train.done")
 
 
 def _restore(job: Job, checkpoint: Checkpoint, here: Mapping[str, str]) -> TrainingProgress:
@@ -113,8 +118,11 @@ def _keep_weights(run_dir: Path, job: Job, store: CheckpointStore) -> None:
     best = store.load_best()
     folder = run_dir / "weights"
     save_weights(last, folder / "last.pt")
+    reach("train.last_written")
     save_weights(kept_weights(best.state) if best else last, folder / "best.pt")
+    reach("train.best_written")
     save_weights(job.optimizer.state_dict(), folder / "optimizer.pt")
+    reach("train.optimizer_written")
     update_record(run_dir, weights=str(folder / "best.pt"), weights_sha256=sha256_of(last))
 
 

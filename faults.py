@@ -1,0 +1,106 @@
+"""Named points at which a test makes a process die, to prove that the work goes on from there. Off unless asked for.
+
+`TORCHRELAY_FAULT=POINT:ACTION[:N]` arms one point: at the Nth time that it is reached (by default the first) the
+process gets SIGKILL (`kill`), SIGTERM (`term`), or a `FaultError` (`raise`). It happens once in a process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import Literal, NamedTuple, get_args
+
+ENVIRONMENT_NAME = "TORCHRELAY_FAULT"
+
+Action = Literal["kill", "term", "raise"]
+ACTIONS: tuple[Action, ...] = get_args(Action)
+
+# Every point, by the part of the work that it interrupts; the sweep of `make faults` takes each of them.
+POINTS: dict[str, tuple[str, ...]] = {
+    "ingest": ("begun", "rows_read", "shard_written", "index_written", "decoded"),
+    "pack": ("begun", "arrays_written", "committed", "split_written", "split_committed"),
+    "run": ("begun", "recorded", "recipe_written", "opened", "reopened", "ended"),
+    "train": (
+        "begun",
+        "restored",
+        "batch_ready",
+        "stepped",
+        "reported",
+        "epoch_done",
+        "validated",
+        "loop_done",
+        "last_written",
+        "best_written",
+        "optimizer_written",
+        "done",
+    ),
+    "checkpoint": ("begun", "state_written", "manifest_written", "committed", "best_moved", "last_moved", "pruned"),
+    "evaluate": ("begun", "scored", "predictions_written", "tables_written", "figures_drawn", "done"),
+    "journal": ("opened", "buffered", "flushed"),
+    "ship": ("begun", "run_created", "batch_sent", "artifact_sent", "cursor_moved", "status_sent"),
+    "register": ("begun", "exported", "version_created", "alias_set"),
+}
+
+
+class FaultError(Exception):
+    """What an armed point raises; no error of the user's."""
+
+
+class _Armed(NamedTuple):
+    point: str
+    action: str
+    number: int
+
+
+def all_points() -> list[str]:
+    """The names of all points: `checkpoint.state_written`."""
+    return [f"{part}.{point}" for part, points in POINTS.items() for point in points]
+
+
+def reach(point: str) -> None:
+    """Say that the work has come to a point; nothing happens there unless it is armed.
+
+    Args:
+        point: of `all_points`.
+    Raises:
+        FaultError: the point is armed with `raise`.
+    """
+    if _armed is None or _armed.point != point:
+        return
+    with _lock:
+        _reached[point] = number = _reached.get(point, 0) + 1
+    if number != _armed.number:
+        return
+    if _armed.action == "raise":
+        raise FaultError(f"fault at {point}, time {number}")
+    os.kill(os.getpid(), signal.SIGKILL if _armed.action == "kill" else signal.SIGTERM)
+
+
+def arm(fault: str) -> None:
+    """Arm a point in this process, as the environment variable does at its start; empty disarms.
+
+    Raises:
+        ValueError: it names no point or no action.
+    """
+    global _armed
+    _reached.clear()
+    _armed = _parse(fault) if fault else None
+
+
+def _parse(fault: str) -> _Armed:
+    point, _, rest = fault.partition(":")
+    action, _, number = rest.partition(":")
+    if point not in all_points():
+        raise ValueError(f"{ENVIRONMENT_NAME}: {point!r} is no point; expected one of {', '.join(all_points())}")
+    if action not in ACTIONS or not (number or "1").isdigit() or number == "0":
+        raise ValueError(
+            f"{ENVIRONMENT_NAME}: got {fault!r}, expected POINT:ACTION[:N], ACTION of {', '.join(ACTIONS)}"
+        )
+    return _Armed(point, action, int(number or 1))
+
+
+_lock = threading.Lock()
+_reached: dict[str, int] = {}
+_armed: _Armed | None = None
+arm(os.environ.get(ENVIRONMENT_NAME, ""))
