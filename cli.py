@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from .recipe import Recipe
     from .tracking.records import RunRecord
+    from .tracking.shipper import Shipped
 
 SIGINT_EXIT, SIGTERM_EXIT = 130, 143
 # The metrics that say how good a model is, and how they are written.
@@ -289,7 +290,10 @@ def predict(source: str, table: str, out: str, files: str, prefix: str, device: 
     result = predict_flow(source=source, table=table, out=out, files=files, device=device or "auto", prefix=prefix)
     if as_json:
         _print_json(result)
-    lines = [f"run       {result['run_id']} (MLflow {result['mlflow_run_id']})", f"folder    {result['run_dir']}"]
+    lines = [
+        f"run       {result['run_id']} (MLflow {result['mlflow_run_id'] or 'has it not yet'})",
+        f"folder    {result['run_dir']}",
+    ]
     verdicts = result["rows"] - result["rows_predicted"]
     if verdicts:
         what = "row" if verdicts == 1 else "rows"
@@ -303,11 +307,13 @@ def predict(source: str, table: str, out: str, files: str, prefix: str, device: 
 def runs(as_json: bool) -> None:
     """List the runs of this home, newest first; needs no server."""
     from .settings import home
+    from .tracking.cursor import waiting
     from .tracking.records import list_records
 
     records = list_records(home())
+    wait = {record.run_id: waiting(home().runs / record.run_id) for record in records}
     if as_json:
-        _print_json({"runs": [_listed(record) for record in records]})
+        _print_json({"runs": [{**_listed(record), "waiting": wait[record.run_id]} for record in records]})
         return
     if not records:
         _tell(f"no runs in {home().runs}; torchrelay train RECIPE makes one")
@@ -320,6 +326,8 @@ def runs(as_json: bool) -> None:
         for one in (top, *(below for below in reversed(records) if below.parent == top.run_id))
     ]
     _print_table(("run", "status", "experiment", "steps", "result"), rows)
+    if left := [number for number in wait.values() if number]:
+        _tell(f"{_lines(sum(left))} of {len(left)} journals wait for MLflow; torchrelay sync sends them")
 
 
 @commands.command()
@@ -328,10 +336,12 @@ def runs(as_json: bool) -> None:
 def show(run: str, as_json: bool) -> None:
     """Show one run: status, metrics, where its files are."""
     from .settings import home
+    from .tracking.cursor import waiting
     from .tracking.records import describe_run, find_run, list_children, load_record
 
-    record = load_record(find_run(home(), run))
-    values = describe_run(home(), record)
+    run_dir = find_run(home(), run)
+    record = load_record(run_dir)
+    values = {**describe_run(home(), record), "waiting": waiting(run_dir)}
     if as_json:
         _print_json(values)
         return
@@ -508,6 +518,32 @@ def prune(keep_runs: int | None, older_than: str | None, versions: bool, dry_run
 
 
 @commands.command()
+@click.argument("run", required=False)
+@json_option
+def sync(run: str | None, as_json: bool) -> None:
+    """Send to MLflow what runs left in their journals while it did not answer; exit code 1 if something still waits."""
+    _prepare()
+    from .settings import home
+    from .tracking.records import find_run
+    from .tracking.shipper import sync_home
+
+    results = []
+    for done in sync_home(home(), [find_run(home(), run)] if run else None):
+        results.append(done)
+        _tell(f"{done.run_id}: {_lines(done.num_sent)} sent" + (f", {done.num_waiting:,} wait" * bool(done.reason)))
+        for name, number in done.registered:
+            _tell(f"registered: {name} version {number}")
+        if done.reason:
+            _tell(f"  {done.reason}")
+    if not results:
+        _tell("nothing waits")
+    if as_json:
+        _print_json({"runs": [_describe_shipped(done) for done in results]})
+    if any(done.num_waiting for done in results):
+        sys.exit(1)
+
+
+@commands.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=0, help="Port to listen on; by default 5000, or the next free one.")
 def ui(host: str, port: int) -> None:
@@ -625,7 +661,10 @@ def _describe_dry_run(found: dict[str, Any]) -> list[str]:
 def _tell_result(result: dict[str, Any], last: bool, as_json: bool) -> None:
     """Where the run is, what one does next, and, as the very last line, the result."""
     run_id = result["run_id"]
-    lines = [f"run       {run_id} (MLflow {result['mlflow_run_id']})", f"folder    {result['run_dir']}"]
+    lines = [
+        f"run       {run_id} (MLflow {result['mlflow_run_id'] or 'has it not yet'})",
+        f"folder    {result['run_dir']}",
+    ]
     if last:
         table = "" if result["kind"] != "train" else f"torchrelay evaluate {run_id} --table TABLE · "
         lines.append(f"next      torchrelay show {run_id} · {table}torchrelay ui")
@@ -633,6 +672,26 @@ def _tell_result(result: dict[str, Any], last: bool, as_json: bool) -> None:
         lines.append(interval)
     for line in (*lines, _headline(result["metrics"], len(result["splits"]))):
         click.echo(line, err=as_json)
+
+
+def _run_line(result: dict[str, Any]) -> str:
+    return f"run       {result['run_id']} (MLflow {result['mlflow_run_id'] or 'does not have it yet'})"
+
+
+def _lines(number: int) -> str:
+    return f"{number:,} line{'' if number == 1 else 's'}"
+
+
+def _describe_shipped(done: Shipped) -> dict[str, Any]:
+    registered = [one._asdict() for one in done.registered]
+    return {
+        "run_id": done.run_id,
+        "mlflow_run_id": done.mlflow_run_id,
+        "sent": done.num_sent,
+        "waiting": done.num_waiting,
+        "reason": done.reason,
+        "registered": registered,
+    }
 
 
 def _result(record: RunRecord) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,20 +15,22 @@ import prefect.runtime.flow_run as flow_run
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from ..datasets.build import Prepared, prepare_for_schema, prepare_inputs
+from ..datasets.build import Prepared, open_view, prepare_for_schema, prepare_inputs
 from ..datasets.output import check_new_columns, locate_output
 from ..datasets.space import hold_data, mark_used
 from ..datasets.table import locate_table
 from ..engine.devices import pick_device, pick_precision
 from ..engine.weights import load_weights, save_weights
-from ..errors import RecipeError, SourceError, TrackingError
+from ..errors import RecipeError, SourceError
 from ..faults import reach
 from ..files import lock, sha256_file, write_atomic
 from ..recipe import Recipe, dump_recipe, flatten, load_recipe
 from ..schema import Schema
 from ..settings import home, prefect_is_embedded
-from ..tracking.journal import Journal
-from ..tracking.mlflow_run import PARENT_TAG, MlflowRun
+from ..tracking.cursor import Cursor
+from ..tracking.journal import JOURNAL_FILE, Journal
+from ..tracking.mlflow_run import page_of
+from ..tracking.opening import is_open, journal_opening, journal_reopening, milliseconds
 from ..tracking.records import (
     RunRecord,
     describe_run,
@@ -40,6 +43,7 @@ from ..tracking.records import (
     update_record,
 )
 from ..tracking.registry import Source, resolve_source
+from ..tracking.shipper import settle, shipping
 from .console import Progress, say
 from .ingest import Ingested, draw_report
 from .options import UNCACHED
@@ -64,6 +68,8 @@ CHANGEABLE = (
     "checkpoint.keep",
     "tracking",
 )
+# A cancelled process is killed after 30 s.
+SECONDS_AFTER_A_FAILURE = 10.0
 
 
 @task(**UNCACHED)
@@ -126,14 +132,13 @@ def recipe_for_finetune(recipe: Recipe, recipe_file: str, overrides: Mapping[str
 
 @task(**UNCACHED)
 def start_run(recipe: Recipe, ingested: Ingested, recipe_file: str) -> Path:
-    """Open a new run: its folder with recipe and schema, its MLflow run with all that is known before training.
+    """Open a new run: its folder with recipe and schema, its journal with all that is known before training.
 
     Where the recipe's split is a pattern of columns, it is the parent of one run for each of them (`splits.py`).
 
     Raises:
         RecipeError: a setting needs validation rows and there are none, or a pattern of the warm start fits no key.
         SourceError: the weights of a warm start do not fit.
-        TrackingError: the tracking server refuses or cannot be reached.
     """
     reach("run.begun")
     data = ingested.first
@@ -194,12 +199,12 @@ def new_record(recipe: Recipe, run_id: str, **fields: Any) -> RunRecord:
 
 @contextlib.contextmanager
 def hold_run(run_dir: Path) -> Iterator[None]:
-    """Be the one writer of a run.
+    """Be the one writer of a run, whose journal is sent to MLflow meanwhile.
 
     Raises:
         BusyError: another process is; names its pid and host.
     """
-    with lock(run_dir / "lock", f"run {run_dir.name}"):
+    with lock(run_dir / "lock", f"run {run_dir.name}"), shipping(run_dir):
         yield
 
 
@@ -248,21 +253,22 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
         )
     was_lost = record.status == "RUNNING"  # nobody ended it, so nobody counted its seconds
     links = {"prefect_flow_run_id": _flow_run_id(), "prefect_flow_run_url": _flow_run_url()}
-    tracker = MlflowRun.attach(record.model_copy(update=links), recipe)
     if recipe != before:
         write_atomic(run_dir / "recipe.yaml", dump_recipe(recipe))
     epochs = recipe.train.epochs if has_schedule else record.schedule_epochs
     record = update_record(run_dir, status="RUNNING", ended="", error="", stopped="", schedule_epochs=epochs, **links)
-    with Journal(run_dir / "journal.jsonl") as journal:
+    with Journal(run_dir / JOURNAL_FILE) as journal:
         lines = journal.read()
         if was_lost and lines:
             update_record(
                 run_dir, seconds={**record.seconds, "total": _seconds_until(record, lines, lines[-1]["time"])}
             )
+        if not is_open(journal):
+            _journal_opening(journal, record, recipe)
+        journal_reopening(journal, record, recipe)
         journal.append_event("resumed", step=record.steps)
     reach("run.reopened")
     say(f"run: {record.run_id} goes on in {run_dir}")
-    _link_from_prefect(record, tracker)
 
 
 def change_recipe(run_dir: Path, overrides: Mapping[str, Any]) -> Recipe:
@@ -410,25 +416,27 @@ def keep_status(run_dir: Path) -> Iterator[None]:
 @task(**UNCACHED)
 def finish_run(run_dir: Path) -> dict[str, Any]:
     """Close a run that is done, and give its record as JSON, with its children's where it has some."""
-    return describe_run(home(), _end(run_dir, "FINISHED", ""))
+    record = _end(run_dir, "FINISHED", "")
+    if not record.parent:
+        _link_from_prefect(run_dir, record)
+    return describe_run(home(), record)
 
 
 def open_run(
     record: RunRecord, recipe: Recipe, schema: Schema, rows: Mapping[str, int], start: Start | None = None
 ) -> Path:
-    """Make folder and MLflow run of a record; where that fails, neither folder nor record stays.
+    """Make the folder of a record, with a journal that opens the MLflow run; where that fails, nothing stays.
 
     Args:
-        record: without MLflow's id; one with a parent becomes a child of the parent's MLflow run.
+        record: one with a parent becomes a child of the parent's MLflow run.
         recipe: what is run.
         schema: of its data.
         rows: rows of each split, by its name.
         start: weights that a warm-started run begins with; they go into its folder.
     Raises:
-        TrackingError: the tracking server refuses or cannot be reached.
+        TrackingError: the journal cannot be written.
     """
     run_dir = home().runs / record.run_id
-    parent = load_record(home().runs / record.parent).mlflow_run_id if record.parent else ""
     try:
         save_record(home(), record)
         reach("run.recorded")
@@ -437,38 +445,61 @@ def open_run(
         schema.save(run_dir / "schema.json")
         if start is not None:
             keep_start(run_dir, start)
-        tracker = MlflowRun.start(record, recipe, schema, rows, {PARENT_TAG: parent})
-        update_record(run_dir, mlflow_run_id=tracker.run_id)
-        for name in ("recipe.yaml", "schema.json", *([] if start is None else [TRANSFER_FILE])):
-            tracker.log_artifacts(run_dir / name)
-        for name in ("report.json", "data_report.csv", "quarantine.csv") if record.split_dir else ():
-            tracker.log_artifacts(Path(record.split_dir) / name, "data")
         if record.split_dir:
             (run_dir / "figures").mkdir()
             shutil.copyfile(draw_report(Path(record.split_dir)), run_dir / "figures" / "data.png")
-            tracker.log_artifacts(run_dir / "figures", "figures")
+        with Journal(run_dir / JOURNAL_FILE) as journal:
+            _journal_opening(journal, record, recipe, schema, rows)
     except BaseException:
         shutil.rmtree(run_dir)
         raise
     reach("run.opened")
     say(f"run: {record.run_id} in {run_dir}")
-    if not parent:
-        _link_from_prefect(record, tracker)
     return run_dir
 
 
+def _journal_opening(
+    journal: Journal,
+    record: RunRecord,
+    recipe: Recipe,
+    schema: Schema | None = None,
+    rows: Mapping[str, int] | None = None,
+) -> None:
+    """Journal a run's beginning, and the files that it has from there; a run that died before it has its schema."""
+    run_dir = journal.path.parent
+    if rows is None:
+        view = open_view(Path(record.pack_dir), Path(record.split_dir)) if record.split_dir else None
+        rows = {} if view is None else {name: len(some) for name, some in view.rows.items()}
+    with journal.together():
+        journal_opening(journal, record, recipe, schema or Schema.load(run_dir / "schema.json"), rows)
+        for name in ("recipe.yaml", "schema.json", TRANSFER_FILE):
+            if (run_dir / name).exists():
+                journal.append_artifact(run_dir / name)
+        for name in ("report.json", "data_report.csv", "quarantine.csv") if record.split_dir else ():
+            journal.append_artifact(Path(record.split_dir) / name, "data")
+        if (run_dir / "figures").is_dir():
+            journal.append_artifact(run_dir / "figures", "figures")
+
+
 def _end(run_dir: Path, status: str, error: str) -> RunRecord:
+    """Say how a run ended, and give MLflow the time to hear of it, as long as it answers."""
     record = load_record(run_dir)
     ended = now()
-    lines = Journal(run_dir / "journal.jsonl").read()
-    total = _seconds_until(record, lines, datetime.fromisoformat(ended).timestamp() * 1000)
-    record = update_record(run_dir, status=status, ended=ended, error=error, seconds={**record.seconds, "total": total})
-    reach("run.ended")
-    try:
-        MlflowRun.of(record).finish(status)
-    except TrackingError as problem:
-        say(f"warning: the tracker does not know that the run ended as {status}: {problem}")
-    return record
+    with Journal(run_dir / JOURNAL_FILE) as journal:
+        total = _seconds_until(record, journal.read(), milliseconds(ended))
+        update_record(run_dir, status=status, ended=ended, error=error, seconds={**record.seconds, "total": total})
+        reach("run.ended")
+        journal.append_status(status, milliseconds(ended))
+    patience = load_recipe(run_dir / "recipe.yaml").tracking.wait_seconds
+    shipped = settle(run_dir, patience, math.inf if status == "FINISHED" else SECONDS_AFTER_A_FAILURE)
+    for name, number in shipped.registered:
+        say(f"registered: {name} version {number}")
+    if shipped.num_waiting:
+        say(
+            f"warning: {shipped.num_waiting} lines of the journal wait for the tracker; "
+            f"torchrelay sync {run_dir.name} sends them: {shipped.reason}"
+        )
+    return load_record(run_dir)
 
 
 def _seconds_until(record: RunRecord, lines: Sequence[Mapping[str, Any]], end: float) -> float:
@@ -494,10 +525,12 @@ def _flow_run_url() -> str:
     return "" if prefect_is_embedded() else flow_run.get_flow_run_ui_url() or ""
 
 
-def _link_from_prefect(record: RunRecord, tracker: MlflowRun) -> None:
-    if record.prefect_flow_run_id:
+def _link_from_prefect(run_dir: Path, record: RunRecord) -> None:
+    """Lead from the flow run to MLflow's page, where MLflow has the run."""
+    place = Cursor.load(run_dir)
+    if record.prefect_flow_run_id and place.mlflow_run_id:
         create_markdown_artifact(
             key="mlflow-run",
-            markdown=f"Run `{record.run_id}` in MLflow: {tracker.url}",
+            markdown=f"Run `{record.run_id}` in MLflow: {page_of(place.experiment_id, place.mlflow_run_id)}",
             description=f"MLflow run of {record.run_id}",
         )

@@ -25,8 +25,7 @@ from ..recipe import Recipe, load_recipe
 from ..schema import Schema
 from ..settings import home
 from ..tracking import figures
-from ..tracking.journal import Journal, thin
-from ..tracking.mlflow_run import MlflowRun
+from ..tracking.journal import JOURNAL_FILE, Journal, thin
 from ..tracking.recorder import STEP_METRICS, Recorder
 from ..tracking.records import RunRecord, list_children, load_record, new_run_id, update_record
 from .console import say
@@ -60,13 +59,12 @@ def open_split(parent_dir: Path, column: str) -> Iterator[Path]:
 
     Raises:
         BusyError: another process works on it.
-        TrackingError: the tracking server refuses or cannot be reached.
     """
     parent = load_record(parent_dir)
     recipe = _recipe_of(load_recipe(parent_dir / "recipe.yaml"), column)
     known = [child for child in list_children(home(), parent) if child.split_column == column]
     run_dir = _folder(known[0]) if known else _start_split(parent, recipe)
-    with Journal(parent_dir / "journal.jsonl") as journal:
+    with Journal(parent_dir / JOURNAL_FILE) as journal:
         journal.append_event("split", column=column, run_id=run_dir.name)
     with hold_run(run_dir):
         if known:
@@ -118,12 +116,11 @@ def summarise_splits(run_dir: Path, failures: Mapping[str, str]) -> None:
         shown = {column: metrics[headline] for column, metrics in values.items() if headline in metrics}
         picture = run_dir / "figures" / "splits.png"
         figures.splits(shown, picture, headline.replace("/", " "), unit=unit_of(headline, schema))
-    with Journal(run_dir / "journal.jsonl") as journal:
-        recorder = Recorder(journal, MlflowRun.of(parent), thin(0, 1))
-        recorder.replay()
+    with Journal(run_dir / JOURNAL_FILE) as journal:
+        recorder = Recorder(journal, thin(0, 1))
         recorder.log_epoch(parent.steps, parent.epochs, metrics)
-    recorder.log_artifacts(run_dir / "splits.csv", "")
-    recorder.log_artifacts(run_dir / "figures", "figures")
+        recorder.log_artifacts(run_dir / "splits.csv", "")
+        recorder.log_artifacts(run_dir / "figures", "figures")
     update_record(run_dir, metrics=metrics)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 
@@ -20,8 +21,7 @@ from ..engine.metrics import HEADLINES, RANKED_HEADLINE
 from ..engine.weights import save_weights, sha256_of, state_of
 from ..faults import reach
 from ..recipe import load_recipe
-from ..tracking.journal import Journal, thin
-from ..tracking.mlflow_run import MlflowRun
+from ..tracking.journal import JOURNAL_FILE, Journal, thin
 from ..tracking.recorder import Recorder
 from ..tracking.records import load_record, update_record
 from .assemble import build_job, name_table_rows
@@ -46,22 +46,21 @@ def train_model(run_dir: Path) -> None:
     view = open_view(Path(record.pack_dir), Path(record.split_dir))
     keep_freed_memory()
     here = fingerprint(pick_device(recipe.train.device))
-    store = CheckpointStore(run_dir / "checkpoints", recipe.checkpoint.keep, {"run_id": run_dir.name}, here)
+    journal = Journal(run_dir / JOURNAL_FILE)
+    facts = {"run_id": run_dir.name}
+    store = _JournaledStore(journal, run_dir / "checkpoints", recipe.checkpoint.keep, facts, here)
     checkpoint = store.load_last()
     start = load_start(run_dir, recipe) if checkpoint is None else None
     job = build_job(recipe, view, record.schedule_epochs, is_new=checkpoint is None, start=start)
     progress = TrainingProgress() if checkpoint is None else _restore(job, checkpoint, here)
     reach("train.restored")
-    tracker = MlflowRun.of(record)
     say(f"train: {recipe.model.name} on {job.scorer.device} in {job.scorer.precision.name}, {job.num_epochs} epochs")
     if recipe.train.deterministic and job.scorer.device.type == "mps":
         say("warning: train.deterministic has no effect on mps")
     started = time.perf_counter()
-    with Journal(run_dir / "journal.jsonl") as journal, Progress("train", "steps") as bar:
+    with journal, Progress("train", "steps") as bar:
         num_steps = job.num_epochs * job.steps_per_epoch
-        recorder = Recorder(journal, tracker, thin(recipe.tracking.every_steps, num_steps))
-        if progress.step:
-            recorder.replay()
+        recorder = Recorder(journal, thin(recipe.tracking.every_steps, num_steps))
 
         def on_step(progress: TrainingProgress, values: dict[str, float], epoch_ended: bool) -> None:
             if not epoch_ended:
@@ -78,14 +77,28 @@ def train_model(run_dir: Path) -> None:
         except NotFiniteError as error:
             raise name_table_rows(error, view) from error
         finally:
-            recorder.flush()
+            journal.flush()
             seconds = record.seconds.get("train", 0.0) + time.perf_counter() - started
-            _note_progress(run_dir, job, progress, {**record.seconds, "train": round(seconds, 3)})
+            _note_progress(run_dir, journal, job, progress, {**record.seconds, "train": round(seconds, 3)})
     reach("train.loop_done")
     update_record(run_dir, stopped=stopped)
     _keep_weights(run_dir, job, store)
-    recorder.log_artifacts(run_dir / "weights", "weights")
+    with journal:
+        recorder.log_artifacts(run_dir / "weights", "weights")
     reach("train.done")
+
+
+class _JournaledStore(CheckpointStore):
+    """Makes the journal durable before a checkpoint, as a run that goes on from there computes nothing before again."""
+
+    def __init__(self, journal: Journal, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._journal = journal
+
+    def save(self, *args: Any, **options: Any) -> Path:
+        """Commit a generation."""
+        self._journal.sync()
+        return super().save(*args, **options)
 
 
 def _restore(job: Job, checkpoint: Checkpoint, here: Mapping[str, str]) -> TrainingProgress:
@@ -97,16 +110,16 @@ def _restore(job: Job, checkpoint: Checkpoint, here: Mapping[str, str]) -> Train
     return progress
 
 
-def _note_progress(run_dir: Path, job: Job, progress: TrainingProgress, seconds: dict[str, float]) -> None:
-    lines = Journal(run_dir / "journal.jsonl").points()
-    metrics = {point.key: point.value for point in lines}
+def _note_progress(
+    run_dir: Path, journal: Journal, job: Job, progress: TrainingProgress, seconds: dict[str, float]
+) -> None:
     update_record(
         run_dir,
         device=str(job.scorer.device),
         precision=job.scorer.precision.name,
         epochs=progress.epoch,
         steps=progress.step,
-        metrics=metrics,
+        metrics=journal.newest(),
         rows_per_second=round(progress.rows_per_second, 1),
         seconds=seconds,
     )

@@ -5,11 +5,15 @@ What happened at each step stands in the journal, what the tracking server knows
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import fcntl
 import logging
+import os
 import re
 import secrets
 import subprocess
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -161,18 +165,34 @@ def load_record(run_dir: Path) -> RunRecord:
 
 
 def update_record(run_dir: Path, **changes: Any) -> RunRecord:
-    """Change fields of a run's record on disk; the run's own process alone may do so.
+    """Change fields of a run's record on disk, one change at a time, whichever threads and processes make them.
 
     Raises:
         SourceError: there is no record, or a change does not fit it.
     """
-    values = load_record(run_dir).model_dump() | changes
-    try:
-        record = RunRecord.model_validate(values)
-    except ValidationError as error:
-        raise SourceError(f"{run_dir / RECORD_FILE} cannot be changed: {error}") from error
-    write_json(run_dir / RECORD_FILE, record.model_dump())
+    with _alone(run_dir):
+        values = load_record(run_dir).model_dump() | changes
+        try:
+            record = RunRecord.model_validate(values)
+        except ValidationError as error:
+            raise SourceError(f"{run_dir / RECORD_FILE} cannot be changed: {error}") from error
+        write_json(run_dir / RECORD_FILE, record.model_dump())
     return record
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder itself, which leaves no file; a folder that is not there is left to whoever reads it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def list_records(home: Home) -> list[RunRecord]:
