@@ -119,10 +119,11 @@ class Outbox:
                 run.log_metrics(list(itertools.chain.from_iterable(map(points_of, lines))))
             else:
                 self._send_one(run, lines[0])
-        except TrackingError as error:
-            if isinstance(error, GoneError) or not is_refused(error):
-                raise
-            check_run(run.client, run.run_id)  # it may be the run that is refused, not what is sent
+        except (TrackingError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, TrackingError):
+                if not is_refused(error):
+                    raise
+                check_run(run.client, run.run_id)  # it may be the run that is refused, not what is sent
             if len(lines) > 1:
                 for line in lines:
                     self._send([line])

@@ -147,6 +147,7 @@ class Shipper:
                         return
                 except BusyError as error:
                     self._error = error
+                    self._begun.set()
                     self._wake.wait(0.1)
         except OSError as error:
             self._note_failure(error)
