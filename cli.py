@@ -327,7 +327,7 @@ def runs(as_json: bool) -> None:
     ]
     _print_table(("run", "status", "experiment", "steps", "result"), rows)
     if left := [number for number in wait.values() if number]:
-        _tell(f"{_lines(sum(left))} of {len(left)} journals wait for MLflow; torchrelay sync sends them")
+        _tell(f"waiting for MLflow: {_lines(sum(left))} of the journals of {_count(left)}; torchrelay sync sends them")
 
 
 @commands.command()
@@ -676,6 +676,10 @@ def _tell_result(result: dict[str, Any], last: bool, as_json: bool) -> None:
 
 def _run_line(result: dict[str, Any]) -> str:
     return f"run       {result['run_id']} (MLflow {result['mlflow_run_id'] or 'does not have it yet'})"
+
+
+def _count(runs: list[int]) -> str:
+    return "1 run" if len(runs) == 1 else f"{len(runs):,} runs"
 
 
 def _lines(number: int) -> str:

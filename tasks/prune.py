@@ -206,8 +206,8 @@ def _reason_to_keep(
             return f"{version} is @{', @'.join(version.aliases)}"
     if made and not versions:
         return f"{made[0]} was made from it; --versions deletes versions without an alias"
-    if num_waiting := waiting(home.runs / record.run_id):
-        return f"{num_waiting} lines of its journal are in no tracker yet; torchrelay sync sends them"
+    if waiting(home.runs / record.run_id):
+        return "its journal waits for MLflow; torchrelay sync sends it"
     if sizes[record.run_id] is None:
         return (
             "this tracker does not have it, so that nobody can say whether it is registered; delete its folder by hand"

@@ -6,7 +6,7 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -263,10 +263,10 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
             update_record(
                 run_dir, seconds={**record.seconds, "total": _seconds_until(record, lines, lines[-1]["time"])}
             )
+        journal.append_event("resumed", step=record.steps)
         if not is_open(journal):
             _journal_opening(journal, record, recipe)
         journal_reopening(journal, record, recipe)
-        journal.append_event("resumed", step=record.steps)
     reach("run.reopened")
     say(f"run: {record.run_id} goes on in {run_dir}")
 
@@ -486,7 +486,7 @@ def _end(run_dir: Path, status: str, error: str) -> RunRecord:
     record = load_record(run_dir)
     ended = now()
     with Journal(run_dir / JOURNAL_FILE) as journal:
-        total = _seconds_until(record, journal.read(), milliseconds(ended))
+        total = _seconds_until(record, journal.lines(), milliseconds(ended))
         update_record(run_dir, status=status, ended=ended, error=error, seconds={**record.seconds, "total": total})
         reach("run.ended")
         journal.append_status(status, milliseconds(ended))
@@ -502,7 +502,7 @@ def _end(run_dir: Path, status: str, error: str) -> RunRecord:
     return load_record(run_dir)
 
 
-def _seconds_until(record: RunRecord, lines: Sequence[Mapping[str, Any]], end: float) -> float:
+def _seconds_until(record: RunRecord, lines: Iterable[Mapping[str, Any]], end: float) -> float:
     """Seconds of a run up to a time: those counted before it was last resumed, and those since.
 
     Args:

@@ -82,14 +82,13 @@ class Shipper:
         self._warned = False
 
     def start(self) -> None:
-        """Begin to follow the journal.
-
-        Raises:
-            TrackingError: the embedded database cannot be made.
-        """
+        """Begin to follow the journal."""
         override_environment(ENVIRONMENT)
         if settings.tracking_is_embedded():
-            make_database()
+            try:
+                make_database()
+            except TrackingError as error:
+                self._note_failure(error)
             # Here, not in the thread: processes that are forked while it imports would find its locks held for ever.
             import mlflow.store.model_registry.sqlalchemy_store
             import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
@@ -227,11 +226,7 @@ _shippers: dict[Path, Shipper] = {}
 
 @contextlib.contextmanager
 def shipping(run_dir: Path) -> Iterator[None]:
-    """Send a run's journal while the block runs; hold the run first. `settle` waits for it to be complete.
-
-    Raises:
-        TrackingError: the embedded database cannot be made.
-    """
+    """Send a run's journal while the block runs; hold the run first. `settle` waits for it to be complete."""
     shipper = Shipper(run_dir, is_helpful=True)
     shipper.start()
     _shippers[run_dir] = shipper
@@ -257,7 +252,7 @@ def sync_run(run_dir: Path, patience_seconds: float = SYNC_PATIENCE_SECONDS) -> 
 
     Raises:
         BusyError: its process lives, and sends it itself.
-        TrackingError: the embedded database cannot be made, or its cursor or journal cannot be read.
+        TrackingError: its cursor or journal cannot be read.
     """
     if is_locked(run_dir / "lock"):
         raise BusyError(f"run {run_dir.name} is being written by a process that sends its journal itself")

@@ -6,7 +6,7 @@ import multiprocessing
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,6 +44,12 @@ def run_dir(open_run: OpenRun, make_record: Make) -> Path:
     return run_dir
 
 
+@pytest.fixture
+def disarmed() -> Iterator[None]:
+    yield
+    faults.arm("")
+
+
 def assert_complete(run_dir: Path) -> None:
     """MLflow has the one run, and each point once, with the value and the time that the journal says."""
     run = shipped_run(run_dir)
@@ -72,6 +78,17 @@ def test_a_process_that_is_killed_while_it_sends_leaves_each_point_there_once(ru
     process.join(60)
     assert process.exitcode == -9
     assert waiting(run_dir) > 0
+    assert_complete(run_dir)
+
+
+@pytest.mark.parametrize("point", ["begun", "run_created", "batch_sent", "artifact_sent"])
+def test_an_error_while_it_sends_costs_neither_the_run_nor_a_point(
+    run_dir: Path, disarmed: None, point: str, caplog: pytest.LogCaptureFixture
+):
+    faults.arm(f"ship.{point}:raise")
+    with shipping(run_dir):
+        assert settle(run_dir, patience_seconds=5).num_waiting == 0
+    assert f"fault at ship.{point}" in caplog.text
     assert_complete(run_dir)
 
 
