@@ -173,17 +173,19 @@ def test_what_no_kept_step_has_stays_in_the_journal(open_run: OpenRun, make_reco
     assert len(Journal(run_dir / JOURNAL_FILE).points()) == 100
 
 
-def test_a_torn_line_is_not_sent_before_it_is_ended_and_then_it_is_passed_over(run_dir: Path):
+def test_a_line_is_sent_when_it_is_whole_and_a_torn_one_never(run_dir: Path):
     assert sync_run(run_dir).num_waiting == 0
     path = run_dir / JOURNAL_FILE
-    with path.open("ab") as file:
-        file.write(b'{"time":1,"kind":"tags","values":{"a":"torn')
-    assert sync_run(run_dir).num_sent == 0
+    with path.open("ab", buffering=0) as file:
+        file.write(b'{"time":1,"kind":"tags","values":{"a":"in ')
+        assert sync_run(run_dir).num_sent == 0
+        file.write(b'two parts"}}\n{"time":1,"kind":"tags","values":{"b":"torn')
+        assert sync_run(run_dir).num_sent == 1
     with Journal(path) as journal:
-        journal.append_tags({"a": "whole"})
-    assert sync_run(run_dir).num_sent == 1
+        journal.append_tags({"b": "whole"})
     run = shipped_run(run_dir)
-    assert run.client.get_run(run.run_id).data.tags["a"] == "whole"
+    tags = run.client.get_run(run.run_id).data.tags
+    assert (tags["a"], tags["b"]) == ("in two parts", "whole")
 
 
 def test_a_run_whose_process_lives_is_left_to_it(run_dir: Path):
