@@ -16,6 +16,7 @@ from torchrelay.recipe import load_recipe
 from torchrelay.schema import FORMAT_VERSION as SCHEMA
 from torchrelay.schema import FeatureSchema, Schema
 from torchrelay.settings import Home
+from torchrelay.tracking.cursor import Cursor
 from torchrelay.tracking.journal import Journal
 from torchrelay.tracking.records import RunRecord, load_record, now, save_record
 
@@ -62,12 +63,18 @@ def make_journal(folder: Path) -> tuple[Path, Reader]:
     return path, lambda: Journal(path).read()
 
 
+def make_cursor(folder: Path) -> tuple[Path, Reader]:
+    Cursor(offset=5).save(folder)
+    return folder / "shipped.json", lambda: Cursor.load(folder)
+
+
 KINDS = [
     (make_recipe, 1, RecipeError, "write it as format_version: 1"),
     (make_pack, 2, DataError, "run `torchrelay ingest` again"),
     (make_schema, SCHEMA, SourceError, "train the run again"),
     (make_checkpoint, 1, CheckpointError, "resume the run with the torchrelay that wrote it"),
     (make_record, 1, SourceError, "train the run again"),
+    (make_cursor, 1, TrackingError, "remove it: all is sent again, once"),
     (make_journal, 1, TrackingError, "train the run again"),
 ]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from ..errors import TrackingError, check_format
 from ..files import read_json, write_json
@@ -17,6 +18,8 @@ FORMAT_VERSION = 1
 CURSOR_FILE = "shipped.json"
 # Kinds of lines that MLflow gets; the others are for readers of the journal.
 SHIPPED_KINDS = frozenset({"open", "params", "tags", "dataset", "metrics", "artifact", "model", "status"})
+
+logger = logging.getLogger(__name__)
 
 
 class Cursor(BaseModel):
@@ -37,10 +40,10 @@ class Cursor(BaseModel):
 
     @classmethod
     def load(cls, run_dir: Path) -> Cursor:
-        """The cursor of a run; a new one where it has none.
+        """The cursor of a run; a new one where it has none, or one that a disk has spoilt: all is sent again, once.
 
         Raises:
-            TrackingError: another version wrote it, or it cannot be read.
+            TrackingError: another version wrote it.
         """
         path = run_dir / CURSOR_FILE
         try:
@@ -50,8 +53,9 @@ class Cursor(BaseModel):
             return cls.model_validate(values)
         except FileNotFoundError:
             return cls()
-        except (OSError, ValueError, ValidationError) as error:
-            raise TrackingError(f"{path} cannot be read: {error}; remove it: all is sent again, once") from error
+        except (OSError, ValueError) as error:  # pydantic's ValidationError is a ValueError
+            logger.warning("%s cannot be read; the whole journal is sent again: %s", path, error)
+            return cls()
 
     def save(self, run_dir: Path) -> None:
         """Write it, atomically and durably."""
@@ -73,7 +77,7 @@ def waiting(run_dir: Path) -> int:
     """How many lines of a run's journal MLflow does not have yet.
 
     Raises:
-        TrackingError: the cursor or the journal cannot be read.
+        TrackingError: another version wrote the cursor.
     """
     with _opened(run_dir) as file:
         if file is None:

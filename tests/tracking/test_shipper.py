@@ -174,18 +174,28 @@ def test_what_no_kept_step_has_stays_in_the_journal(open_run: OpenRun, make_reco
 
 
 def test_a_line_is_sent_when_it_is_whole_and_a_torn_one_never(run_dir: Path):
-    assert sync_run(run_dir).num_waiting == 0
-    path = run_dir / JOURNAL_FILE
+    path, outbox = run_dir / JOURNAL_FILE, Outbox(run_dir)
+    while outbox.send_batch():
+        pass
     with path.open("ab", buffering=0) as file:
         file.write(b'{"time":1,"kind":"tags","values":{"a":"in ')
-        assert sync_run(run_dir).num_sent == 0
+        assert not outbox.send_batch()
         file.write(b'two parts"}}\n{"time":1,"kind":"tags","values":{"b":"torn')
-        assert sync_run(run_dir).num_sent == 1
+        assert outbox.send_batch()
+        assert not outbox.send_batch()
     with Journal(path) as journal:
         journal.append_tags({"b": "whole"})
     run = shipped_run(run_dir)
     tags = run.client.get_run(run.run_id).data.tags
     assert (tags["a"], tags["b"]) == ("in two parts", "whole")
+
+
+@pytest.mark.parametrize("text", ['{"format_version": 1, "offset": "x"}', "{", ""])
+def test_a_cursor_that_a_disk_has_spoilt_has_all_sent_again_and_there_once(run_dir: Path, text: str):
+    assert sync_run(run_dir).num_waiting == 0
+    (run_dir / "shipped.json").write_text(text)
+    assert waiting(run_dir) > NUM_STEPS
+    assert_complete(run_dir)
 
 
 def test_a_run_whose_process_lives_is_left_to_it(run_dir: Path):
