@@ -487,9 +487,9 @@ def _end(run_dir: Path, status: str, error: str) -> RunRecord:
     ended = now()
     with Journal(run_dir / JOURNAL_FILE) as journal:
         total = _seconds_until(record, journal.lines(), milliseconds(ended))
-        update_record(run_dir, status=status, ended=ended, error=error, seconds={**record.seconds, "total": total})
-        reach("run.ended")
-        journal.append_status(status, milliseconds(ended))
+        journal.append_status(status, milliseconds(ended))  # first: a run whose record says FINISHED is never resumed
+    update_record(run_dir, status=status, ended=ended, error=error, seconds={**record.seconds, "total": total})
+    reach("run.ended")
     patience = load_recipe(run_dir / "recipe.yaml").tracking.wait_seconds
     shipped = settle(run_dir, patience, math.inf if status == "FINISHED" else SECONDS_AFTER_A_FAILURE)
     for name, number in shipped.registered:
