@@ -21,7 +21,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 T = TypeVar("T")
 
 
-class StopRequested(BaseException):  # noqa: N818 - it is no error
+class StopRequested(BaseException):
     """Leaves a pass that is given up for a signal; whoever began the pass catches it."""
 
 

@@ -24,7 +24,7 @@ from ..tracking import figures
 from ..tracking.journal import Journal, thin
 from ..tracking.mlflow_run import MlflowRun
 from ..tracking.recorder import Recorder
-from ..tracking.records import load_record, update_record
+from ..tracking.records import load_record, mark_done, update_record
 from .assemble import build_scorer, choose_monitor, rows_in_order, rows_scale
 from .console import say
 from .options import UNCACHED
@@ -44,7 +44,7 @@ def evaluate_model(run_dir: Path) -> None:
     """Score the test rows with the run's best weights.
 
     Writes metrics, `predictions.parquet`, `tables/` and `figures/`, into the run's folder and into MLflow. A table
-    without test rows gets the figures of its training alone.
+    without test rows gets the figures of its training alone. Nothing of it is done again where it is done.
 
     Raises:
         SourceError: the weights do not fit the model that the recipe builds.
@@ -52,6 +52,9 @@ def evaluate_model(run_dir: Path) -> None:
     started = time.perf_counter()
     reach("evaluate.begun")
     record, recipe = load_record(run_dir), load_recipe(run_dir / "recipe.yaml")
+    if "evaluate" in record.done:
+        say("evaluate: done")
+        return
     view = open_view(Path(record.pack_dir), Path(record.split_dir))
     tracker = MlflowRun.of(record)
     with Journal(run_dir / "journal.jsonl") as journal:
@@ -78,6 +81,7 @@ def evaluate_model(run_dir: Path) -> None:
     spent = record.seconds.get("evaluate", 0.0) + time.perf_counter() - started
     seconds = {**record.seconds, "evaluate": round(spent, 3)}
     update_record(run_dir, metrics={**record.metrics, **metrics}, seconds=seconds)
+    mark_done(run_dir, "evaluate")
     reach("evaluate.done")
 
 

@@ -24,7 +24,7 @@ from .console import say
 from .evaluate import score_rows
 from .options import UNCACHED
 from .predictions import VERDICT, Columns, describe_predictions
-from .runs import Prediction
+from .scoring import Prediction
 
 NOT_FINITE = "the model's output is not a finite number"
 

@@ -17,7 +17,7 @@ from ..models.registry import build_model
 from ..recipe import load_recipe
 from ..schema import Schema
 from ..tracking.mlflow_run import MlflowRun
-from ..tracking.records import load_record
+from ..tracking.records import load_record, mark_done
 from ..tracking.registry import register
 from .console import say
 from .options import UNCACHED
@@ -56,7 +56,7 @@ def register_model(run_dir: Path) -> None:
     """
     record, recipe = load_record(run_dir), load_recipe(run_dir / "recipe.yaml")
     name = recipe.tracking.register_as
-    if not name:
+    if not name or "register" in record.done:
         return
     reach("register.begun")
     view = open_view(Path(record.pack_dir), Path(record.split_dir))
@@ -71,6 +71,7 @@ def register_model(run_dir: Path) -> None:
     with torch.random.fork_rng(devices=[]):
         tracker = MlflowRun.of(record)
         version = register(name, tracker, *((None, None) if obstacle else (servable, example)), weights)
+    mark_done(run_dir, "register")
     say(f"registered: {name} version {version}")
     if obstacle:
         say(f"weights only: {obstacle}")

@@ -65,15 +65,16 @@ def open_split(parent_dir: Path, column: str) -> Iterator[Path]:
     parent = load_record(parent_dir)
     recipe = _recipe_of(load_recipe(parent_dir / "recipe.yaml"), column)
     known = [child for child in list_children(home(), parent) if child.split_column == column]
-    run_dir = _folder(known[0]) if known else _start_split(parent, recipe)
+    run_dir = _folder(known[0]) if known else home().runs / new_run_id(f"{recipe.name}-{column}")
     with Journal(parent_dir / "journal.jsonl") as journal:
         journal.append_event("split", column=column, run_id=run_dir.name)
-    with hold_run(run_dir):
+    with hold_run(run_dir), keep_status(run_dir):
         if known:
             reopen_run(run_dir, _changeable(recipe))
             update_record(run_dir, schedule_epochs=parent.schedule_epochs)
-        with keep_status(run_dir):
-            yield run_dir
+        else:
+            _start_split(run_dir, parent, recipe)
+        yield run_dir
         finish_run(run_dir)
 
 
@@ -141,14 +142,14 @@ def mean_and_deviation(values: Mapping[str, Mapping[str, float]]) -> dict[str, f
         return {**deviations, **{name: float(np.mean(x)) for name, x in columns.items()}}
 
 
-def _start_split(parent: RunRecord, recipe: Recipe) -> Path:
+def _start_split(run_dir: Path, parent: RunRecord, recipe: Recipe) -> None:
     column = recipe.data.split.column
     pack_dir, split_dir = Path(parent.pack_dir), Path(parent.splits[column])
     view = open_view(pack_dir, split_dir)
     start = plan_start(recipe, view.schema)
     record = new_record(
         recipe,
-        new_run_id(f"{recipe.name}-{column}"),
+        run_dir.name,
         parent=parent.run_id,
         split_column=column,
         schedule_epochs=parent.schedule_epochs,
@@ -158,7 +159,7 @@ def _start_split(parent: RunRecord, recipe: Recipe) -> Path:
         fingerprint=parent.fingerprint,
         **describe_source(start),
     )
-    return open_run(record, recipe, view.schema, {name: len(rows) for name, rows in view.rows.items()}, start)
+    open_run(record, recipe, view.schema, {name: len(rows) for name, rows in view.rows.items()}, start)
 
 
 def _recipe_of(recipe: Recipe, column: str) -> Recipe:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from prefect import task
 
-from ..datasets.build import open_view
+from ..datasets.build import View, open_view
 from ..engine.checkpoint import Checkpoint, CheckpointStore
 from ..engine.devices import fingerprint, pick_device
 from ..engine.gradients import NotFiniteError
@@ -19,11 +21,12 @@ from ..engine.memory import keep_freed_memory
 from ..engine.metrics import HEADLINES, RANKED_HEADLINE
 from ..engine.weights import save_weights, sha256_of, state_of
 from ..faults import reach
-from ..recipe import load_recipe
+from ..files import digest
+from ..recipe import Recipe, dump_recipe, load_recipe
 from ..tracking.journal import Journal, thin
 from ..tracking.mlflow_run import MlflowRun
 from ..tracking.recorder import Recorder
-from ..tracking.records import load_record, update_record
+from ..tracking.records import RunRecord, load_record, mark_done, update_record
 from .assemble import build_job, name_table_rows
 from .console import Progress, say
 from .options import UNCACHED
@@ -35,7 +38,7 @@ def train_model(run_dir: Path) -> None:
     """Train a run from its last checkpoint, or from the start, to its last epoch or until there is reason to stop.
 
     Writes checkpoints, `weights/last.pt`, `weights/best.pt`, `weights/optimizer.pt` and the journal into the run's
-    folder. Does nothing more where the epochs are done already.
+    folder. Nothing of it is done again where it is done.
 
     Raises:
         TrainingError: the loss is not finite; names the step and the rows.
@@ -43,6 +46,9 @@ def train_model(run_dir: Path) -> None:
     """
     reach("train.begun")
     record, recipe = load_record(run_dir), load_recipe(run_dir / "recipe.yaml")
+    if "train" in record.done:
+        say(f"train: done, {record.epochs} epochs")
+        return
     view = open_view(Path(record.pack_dir), Path(record.split_dir))
     keep_freed_memory()
     here = fingerprint(pick_device(recipe.train.device))
@@ -50,6 +56,7 @@ def train_model(run_dir: Path) -> None:
     checkpoint = store.load_last()
     start = load_start(run_dir, recipe) if checkpoint is None else None
     job = build_job(recipe, view, record.schedule_epochs, is_new=checkpoint is None, start=start)
+    job = replace(job, facts=_facts_of(record, recipe, view))
     progress = TrainingProgress() if checkpoint is None else _restore(job, checkpoint, here)
     reach("train.restored")
     tracker = MlflowRun.of(record)
@@ -85,7 +92,21 @@ def train_model(run_dir: Path) -> None:
     update_record(run_dir, stopped=stopped)
     _keep_weights(run_dir, job, store)
     recorder.log_artifacts(run_dir / "weights", "weights")
+    mark_done(run_dir, "train")
     reach("train.done")
+
+
+def _facts_of(record: RunRecord, recipe: Recipe, view: View) -> dict[str, str]:
+    """What a checkpoint says of its run beside the state; `data_fingerprint` is of the table and of its split."""
+    sides = [hashlib.sha256(view.rows[name].tobytes()).hexdigest() for name in sorted(view.rows)]
+    return {
+        "run_id": record.run_id,
+        "mlflow_run_id": record.mlflow_run_id,
+        "prefect_flow_run_id": record.prefect_flow_run_id,
+        "git_commit": record.git_commit,
+        "data_fingerprint": digest(record.fingerprint, sides),
+        "recipe": dump_recipe(recipe),
+    }
 
 
 def _restore(job: Job, checkpoint: Checkpoint, here: Mapping[str, str]) -> TrainingProgress:

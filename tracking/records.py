@@ -68,6 +68,8 @@ class RunRecord(BaseModel):
     """Training speed of the best epoch; of a parent, the mean over its runs."""
     seconds: dict[str, float] = {}
     """Wall time of the parts: total, ingest, train, evaluate; of a parent, of all its runs together."""
+    done: list[Literal["train", "evaluate", "register"]] = []
+    """Parts of its work that are done and need not be done again when it goes on."""
     stopped: str = ""
     """Why its training ended before its last epoch; empty where it did not."""
     schedule_epochs: int = 0
@@ -175,11 +177,19 @@ def update_record(run_dir: Path, **changes: Any) -> RunRecord:
     return record
 
 
+def mark_done(run_dir: Path, part: Literal["train", "evaluate", "register"]) -> None:
+    """Note that a part of a run's work is done; the part has written all that it leaves."""
+    update_record(run_dir, done=[*load_record(run_dir).done, part])
+
+
 def list_records(home: Home) -> list[RunRecord]:
-    """All runs of a home, newest first. A folder whose record cannot be read is skipped with a warning."""
+    """All runs of a home, newest first. A folder whose record cannot be read is skipped with a warning.
+
+    A folder without a record is of a run that has not begun, and is passed over.
+    """
     records = []
     for run_dir in home.runs.iterdir() if home.runs.is_dir() else ():
-        if run_dir.name.startswith(".") or not run_dir.is_dir():
+        if run_dir.name.startswith(".") or not (run_dir / RECORD_FILE).exists():
             continue
         try:
             records.append(load_record(run_dir))

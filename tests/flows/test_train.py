@@ -118,7 +118,7 @@ def test_a_finished_run_goes_on_to_the_bits_of_one_that_was_longer_from_the_star
         (one["steps"], one["metrics"]["test/loss"]) for one in (short, longer)
     ]
     lines = Journal(Path(longer["run_dir"]) / "journal.jsonl").read()
-    assert [line["name"] for line in lines if line["kind"] == "event"] == ["resumed"]
+    assert [line["name"] for line in lines if line["kind"] == "event"] == ["resumed", "drift"]
     epochs = [line["epoch"] for line in lines if line["kind"] == "metrics" and "valid/loss" in line["values"]]
     assert epochs == [1, 2, 3, 4]
     more = {part: longer["seconds"][part] - short["seconds"][part] for part in ("train", "evaluate", "total")}
