@@ -159,7 +159,11 @@ def restore_run(job: Job, state: dict[str, Any]) -> Progress:
             f"the checkpoint of step {state['step']} does not fit the model: {error}; bring back the code that it was "
             f"trained with, or train a new run"
         ) from error
+    decays = [group.get("weight_decay") for group in job.optimizer.param_groups]
     job.optimizer.load_state_dict(state["optimizer_state_dict"])
+    for group, decay in zip(job.optimizer.param_groups, decays, strict=True):
+        if decay is not None:
+            group["weight_decay"] = decay  # the recipe's, which may have changed; so may the rate, see below
     restore_schedule(job.scheduler, state["scheduler_state_dict"], progress.step)
     if job.average is not None:
         job.average.load_state_dict(state["average_state_dict"])

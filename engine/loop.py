@@ -37,7 +37,7 @@ WHY_UNDEFINED: dict[Kind, str] = {
 }
 
 
-def train(job: Job, progress: Progress, store: CheckpointStore, on_step: OnStep) -> str:
+def train(job: Job, progress: Progress, store: CheckpointStore, on_step: OnStep, stop: StopFlag | None = None) -> str:
     """Train from where `progress` stands to the last epoch; `progress` is moved along in place.
 
     SIGTERM and SIGINT commit a checkpoint at the next step boundary, or where a validation is given up for them; then
@@ -50,7 +50,7 @@ def train(job: Job, progress: Progress, store: CheckpointStore, on_step: OnStep)
         CheckpointError: a checkpoint cannot be written.
     """
     clock = _Clock(progress)
-    with StopFlag() as stop:
+    with stop or StopFlag() as stop:
         while progress.epoch < job.num_epochs and not stop.requested:
             if reason := reason_to_stop(job, progress):
                 _commit(job, progress, store)

@@ -30,9 +30,13 @@ class StopFlag:
 
     Python lets the main thread alone set handlers. Elsewhere the flag stays down: there the process's own handlers
     decide, and a run that they end goes on from its last checkpoint.
+
+    Attributes:
+        handler: what is installed for the signals.
     """
 
     def __init__(self) -> None:
+        self.handler = self._note
         self._received: int | None = None
         self._previous: dict[int, Any] = {}
 
@@ -59,7 +63,7 @@ class StopFlag:
 
     def __enter__(self) -> StopFlag:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._previous = {number: signal.signal(number, self.handler) for number in SIGNALS}
         return self
 
     def __exit__(
@@ -74,7 +78,8 @@ class StopFlag:
         if self._received is not None:
             self._put_back()
             os.kill(os.getpid(), number)
-        self._received = number
+        else:
+            self._received = number
 
     def _put_back(self) -> None:
         for number, handler in self._previous.items():

@@ -48,7 +48,8 @@ from .warm_start import TRANSFER_FILE, Start, keep_start, plan_start, say_doubts
 # What a run can change on its way; all else would break its optimizer's state, its order of rows, or its meaning.
 CHANGEABLE = (
     "train.epochs",
-    "train.optimizer.args",
+    "train.optimizer.args.lr",
+    "train.optimizer.args.weight_decay",
     "train.schedule",
     "train.augment",
     "train.label_smoothing",
@@ -258,6 +259,7 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
     """
     record = load_record(run_dir)
     recipe, before = change_recipe(run_dir, overrides), load_recipe(run_dir / "recipe.yaml")
+    drift = changes_between(before, recipe)
     check_names(recipe)
     _check_data(record)
     trains_on = recipe.train != before.train if record.stopped else recipe.train.epochs > record.epochs
@@ -270,6 +272,10 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
             f"--set train.epochs={2 * record.epochs} makes it longer"
         )
     done = [part for part in record.done if not trains_on and not (part == "register" and is_renamed)]
+    if recipe.train.schedule.name == "plateau" and "train.optimizer.args.lr" in drift:
+        say(
+            "warning: train.optimizer.args.lr has no effect: plateau goes on from the learning rate that it has come to"
+        )
     has_schedule = any(f"{key}.".startswith("train.schedule.") for key in overrides)
     schedule = recipe.train.schedule.name
     if recipe.train.epochs > record.schedule_epochs and not has_schedule and schedule not in ("constant", "plateau"):
@@ -300,7 +306,7 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
                 run_dir, seconds={**record.seconds, "total": _seconds_until(record, lines, lines[-1]["time"])}
             )
         journal.append_event("resumed", step=record.steps)
-        if drift := changes_between(before, recipe):
+        if drift:
             journal.append_event("drift", changes=drift)
     reach("run.reopened")
     say(f"run: {record.run_id} goes on in {run_dir}")
@@ -326,7 +332,7 @@ def change_recipe(run_dir: Path, overrides: Mapping[str, Any]) -> Recipe:
 
 def changes_between(before: Recipe, recipe: Recipe) -> dict[str, list[str | None]]:
     """What two recipes differ in: dotted key -> [then, now], None where one does not have it."""
-    then, now_ = flatten(before), flatten(recipe)
+    then, now_ = ({key: value for key, value in flatten(one).items() if value != "{}"} for one in (before, recipe))
     keys = sorted(key for key in now_.keys() | then.keys() if now_.get(key) != then.get(key))
     return {key: [then.get(key), now_.get(key)] for key in keys}
 

@@ -170,14 +170,14 @@ def _recipe_of(recipe: Recipe, column: str) -> Recipe:
 
 def _changeable(recipe: Recipe) -> dict[str, Any]:
     """What a child that goes on takes over from its parent's recipe, which may have changed."""
-
-    def value(key: str) -> Any:
-        inner: Any = recipe.model_dump(by_alias=True)
-        for name in key.split("."):
-            inner = inner[name]
-        return inner
-
-    return {key: value(key) for key in CHANGEABLE}
+    taken: dict[str, Any] = {}
+    for key in CHANGEABLE:
+        value: Any = recipe.model_dump(by_alias=True)
+        with contextlib.suppress(KeyError):  # an argument that the recipe leaves to its default
+            for name in key.split("."):
+                value = value[name]
+            taken[key] = value
+    return taken
 
 
 def _comparable(metrics: Mapping[str, float]) -> dict[str, float]:

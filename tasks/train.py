@@ -19,6 +19,7 @@ from ..engine.job import Progress as TrainingProgress
 from ..engine.loop import train
 from ..engine.memory import keep_freed_memory
 from ..engine.metrics import HEADLINES, RANKED_HEADLINE
+from ..engine.signals import StopFlag
 from ..engine.weights import save_weights, sha256_of, state_of
 from ..faults import reach
 from ..files import digest
@@ -28,6 +29,7 @@ from ..tracking.mlflow_run import MlflowRun
 from ..tracking.recorder import Recorder
 from ..tracking.records import RunRecord, load_record, mark_done, update_record
 from .assemble import build_job, name_table_rows
+from .cancel import acknowledge_cancel
 from .console import Progress, say
 from .options import UNCACHED
 from .warm_start import load_start
@@ -78,8 +80,11 @@ def train_model(run_dir: Path) -> None:
             recorder.log_epoch(progress.step, progress.epoch, values)
             say(_epoch_line(progress, job.num_epochs, values))
 
+        stop = StopFlag()
         try:
-            if stopped := train(job, progress, store, on_step):
+            with acknowledge_cancel(stop):
+                stopped = train(job, progress, store, on_step, stop)
+            if stopped:
                 journal.append_event("stopped", step=progress.step, epoch=progress.epoch, reason=stopped)
                 say(f"stopped: {stopped}")
         except NotFiniteError as error:
