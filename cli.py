@@ -508,6 +508,39 @@ def prune(keep_runs: int | None, older_than: str | None, versions: bool, dry_run
 
 
 @commands.command()
+@click.option("--fix", is_flag=True, help="Mend what can be mended, and say each thing that was done.")
+@json_option
+def doctor(fix: bool, as_json: bool) -> None:
+    """Find what lost processes left, here, in MLflow and in Prefect, and what is wrong with the installation.
+
+    Exit code 0: nothing is wrong, or all was mended; 1: something is left. Runs that a process writes stay as they are.
+    """
+    _prepare()
+    from .settings import home
+    from .tasks.doctor import doctor as examine_home
+    from .tasks.installation import describe_installation
+
+    facts = describe_installation(home())
+    for line in facts:
+        _tell(line)
+    left, mended = examine_home(home(), fix=fix)
+    if as_json:
+        found = [{"part": one.part, "what": one.what, "remedy": one.remedy, "mends": bool(one.mend)} for one in left]
+        _print_json({"facts": facts, "findings": found, "mended": mended})
+    else:
+        for line in mended:
+            click.echo(f"mended     {line}")
+        for part in dict.fromkeys(one.part for one in left):
+            click.echo(part)
+            for one in left:
+                if one.part == part:
+                    click.echo(f"  {one.what}; {one.remedy}")
+        click.echo(f"{len(left):,} findings" if len(left) > 1 else "1 finding" if left else "nothing is wrong")
+    if left:
+        sys.exit(1)
+
+
+@commands.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=0, help="Port to listen on; by default 5000, or the next free one.")
 def ui(host: str, port: int) -> None:

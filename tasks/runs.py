@@ -302,9 +302,7 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
     with Journal(run_dir / "journal.jsonl") as journal:
         lines = journal.read()
         if was_lost and lines:
-            update_record(
-                run_dir, seconds={**record.seconds, "total": _seconds_until(record, lines, lines[-1]["time"])}
-            )
+            update_record(run_dir, seconds={**record.seconds, "total": seconds_until(record, lines, lines[-1]["time"])})
         journal.append_event("resumed", step=record.steps)
         if drift:
             journal.append_event("drift", changes=drift)
@@ -459,7 +457,7 @@ def _end(run_dir: Path, status: str, error: str) -> RunRecord:
     record = load_record(run_dir)
     ended = now()
     lines = Journal(run_dir / "journal.jsonl").read()
-    total = _seconds_until(record, lines, datetime.fromisoformat(ended).timestamp() * 1000)
+    total = seconds_until(record, lines, datetime.fromisoformat(ended).timestamp() * 1000)
     record = update_record(run_dir, status=status, ended=ended, error=error, seconds={**record.seconds, "total": total})
     reach("run.ended")
     try:
@@ -471,7 +469,7 @@ def _end(run_dir: Path, status: str, error: str) -> RunRecord:
     return record
 
 
-def _seconds_until(record: RunRecord, lines: Sequence[Mapping[str, Any]], end: float) -> float:
+def seconds_until(record: RunRecord, lines: Sequence[Mapping[str, Any]], end: float) -> float:
     """Seconds of a run up to a time: those counted before it was last resumed, and those since.
 
     Args:
