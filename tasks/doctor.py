@@ -112,16 +112,14 @@ def _bury(run_dir: Path) -> str:
         lines, points = journal.read(), journal.points()
         end = lines[-1]["time"] if lines else datetime.fromisoformat(record.created).timestamp() * 1000
         steps = max([record.steps, *(point.step for point in points)])
-        epochs = max(
-            [record.epochs, *(line["epoch"] for line in lines if "train/epoch_loss" in line.get("values", ()))]
-        )
+        ended_epochs = [line["epoch"] for line in lines if "train/epoch_loss" in line.get("values", ())]
         update_record(
             run_dir,
             status="KILLED",
             ended=datetime.fromtimestamp(end / 1000, UTC).isoformat(timespec="milliseconds"),
             error=f"{LOST}; last step {steps}",
             steps=steps,
-            epochs=epochs,
+            epochs=max([record.epochs, *ended_epochs]),
             metrics={**record.metrics, **{point.key: point.value for point in points}},
             seconds={**record.seconds, "total": seconds_until(record, lines, end)},
         )
@@ -138,14 +136,11 @@ def _lost_in_mlflow(home: Home, fix: str) -> Iterator[Finding]:
         run_dir = home.runs / believed.run_id
         if not _is_over(home, run_dir):
             continue
-        record = load_record(run_dir)
-        ended = round(datetime.fromisoformat(record.ended).timestamp() * 1000) if record.ended else None
-        said = record.status if record.ended else "lost"
         yield Finding(
             "MLflow",
-            f"run {believed.mlflow_run_id} is RUNNING there, {record.run_id} is {said}",
+            f"run {believed.mlflow_run_id} is RUNNING there, {believed.run_id} is over",
             f"{fix} tells MLflow",
-            lambda run=believed, record=record, ended=ended: _end_in_mlflow(home, run.mlflow_run_id, record.run_id),
+            lambda one=believed: _end_in_mlflow(home, one.mlflow_run_id, one.run_id),
         )
 
 
