@@ -2,6 +2,8 @@
 
 `TORCHRELAY_FAULT=POINT:ACTION[:N]` arms one point: at the Nth time that it is reached (by default the first) the
 process gets SIGKILL (`kill`), SIGTERM (`term`), or a `FaultError` (`raise`). It happens once in a process.
+`TORCHRELAY_FAULT_ONCE=FILE` makes it happen once in all processes that share the variable: the first of them makes the
+file, which says that the point was reached, and a run that is resumed in the same environment lives.
 """
 
 from __future__ import annotations
@@ -9,9 +11,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 ENVIRONMENT_NAME = "TORCHRELAY_FAULT"
+ONCE_NAME = "TORCHRELAY_FAULT_ONCE"
 
 Action = Literal["kill", "term", "raise"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
@@ -70,22 +74,36 @@ def reach(point: str) -> None:
         return
     with _lock:
         _reached[point] = number = _reached.get(point, 0) + 1
-    if number != _armed.number:
+    if number != _armed.number or not _claim():
         return
     if _armed.action == "raise":
         raise FaultError(f"fault at {point}, time {number}")
     os.kill(os.getpid(), signal.SIGKILL if _armed.action == "kill" else signal.SIGTERM)
 
 
-def arm(fault: str) -> None:
-    """Arm a point in this process, as the environment variable does at its start; empty disarms.
+def arm(fault: str, once: str = "") -> None:
+    """Arm a point in this process, as the environment variables do at its start; empty disarms.
 
+    Args:
+        fault: POINT:ACTION[:N].
+        once: file that the fault makes when it happens; where it exists, nothing happens.
     Raises:
-        ValueError: it names no point or no action.
+        ValueError: the fault names no point or no action.
     """
-    global _armed
+    global _armed, _once
     _reached.clear()
-    _armed = _parse(fault) if fault else None
+    _armed, _once = _parse(fault) if fault else None, Path(once) if once else None
+
+
+def _claim() -> bool:
+    """Whether the fault may happen here: no other process had it."""
+    if _once is None:
+        return True
+    try:
+        _once.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _parse(fault: str) -> _Armed:
@@ -103,4 +121,5 @@ def _parse(fault: str) -> _Armed:
 _lock = threading.Lock()
 _reached: dict[str, int] = {}
 _armed: _Armed | None = None
-arm(os.environ.get(ENVIRONMENT_NAME, ""))
+_once: Path | None = None
+arm(os.environ.get(ENVIRONMENT_NAME, ""), os.environ.get(ONCE_NAME, ""))
