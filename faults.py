@@ -1,14 +1,17 @@
 """Named points at which a test makes a process die, to prove that the work goes on from there. Off unless asked for.
 
-`TORCHRELAY_FAULT=POINT:ACTION[:N]` arms one point: at the Nth time that it is reached (by default the first) the
-process gets SIGKILL (`kill`), SIGTERM (`term`), or a `FaultError` (`raise`). It happens once in a process.
+`TORCHRELAY_FAULT=POINT:ACTION[:N[:SECONDS]]` arms one point: at the Nth time that it is reached (by default the first)
+the process gets SIGKILL (`kill`), SIGTERM (`term`), or a `FaultError` (`raise`); a signal comes so many seconds later,
+where it says how many. It happens once in a process.
 `TORCHRELAY_FAULT_ONCE=FILE` makes it happen once in all processes that share the variable: the first of them makes the
 file, which says that the point was reached, and a run that is resumed in the same environment lives.
 """
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -55,6 +58,7 @@ class _Armed(NamedTuple):
     point: str
     action: str
     number: int
+    seconds: float
 
 
 def all_points() -> list[str]:
@@ -78,14 +82,20 @@ def reach(point: str) -> None:
         return
     if _armed.action == "raise":
         raise FaultError(f"fault at {point}, time {number}")
-    os.kill(os.getpid(), signal.SIGKILL if _armed.action == "kill" else signal.SIGTERM)
+    send = functools.partial(os.kill, os.getpid(), signal.SIGKILL if _armed.action == "kill" else signal.SIGTERM)
+    if _armed.seconds == 0:
+        send()
+        return
+    timer = threading.Timer(_armed.seconds, send)
+    timer.daemon = True  # a process that ends before is not kept for it
+    timer.start()
 
 
 def arm(fault: str, once: str = "") -> None:
     """Arm a point in this process, as the environment variables do at its start; empty disarms.
 
     Args:
-        fault: POINT:ACTION[:N].
+        fault: POINT:ACTION[:N[:SECONDS]].
         once: file that the fault makes when it happens; where it exists, nothing happens.
     Raises:
         ValueError: the fault names no point or no action.
@@ -107,17 +117,18 @@ def _claim() -> bool:
 
 
 def _parse(fault: str) -> _Armed:
-    point, _, rest = fault.partition(":")
-    action, _, number = rest.partition(":")
+    if not (found := _FORM.fullmatch(fault)):
+        raise ValueError(
+            f"{ENVIRONMENT_NAME}: got {fault!r}, expected POINT:ACTION[:N[:SECONDS]], ACTION of {', '.join(ACTIONS)}, "
+            f"N from 1 on, SECONDS with a signal alone"
+        )
+    point, action, number, seconds = found.groups()
     if point not in all_points():
         raise ValueError(f"{ENVIRONMENT_NAME}: {point!r} is no point; expected one of {', '.join(all_points())}")
-    if action not in ACTIONS or not (number or "1").isdigit() or number == "0":
-        raise ValueError(
-            f"{ENVIRONMENT_NAME}: got {fault!r}, expected POINT:ACTION[:N], ACTION of {', '.join(ACTIONS)}"
-        )
-    return _Armed(point, action, int(number or 1))
+    return _Armed(point, action, int(number or 1), float(seconds or 0))
 
 
+_FORM = re.compile(r"([a-z_.]+):(kill|term|raise(?!:.*:))(?::([1-9]\d*)(?::(\d+(?:\.\d+)?))?)?")
 _lock = threading.Lock()
 _reached: dict[str, int] = {}
 _armed: _Armed | None = None

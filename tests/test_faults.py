@@ -39,6 +39,10 @@ def test_an_armed_point_raises_at_its_nth_time_alone() -> None:
         ("checkpoint.committed:explode", "of kill, term, raise"),
         ("checkpoint.committed:kill:0", "kill:0"),
         ("checkpoint.committed:kill:-1", "kill:-1"),
+        ("checkpoint.committed:kill:one", "kill:one"),
+        ("checkpoint.committed:kill:1:-2", "kill:1:-2"),
+        ("checkpoint.committed:kill:1:2:3", "kill:1:2:3"),
+        ("checkpoint.committed:raise:1:2", "SECONDS with a signal alone"),
     ],
 )
 def test_what_names_no_point_action_or_number_is_refused(fault: str, wrong: str) -> None:
@@ -54,3 +58,12 @@ def test_the_environment_makes_one_of_two_processes_die(tmp_path: Path, action: 
     codes = [subprocess.run(command, env=environment, check=False).returncode for _ in range(2)]
     assert codes == [-number, 0]
     assert once.exists()
+
+
+def test_a_signal_comes_as_late_as_was_asked_for() -> None:
+    code = (
+        "import time; from torchrelay.faults import reach; reach('run.begun'); time.sleep(0.1); print(1); time.sleep(9)"
+    )
+    environment = {"TORCHRELAY_FAULT": "run.begun:kill:1:0.3", "PYTHONUNBUFFERED": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=False, capture_output=True, timeout=8)
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"1\n")
