@@ -132,7 +132,7 @@ def verify_resume(recipe: Recipe, kills: int, steps: int, seed: int) -> dict[str
     say(f"saves     a checkpoint every {_count(short.checkpoint.every_steps, 'step')}")
     say(f"promise   {_promise(device.type, recipe.train.deterministic)}")
 
-    _in_child(folder, PATIENCE_SECONDS, "", make_database)
+    in_child(folder, PATIENCE_SECONDS, "", make_database)
     calm = _Victim(folder / "calm", short, short_data)
     calm.end(CALM_SECONDS)
     seconds, expected, num_steps = calm.seconds, read_outcome(calm.run_dir), calm.record.steps
@@ -197,7 +197,7 @@ class _Victim:
         shutil.copyfile(root.parent / DATABASE_FILE, root / DATABASE_FILE)
         self.seconds = 0.0
         self._is_fresh = True
-        self._check(_in_child(root, PATIENCE_SECONDS, "", _open, recipe, data), 0)
+        self._check(in_child(root, PATIENCE_SECONDS, "", _open, recipe, data), 0)
 
     @property
     def run_dir(self) -> Path:
@@ -245,7 +245,7 @@ class _Victim:
 
     def _go_on(self, patience: float, fault: str) -> int | None:
         started = time.monotonic()
-        code = _in_child(self._root, patience, fault, _train, self._is_fresh)
+        code = in_child(self._root, patience, fault, _train, self._is_fresh)
         self.seconds = time.monotonic() - started
         self._is_fresh = False
         return code
@@ -276,14 +276,13 @@ def _train(is_fresh: bool) -> None:
         finish_run.fn(run_dir)
 
 
+# What the fork server imports before it forks: this module with all that it takes, and what its libraries import late.
+PRELOAD = (__name__, "torch._dynamo", "mlflow.store.tracking.sqlalchemy_store", "matplotlib.backends.backend_agg")
 _forks = multiprocessing.get_context("forkserver")
-# This module with all that it imports, and what its libraries import late: a second each.
-_forks.set_forkserver_preload(
-    [__name__, "torch._dynamo", "mlflow.store.tracking.sqlalchemy_store", "matplotlib.backends.backend_agg"]
-)
+_forks.set_forkserver_preload([*PRELOAD])
 
 
-def _in_child(root: Path, patience: float, fault: str, work: Callable[..., object], *arguments: Any) -> int | None:
+def in_child(root: Path, patience: float, fault: str, work: Callable[..., object], *arguments: Any) -> int | None:
     """Do work in a child process in the home `root`, with a fault armed, and give its exit code.
 
     Args:
