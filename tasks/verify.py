@@ -288,7 +288,8 @@ def in_child(root: Path, patience: float, fault: str, work: Callable[..., object
     Args:
         patience: seconds after which it is taken for hung and killed.
     """
-    child = _forks.Process(target=_do, args=(root, fault, work, arguments))
+    method = multiprocessing.get_start_method()
+    child = _forks.Process(target=_do, args=(root, method, fault, work, arguments))
     child.start()
     try:
         child.join(patience)
@@ -298,10 +299,12 @@ def in_child(root: Path, patience: float, fault: str, work: Callable[..., object
     return child.exitcode
 
 
-def _do(root: Path, fault: str, work: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+def _do(root: Path, method: str, fault: str, work: Callable[..., object], arguments: tuple[Any, ...]) -> None:
     with (root / LOG_FILE).open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
+    # Its loader's workers begin as in any run, and not by a fork server of their own, which would outlive a kill.
+    multiprocessing.set_start_method(method, force=True)
     os.environ["TORCHRELAY_HOME"] = str(root)
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     arm(fault)

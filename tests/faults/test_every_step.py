@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from cases import write_recipe
 
 from torchrelay.datasets.build import View, open_view, prepare_data
 from torchrelay.engine.checkpoint import CheckpointStore
-from torchrelay.engine.job import Progress, restore_run
+from torchrelay.engine.job import OnStep, Progress, restore_run
 from torchrelay.engine.loop import train
 from torchrelay.engine.weights import sha256_of, state_of
 from torchrelay.recipe import Recipe, load_recipe
@@ -41,7 +40,7 @@ def test_a_run_resumed_at_any_step_ends_with_the_same_weights_and_metrics(
     states = []
 
     def report_and_look(progress: Progress, values: dict[str, float], epoch_ended: bool) -> None:
-        _recorder(points)(progress, values, epoch_ended)
+        _recorder(points)(progress, values, epoch_ended=epoch_ended)
         if not epoch_ended and (found := store.load_last()) is not None:
             states.append(found.state)
 
@@ -68,7 +67,7 @@ def test_a_job_that_is_not_restored_ends_with_other_weights(ingested: tuple[Reci
     assert len(digests) == 2
 
 
-def _recorder(points: Points) -> Callable[[Progress, dict[str, float], bool], None]:
+def _recorder(points: Points) -> OnStep:
     def report(progress: Progress, values: dict[str, float], epoch_ended: bool) -> None:
         points.update({(key, progress.step): value for key, value in values.items() if key != "rows_per_second"})
 
