@@ -1,4 +1,4 @@
-"""Kill trainings at random moments, let them go on, and hold each against one that nothing disturbed; see docs/faults.md.
+"""Kill trainings at random moments, let them go on, and hold each against one that nothing disturbed (docs/faults.md).
 
     python tests/faults/random_kills.py --kills 500 --flows 20 --seed 1
 
@@ -53,11 +53,14 @@ class Case:
     @cached_property
     def calm(self) -> tuple[Victim, float]:
         """That run, and the seconds that it took; the second time, as the first warms caches up."""
-        for number in range(2):
-            victim = Victim(self.folder / f"{self.name}-calm-{number}", self.recipe)
-            started = time.monotonic()
-            if victim.go_on(whole=False).code != 0:
-                raise NotIdenticalError(f"{self.name} did not end undisturbed:\n{victim.log}")
+        self._train("warm")
+        return self._train("calm")
+
+    def _train(self, name: str) -> tuple[Victim, float]:
+        victim = Victim(self.folder / f"{self.name}-{name}", self.recipe)
+        started = time.monotonic()
+        if victim.go_on(whole=False).code != 0:
+            raise NotIdenticalError(f"{self.name} did not end undisturbed:\n{victim.log}")
         return victim, time.monotonic() - started
 
 
