@@ -25,6 +25,7 @@ NUMBERS = {
     **dict.fromkeys(("train.batch_ready", "train.stepped", "train.reported"), 9),
     **dict.fromkeys(("train.epoch_done", "train.validated", "journal.buffered", "journal.flushed"), 2),
     **{point: 2 for point in all_points() if point.startswith("checkpoint.")},
+    "checkpoint.best_moved": 1,  # the first epoch is the best
 }
 # A run that dies there is finished, and nothing resumes it: `torchrelay doctor --fix` is what tells the tracker.
 UNTOLD = frozenset({"run.ended"})
