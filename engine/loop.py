@@ -44,7 +44,7 @@ def train(job: Job, progress: Progress, store: CheckpointStore, on_step: OnStep)
         Why it stopped before the last epoch, see `engine/stopping.py`; empty where it did not, or for a signal.
     Raises:
         NotFiniteError: the loss, or the norm of the gradients, is not finite; the weights are as before that step.
-        CheckpointError: a checkpoint cannot be written.
+        CheckpointError: a checkpoint cannot be written, and the store does not only warn of that.
     """
     clock = _Clock(progress)
     with StopFlag() as stop:
@@ -127,13 +127,14 @@ def _judge(
         check_monitor(job, values)
         reach("train.validated")
     is_better = bool(job.monitor) and _is_better(values[job.monitor], progress.best_metric, job.monitor_mode)
+    before = progress.best_metric, progress.best_epoch
     if is_better:
         progress.best_metric, progress.best_epoch = values[job.monitor], progress.epoch
     if job.monitor and progress.batch == 0:
         after_epoch(job.scheduler, values[job.monitor])
     on_step(progress, values, epoch_ended=True)
-    if is_due or is_better:
-        _commit(job, progress, store, is_best=is_better)
+    if (is_due or is_better) and not _commit(job, progress, store, is_best=is_better):
+        progress.best_metric, progress.best_epoch = before  # the best is the best that is kept
 
 
 def _validate(job: Job) -> dict[str, float]:
@@ -141,17 +142,20 @@ def _validate(job: Job) -> dict[str, float]:
     return job.measure(evaluate(scorer, job.valid_batches()))
 
 
-def _commit(job: Job, progress: Progress, store: CheckpointStore, is_best: bool = False) -> None:
+def _commit(job: Job, progress: Progress, store: CheckpointStore, is_best: bool = False) -> bool:
     """Save a checkpoint, unless the weights overflowed at this very step: the ones before it are the good ones.
 
     Where no rows validate, the last is the best.
+
+    Returns:
+        Whether it was saved; false where it failed and the store only warns of that.
     """
     if not all(bool(parameter.isfinite().all()) for parameter in job.scorer.model.parameters()):
         raise TrainingError(
             f"weights are not finite after step {progress.step}; no checkpoint was written, the run goes on from the "
             f"one before. A smaller learning rate, train.clip_norm or train.precision fp32 may mend it"
         )
-    store.save(state_of_run(job, progress), progress.step, is_best=is_best or not job.monitor)
+    return store.save(state_of_run(job, progress), progress.step, is_best=is_best or not job.monitor) is not None
 
 
 def _is_better(value: float, best: float, mode: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,13 +41,15 @@ def train_model(run_dir: Path) -> None:
     Raises:
         TrainingError: the loss is not finite; names the step and the rows.
         RecipeError: model, optimizer or monitor does not fit the data.
+        CheckpointError: a checkpoint cannot be written, and `checkpoint.on_error` is stop.
     """
     reach("train.begun")
     record, recipe = load_record(run_dir), load_recipe(run_dir / "recipe.yaml")
     view = open_view(Path(record.pack_dir), Path(record.split_dir))
     keep_freed_memory()
     here = fingerprint(pick_device(recipe.train.device))
-    store = CheckpointStore(run_dir / "checkpoints", recipe.checkpoint.keep, {"run_id": run_dir.name}, here)
+    keep, on_error = recipe.checkpoint.keep, recipe.checkpoint.on_error
+    store = CheckpointStore(run_dir / "checkpoints", keep, {"run_id": run_dir.name}, here, on_error)
     checkpoint = store.load_last()
     start = load_start(run_dir, recipe) if checkpoint is None else None
     job = build_job(recipe, view, record.schedule_epochs, is_new=checkpoint is None, start=start)
@@ -79,6 +82,9 @@ def train_model(run_dir: Path) -> None:
             raise name_table_rows(error, view) from error
         finally:
             recorder.flush()
+            if store.failures:
+                kinds = ", ".join(f"{count:,} x {kind}" for kind, count in store.failures.items())
+                say(f"warning: checkpoints could not be written ({kinds}); the last one that was is intact")
             seconds = record.seconds.get("train", 0.0) + time.perf_counter() - started
             _note_progress(run_dir, job, progress, {**record.seconds, "train": round(seconds, 3)})
     reach("train.loop_done")
@@ -90,6 +96,8 @@ def train_model(run_dir: Path) -> None:
 
 def _restore(job: Job, checkpoint: Checkpoint, here: Mapping[str, str]) -> TrainingProgress:
     progress = restore_run(job, checkpoint.state)
+    if checkpoint.best_is_lost:
+        progress.best_metric = math.nan  # no weights have it any more: the next validation begins the search anew
     differs = sorted(name for name in here if checkpoint.fingerprint.get(name) != here[name])
     if differs:
         say(f"warning: not bit-identical from here on: {', '.join(differs)} changed since the checkpoint")
