@@ -349,6 +349,41 @@ def show(run: str, as_json: bool) -> None:
 
 
 @commands.command()
+@click.argument("run")
+@json_option
+def checkpoints(run: str, as_json: bool) -> None:
+    """List the checkpoints of a run and verify every byte of them; needs no server, changes nothing.
+
+    Exit code 1 where one that is in use does not verify: the run would go on from the one before it.
+    """
+    from .settings import home
+    from .tasks.checkpoints import has_damage, list_checkpoints
+
+    found = list_checkpoints(home(), run)
+    if as_json:
+        _print_json({"checkpoints": [{**one._asdict(), "verified": not one.problem} for one in found]})
+    elif not found:
+        _tell(f"run {run} has no checkpoints")
+    else:
+        several = len({one.run_id for one in found}) > 1
+        rows = [
+            (
+                f"{one.run_id}/{one.name}" if several else one.name,
+                f"{one.step:,}",
+                "" if one.epoch is None else f"{one.epoch:,}",
+                f"{one.bytes:,}",
+                one.created[:19].replace("T", " "),
+                " ".join(mark for mark, holds in (("best", one.is_best), ("last", one.is_last)) if holds),
+                ("set aside: " if one.is_set_aside else "") + (one.problem or "verified"),
+            )
+            for one in found
+        ]
+        _print_table(("checkpoint", "step", "epoch", "bytes", "written (UTC)", "", ""), rows)
+    if has_damage(found):
+        sys.exit(1)
+
+
+@commands.command()
 @json_option
 def models(as_json: bool) -> None:
     """List the registered models with input shapes and parameter counts."""

@@ -47,9 +47,9 @@ def make_schema(folder: Path) -> tuple[Path, Reader]:
 
 def make_checkpoint(folder: Path) -> tuple[Path, Reader]:
     store = CheckpointStore(folder / "checkpoints", 1, {"run_id": "x"}, {})
-    folder = store.save({"weight": torch.zeros(1)}, 1, is_best=True)
-    assert folder is not None
-    return folder / "manifest.json", store.load_last
+    saved = store.save({"weight": torch.zeros(1)}, 1, is_best=True)
+    assert saved is not None
+    return saved / "manifest.json", store.load_last
 
 
 def make_record(folder: Path) -> tuple[Path, Reader]:
