@@ -27,6 +27,7 @@ from torchrelay.files import (
     require_space,
     set_aside,
     sha256_file,
+    share_lock,
     write_atomic,
     write_json,
 )
@@ -310,7 +311,7 @@ def test_a_lock_that_is_held_for_an_instant_as_by_who_only_looks_is_waited_for(t
 
     looker = threading.Thread(target=look)
     looker.start()
-    held.wait()
+    assert held.wait(10)
     with lock(path, "run a"):
         pass
     looker.join()
