@@ -273,7 +273,7 @@ def test_a_lock_dies_with_its_process_though_a_forked_child_lives(tmp_path: Path
     code = (
         "import os, sys, time\nfrom pathlib import Path\nfrom torchrelay.files import lock, share_lock\n"
         f"path = Path({str(path)!r})\nwith {hold}:\n    child = os.fork()\n"
-        "    if child: print(child, flush=True)\n    time.sleep(60)\n"
+        "    if not child: print(os.getpid(), flush=True)\n    time.sleep(60)\n"
     )
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     assert holder.stdout is not None
