@@ -161,7 +161,10 @@ class CheckpointStore:
         Raises:
             CheckpointError: as in `load_last`.
         """
-        name = self._best_name()
+        try:
+            name = self._best_name()
+        except OSError as error:
+            raise CheckpointError(f"which checkpoint is best in {self.folder}: {describe_failure(error)}") from error
         if not name:
             return None
         if (best := self._load(self.folder / name)) is not None:

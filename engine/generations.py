@@ -48,10 +48,14 @@ def list_set_aside(folder: Path) -> list[Path]:
 
 
 def read_pointer(folder: Path, name: str) -> str:
-    """The generation that `last` or `best` names; empty where there is none."""
+    """The generation that `last` or `best` names; empty where there is no such file, or it is not text.
+
+    Raises:
+        OSError: it cannot be read, which does not mean that there is none.
+    """
     try:
         return (folder / name).read_text("utf-8").strip()
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return ""
 
 

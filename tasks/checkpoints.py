@@ -15,7 +15,7 @@ from ..engine.generations import (
     read_state,
 )
 from ..errors import CheckpointError
-from ..files import size_of
+from ..files import describe_failure, size_of
 from ..settings import Home
 from ..tracking.records import find_run, list_children, load_record
 
@@ -64,7 +64,10 @@ def has_damage(found: list[Generation]) -> bool:
 
 def _list_run(run_dir: Path) -> list[Generation]:
     folder = run_dir / "checkpoints"
-    best, last = read_pointer(folder, "best"), read_pointer(folder, "last")
+    try:
+        best, last = read_pointer(folder, "best"), read_pointer(folder, "last")
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be read: {describe_failure(error)}") from error
     found = []
     for path in (*list_generations(folder), *list_set_aside(folder)):
         is_set_aside = path.name.startswith("bad-")
