@@ -62,6 +62,7 @@ CHANGEABLE = (
     "checkpoint.every_epochs",
     "checkpoint.every_steps",
     "checkpoint.keep",
+    "checkpoint.on_error",
     "tracking",
 )
 

@@ -25,6 +25,8 @@ from torchrelay.engine.checkpoint import CheckpointStore
 from torchrelay.errors import CheckpointError, DataError
 from torchrelay.recipe import Feature
 
+from ..conftest import WriteRecipe
+
 NUM_BYTES = 2_000_000
 Fill = Callable[[int], None]
 
@@ -179,3 +181,25 @@ def test_pixels_that_cannot_fit_are_refused_before_any_is_decoded(small: Path, t
     with pytest.raises(DataError, match=f"about {needed} bytes are needed"):
         store.ingest([str(path)], np.array([found.st_size]), np.array([found.st_mtime_ns]))
     assert names(small) == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_a_run_on_a_full_disk_fails_or_warns_as_the_recipe_says(
+    small: Path, fill: Fill, number_recipe: WriteRecipe
+) -> None:
+    from torchrelay.flows.train import train
+    from torchrelay.tracking.records import load_record
+
+    recipe = number_recipe(train={"epochs": 2, "batch_size": 8})
+    run_dir = Path(train(recipe_file=str(recipe))["run_dir"])
+    shutil.move(run_dir / "checkpoints", small / "checkpoints")
+    (run_dir / "checkpoints").symlink_to(small / "checkpoints")
+    before = names(small / "checkpoints")
+    fill(0)
+    with pytest.raises(CheckpointError, match="bytes are needed and 0 are free"):
+        train(resume=run_dir.name, overrides={"train.epochs": 4})
+    assert (load_record(run_dir).status, names(small / "checkpoints")) == ("FAILED", before)
+    with pytest.warns(UserWarning, match="training goes on"):
+        result = train(resume=run_dir.name, overrides={"train.epochs": 4, "checkpoint.on_error": "warn"})
+    assert (result["status"], result["epochs"], names(small / "checkpoints")) == ("FINISHED", 4, before)
