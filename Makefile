@@ -6,8 +6,12 @@ READY := .venv/ready
 PYTHON :=
 FROM :=
 
+KILLS := 500
+FLOWS := 20
+SEED :=
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint bench bench-peers data lock clean
+.PHONY: help setup demo test test-slow faults lint bench bench-peers data lock clean
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +27,10 @@ test: lint ## lint, and the tests that are quick and need no accelerator
 
 test-slow: $(READY) ## the tests that take longer, and those for an accelerator where there is one
 	@$(BIN)/pytest -q -m "slow or gpu"
+
+faults: $(READY) ## let runs die at every point, then at random: KILLS=… of trainings, FLOWS=… of whole flows, SEED=…
+	@$(BIN)/pytest -q -n 2 -m "" tests/faults
+	@$(BIN)/python tests/faults/random_kills.py --kills $(KILLS) --flows $(FLOWS) $(if $(SEED),--seed $(SEED))
 
 lint: $(READY) ## style, layout, types, and who may import whom
 	@$(BIN)/ruff check --quiet

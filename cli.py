@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import random
 import signal
 import sys
 import textwrap
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from .recipe import Recipe
     from .tracking.records import RunRecord
+    from .tracking.shipper import Shipped
 
 SIGINT_EXIT, SIGTERM_EXIT = 130, 143
 # The metrics that say how good a model is, and how they are written.
@@ -241,6 +243,42 @@ def resume(run: str, items: tuple[str, ...], as_json: bool) -> None:
         _print_json(result)
 
 
+@commands.command("verify-resume")
+@click.argument("recipe")
+@click.option("--kills", type=click.IntRange(min=1), default=3, show_default=True, help="SIGKILLs of the second run.")
+@click.option("--steps", type=click.IntRange(min=10), default=200, show_default=True, help="Length of a run, about.")
+@click.option("--seed", type=int, help="Of the moments of the kills; by default another one each time.")
+@set_option
+@device_option
+@json_option
+def verify_resume(
+    recipe: str, kills: int, steps: int, seed: int | None, items: tuple[str, ...], device: str, as_json: bool
+) -> None:
+    """Prove on RECIPE that a run survives: one short run without a stop, one with kills, the same bits.
+
+    Both runs live in a folder beside the home's runs, which is removed; kills are real and come at random moments.
+    Weights are compared by their hash, metrics point by point. Exit code 1 where they differ.
+    """
+    from .recipe import load_recipe
+
+    resolved = load_recipe(recipe, None, _single((*items, f"train.device={device}") if device else items))
+    _prepare()
+    from .tasks.verify import verify_resume as verify
+
+    chosen = random.randrange(10**6) if seed is None else seed
+    found = verify(resolved, kills, steps, chosen)
+    if as_json:
+        _print_json(found)
+    killed = f"{len(found['kills'])} kill{'' if len(found['kills']) == 1 else 's'}"
+    if found["identical"]:
+        weights = found["weights_sha256"][0][:12]
+        click.echo(f"identical after {killed}: weights {weights}, {found['points']:,} points", err=as_json)
+        return
+    _tell(f"kept      {found['folder']}\nagain     the same command with --seed {chosen}")
+    click.echo(f"different after {killed}: {found['first_difference']}", err=as_json)
+    sys.exit(1)
+
+
 @commands.command()
 @click.argument("source")
 @click.option("--table", required=True, type=click.Path(), help="CSV, TSV or Parquet file; all its rows are scored.")
@@ -289,7 +327,10 @@ def predict(source: str, table: str, out: str, files: str, prefix: str, device: 
     result = predict_flow(source=source, table=table, out=out, files=files, device=device or "auto", prefix=prefix)
     if as_json:
         _print_json(result)
-    lines = [f"run       {result['run_id']} (MLflow {result['mlflow_run_id']})", f"folder    {result['run_dir']}"]
+    lines = [
+        f"run       {result['run_id']} (MLflow {result['mlflow_run_id'] or 'has it not yet'})",
+        f"folder    {result['run_dir']}",
+    ]
     verdicts = result["rows"] - result["rows_predicted"]
     if verdicts:
         what = "row" if verdicts == 1 else "rows"
@@ -303,11 +344,13 @@ def predict(source: str, table: str, out: str, files: str, prefix: str, device: 
 def runs(as_json: bool) -> None:
     """List the runs of this home, newest first; needs no server."""
     from .settings import home
+    from .tracking.cursor import waiting
     from .tracking.records import list_records
 
     records = list_records(home())
+    wait = {record.run_id: waiting(home().runs / record.run_id) for record in records}
     if as_json:
-        _print_json({"runs": [_listed(record) for record in records]})
+        _print_json({"runs": [{**_listed(record), "waiting": wait[record.run_id]} for record in records]})
         return
     if not records:
         _tell(f"no runs in {home().runs}; torchrelay train RECIPE makes one")
@@ -320,6 +363,8 @@ def runs(as_json: bool) -> None:
         for one in (top, *(below for below in reversed(records) if below.parent == top.run_id))
     ]
     _print_table(("run", "status", "experiment", "steps", "result"), rows)
+    if left := [number for number in wait.values() if number]:
+        _tell(f"waiting for MLflow: {_lines(sum(left))} of the journals of {_count(left)}; torchrelay sync sends them")
 
 
 @commands.command()
@@ -328,10 +373,12 @@ def runs(as_json: bool) -> None:
 def show(run: str, as_json: bool) -> None:
     """Show one run: status, metrics, where its files are."""
     from .settings import home
+    from .tracking.cursor import waiting
     from .tracking.records import describe_run, find_run, list_children, load_record
 
-    record = load_record(find_run(home(), run))
-    values = describe_run(home(), record)
+    run_dir = find_run(home(), run)
+    record = load_record(run_dir)
+    values = {**describe_run(home(), record), "waiting": waiting(run_dir)}
     if as_json:
         _print_json(values)
         return
@@ -346,6 +393,41 @@ def show(run: str, as_json: bool) -> None:
     width = max([20, *(len(key) + 2 for key in record.metrics)])
     for key, number in sorted(record.metrics.items()):
         click.echo(f"  {key:<{width}}{number:.6g}")
+
+
+@commands.command()
+@click.argument("run")
+@json_option
+def checkpoints(run: str, as_json: bool) -> None:
+    """List the checkpoints of a run and verify every byte of them; needs no server, changes nothing.
+
+    Exit code 1 where one that is in use does not verify: the run would go on from the one before it.
+    """
+    from .settings import home
+    from .tasks.checkpoints import has_damage, list_checkpoints
+
+    found = list_checkpoints(home(), run)
+    if as_json:
+        _print_json({"checkpoints": [{**one._asdict(), "verified": not one.problem} for one in found]})
+    elif not found:
+        _tell(f"run {run} has no checkpoints")
+    else:
+        several = len({one.run_id for one in found}) > 1
+        rows = [
+            (
+                f"{one.run_id}/{one.name}" if several else one.name,
+                f"{one.step:,}",
+                "" if one.epoch is None else f"{one.epoch:,}",
+                f"{one.bytes:,}",
+                one.created[:19].replace("T", " "),
+                " ".join(mark for mark, holds in (("best", one.is_best), ("last", one.is_last)) if holds),
+                ("set aside: " if one.is_set_aside else "") + (one.problem or "verified"),
+            )
+            for one in found
+        ]
+        _print_table(("checkpoint", "step", "epoch", "bytes", "written (UTC)", "", ""), rows)
+    if has_damage(found):
+        sys.exit(1)
 
 
 @commands.command()
@@ -508,6 +590,65 @@ def prune(keep_runs: int | None, older_than: str | None, versions: bool, dry_run
 
 
 @commands.command()
+@click.argument("run", required=False)
+@json_option
+def sync(run: str | None, as_json: bool) -> None:
+    """Send to MLflow what runs left in their journals while it did not answer; exit code 1 if something still waits."""
+    _prepare()
+    from .settings import home
+    from .tracking.records import find_run
+    from .tracking.shipper import sync_home
+
+    results = []
+    for done in sync_home(home(), [find_run(home(), run)] if run else None):
+        results.append(done)
+        _tell(f"{done.run_id}: {_lines(done.num_sent)} sent" + (f", {done.num_waiting:,} wait" * bool(done.reason)))
+        for name, number in done.registered:
+            _tell(f"registered: {name} version {number}")
+        if done.reason:
+            _tell(f"  {done.reason}")
+    if not results:
+        _tell("nothing waits")
+    if as_json:
+        _print_json({"runs": [_describe_shipped(done) for done in results]})
+    if any(done.num_waiting for done in results):
+        sys.exit(1)
+
+
+@commands.command()
+@click.option("--fix", is_flag=True, help="Mend what can be mended, and say each thing that was done.")
+@json_option
+def doctor(fix: bool, as_json: bool) -> None:
+    """Find what lost processes left, here, in MLflow and in Prefect, and what is wrong with the installation.
+
+    Exit code 0: nothing is wrong, or all was mended; 1: something is left. Runs that a process writes stay as they are.
+    """
+    _prepare()
+    from .settings import home
+    from .tasks.doctor import doctor as examine_home
+    from .tasks.installation import describe_installation
+
+    facts = describe_installation(home())
+    for line in facts:
+        _tell(line)
+    left, mended = examine_home(home(), fix=fix)
+    if as_json:
+        found = [{"part": one.part, "what": one.what, "remedy": one.remedy, "mends": bool(one.mend)} for one in left]
+        _print_json({"facts": facts, "findings": found, "mended": mended})
+    else:
+        for line in mended:
+            click.echo(f"mended     {line}")
+        for part in dict.fromkeys(one.part for one in left):
+            click.echo(part)
+            for one in left:
+                if one.part == part:
+                    click.echo(f"  {one.what}; {one.remedy}")
+        click.echo(f"{len(left):,} findings" if len(left) > 1 else "1 finding" if left else "nothing is wrong")
+    if left:
+        sys.exit(1)
+
+
+@commands.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=0, help="Port to listen on; by default 5000, or the next free one.")
 def ui(host: str, port: int) -> None:
@@ -625,7 +766,10 @@ def _describe_dry_run(found: dict[str, Any]) -> list[str]:
 def _tell_result(result: dict[str, Any], last: bool, as_json: bool) -> None:
     """Where the run is, what one does next, and, as the very last line, the result."""
     run_id = result["run_id"]
-    lines = [f"run       {run_id} (MLflow {result['mlflow_run_id']})", f"folder    {result['run_dir']}"]
+    lines = [
+        f"run       {run_id} (MLflow {result['mlflow_run_id'] or 'has it not yet'})",
+        f"folder    {result['run_dir']}",
+    ]
     if last:
         table = "" if result["kind"] != "train" else f"torchrelay evaluate {run_id} --table TABLE · "
         lines.append(f"next      torchrelay show {run_id} · {table}torchrelay ui")
@@ -633,6 +777,30 @@ def _tell_result(result: dict[str, Any], last: bool, as_json: bool) -> None:
         lines.append(interval)
     for line in (*lines, _headline(result["metrics"], len(result["splits"]))):
         click.echo(line, err=as_json)
+
+
+def _run_line(result: dict[str, Any]) -> str:
+    return f"run       {result['run_id']} (MLflow {result['mlflow_run_id'] or 'does not have it yet'})"
+
+
+def _count(runs: list[int]) -> str:
+    return "1 run" if len(runs) == 1 else f"{len(runs):,} runs"
+
+
+def _lines(number: int) -> str:
+    return f"{number:,} line{'' if number == 1 else 's'}"
+
+
+def _describe_shipped(done: Shipped) -> dict[str, Any]:
+    registered = [one._asdict() for one in done.registered]
+    return {
+        "run_id": done.run_id,
+        "mlflow_run_id": done.mlflow_run_id,
+        "sent": done.num_sent,
+        "waiting": done.num_waiting,
+        "reason": done.reason,
+        "registered": registered,
+    }
 
 
 def _result(record: RunRecord) -> str:

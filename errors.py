@@ -56,6 +56,10 @@ class TrackingError(TorchrelayError):
     """The tracking server refused something or cannot be reached."""
 
 
+class GoneError(TrackingError):
+    """What a run's journal belongs to was deleted in the tracker, or never was there; somebody has to bring it back."""
+
+
 class BusyError(TorchrelayError):
     """Another living process holds the lock that is needed."""
 

@@ -1,20 +1,31 @@
-"""Writing to disk so that a kill leaves the old or the new, never a half; hashing; the one-writer lock."""
+"""Writing to disk so that a kill leaves the old or the new, never a half; hashing; the one-writer lock.
+
+A write that fails throws away what it wrote, and the next attempt writes new files: after a failed fsync the kernel may
+have dropped the pages, and a second fsync of the same file would succeed without them.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .errors import BusyError
+
+# What some file systems answer to the fsync of a folder, which they do not need.
+NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)
+# `is_locked` holds a lock for an instant; who finds it held looks again for so long.
+LOCK_PATIENCE_SECONDS = 0.2
 
 
 def sha256_file(path: Path) -> str:
@@ -34,14 +45,31 @@ def fsync_folder(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, each durable under its name."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    fsync_folder(path.parent)
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Replace a file as a whole: temporary name, fsync, rename, fsync of the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    """Replace a file as a whole: temporary name, fsync, rename, fsync of the folder.
+
+    Raises:
+        OSError: the old file is as it was; or, where the last fsync alone failed, the new one is there and it is not
+            known which of the two a power cut would leave.
+    """
+    make_folder(path.parent)
+    temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
@@ -49,7 +77,8 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
     fsync_folder(path.parent)
 
@@ -70,27 +99,90 @@ def commit_folder(final: Path) -> Iterator[Path]:
 
     Where `final` exists by then (another process made it), that one stays and ours is dropped. An exception inside
     the block removes the temporary folder.
+
+    Raises:
+        OSError: nothing was committed; or, where the last fsync alone failed, `final` is there, whole, and it is not
+            known whether it outlasts a power cut.
     """
-    final.parent.mkdir(parents=True, exist_ok=True)
-    temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.tmp")
+    make_folder(final.parent)
+    temporary = _temporary(final)
     temporary.mkdir()
     try:
         yield temporary
-        for folder, _, names in os.walk(temporary):
+        for folder, _, names in os.walk(temporary, topdown=False):
             for name in names:
                 with open(os.path.join(folder, name), "rb") as file:
                     os.fsync(file.fileno())
             fsync_folder(Path(folder))
         try:
             temporary.rename(final)
-        except OSError:
-            if not final.is_dir():
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
             shutil.rmtree(temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     fsync_folder(final.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder, under another name first, so that no half of it is ever taken for a whole.
+
+    What cannot be removed stays under a name that `remove_leftovers` knows.
+    """
+    trash = path.rename(_temporary(path))
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writers left half-written or half-removed in a folder; for its only writer, before it writes."""
+    for path in folder.glob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a bad file or folder to `bad-<name>`, or `bad-<name>-2` and so on; it is never removed.
+
+    Returns:
+        Where it is now.
+    """
+    aside = path.with_name(f"bad-{path.name}")
+    number = 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"bad-{path.name}-{number}")
+    path.rename(aside)
+    fsync_folder(path.parent)
+    return aside
+
+
+def require_space(folder: Path, num_bytes: int) -> None:
+    """Find out before anything is written whether a file system has room.
+
+    Args:
+        folder: it, or the nearest above it that exists, says which file system.
+        num_bytes: what will be written, and a margin.
+    Raises:
+        OSError: ENOSPC, as a write would raise it; says how much is needed and free.
+    """
+    while not folder.exists():
+        folder = folder.parent
+    usage = shutil.disk_usage(folder)
+    if usage.total and usage.free < num_bytes:  # some file systems do not know their size
+        raise OSError(errno.ENOSPC, f"about {num_bytes:,} bytes are needed and {usage.free:,} are free", str(folder))
+
+
+def describe_failure(error: OSError) -> str:
+    """What the system said, and what to do about it."""
+    said = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{said}; free space there, for example with torchrelay prune"
+    return f"{said}; look at the health of that disk and the rights on that folder"
 
 
 def size_of(path: Path) -> int:
@@ -118,14 +210,14 @@ def is_locked(path: Path) -> bool:
 def share_lock(path: Path) -> Iterator[None]:
     """Hold a lock together with others who share it, for the life of the block; waits for a `lock` on it to end."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
+    with _own(path) as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         yield
 
 
 @contextlib.contextmanager
 def lock(path: Path, what: str) -> Iterator[None]:
-    """Hold an advisory lock for the life of the block; it dies with its process.
+    """Hold an advisory lock for the life of the block; it dies with its process, whatever becomes of its children.
 
     Args:
         path: the lock file; it says who holds it.
@@ -134,16 +226,53 @@ def lock(path: Path, what: str) -> Iterator[None]:
         BusyError: another process holds it; names its pid and host.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise BusyError(
-                f"{what} is being written by {file.read().strip() or 'another process'}; "
-                f"wait for it to end, or end it, and try again"
-            ) from error
+    with _own(path) as file:
+        give_up = time.monotonic() + LOCK_PATIENCE_SECONDS
+        while not _try_lock(file):
+            if time.monotonic() > give_up:
+                file.seek(0)
+                raise BusyError(
+                    f"{what} is being written by {file.read().strip() or 'another process'}; "
+                    f"wait for it to end, or end it, and try again"
+                )
+            time.sleep(0.01)
         file.truncate(0)
         file.write(f"pid {os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+# Lock files that this process has open. A forked child has them open too, and would hold the lock when we are dead.
+_open_locks: set[IO[str]] = set()
+
+
+@contextlib.contextmanager
+def _own(path: Path) -> Iterator[IO[str]]:
+    with path.open("a+") as file:
+        _open_locks.add(file)
+        try:
+            yield file
+        finally:
+            _open_locks.discard(file)
+
+
+def _disown() -> None:
+    """In a forked child: close the locks. The parent keeps them, for it has them open itself."""
+    for file in _open_locks:
+        file.close()
+    _open_locks.clear()
+
+
+os.register_at_fork(after_in_child=_disown)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,11 @@ def home() -> Home:
 def tracking_uri() -> str:
     """`MLFLOW_TRACKING_URI`, or the SQLite database inside the home."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home().root / 'mlflow.db'}"
+
+
+def shown_tracking_uri() -> str:
+    """The same without a password, for messages."""
+    return re.sub(r"://[^/@]*@", "://", tracking_uri())
 
 
 def tracking_is_embedded() -> bool:

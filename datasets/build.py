@@ -24,6 +24,7 @@ from ..schema import FORMAT_VERSION as SCHEMA_FORMAT_VERSION
 from ..schema import SPLITS, Schema
 from ..settings import Home
 from .columns import is_empty
+from .disk import writing
 from .fit import fit_schema
 from .inherit import inherit
 from .leaks import check_files
@@ -384,7 +385,7 @@ def _commit(
         warnings = _warn_of_cut_pixels(data, cells, verdicts) if schema is None else []
         warnings += _warn_of_unknown_tags(fitted, rows, side)
         report = _report(data, frame, rows, verdicts, side, warnings, fitted)
-        with commit_folder(split_dir) as temporary:
+        with writing(f"split {split_dir.name}", split_dir.parent, split.nbytes), commit_folder(split_dir) as temporary:
             np.save(temporary / "split.npy", split)
             fitted.save(temporary / "schema.json")
             (temporary / "quarantine.csv").write_text(verdicts.to_csv(frame), "utf-8")

@@ -6,7 +6,12 @@ Nothing is decoded, standardised or augmented here: that is in `images.py`, once
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
+import os
 import queue
+import signal
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +32,8 @@ from .triples import Questions, ask_questions
 
 # Shapes: B rows in a batch, C channels, H height, W width, D columns, T targets, P points.
 _Gather = Callable[[np.ndarray], Tensor]
+
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 class _HasKind(Protocol):
@@ -165,7 +172,7 @@ def make_loader(
         collate_fn=_identity,
         num_workers=num_workers,
         pin_memory=pin_memory,
-        worker_init_fn=_forget_parents_threads,
+        worker_init_fn=functools.partial(_begin_worker, os.getpid()),
         generator=torch.Generator().manual_seed(0),
     )
 
@@ -296,11 +303,21 @@ class _Groups:
             yield self._order[..., number * self._batch_size : stop]
 
 
-def _forget_parents_threads(worker: int) -> None:
-    """Drop what the parent's threads would do at exit: they are not in a forked worker, which would exit with code 1.
+def _begin_worker(parent: int, worker: int) -> None:
+    """Make a worker live and die with its parent, the process with the id `parent`.
 
-    Prefect's event worker, which runs beside every flow, leaves such a callback.
+    A signal to the whole process group, as Ctrl-C and `timeout` send it, is the parent's: it finishes the step and then
+    ends its workers. A parent that is killed takes them along at once, where the system can do that, and with them the
+    lock that they inherited; elsewhere torch's own watchdog ends them within seconds.
     """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before we asked
+            os.kill(os.getpid(), signal.SIGKILL)
+    # What the parent's threads would do at exit: they are not in a forked worker, which would exit with code 1.
+    # Prefect's event worker, which runs beside every flow, leaves such a callback.
     getattr(threading, "_threading_atexits", []).clear()
 
 

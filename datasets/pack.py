@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import io
 import itertools
+import json
 import os
 import urllib.parse
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,10 +25,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import DataError, check_format
 from ..faults import reach
-from ..files import commit_folder, digest, read_json, sha256_file, write_json
+from ..files import commit_folder, digest, read_json, set_aside, sha256_file, write_atomic
 from ..schema import Kind
+from .disk import writing
 from .ragged import Ragged
-from .store import open_shard
+from .shards import open_shard, verify_shard
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
@@ -121,8 +124,8 @@ class Pack:
             size = path.stat().st_size if path.is_file() else 0
             if size != file.size:
                 raise DataError(
-                    f"pack {folder}: {name} has {size:,} bytes, expected {file.size:,}; delete the pack and run "
-                    f"`torchrelay ingest` again"
+                    f"pack {folder}: {name} has {size:,} bytes, expected {file.size:,}; run `torchrelay ingest` again, "
+                    f"which writes it anew"
                 )
         return cls(folder, manifest)
 
@@ -130,7 +133,7 @@ class Pack:
         return Pack.open, (self.folder,)
 
     def verify(self) -> None:
-        """Read every file and compare its sha256.
+        """Read every file and every shard of pixels that it refers to, and compare their sha256.
 
         Raises:
             DataError: one differs; names it.
@@ -138,9 +141,12 @@ class Pack:
         for name, file in self.manifest.files.items():
             if sha256_file(self.folder / name) != file.sha256:
                 raise DataError(
-                    f"pack {self.folder}: {name} does not have the sha256 of the manifest; delete the pack and run "
-                    f"`torchrelay ingest` again"
+                    f"pack {self.folder}: {name} does not have the sha256 of the manifest; run `torchrelay ingest` "
+                    f"again, which writes it anew"
                 )
+        for feature in self.manifest.features:
+            for shard in feature.shards:
+                verify_shard(self._store_of(feature) / shard)
 
     @property
     def num_rows(self) -> int:
@@ -199,7 +205,7 @@ class Pack:
             DataError: a shard of the store is gone.
         """
         feature = self.features[name]
-        store = Path(os.path.normpath(self.folder / feature.store))
+        store = self._store_of(feature)
         try:
             shards = [open_shard(store, shard) for shard in feature.shards]
         except (OSError, ValueError) as error:
@@ -208,6 +214,9 @@ class Pack:
                 f"run `torchrelay ingest` again"
             ) from error
         return ImageColumn(self._load(f"{feature.file}.shard"), self._load(f"{feature.file}.offset"), shards)
+
+    def _store_of(self, feature: PackFeature) -> Path:
+        return Path(os.path.normpath(self.folder / feature.store))
 
     def _load_ragged(self, name: str) -> Ragged:
         return Ragged(self._load(name), self._load(f"{name}_offsets"))
@@ -238,7 +247,7 @@ def name_file(name: str) -> str:
 
 
 def write_pack(packs: Path, columns: Sequence[PackColumn], rows: np.ndarray, fingerprint: str) -> tuple[Path, bool]:
-    """Commit a pack, unless it is there already.
+    """Commit a pack, unless it is there already; then every byte of it is compared, and what differs written anew.
 
     Args:
         packs: folder of all packs.
@@ -247,6 +256,8 @@ def write_pack(packs: Path, columns: Sequence[PackColumn], rows: np.ndarray, fin
         fingerprint: of the data.
     Returns:
         Its folder, named by the digest of its manifest, and whether it was there.
+    Raises:
+        DataError: it cannot be written, as on a full disk; nothing of it stays.
     """
     arrays: dict[str, np.ndarray] = {"row": rows.astype(np.int64)}
     for column in columns:
@@ -267,14 +278,31 @@ def write_pack(packs: Path, columns: Sequence[PackColumn], rows: np.ndarray, fin
     features = [column.feature for column in columns]
     manifest = Manifest(fingerprint=fingerprint, num_rows=len(rows), features=features, files=files).model_dump()
     folder = packs / digest(manifest)
-    if folder.is_dir():
-        return folder, True
-    with commit_folder(folder) as temporary:
-        for name, content in contents.items():
-            (temporary / name).write_bytes(content)
-        reach("pack.arrays_written")
-        write_json(temporary / MANIFEST, manifest)
+    contents[MANIFEST] = (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode()
+    found = folder.is_dir()
+    with writing(f"pack {folder.name}", packs, 0 if found else sum(map(len, contents.values()))):
+        if found:
+            _mend(folder, contents)
+            return folder, True
+        with commit_folder(folder) as temporary:
+            manifest_text = contents.pop(MANIFEST)
+            for name, content in contents.items():
+                (temporary / name).write_bytes(content)
+            reach("pack.arrays_written")
+            (temporary / MANIFEST).write_bytes(manifest_text)
     return folder, False
+
+
+def _mend(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write a pack's files anew that are not as they should be, in place: runs and splits refer to the pack by path."""
+    for name, content in contents.items():
+        path = folder / name
+        if path.is_file():
+            if path.stat().st_size == len(content) and path.read_bytes() == content:
+                continue
+            aside = set_aside(path).name
+            warnings.warn(f"pack {folder}: {name} was damaged; written anew, the old one is {aside}", stacklevel=4)
+        write_atomic(path, content)
 
 
 def fingerprint_table(frame: pd.DataFrame, contents: Sequence[np.ndarray]) -> str:

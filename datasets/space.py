@@ -18,6 +18,7 @@ from ..errors import BusyError, DataError
 from ..files import lock, read_json, share_lock
 from ..settings import Home
 from .pack import MANIFEST
+from .shards import PIXELS
 from .store import STALE_SECONDS
 
 # Between an ingest and the record of the run that it was for, nothing refers to a pack but the process in between.
@@ -74,7 +75,7 @@ def unneeded_shards(home: Home, gone: Collection[Path]) -> list[Path]:
         shards = _folders(store)
         kept = [shard for shard in shards if shard.resolve() in needed]
         for shard in shards:
-            has_pixels = (shard / "pixels.npy").exists()
+            has_pixels = (shard / PIXELS).exists()
             if shard not in kept and (has_pixels or not kept):
                 unneeded.append(shard)
     return unneeded

@@ -1,9 +1,10 @@
 """The pixel store: every distinct image file is decoded once, ever. Decoding itself is in `images.py`.
 
-On disk, `store/<digest of the image specification>/<shard>/` holds `pixels.npy` (uint8, uint16 or float32, shape
-(N, H, W, C)) and `index.arrow`, one row a file that was seen: its key (path, size and mtime), the hash of its bytes,
-and where its pixels are or why there are none. A shard is committed as a whole and never changes; files that were only
-touched or are bad are remembered in shards without pixels.
+On disk, `store/<digest of the image specification>/<shard>/`; what is in a shard stands in `shards.py`. A shard is
+committed as a whole and never changes; files that were only touched or are bad are remembered in shards without pixels.
+
+An ingest reads every index and looks at the size of the pixels; a shard that does not fit its manifest is set aside as
+`bad-<shard>` with a warning, and its files are decoded anew. Every byte of the pixels is read by `verify_shard` alone.
 """
 
 from __future__ import annotations
@@ -13,26 +14,25 @@ import contextlib
 import functools
 import gc
 import hashlib
-import io
 import itertools
 import os
 import shutil
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..faults import reach
-from ..files import commit_folder, digest
+from ..files import digest
 from ..recipe import Feature
+from .disk import writing
 from .images import DECODER_VERSION, BadImage, TooLarge, decode_image, decode_images, num_channels
+from .shards import BAD, SHARD_VERSION, Seen, ShardWriter, read_shard
 
 SHARD_BYTES = 64_000_000
 # A batch is what one thread reads and decodes before it hands over; it bounds the memory.
@@ -69,18 +69,6 @@ class Located(NamedTuple):
     num_decoded: int
 
 
-class _Seen(NamedTuple):
-    """What became of one file."""
-
-    content: bytes = b""
-    shard: int = -1
-    offset: int = -1
-    size: tuple[int, int] = (0, 0)
-    source: tuple[int, int] = (0, 0)
-    reason: str = ""
-    lasting: bool = True  # false where the next call should look again
-
-
 class _Index(NamedTuple):
     """The rows of every `index.arrow`, as columns."""
 
@@ -93,7 +81,7 @@ class _Index(NamedTuple):
     reason: pa.ChunkedArray  # why it is no image
     shards: list[str]
 
-    def extend(self, seen: list[_Seen], shards: list[str]) -> _Index:
+    def extend(self, seen: list[Seen], shards: list[str]) -> _Index:
         """Add rows, whose keys nobody will ask for."""
         if not seen:
             return self._replace(shards=shards)
@@ -110,7 +98,7 @@ class _Index(NamedTuple):
         )
 
 
-_Decoded = tuple[list[_Seen], np.ndarray]
+_Decoded = tuple[list[Seen], np.ndarray]
 
 
 class PixelStore:
@@ -128,7 +116,7 @@ class PixelStore:
             max_pixels: larger images are refused before they are decoded.
         """
         spec = feature.model_dump(include={"size", "channels", "dtype", "preprocess"})
-        self.folder = root / digest("pixels", DECODER_VERSION, spec)
+        self.folder = root / digest("pixels", DECODER_VERSION, SHARD_VERSION, spec)
         self._feature = feature
         self._max_pixels = max_pixels
 
@@ -145,6 +133,8 @@ class PixelStore:
             sizes: int64, bytes of each file.
             mtimes_ns: int64, modification time of each file.
             on_progress: called with the number of files done and the number of all files.
+        Raises:
+            DataError: what is new cannot be written, as on a full disk; complete shards stay.
         """
         index = _read_index(self.folder)
         keys = _keys(paths, sizes, mtimes_ns)
@@ -199,11 +189,6 @@ class PixelStore:
         )
 
 
-def open_shard(store_folder: Path, shard: str) -> np.ndarray:
-    """The pixels of a shard, memory-mapped: (N, C, H, W), where the channels of a pixel lie side by side in memory."""
-    return np.load(store_folder / shard / "pixels.npy", mmap_mode="r").transpose(0, 3, 1, 2)
-
-
 class _Ingest:
     """One pass over new files: threads read, hash and decode batches; this thread writes them in order."""
 
@@ -216,17 +201,19 @@ class _Ingest:
         self._size = size
         self._image_bytes = num_channels(feature) * size[0] * size[1] * np.dtype(feature.dtype).itemsize
         self._index = index
-        self._placed: dict[bytes, _Seen] = {}
+        self._placed: dict[bytes, Seen] = {}
         # Reading is a row of short calls, between which threads would only take the interpreter's lock from each other.
         self._reading = threading.Lock()
 
     def run(
         self, paths: Sequence[str], sizes: np.ndarray, keys: pa.Array, new: np.ndarray, on_progress: Progress | None
-    ) -> list[_Seen]:
+    ) -> list[Seen]:
         """Read the files at the positions `new`; what became of each, in that order."""
         if not len(new):
             return []
         _remove_stale(self._folder)
+        with writing("pixels", self._folder, len(new) * self._image_bytes):
+            pass  # there is room, should each of the new files be a picture of its own
         gc.freeze()  # else the collector, woken by each thousand of files, looks through all libraries again
         try:
             return self._run(paths, sizes, keys, new, on_progress)
@@ -235,12 +222,12 @@ class _Ingest:
 
     def _run(
         self, paths: Sequence[str], sizes: np.ndarray, keys: pa.Array, new: np.ndarray, on_progress: Progress | None
-    ) -> list[_Seen]:
-        seen: list[_Seen] = []
+    ) -> list[Seen]:
+        seen: list[Seen] = []
         parts = self._batches(sizes[new])
         files = list(zip([paths[int(position)] for position in new], sizes[new].tolist(), strict=True))
         batches = _in_order(self._decode, [files[part] for part in parts])
-        with contextlib.closing(_ShardWriter(self._folder, self._feature, self._size)) as writer:
+        with contextlib.closing(ShardWriter(self._folder, self._feature, self._size)) as writer:
             for part, (batch, pixels) in zip(parts, batches, strict=True):
                 seen.extend(self._place(batch, pixels, writer))
                 if on_progress:
@@ -266,29 +253,29 @@ class _Ingest:
         for at, found in zip(new, decoded.found, strict=True):
             content = seen[at].content
             if isinstance(found, BadImage):
-                seen[at] = _Seen(content, reason=str(found), lasting=not isinstance(found, TooLarge))
+                seen[at] = Seen(content, reason=str(found), lasting=not isinstance(found, TooLarge))
             else:
-                seen[at] = _Seen(content, size=found.size, source=found.source)
+                seen[at] = Seen(content, size=found.size, source=found.source)
         return seen, decoded.pixels
 
-    def _read(self, files: list[tuple[str, int]]) -> tuple[list[_Seen], dict[int, bytes]]:
+    def _read(self, files: list[tuple[str, int]]) -> tuple[list[Seen], dict[int, bytes]]:
         """What is known of each file by its bytes alone; and, by position, the bytes of those to be decoded."""
-        seen: list[_Seen] = []
+        seen: list[Seen] = []
         new: dict[int, bytes] = {}
         for at, (path, size) in enumerate(files):
             try:
                 data = _read_file(path, size)
             except OSError as error:
-                seen.append(_Seen(reason=f"cannot be read: {error.strerror}", lasting=False))
+                seen.append(Seen(reason=f"cannot be read: {error.strerror}", lasting=False))
                 continue
             content = hashlib.sha256(data).hexdigest()[:32].encode()
             old = self._placed.get(content) or self._stored(content)
             if old is None:
                 new[at] = data
-            seen.append(old or _Seen(content))
+            seen.append(old or Seen(content))
         return seen, new
 
-    def _stored(self, content: bytes) -> _Seen | None:
+    def _stored(self, content: bytes) -> Seen | None:
         """What the index says of a content that no known path has; nothing where its pixels are wanted and absent."""
         contents, order = self._by_content
         if not len(contents):
@@ -300,7 +287,7 @@ class _Ingest:
             size, source = _pair(self._index.size[row]), _pair(self._index.source[row])
             reason = self._index.reason[row].as_py()
             if shard >= 0 or reason or size != self._size:
-                return _Seen(content, shard, offset, size, source, reason)
+                return Seen(content, shard, offset, size, source, reason)
             at += 1
         return None
 
@@ -309,9 +296,9 @@ class _Ingest:
         order = np.argsort(self._index.content, kind="stable")
         return self._index.content[order], order
 
-    def _place(self, batch: list[_Seen], pixels: np.ndarray, writer: _ShardWriter) -> list[_Seen]:
+    def _place(self, batch: list[Seen], pixels: np.ndarray, writer: ShardWriter) -> list[Seen]:
         """Give each new image its row in the shard; the same content decoded twice is written once."""
-        placed: list[_Seen] = []
+        placed: list[Seen] = []
         keep: list[int] = []
         at = 0
         for one in batch:
@@ -320,7 +307,7 @@ class _Ingest:
                     if not writer.num_rows + len(keep):
                         self.shards.append(writer.name)
                     row = writer.num_rows + len(keep)
-                    self._placed[one.content] = _Seen(one.content, len(self.shards) - 1, row, one.size, one.source)
+                    self._placed[one.content] = Seen(one.content, len(self.shards) - 1, row, one.size, one.source)
                     keep.append(at)
                 at += 1
                 one = self._placed[one.content]
@@ -328,63 +315,6 @@ class _Ingest:
         self.num_decoded += len(pixels)
         writer.append(pixels if len(keep) == len(pixels) else pixels[keep])
         return placed
-
-
-class _ShardWriter:
-    """Streams images into a file beside the shards; `commit` makes a shard of them and starts the next."""
-
-    def __init__(self, folder: Path, feature: Feature, size: tuple[int, int]) -> None:
-        self._folder = folder
-        self._shape = (*size, num_channels(feature))
-        self._dtype = np.dtype(feature.dtype)
-        self._file: BinaryIO | None = None
-        self.num_committed = 0
-        self._begin()
-
-    def _begin(self) -> None:
-        self.name = uuid.uuid4().hex
-        self.num_rows = 0
-        self._part = self._folder / f".{self.name}.npy.tmp"
-
-    def append(self, pixels: np.ndarray) -> None:
-        if not len(pixels):
-            return
-        if self._file is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._file = self._part.open("wb")
-            self._file.write(self._header())
-        self._file.write(pixels.data)
-        self.num_rows += len(pixels)
-
-    def commit(self, keys: pa.Array, seen: list[_Seen], shards: list[str]) -> None:
-        """Make the shard visible, with what is to be remembered about the files since the last commit."""
-        self.num_committed += len(seen)
-        lasting = [position for position, one in enumerate(seen) if one.lasting]
-        if lasting:
-            with commit_folder(self._folder / self.name) as folder:
-                if self._file is not None:
-                    self._file.seek(0)
-                    self._file.write(self._header())
-                    self._file.close()
-                    self._file = None
-                    self._part.rename(folder / "pixels.npy")
-                    reach("ingest.shard_written")
-                _write_index(folder / "index.arrow", keys.take(pa.array(lasting)), [seen[at] for at in lasting], shards)
-                reach("ingest.index_written")
-        self._begin()
-
-    def close(self) -> None:
-        """Drop what is not committed."""
-        if self._file is not None:
-            self._file.close()
-            self._part.unlink(missing_ok=True)
-
-    def _header(self) -> bytes:
-        """The header of `pixels.npy`; numpy pads it, so that it has one length for any number of rows."""
-        header = io.BytesIO()
-        shape = (self.num_rows, *self._shape)
-        np.lib.format.write_array_header_1_0(header, {"descr": self._dtype.str, "fortran_order": False, "shape": shape})
-        return header.getvalue()
 
 
 def _keys(paths: Sequence[str], sizes: np.ndarray, mtimes_ns: np.ndarray) -> pa.Array:
@@ -452,35 +382,15 @@ def _in_order(
                 future.cancel()
 
 
-def _write_index(path: Path, keys: pa.Array, seen: list[_Seen], shards: list[str]) -> None:
-    names = ["", *shards]
-    codes = np.array([one.shard + 1 for one in seen], np.int32)
-    used, codes = np.unique(codes, return_inverse=True)
-    table = pa.table(
-        {
-            "key": keys,
-            "content": pa.array([one.content for one in seen], pa.binary(32)),
-            "shard": pa.DictionaryArray.from_arrays(codes.astype(np.int32), [names[code] for code in used]),
-            "offset": np.array([one.offset for one in seen], np.int64),
-            "height": np.array([one.size[0] for one in seen], np.int32),
-            "width": np.array([one.size[1] for one in seen], np.int32),
-            "source_height": np.array([one.source[0] for one in seen], np.int32),
-            "source_width": np.array([one.source[1] for one in seen], np.int32),
-            "reason": pa.array([one.reason for one in seen], pa.large_string()),
-        }
-    )
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-
-
 def _read_index(folder: Path) -> _Index:
     """All shards' rows, those with pixels first."""
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.name[0] != ".") if folder.is_dir() else []
+    found = sorted(entry.name for entry in os.scandir(folder)) if folder.is_dir() else []
+    read = {name: read_shard(folder / name) for name in found if not name.startswith((".", BAD))}
+    shards = {name: table for name, table in read.items() if table is not None}
+    names = list(shards)
     position = {name: at for at, name in enumerate(names)} | {"": -1}
     tables, codes = [], [np.empty(0, np.int32)]
-    for name in names:
-        with pa.memory_map(str(folder / name / "index.arrow")) as source:
-            table = pa.ipc.open_file(source).read_all()
+    for table in shards.values():
         shard = table["shard"].combine_chunks()
         place = np.array([position.get(value, -2) for value in shard.dictionary.to_pylist()], np.int32)
         codes.append(place[shard.indices.to_numpy()])

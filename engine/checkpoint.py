@@ -2,143 +2,350 @@
 
     checkpoints/
         step-00001234/state.pt       tensors and plain values alone, read with `weights_only=True`
-        step-00001234/manifest.json  sha256 and size of each file, run id, fingerprint of hardware and versions
+        step-00001234/manifest.json  sha256 and size of the state, which generation is best, run id, fingerprint
         last, best                   text files that name a generation
+        bad-step-00000999/           a generation that did not verify
 
-What stands in `state.pt` is the loop's business (`engine/loop.py`).
+What stands in `state.pt` is the loop's business (`engine/loop.py`), one generation's files are those of
+`generations.py`.
 """
 
 from __future__ import annotations
 
+import collections
+import contextlib
+import errno
+import hashlib
+import io
 import pickle
-import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, Literal, NamedTuple, cast
 
 import torch
+from torch import Tensor
 
-from ..errors import CheckpointError, check_format
+from ..errors import CheckpointError
 from ..faults import reach
-from ..files import commit_folder, read_json, sha256_file, write_atomic, write_json
+from ..files import (
+    commit_folder,
+    describe_failure,
+    remove_folder,
+    remove_leftovers,
+    require_space,
+    set_aside,
+    write_atomic,
+)
+from .generations import (
+    FORMAT_VERSION,
+    MANIFEST_FILE,
+    STATE_FILE,
+    DamagedError,
+    list_generations,
+    name_generation,
+    parse_name,
+    read_manifest,
+    read_pointer,
+    read_state,
+    seal,
+)
 
-FORMAT_VERSION = 1
+# Beside the tensors: random states, manifest and pointers; and for each tensor its entry in the archive.
+MARGIN_BYTES, MARGIN_BYTES_PER_TENSOR = 200_000, 1_000
 
 
 class Checkpoint(NamedTuple):
-    """A generation that verified."""
+    """A generation that verified.
+
+    Attributes:
+        best_is_lost: the best generation did not verify, so that this one took its place: its state's best metric is
+            no longer that of weights that can be had.
+    """
 
     folder: Path
     state: dict[str, Any]
     fingerprint: dict[str, str]
+    best: str = ""
+    best_is_lost: bool = False
 
 
 class CheckpointStore:
-    """The checkpoints of one run.
+    """The checkpoints of one run, which has one writer.
+
+    Each generation says in its manifest which generation was the best when it was written, itself or one before it, so
+    that a run that dies between a commit and its pointers is put right by the next load.
 
     Args:
         folder: made at the first save.
         keep: how many of the newest generations stay; the best stays too.
         facts: written into each manifest, for example {"run_id": …}.
         fingerprint: versions and hardware that decide the bits of a CPU run.
+        on_error: what a save that fails does: stop raises, warn warns once for each kind of failure.
+
+    Attributes:
+        failures: under warn, how many saves failed, by the name of the error: {"ENOSPC": 3}.
     """
 
-    def __init__(self, folder: Path, keep: int, facts: Mapping[str, str], fingerprint: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        keep: int,
+        facts: Mapping[str, str],
+        fingerprint: Mapping[str, str],
+        on_error: Literal["stop", "warn"] = "stop",
+    ) -> None:
         self.folder = folder
+        self.failures: collections.Counter[str] = collections.Counter()
         self._keep = keep
         self._facts = dict(facts)
         self._fingerprint = dict(fingerprint)
+        self._on_error = on_error
+        self._best: str | None = None
+        self._is_clean = False
 
-    def save(self, state: Mapping[str, Any], step: int, *, is_best: bool) -> Path:
+    def save(self, state: Mapping[str, Any], step: int, *, is_best: bool) -> Path | None:
         """Commit a generation, then move the pointers, then drop what is no longer kept.
 
+        Where a generation of this step stands already and is the best if this one is, nothing is written.
+
+        Returns:
+            The generation; None where it could not be written and `on_error` is warn.
         Raises:
-            CheckpointError: it cannot be written; the generations before it are intact.
+            CheckpointError: it cannot be written and `on_error` is stop; the generations before it are intact.
         """
-        final = self.folder / f"step-{step:08d}"
         reach("checkpoint.begun")
         try:
-            if not self._verifies(final):
-                if final.exists():
-                    self._set_aside(final)
-                with commit_folder(final) as temporary:
-                    path = temporary / "state.pt"
-                    torch.save(dict(state), path)
-                    reach("checkpoint.state_written")
-                    files = {path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size}}
-                    manifest = {"format_version": FORMAT_VERSION, "step": step, "files": files, **self._facts}
-                    write_json(temporary / "manifest.json", {**manifest, "fingerprint": self._fingerprint})
-                    reach("checkpoint.manifest_written")
-            reach("checkpoint.committed")
-            if is_best:
-                write_atomic(self.folder / "best", final.name)
-                reach("checkpoint.best_moved")
-            write_atomic(self.folder / "last", final.name)
-            reach("checkpoint.last_moved")
-        except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
-            raise CheckpointError(
-                f"checkpoint {final} cannot be written ({error}); the ones before it are intact"
-            ) from error
-        self._prune()
-        reach("checkpoint.pruned")
-        return final
+            if not self._is_clean:
+                remove_leftovers(self.folder)
+                self._is_clean = True
+            folder = self._standing(step, is_best=is_best) or self._commit(state, step, is_best=is_best)
+        except OSError as error:
+            self._fail(f"checkpoint {name_generation(step)} cannot be written to {self.folder}", error)
+            return None
+        reach("checkpoint.committed")
+        if is_best:
+            self._best = folder.name
+        try:
+            self._point(folder.name)
+            self._prune()
+            reach("checkpoint.pruned")
+        except OSError as error:
+            self._fail(f"checkpoint {folder} is written, but what is around it in its folder cannot be", error)
+        return folder
 
     def load_last(self) -> Checkpoint | None:
-        """The newest generation that verifies; a bad one is set aside with a warning. None where there is none."""
-        for folder in reversed(self._generations()):
-            if (checkpoint := self._load(folder)) is not None:
-                return checkpoint
-            self._set_aside(folder)
-        return None
+        """The newest generation that verifies; None where there is none.
+
+        A bad one is set aside with a warning, and the pointers are put right. So is the best, in whose place comes the
+        one that is returned.
+
+        Raises:
+            CheckpointError: another version of torchrelay wrote it, or a bad one cannot be set aside.
+        """
+        newest = self._load_newest()
+        if newest is None:
+            self._drop_pointers()
+            return None
+        is_lost = newest.best not in ("", newest.folder.name) and self._load(self.folder / newest.best) is None
+        if is_lost:
+            self._replace_best(newest.best, newest)
+        self._best = newest.folder.name if is_lost else newest.best
+        self._mend_pointers(newest.folder.name)
+        return newest._replace(best_is_lost=is_lost)
 
     def load_best(self) -> Checkpoint | None:
-        """The generation that `best` names, where it verifies."""
-        try:
-            folder = self.folder / (self.folder / "best").read_text("utf-8").strip()
-        except OSError:
-            return None
-        checkpoint = self._load(folder)
-        if checkpoint is None and folder.exists():
-            self._set_aside(folder)
-        return checkpoint
+        """The best generation, or the newest where it no longer verifies; None where nothing was the best yet.
 
-    def _generations(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob("step-*") if path.name[5:].isdigit())
+        Raises:
+            CheckpointError: as in `load_last`.
+        """
+        try:
+            name = self._best_name()
+        except OSError as error:
+            raise CheckpointError(f"which checkpoint is best in {self.folder}: {describe_failure(error)}") from error
+        if not name:
+            return None
+        if (best := self._load(self.folder / name)) is not None:
+            return best
+        newest = self._load_newest()
+        if newest is None:
+            self._drop_pointers()
+            return None
+        self._replace_best(name, newest)
+        self._best = newest.folder.name
+        self._mend_pointers(newest.folder.name)
+        return newest
+
+    def _commit(self, state: Mapping[str, Any], step: int, *, is_best: bool) -> Path:
+        """Write a generation under a temporary name and rename it."""
+        tensors = {tensor.untyped_storage().data_ptr(): tensor for tensor in _tensors(state)}.values()
+        num_bytes = sum(tensor.untyped_storage().nbytes() for tensor in tensors)
+        require_space(self.folder, num_bytes + MARGIN_BYTES + MARGIN_BYTES_PER_TENSOR * len(tensors))
+        final = self.folder / name_generation(step, 1 + self._newest_number(step))
+        with commit_folder(final) as temporary:
+            with (temporary / STATE_FILE).open("wb") as file:
+                written = _Hashed(file)
+                written.save(state)
+            reach("checkpoint.state_written")
+            manifest = {
+                "format_version": FORMAT_VERSION,
+                "step": step,
+                "epoch": state.get("epoch"),
+                "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "best": final.name if is_best else self._best_name(),
+                "files": {STATE_FILE: {"sha256": written.sha256.hexdigest(), "bytes": written.num_bytes}},
+                **self._facts,
+                "fingerprint": self._fingerprint,
+            }
+            (temporary / MANIFEST_FILE).write_text(seal(manifest), "utf-8")
+            reach("checkpoint.manifest_written")
+        return final
+
+    def _standing(self, step: int, *, is_best: bool) -> Path | None:
+        """A generation of this step that verifies and serves as well."""
+        number = self._newest_number(step)
+        if not number:
+            return None
+        folder = self.folder / name_generation(step, number)
+        try:
+            manifest = read_manifest(folder)
+            read_state(folder, manifest)
+        except DamagedError as error:
+            _set_aside(folder, str(error))
+            return None
+        return folder if not is_best or manifest["best"] == folder.name else None
+
+    def _newest_number(self, step: int) -> int:
+        orders = [parse_name(path.name) or (0, 0) for path in list_generations(self.folder)]
+        return max((number for at, number in orders if at == step), default=0)
+
+    def _best_name(self) -> str:
+        if self._best is None:
+            self._best = read_pointer(self.folder, "best")
+        return self._best
+
+    def _load_newest(self) -> Checkpoint | None:
+        for folder in reversed(list_generations(self.folder)):
+            if (checkpoint := self._load(folder)) is not None:
+                return checkpoint
+        return None
 
     def _load(self, folder: Path) -> Checkpoint | None:
-        if not self._verifies(folder):
+        """A generation; None where it is gone or does not verify, in which case it is set aside."""
+        if not folder.is_dir():
             return None
         try:
-            state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
-        except (RuntimeError, pickle.UnpicklingError, EOFError, OSError):
+            manifest = read_manifest(folder)
+            data = read_state(folder, manifest)
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        except (DamagedError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+            _set_aside(folder, str(error).partition("\n")[0])
             return None
-        return Checkpoint(folder, state, read_json(folder / "manifest.json").get("fingerprint", {}))
+        return Checkpoint(folder, state, manifest["fingerprint"], manifest["best"])
 
-    def _verifies(self, folder: Path) -> bool:
+    def _replace_best(self, name: str, newest: Checkpoint) -> None:
+        warnings.warn(
+            f"the best checkpoint {name} is lost; {newest.folder.name}, the newest, takes its place", stacklevel=4
+        )
+
+    def _mend_pointers(self, last: str) -> None:
         try:
-            manifest = read_json(folder / "manifest.json")
-            version = manifest["format_version"]
-            files = manifest["files"].items()
-            intact = all(sha256_file(folder / name) == facts["sha256"] for name, facts in files)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return False
-        again = "resume the run with the torchrelay that wrote it, or train it again"
-        check_format(f"checkpoint {folder}", version, FORMAT_VERSION, again, CheckpointError)
-        return intact
+            self._point(last)
+        except OSError as error:
+            self._fail(f"the pointers in {self.folder} cannot be written", error)
 
-    def _set_aside(self, folder: Path) -> None:
-        aside = folder.with_name(f"bad-{folder.name}")
-        number = 1
-        while aside.exists():
-            number += 1
-            aside = folder.with_name(f"bad-{folder.name}-{number}")
-        folder.rename(aside)
-        warnings.warn(f"checkpoint {folder} does not verify; set aside as {aside.name}", stacklevel=3)
+    def _point(self, last: str) -> None:
+        """Let `best` and `last` name their generations; they are written where they do not."""
+        for pointer, name in (("best", self._best_name()), ("last", last)):
+            if name and read_pointer(self.folder, pointer) != name:
+                write_atomic(self.folder / pointer, name)
+                reach(f"checkpoint.{pointer}_moved")
+
+    def _drop_pointers(self) -> None:
+        """No generation stands, so none is pointed to."""
+        self._best = ""
+        for pointer in ("best", "last"):
+            with contextlib.suppress(OSError):
+                (self.folder / pointer).unlink()
 
     def _prune(self) -> None:
-        best = self.folder / "best"
-        kept = {best.read_text("utf-8").strip()} if best.exists() else set()
-        for folder in self._generations()[: -self._keep]:
+        """Keep the newest, and what was the best when the oldest of them was written: a best after that is among them.
+
+        So each of them can be gone on from with its best.
+        """
+        generations = list_generations(self.folder)
+        kept = {self._best_name(), read_pointer(self.folder, "best")}
+        with contextlib.suppress(CheckpointError):  # a damaged one is found when it is loaded
+            kept.add(read_manifest(generations[-self._keep :][0])["best"])
+        for folder in generations[: -self._keep]:
             if folder.name not in kept:
-                shutil.rmtree(folder)
+                remove_folder(folder)
+
+    def _fail(self, what: str, error: OSError) -> None:
+        """Raise, or warn at the first failure of a kind, as `on_error` says."""
+        text = f"{what}: {describe_failure(error)}. The checkpoints before it are intact"
+        if self._on_error == "stop":
+            raise CheckpointError(text) from error
+        kind = errno.errorcode.get(error.errno or 0, type(error).__name__)
+        self.failures[kind] += 1
+        if self.failures[kind] == 1:
+            warnings.warn(f"{text}; training goes on, and the next save tries anew", stacklevel=4)
+
+
+class _Hashed:
+    """A file that counts and hashes what `torch.save` writes into it, before it gets to the disk."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.sha256 = hashlib.sha256()
+        self.num_bytes = 0
+        self._file = file
+        self._error: OSError | None = None
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write a state.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        try:
+            torch.save(dict(state), cast(IO[bytes], self))
+        except RuntimeError as error:  # which says nothing of the cause
+            raise self._error or error from error
+
+    def write(self, data: bytes) -> int:
+        """As a file's."""
+        self.sha256.update(data)
+        self.num_bytes += len(data)
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self._error = error
+            raise
+
+    def flush(self) -> None:
+        """As a file's."""
+        self._file.flush()
+
+
+def _set_aside(folder: Path, reason: str) -> None:
+    try:
+        aside = set_aside(folder)
+    except OSError as error:
+        raise CheckpointError(
+            f"checkpoint {folder} does not verify ({reason}) and cannot be set aside: {describe_failure(error)}"
+        ) from error
+    warnings.warn(f"checkpoint {folder} does not verify ({reason}); set aside as {aside.name}", stacklevel=4)
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    """All tensors in nested dicts and lists."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _tensors(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _tensors(one)

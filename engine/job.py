@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
+from ..errors import CheckpointError
 from ..schema import Batch
 from .averaging import Average
 from .evaluation import Measure, Scorer
@@ -84,6 +85,7 @@ class Job:
         every_epochs, every_steps: when a checkpoint is due; 0 steps means at epochs alone.
         early_stop_epochs: see `engine/stopping.py`; 0 means never.
         max_seconds: of training, over all resumes; 0 means no limit.
+        facts: what else a checkpoint says of its run: ids, recipe. One of another `data_fingerprint` is refused.
     """
 
     scorer: Scorer
@@ -107,6 +109,7 @@ class Job:
     every_steps: int = 0
     early_stop_epochs: int = 0
     max_seconds: float = 0.0
+    facts: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def stepper(self) -> Stepper:
@@ -123,6 +126,7 @@ def state_of_run(job: Job, progress: Progress) -> dict[str, Any]:
     """Everything that a resumed run needs, as tensors and plain values."""
     state = {
         **asdict(progress),
+        "facts": dict(job.facts),
         "model_state_dict": job.scorer.model.state_dict(),
         "optimizer_state_dict": job.optimizer.state_dict(),
         "scheduler_state_dict": job.scheduler.state_dict(),
@@ -136,14 +140,34 @@ def state_of_run(job: Job, progress: Progress) -> dict[str, Any]:
 
 
 def restore_run(job: Job, state: dict[str, Any]) -> Progress:
-    """Put a job into the state that `state_of_run` gave, and say where it stands."""
+    """Put a job into the state that `state_of_run` gave, and say where it stands.
+
+    Raises:
+        CheckpointError: it was trained on other data, or has other parameters than the job's model.
+    """
+    then, now = (facts.get("data_fingerprint") for facts in (state.get("facts", {}), job.facts))
+    if then and now and then != now:
+        raise CheckpointError(
+            f"the checkpoint of step {state['step']} was trained on data with the fingerprint {then}, the pack has "
+            f"{now}: bring the old pack back, or train a new run"
+        )
     progress = Progress(**{name: state[name] for name in Progress.__dataclass_fields__ if name in state})
-    job.scorer.model.load_state_dict(state["model_state_dict"])
+    try:
+        job.scorer.model.load_state_dict(state["model_state_dict"])
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the checkpoint of step {state['step']} does not fit the model: {error}; bring back the code that it was "
+            f"trained with, or train a new run"
+        ) from error
+    decays = [group.get("weight_decay") for group in job.optimizer.param_groups]
     job.optimizer.load_state_dict(state["optimizer_state_dict"])
+    for group, decay in zip(job.optimizer.param_groups, decays, strict=True):
+        if decay is not None:
+            group["weight_decay"] = decay  # the recipe's, which may have changed; so may the rate, see below
     restore_schedule(job.scheduler, state["scheduler_state_dict"], progress.step)
     if job.average is not None:
         job.average.load_state_dict(state["average_state_dict"])
-    if job.scaler.is_enabled():
+    if job.scaler.is_enabled() and "scaler_state_dict" in state:  # else the run had another precision
         job.scaler.load_state_dict(state["scaler_state_dict"])
     set_random_states(state["random_states"])
     return progress

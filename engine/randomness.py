@@ -22,11 +22,12 @@ def random_states() -> dict[str, Any]:
         },
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "mps": [torch.mps.get_rng_state()] if torch.backends.mps.is_available() else [],
     }
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Set the generators as `random_states` found them."""
+    """Set the generators as `random_states` found them; those of devices only where as many are here."""
     random.setstate(states["python"])
     numpy_state = states["numpy"]
     key = numpy_state["key"].numpy().astype(np.uint32)
@@ -34,3 +35,5 @@ def set_random_states(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     if states["cuda"] and torch.cuda.device_count() == len(states["cuda"]):
         torch.cuda.set_rng_state_all(states["cuda"])
+    if states.get("mps") and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(states["mps"][0])

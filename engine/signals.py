@@ -1,20 +1,42 @@
-"""SIGTERM and SIGINT around the loop: a flag, so that it can commit a checkpoint at the next step boundary."""
+"""SIGTERM and SIGINT as a flag, so that work which must not be torn comes to a point where it can stop.
+
+    with StopFlag() as stop:
+        ...                          # the first signal sets stop.requested and changes nothing else
+        if stop.requested: return    # at the end of the block the signal means again what it meant before
+
+A second signal does not wait: it means at once what it meant before.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+T = TypeVar("T")
+
+
+class StopRequested(BaseException):
+    """Leaves a pass that is given up for a signal; whoever began the pass catches it."""
+
 
 class StopFlag:
-    """While entered, the two signals set `requested`; outside the main thread, where Python forbids it, they do not."""
+    """While entered, the first of the two signals sets `requested`.
+
+    Python lets the main thread alone set handlers. Elsewhere the flag stays down: there the process's own handlers
+    decide, and a run that they end goes on from its last checkpoint.
+
+    Attributes:
+        handler: what is installed for the signals.
+    """
 
     def __init__(self) -> None:
+        self.handler = self._note
         self._received: int | None = None
         self._previous: dict[int, Any] = {}
 
@@ -23,19 +45,43 @@ class StopFlag:
         """Whether a signal has come."""
         return self._received is not None
 
+    def watch(self, items: Iterable[T]) -> Iterator[T]:
+        """The items, one after the other, until a signal comes.
+
+        Raises:
+            StopRequested: one came, before the next item was fetched.
+        """
+        source = iter(items)
+        while True:
+            if self.requested:
+                raise StopRequested
+            try:
+                item = next(source)
+            except StopIteration:
+                return
+            yield item
+
     def __enter__(self) -> StopFlag:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._previous = {number: signal.signal(number, self.handler) for number in SIGNALS}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Put the previous handlers back, then let the one of the signal that came do what it means."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        self._put_back()
         if self._received is not None and kind is None:
             os.kill(os.getpid(), self._received)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._received = number
+        if self._received is not None:
+            self._put_back()
+            os.kill(os.getpid(), number)
+        else:
+            self._received = number
+
+    def _put_back(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}

@@ -7,7 +7,8 @@ from typing import Any
 from prefect import flow
 
 from ..tasks.evaluate import evaluate_model
-from ..tasks.runs import finish_run, hold_run, keep_status, start_evaluation
+from ..tasks.runs import finish_run, hold_run, keep_status
+from ..tasks.scoring import start_evaluation
 from .quiet import quiet_user_errors
 
 
@@ -28,4 +29,4 @@ def evaluate(source: str, table: str, files: str = "", device: str = "auto") -> 
     run_dir = start_evaluation(source, table, files, device)
     with hold_run(run_dir), keep_status(run_dir):
         evaluate_model(run_dir)
-    return finish_run(run_dir)
+        return finish_run(run_dir)

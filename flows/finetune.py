@@ -7,10 +7,9 @@ from typing import Any
 from prefect import flow
 
 from ..recipe import Recipe
-from ..tasks.ingest import ingest_table
-from ..tasks.runs import hold_run, resolve_finetune, start_run
+from ..tasks.runs import find_attempt, resolve_finetune
 from .quiet import quiet_user_errors
-from .train import train_to_the_end
+from .train import begin, go_on
 
 
 @flow(name="finetune", persist_result=False)
@@ -20,7 +19,7 @@ def finetune(
     overrides: dict[str, Any] = {},  # noqa: B006 - Prefect shows the default in its form; nobody writes to it
     source: str = "",
 ) -> dict[str, Any]:
-    """Train a new run from the weights of a source; `resume` of the train flow lets it go on.
+    """Train a new run from the weights of a source; `resume` of the train flow, or a retry of this one, lets it go on.
 
     Args:
         recipe: fields that go over the file's.
@@ -34,7 +33,9 @@ def finetune(
         The run's record as JSON, with its `source`; `transfer.csv` in its folder says what came from there.
     """
     quiet_user_errors()
-    resolved = resolve_finetune(recipe, recipe_file, overrides, source)
-    run_dir = start_run(resolved, ingest_table(resolved), recipe_file)
-    with hold_run(run_dir):
-        return train_to_the_end(run_dir)
+    attempt = find_attempt()
+    if attempt.result is not None:
+        return attempt.result
+    if attempt.run_dir is not None:
+        return go_on(attempt.run_dir, {})
+    return begin(resolve_finetune(recipe, recipe_file, overrides, source), recipe_file)

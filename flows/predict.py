@@ -7,7 +7,8 @@ from typing import Any
 from prefect import flow
 
 from ..tasks.predict import predict_rows
-from ..tasks.runs import finish_run, hold_run, keep_status, start_prediction
+from ..tasks.runs import finish_run, hold_run, keep_status
+from ..tasks.scoring import start_prediction
 from .quiet import quiet_user_errors
 
 
@@ -32,4 +33,4 @@ def predict(
     prediction = start_prediction(source, table, out, files, device, prefix)
     with hold_run(prediction.run_dir), keep_status(prediction.run_dir):
         predicted = predict_rows(prediction)
-    return {**finish_run(prediction.run_dir), **predicted._asdict()}
+        return {**finish_run(prediction.run_dir), **predicted._asdict()}

@@ -14,7 +14,17 @@ from ..recipe import Recipe
 from ..tasks.evaluate import evaluate_model
 from ..tasks.ingest import ingest_table
 from ..tasks.register import register_model
-from ..tasks.runs import finish_run, hold_run, keep_status, locate_run, reopen_run, resolve_recipe, start_run
+from ..tasks.runs import (
+    find_attempt,
+    finish_run,
+    hold_run,
+    keep_status,
+    locate_run,
+    name_run,
+    reopen_run,
+    resolve_recipe,
+    start_run,
+)
 from ..tasks.splits import is_over_splits, list_unfinished, note_failure, open_split, summarise_splits
 from ..tasks.train import train_model
 from .quiet import quiet_user_errors
@@ -29,6 +39,8 @@ def train(
 ) -> dict[str, Any]:
     """Train a new run, or let one go on.
 
+    Where Prefect retries the flow run, its run goes on too; one that is finished is not trained again.
+
     Args:
         recipe: fields that go over the file's.
         recipe_file: recipe to start from; relative to the working directory.
@@ -40,25 +52,37 @@ def train(
         the parent's, with its children's below `runs`.
     """
     quiet_user_errors()
-    if resume:
-        run_dir = locate_run(resume)
+    attempt = find_attempt()
+    if attempt.result is not None:
+        return attempt.result
+    if attempt.run_dir is not None or resume:
+        return go_on(attempt.run_dir or locate_run(resume), overrides if resume else {})
+    return begin(resolve_recipe(recipe, recipe_file, overrides), recipe_file)
+
+
+def begin(recipe: Recipe, recipe_file: str) -> dict[str, Any]:
+    """A new run from ingest to its end; gives its record as JSON."""
+    ingested, run_dir = ingest_table(recipe), name_run(recipe)
+    with hold_run(run_dir), keep_status(run_dir):
+        start_run(run_dir, recipe, ingested, recipe_file)
+        train_to_the_end(run_dir)
+        return finish_run(run_dir)
+
+
+def go_on(run_dir: Path, overrides: dict[str, Any]) -> dict[str, Any]:
+    """A run that was begun before, from where it stopped to its end; gives its record as JSON."""
+    with hold_run(run_dir), keep_status(run_dir):
+        reopen_run(run_dir, overrides)
+        train_to_the_end(run_dir)
+        return finish_run(run_dir)
+
+
+def train_to_the_end(run_dir: Path) -> None:
+    """All that an open run has to do; what is done of it is not done again."""
+    if is_over_splits(run_dir):
+        train_splits(run_dir)
     else:
-        resolved = resolve_recipe(recipe, recipe_file, overrides)
-        run_dir = start_run(resolved, ingest_table(resolved), recipe_file)
-    with hold_run(run_dir):
-        if resume:
-            reopen_run(run_dir, overrides)
-        return train_to_the_end(run_dir)
-
-
-def train_to_the_end(run_dir: Path) -> dict[str, Any]:
-    """All that an open run has to do; gives its record as JSON. Hold the run first."""
-    with keep_status(run_dir):
-        if is_over_splits(run_dir):
-            train_splits(run_dir)
-        else:
-            train_one(run_dir)
-    return finish_run(run_dir)
+        train_one(run_dir)
 
 
 def train_one(run_dir: Path) -> None:

@@ -21,10 +21,9 @@ from ..models.knowledge_graph import KnowledgeGraphModel
 from ..recipe import Recipe, load_recipe
 from ..schema import Schema
 from ..tracking import figures
-from ..tracking.journal import Journal, thin
-from ..tracking.mlflow_run import MlflowRun
+from ..tracking.journal import JOURNAL_FILE, Journal, thin
 from ..tracking.recorder import Recorder
-from ..tracking.records import load_record, update_record
+from ..tracking.records import load_record, mark_done, update_record
 from .assemble import build_scorer, choose_monitor, rows_in_order, rows_scale
 from .console import say
 from .options import UNCACHED
@@ -43,8 +42,8 @@ OWN_LOSS = ("n3", "negatives")
 def evaluate_model(run_dir: Path) -> None:
     """Score the test rows with the run's best weights.
 
-    Writes metrics, `predictions.parquet`, `tables/` and `figures/`, into the run's folder and into MLflow. A table
-    without test rows gets the figures of its training alone.
+    Writes metrics, `predictions.parquet`, `tables/` and `figures/` into the run's folder; MLflow gets them too. A
+    table without test rows gets the figures of its training alone. Nothing of it is done again where it is done.
 
     Raises:
         SourceError: the weights do not fit the model that the recipe builds.
@@ -52,10 +51,12 @@ def evaluate_model(run_dir: Path) -> None:
     started = time.perf_counter()
     reach("evaluate.begun")
     record, recipe = load_record(run_dir), load_recipe(run_dir / "recipe.yaml")
+    if "evaluate" in record.done:
+        say("evaluate: done")
+        return
     view = open_view(Path(record.pack_dir), Path(record.split_dir))
-    tracker = MlflowRun.of(record)
-    with Journal(run_dir / "journal.jsonl") as journal:
-        recorder = Recorder(journal, tracker, thin(0, 1))
+    with Journal(run_dir / JOURNAL_FILE) as journal:
+        recorder = Recorder(journal, thin(0, 1))
         metrics: dict[str, float] = {}
         if len(view.rows["test"]):
             found, precision = score_rows(run_dir, recipe, view)
@@ -74,10 +75,11 @@ def evaluate_model(run_dir: Path) -> None:
         reach("evaluate.figures_drawn")
         if (run_dir / "tables").is_dir():
             recorder.log_artifacts(run_dir / "tables", "tables")
-    recorder.log_artifacts(run_dir / "figures", "figures")
+        recorder.log_artifacts(run_dir / "figures", "figures")
     spent = record.seconds.get("evaluate", 0.0) + time.perf_counter() - started
     seconds = {**record.seconds, "evaluate": round(spent, 3)}
     update_record(run_dir, metrics={**record.metrics, **metrics}, seconds=seconds)
+    mark_done(run_dir, "evaluate")
     reach("evaluate.done")
 
 

@@ -15,8 +15,7 @@ from ..datasets.output import write_output
 from ..errors import DataError
 from ..files import sha256_file
 from ..recipe import load_recipe
-from ..tracking.journal import Journal, thin
-from ..tracking.mlflow_run import MlflowRun
+from ..tracking.journal import JOURNAL_FILE, Journal, thin
 from ..tracking.recorder import Recorder
 from ..tracking.records import load_record, update_record
 from .assemble import rows_scale
@@ -24,7 +23,7 @@ from .console import say
 from .evaluate import score_rows
 from .options import UNCACHED
 from .predictions import VERDICT, Columns, describe_predictions
-from .runs import Prediction
+from .scoring import Prediction
 
 NOT_FINITE = "the model's output is not a finite number"
 
@@ -75,8 +74,8 @@ def predict_rows(prediction: Prediction) -> Predicted:
         "predict/rows_predicted": float(num_predicted),
         "predict/rows_with_verdict": float(len(verdicts)),
     }
-    with Journal(run_dir / "journal.jsonl") as journal:
-        Recorder(journal, MlflowRun.of(record), thin(0, 1)).log_epoch(0, 0, metrics)
+    with Journal(run_dir / JOURNAL_FILE) as journal:
+        Recorder(journal, thin(0, 1)).log_epoch(0, 0, metrics)
     changes = {**record.seconds, "predict": round(seconds, 3)}
     update_record(run_dir, metrics={**record.metrics, **metrics}, precision=precision, seconds=changes)
     say(f"predict: {num_predicted:,} of {num_rows:,} rows in {seconds:.1f} s")

@@ -20,6 +20,7 @@ from ..datasets import space
 from ..errors import BusyError, DataError, RecipeError, SourceError
 from ..files import is_locked, lock, read_json, size_of
 from ..settings import Home, tracking_is_embedded
+from ..tracking.cursor import waiting
 from ..tracking.records import RECORD_FILE, RunRecord, list_records, load_record
 from ..tracking.removal import Version, list_versions, measure_run, remove_run
 
@@ -205,6 +206,8 @@ def _reason_to_keep(
             return f"{version} is @{', @'.join(version.aliases)}"
     if made and not versions:
         return f"{made[0]} was made from it; --versions deletes versions without an alias"
+    if waiting(home.runs / record.run_id):
+        return "its journal waits for MLflow; torchrelay sync sends it"
     if sizes[record.run_id] is None:
         return (
             "this tracker does not have it, so that nobody can say whether it is registered; delete its folder by hand"

@@ -16,9 +16,9 @@ from ..faults import reach
 from ..models.registry import build_model
 from ..recipe import load_recipe
 from ..schema import Schema
-from ..tracking.mlflow_run import MlflowRun
-from ..tracking.records import load_record
-from ..tracking.registry import register
+from ..tracking.journal import JOURNAL_FILE, Journal
+from ..tracking.records import load_record, mark_done
+from ..tracking.registry import stage_model
 from .console import say
 from .options import UNCACHED
 
@@ -49,14 +49,13 @@ class Servable(nn.Module):
 
 @task(**UNCACHED)
 def register_model(run_dir: Path) -> None:
-    """Make a version of the model that the recipe's `tracking.register` names; nothing where it names none.
+    """Put a version of the model that the recipe's `tracking.register` names together; nothing where it names none.
 
-    Raises:
-        TrackingError: the registry refuses it or cannot be reached.
+    It is in the registry once the run's journal is in MLflow.
     """
     record, recipe = load_record(run_dir), load_recipe(run_dir / "recipe.yaml")
     name = recipe.tracking.register_as
-    if not name:
+    if not name or "register" in record.done:
         return
     reach("register.begun")
     view = open_view(Path(record.pack_dir), Path(record.split_dir))
@@ -68,10 +67,9 @@ def register_model(run_dir: Path) -> None:
     inputs = PackDataset(view.pack, view.schema, rows).__getitems__(range(len(rows))).inputs
     example = inputs[0].contiguous().numpy()
     obstacle = _why_not_served(view.schema)
-    with torch.random.fork_rng(devices=[]):
-        tracker = MlflowRun.of(record)
-        version = register(name, tracker, *((None, None) if obstacle else (servable, example)), weights)
-    say(f"registered: {name} version {version}")
+    with torch.random.fork_rng(devices=[]), Journal(run_dir / JOURNAL_FILE) as journal:
+        stage_model(journal, record, name, *((None, None) if obstacle else (servable, example)))
+    mark_done(run_dir, "register")
     if obstacle:
         say(f"weights only: {obstacle}")
 

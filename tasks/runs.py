@@ -3,47 +3,49 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import prefect.runtime.flow_run as flow_run
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
-from ..datasets.build import Prepared, prepare_for_schema, prepare_inputs
-from ..datasets.output import check_new_columns, locate_output
-from ..datasets.space import hold_data, mark_used
-from ..datasets.table import locate_table
+from ..datasets.build import open_view
+from ..datasets.pack import Pack
 from ..engine.devices import pick_device, pick_precision
-from ..engine.weights import load_weights, save_weights
-from ..errors import RecipeError, SourceError, TrackingError
+from ..engine.signals import StopFlag
+from ..errors import DataError, RecipeError, SourceError, TorchrelayError
 from ..faults import reach
-from ..files import lock, sha256_file, write_atomic
+from ..files import lock, write_atomic
 from ..recipe import Recipe, dump_recipe, flatten, load_recipe
 from ..schema import Schema
 from ..settings import home, prefect_is_embedded
-from ..tracking.journal import Journal
-from ..tracking.mlflow_run import PARENT_TAG, MlflowRun
+from ..tracking.cursor import Cursor
+from ..tracking.journal import JOURNAL_FILE, Journal
+from ..tracking.mlflow_run import page_of
+from ..tracking.opening import is_open, journal_opening, journal_reopening, milliseconds
 from ..tracking.records import (
+    RECORD_FILE,
     RunRecord,
     describe_run,
     find_run,
     git_commit,
+    list_records,
     load_record,
     new_run_id,
     now,
     save_record,
     update_record,
 )
-from ..tracking.registry import Source, resolve_source
-from .console import Progress, say
+from ..tracking.shipper import settle, start_shipping, stop_shipping
+from .console import say
 from .ingest import Ingested, draw_report
 from .options import UNCACHED
-from .predictions import VERDICT, name_columns
 from .preflight import check_names, check_recipe, check_validation, has_images
 from .sources import pin_source, recipe_of
 from .warm_start import TRANSFER_FILE, Start, keep_start, plan_start, say_doubts
@@ -51,19 +53,28 @@ from .warm_start import TRANSFER_FILE, Start, keep_start, plan_start, say_doubts
 # What a run can change on its way; all else would break its optimizer's state, its order of rows, or its meaning.
 CHANGEABLE = (
     "train.epochs",
+    "train.optimizer.args.lr",
+    "train.optimizer.args.weight_decay",
     "train.schedule",
     "train.augment",
+    "train.label_smoothing",
     "train.clip_norm",
     "train.early_stop_epochs",
     "train.max_minutes",
     "train.device",
+    "train.precision",
+    "train.deterministic",
     "train.num_workers",
     "warm_start.thaw_after",
     "checkpoint.every_epochs",
     "checkpoint.every_steps",
     "checkpoint.keep",
+    "checkpoint.on_error",
     "tracking",
 )
+# A cancelled process is killed after 30 s.
+SECONDS_AFTER_A_FAILURE = 10.0
+ERROR_FILE = "error.txt"
 
 
 @task(**UNCACHED)
@@ -124,16 +135,21 @@ def recipe_for_finetune(recipe: Recipe, recipe_file: str, overrides: Mapping[str
     return resolved
 
 
-@task(**UNCACHED)
-def start_run(recipe: Recipe, ingested: Ingested, recipe_file: str) -> Path:
-    """Open a new run: its folder with recipe and schema, its MLflow run with all that is known before training.
+def name_run(recipe: Recipe) -> Path:
+    """Where the folder of a new run will be."""
+    return home().runs / new_run_id(recipe.name)
 
-    Where the recipe's split is a pattern of columns, it is the parent of one run for each of them (`splits.py`).
+
+@task(**UNCACHED)
+def start_run(run_dir: Path, recipe: Recipe, ingested: Ingested, recipe_file: str) -> None:
+    """Open a new run: its folder with recipe and schema, its journal with all that is known before training.
+
+    Hold the run first. Where the recipe's split is a pattern of columns, it is the parent of one run for each of them
+    (`splits.py`).
 
     Raises:
         RecipeError: a setting needs validation rows and there are none, or a pattern of the warm start fits no key.
         SourceError: the weights of a warm start do not fit.
-        TrackingError: the tracking server refuses or cannot be reached.
     """
     reach("run.begun")
     data = ingested.first
@@ -157,7 +173,7 @@ def start_run(recipe: Recipe, ingested: Ingested, recipe_file: str) -> Path:
         own, rows = {"split_dir": str(data.split_dir)}, data.rows
     record = new_record(
         recipe,
-        new_run_id(recipe.name),
+        run_dir.name,
         seconds={"ingest": round(ingested.seconds, 3)},
         recipe_file=str(Path(recipe_file).absolute()) if recipe_file else "",
         pack_dir=str(data.pack_dir),
@@ -166,7 +182,7 @@ def start_run(recipe: Recipe, ingested: Ingested, recipe_file: str) -> Path:
         **own,
     )
     # The runs over several splits begin each with weights of their own; here they were tried on the first.
-    return open_run(record, recipe, schema, rows, None if ingested.several else start)
+    open_run(record, recipe, schema, rows, None if ingested.several else start)
 
 
 def describe_source(start: Start | None) -> dict[str, str]:
@@ -186,21 +202,47 @@ def new_record(recipe: Recipe, run_id: str, **fields: Any) -> RunRecord:
         "precision": pick_precision(recipe.train.precision, device, has_images(recipe)).name,
         "schedule_epochs": recipe.train.epochs,
         "git_commit": git_commit(Path.cwd()),
-        "prefect_flow_run_id": _flow_run_id(),
-        "prefect_flow_run_url": _flow_run_url(),
+        "prefect_flow_run_id": flow_run_id(),
+        "prefect_flow_run_url": flow_run_url(),
     }
     return RunRecord(**{**values, **fields})
 
 
 @contextlib.contextmanager
 def hold_run(run_dir: Path) -> Iterator[None]:
-    """Be the one writer of a run.
+    """Be the one writer of a run; what sends its journal to MLflow once it is open ends with the block.
 
     Raises:
         BusyError: another process is; names its pid and host.
     """
     with lock(run_dir / "lock", f"run {run_dir.name}"):
-        yield
+        try:
+            yield
+        finally:
+            stop_shipping(run_dir)
+
+
+class Attempt(NamedTuple):
+    """What an earlier attempt of this flow run left.
+
+    Attributes:
+        run_dir: of the run that it began or took up; None where it did not come so far, or there was none.
+        result: of the flow, where that run is finished.
+    """
+
+    run_dir: Path | None
+    result: dict[str, Any] | None
+
+
+@task(**UNCACHED)
+def find_attempt() -> Attempt:
+    """Look for the run of an earlier attempt: Prefect keeps a flow run's id when it retries it."""
+    records = list_records(home()) if flow_run_id() else []
+    own = [record for record in records if not record.parent and _is_ours(record)]
+    if not own:
+        return Attempt(None, None)
+    result = describe_run(home(), own[0]) if own[0].status == "FINISHED" else None
+    return Attempt(home().runs / own[0].run_id, result)
 
 
 @task(**UNCACHED)
@@ -226,18 +268,22 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
     """
     record = load_record(run_dir)
     recipe, before = change_recipe(run_dir, overrides), load_recipe(run_dir / "recipe.yaml")
+    drift = changes_between(before, recipe)
     check_names(recipe)
-    data_dir = record.split_dir or record.pack_dir
-    if not Path(data_dir).is_dir():
-        raise SourceError(f"the pack of run {record.run_id} is gone from {data_dir}; train a new run")
-    if record.status == "FINISHED" and record.epochs >= recipe.train.epochs:
-        raise SourceError(
-            f"run {record.run_id} is finished ({record.epochs} of {recipe.train.epochs} epochs); "
-            f"--set train.epochs={2 * record.epochs} makes it longer"
-        )
-    if record.status == "FINISHED" and record.stopped and recipe.train == before.train:
+    _check_data(record)
+    trains_on = recipe.train != before.train if record.stopped else recipe.train.epochs > record.epochs
+    is_renamed = recipe.tracking.register_as != before.tracking.register_as
+    if record.status == "FINISHED" and not trains_on and not is_renamed:
         raise SourceError(
             f"run {record.run_id} is finished: {record.stopped}; --set that to 0, or to more, lets it go on"
+            if record.stopped
+            else f"run {record.run_id} is finished ({record.epochs} of {recipe.train.epochs} epochs); "
+            f"--set train.epochs={2 * record.epochs} makes it longer"
+        )
+    done = [part for part in record.done if not trains_on and not (part == "register" and is_renamed)]
+    if recipe.train.schedule.name == "plateau" and "train.optimizer.args.lr" in drift:
+        say(
+            "warning: train.optimizer.args.lr has no effect: plateau goes on from the learning rate that it has come to"
         )
     has_schedule = any(f"{key}.".startswith("train.schedule.") for key in overrides)
     schedule = recipe.train.schedule.name
@@ -247,22 +293,32 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
             f"as it is then; --set train.schedule.name={schedule} spreads it over all {recipe.train.epochs}"
         )
     was_lost = record.status == "RUNNING"  # nobody ended it, so nobody counted its seconds
-    links = {"prefect_flow_run_id": _flow_run_id(), "prefect_flow_run_url": _flow_run_url()}
-    tracker = MlflowRun.attach(record.model_copy(update=links), recipe)
+    links = {"prefect_flow_run_id": flow_run_id(), "prefect_flow_run_url": flow_run_url()}
     if recipe != before:
         write_atomic(run_dir / "recipe.yaml", dump_recipe(recipe))
-    epochs = recipe.train.epochs if has_schedule else record.schedule_epochs
-    record = update_record(run_dir, status="RUNNING", ended="", error="", stopped="", schedule_epochs=epochs, **links)
-    with Journal(run_dir / "journal.jsonl") as journal:
+    record = update_record(
+        run_dir,
+        status="RUNNING",
+        ended="",
+        error="",
+        stopped="" if trains_on else record.stopped,
+        done=done,
+        schedule_epochs=recipe.train.epochs if has_schedule else record.schedule_epochs,
+        **links,
+    )
+    with Journal(run_dir / JOURNAL_FILE) as journal:
         lines = journal.read()
         if was_lost and lines:
-            update_record(
-                run_dir, seconds={**record.seconds, "total": _seconds_until(record, lines, lines[-1]["time"])}
-            )
+            update_record(run_dir, seconds={**record.seconds, "total": seconds_until(record, lines, lines[-1]["time"])})
         journal.append_event("resumed", step=record.steps)
+        if drift:
+            journal.append_event("drift", changes=drift)
+        if not is_open(journal):
+            _journal_opening(journal, record, recipe)
+        journal_reopening(journal, record, recipe)
+    start_shipping(run_dir)
     reach("run.reopened")
     say(f"run: {record.run_id} goes on in {run_dir}")
-    _link_from_prefect(record, tracker)
 
 
 def change_recipe(run_dir: Path, overrides: Mapping[str, Any]) -> Recipe:
@@ -273,9 +329,7 @@ def change_recipe(run_dir: Path, overrides: Mapping[str, Any]) -> Recipe:
     """
     before = load_recipe(run_dir / "recipe.yaml")
     recipe = load_recipe(run_dir / "recipe.yaml", None, overrides)
-    now_, then = flatten(recipe), flatten(before)
-    changed = sorted(key for key in now_.keys() | then.keys() if now_.get(key) != then.get(key))
-    fixed = [key for key in changed if not key.startswith(CHANGEABLE)]
+    fixed = [key for key in changes_between(before, recipe) if not key.startswith(CHANGEABLE)]
     if fixed:
         raise RecipeError(
             f"{', '.join(fixed)}: a run goes on with what it began with; train a new run to change that "
@@ -284,194 +338,172 @@ def change_recipe(run_dir: Path, overrides: Mapping[str, Any]) -> Recipe:
     return recipe
 
 
-@task(**UNCACHED)
-def start_evaluation(source: str, table: str, files: str, device: str) -> Path:
-    """Open a run that scores all rows of a table with the best weights of a source.
+def changes_between(before: Recipe, recipe: Recipe) -> dict[str, list[str | None]]:
+    """What two recipes differ in: dotted key -> [then, now], None where one does not have it."""
+    then, now_ = ({key: value for key, value in flatten(one).items() if value != "{}"} for one in (before, recipe))
+    keys = sorted(key for key in now_.keys() | then.keys() if now_.get(key) != then.get(key))
+    return {key: [then.get(key), now_.get(key)] for key in keys}
+
+
+def _check_data(record: RunRecord) -> None:
+    """Refuse to go on with other rows than the run began with; reads the pack once.
 
     Raises:
-        SourceError: there is no such source, or it lacks recipe, schema or weights.
-        DataError: the table does not have the columns that the source was trained on, or no row that can be read.
+        SourceError: the pack is gone, damaged, or another.
     """
-    return _start_scoring("evaluate", _open_source(source, table, files, device), prepare_for_schema)
-
-
-class Prediction(NamedTuple):
-    """What the task that predicts goes on with.
-
-    Attributes:
-        run_dir: the run's folder.
-        out: where the table is written, absolute.
-        prefix: before the names of the columns that are added.
-        table_sha256: of the table's file when its rows were read.
-    """
-
-    run_dir: Path
-    out: Path
-    prefix: str
-    table_sha256: str
-
-
-@task(**UNCACHED)
-def start_prediction(source: str, table: str, out: str, files: str, device: str, prefix: str) -> Prediction:
-    """Open a run that predicts all rows of a table with the best weights of a source.
-
-    Raises:
-        SourceError: there is no such source, or it lacks recipe, schema or weights.
-        DataError: the table cannot be written where it should, or has a column of a name that is to be added, or
-            does not have the inputs that the source was trained on, or no row that can be read.
-    """
-    opened = _open_source(source, table, files, device)
-    data = opened.recipe.data
-    path = locate_output(out, str(locate_table(data)))
-    added = [f"{prefix}{name}" for name in (*name_columns(opened.schema), VERDICT)]
-    check_new_columns(data, added, "give ours another beginning with --prefix, for example --prefix new_")
-    digest = sha256_file(Path(data.table))
-    return Prediction(_start_scoring("predict", opened, prepare_inputs), path, prefix, digest)
-
-
-class _Opened(NamedTuple):
-    """A source, and its recipe with another table."""
-
-    source: Source
-    recipe: Recipe
-    schema: Schema
-    seconds: float
-
-
-def _open_source(source: str, table: str, files: str, device: str) -> _Opened:
-    started = time.perf_counter()
-    found = resolve_source(source, home())
-    recipe = load_recipe(found.folder / "recipe.yaml")
-    schema = Schema.load(found.folder / "schema.json")
-    # Fp16 is a way to train, on CUDA; elsewhere such a model is scored in fp32.
-    precision = recipe.train.precision
-    if precision == "fp16" and pick_device(device).type != "cuda":
-        precision = "fp32"
-    paths = {"table": str(Path(table).absolute()), "files": str(Path(files).absolute()) if files else ""}
-    recipe = recipe.model_copy(
-        update={
-            "data": recipe.data.model_copy(update=paths),
-            "train": recipe.train.model_copy(update={"device": device, "precision": precision}),
-        }
-    )
-    check_names(recipe)
-    return _Opened(found, recipe, schema, time.perf_counter() - started)
-
-
-def _start_scoring(kind: Literal["evaluate", "predict"], opened: _Opened, prepare: Callable[..., Prepared]) -> Path:
-    """Open a run with the weights of a source, on all good rows of the table that its recipe names."""
-    started = time.perf_counter()
-    found, recipe, schema, seconds = opened
-    weights = load_weights(found.weights)
-    picked = pick_device(recipe.train.device)
-    with Progress("ingest", "images") as progress, hold_data(home()):
-        data = prepare(recipe.data, schema, home(), progress.update)
-        mark_used(data.pack_dir)
-    for warning in data.warnings:
-        say(f"warning: {warning}")
-    quarantined = f", {data.num_quarantined:,} quarantined" if data.num_quarantined else ""
-    say(f"data: {data.rows['test']:,} rows{quarantined}")
-    record = RunRecord(
-        run_id=new_run_id(f"{recipe.name}-{kind}"),
-        name=recipe.name,
-        experiment=recipe.experiment,
-        kind=kind,
-        device=str(picked),
-        precision=pick_precision(recipe.train.precision, picked, has_images(recipe)).name,
-        created=now(),
-        seconds={"ingest": round(seconds + time.perf_counter() - started, 3)},
-        pack_dir=str(data.pack_dir),
-        split_dir=str(data.split_dir),
-        fingerprint=data.fingerprint,
-        source=found.label,
-        git_commit=git_commit(Path.cwd()),
-        prefect_flow_run_id=_flow_run_id(),
-        prefect_flow_run_url=_flow_run_url(),
-    )
-    run_dir = home().runs / record.run_id
-    (run_dir / "weights").mkdir(parents=True)
-    save_weights(weights, run_dir / "weights" / "best.pt")
-    return open_run(record, recipe, schema, data.rows)
+    data_dir = record.split_dir or record.pack_dir
+    if not Path(data_dir).is_dir():
+        raise SourceError(f"the pack of run {record.run_id} is gone from {data_dir}; train a new run")
+    try:
+        pack = Pack.open(Path(record.pack_dir))
+        pack.verify()
+    except DataError as error:
+        raise SourceError(f"run {record.run_id} cannot go on: {error}") from error
+    if pack.manifest.fingerprint != record.fingerprint:
+        raise SourceError(
+            f"run {record.run_id} began with data of the fingerprint {record.fingerprint}, the pack in "
+            f"{record.pack_dir} has {pack.manifest.fingerprint}; bring the old pack back, or train a new run"
+        )
 
 
 @contextlib.contextmanager
 def keep_status(run_dir: Path) -> Iterator[None]:
-    """Tell the truth about a run's end: an exception is FAILED, a signal or cancel KILLED."""
+    """Tell the truth about how a run ends: an exception is FAILED, a signal or a cancel KILLED.
+
+    A run that has ended already stays as it is, and so does one that this flow run has not made its own: whoever may
+    not let it go on has no word in how it ended. A folder that has no record yet is removed.
+    """
     try:
         yield
-    except Exception as error:
-        _end(run_dir, "FAILED", f"{type(error).__name__}: {error}")
-        raise
     except BaseException as error:
-        _end(run_dir, "KILLED", type(error).__name__)
+        with StopFlag():
+            if not (run_dir / RECORD_FILE).exists():
+                shutil.rmtree(run_dir, ignore_errors=True)
+            elif (record := load_record(run_dir)).status == "RUNNING" and _is_ours(record):
+                _note_end(run_dir, error)
         raise
+
+
+def _note_end(run_dir: Path, error: BaseException) -> None:
+    """Write down how a run ended; what cannot be written, as on a full disk, does not hide the error itself."""
+    try:
+        if not isinstance(error, Exception):
+            _end(run_dir, "KILLED", _name_signal(error))
+            return
+        said = str(error) if isinstance(error, TorchrelayError) else "".join(traceback.format_exception(error))
+        write_atomic(run_dir / ERROR_FILE, said.rstrip() + "\n")
+        _end(run_dir, "FAILED", f"{type(error).__name__}: {error}")
+    except OSError as problem:
+        say(
+            f"warning: how run {run_dir.name} ended cannot be written: {problem}; torchrelay doctor --fix does it later"
+        )
+
+
+def _name_signal(error: BaseException) -> str:
+    """What stopped a run, for people."""
+    names = {"KeyboardInterrupt": "Ctrl-C (SIGINT)", "TerminationSignal": "SIGTERM", "SystemExit": "SIGTERM"}
+    return f"stopped by {names.get(type(error).__name__, type(error).__name__)}"
 
 
 @task(**UNCACHED)
 def finish_run(run_dir: Path) -> dict[str, Any]:
-    """Close a run that is done, and give its record as JSON, with its children's where it has some."""
-    return describe_run(home(), _end(run_dir, "FINISHED", ""))
+    """Close a run that is done, and give its record as JSON, with its children's where it has some.
+
+    A signal waits until that is written, so that what is done is called done.
+    """
+    with StopFlag():
+        record = _end(run_dir, "FINISHED", "")
+    if not record.parent:
+        _link_from_prefect(run_dir, record)
+    return describe_run(home(), record)
 
 
 def open_run(
     record: RunRecord, recipe: Recipe, schema: Schema, rows: Mapping[str, int], start: Start | None = None
 ) -> Path:
-    """Make folder and MLflow run of a record; where that fails, neither folder nor record stays.
+    """Fill the folder of a run, with a journal that opens the MLflow run; where that fails, nothing stays.
+
+    Hold the run first. The record is the last of the files: without it the folder is no run, whenever we die.
 
     Args:
-        record: without MLflow's id; one with a parent becomes a child of the parent's MLflow run.
+        record: one with a parent becomes a child of the parent's MLflow run.
         recipe: what is run.
         schema: of its data.
         rows: rows of each split, by its name.
         start: weights that a warm-started run begins with; they go into its folder.
     Raises:
-        TrackingError: the tracking server refuses or cannot be reached.
+        TrackingError: the journal cannot be written.
     """
     run_dir = home().runs / record.run_id
-    parent = load_record(home().runs / record.parent).mlflow_run_id if record.parent else ""
     try:
-        save_record(home(), record)
-        reach("run.recorded")
         write_atomic(run_dir / "recipe.yaml", dump_recipe(recipe))
         reach("run.recipe_written")
         schema.save(run_dir / "schema.json")
         if start is not None:
             keep_start(run_dir, start)
-        tracker = MlflowRun.start(record, recipe, schema, rows, {PARENT_TAG: parent})
-        update_record(run_dir, mlflow_run_id=tracker.run_id)
-        for name in ("recipe.yaml", "schema.json", *([] if start is None else [TRANSFER_FILE])):
-            tracker.log_artifacts(run_dir / name)
-        for name in ("report.json", "data_report.csv", "quarantine.csv") if record.split_dir else ():
-            tracker.log_artifacts(Path(record.split_dir) / name, "data")
         if record.split_dir:
             (run_dir / "figures").mkdir()
             shutil.copyfile(draw_report(Path(record.split_dir)), run_dir / "figures" / "data.png")
-            tracker.log_artifacts(run_dir / "figures", "figures")
+        with Journal(run_dir / JOURNAL_FILE) as journal:
+            _journal_opening(journal, record, recipe, schema, rows)
+        save_record(home(), record)
+        reach("run.recorded")
     except BaseException:
         shutil.rmtree(run_dir)
         raise
+    start_shipping(run_dir)
     reach("run.opened")
     say(f"run: {record.run_id} in {run_dir}")
-    if not parent:
-        _link_from_prefect(record, tracker)
     return run_dir
 
 
+def _journal_opening(
+    journal: Journal,
+    record: RunRecord,
+    recipe: Recipe,
+    schema: Schema | None = None,
+    rows: Mapping[str, int] | None = None,
+) -> None:
+    """Journal a run's beginning, and the files that it has from there; a run that died before it has its schema."""
+    run_dir = journal.path.parent
+    if rows is None:
+        view = open_view(Path(record.pack_dir), Path(record.split_dir)) if record.split_dir else None
+        rows = {} if view is None else {name: len(some) for name, some in view.rows.items()}
+    with journal.together():
+        journal_opening(journal, record, recipe, schema or Schema.load(run_dir / "schema.json"), rows)
+        for name in ("recipe.yaml", "schema.json", TRANSFER_FILE):
+            if (run_dir / name).exists():
+                journal.append_artifact(run_dir / name)
+        for name in ("report.json", "data_report.csv", "quarantine.csv") if record.split_dir else ():
+            journal.append_artifact(Path(record.split_dir) / name, "data")
+        if (run_dir / "figures").is_dir():
+            journal.append_artifact(run_dir / "figures", "figures")
+
+
 def _end(run_dir: Path, status: str, error: str) -> RunRecord:
+    """Say how a run ended, and give MLflow the time to hear of it, as long as it answers."""
     record = load_record(run_dir)
     ended = now()
-    lines = Journal(run_dir / "journal.jsonl").read()
-    total = _seconds_until(record, lines, datetime.fromisoformat(ended).timestamp() * 1000)
-    record = update_record(run_dir, status=status, ended=ended, error=error, seconds={**record.seconds, "total": total})
-    reach("run.ended")
-    try:
-        MlflowRun.of(record).finish(status)
-    except TrackingError as problem:
-        say(f"warning: the tracker does not know that the run ended as {status}: {problem}")
-    return record
+    with Journal(run_dir / JOURNAL_FILE) as journal:
+        total = seconds_until(record, journal.lines(), milliseconds(ended))
+        if status == "FAILED" and (run_dir / ERROR_FILE).exists():
+            journal.append_artifact(run_dir / ERROR_FILE)
+        journal.append_status(status, milliseconds(ended))
+    reach("run.ended")  # a run that dies here is still RUNNING, and a resume ends it
+    update_record(run_dir, status=status, ended=ended, error=error, seconds={**record.seconds, "total": total})
+    patience = load_recipe(run_dir / "recipe.yaml").tracking.wait_seconds
+    shipped = settle(run_dir, patience, math.inf if status == "FINISHED" else SECONDS_AFTER_A_FAILURE)
+    for name, number in shipped.registered:
+        say(f"registered: {name} version {number}")
+    if shipped.num_waiting:
+        say(
+            f"warning: {shipped.num_waiting} lines of the journal wait for the tracker; "
+            f"torchrelay sync {run_dir.name} sends them: {shipped.reason}"
+        )
+    return load_record(run_dir)
 
 
-def _seconds_until(record: RunRecord, lines: Sequence[Mapping[str, Any]], end: float) -> float:
+def seconds_until(record: RunRecord, lines: Iterable[Mapping[str, Any]], end: float) -> float:
     """Seconds of a run up to a time: those counted before it was last resumed, and those since.
 
     Args:
@@ -485,19 +517,27 @@ def _seconds_until(record: RunRecord, lines: Sequence[Mapping[str, Any]], end: f
     return round(before + (end - began) / 1000, 3)
 
 
-def _flow_run_id() -> str:
+def _is_ours(record: RunRecord) -> bool:
+    """Whether this flow run, in this or an earlier attempt, was the last to begin a run or let it go on."""
+    return record.prefect_flow_run_id == flow_run_id()
+
+
+def flow_run_id() -> str:
+    """Prefect's id of the flow run that we are in; empty outside of one."""
     return str(flow_run.get_id() or "")
 
 
-def _flow_run_url() -> str:
+def flow_run_url() -> str:
     """The flow run's page, where a server outlives it."""
     return "" if prefect_is_embedded() else flow_run.get_flow_run_ui_url() or ""
 
 
-def _link_from_prefect(record: RunRecord, tracker: MlflowRun) -> None:
-    if record.prefect_flow_run_id:
+def _link_from_prefect(run_dir: Path, record: RunRecord) -> None:
+    """Lead from the flow run to MLflow's page, where MLflow has the run."""
+    place = Cursor.load(run_dir)
+    if record.prefect_flow_run_id and place.mlflow_run_id:
         create_markdown_artifact(
             key="mlflow-run",
-            markdown=f"Run `{record.run_id}` in MLflow: {tracker.url}",
+            markdown=f"Run `{record.run_id}` in MLflow: {page_of(place.experiment_id, place.mlflow_run_id)}",
             description=f"MLflow run of {record.run_id}",
         )

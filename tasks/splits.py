@@ -25,8 +25,7 @@ from ..recipe import Recipe, load_recipe
 from ..schema import Schema
 from ..settings import home
 from ..tracking import figures
-from ..tracking.journal import Journal, thin
-from ..tracking.mlflow_run import MlflowRun
+from ..tracking.journal import JOURNAL_FILE, Journal, thin
 from ..tracking.recorder import STEP_METRICS, Recorder
 from ..tracking.records import RunRecord, list_children, load_record, new_run_id, update_record
 from .console import say
@@ -60,20 +59,20 @@ def open_split(parent_dir: Path, column: str) -> Iterator[Path]:
 
     Raises:
         BusyError: another process works on it.
-        TrackingError: the tracking server refuses or cannot be reached.
     """
     parent = load_record(parent_dir)
     recipe = _recipe_of(load_recipe(parent_dir / "recipe.yaml"), column)
     known = [child for child in list_children(home(), parent) if child.split_column == column]
-    run_dir = _folder(known[0]) if known else _start_split(parent, recipe)
-    with Journal(parent_dir / "journal.jsonl") as journal:
+    run_dir = _folder(known[0]) if known else home().runs / new_run_id(f"{recipe.name}-{column}")
+    with Journal(parent_dir / JOURNAL_FILE) as journal:
         journal.append_event("split", column=column, run_id=run_dir.name)
-    with hold_run(run_dir):
+    with hold_run(run_dir), keep_status(run_dir):
         if known:
             reopen_run(run_dir, _changeable(recipe))
             update_record(run_dir, schedule_epochs=parent.schedule_epochs)
-        with keep_status(run_dir):
-            yield run_dir
+        else:
+            _start_split(run_dir, parent, recipe)
+        yield run_dir
         finish_run(run_dir)
 
 
@@ -118,12 +117,11 @@ def summarise_splits(run_dir: Path, failures: Mapping[str, str]) -> None:
         shown = {column: metrics[headline] for column, metrics in values.items() if headline in metrics}
         picture = run_dir / "figures" / "splits.png"
         figures.splits(shown, picture, headline.replace("/", " "), unit=unit_of(headline, schema))
-    with Journal(run_dir / "journal.jsonl") as journal:
-        recorder = Recorder(journal, MlflowRun.of(parent), thin(0, 1))
-        recorder.replay()
+    with Journal(run_dir / JOURNAL_FILE) as journal:
+        recorder = Recorder(journal, thin(0, 1))
         recorder.log_epoch(parent.steps, parent.epochs, metrics)
-    recorder.log_artifacts(run_dir / "splits.csv", "")
-    recorder.log_artifacts(run_dir / "figures", "figures")
+        recorder.log_artifacts(run_dir / "splits.csv", "")
+        recorder.log_artifacts(run_dir / "figures", "figures")
     update_record(run_dir, metrics=metrics)
 
 
@@ -141,14 +139,14 @@ def mean_and_deviation(values: Mapping[str, Mapping[str, float]]) -> dict[str, f
         return {**deviations, **{name: float(np.mean(x)) for name, x in columns.items()}}
 
 
-def _start_split(parent: RunRecord, recipe: Recipe) -> Path:
+def _start_split(run_dir: Path, parent: RunRecord, recipe: Recipe) -> None:
     column = recipe.data.split.column
     pack_dir, split_dir = Path(parent.pack_dir), Path(parent.splits[column])
     view = open_view(pack_dir, split_dir)
     start = plan_start(recipe, view.schema)
     record = new_record(
         recipe,
-        new_run_id(f"{recipe.name}-{column}"),
+        run_dir.name,
         parent=parent.run_id,
         split_column=column,
         schedule_epochs=parent.schedule_epochs,
@@ -158,7 +156,7 @@ def _start_split(parent: RunRecord, recipe: Recipe) -> Path:
         fingerprint=parent.fingerprint,
         **describe_source(start),
     )
-    return open_run(record, recipe, view.schema, {name: len(rows) for name, rows in view.rows.items()}, start)
+    open_run(record, recipe, view.schema, {name: len(rows) for name, rows in view.rows.items()}, start)
 
 
 def _recipe_of(recipe: Recipe, column: str) -> Recipe:
@@ -169,14 +167,14 @@ def _recipe_of(recipe: Recipe, column: str) -> Recipe:
 
 def _changeable(recipe: Recipe) -> dict[str, Any]:
     """What a child that goes on takes over from its parent's recipe, which may have changed."""
-
-    def value(key: str) -> Any:
-        inner: Any = recipe.model_dump(by_alias=True)
-        for name in key.split("."):
-            inner = inner[name]
-        return inner
-
-    return {key: value(key) for key in CHANGEABLE}
+    taken: dict[str, Any] = {}
+    for key in CHANGEABLE:
+        value: Any = recipe.model_dump(by_alias=True)
+        with contextlib.suppress(KeyError):  # an argument that the recipe leaves to its default
+            for name in key.split("."):
+                value = value[name]
+            taken[key] = value
+    return taken
 
 
 def _comparable(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from prefect import task
 
-from ..datasets.build import open_view
+from ..datasets.build import View, open_view
 from ..engine.checkpoint import Checkpoint, CheckpointStore
 from ..engine.devices import fingerprint, pick_device
 from ..engine.gradients import NotFiniteError
@@ -17,14 +21,16 @@ from ..engine.job import Progress as TrainingProgress
 from ..engine.loop import train
 from ..engine.memory import keep_freed_memory
 from ..engine.metrics import HEADLINES, RANKED_HEADLINE
+from ..engine.signals import StopFlag
 from ..engine.weights import save_weights, sha256_of, state_of
 from ..faults import reach
-from ..recipe import load_recipe
-from ..tracking.journal import Journal, thin
-from ..tracking.mlflow_run import MlflowRun
+from ..files import digest
+from ..recipe import Recipe, dump_recipe, load_recipe
+from ..tracking.journal import JOURNAL_FILE, Journal, thin
 from ..tracking.recorder import Recorder
-from ..tracking.records import load_record, update_record
+from ..tracking.records import RunRecord, load_record, mark_done, update_record
 from .assemble import build_job, name_table_rows
+from .cancel import acknowledge_cancel
 from .console import Progress, say
 from .options import UNCACHED
 from .warm_start import load_start
@@ -35,33 +41,38 @@ def train_model(run_dir: Path) -> None:
     """Train a run from its last checkpoint, or from the start, to its last epoch or until there is reason to stop.
 
     Writes checkpoints, `weights/last.pt`, `weights/best.pt`, `weights/optimizer.pt` and the journal into the run's
-    folder. Does nothing more where the epochs are done already.
+    folder. Nothing of it is done again where it is done.
 
     Raises:
         TrainingError: the loss is not finite; names the step and the rows.
         RecipeError: model, optimizer or monitor does not fit the data.
+        CheckpointError: a checkpoint cannot be written, and `checkpoint.on_error` is stop.
     """
     reach("train.begun")
     record, recipe = load_record(run_dir), load_recipe(run_dir / "recipe.yaml")
+    if "train" in record.done:
+        say(f"train: done, {record.epochs} epochs")
+        return
     view = open_view(Path(record.pack_dir), Path(record.split_dir))
     keep_freed_memory()
     here = fingerprint(pick_device(recipe.train.device))
-    store = CheckpointStore(run_dir / "checkpoints", recipe.checkpoint.keep, {"run_id": run_dir.name}, here)
+    journal = Journal(run_dir / JOURNAL_FILE)
+    facts = {"run_id": run_dir.name}
+    keep, on_error = recipe.checkpoint.keep, recipe.checkpoint.on_error
+    store = _JournaledStore(journal, run_dir / "checkpoints", keep, facts, here, on_error)
     checkpoint = store.load_last()
     start = load_start(run_dir, recipe) if checkpoint is None else None
     job = build_job(recipe, view, record.schedule_epochs, is_new=checkpoint is None, start=start)
+    job = replace(job, facts=_facts_of(record, recipe, view))
     progress = TrainingProgress() if checkpoint is None else _restore(job, checkpoint, here)
     reach("train.restored")
-    tracker = MlflowRun.of(record)
     say(f"train: {recipe.model.name} on {job.scorer.device} in {job.scorer.precision.name}, {job.num_epochs} epochs")
     if recipe.train.deterministic and job.scorer.device.type == "mps":
         say("warning: train.deterministic has no effect on mps")
     started = time.perf_counter()
-    with Journal(run_dir / "journal.jsonl") as journal, Progress("train", "steps") as bar:
+    with journal, Progress("train", "steps") as bar:
         num_steps = job.num_epochs * job.steps_per_epoch
-        recorder = Recorder(journal, tracker, thin(recipe.tracking.every_steps, num_steps))
-        if progress.step:
-            recorder.replay()
+        recorder = Recorder(journal, thin(recipe.tracking.every_steps, num_steps))
 
         def on_step(progress: TrainingProgress, values: dict[str, float], epoch_ended: bool) -> None:
             if not epoch_ended:
@@ -71,25 +82,61 @@ def train_model(run_dir: Path) -> None:
             recorder.log_epoch(progress.step, progress.epoch, values)
             say(_epoch_line(progress, job.num_epochs, values))
 
+        stop = StopFlag()
         try:
-            if stopped := train(job, progress, store, on_step):
+            with acknowledge_cancel(stop):
+                stopped = train(job, progress, store, on_step, stop)
+            if stopped:
                 journal.append_event("stopped", step=progress.step, epoch=progress.epoch, reason=stopped)
                 say(f"stopped: {stopped}")
         except NotFiniteError as error:
             raise name_table_rows(error, view) from error
         finally:
-            recorder.flush()
+            journal.flush()
+            if store.failures:
+                kinds = ", ".join(f"{count:,} x {kind}" for kind, count in store.failures.items())
+                say(f"warning: checkpoints could not be written ({kinds}); the last one that was is intact")
             seconds = record.seconds.get("train", 0.0) + time.perf_counter() - started
-            _note_progress(run_dir, job, progress, {**record.seconds, "train": round(seconds, 3)})
+            _note_progress(run_dir, journal, job, progress, {**record.seconds, "train": round(seconds, 3)})
     reach("train.loop_done")
     update_record(run_dir, stopped=stopped)
     _keep_weights(run_dir, job, store)
-    recorder.log_artifacts(run_dir / "weights", "weights")
+    with journal:
+        recorder.log_artifacts(run_dir / "weights", "weights")
+    mark_done(run_dir, "train")
     reach("train.done")
+
+
+class _JournaledStore(CheckpointStore):
+    """Makes the journal durable before a checkpoint, as a run that goes on from there computes nothing before again."""
+
+    def __init__(self, journal: Journal, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._journal = journal
+
+    def save(self, *args: Any, **options: Any) -> Path | None:
+        """Commit a generation."""
+        self._journal.sync()
+        return super().save(*args, **options)
+
+
+def _facts_of(record: RunRecord, recipe: Recipe, view: View) -> dict[str, str]:
+    """What a checkpoint says of its run beside the state; `data_fingerprint` is of the table and of its split."""
+    sides = [hashlib.sha256(view.rows[name].tobytes()).hexdigest() for name in sorted(view.rows)]
+    return {
+        "run_id": record.run_id,
+        "mlflow_run_id": record.mlflow_run_id,
+        "prefect_flow_run_id": record.prefect_flow_run_id,
+        "git_commit": record.git_commit,
+        "data_fingerprint": digest(record.fingerprint, sides),
+        "recipe": dump_recipe(recipe),
+    }
 
 
 def _restore(job: Job, checkpoint: Checkpoint, here: Mapping[str, str]) -> TrainingProgress:
     progress = restore_run(job, checkpoint.state)
+    if checkpoint.best_is_lost:
+        progress.best_metric = math.nan  # no weights have it any more: the next validation begins the search anew
     differs = sorted(name for name in here if checkpoint.fingerprint.get(name) != here[name])
     if differs:
         say(f"warning: not bit-identical from here on: {', '.join(differs)} changed since the checkpoint")
@@ -97,16 +144,16 @@ def _restore(job: Job, checkpoint: Checkpoint, here: Mapping[str, str]) -> Train
     return progress
 
 
-def _note_progress(run_dir: Path, job: Job, progress: TrainingProgress, seconds: dict[str, float]) -> None:
-    lines = Journal(run_dir / "journal.jsonl").points()
-    metrics = {point.key: point.value for point in lines}
+def _note_progress(
+    run_dir: Path, journal: Journal, job: Job, progress: TrainingProgress, seconds: dict[str, float]
+) -> None:
     update_record(
         run_dir,
         device=str(job.scorer.device),
         precision=job.scorer.precision.name,
         epochs=progress.epoch,
         steps=progress.step,
-        metrics=metrics,
+        metrics=journal.newest(),
         rows_per_second=round(progress.rows_per_second, 1),
         seconds=seconds,
     )

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from torchrelay.errors import BusyError
-from torchrelay.files import commit_folder, digest, lock, read_json, sha256_file, write_atomic, write_json
+from torchrelay.files import (
+    commit_folder,
+    digest,
+    is_locked,
+    lock,
+    read_json,
+    remove_folder,
+    remove_leftovers,
+    require_space,
+    set_aside,
+    sha256_file,
+    share_lock,
+    write_atomic,
+    write_json,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -70,7 +87,43 @@ def test_a_writer_that_is_killed_never_leaves_a_torn_file(tmp_path: Path) -> Non
     assert len(set(text)) == 1
 
 
+def fail_fsync_of(monkeypatch: pytest.MonkeyPatch, path: Path, error: int) -> None:
+    """Let an fsync of one path fail."""
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if os.path.samestat(os.fstat(descriptor), path.stat()):
+            raise OSError(error, os.strerror(error))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+def test_a_folder_that_cannot_be_made_durable_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_fsync_of(monkeypatch, tmp_path, errno.EIO)
+    with pytest.raises(OSError, match="Input/output error"):
+        write_atomic(tmp_path / "a.txt", "new")
+    with pytest.raises(OSError, match="Input/output error"), commit_folder(tmp_path / "final") as folder:
+        (folder / "a").write_text("a")
+    assert names(tmp_path) == ["a.txt", "final"]
+
+
+def test_a_file_system_that_has_no_fsync_of_folders_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_fsync_of(monkeypatch, tmp_path, errno.EINVAL)
+    write_atomic(tmp_path / "a.txt", "new")
+    assert (tmp_path / "a.txt").read_text() == "new"
+
+
 # commit_folder
+
+
+def test_a_commit_whose_fsync_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OSError, match="Input/output error"), commit_folder(tmp_path / "final") as folder:
+        (folder / "a").write_text("a")
+        fail_fsync_of(monkeypatch, folder / "a", errno.EIO)
+    assert names(tmp_path) == []
 
 
 def test_a_committed_folder_appears_as_a_whole(tmp_path: Path) -> None:
@@ -107,6 +160,44 @@ def test_a_file_in_the_place_of_the_folder_is_an_error_and_stays(tmp_path: Path)
         (folder / "a").write_text("a")
     assert (tmp_path / "final").read_text() == "a file"
     assert names(tmp_path) == ["final"]
+
+
+# Removing, setting aside, space
+
+
+def test_a_folder_is_removed_and_a_bad_one_set_aside_beside_those_before_it(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "file").touch()
+    remove_folder(tmp_path / "a")
+    assert names(tmp_path) == []
+    for expected in ("bad-a", "bad-a-2", "bad-a-3"):
+        (tmp_path / "a").write_text(expected)
+        assert set_aside(tmp_path / "a") == tmp_path / expected
+    assert (tmp_path / "bad-a-2").read_text() == "bad-a-2"
+
+
+def test_leftovers_of_every_writer_here_are_removed(tmp_path: Path) -> None:
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom torchrelay import files\n"
+        "path = Path(sys.argv[1]) / 'a'\n"
+        "files.os.fsync = lambda descriptor: os.kill(os.getpid(), 9)\n"
+        "if sys.argv[2] == 'file': files.write_atomic(path, 'new')\n"
+        "with files.commit_folder(path) as folder: (folder / 'b').touch()\n"
+    )
+    for kind in ("file", "folder"):
+        done = subprocess.run([sys.executable, "-c", script, str(tmp_path), kind], check=False)
+        assert done.returncode == -signal.SIGKILL
+    (tmp_path / "kept").touch()
+    assert len(names(tmp_path)) == 3
+    remove_leftovers(tmp_path)
+    assert names(tmp_path) == ["kept"]
+
+
+def test_too_little_space_is_said_with_both_numbers(tmp_path: Path) -> None:
+    require_space(tmp_path / "not" / "there", 1)
+    with pytest.raises(OSError, match=r"about 1,000,000,000,000,000 bytes are needed and [\d,]+ are free") as caught:
+        require_space(tmp_path / "not" / "there", 10**15)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path))
 
 
 # Hashing and JSON
@@ -173,3 +264,54 @@ def test_a_lock_is_free_after_its_block_and_after_an_exception(tmp_path: Path) -
         raise ValueError("inside")
     with lock(path, "run a"):
         pass
+
+
+@pytest.mark.parametrize("kind", ["lock", "share_lock"])
+def test_a_lock_dies_with_its_process_though_a_forked_child_lives(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "lock"
+    hold = "lock(path, 'run a')" if kind == "lock" else "share_lock(path)"
+    code = (
+        "import os, sys, time\nfrom pathlib import Path\nfrom torchrelay.files import lock, share_lock\n"
+        f"path = Path({str(path)!r})\nwith {hold}:\n    child = os.fork()\n"
+        "    if not child: print(os.getpid(), flush=True)\n    time.sleep(60)\n"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert holder.stdout is not None
+    child = int(holder.stdout.readline())
+    try:
+        with pytest.raises(BusyError), lock(path, "run a"):
+            pytest.fail("both held the lock")
+        holder.kill()
+        holder.wait()
+        os.kill(child, 0)  # it lives
+        assert not is_locked(path)
+        with lock(path, "run a"):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        holder.stdout.close()
+
+
+def test_a_child_that_ends_leaves_the_lock_to_its_parent(tmp_path: Path) -> None:
+    with lock(tmp_path / "lock", "run a"):
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        assert is_locked(tmp_path / "lock")
+
+
+def test_a_lock_that_is_held_for_an_instant_as_by_who_only_looks_is_waited_for(tmp_path: Path) -> None:
+    path, held = tmp_path / "lock", threading.Event()
+
+    def look() -> None:
+        with share_lock(path):
+            held.set()
+            time.sleep(0.05)
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    assert held.wait(10)
+    with lock(path, "run a"):
+        pass
+    looker.join()

@@ -11,11 +11,13 @@ import torch
 
 from torchrelay.datasets.pack import Pack
 from torchrelay.engine.checkpoint import CheckpointStore
+from torchrelay.engine.generations import seal
 from torchrelay.errors import CheckpointError, DataError, RecipeError, SourceError, TorchrelayError, TrackingError
 from torchrelay.recipe import load_recipe
 from torchrelay.schema import FORMAT_VERSION as SCHEMA
 from torchrelay.schema import FeatureSchema, Schema
 from torchrelay.settings import Home
+from torchrelay.tracking.cursor import Cursor
 from torchrelay.tracking.journal import Journal
 from torchrelay.tracking.records import RunRecord, load_record, now, save_record
 
@@ -46,8 +48,9 @@ def make_schema(folder: Path) -> tuple[Path, Reader]:
 
 def make_checkpoint(folder: Path) -> tuple[Path, Reader]:
     store = CheckpointStore(folder / "checkpoints", 1, {"run_id": "x"}, {})
-    path = store.save({"weight": torch.zeros(1)}, 1, is_best=True) / "manifest.json"
-    return path, store.load_last
+    saved = store.save({"weight": torch.zeros(1)}, 1, is_best=True)
+    assert saved is not None
+    return saved / "manifest.json", store.load_last
 
 
 def make_record(folder: Path) -> tuple[Path, Reader]:
@@ -62,12 +65,18 @@ def make_journal(folder: Path) -> tuple[Path, Reader]:
     return path, lambda: Journal(path).read()
 
 
+def make_cursor(folder: Path) -> tuple[Path, Reader]:
+    Cursor(offset=5).save(folder)
+    return folder / "shipped.json", lambda: Cursor.load(folder)
+
+
 KINDS = [
     (make_recipe, 1, RecipeError, "write it as format_version: 1"),
     (make_pack, 2, DataError, "run `torchrelay ingest` again"),
     (make_schema, SCHEMA, SourceError, "train the run again"),
-    (make_checkpoint, 1, CheckpointError, "resume the run with the torchrelay that wrote it"),
+    (make_checkpoint, 2, CheckpointError, "resume the run with the torchrelay that wrote it"),
     (make_record, 1, SourceError, "train the run again"),
+    (make_cursor, 1, TrackingError, "remove it: all is sent again, once"),
     (make_journal, 1, TrackingError, "train the run again"),
 ]
 
@@ -81,7 +90,9 @@ def test_another_format_version_says_which_is_read_and_what_to_do(
     text = path.read_text()
     for found, remedy in ((reads + 1, "a newer torchrelay wrote it: upgrade this one"), (reads - 1, again)):
         first, rest = text.split("\n", 1) if make is make_journal else (text, "")
-        path.write_text("\n".join([json.dumps(json.loads(first) | {"format_version": found}), rest]))
+        values = json.loads(first) | {"format_version": found}
+        values.pop("digest", None)
+        path.write_text(seal(values) if make is make_checkpoint else "\n".join([json.dumps(values), rest]))
         before = path.read_bytes()
         message = f"has format_version {found}, this torchrelay reads format_version {reads}; .*{remedy}"
         with pytest.raises(kind, match=message) as caught:

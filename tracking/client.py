@@ -12,7 +12,8 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -40,6 +41,13 @@ ENVIRONMENT = {
 RACES = ("database is locked", "unique constraint")
 RACE_RETRIES = 8
 DATABASE_TIMEOUT_SECONDS = 120.0
+# HTTP statuses of a request that may be taken another time: not signed in, too slow, too many.
+PASSING = (401, 403, 408, 429)
+# Called with each answer of the tracker, in the thread that asked.
+on_answer: ContextVar[Callable[[], None] | None] = ContextVar("on_answer", default=None)
+
+# What this process set, not its user.
+_ours: dict[str, str] = {}
 
 
 def open_client() -> MlflowClient:
@@ -49,11 +57,19 @@ def open_client() -> MlflowClient:
         TrackingError: the address is not one that MLflow knows, or its database cannot be opened.
     """
     for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+        if name not in os.environ:
+            _ours[name] = os.environ[name] = value
     if settings.tracking_is_embedded():
         make_database()
     uri = settings.tracking_uri()
     return call("open the tracker", MlflowClient, tracking_uri=uri, registry_uri=uri)
+
+
+def override_environment(values: Mapping[str, str]) -> None:
+    """Change what `ENVIRONMENT` sets for MLflow in this process; what the user set stays."""
+    for name, value in values.items():
+        if os.environ.get(name) == _ours.get(name):
+            _ours[name] = os.environ[name] = value
 
 
 def make_database() -> Path:
@@ -110,15 +126,33 @@ def call(doing: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     """
     for attempt in range(RACE_RETRIES + 1):
         try:
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
         except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
             if _is_race(error) and attempt < RACE_RETRIES:
                 time.sleep(random.uniform(0.05, 0.1) * 2**attempt)
                 continue
             raise TrackingError(
-                f"MLflow at {_shown(settings.tracking_uri())}: cannot {doing}: {_reason(error)}"
+                f"MLflow at {settings.shown_tracking_uri()}: cannot {doing}: {_reason(error)}"
             ) from error
+        if (note := on_answer.get()) is not None:
+            note()
+        return result
     raise AssertionError("unreachable")
+
+
+def is_refused(error: Exception) -> bool:
+    """Whether the tracker understood a request and will not take it, however often it is sent."""
+    cause = error.__cause__
+    if not isinstance(cause, MlflowException):
+        return False
+    status = cause.get_http_status_code()
+    return 400 <= status < 500 and status not in PASSING
+
+
+def is_missing(error: Exception) -> bool:
+    """Whether the tracker says that what was asked for is not there."""
+    cause = error.__cause__
+    return isinstance(cause, MlflowException) and cause.error_code == "RESOURCE_DOES_NOT_EXIST"
 
 
 def _is_race(error: Exception) -> bool:
@@ -155,8 +189,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ImportError):
         return f"{error}; install the driver of that database, or unset MLFLOW_TRACKING_URI"
     return text[:1000]
-
-
-def _shown(uri: str) -> str:
-    """The address without a password."""
-    return re.sub(r"://[^/@]*@", "://", uri)

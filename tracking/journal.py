@@ -1,22 +1,30 @@
-"""The journal: a run's append-only log of metrics and events on local disk, the truth that MLflow mirrors.
+"""The journal: a run's append-only log on local disk, the truth that MLflow mirrors.
 
-One JSON object a line, flushed at each append. Sending the points on is `mlflow_run`'s work.
+One JSON object a line. All that MLflow is to get stands here first; `shipper` sends it on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from ..errors import TrackingError, check_format
+from ..faults import reach
 
 FORMAT_VERSION = 1
+JOURNAL_FILE = "journal.jsonl"
 MAX_POINTS = 2000
+# A step's metrics wait in memory for at most so long while steps follow each other.
+BUFFER_SECONDS = 0.5
+# As Python's JSON writes and reads them.
+NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
 logger = logging.getLogger(__name__)
 
@@ -38,65 +46,177 @@ class Point(NamedTuple):
 class Journal:
     """Appends to, and reads, one journal file.
 
-    Each line is `{"time": ms, "kind": "metrics", "step": n, "epoch": e, "values": {...}}` or `{"time": ms, "kind":
-    "event", "name": ..., "fields": {...}}`; the first says the format version. NaN and infinities stand as Python's
-    JSON writes them. A line that a crash tore is dropped on reading, never cut from the file.
+    Each line is `{"time": ms, "kind": …, …}`; the first says the format version. The kinds:
+
+        metrics   step, epoch, values by name; with "kept": false where MLflow is not to get them
+        event     name, fields: what happened, for people; stays here
+        open      experiment, start_ms, parent (our id), tags: the run begins
+        params, tags   values by name
+        dataset   what MLflow's data set has
+        artifact  path (relative to the run's folder where it lies inside), artifact_path
+        model     name, folder, weights_sha256, step, tags: a version to be registered
+        status    status, in MLflow's words, and ended_ms; RUNNING where a run goes on
+
+    NaN and infinities stand as Python's JSON writes them. A line that a crash tore is dropped on reading, never cut
+    from the file. Metrics are buffered for up to `BUFFER_SECONDS`; `flush` writes them, `sync` makes them durable.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: BinaryIO | None = None
-        self._known: set[tuple[str, int]] = set()
+        self._descriptor: int | None = None
+        self._buffer: list[str] = []
+        self._written = 0.0
+        self._is_together = False
+        self._last_step: dict[str, int] = {}
+        self._quoted: dict[str, str] = {}
 
-    def append_metrics(self, step: int, epoch: int, values: Mapping[str, float]) -> list[Point]:
-        """Write the metrics of a step, except those that the journal already has for that step.
+    def append_metrics(self, step: int, epoch: int, values: Mapping[str, float], *, is_kept: bool = True) -> None:
+        """Journal the metrics of a step, but none that the journal has of that step or a later one.
 
         Args:
-            step: optimizer steps that are done.
+            step: optimizer steps that are done. A run's steps only rise: one that is behind what is journaled is
+                being computed again after a resume.
             epoch: epochs that are done or begun, as the caller counts them.
             values: by metric name; anything that `float` takes.
-        Returns:
-            The points that are new, in the order of `values`: what remains to be sent to MLflow.
+            is_kept: whether MLflow gets them.
         Raises:
             TrackingError: the file cannot be written, or its format cannot be read.
         """
-        file = self._open()
-        timestamp = _milliseconds()
-        points = [Point(key, float(value), step, timestamp) for key, value in values.items()]
-        points = [point for point in points if (point.key, step) not in self._known]
-        if points:
-            fresh = {point.key: point.value for point in points}
-            self._write(file, {"time": timestamp, "kind": "metrics", "step": step, "epoch": epoch, "values": fresh})
-            self._known.update((point.key, step) for point in points)
-        return points
+        if self._descriptor is None:
+            self._open()
+        last_step, fresh = self._last_step, []
+        for key, value in values.items():
+            if last_step.get(key, -1) < step:
+                last_step[key] = step
+                text = repr(float(value))
+                fresh.append(f"{self._quoted.get(key) or self._quote(key)}:{NOT_FINITE.get(text, text)}")
+        if not fresh:
+            return
+        self._buffer.append(
+            f'{{"time":{_milliseconds()},"kind":"metrics","step":{step},"epoch":{epoch},'
+            f'"values":{{{",".join(fresh)}}}{"" if is_kept else NOT_KEPT}}}\n'
+        )
+        reach("journal.buffered")
+        if time.monotonic() - self._written > BUFFER_SECONDS:
+            self.flush()
+
+    def append(self, kind: str, **fields: Any) -> None:
+        """Write a line of a kind, at once; the fields must be JSON values.
+
+        Raises:
+            TrackingError: the file cannot be written, or its format cannot be read.
+        """
+        if self._descriptor is None:
+            self._open()
+        self._buffer.append(_dump({"time": _milliseconds(), "kind": kind, **fields}))
+        if not self._is_together:
+            self.flush()
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Write what is appended within the block as one: a kill leaves all of it or nothing."""
+        self._is_together = True
+        try:
+            yield
+        finally:
+            self._is_together = False
+        self.flush()
 
     def append_event(self, name: str, **fields: Any) -> None:
-        """Write that something happened, for example a checkpoint or a resume; the fields must be JSON values."""
-        file = self._open()
-        self._write(file, {"time": _milliseconds(), "kind": "event", "name": name, "fields": fields})
+        """Write that something happened, for example a checkpoint or a resume."""
+        self.append("event", name=name, fields=fields)
 
-    def read(self) -> list[dict[str, Any]]:
-        """All whole lines after the first, in the order in which they were written; empty where there is no file.
+    def append_params(self, values: Mapping[str, str]) -> None:
+        """Write parameters; in MLflow they cannot be changed any more."""
+        if values:
+            self.append("params", values=dict(values))
+
+    def append_tags(self, values: Mapping[str, str]) -> None:
+        """Write tags, which go over those of the same name."""
+        if values:
+            self.append("tags", values=dict(values))
+
+    def append_artifact(self, path: Path, artifact_path: str = "") -> None:
+        """Write that MLflow is to get a file, or all that is in a folder, as it is when it is sent.
+
+        Args:
+            path: what is sent.
+            artifact_path: folder of the run's artifacts that it goes into.
+        """
+        folder = self.path.parent
+        shown = path.relative_to(folder) if path.is_relative_to(folder) else path.absolute()
+        self.append("artifact", path=str(shown), artifact_path=artifact_path)
+
+    def append_status(self, status: str, ended_ms: int = 0) -> None:
+        """Write that the run goes on (RUNNING) or how it ended, and when, in milliseconds since 1970."""
+        self.append("status", status=status, ended_ms=ended_ms)
+
+    def flush(self) -> None:
+        """Write what is buffered to the file.
+
+        Raises:
+            TrackingError: the file cannot be written.
+        """
+        if not self._buffer or self._descriptor is None:
+            return
+        data = "".join(self._buffer).encode()
+        self._buffer.clear()
+        try:
+            while data:
+                data = data[os.write(self._descriptor, data) :]
+        except OSError as error:
+            self.close()  # opening it again ends the line that may be torn now
+            raise TrackingError(f"journal {self.path} cannot be written: {error}; mend that and resume") from error
+        self._written = time.monotonic()
+        reach("journal.flushed")
+
+    def sync(self) -> None:
+        """Write what is buffered, and make the file durable.
+
+        Raises:
+            TrackingError: it cannot be written.
+        """
+        self.flush()
+        if self._descriptor is None:
+            return
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise TrackingError(f"journal {self.path} cannot be written: {error}; mend that and resume") from error
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """All whole lines after the first, in the order in which they were written; none where there is no file.
 
         Raises:
             TrackingError: the file has a format version that this torchrelay does not read.
         """
-        return [line for line in self._lines() if line["kind"] != "journal"]
+        self.flush()
+        return (line for line in self._lines() if line["kind"] != "journal")
+
+    def read(self) -> list[dict[str, Any]]:
+        """`lines` as a list."""
+        return list(self.lines())
 
     def points(self) -> list[Point]:
         """All metrics, in the order in which they were written."""
-        return [
-            Point(key, value, line["step"], line["time"])
-            for line in self._lines()
-            if line["kind"] == "metrics"
-            for key, value in line["values"].items()
-        ]
+        return [point for line in self.lines() for point in points_of(line)]
+
+    def newest(self) -> dict[str, float]:
+        """The newest value of each metric."""
+        values: dict[str, float] = {}
+        for line in self.lines():
+            if line["kind"] == "metrics":
+                values.update(line["values"])
+        return values
 
     def close(self) -> None:
-        """Close the file; appending opens it again."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Write what is buffered and close the file; appending opens it again."""
+        try:
+            self.flush()
+        finally:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
 
     def __enter__(self) -> Self:
         return self
@@ -106,31 +226,26 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _open(self) -> BinaryIO:
-        if self._file is not None:
-            return self._file
-        lines = list(self._lines())
-        self._known = {(key, line["step"]) for line in lines if line["kind"] == "metrics" for key in line["values"]}
+    def _open(self) -> None:
+        has_head = False
+        for line in self._lines():
+            has_head = has_head or line["kind"] == "journal"
+            if line["kind"] == "metrics":
+                self._last_step.update(dict.fromkeys(line["values"], line["step"]))
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            file = self.path.open("ab+")
-            if file.tell() > 0:
-                file.seek(-1, 2)
-                if file.read(1) != b"\n":  # a torn line: end it, so that ours begins on its own
-                    file.write(b"\n")
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            size = os.fstat(self._descriptor).st_size
+            if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
+                self._buffer.insert(0, "\n")  # a torn line: end it, so that ours begins on its own
         except OSError as error:
             raise TrackingError(f"journal {self.path} cannot be opened: {error}") from error
-        if not any(line["kind"] == "journal" for line in lines):
-            self._write(file, {"time": _milliseconds(), "kind": "journal", "format_version": FORMAT_VERSION})
-        self._file = file
-        return file
+        if not has_head:
+            self._buffer.append(_dump({"time": _milliseconds(), "kind": "journal", "format_version": FORMAT_VERSION}))
+        reach("journal.opened")
 
-    def _write(self, file: BinaryIO, line: dict[str, Any]) -> None:
-        try:
-            file.write(json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
-            file.flush()
-        except OSError as error:
-            raise TrackingError(f"journal {self.path} cannot be written: {error}; mend that and resume") from error
+    def _quote(self, key: str) -> str:
+        return self._quoted.setdefault(key, json.dumps(key, ensure_ascii=False))
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         try:
@@ -141,15 +256,33 @@ class Journal:
             raise TrackingError(f"journal {self.path} cannot be read: {error}") from error
         with file:
             for number, data in enumerate(file, start=1):
-                try:
-                    line = json.loads(data)
-                except ValueError:
+                line = parse(data)
+                if line is None:
                     logger.info("%s: line %d is torn and dropped", self.path, number)
                     continue
                 if line["kind"] == "journal":
                     version = line.get("format_version")
                     check_format(f"journal {self.path}", version, FORMAT_VERSION, "train the run again", TrackingError)
                 yield line
+
+
+NOT_KEPT = ',"kept":false'
+
+
+def parse(data: bytes) -> dict[str, Any] | None:
+    """A line of a journal; None where it is torn."""
+    try:
+        line = json.loads(data)
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) and "kind" in line else None
+
+
+def points_of(line: Mapping[str, Any]) -> list[Point]:
+    """The points of a line; none where it is of another kind than metrics."""
+    if line["kind"] != "metrics":
+        return []
+    return [Point(key, value, line["step"], line["time"]) for key, value in line["values"].items()]
 
 
 def thin(every_steps: int, num_steps: int) -> Callable[[int], bool]:
@@ -163,6 +296,10 @@ def thin(every_steps: int, num_steps: int) -> Callable[[int], bool]:
     """
     stride = every_steps or max(1, -(-num_steps // MAX_POINTS))
     return lambda step: step % stride == 0 or step == num_steps
+
+
+def _dump(line: Mapping[str, Any]) -> str:
+    return json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
 def _milliseconds() -> int:

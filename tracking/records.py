@@ -5,11 +5,15 @@ What happened at each step stands in the journal, what the tracking server knows
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import fcntl
 import logging
+import os
 import re
 import secrets
 import subprocess
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -68,6 +72,8 @@ class RunRecord(BaseModel):
     """Training speed of the best epoch; of a parent, the mean over its runs."""
     seconds: dict[str, float] = {}
     """Wall time of the parts: total, ingest, train, evaluate; of a parent, of all its runs together."""
+    done: list[Literal["train", "evaluate", "register"]] = []
+    """Parts of its work that are done and need not be done again when it goes on."""
     stopped: str = ""
     """Why its training ended before its last epoch; empty where it did not."""
     schedule_epochs: int = 0
@@ -161,25 +167,49 @@ def load_record(run_dir: Path) -> RunRecord:
 
 
 def update_record(run_dir: Path, **changes: Any) -> RunRecord:
-    """Change fields of a run's record on disk; the run's own process alone may do so.
+    """Change fields of a run's record on disk, one change at a time, whichever threads and processes make them.
 
     Raises:
         SourceError: there is no record, or a change does not fit it.
     """
-    values = load_record(run_dir).model_dump() | changes
-    try:
-        record = RunRecord.model_validate(values)
-    except ValidationError as error:
-        raise SourceError(f"{run_dir / RECORD_FILE} cannot be changed: {error}") from error
-    write_json(run_dir / RECORD_FILE, record.model_dump())
+    with _alone(run_dir):
+        values = load_record(run_dir).model_dump() | changes
+        try:
+            record = RunRecord.model_validate(values)
+        except ValidationError as error:
+            raise SourceError(f"{run_dir / RECORD_FILE} cannot be changed: {error}") from error
+        write_json(run_dir / RECORD_FILE, record.model_dump())
     return record
 
 
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder itself, which leaves no file; a folder that is not there is left to whoever reads it."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def mark_done(run_dir: Path, part: Literal["train", "evaluate", "register"]) -> None:
+    """Note that a part of a run's work is done; the part has written all that it leaves."""
+    update_record(run_dir, done=[*load_record(run_dir).done, part])
+
+
 def list_records(home: Home) -> list[RunRecord]:
-    """All runs of a home, newest first. A folder whose record cannot be read is skipped with a warning."""
+    """All runs of a home, newest first. A folder whose record cannot be read is skipped with a warning.
+
+    A folder without a record is of a run that has not begun, and is passed over.
+    """
     records = []
     for run_dir in home.runs.iterdir() if home.runs.is_dir() else ():
-        if run_dir.name.startswith(".") or not run_dir.is_dir():
+        if run_dir.name.startswith(".") or not (run_dir / RECORD_FILE).exists():
             continue
         try:
             records.append(load_record(run_dir))

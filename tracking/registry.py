@@ -12,26 +12,29 @@ import json
 import logging
 import re
 import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from mlflow.entities import LoggedModelOutput
+from mlflow.entities import LoggedModel, LoggedModelOutput
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from .. import settings
 from ..errors import SourceError, TrackingError
-from ..files import commit_folder, digest, sha256_file
+from ..faults import reach
+from ..files import commit_folder, digest, sha256_file, write_atomic
 from ..recipe import WEIGHTS_SUFFIXES
 from ..settings import Home
 from .client import call, open_client
-from .mlflow_run import FINGERPRINT_TAG, RUN_ID_TAG, MlflowRun
+from .journal import Journal
+from .mlflow_run import MlflowRun
+from .opening import FINGERPRINT_TAG, RUN_ID_TAG
 from .records import RunRecord, find_run, list_children, load_record
 
 if TYPE_CHECKING:
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 WEIGHTS_TAG = "torchrelay.weights_file_sha256"
+# Folder of a run's folder where versions wait to be sent.
+STAGED = "register"
 MODEL_VERSIONS_TAG = "mlflow.modelVersions"
 BEST = "weights/best.pt"
 NEEDED = ("recipe.yaml", "schema.json", BEST)
@@ -66,43 +71,98 @@ class Source:
     label: str
 
 
-def register(
-    name: str, run: MlflowRun, servable: torch.nn.Module | None, input_example: np.ndarray | None, weights: Path
-) -> str:
-    """Make a version of a registered model. The first becomes its champion, a later one its challenger.
+def stage_model(
+    journal: Journal,
+    record: RunRecord,
+    name: str,
+    servable: torch.nn.Module | None,
+    input_example: np.ndarray | None,
+) -> bool:
+    """Put a version of a registered model together in the run's folder, and journal it; needs no server.
 
-    Where the model can be exported, `mlflow.pytorch.load_model` and `mlflow models serve` take raw inputs.
+    Where the model can be exported, `mlflow.pytorch.load_model` and `mlflow models serve` take raw inputs. Weights that
+    are in the journal under that name already are not staged again.
 
     Args:
+        journal: of the run.
+        record: of the run, whose `weights/best.pt` becomes the version.
         name: of the registered model; made where there is none.
-        run: MLflow run that the version belongs to.
         servable: takes raw inputs, one tensor; None where a model has several, and then the version has weights only.
         input_example: raw inputs of one row or more, shape (B, ...); None together with `servable`.
-        weights: `weights/best.pt` in the run's folder.
+    Returns:
+        Whether a line was journaled.
+    """
+    run_dir = journal.path.parent
+    weights_sha256 = sha256_file(run_dir / BEST)
+    known = {(line["name"], line["weights_sha256"]) for line in journal.lines() if line["kind"] == "model"}
+    if (name, weights_sha256) in known:
+        return False
+    folder = run_dir / STAGED / weights_sha256[:16]
+    if not folder.is_dir():
+        with commit_folder(folder) as temporary:
+            if servable is not None and input_example is not None:
+                _export(servable, input_example, temporary)
+            for part in NEEDED:
+                (temporary / part).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(run_dir / part, temporary / part)
+    reach("register.exported")
+    journal.append(
+        "model",
+        name=name,
+        folder=f"{STAGED}/{folder.name}",
+        weights_sha256=weights_sha256,
+        step=record.steps,
+        tags=_version_tags(record, weights_sha256),
+    )
+    return True
+
+
+def register_staged(run: MlflowRun, run_dir: Path, line: Mapping[str, Any]) -> str:
+    """Make the version of a `model` line. The first becomes its model's champion, a later one its challenger.
+
+    Sent again, it finds the version by its run and the digest of its weights, and makes no second one.
+
+    Args:
+        run: MLflow run that the version belongs to.
+        run_dir: our run, with the staged folder, which goes once the version is there.
+        line: of the journal.
     Returns:
         The version's number.
     Raises:
         TrackingError: the name is not legal, or the server cannot be reached.
     """
-    run_dir = weights.parents[1]
-    record = load_record(run_dir)
-    client = run.client
+    client, name = run.client, line["name"]
     try:
         call(f"register {name!r}", client.create_registered_model, name)
     except TrackingError as error:
         if not (isinstance(error.__cause__, MlflowException) and "ALREADY_EXISTS" in error.__cause__.error_code):
             raise
-    logged = call("log the model", client.create_logged_model, run.experiment_id, name=name, source_run_id=run.run_id)
-    with tempfile.TemporaryDirectory(prefix="torchrelay-") as temporary:
-        folder = Path(temporary) / "model"
-        if servable is not None and input_example is not None:
-            _export(servable, input_example, folder, run.run_id, logged.model_id)
-        for part in NEEDED:
-            (folder / part).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(run_dir / part if part != BEST else weights, folder / part)
-        call("log the model", client.log_model_artifacts, logged.model_id, str(folder))
+    number = _find_version(run, line) or _create_version(run, run_dir, line)
+    reach("register.version_created")
+    model = call(f"read {name!r}", client.get_registered_model, name)
+    if number not in {str(one) for one in model.aliases.values()} and number == _newest_version(client, name):
+        alias = CHAMPION if number == "1" or CHAMPION not in model.aliases else CHALLENGER
+        call(f"name the {alias} of {name!r}", client.set_registered_model_alias, name, alias, number)
+    reach("register.alias_set")
+    shutil.rmtree(run_dir / line["folder"], ignore_errors=True)
+    return number
+
+
+def _create_version(run: MlflowRun, run_dir: Path, line: Mapping[str, Any]) -> str:
+    client, name = run.client, line["name"]
+    logged = _find_logged_model(run, line) or call(
+        "log the model",
+        client.create_logged_model,
+        run.experiment_id,
+        name=name,
+        source_run_id=run.run_id,
+        tags={WEIGHTS_TAG: line["weights_sha256"]},
+    )
+    folder = run_dir / line["folder"]
+    _sign(folder, run.run_id, logged.model_id)
+    call("log the model", client.log_model_artifacts, logged.model_id, str(folder))
     call("log the model", client.finalize_logged_model, logged.model_id, "READY")
-    call("log the model", client.log_outputs, run.run_id, [LoggedModelOutput(logged.model_id, record.steps)])
+    call("log the model", client.log_outputs, run.run_id, [LoggedModelOutput(logged.model_id, line["step"])])
     version = call(
         f"register {name!r}",
         client.create_model_version,
@@ -110,17 +170,41 @@ def register(
         # Not models:/<id>: on a database MLflow would look that up with its global tracking URI.
         source=logged.artifact_location,
         run_id=run.run_id,
-        tags=_version_tags(record, weights),
+        tags=line["tags"],
         model_id=logged.model_id,
         await_creation_for=0,
     )
     linked = json.dumps([{"name": name, "version": version.version}])
     call("link the model", client.set_logged_model_tags, logged.model_id, {MODEL_VERSIONS_TAG: linked})
-    number = str(version.version)
-    aliases = call(f"read {name!r}", client.get_registered_model, name).aliases
-    alias = CHAMPION if number == "1" or CHAMPION not in aliases else CHALLENGER
-    call(f"name the {alias} of {name!r}", client.set_registered_model_alias, name, alias, number)
-    return number
+    return str(version.version)
+
+
+def _find_version(run: MlflowRun, line: Mapping[str, Any]) -> str:
+    """The number of the version that a `model` line has become already; empty where it has not."""
+    condition = f"name = '{line['name']}' and run_id = '{run.run_id}'"
+    found = call("list model versions", run.client.search_model_versions, condition)
+    return next((str(one.version) for one in found if one.tags.get(WEIGHTS_TAG) == line["weights_sha256"]), "")
+
+
+def _find_logged_model(run: MlflowRun, line: Mapping[str, Any]) -> LoggedModel | None:
+    """The model that a registration which did not come to its end has logged."""
+    condition = f"source_run_id = '{run.run_id}'"
+    found = call("list the run's models", run.client.search_logged_models, [run.experiment_id], condition)
+    ours = (one for one in found if one.tags.get(WEIGHTS_TAG) == line["weights_sha256"] and one.name == line["name"])
+    return next(ours, None)
+
+
+def _newest_version(client: MlflowClient, name: str) -> str:
+    found = call("list model versions", client.search_model_versions, f"name = '{name}'")
+    return str(max(int(one.version) for one in found))
+
+
+def _sign(folder: Path, run_id: str, model_id: str) -> None:
+    """Write MLflow's ids into a staged model, which was exported before it had any."""
+    path = folder / "MLmodel"
+    if path.is_file():
+        facts = yaml.safe_load(path.read_text("utf-8"))
+        write_atomic(path, yaml.safe_dump({**facts, "run_id": run_id, "model_id": model_id, "model_uuid": model_id}))
 
 
 def resolve_source(source: str, home: Home) -> Source:
@@ -176,10 +260,9 @@ def look_around(weights: Path) -> Source | None:
     return Source(folder, weights, record.mlflow_run_id, record.run_id)
 
 
-def _export(servable: torch.nn.Module, example: np.ndarray, folder: Path, run_id: str, model_id: str) -> None:
-    """Write an MLflow model into a folder; a module that cannot be exported leaves the version without one."""
+def _export(servable: torch.nn.Module, example: np.ndarray, folder: Path) -> None:
+    """Write an MLflow model into an empty folder; a module that cannot be exported leaves the version without one."""
     from mlflow import pytorch
-    from mlflow.models import Model
 
     module = _with_one_input(copy.deepcopy(servable).cpu().eval())
     example = np.ascontiguousarray(np.repeat(example[:1], 2, axis=0))  # of one row, the export would fix the batch at 1
@@ -187,7 +270,6 @@ def _export(servable: torch.nn.Module, example: np.ndarray, folder: Path, run_id
         pytorch.save_model(
             module,
             folder,
-            mlflow_model=Model(run_id=run_id, model_id=model_id, model_uuid=model_id),
             input_example=example,
             # Left to itself, MLflow starts a process that loads the model and looks which packages that takes.
             pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", "torch")],
@@ -195,6 +277,7 @@ def _export(servable: torch.nn.Module, example: np.ndarray, folder: Path, run_id
         )
     except Exception as error:  # noqa: BLE001 - anyone's model, and torch.export's errors have no base class
         shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
         logger.warning(
             "the version has weights but nothing to serve: torch.export refused the model: %s",
             str(error).strip().split("\n")[0],
@@ -216,8 +299,8 @@ def _with_one_input(module: torch.nn.Module) -> torch.nn.Module:
     return OneInput().eval()
 
 
-def _version_tags(record: RunRecord, weights: Path) -> dict[str, str]:
-    tags = {RUN_ID_TAG: record.run_id, FINGERPRINT_TAG: record.fingerprint, WEIGHTS_TAG: sha256_file(weights)}
+def _version_tags(record: RunRecord, weights_sha256: str) -> dict[str, str]:
+    tags = {RUN_ID_TAG: record.run_id, FINGERPRINT_TAG: record.fingerprint, WEIGHTS_TAG: weights_sha256}
     metrics = {key: f"{value:.6g}" for key, value in record.metrics.items() if re.fullmatch(r"test/[^/]+", key)}
     return tags | metrics
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,8 +84,40 @@ def test_a_flipped_bit_is_found(pack: Pack) -> None:
 def test_a_torn_file_is_found_at_once(pack: Pack) -> None:
     path = pack.folder / "row.npy"
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(DataError, match=r"row\.npy has 144 bytes, expected 152; delete the pack and run"):
+    with pytest.raises(DataError, match=r"row\.npy has 144 bytes, expected 152; run `torchrelay ingest` again"):
         Pack.open(pack.folder)
+
+
+@pytest.mark.parametrize("how", ["flip", "tear", "lose"])
+@pytest.mark.parametrize("name", ["x%2Fy.values.npy", MANIFEST])
+def test_the_next_ingest_writes_a_damaged_file_of_it_anew(
+    name: str, how: str, write_table: WriteTable, number_data: MakeData, home: Home
+) -> None:
+    data = number_data(write_table(["x0,label", "1,a", "2,b"]), inputs={"x/y": {"kind": "number", "columns": "x*"}})
+    made = prepare_data(data, home)
+    path = made.pack_dir / name
+    content = path.read_bytes()
+    if how == "lose":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-1] if how == "tear" else content[:-1] + bytes([content[-1] ^ 1]))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        again = prepare_data(data, home)
+    assert (again.pack_dir, again.split_dir) == (made.pack_dir, made.split_dir)
+    assert path.read_bytes() == content
+    said = [f"{name} was damaged; written anew, the old one is bad-{name}"] if how != "lose" else []
+    assert [str(one.message).partition(": ")[2] for one in caught] == said
+    assert path.with_name(f"bad-{name}").exists() == (how != "lose")
+    open_view(again.pack_dir, again.split_dir).pack.verify()
+
+
+def test_a_flipped_bit_of_its_pixels_is_found(pack: Pack, home: Home) -> None:
+    [pixels] = home.store.rglob("pixels.npy")
+    content = pixels.read_bytes()
+    pixels.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(DataError, match=r"shard .* does not verify \(pixels.npy does not have the sha256"):
+        pack.verify()
 
 
 def test_another_format_version_says_which_can_be_read(pack: Pack) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import pytest
 from PIL import Image
 
 from torchrelay.datasets import store as store_module
-from torchrelay.datasets.store import Located, PixelStore, open_shard
+from torchrelay.datasets.shards import open_shard, verify_shard
+from torchrelay.datasets.store import Located, PixelStore
+from torchrelay.errors import DataError
 from torchrelay.recipe import Feature
 
 
@@ -305,6 +307,60 @@ def test_a_shard_that_is_gone_is_decoded_again(tmp_path: Path) -> None:
     located = ingest(store, [path])
     assert located.num_decoded == 1
     np.testing.assert_array_equal(pixels_of(store, located, 0), picture(0).transpose(2, 0, 1))
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def tear(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda shard: tear(shard / "pixels.npy"), "pixels.npy has 487 bytes, expected 488"),
+        (lambda shard: tear(shard / "index.arrow"), r"index.arrow has [\d,]+ bytes, expected"),
+        (lambda shard: flip(shard / "index.arrow", 300), "index.arrow does not have the sha256"),
+        (lambda shard: (shard / "pixels.npy").unlink(), "No such file"),
+        (lambda shard: (shard / "manifest.json").write_text("{"), "Expecting"),
+    ],
+    ids=["torn pixels", "torn index", "flipped index", "lost pixels", "torn manifest"],
+)
+def test_a_damaged_shard_is_set_aside_and_decoded_again(
+    tmp_path: Path, damage: Callable[[Path], None], reason: str
+) -> None:
+    store = make_store(tmp_path)
+    paths = [write(tmp_path / f"{seed}.png", picture(seed)) for seed in range(5)]
+    [shard] = ingest(store, paths).shards
+    damage(store.folder / shard)
+    with pytest.warns(UserWarning, match=rf"{reason}.*set aside as bad-{shard}"):
+        located = ingest(make_store(tmp_path), paths)
+    assert located.num_decoded == 5
+    assert (store.folder / f"bad-{shard}").is_dir()
+    np.testing.assert_array_equal(pixels_of(store, located, 4), picture(4).transpose(2, 0, 1))
+    assert ingest(make_store(tmp_path), paths).num_decoded == 0
+
+
+@pytest.mark.parametrize("at", [20, 130, -1])
+def test_every_bit_of_the_pixels_is_verified(tmp_path: Path, at: int) -> None:
+    store = make_store(tmp_path)
+    [shard] = ingest(store, [write(tmp_path / f"{seed}.png", picture(seed)) for seed in range(5)]).shards
+    verify_shard(store.folder / shard)
+    flip(store.folder / shard / "pixels.npy", at)
+    with pytest.raises(DataError, match=rf"shard .*{shard} does not verify \(pixels.npy does not have the sha256"):
+        verify_shard(store.folder / shard)
+
+
+def test_pixels_that_do_not_fit_are_refused_before_a_file_is_decoded(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.png", picture(0))
+    store = make_store(tmp_path, size=[10**8, 10**8])
+    with pytest.raises(DataError, match=r"pixels cannot be written to .*about 30,000,000,001,000,000 bytes are needed"):
+        ingest(store, [path])
+    assert not store.folder.exists()
 
 
 def test_nothing_to_locate_is_legal(tmp_path: Path) -> None:

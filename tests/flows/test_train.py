@@ -118,7 +118,7 @@ def test_a_finished_run_goes_on_to_the_bits_of_one_that_was_longer_from_the_star
         (one["steps"], one["metrics"]["test/loss"]) for one in (short, longer)
     ]
     lines = Journal(Path(longer["run_dir"]) / "journal.jsonl").read()
-    assert [line["name"] for line in lines if line["kind"] == "event"] == ["resumed"]
+    assert [line["name"] for line in lines if line["kind"] == "event"] == ["resumed", "drift"]
     epochs = [line["epoch"] for line in lines if line["kind"] == "metrics" and "valid/loss" in line["values"]]
     assert epochs == [1, 2, 3, 4]
     more = {part: longer["seconds"][part] - short["seconds"][part] for part in ("train", "evaluate", "total")}
@@ -126,6 +126,19 @@ def test_a_finished_run_goes_on_to_the_bits_of_one_that_was_longer_from_the_star
     assert more["evaluate"] > 0
     assert more["total"] > more["train"] + more["evaluate"] - 0.01
     assert longer["seconds"]["ingest"] == short["seconds"]["ingest"]
+
+
+def test_a_run_whose_best_checkpoint_is_damaged_goes_on_and_finds_a_best_anew(picture_recipe: WriteRecipe) -> None:
+    first = train(recipe_file=str(picture_recipe()))
+    folder = Path(first["run_dir"]) / "checkpoints"
+    best, last = (folder / "best").read_text(), (folder / "last").read_text()
+    assert best != last
+    state = folder / best / "state.pt"
+    state.write_bytes(state.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match=f"the best checkpoint {best} is lost; {last}, the newest, takes its place"):
+        longer = train(resume=first["run_id"], overrides={"train.epochs": 5})
+    assert longer["status"] == "FINISHED"
+    assert (folder / "best").read_text() == (folder / "last").read_text() != last
 
 
 def test_a_run_whose_process_was_lost_counts_its_time_to_the_last_line_of_its_journal(

@@ -25,7 +25,9 @@ from torchrelay.flows.train import train
 from torchrelay.settings import Home
 from torchrelay.tasks.prune import Pruned, parse_age
 from torchrelay.tasks.prune import prune as prune_home
+from torchrelay.tracking.journal import JOURNAL_FILE, Journal
 from torchrelay.tracking.records import list_records, update_record
+from torchrelay.tracking.shipper import sync_run
 
 DAY = 24 * 3600.0
 
@@ -270,6 +272,16 @@ def test_a_run_that_this_tracker_does_not_know_stays(
     done = prune(home, keep_runs=0)
     assert "this tracker does not have it" in done.kept[runs[1]]
     assert names(done, "run") == [runs[2]]
+
+
+def test_a_run_whose_journal_waits_for_the_tracker_stays(home: Home, runs: list[str]) -> None:
+    with Journal(home.runs / runs[1] / JOURNAL_FILE) as journal:
+        journal.append_tags({"only": "here"})
+    done = prune(home, keep_runs=0)
+    assert done.kept[runs[1]] == "its journal waits for MLflow; torchrelay sync sends it"
+    assert names(done, "run") == [runs[2]]
+    sync_run(home.runs / runs[1])
+    assert names(prune(home, keep_runs=0), "run") == [runs[1]]
 
 
 def test_what_dead_writers_and_downloads_left_goes(home: Home) -> None:

@@ -15,8 +15,11 @@ from torchrelay.recipe import Data, Feature, Named, Recipe, dump_recipe
 from torchrelay.schema import FeatureSchema, Schema
 from torchrelay.settings import Home
 from torchrelay.tracking.client import make_database
+from torchrelay.tracking.journal import JOURNAL_FILE, Journal
 from torchrelay.tracking.mlflow_run import MlflowRun
-from torchrelay.tracking.records import RunRecord, new_run_id, now, save_record, update_record
+from torchrelay.tracking.opening import journal_opening
+from torchrelay.tracking.records import RunRecord, load_record, new_run_id, now, save_record
+from torchrelay.tracking.shipper import sync_run
 
 
 class RawNet(nn.Module):
@@ -31,6 +34,13 @@ class RawNet(nn.Module):
     def forward(self, *inputs: Tensor) -> Tensor:
         x_NCHW = (inputs[0].float() - 127.5) / 64
         return self.head(torch.relu(self.norm(self.conv(x_NCHW))).mean((2, 3)))
+
+
+def shipped_run(run_dir: Path) -> MlflowRun:
+    """Send all that a run's journal has; the run as it then stands in MLflow."""
+    done = sync_run(run_dir)
+    assert (done.num_waiting, done.reason) == (0, "")
+    return MlflowRun.of(load_record(run_dir))
 
 
 @pytest.fixture(scope="session")
@@ -85,6 +95,19 @@ def make_record() -> Callable[..., RunRecord]:
 
 
 @pytest.fixture
+def open_run(home: Home, recipe: Recipe, schema: Schema) -> Callable[..., Path]:
+    """A run that has begun: its folder, with a journal that says so."""
+
+    def make(record: RunRecord, own_recipe: Recipe = recipe) -> Path:
+        run_dir = save_record(home, record)
+        with Journal(run_dir / JOURNAL_FILE) as journal:
+            journal_opening(journal, record, own_recipe, schema, {"train": 8, "valid": 1, "test": 2})
+        return run_dir
+
+    return make
+
+
+@pytest.fixture
 def make_run(
     home: Home, recipe: Recipe, schema: Schema, make_record: Callable[..., RunRecord]
 ) -> Callable[..., tuple[Path, MlflowRun, RawNet]]:
@@ -98,11 +121,11 @@ def make_run(
         net = RawNet().eval()
         (run_dir / "weights").mkdir()
         torch.save(net.state_dict(), run_dir / "weights" / "best.pt")
-        run = MlflowRun.start(record, recipe, schema, {"train": 8, "test": 2})
-        update_record(run_dir, mlflow_run_id=run.run_id)
-        for name in ("recipe.yaml", "schema.json"):
-            run.log_artifacts(run_dir / name)
-        run.log_artifacts(run_dir / "weights", "weights")
-        return run_dir, run, net
+        with Journal(run_dir / JOURNAL_FILE) as journal:
+            journal_opening(journal, record, recipe, schema, {"train": 8, "test": 2})
+            for name in ("recipe.yaml", "schema.json"):
+                journal.append_artifact(run_dir / name)
+            journal.append_artifact(run_dir / "weights", "weights")
+        return run_dir, shipped_run(run_dir), net
 
     return make

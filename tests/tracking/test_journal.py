@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import resource
 import signal
 import subprocess
 import sys
@@ -49,7 +49,7 @@ def test_a_torn_last_line_is_dropped_and_the_next_line_stands_on_its_own(path):
     path.write_bytes(whole[:-9])
     assert [point.step for point in Journal(path).points()] == [1]
     with Journal(path) as journal:
-        assert [point.step for point in journal.append_metrics(2, 0, {"loss": 3.0})] == [2]
+        journal.append_metrics(2, 0, {"loss": 3.0})
     assert [(point.step, point.value) for point in Journal(path).points()] == [(1, 1.0), (2, 3.0)]
     assert path.read_bytes().startswith(whole[:-9])  # appended, never cut
 
@@ -69,10 +69,11 @@ def test_a_reopened_journal_takes_only_what_it_does_not_have(path):
         journal.append_metrics(11, 1, {"train/loss": 0.9})
     before = path.read_bytes()
     with Journal(path) as journal:
-        assert journal.append_metrics(11, 1, {"train/loss": 0.8}) == []
+        journal.append_metrics(10, 1, {"train/loss": 0.8})
+        journal.append_metrics(11, 1, {"train/loss": 0.8})
+        journal.flush()
         assert path.read_bytes() == before
-        new = journal.append_metrics(11, 1, {"train/loss": 0.8, "valid/loss": 0.7})
-        assert [(point.key, point.value) for point in new] == [("valid/loss", 0.7)]
+        journal.append_metrics(11, 1, {"train/loss": 0.8, "valid/loss": 0.7})
     assert [(p.key, p.step, p.value) for p in Journal(path).points()] == [
         ("train/loss", 10, 1.0),
         ("train/loss", 11, 0.9),
@@ -80,19 +81,71 @@ def test_a_reopened_journal_takes_only_what_it_does_not_have(path):
     ]
 
 
-def test_what_was_appended_before_a_kill_is_there_after_it(path):
-    code = (
-        "import sys, pathlib; from torchrelay.tracking.journal import Journal\n"
-        "journal = Journal(pathlib.Path(sys.argv[1]))\n"
-        "for step in range(1, 101): journal.append_metrics(step, 0, {'loss': step / 7})\n"
-        "print('appended', flush=True); sys.stdin.read()"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"appended\n"
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+KILLED_AFTER = """
+import os, pathlib, signal, sys
+from torchrelay.tracking.journal import Journal
+journal = Journal(pathlib.Path(sys.argv[1]))
+for step in range(1, 101):
+    journal.append_metrics(step, 0, {"loss": step / 7})
+getattr(journal, sys.argv[2])(*sys.argv[3:])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("written_by", [["flush"], ["sync"], ["close"], ["append_event", "x"], ["points"]])
+def test_what_was_written_before_a_kill_is_there_after_it(path, written_by):
+    subprocess.run([sys.executable, "-c", KILLED_AFTER, str(path), *written_by], check=False)
     assert [(point.step, point.value) for point in Journal(path).points()] == [(n, n / 7) for n in range(1, 101)]
+
+
+def test_steps_wait_in_memory_for_half_a_second_at_most_while_they_follow_each_other(path):
+    with Journal(path) as journal:
+        for step in range(1, 300):
+            journal.append_metrics(step, 0, {"loss": 1.0})
+            time.sleep(0.004)
+            behind = step - (path.read_bytes().count(b'"metrics"') if path.exists() else 0)
+            assert behind * 0.004 < 0.7
+    assert path.read_bytes().count(b'"metrics"') == 299
+
+
+def test_a_journal_that_cannot_be_written_says_so_and_goes_on_once_it_can(path):
+    with Journal(path) as journal:
+        journal.append_event("begun")
+        whole = path.stat().st_size
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (whole + 20, hard))  # as a disk that is full after 20 bytes
+        try:
+            journal.append_metrics(1, 0, {"loss": 1.0})
+            with pytest.raises(TrackingError, match=r"journal .* cannot be written: .*; mend that and resume"):
+                journal.flush()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert path.stat().st_size == whole + 20
+        journal.append_status("FAILED", 5)
+    assert [(line["kind"], line.get("status")) for line in Journal(path).read()] == [
+        ("event", None),
+        ("status", "FAILED"),
+    ]
+
+
+def test_lines_that_belong_together_are_written_by_one_call(path):
+    with Journal(path) as journal, journal.together():
+        journal.append_params({"a": "1"})
+        journal.append_tags({"b": "2"})
+        assert not path.exists() or path.stat().st_size == 0
+    assert [line["kind"] for line in Journal(path).read()] == ["params", "tags"]
+
+
+def test_a_file_of_the_run_is_named_from_its_folder_and_another_in_full(path, tmp_path):
+    with Journal(path) as journal:
+        journal.append_artifact(path.parent / "weights", "weights")
+        journal.append_artifact(tmp_path / "pack" / "report.json", "data")
+        lines = journal.read()
+    assert [(line["path"], line["artifact_path"]) for line in lines] == [
+        ("weights", "weights"),
+        (str(tmp_path / "pack" / "report.json"), "data"),
+    ]
 
 
 def test_reading_makes_no_file(path):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -15,21 +16,24 @@ from mlflow import MlflowClient
 
 from torchrelay import settings
 from torchrelay.errors import TrackingError
-from torchrelay.recipe import Named, Recipe, flatten
-from torchrelay.schema import Schema
+from torchrelay.recipe import Named, flatten
 from torchrelay.settings import Home
 from torchrelay.tracking.client import legal_name, make_database
-from torchrelay.tracking.journal import Journal, Point
-from torchrelay.tracking.mlflow_run import MlflowRun
+from torchrelay.tracking.journal import JOURNAL_FILE, Journal, Point
+from torchrelay.tracking.mlflow_run import MlflowRun, page_of
+from torchrelay.tracking.opening import journal_reopening
 from torchrelay.tracking.records import RunRecord
+from torchrelay.tracking.shipper import sync_run
+
+from .conftest import shipped_run
 
 Make = Callable[..., RunRecord]
-ROWS = {"train": 8, "valid": 1, "test": 2}
+OpenRun = Callable[..., Path]
 
 
 @pytest.fixture
-def run(home: Home, make_record: Make, recipe: Recipe, schema: Schema) -> MlflowRun:
-    return MlflowRun.start(make_record(), recipe, schema, ROWS)
+def run(open_run: OpenRun, make_record: Make) -> MlflowRun:
+    return shipped_run(open_run(make_record()))
 
 
 def history(run: MlflowRun, key: str) -> list[tuple[int, float, int]]:
@@ -37,7 +41,7 @@ def history(run: MlflowRun, key: str) -> list[tuple[int, float, int]]:
     return sorted((metric.step, metric.value, metric.timestamp) for metric in found)
 
 
-def test_a_started_run_carries_names_parameters_tags_and_data_set(home, make_record: Make, recipe, schema):
+def test_a_started_run_carries_names_parameters_tags_and_data_set(home: Home, open_run, make_record: Make, recipe):
     record = make_record(
         device="cpu",
         git_commit="c" * 40,
@@ -45,7 +49,7 @@ def test_a_started_run_carries_names_parameters_tags_and_data_set(home, make_rec
         prefect_flow_run_url="http://x/p-1",
         recipe_file="r.yaml",
     )
-    run = MlflowRun.start(record, recipe, schema, ROWS, {"extra": "1"})
+    run = shipped_run(open_run(record))
     found = run.client.get_run(run.run_id)
     assert (found.info.run_name, found.info.status) == (record.run_id, "RUNNING")
     assert run.client.get_experiment(found.info.experiment_id).name == "digits"
@@ -60,7 +64,6 @@ def test_a_started_run_carries_names_parameters_tags_and_data_set(home, make_rec
         "mlflow.source.type": "LOCAL",
         "prefect.flow_run_id": "p-1",
         "prefect.flow_run_url": "http://x/p-1",
-        "extra": "1",
     }
     assert expected.items() <= found.data.tags.items()
     assert found.data.tags["mlflow.user"]
@@ -73,10 +76,10 @@ def test_a_started_run_carries_names_parameters_tags_and_data_set(home, make_rec
     assert [column["name"] for column in columns] == ["image", "label"]
 
 
-def test_more_than_100_parameters_long_values_and_strange_names_are_taken(home, make_record: Make, recipe, schema):
+def test_more_than_100_parameters_long_values_and_strange_names_are_taken(open_run, make_record: Make, recipe):
     args = {f"a{number}": number for number in range(250)} | {"long": "x" * 7000, "a@b": 1, "..": 2}
     recipe = recipe.model_copy(update={"model": Named(name="lenet", args=args)})
-    params = MlflowRun.start(make_record(), recipe, schema, ROWS)
+    params = shipped_run(open_run(make_record(), recipe))
     found = params.client.get_run(params.run_id).data.params
     assert len(found) == len(flatten(recipe))
     assert found["model.args.a249"] == "249"
@@ -97,106 +100,101 @@ def test_values_that_are_not_finite_and_illegal_names_do_not_cost_the_batch(run:
     assert sorted(metrics.values()) == [0.25, 0.5]
 
 
-def test_a_resumed_run_has_each_point_once(home: Home, make_record: Make, recipe, schema, tmp_path):
+def test_going_on_sets_the_status_back_and_tags_what_has_changed(open_run, make_record: Make, recipe):
     record = make_record()
-    run = MlflowRun.start(record, recipe, schema, ROWS)
-    path = tmp_path / "journal.jsonl"
-    with Journal(path) as journal:
-        for step in range(1, 7):
-            points = journal.append_metrics(step, 0, {"train/loss": 1 / step})
-            if step < 5:  # killed before the last two were sent
-                run.log_metrics(points)
-    resumed = MlflowRun.attach(record.model_copy(update={"mlflow_run_id": run.run_id}), recipe)
-    with Journal(path) as journal:
-        resumed.log_metrics(journal.points())
-        for step in range(3, 10):  # from the checkpoint of step 2
-            resumed.log_metrics(journal.append_metrics(step, 0, {"train/loss": 1 / step}))
-    assert [(step, value) for step, value, _ in history(run, "train/loss")] == [(n, 1 / n) for n in range(1, 10)]
-
-
-def test_attaching_sets_the_status_back_and_tags_what_has_changed(home: Home, make_record: Make, recipe, schema):
-    record = make_record()
-    run = MlflowRun.start(record, recipe, schema, ROWS)
-    run.finish("KILLED")
-    assert run.client.get_run(run.run_id).info.status == "KILLED"
+    run_dir = open_run(record)
     longer = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 20})})
-    record = record.model_copy(update={"mlflow_run_id": run.run_id})
-    MlflowRun.attach(record, longer)
-    found = run.client.get_run(run.run_id)
-    assert found.info.status == "RUNNING"
-    assert found.data.params["train.epochs"] == "10"
-    assert json.loads(found.data.tags["torchrelay.drift"]) == {"train.epochs": ["10", "20"]}
-    MlflowRun.attach(record, recipe)
+    with Journal(run_dir / JOURNAL_FILE) as journal:
+        journal.append_status("KILLED", 1_800_000_000_000)
+        run = shipped_run(run_dir)
+        assert run.client.get_run(run.run_id).info.status == "KILLED"
+        journal_reopening(journal, record, longer)
+        shipped_run(run_dir)
+        found = run.client.get_run(run.run_id)
+        assert found.info.status == "RUNNING"
+        assert found.data.params["train.epochs"] == "10"
+        assert json.loads(found.data.tags["torchrelay.drift"]) == {"train.epochs": ["10", "20"]}
+        journal_reopening(journal, record, recipe)
+    shipped_run(run_dir)
     assert json.loads(run.client.get_run(run.run_id).data.tags["torchrelay.drift"]) == {}
 
 
 @pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
-def test_an_ended_run_has_its_status_and_its_end(run: MlflowRun, status):
-    run.finish(status)
+def test_an_ended_run_has_its_status_and_the_end_that_the_journal_says(open_run, make_record: Make, status):
+    run_dir = open_run(make_record())
+    with Journal(run_dir / JOURNAL_FILE) as journal:
+        journal.append_status(status, 1_800_000_000_123)
+    run = shipped_run(run_dir)
     info = run.client.get_run(run.run_id).info
-    assert info.status == status
-    assert info.end_time is not None
-    assert abs(info.end_time / 1000 - time.time()) < 60
+    assert (info.status, info.end_time) == (status, 1_800_000_000_123)
 
 
-def test_starting_a_run_that_the_tracker_has_already_takes_it_up(home: Home, make_record: Make, recipe, schema):
-    record = make_record()
-    first, second = (MlflowRun.start(record, recipe, schema, ROWS) for _ in range(2))
-    assert first.run_id == second.run_id
-
-
-def test_files_and_folders_become_artifacts(run: MlflowRun, tmp_path: Path):
-    (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / "curves.png").write_bytes(b"x")
-    run.log_artifacts(tmp_path / "figures", "figures")
-    run.log_artifacts(tmp_path / "figures" / "curves.png")
+def test_files_and_folders_become_artifacts(open_run, make_record: Make):
+    run_dir = open_run(make_record())
+    (run_dir / "figures" / "deep").mkdir(parents=True)
+    (run_dir / "figures" / "curves.png").write_bytes(b"x")
+    (run_dir / "figures" / "deep" / "a.png").write_bytes(b"x")
+    with Journal(run_dir / JOURNAL_FILE) as journal:
+        journal.append_artifact(run_dir / "figures", "figures")
+        journal.append_artifact(run_dir / "figures" / "curves.png")
+        journal.append_artifact(run_dir / "gone.csv")
+    run = shipped_run(run_dir)
     assert [item.path for item in run.client.list_artifacts(run.run_id)] == ["curves.png", "figures"]
-    assert [item.path for item in run.client.list_artifacts(run.run_id, "figures")] == ["figures/curves.png"]
+    assert [item.path for item in run.client.list_artifacts(run.run_id, "figures")] == [
+        "figures/curves.png",
+        "figures/deep",
+    ]
+    assert [item.path for item in run.client.list_artifacts(run.run_id, "figures/deep")] == ["figures/deep/a.png"]
     assert not Path("mlruns").exists()
 
 
-def test_the_address_of_a_run_says_how_to_open_it(run: MlflowRun, monkeypatch):
-    page = f"#/experiments/{run.experiment_id}/runs/{run.run_id}"
-    assert run.url == f"torchrelay ui, then http://127.0.0.1:5000/{page}"
+def test_the_address_of_a_run_says_how_to_open_it(monkeypatch):
+    assert page_of("7", "abc") == "torchrelay ui, then http://127.0.0.1:5000/#/experiments/7/runs/abc"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker:5000/")
-    assert run.url == f"http://tracker:5000/{page}"
+    assert page_of("7", "abc") == "http://tracker:5000/#/experiments/7/runs/abc"
 
 
-def test_a_deleted_run_or_experiment_says_how_to_bring_it_back(run: MlflowRun, make_record: Make, recipe, schema):
+def test_a_deleted_run_or_experiment_says_how_to_bring_it_back_and_then_all_is_sent(
+    open_run, make_record: Make, run: MlflowRun
+):
+    run_dir = settings.home().runs / next(iter(settings.home().runs.iterdir())).name
     run.client.delete_run(run.run_id)
-    with pytest.raises(TrackingError, match=rf"mlflow runs restore --run-id {run.run_id}"):
-        MlflowRun.attach(make_record(mlflow_run_id=run.run_id), recipe)
+    with Journal(run_dir / JOURNAL_FILE) as journal:
+        journal.append_metrics(1, 0, {"loss": 1.0})
+    done = sync_run(run_dir)
+    assert done.num_waiting == 1
+    assert f"mlflow runs restore --run-id {run.run_id}" in done.reason
+    run.client.restore_run(run.run_id)
+    assert sync_run(run_dir).num_waiting == 0
     run.client.delete_experiment(run.experiment_id)
-    with pytest.raises(TrackingError, match="'digits' was deleted; bring it back with mlflow experiments restore"):
-        MlflowRun.start(make_record(), recipe, schema, ROWS)
+    other = sync_run(open_run(make_record()))
+    assert "'digits' was deleted; bring it back with mlflow experiments restore" in other.reason
+    assert other.mlflow_run_id == ""
 
 
-def test_a_server_that_is_gone_is_named_within_seconds(make_record: Make, recipe, schema, monkeypatch):
+def test_a_server_that_is_gone_is_named_without_its_password(open_run, make_record: Make, monkeypatch):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{port}")
     began = time.monotonic()
-    with pytest.raises(
-        TrackingError, match=f"http://127.0.0.1:{port}: .* no server answers .* MLFLOW_TRACKING_URI"
-    ) as caught:
-        MlflowRun.start(make_record(), recipe, schema, ROWS)
-    assert time.monotonic() - began < 20
-    assert "secret" not in str(caught.value)
+    done = sync_run(open_run(make_record()), patience_seconds=0.5)
+    assert time.monotonic() - began < 5
+    assert re.search(f"http://127.0.0.1:{port}: .* no server answers .* MLFLOW_TRACKING_URI", done.reason)
+    assert "secret" not in done.reason
 
 
-def test_what_the_user_set_for_http_stays(home: Home, make_record: Make, recipe, schema, monkeypatch):
+def test_what_the_user_set_for_http_stays(open_run, make_record: Make, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "7")
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
-    MlflowRun.start(make_record(), recipe, schema, ROWS)
+    sync_run(open_run(make_record()))
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "7"
-    assert int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) <= 30
+    assert int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) <= 60
 
 
-def test_an_address_that_mlflow_does_not_know_is_refused(make_record: Make, recipe, schema, monkeypatch):
+def test_an_address_that_mlflow_does_not_know_is_named(open_run, make_record: Make, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "gopher://x")
-    with pytest.raises(TrackingError, match="gopher://x"):
-        MlflowRun.start(make_record(), recipe, schema, ROWS)
+    assert "gopher://x" in sync_run(open_run(make_record()), patience_seconds=0.1).reason
 
 
 def test_legal_names_stay_and_others_never_collide():
@@ -213,20 +211,26 @@ STARTER = """
 import multiprocessing
 import mlflow.store.tracking.sqlalchemy_store
 import mlflow.store.model_registry.sqlalchemy_store
+from torchrelay import settings
 from torchrelay.recipe import Data, Recipe
 from torchrelay.schema import FeatureSchema, Schema
-from torchrelay.tracking.mlflow_run import MlflowRun
-from torchrelay.tracking.records import RunRecord, now
+from torchrelay.tracking.journal import JOURNAL_FILE, Journal
+from torchrelay.tracking.opening import journal_opening
+from torchrelay.tracking.records import RunRecord, now, save_record
+from torchrelay.tracking.shipper import sync_run
 
 def start(number, barrier):
     y = FeatureSchema(name="y", kind="number", columns=["y"], shape=[1], dtype="float32")
     record = RunRecord(run_id=f"run-{number}", name="x", experiment="shared", created=now(), fingerprint="f" * 32)
     barrier.wait()
     recipe = Recipe(name="x", data=Data(table="t.csv"))
-    run = MlflowRun.start(record, recipe, Schema(inputs=[y], targets=[y]), {"train": 1})
-    for step in range(1, 11):
-        run.log_metrics([("loss", 1 / step, step, step)])
-    run.finish()
+    run_dir = save_record(settings.home(), record)
+    with Journal(run_dir / JOURNAL_FILE) as journal:
+        journal_opening(journal, record, recipe, Schema(inputs=[y], targets=[y]), {"train": 1})
+        for step in range(1, 11):
+            journal.append_metrics(step, 0, {"loss": 1 / step})
+        journal.append_status("FINISHED", 1)
+    assert sync_run(run_dir).num_waiting == 0
 
 context = multiprocessing.get_context("fork")
 barrier = context.Barrier(8)

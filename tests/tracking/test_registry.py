@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -8,16 +10,30 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchrelay import settings
+from torchrelay import faults, settings
 from torchrelay.errors import SourceError, TrackingError
 from torchrelay.files import sha256_file
 from torchrelay.schema import FeatureSchema, Schema
 from torchrelay.tasks.register import Servable
-from torchrelay.tracking.records import update_record
-from torchrelay.tracking.registry import register, resolve_source
+from torchrelay.tracking.journal import JOURNAL_FILE, Journal
+from torchrelay.tracking.mlflow_run import MlflowRun
+from torchrelay.tracking.records import load_record, update_record
+from torchrelay.tracking.registry import register_staged, resolve_source, stage_model
+from torchrelay.tracking.shipper import sync_run
 
 BEST = "weights/best.pt"
 PIXELS = np.arange(3 * 3 * 8 * 8, dtype=np.uint8).reshape(3, 3, 8, 8)
+
+
+def stage(run_dir: Path, name: str, servable: nn.Module | None, example: np.ndarray | None) -> list[dict[str, Any]]:
+    """Stage a version; the `model` lines that the journal has then."""
+    with Journal(run_dir / JOURNAL_FILE) as journal:
+        stage_model(journal, load_record(run_dir), name, servable, example)
+        return [line for line in journal.lines() if line["kind"] == "model"]
+
+
+def register(run_dir: Path, name: str, servable: nn.Module | None, example: np.ndarray | None) -> str:
+    return register_staged(MlflowRun.of(load_record(run_dir)), run_dir, stage(run_dir, name, servable, example)[-1])
 
 
 @pytest.fixture
@@ -36,8 +52,8 @@ def load(monkeypatch):
 
 @pytest.mark.parametrize("num_rows", [1, 3])
 def test_a_registered_model_gives_the_modules_outputs_for_any_number_of_raw_rows(make_run, load, num_rows):
-    run_dir, run, net = make_run()
-    assert register("net", run, net, PIXELS[:num_rows], run_dir / BEST) == "1"
+    run_dir, _, net = make_run()
+    assert register(run_dir, "net", net, PIXELS[:num_rows]) == "1"
     loaded = load("models:/net@champion")
     for rows in (PIXELS[:1], PIXELS[:2], np.repeat(PIXELS, 5, axis=0)):
         x_NCHW = torch.from_numpy(rows)
@@ -47,7 +63,7 @@ def test_a_registered_model_gives_the_modules_outputs_for_any_number_of_raw_rows
 
 @pytest.mark.parametrize(("kind", "shape"), [("number", [2]), ("points", [1, 2])])
 def test_a_registered_model_gives_numbers_in_their_own_units_and_points_in_pixels(make_run, load, kind, shape):
-    run_dir, run, _ = make_run()
+    run_dir, _, _ = make_run()
     x = FeatureSchema(name="x", kind="number", columns=["x"], shape=[1], dtype="float64", mean=[2000.0], std=[5.0])
     y = FeatureSchema(
         name="y", kind=kind, columns=["a", "b"], shape=shape, dtype="float64", mean=[70.0, 1e7], std=[3.0, 4.0]
@@ -55,15 +71,15 @@ def test_a_registered_model_gives_numbers_in_their_own_units_and_points_in_pixel
     net = nn.Linear(1, 2)
     nn.init.ones_(net.weight)
     nn.init.zeros_(net.bias)
-    register("net", run, Servable(Schema(inputs=[x], targets=[y]), net), np.array([[2000.0], [2005.0]]), run_dir / BEST)
+    register(run_dir, "net", Servable(Schema(inputs=[x], targets=[y]), net), np.array([[2000.0], [2005.0]]))
     served = load("models:/net@champion")(torch.tensor([[2000.0], [2005.0], [1990.0]], dtype=torch.float64))
     # By hand: standardised they are 0, 1 and -2, which this net gives for both columns.
     assert served.tolist() == [[70, 1e7], [73, 1e7 + 4], [64, 1e7 - 8]]
 
 
 def test_a_registered_model_serves_raw_arrays(make_run, monkeypatch):
-    run_dir, run, net = make_run()
-    register("net", run, net, PIXELS, run_dir / BEST)
+    run_dir, _, net = make_run()
+    register(run_dir, "net", net, PIXELS)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", settings.tracking_uri())
     served = mlflow.pyfunc.load_model("models:/net@champion")
     with torch.no_grad():
@@ -73,7 +89,7 @@ def test_a_registered_model_serves_raw_arrays(make_run, monkeypatch):
 def test_the_first_version_is_champion_and_later_ones_challenge_it(make_run):
     for number in ("1", "2", "3"):
         run_dir, run, _ = make_run()
-        assert register("net", run, None, None, run_dir / BEST) == number
+        assert register(run_dir, "net", None, None) == number
     aliases = run.client.get_registered_model("net").aliases
     assert {alias: str(number) for alias, number in aliases.items()} == {"champion": "1", "challenger": "3"}
 
@@ -81,7 +97,7 @@ def test_the_first_version_is_champion_and_later_ones_challenge_it(make_run):
 def test_a_version_is_tagged_with_its_run_its_data_and_its_test_metrics(make_run):
     metrics = {"test/accuracy": 0.975, "test/accuracy/a": 1.0, "valid/accuracy": 0.5}
     run_dir, run, net = make_run(metrics=metrics)
-    register("net", run, net, PIXELS, run_dir / BEST)
+    register(run_dir, "net", net, PIXELS)
     version = run.client.get_model_version("net", "1")
     assert version.run_id == run.run_id
     assert version.tags == {
@@ -97,21 +113,65 @@ def test_a_model_that_cannot_be_exported_is_registered_with_its_weights_alone(ma
         def forward(self, x_B: Tensor) -> Tensor:
             return x_B * 2.0 if float(x_B.float().sum()) > 0 else x_B * 3.0
 
-    run_dir, run, _ = make_run()
-    register("net", run, Branching(), PIXELS, run_dir / BEST)
+    run_dir, _, _ = make_run()
+    register(run_dir, "net", Branching(), PIXELS)
     assert "torch.export refused the model" in caplog.text
     assert resolve_source("models:/net/1", settings.home()).folder == run_dir
 
 
+def test_a_version_that_is_sent_again_is_no_second_one(make_run):
+    run_dir, run, net = make_run()
+    line = stage(run_dir, "net", net, PIXELS)[0]
+    staged = run_dir / line["folder"]
+    shutil.copytree(staged, run_dir / "copy")
+    assert register_staged(run, run_dir, line) == "1"
+    assert not staged.exists()
+    shutil.copytree(run_dir / "copy", staged)  # killed before the cursor moved
+    assert register_staged(run, run_dir, line) == "1"
+    assert stage(run_dir, "net", net, PIXELS) == [line]  # nor is it staged again
+    assert len(run.client.search_logged_models([run.experiment_id])) == 1
+
+
+def test_a_registration_that_died_half_way_goes_on_with_the_model_that_it_logged(make_run, monkeypatch):
+    run_dir, run, net = make_run()
+    line = stage(run_dir, "net", net, PIXELS)[0]
+    faults.arm("register.version_created:raise")
+    with pytest.raises(faults.FaultError):
+        register_staged(run, run_dir, line)
+    faults.arm("")
+    assert run.client.get_registered_model("net").aliases == {}
+    assert register_staged(run, run_dir, line) == "1"
+    assert {name: str(number) for name, number in run.client.get_registered_model("net").aliases.items()} == {
+        "champion": "1"
+    }
+
+
+def test_a_version_is_made_when_the_journal_is_sent_whatever_its_run_has_become_by_then(make_run, load):
+    run_dir, run, net = make_run()
+    stage(run_dir, "net", net, PIXELS)
+    before = (run_dir / BEST).read_bytes()
+    torch.save({"other": torch.zeros(1)}, run_dir / BEST)
+    done = sync_run(run_dir)
+    assert (done.num_waiting, done.registered) == (0, (("net", "1"),))
+    with torch.no_grad():
+        torch.testing.assert_close(
+            load("models:/net@champion")(torch.from_numpy(PIXELS)), net(torch.from_numpy(PIXELS))
+        )
+    assert resolve_source("models:/net/1", settings.home()).weights.read_bytes() == before
+    logged = run.client.search_logged_models([run.experiment_id])[0]
+    model = mlflow.models.Model.load(logged.artifact_location.removeprefix("file://"))
+    assert (model.run_id, model.model_id) == (run.run_id, logged.model_id)
+
+
 def test_a_name_that_mlflow_refuses_is_an_error_of_ours(make_run):
-    run_dir, run, _ = make_run()
+    run_dir, _, _ = make_run()
     with pytest.raises(TrackingError, match=r"cannot register 'a/b'"):
-        register("a/b", run, None, None, run_dir / BEST)
+        register(run_dir, "a/b", None, None)
 
 
 def test_every_form_of_a_source_finds_the_run_folder(make_run):
     run_dir, run, _ = make_run()
-    register("net", run, None, None, run_dir / BEST)
+    register(run_dir, "net", None, None)
     home = settings.home()
     for source in (run_dir.name, run_dir.name[:-1], run.run_id, f"runs:/{run.run_id}", str(run_dir / BEST)):
         found = resolve_source(source, home)
@@ -125,8 +185,8 @@ def test_every_form_of_a_source_finds_the_run_folder(make_run):
 @pytest.mark.parametrize("form", ["{ours}", "{theirs}", "runs:/{theirs}", "models:/net@champion", "models:/net/1"])
 def test_a_source_without_a_run_folder_here_is_fetched_from_mlflow(make_run, tmp_path, form):
     run_dir, run, _ = make_run()
-    register("net", run, None, None, run_dir / BEST)
-    run.finish()
+    register(run_dir, "net", None, None)
+    run.set_status("FINISHED")
     run_dir.rename(tmp_path / "elsewhere")
     found = resolve_source(form.format(ours=run_dir.name, theirs=run.run_id), settings.home())
     assert found.folder.is_relative_to(settings.home().cache / "sources" / run.run_id)
@@ -137,10 +197,10 @@ def test_a_source_without_a_run_folder_here_is_fetched_from_mlflow(make_run, tmp
 
 def test_a_version_keeps_its_weights_when_its_run_goes_on(make_run):
     run_dir, run, _ = make_run()
-    register("net", run, None, None, run_dir / BEST)
+    register(run_dir, "net", None, None)
     before = (run_dir / BEST).read_bytes()
     torch.save({"other": torch.zeros(1)}, run_dir / BEST)
-    run.log_artifacts(run_dir / BEST, "weights")
+    run.log_artifact(run_dir / BEST, "weights")
     found = resolve_source("models:/net@champion", settings.home())
     assert found.folder != run_dir
     assert found.weights.read_bytes() == before
@@ -149,12 +209,12 @@ def test_a_version_keeps_its_weights_when_its_run_goes_on(make_run):
 
 def test_a_fetched_run_that_was_extended_is_fetched_again(make_run, tmp_path):
     run_dir, run, _ = make_run()
-    run.finish()
+    run.set_status("FINISHED")
     run_dir.rename(tmp_path / "elsewhere")
     first = resolve_source(run.run_id, settings.home()).weights.read_bytes()
     torch.save({"other": torch.zeros(1)}, tmp_path / "best.pt")
-    run.log_artifacts(tmp_path / "best.pt", "weights")
-    run.finish()
+    run.log_artifact(tmp_path / "best.pt", "weights")
+    run.set_status("FINISHED")
     assert resolve_source(run.run_id, settings.home()).weights.read_bytes() != first
 
 
@@ -168,7 +228,7 @@ def test_a_run_without_weights_says_how_to_get_them(make_run):
 
 def test_a_run_in_mlflow_without_our_files_says_which_is_missing(make_run, tmp_path):
     run_dir, run, _ = make_run()
-    run.finish()
+    run.set_status("FINISHED")
     shutil.rmtree(settings.home().artifacts / run.run_id / "artifacts" / "weights")
     run_dir.rename(tmp_path / "elsewhere")
     with pytest.raises(SourceError, match=rf"{run_dir.name} has no weights/best.pt among its artifacts"):
@@ -203,8 +263,8 @@ def test_a_foreign_weights_file_says_what_is_missing(home, tmp_path):
     ],
 )
 def test_a_source_that_does_not_exist_names_what_does(make_run, source, message):
-    run_dir, run, _ = make_run()
-    register("net", run, None, None, run_dir / BEST)
+    run_dir, _, _ = make_run()
+    register(run_dir, "net", None, None)
     with pytest.raises(SourceError, match=message):
         resolve_source(source, settings.home())
 

@@ -15,8 +15,10 @@ import pytest
 
 from torchrelay.errors import TrackingError
 from torchrelay.settings import Home
-from torchrelay.tracking.mlflow_run import MlflowRun
+from torchrelay.tracking.mlflow_run import page_of
 from torchrelay.tracking.ui import serve_ui
+
+from .conftest import shipped_run
 
 SERVE = """
 import sys
@@ -35,7 +37,7 @@ def free_port() -> int:
 @pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_the_ui_serves_this_home_until_a_signal_and_leaves_no_process(
-    home: Home, recipe, schema, make_record, sign, monkeypatch
+    home: Home, open_run, make_record, sign, monkeypatch
 ):
     port = free_port()
     process = subprocess.Popen([sys.executable, "-c", SERVE, str(port)], stdout=subprocess.PIPE, text=True)
@@ -49,11 +51,11 @@ def test_the_ui_serves_this_home_until_a_signal_and_leaves_no_process(
     # The same server as a tracker: a run over HTTP, with what JSON and MLflow make difficult.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     record = make_record(experiment="over http")
-    run = MlflowRun.start(record, recipe, schema, {"train": 1})
+    run = shipped_run(open_run(record))
     run.log_metrics([("loss", float("nan"), 1, 5), ("loss", 0.5, 2, 6)])
     run.log_metrics([("loss", 0.5, 2, 6)])
-    run.finish()
-    assert run.url == f"{address}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
+    run.set_status("FINISHED")
+    assert page_of(run.experiment_id, run.run_id) == f"{address}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
     body = json.dumps({"experiment_ids": [run.experiment_id]}).encode()
     request = urllib.request.Request(
         f"{address}/api/2.0/mlflow/runs/search", body, {"Content-Type": "application/json"}

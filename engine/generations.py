@@ -1,0 +1,106 @@
+"""One generation of a checkpoint on disk: its name, its manifest, and whether its bytes are those that were written.
+
+Imports no torch, so that `torchrelay checkpoints` answers at once. Which generations there are to be is the business of
+`checkpoint.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointError, check_format
+from ..files import digest
+
+FORMAT_VERSION = 2
+STATE_FILE, MANIFEST_FILE = "state.pt", "manifest.json"
+_NAME = re.compile(r"step-(\d+)(?:-(\d+))?")
+
+
+class DamagedError(CheckpointError):
+    """A generation is not as it was written; says what is wrong."""
+
+
+def name_generation(step: int, number: int = 1) -> str:
+    """`step-00001234`; the second of one step, as at an epoch's last step, is `step-00001234-2`."""
+    return f"step-{step:08d}" + (f"-{number}" if number > 1 else "")
+
+
+def parse_name(name: str) -> tuple[int, int] | None:
+    """Step and number of a generation, the order in which generations were made; None where it is no name of one."""
+    match = _NAME.fullmatch(name)
+    return None if match is None else (int(match[1]), int(match[2] or 1))
+
+
+def list_generations(folder: Path) -> list[Path]:
+    """The generations that stand in a folder of checkpoints, oldest first."""
+    found = {path: parse_name(path.name) for path in folder.glob("step-*")}
+    return sorted((path for path, order in found.items() if order), key=lambda path: found[path] or (0, 0))
+
+
+def list_set_aside(folder: Path) -> list[Path]:
+    """The generations that were set aside, in the order of their names."""
+    return sorted(folder.glob("bad-step-*"))
+
+
+def read_pointer(folder: Path, name: str) -> str:
+    """The generation that `last` or `best` names; empty where there is no such file, or it is not text.
+
+    Raises:
+        OSError: it cannot be read, which does not mean that there is none.
+    """
+    try:
+        return (folder / name).read_text("utf-8").strip()
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        return ""
+
+
+def seal(manifest: Mapping[str, Any]) -> str:
+    """The text of a manifest, with a digest over all its values."""
+    return json.dumps({**manifest, "digest": digest(manifest)}, indent=2) + "\n"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read a generation's manifest.
+
+    Raises:
+        DamagedError: it is missing or not as it was written.
+        CheckpointError: it was written by another version of torchrelay.
+    """
+    try:
+        values = dict(json.loads((folder / MANIFEST_FILE).read_bytes()))
+    except FileNotFoundError as error:
+        raise DamagedError(f"{MANIFEST_FILE} is missing") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise DamagedError(f"{MANIFEST_FILE} cannot be read: {error}") from error
+    version, sealed = values.get("format_version"), values.pop("digest", None)
+    # Every version from 2 on is sealed in this way: a version that was changed by accident is no other version.
+    if sealed != digest(values) and (sealed is not None or version in (None, FORMAT_VERSION)):
+        raise DamagedError(f"{MANIFEST_FILE} does not have the digest that it names")
+    again = "resume the run with the torchrelay that wrote it, or train it again"
+    check_format(f"checkpoint {folder}", version, FORMAT_VERSION, again, CheckpointError)
+    return values
+
+
+def read_state(folder: Path, manifest: Mapping[str, Any]) -> bytes:
+    """Read a generation's state once, and verify these bytes.
+
+    Raises:
+        DamagedError: the state is missing, or is not what the manifest says.
+    """
+    facts = manifest["files"][STATE_FILE]
+    try:
+        data = (folder / STATE_FILE).read_bytes()
+    except FileNotFoundError as error:
+        raise DamagedError(f"{STATE_FILE} is missing") from error
+    except OSError as error:
+        raise DamagedError(f"{STATE_FILE} cannot be read: {error.strerror}") from error
+    if len(data) != facts["bytes"]:
+        raise DamagedError(f"{STATE_FILE} has {len(data):,} bytes, expected {facts['bytes']:,}")
+    if hashlib.sha256(data).hexdigest() != facts["sha256"]:
+        raise DamagedError(f"{STATE_FILE} does not have the sha256 of the manifest")
+    return data

@@ -1,0 +1,315 @@
+"""Finds what lost processes left, and mends it: runs that nobody writes, here, in MLflow and in Prefect; leftovers.
+
+Nothing that a living process writes is touched, and no data is deleted: what does not verify is set aside.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import psutil
+
+from ..datasets.space import claim_data, remove
+from ..engine.generations import DamagedError, list_generations, read_manifest, read_state
+from ..errors import BusyError, CheckpointError, TorchrelayError, TrackingError
+from ..files import is_locked, lock, set_aside
+from ..settings import Home
+from ..tracking.cursor import waiting
+from ..tracking.journal import JOURNAL_FILE, Journal
+from ..tracking.reconcile import end_run, list_running
+from ..tracking.records import RECORD_FILE, list_records, load_record, update_record
+from ..tracking.shipper import sync_run
+from .flow_runs import end_flow_run, list_orphans, list_unfinished
+from .installation import check_installation
+from .runs import seconds_until
+
+# An evaluation has a folder a moment before it has its lock.
+STARTING_SECONDS = 600.0
+# Prefect and MLflow hear of an end a moment after the run's record.
+ENDING_SECONDS = 60.0
+LOST = "process ended without a word"
+
+
+class Finding(NamedTuple):
+    """Something that is not as it should be.
+
+    Attributes:
+        part: what it belongs to, for grouping.
+        what: is wrong, in a sentence.
+        remedy: what to do.
+        mend: does that, and says what it did; None where only a person can.
+    """
+
+    part: str
+    what: str
+    remedy: str
+    mend: Callable[[], str] | None = None
+
+
+class Examined(NamedTuple):
+    """What an examination gave.
+
+    Attributes:
+        left: findings that stand.
+        mended: what was done, a sentence each.
+    """
+
+    left: list[Finding]
+    mended: list[str]
+
+
+def doctor(home: Home, *, fix: bool = False) -> Examined:
+    """Examine a home and the installation; with `fix`, mend what can be mended."""
+    left: list[Finding] = []
+    mended: list[str] = []
+    for finding in examine(home):
+        if not fix or finding.mend is None:
+            left.append(finding)
+            continue
+        try:
+            mended.append(finding.mend())
+        except (BusyError, TrackingError, OSError, sqlite3.Error, httpx.HTTPError, psutil.Error) as error:
+            left.append(finding._replace(remedy=f"it could not be mended ({error}); {finding.remedy}"))
+    return Examined(left, mended)
+
+
+def examine(home: Home) -> Iterator[Finding]:
+    """All findings, in the order in which they are to be mended; each is looked for when the one before is done."""
+    fix = "torchrelay doctor --fix"
+    yield from (Finding("installation", what, remedy) for what, remedy in check_installation(home, list_records(home)))
+    for part in (_lost_runs, _waiting, _lost_in_mlflow, _lost_in_prefect, _orphans, _leftovers, _bad_checkpoints):
+        yield from part(home, fix)
+
+
+def _lost_runs(home: Home, fix: str) -> Iterator[Finding]:
+    for record in list_records(home):
+        run_dir = home.runs / record.run_id
+        if record.status != "RUNNING" or _may_be_alive(run_dir):
+            continue
+        host = _host_of(run_dir)
+        if host not in ("", socket.gethostname()):
+            yield Finding("runs", f"{record.run_id} is RUNNING, last on host {host}", f"run {fix} there")
+            continue
+        yield Finding(
+            "runs",
+            f"{record.run_id} is RUNNING and no process writes it",
+            f"{fix} calls it KILLED; torchrelay resume {record.run_id} lets it go on",
+            lambda run_dir=run_dir: _bury(run_dir),
+        )
+
+
+def _bury(run_dir: Path) -> str:
+    """Write down that a run's process was lost, with what its journal says of how far it came."""
+    with lock(run_dir / "lock", f"run {run_dir.name}"):
+        record = load_record(run_dir)
+        journal = Journal(run_dir / JOURNAL_FILE)
+        lines, points = journal.read(), journal.points()
+        end = lines[-1]["time"] if lines else datetime.fromisoformat(record.created).timestamp() * 1000
+        steps = max([record.steps, *(point.step for point in points)])
+        ended_epochs = [line["epoch"] for line in lines if "train/epoch_loss" in line.get("values", ())]
+        update_record(
+            run_dir,
+            status="KILLED",
+            ended=datetime.fromtimestamp(end / 1000, UTC).isoformat(timespec="milliseconds"),
+            error=f"{LOST}; last step {steps}",
+            steps=steps,
+            epochs=max([record.epochs, *ended_epochs]),
+            metrics={**record.metrics, **{point.key: point.value for point in points}},
+            seconds={**record.seconds, "total": seconds_until(record, lines, end)},
+        )
+        with journal:
+            journal.append_status("KILLED", round(end))
+    return f"run {run_dir.name}: KILLED, {LOST}; last step {steps}"
+
+
+def _waiting(home: Home, fix: str) -> Iterator[Finding]:
+    """Runs that are over and of whose journals MLflow does not have all."""
+    for record in list_records(home):
+        run_dir = home.runs / record.run_id
+        if not _is_over(home, run_dir):
+            continue
+        try:
+            num_waiting = waiting(run_dir)
+        except TrackingError as error:
+            yield Finding("MLflow", str(error), "do that, then look again")
+            continue
+        if num_waiting:
+            yield Finding(
+                "MLflow",
+                f"{num_waiting:,} lines of the journal of {record.run_id} wait for the tracker",
+                f"{fix}, or torchrelay sync {record.run_id}, sends them",
+                lambda run_dir=run_dir: _send(run_dir),
+            )
+
+
+def _send(run_dir: Path) -> str:
+    """Send what waits; what a tracker will not take goes on waiting."""
+    shipped = sync_run(run_dir)
+    if shipped.num_waiting:
+        raise TrackingError(f"{shipped.num_waiting:,} lines wait still: {shipped.reason}")
+    return f"run {run_dir.name}: {shipped.num_sent:,} lines of its journal sent to MLflow"
+
+
+def _lost_in_mlflow(home: Home, fix: str) -> Iterator[Finding]:
+    try:
+        running = list_running()
+    except TrackingError as error:
+        yield Finding("MLflow", str(error), "start it, then look again")
+        return
+    for believed in running:
+        run_dir = home.runs / believed.run_id
+        if not _is_over(home, run_dir):
+            continue
+        yield Finding(
+            "MLflow",
+            f"run {believed.mlflow_run_id} is RUNNING there, {believed.run_id} is over",
+            f"{fix} tells MLflow",
+            lambda one=believed: _end_in_mlflow(home, one.mlflow_run_id, one.run_id),
+        )
+
+
+def _end_in_mlflow(home: Home, mlflow_run_id: str, run_id: str) -> str:
+    record = load_record(home.runs / run_id)
+    end_run(mlflow_run_id, record.status, round(datetime.fromisoformat(record.ended).timestamp() * 1000))
+    return f"MLflow run {mlflow_run_id} of {run_id}: {record.status}"
+
+
+def _lost_in_prefect(home: Home, fix: str) -> Iterator[Finding]:
+    over = {
+        record.prefect_flow_run_id: record
+        for record in list_records(home)
+        if record.prefect_flow_run_id and not record.parent and _is_over(home, home.runs / record.run_id)
+    }
+    try:
+        states = list_unfinished(home, over)
+    except (httpx.HTTPError, sqlite3.Error) as error:
+        yield Finding("Prefect", f"its flow runs cannot be read: {error}", "start its server, then look again")
+        return
+    for flow_run_id, state in states.items():
+        run_id = over[flow_run_id].run_id
+        yield Finding(
+            "Prefect",
+            f"flow run {flow_run_id} is {state} there, {run_id} is over",
+            f"{fix} tells Prefect",
+            lambda one=flow_run_id, state=state, run_id=run_id: _end_in_prefect(home, one, state, run_id),
+        )
+
+
+def _end_in_prefect(home: Home, flow_run_id: str, state: str, run_id: str) -> str:
+    record = load_record(home.runs / run_id)
+    new = end_flow_run(flow_run_id, record.status, state, record.error or record.status)
+    return f"Prefect flow run {flow_run_id} of {run_id}: {new}"
+
+
+def _orphans(home: Home, fix: str) -> Iterator[Finding]:
+    for process in list_orphans(home):
+        yield Finding(
+            "processes",
+            f"pid {process.pid} is a temporary Prefect server of this home, and who started it is gone",
+            f"{fix} ends it, or kill {process.pid}",
+            lambda process=process: _end_process(process),
+        )
+
+
+def _end_process(process: psutil.Process) -> str:
+    process.terminate()
+    _, alive = psutil.wait_procs([process], timeout=10)
+    for one in alive:
+        one.kill()
+    return f"process {process.pid}: ended"
+
+
+def _leftovers(home: Home, fix: str) -> Iterator[Finding]:
+    """What writers that died left half-written; nothing where somebody may be writing there now."""
+    found: list[Path] = []
+    with claim_data(home) if home.root.is_dir() else contextlib.nullcontext(False) as is_alone:
+        if is_alone:
+            for root in (home.packs, home.store):
+                found += root.rglob(".*.tmp")
+    for run_dir in home.runs.iterdir() if home.runs.is_dir() else ():
+        if not run_dir.is_dir() or run_dir.name.startswith(".") or _may_be_alive(run_dir):
+            continue
+        found += run_dir.rglob(".*.tmp") if (run_dir / RECORD_FILE).exists() else [run_dir]
+    for path in sorted(found):
+        where = path.relative_to(home.root)
+        yield Finding(
+            "leftovers",
+            f"{where} is half-written, and its writer is gone",
+            f"{fix} removes it",
+            lambda path=path, where=where: _remove_leftover(path, where),
+        )
+
+
+def _remove_leftover(path: Path, where: Path) -> str:
+    remove(path)
+    return f"{where}: removed"
+
+
+def _bad_checkpoints(home: Home, fix: str) -> Iterator[Finding]:
+    for record in list_records(home):
+        run_dir = home.runs / record.run_id
+        if _may_be_alive(run_dir):
+            continue
+        for folder in list_generations(run_dir / "checkpoints"):
+            try:
+                read_state(folder, read_manifest(folder))
+            except DamagedError as error:
+                yield Finding(
+                    "checkpoints",
+                    f"{folder.relative_to(home.root)}: {error}",
+                    f"{fix} sets it aside; the run goes on from the one before",
+                    lambda folder=folder: _set_aside(folder),
+                )
+            except CheckpointError as error:
+                yield Finding("checkpoints", str(error), "nothing else is wrong with it")
+
+
+def _set_aside(folder: Path) -> str:
+    with lock(folder.parents[1] / "lock", f"run {folder.parents[1].name}"):
+        aside = set_aside(folder)
+    return f"checkpoint {folder.parents[1].name}/{folder.name}: set aside as {aside.name}"
+
+
+def _may_be_alive(run_dir: Path) -> bool:
+    """Whether a process writes a run, or is about to: one that begins may have its folder before its lock."""
+    if is_locked(run_dir / "lock"):
+        return True
+    return not (run_dir / "lock").exists() and _age(run_dir) < STARTING_SECONDS
+
+
+def _is_over(home: Home, run_dir: Path) -> bool:
+    """Whether a run has ended, or its process was lost, long enough ago that everybody should know."""
+    try:
+        record = load_record(run_dir)
+    except TorchrelayError:
+        return False
+    if _may_be_alive(run_dir) or _host_of(run_dir) not in ("", socket.gethostname()):
+        return False
+    if record.status == "RUNNING":
+        return True
+    ended = datetime.fromisoformat(record.ended).timestamp() if record.ended else 0.0
+    return time.time() - ended > ENDING_SECONDS or record.error.startswith(LOST)
+
+
+def _host_of(run_dir: Path) -> str:
+    """The host whose process last held a run's lock; empty where none did."""
+    with contextlib.suppress(OSError):
+        if match := re.search(r" on (\S+)", (run_dir / "lock").read_text("utf-8", "replace")):
+            return match[1]
+    return ""
+
+
+def _age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,93 @@
+"""What Prefect believes of our flow runs, and telling it otherwise; which of them is dead is found in `doctor.py`."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import uuid
+from collections.abc import Collection
+
+import psutil
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.states import Cancelled, Completed, Crashed
+
+from ..settings import Home, prefect_is_embedded
+
+BEFORE_THE_END = ("RUNNING", "PENDING", "CANCELLING")
+PAGE = 200
+SERVER = "prefect.server.api.server:create_app"
+# What takes in a process whose parent has died.
+REAPERS = ("init", "systemd", "launchd", "tini", "dumb-init", "docker-init")
+
+
+def list_unfinished(home: Home, flow_run_ids: Collection[str]) -> dict[str, str]:
+    """Those flow runs that Prefect takes for running, pending or being cancelled, with that word.
+
+    Without a server the database inside the home is read, so that none is started to look.
+
+    Raises:
+        httpx.HTTPError: the server cannot be reached.
+        sqlite3.Error: the database cannot be read.
+    """
+    wanted = {str(uuid.UUID(one)) for one in flow_run_ids if one}
+    states = _states_in_database(home) if prefect_is_embedded() else _states_on_server(sorted(wanted))
+    return {one: state for one, state in states.items() if one in wanted and state in BEFORE_THE_END}
+
+
+def end_flow_run(flow_run_id: str, status: str, state: str, message: str) -> str:
+    """Tell Prefect how a flow run ended; starts its temporary server where there is no other.
+
+    Args:
+        status: of our run, in MLflow's words.
+        state: that Prefect has it in.
+        message: shown with the new state.
+    Returns:
+        The new state's name.
+    """
+    kind = Completed if status == "FINISHED" else Cancelled if state == "CANCELLING" else Crashed
+    new = kind(message=message)
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(uuid.UUID(flow_run_id), new, force=True)
+    return str(new.name)
+
+
+def list_orphans(home: Home) -> list[psutil.Process]:
+    """Temporary Prefect servers of this home whose starter has died: nobody will stop them."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "ppid"]):
+        with contextlib.suppress(psutil.Error):
+            if SERVER in (process.info["cmdline"] or ()) and _is_orphan(process) and _is_of(home, process):
+                found.append(process)
+    return found
+
+
+def _is_orphan(process: psutil.Process) -> bool:
+    parent = process.parent()
+    return parent is None or parent.pid == 1 or parent.name() in REAPERS
+
+
+def _is_of(home: Home, process: psutil.Process) -> bool:
+    environment = process.environ()
+    is_temporary = environment.get("PREFECT__SERVER_EPHEMERAL") == "1"
+    return is_temporary and environment.get("PREFECT_HOME") == str(home.root / "prefect")
+
+
+def _states_in_database(home: Home) -> dict[str, str]:
+    path = home.root / "prefect" / "prefect.db"
+    if not path.exists():
+        return {}
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as database:
+        marks = ", ".join("?" * len(BEFORE_THE_END))
+        rows = database.execute(f"SELECT id, state_type FROM flow_run WHERE state_type IN ({marks})", BEFORE_THE_END)  # noqa: S608
+        return {str(uuid.UUID(str(one))): str(state) for one, state in rows}
+
+
+def _states_on_server(wanted: list[str]) -> dict[str, str]:
+    states: dict[str, str] = {}
+    with get_client(sync_client=True) as client:
+        for start in range(0, len(wanted), PAGE):
+            some = FlowRunFilter(id=FlowRunFilterId(any_=[uuid.UUID(one) for one in wanted[start : start + PAGE]]))
+            for run in client.read_flow_runs(flow_run_filter=some):
+                states[str(run.id)] = run.state_type.value if run.state_type else ""
+    return states

@@ -1,0 +1,133 @@
+"""Whether what is installed fits together: versions, devices, servers, space, the home, the clock."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import shutil
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from packaging.requirements import Requirement
+
+from ..settings import Home, prefect_is_embedded, tracking_is_embedded
+from ..tracking.records import RunRecord
+
+SERVER_SECONDS = 3.0
+LITTLE_SPACE = 1_000_000_000
+# Between two clocks that are right.
+CLOCK_SECONDS = 300.0
+
+
+def describe_installation(home: Home) -> list[str]:
+    """Lines for people: versions, devices, servers, space; nothing in them is judged."""
+    names = ("torchrelay", "torch", "torchvision", "prefect", "mlflow")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    devices = [f"cpu ({torch.get_num_threads()} threads)"]
+    devices += [f"cuda:{at} {torch.cuda.get_device_name(at)}" for at in range(torch.cuda.device_count())]
+    devices += ["mps"] if torch.backends.mps.is_available() else []
+    mlflow = "embedded" if tracking_is_embedded() else os.environ["MLFLOW_TRACKING_URI"]
+    prefect = "embedded" if prefect_is_embedded() else _prefect_address()
+    free = shutil.disk_usage(_existing(home.root)).free
+    return [
+        versions,
+        f"devices: {', '.join(devices)}",
+        f"MLflow: {mlflow}; Prefect: {prefect}",
+        f"home: {home.root}, {free / 1e9:,.1f} GB free",
+    ]
+
+
+def check_installation(home: Home, records: Sequence[RunRecord]) -> Iterator[tuple[str, str]]:
+    """What is wrong, each with its remedy."""
+    yield from check_versions("torchrelay")
+    yield from check_versions("torchvision", ("torch",))
+    if not torch.cuda.is_available() and Path("/dev/nvidiactl").exists():
+        yield (
+            "there is an NVIDIA device, and torch cannot use it",
+            "install the build of torch for CUDA, or a driver that is new enough for it",
+        )
+    if not tracking_is_embedded() and (uri := os.environ["MLFLOW_TRACKING_URI"]).startswith("http"):
+        yield from _check_server("MLflow", f"{uri.rstrip('/')}/health", "MLFLOW_TRACKING_URI")
+    if not prefect_is_embedded():
+        yield from _check_server("Prefect", f"{_prefect_address().rstrip('/')}/health", "PREFECT_API_URL")
+    yield from _check_disk(home)
+    yield from check_clock(records, time.time())
+
+
+def check_versions(package: str, among: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
+    """The requirements of a package that what is installed does not meet.
+
+    Args:
+        among: names of requirements to look at; empty means all, without those of extras.
+    """
+    for text in importlib.metadata.requires(package) or ():
+        needed = Requirement(text)
+        if (needed.marker and not needed.marker.evaluate({"extra": ""})) or (among and needed.name not in among):
+            continue
+        bounds = f"{needed.name}{needed.specifier}"
+        try:
+            found = importlib.metadata.version(needed.name)
+        except importlib.metadata.PackageNotFoundError:
+            yield f"{needed.name} is not installed, {package} needs {bounds}", f"pip install '{bounds}'"
+            continue
+        if not needed.specifier.contains(found, prereleases=True):
+            yield f"{needed.name} {found} is installed, {package} needs {bounds}", f"pip install '{bounds}'"
+
+
+def check_clock(records: Sequence[RunRecord], now: float) -> Iterator[tuple[str, str]]:
+    """A run from the future says that the clock is wrong, or was."""
+    for record in records:
+        began = datetime.fromisoformat(record.created).timestamp()
+        if began > now + CLOCK_SECONDS:
+            yield (
+                f"run {record.run_id} began at {record.created}, in {(began - now) / 60:,.0f} minutes from now",
+                "set this machine's clock; metrics carry its time",
+            )
+            return
+
+
+def _check_server(name: str, address: str, variable: str) -> Iterator[tuple[str, str]]:
+    reason = ""
+    try:
+        with urllib.request.urlopen(address, timeout=SERVER_SECONDS):  # noqa: S310 - the user's own setting
+            pass
+    except urllib.error.HTTPError as error:
+        reason = f"answers {error.code}" if error.code >= 500 else ""
+    except (OSError, ValueError) as error:
+        reason = f"does not answer ({error})"
+    if reason:
+        yield (
+            f"the {name} server at {address} {reason}",
+            f"start it, or unset {variable} to work without one",
+        )
+
+
+def _check_disk(home: Home) -> Iterator[tuple[str, str]]:
+    probe = _existing(home.root) / f".{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        probe.write_bytes(b"torchrelay")
+    except OSError as error:
+        yield f"the home {home.root} cannot be written: {error}", "make it writable, or set TORCHRELAY_HOME"
+    with contextlib.suppress(OSError):
+        probe.unlink(missing_ok=True)
+    free = shutil.disk_usage(_existing(home.root)).free
+    if free < LITTLE_SPACE:
+        yield f"{home.root} has {free / 1e6:,.0f} MB left", "torchrelay prune --older-than 30d frees space"
+
+
+def _prefect_address() -> str:
+    from prefect.settings import PREFECT_API_URL
+
+    return str(PREFECT_API_URL.value())
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    return next(one for one in (path, *path.parents) if one.is_dir())

@@ -1,0 +1,138 @@
+"""How an evaluation or a prediction begins: the source's weights, another table, a run of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from prefect import task
+
+from ..datasets.build import Prepared, prepare_for_schema, prepare_inputs
+from ..datasets.output import check_new_columns, locate_output
+from ..datasets.space import hold_data, mark_used
+from ..datasets.table import locate_table
+from ..engine.devices import pick_device, pick_precision
+from ..engine.weights import load_weights, save_weights
+from ..files import sha256_file
+from ..recipe import Recipe, load_recipe
+from ..schema import Schema
+from ..settings import home
+from ..tracking.records import RunRecord, git_commit, new_run_id, now
+from ..tracking.registry import Source, resolve_source
+from .console import Progress, say
+from .options import UNCACHED
+from .predictions import VERDICT, name_columns
+from .preflight import check_names, has_images
+from .runs import flow_run_id, flow_run_url, open_run
+
+
+@task(**UNCACHED)
+def start_evaluation(source: str, table: str, files: str, device: str) -> Path:
+    """Open a run that scores all rows of a table with the best weights of a source.
+
+    Raises:
+        SourceError: there is no such source, or it lacks recipe, schema or weights.
+        DataError: the table does not have the columns that the source was trained on, or no row that can be read.
+    """
+    return _start_scoring("evaluate", _open_source(source, table, files, device), prepare_for_schema)
+
+
+class Prediction(NamedTuple):
+    """What the task that predicts goes on with.
+
+    Attributes:
+        run_dir: the run's folder.
+        out: where the table is written, absolute.
+        prefix: before the names of the columns that are added.
+        table_sha256: of the table's file when its rows were read.
+    """
+
+    run_dir: Path
+    out: Path
+    prefix: str
+    table_sha256: str
+
+
+@task(**UNCACHED)
+def start_prediction(source: str, table: str, out: str, files: str, device: str, prefix: str) -> Prediction:
+    """Open a run that predicts all rows of a table with the best weights of a source.
+
+    Raises:
+        SourceError: there is no such source, or it lacks recipe, schema or weights.
+        DataError: the table cannot be written where it should, or has a column of a name that is to be added, or
+            does not have the inputs that the source was trained on, or no row that can be read.
+    """
+    opened = _open_source(source, table, files, device)
+    data = opened.recipe.data
+    path = locate_output(out, str(locate_table(data)))
+    added = [f"{prefix}{name}" for name in (*name_columns(opened.schema), VERDICT)]
+    check_new_columns(data, added, "give ours another beginning with --prefix, for example --prefix new_")
+    digest = sha256_file(Path(data.table))
+    return Prediction(_start_scoring("predict", opened, prepare_inputs), path, prefix, digest)
+
+
+class _Opened(NamedTuple):
+    """A source, and its recipe with another table."""
+
+    source: Source
+    recipe: Recipe
+    schema: Schema
+    seconds: float
+
+
+def _open_source(source: str, table: str, files: str, device: str) -> _Opened:
+    started = time.perf_counter()
+    found = resolve_source(source, home())
+    recipe = load_recipe(found.folder / "recipe.yaml")
+    schema = Schema.load(found.folder / "schema.json")
+    # Fp16 is a way to train, on CUDA; elsewhere such a model is scored in fp32.
+    precision = recipe.train.precision
+    if precision == "fp16" and pick_device(device).type != "cuda":
+        precision = "fp32"
+    paths = {"table": str(Path(table).absolute()), "files": str(Path(files).absolute()) if files else ""}
+    recipe = recipe.model_copy(
+        update={
+            "data": recipe.data.model_copy(update=paths),
+            "train": recipe.train.model_copy(update={"device": device, "precision": precision}),
+        }
+    )
+    check_names(recipe)
+    return _Opened(found, recipe, schema, time.perf_counter() - started)
+
+
+def _start_scoring(kind: Literal["evaluate", "predict"], opened: _Opened, prepare: Callable[..., Prepared]) -> Path:
+    """Open a run with the weights of a source, on all good rows of the table that its recipe names."""
+    started = time.perf_counter()
+    found, recipe, schema, seconds = opened
+    weights = load_weights(found.weights)
+    picked = pick_device(recipe.train.device)
+    with Progress("ingest", "images") as progress, hold_data(home()):
+        data = prepare(recipe.data, schema, home(), progress.update)
+        mark_used(data.pack_dir)
+    for warning in data.warnings:
+        say(f"warning: {warning}")
+    quarantined = f", {data.num_quarantined:,} quarantined" if data.num_quarantined else ""
+    say(f"data: {data.rows['test']:,} rows{quarantined}")
+    record = RunRecord(
+        run_id=new_run_id(f"{recipe.name}-{kind}"),
+        name=recipe.name,
+        experiment=recipe.experiment,
+        kind=kind,
+        device=str(picked),
+        precision=pick_precision(recipe.train.precision, picked, has_images(recipe)).name,
+        created=now(),
+        seconds={"ingest": round(seconds + time.perf_counter() - started, 3)},
+        pack_dir=str(data.pack_dir),
+        split_dir=str(data.split_dir),
+        fingerprint=data.fingerprint,
+        source=found.label,
+        git_commit=git_commit(Path.cwd()),
+        prefect_flow_run_id=flow_run_id(),
+        prefect_flow_run_url=flow_run_url(),
+    )
+    run_dir = home().runs / record.run_id
+    (run_dir / "weights").mkdir(parents=True)
+    save_weights(weights, run_dir / "weights" / "best.pt")
+    return open_run(record, recipe, schema, data.rows)

@@ -1,0 +1,205 @@
+"""A disk that is full for real: a file system of two megabytes in memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from torchrelay import files
+from torchrelay.datasets import disk
+from torchrelay.datasets import store as store_module
+from torchrelay.datasets.pack import Pack, PackColumn, PackFeature, write_pack
+from torchrelay.datasets.shards import verify_shard
+from torchrelay.datasets.store import PixelStore
+from torchrelay.engine.checkpoint import CheckpointStore
+from torchrelay.errors import CheckpointError, DataError
+from torchrelay.recipe import Feature
+
+from ..conftest import WriteRecipe
+
+NUM_BYTES = 2_000_000
+Fill = Callable[[int], None]
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """The root of the small file system."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={NUM_BYTES}", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def fill(small: Path) -> Fill:
+    """Leave so many bytes free."""
+
+    def fill(num_free: int) -> None:
+        (small / "ballast").unlink(missing_ok=True)
+        room = os.statvfs(small)
+        (small / "ballast").write_bytes(bytes(max(room.f_bavail * room.f_frsize - num_free, 0)))
+
+    return fill
+
+
+@pytest.fixture
+def unforeseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fills up only after its free space was looked at."""
+    room = shutil.disk_usage("/")
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: room._replace(free=room.total))
+
+
+def state(step: int) -> dict[str, object]:
+    """About 400 KB."""
+    return {"step": step, "weight": torch.full((100_000,), float(step))}
+
+
+def store_in(folder: Path, on_error: Literal["stop", "warn"] = "stop") -> CheckpointStore:
+    return CheckpointStore(folder, 1, {}, {}, on_error)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("free", [0, 100_000, 350_000])
+@pytest.mark.usefixtures("unforeseen")
+def test_a_disk_that_fills_up_during_a_save_leaves_the_checkpoint_before(small: Path, fill: Fill, free: int) -> None:
+    store = store_in(small / "checkpoints")
+    store.save(state(1), 1, is_best=True)
+    fill(free)
+    with pytest.raises(CheckpointError, match="No space left on device; free space there"):
+        store.save(state(2), 2, is_best=True)
+    assert names(small / "checkpoints") == ["best", "last", "step-00000001"]
+    found = store_in(small / "checkpoints").load_last()
+    assert found is not None
+    assert found.state["step"] == 1
+    fill(NUM_BYTES)
+    store.save(state(3), 3, is_best=True)
+    assert names(small / "checkpoints") == ["best", "last", "step-00000003"]
+
+
+def test_too_little_space_is_seen_before_a_save_writes(small: Path, fill: Fill) -> None:
+    store = store_in(small / "checkpoints")
+    store.save(state(1), 1, is_best=True)
+    fill(350_000)
+    with pytest.raises(CheckpointError, match=r"about 601,000 bytes are needed and 3\d\d,\d\d\d are free; free space"):
+        store.save(state(2), 2, is_best=True)
+    assert names(small / "checkpoints") == ["best", "last", "step-00000001"]
+
+
+@pytest.mark.parametrize("foreseen", [True, False])
+def test_under_warn_saves_fail_until_there_is_room(
+    small: Path, fill: Fill, foreseen: bool, request: pytest.FixtureRequest
+) -> None:
+    store = store_in(small / "checkpoints", "warn")
+    store.save(state(1), 1, is_best=True)
+    fill(100_000)
+    if not foreseen:
+        request.getfixturevalue("unforeseen")
+    with pytest.warns(UserWarning, match="training goes on") as caught:
+        assert [store.save(state(step), step, is_best=False) for step in (2, 3, 4)] == [None] * 3
+    assert len(caught) == 1
+    assert store.failures == {"ENOSPC": 3}
+    fill(NUM_BYTES)
+    assert store.save(state(5), 5, is_best=False) is not None
+    assert names(small / "checkpoints") == ["best", "last", "step-00000001", "step-00000005"]
+
+
+def column(num_rows: int) -> PackColumn:
+    values = np.arange(float(num_rows)).reshape(num_rows, 1)
+    return PackColumn(PackFeature(name="x", kind="number", columns=["x"], file="x"), {"values": values})
+
+
+@pytest.mark.parametrize("foreseen", [True, False])
+def test_a_pack_that_does_not_fit_is_an_error_and_nothing_of_it_stays(
+    small: Path, fill: Fill, foreseen: bool, request: pytest.FixtureRequest
+) -> None:
+    fill(300_000)
+    if not foreseen:
+        request.getfixturevalue("unforeseen")
+    said = "bytes are needed" if foreseen else "No space left on device"
+    with pytest.raises(DataError, match=f"pack .* cannot be written to {small}.*{said}.*free space there"):
+        write_pack(small / "packs", [column(50_000)], np.arange(50_000), "0" * 32)
+    assert not (small / "packs").exists() or names(small / "packs") == []
+    (small / "ballast").unlink()
+    made, found = write_pack(small / "packs", [column(50_000)], np.arange(50_000), "0" * 32)
+    assert not found
+    Pack.open(made).verify()
+
+
+@pytest.mark.usefixtures("unforeseen")
+def test_an_ingest_keeps_its_complete_shards_and_goes_on_from_them(
+    small: Path, fill: Fill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "SHARD_BYTES", 100_000)
+    monkeypatch.setattr(store_module, "BATCH_FILES", 8)
+    paths = [tmp_path / f"{seed}.png" for seed in range(100)]
+    for seed, path in enumerate(paths):
+        Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
+    found = [path.stat() for path in paths]
+    sizes, mtimes = np.array([one.st_size for one in found]), np.array([one.st_mtime_ns for one in found])
+
+    def ingest() -> int:
+        store = PixelStore(small / "store", Feature(kind="image"), 10_000)
+        return store.ingest([str(path) for path in paths], sizes, mtimes).num_decoded
+
+    fill(300_000)
+    with pytest.raises(DataError, match=r"pixels cannot be written to .*No space left on device"):
+        ingest()
+    [store] = (small / "store").iterdir()
+    shards = list(store.iterdir())
+    assert len(shards) == 2
+    for shard in shards:
+        verify_shard(shard)
+    (small / "ballast").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert 0 < ingest() < 60
+    assert ingest() == 0
+
+
+def test_pixels_that_cannot_fit_are_refused_before_any_is_decoded(small: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(path)
+    found = path.stat()
+    store = PixelStore(small / "store", Feature.model_validate({"kind": "image", "size": [700, 700]}), 10_000)
+    needed = f"{3 * 700 * 700 + disk.MARGIN_BYTES:,}"
+    with pytest.raises(DataError, match=f"about {needed} bytes are needed"):
+        store.ingest([str(path)], np.array([found.st_size]), np.array([found.st_mtime_ns]))
+    assert names(small) == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_a_run_on_a_full_disk_fails_or_warns_as_the_recipe_says(
+    small: Path, fill: Fill, number_recipe: WriteRecipe
+) -> None:
+    from torchrelay.flows.train import train
+    from torchrelay.tracking.records import load_record
+
+    recipe = number_recipe(train={"epochs": 2, "batch_size": 8})
+    run_dir = Path(train(recipe_file=str(recipe))["run_dir"])
+    shutil.move(run_dir / "checkpoints", small / "checkpoints")
+    (run_dir / "checkpoints").symlink_to(small / "checkpoints")
+    before = names(small / "checkpoints")
+    fill(0)
+    with pytest.raises(CheckpointError, match="bytes are needed and 0 are free"):
+        train(resume=run_dir.name, overrides={"train.epochs": 4})
+    assert (load_record(run_dir).status, names(small / "checkpoints")) == ("FAILED", before)
+    with pytest.warns(UserWarning, match="training goes on"):
+        result = train(resume=run_dir.name, overrides={"train.epochs": 4, "checkpoint.on_error": "warn"})
+    assert (result["status"], result["epochs"], names(small / "checkpoints")) == ("FINISHED", 4, before)

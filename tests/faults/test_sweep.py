@@ -1,0 +1,69 @@
+"""Every named point, each way to die there: the run goes on and ends as one that nothing disturbed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+from cases import write_recipe
+from harness import Victim, difference
+
+from torchrelay.faults import ACTIONS, all_points
+
+# The time at which a point that is reached often is armed: in the middle of an epoch, with a checkpoint behind it.
+NUMBERS = {
+    **dict.fromkeys(("train.batch_ready", "train.stepped", "train.reported"), 9),
+    **dict.fromkeys(("train.epoch_done", "train.validated", "journal.buffered", "journal.flushed"), 2),
+    **{point: 2 for point in all_points() if point.startswith("checkpoint.")},
+    "checkpoint.best_moved": 1,  # the first epoch is the best
+}
+# In the thread that sends the journal: no tracker's failure ends a run.
+BESIDE = ("ship.", "register.version_created", "register.alias_set")
+EXIT_CODES = {"kill": {-9}, "term": {143}, "raise": {1}}
+QUICK = {("checkpoint.state_written", "kill"), ("train.stepped", "term")}
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Victim]:
+    """A run that nothing disturbs, one for each registered model's name."""
+    folder = tmp_path_factory.mktemp("calm")
+
+    @cache
+    def train(register: str) -> Victim:
+        victim = Victim(folder / f"calm-{register}", _recipe(folder / register, register))
+        assert victim.go_on().code == 0, victim.log
+        return victim
+
+    return train
+
+
+def _recipe(folder: Path, register: str) -> Path:
+    tracking = {"register": register} if register else {}
+    return write_recipe(folder, "cnn", checkpoint={"every_steps": 4}, tracking=tracking)
+
+
+def _sweep() -> list[object]:
+    return [
+        pytest.param(point, action, marks=[] if (point, action) in QUICK else pytest.mark.slow)
+        for point in all_points()
+        for action in ACTIONS
+    ]
+
+
+@pytest.mark.parametrize(("point", "action"), _sweep())
+def test_a_run_that_died_at_a_point_ends_as_if_it_had_not(
+    point: str, action: str, calm: Callable[[str], Victim], tmp_path: Path
+) -> None:
+    register = "digits" if point.startswith("register.") else ""
+    victim = Victim(tmp_path / "home", _recipe(tmp_path, register))
+    if point == "run.reopened":  # a run that died before
+        assert victim.go_on("train.stepped:kill:6").code == -9, victim.log
+    died = victim.go_on(f"{point}:{action}:{NUMBERS.get(point, 1)}")
+    assert died.was_reached, f"{point} was never reached\n{victim.log}"
+    assert died.code in EXIT_CODES[action] | ({0} if point.startswith(BESIDE) else set()), victim.log
+    ended = victim.go_on()
+    assert ended.code == 0, victim.log
+    assert difference(calm(register), victim) == ""
+    assert victim.record.status == "FINISHED"

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL
+from prefect.states import Running
+
+from torchrelay.engine.checkpoint import CheckpointStore
+from torchrelay.files import lock, share_lock
+from torchrelay.flows.ingest import ingest
+from torchrelay.recipe import load_recipe
+from torchrelay.schema import Schema
+from torchrelay.settings import home, tracking_uri
+from torchrelay.tasks.doctor import Finding, doctor
+from torchrelay.tasks.flow_runs import SERVER, list_orphans
+from torchrelay.tasks.installation import check_clock, check_versions
+from torchrelay.tracking.journal import Journal
+from torchrelay.tracking.opening import journal_opening
+from torchrelay.tracking.records import RunRecord, load_record, now, update_record
+from torchrelay.tracking.shipper import sync_run
+
+from ..conftest import WriteRecipe
+from .conftest import MakeRun
+
+
+@pytest.fixture
+def lost_run(make_run: MakeRun, number_recipe: WriteRecipe) -> Path:
+    """A run of two epochs, 10 steps, whose process died after one; a lock of no process, a journal, no end."""
+    run_dir = make_run(number_recipe(), "lost")
+    update_record(run_dir, status="RUNNING")
+    (run_dir / "lock").write_text(f"pid 999999 on {os.uname().nodename}")
+    recipe, schema = load_recipe(run_dir / "recipe.yaml"), Schema.load(run_dir / "schema.json")
+    with Journal(run_dir / "journal.jsonl") as journal:
+        journal_opening(journal, load_record(run_dir), recipe, schema, {"train": 10})
+        for step in range(1, 8):
+            journal.append_metrics(step, int(step > 5), {"train/loss": 1.0 / step})
+            if step == 5:
+                journal.append_metrics(step, 1, {"train/epoch_loss": 0.5})
+    return run_dir
+
+
+def send(run_dir: Path) -> str:
+    """Send a run to MLflow as far as it is journaled; MLflow's id of it."""
+    shipped = sync_run(run_dir)
+    assert (shipped.num_waiting, shipped.reason) == (0, "")
+    return shipped.mlflow_run_id
+
+
+def parts(findings: list[Finding]) -> list[str]:
+    return [one.part for one in findings]
+
+
+def test_an_empty_home_and_this_installation_are_in_order() -> None:
+    assert doctor(home()) == ([], [])
+    assert not home().root.exists()
+
+
+def test_a_lost_run_is_killed_with_what_its_journal_says_and_mlflow_hears_of_it(lost_run: Path) -> None:
+    mlflow_run_id = send(lost_run)
+    client = MlflowClient(tracking_uri=tracking_uri())
+    assert client.get_run(mlflow_run_id).info.status == "RUNNING"
+
+    assert parts(doctor(home()).left) == ["runs", "MLflow"]
+    assert load_record(lost_run).status == "RUNNING"
+    examined = doctor(home(), fix=True)
+    assert examined.left == []
+    assert examined.mended == [
+        "run lost: KILLED, process ended without a word; last step 7",
+        "run lost: 1 lines of its journal sent to MLflow",
+    ]
+    record = load_record(lost_run)
+    assert (record.status, record.steps, record.epochs) == ("KILLED", 7, 1)
+    assert record.error == "process ended without a word; last step 7"
+    assert record.metrics["train/loss"] == 1 / 7
+    last = Journal(lost_run / "journal.jsonl").read()[-2]["time"]  # the one after it says KILLED
+    assert datetime.fromisoformat(record.ended).timestamp() * 1000 == pytest.approx(last, abs=1)
+    run = client.get_run(mlflow_run_id)
+    assert (run.info.status, run.info.end_time) == ("KILLED", last)
+    assert doctor(home()) == ([], [])
+
+
+def test_a_run_that_a_living_process_writes_stays_as_it_is(lost_run: Path) -> None:
+    with lock(lost_run / "lock", "run lost"):
+        assert doctor(home(), fix=True) == ([], [])
+    assert load_record(lost_run).status == "RUNNING"
+    assert parts(doctor(home()).left) == ["runs", "MLflow"]
+
+
+def test_a_run_of_another_host_is_left_to_that_host(lost_run: Path) -> None:
+    (lost_run / "lock").write_text("pid 7 on elsewhere")
+    [finding] = doctor(home(), fix=True).left
+    assert finding.what == "lost is RUNNING, last on host elsewhere"
+    assert load_record(lost_run).status == "RUNNING"
+
+
+def test_a_run_that_is_about_to_get_its_lock_is_not_lost(lost_run: Path) -> None:
+    (lost_run / "lock").unlink()
+    assert doctor(home(), fix=True) == ([], [])
+    long_ago = time.time() - 3600
+    os.utime(lost_run, (long_ago, long_ago))
+    assert parts(doctor(home()).left) == ["runs", "MLflow"]
+
+
+def test_mlflow_hears_of_an_end_that_it_missed(lost_run: Path) -> None:
+    mlflow_run_id = send(lost_run)
+    ended = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="milliseconds")
+    update_record(lost_run, status="FINISHED", ended=ended)
+    assert doctor(home(), fix=True).mended == [f"MLflow run {mlflow_run_id} of lost: FINISHED"]
+    assert MlflowClient(tracking_uri=tracking_uri()).get_run(mlflow_run_id).info.status == "FINISHED"
+
+
+def test_a_journal_that_waits_is_found_and_sent(lost_run: Path) -> None:
+    send(lost_run)
+    update_record(lost_run, status="KILLED", ended=now())
+    with Journal(lost_run / "journal.jsonl") as journal:
+        journal.append_metrics(8, 1, {"train/loss": 0.1})
+        journal.append_status("KILLED")
+    long_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="milliseconds")
+    update_record(lost_run, ended=long_ago)
+    waits = [one.what for one in doctor(home()).left]
+    assert waits[0] == "2 lines of the journal of lost wait for the tracker"
+    assert doctor(home(), fix=True).mended == ["run lost: 2 lines of its journal sent to MLflow"]
+    assert doctor(home()) == ([], [])
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_prefect_hears_that_a_flow_run_crashed(lost_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
+    with get_client(sync_client=True) as client:
+        lost, other = (client.create_flow_run(ingest, state=Running()).id for _ in range(2))
+        update_record(lost_run, prefect_flow_run_id=str(lost))
+        assert parts(doctor(home()).left) == ["runs", "MLflow", "Prefect"]
+        examined = doctor(home(), fix=True)
+        assert examined.left == []
+        assert examined.mended[2] == f"Prefect flow run {lost} of lost: Crashed"
+        state = client.read_flow_run(lost).state
+        assert state is not None
+        assert state.is_crashed()
+        assert state.message == "process ended without a word; last step 7"
+        assert client.read_flow_run(other).state.is_running()
+
+
+def test_what_dead_writers_left_goes_but_not_while_an_ingest_is_at_work(make_run: MakeRun, number_recipe) -> None:
+    run_dir = make_run(number_recipe(), "good")
+    (run_dir / "lock").write_text("")
+    half = [home().packs / ".pack.01234567.tmp", run_dir / "checkpoints" / ".step-1.tmp", home().runs / "half"]
+    for folder in half:
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("x")
+    (home().runs / "half" / "lock").write_text("")
+    with share_lock(home().root / "data.lock"), lock(home().runs / "half" / "lock", "run half"):
+        assert [one.what.split()[0] for one in doctor(home()).left] == ["runs/good/checkpoints/.step-1.tmp"]
+    examined = doctor(home(), fix=True)
+    assert (examined.left, len(examined.mended)) == ([], 3)
+    assert [folder.exists() for folder in half] == [False] * 3
+    assert (run_dir / "weights" / "best.pt").exists()
+
+
+def test_a_checkpoint_that_does_not_verify_is_set_aside(lost_run: Path) -> None:
+    update_record(lost_run, status="KILLED", ended=now())
+    store = CheckpointStore(lost_run / "checkpoints", 3, {"run_id": "lost"}, {})
+    for step in (1, 2):
+        store.save({"step": step, "x": torch.zeros(3)}, step, is_best=False)
+    path = lost_run / "checkpoints" / "step-00000002" / "state.pt"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    examined = doctor(home(), fix=True)
+    assert examined.mended == ["checkpoint lost/step-00000002: set aside as bad-step-00000002"]
+    assert (lost_run / "checkpoints" / "bad-step-00000002" / "state.pt").exists()
+    assert store.load_last().state["step"] == 1
+    assert doctor(home()) == ([], [])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another system takes in orphans in another way")
+def test_an_orphaned_prefect_server_of_this_home_is_ended_and_no_other(tmp_path: Path) -> None:
+    own = {"PREFECT_HOME": str(home().root / "prefect"), "PREFECT__SERVER_EPHEMERAL": "1"}
+    pids = []
+    for environment in (own, {**own, "PREFECT_HOME": str(tmp_path / "other")}):
+        code = "import os, sys, time; print(os.getpid(), flush=True); os.close(1); time.sleep(60)"
+        script = f'"{sys.executable}" -c "{code}" {SERVER} &'
+        done = subprocess.run(["sh", "-c", script], env=os.environ | environment, stdout=subprocess.PIPE, text=True)
+        pids.append(int(done.stdout))
+    try:
+        assert [process.pid for process in list_orphans(home())] == pids[:1]
+        assert doctor(home(), fix=True).mended == [f"process {pids[0]}: ended"]
+        assert list_orphans(home()) == []
+        os.kill(pids[1], 0)
+    finally:
+        os.kill(pids[1], 9)
+
+
+def test_a_version_outside_the_bounds_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "site" / "probe-1.0.dist-info"
+    folder.mkdir(parents=True)
+    requires = ["click>=99", "numpy>=1", "not-there-at-all>=2", 'pandas>=99; extra == "more"']
+    lines = ["Metadata-Version: 2.1", "Name: probe", "Version: 1.0", *(f"Requires-Dist: {one}" for one in requires)]
+    (folder / "METADATA").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    [click, missing] = check_versions("probe")
+    assert click[0].endswith("is installed, probe needs click>=99")
+    assert click[1] == "pip install 'click>=99'"
+    assert missing[0] == "not-there-at-all is not installed, probe needs not-there-at-all>=2"
+    assert list(check_versions("probe", ["numpy"])) == []
+
+
+def test_a_run_from_the_future_says_that_the_clock_is_wrong() -> None:
+    record = RunRecord(run_id="a", name="a", experiment="a", created="2030-01-01T00:00:00.000+00:00")
+    moment = datetime(2030, 1, 1, tzinfo=UTC).timestamp()
+    assert list(check_clock([record], moment)) == []
+    [(what, _)] = check_clock([record], moment - 7200)
+    assert "in 120 minutes from now" in what
+
+
+def test_a_server_that_does_not_answer_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    found = doctor(home()).left
+    assert "the MLflow server at http://127.0.0.1:9/health does not answer" in found[0].what
+    assert found[0].remedy == "start it, or unset MLFLOW_TRACKING_URI to work without one"

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from torchrelay import faults
+from torchrelay.recipe import load_recipe
+from torchrelay.schema import Schema
+from torchrelay.tasks.ingest import ingest_table
+from torchrelay.tasks.runs import name_run, open_run, reopen_run, start_run
+from torchrelay.tasks.train import train_model
+from torchrelay.tracking.cursor import waiting
+from torchrelay.tracking.journal import JOURNAL_FILE, Journal
+from torchrelay.tracking.records import load_record
+from torchrelay.tracking.shipper import stop_shipping
+
+from ..conftest import WriteRecipe
+
+
+@pytest.fixture
+def run_dir(number_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A run that is open and has not trained; no tracker hears of it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    recipe = load_recipe(number_recipe(checkpoint={"every_steps": 7}), None, {"train.epochs": 2})
+    run_dir = name_run(recipe)
+    start_run.fn(run_dir, recipe, ingest_table.fn(recipe), "")
+    yield run_dir
+    stop_shipping(run_dir)
+
+
+def train_and_die(run_dir: Path, fault: str) -> None:
+    """Train in a child process that is killed at a point."""
+
+    def work() -> None:
+        faults.arm(fault)
+        train_model.fn(run_dir)
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join(60)
+    assert process.exitcode == -9
+
+
+def steps_of(run_dir: Path, key: str = "train/loss") -> list[int]:
+    return [point.step for point in Journal(run_dir / JOURNAL_FILE).points() if point.key == key]
+
+
+def test_the_journal_is_on_disk_before_the_checkpoint_from_which_a_killed_run_goes_on(run_dir: Path) -> None:
+    train_and_die(run_dir, "checkpoint.begun:kill")
+    assert steps_of(run_dir) == list(range(1, 8))
+
+
+def test_a_killed_run_that_goes_on_has_each_step_once_in_its_journal(run_dir: Path) -> None:
+    train_and_die(run_dir, "train.reported:kill:12")
+    train_model.fn(run_dir)
+    num_steps = load_record(run_dir).steps
+    assert num_steps > 12
+    for key in ("train/loss", "lr"):
+        assert steps_of(run_dir, key) == list(range(1, num_steps + 1))
+
+
+def test_a_run_that_died_before_its_beginning_was_journaled_gets_it_when_it_goes_on(run_dir: Path) -> None:
+    begun = [line for line in Journal(run_dir / JOURNAL_FILE).read() if line["kind"] in ("open", "params", "dataset")]
+    files = [line["path"] for line in Journal(run_dir / JOURNAL_FILE).read() if line["kind"] == "artifact"]
+    (run_dir / JOURNAL_FILE).unlink()
+    reopen_run.fn(run_dir, {})
+    lines = Journal(run_dir / JOURNAL_FILE).read()
+    assert [line | {"time": 0} for line in lines if line["kind"] in ("open", "params", "dataset")] == [
+        line | {"time": 0} for line in begun
+    ]
+    assert [line["path"] for line in lines if line["kind"] == "artifact"] == files
+    assert waiting(run_dir) > len(begun)
+
+
+def test_a_run_that_cannot_be_opened_leaves_nothing(run_dir: Path) -> None:
+    record = load_record(run_dir).model_copy(update={"run_id": "another", "split_dir": "/nowhere"})
+    recipe = load_recipe(run_dir / "recipe.yaml")
+    with pytest.raises(FileNotFoundError):
+        open_run(record, recipe, Schema.load(run_dir / "schema.json"), {})
+    assert not (run_dir.parent / "another").exists()

@@ -1,0 +1,227 @@
+"""What a run's journal holds that MLflow does not have yet, sent in order and in batches from where a cursor stands.
+
+A batch that is sent again leaves the same as one that is sent once. Threads and patience are `shipper`'s.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from mlflow import MlflowClient
+
+from ..errors import GoneError, SourceError, TrackingError
+from ..faults import reach
+from ..files import size_of
+from .client import call, is_refused, open_client
+from .cursor import Cursor, is_shipped, unshipped
+from .journal import JOURNAL_FILE, points_of
+from .mlflow_run import MAX_METRICS, MlflowRun, check_run, create_run, find_experiment, find_ours
+from .records import load_record, update_record
+from .registry import register_staged
+
+# Lines that are looked at before the cursor may move: of a long training most are not for MLflow.
+MAX_LINES = 20_000
+
+logger = logging.getLogger(__name__)
+
+
+class NotYetError(TrackingError):
+    """The MLflow run of the parent, which this one is shown below, is not there yet."""
+
+
+class Registered(NamedTuple):
+    """A version that was made."""
+
+    name: str
+    number: str
+
+
+class Outbox:
+    """The outbox of one run; only one at a time may send.
+
+    Args:
+        run_dir: the run.
+        expect: called before an upload with its bytes, so that whoever waits for the answer gives it time.
+
+    Attributes:
+        cursor: where it stands.
+        num_sent: lines that it has sent.
+        registered: versions that it has made.
+    """
+
+    def __init__(self, run_dir: Path, expect: Callable[[int], None] = lambda num_bytes: None) -> None:
+        self.run_dir = run_dir
+        self._expect = expect
+        self.cursor = Cursor.load(run_dir)
+        self.num_sent = 0
+        self.registered: list[Registered] = []
+        self._client: MlflowClient | None = None
+
+    def send_batch(self) -> bool:
+        """Send the next lines: up to 1,000 points, or one line of another kind.
+
+        Returns:
+            Whether there may be more.
+        Raises:
+            GoneError: MLflow has no such run any more; what waits goes on waiting.
+            TrackingError: the tracker cannot be reached.
+        """
+        try:
+            file = (self.run_dir / JOURNAL_FILE).open("rb")
+        except FileNotFoundError:
+            return False
+        with file:
+            lines, end, is_end = self._next_lines(file)
+            if not lines:
+                self.cursor.offset = end
+                return not is_end
+            os.fsync(file.fileno())  # MLflow must not have what a crash could still take from the journal
+        reach("ship.begun")
+        self._send(lines)
+        reach("ship.batch_sent")
+        self.num_sent += len(lines)
+        self.cursor.offset = end
+        self.cursor.save(self.run_dir)
+        reach("ship.cursor_moved")
+        return True
+
+    def _next_lines(self, file: BinaryIO) -> tuple[list[dict[str, Any]], int, bool]:
+        """Lines of one batch, the offset after them, and whether the journal ends there."""
+        lines: list[dict[str, Any]] = []
+        end, num_points = self.cursor.offset, 0
+        for number, line in enumerate(unshipped(file, self.cursor.offset)):
+            if number >= MAX_LINES:
+                return lines, end, False
+            if is_shipped(line.values):
+                num_points += len(points_of(line.values))
+                if lines and (line.values["kind"] != "metrics" or num_points > MAX_METRICS):
+                    return lines, end, False
+                lines.append(line.values)
+            end = line.end
+            if lines and lines[0]["kind"] != "metrics":
+                return lines, end, False
+        return lines, end, True
+
+    def _send(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Send lines of one batch; what the tracker will never take is left out with a warning."""
+        kind = lines[0]["kind"]
+        if kind == "open":
+            self._open(lines[0])
+            return
+        run = self._run()
+        try:
+            if kind == "metrics":
+                run.log_metrics(list(itertools.chain.from_iterable(map(points_of, lines))))
+            else:
+                self._send_one(run, lines[0])
+        except (TrackingError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, TrackingError):
+                if not is_refused(error):
+                    raise
+                check_run(run.client, run.run_id)  # it may be the run that is refused, not what is sent
+            if len(lines) > 1:
+                for line in lines:
+                    self._send([line])
+                return
+            logger.warning("MLflow does not take a line of kind %s, which stays in the journal: %s", kind, error)
+
+    def _send_one(self, run: MlflowRun, line: Mapping[str, Any]) -> None:
+        match line["kind"]:
+            case "params":
+                run.log_params(line["values"])
+            case "tags":
+                run.set_tags(line["values"])
+            case "dataset":
+                run.log_dataset(line)
+            case "artifact":
+                self._send_files(run, self.run_dir / line["path"], line["artifact_path"])
+                reach("ship.artifact_sent")
+            case "model":
+                self._expect(size_of(self.run_dir / line["folder"]))
+                self.registered.append(Registered(line["name"], register_staged(run, self.run_dir, line)))
+            case "status":
+                if line["status"] != "RUNNING" and self.cursor.is_uncertain:
+                    self._remove_twins(run)
+                run.set_status(line["status"], line["ended_ms"])
+                reach("ship.status_sent")
+            case kind:
+                raise TrackingError(f"{self.run_dir / JOURNAL_FILE}: a line of kind {kind!r} cannot be sent")
+
+    def _send_files(self, run: MlflowRun, path: Path, artifact_path: str) -> None:
+        if path.is_dir():
+            for file in sorted(one for one in path.rglob("*") if one.is_file()):
+                self._expect(size_of(file))
+                below = file.parent.relative_to(path).as_posix()
+                run.log_artifact(file, "/".join(part for part in (artifact_path, below) if part not in ("", ".")))
+        elif path.is_file():
+            self._expect(size_of(path))
+            run.log_artifact(path, artifact_path)
+        else:
+            logger.warning("%s is gone; MLflow does not get it", path)
+
+    def _open(self, line: Mapping[str, Any]) -> None:
+        """Take up the run that carries our id, or make it."""
+        client = self._connect()
+        run_id, cursor = self.run_dir.name, self.cursor
+        cursor.experiment_id = find_experiment(client, line["experiment"])
+        known = find_ours(client, cursor.experiment_id, run_id)
+        if known:
+            cursor.mlflow_run_id = cursor.mlflow_run_id if cursor.mlflow_run_id in known else known[0]
+        else:
+            parent = self._parent_of(line)
+            was_uncertain, cursor.is_uncertain = cursor.is_uncertain, True
+            cursor.save(self.run_dir)
+            cursor.mlflow_run_id = create_run(client, cursor.experiment_id, run_id, line, parent)
+            reach("ship.run_created")
+            cursor.is_uncertain = was_uncertain
+        cursor.save(self.run_dir)
+        update_record(self.run_dir, mlflow_run_id=cursor.mlflow_run_id)
+
+    def _parent_of(self, line: Mapping[str, Any]) -> str:
+        """MLflow's id of the run's parent; empty where it has none, or where that was removed.
+
+        Raises:
+            NotYetError: it is not in MLflow yet.
+        """
+        parent_dir = self.run_dir.parent / line["parent"]
+        if not line["parent"] or not parent_dir.is_dir():
+            return ""
+        found = Cursor.load(parent_dir).mlflow_run_id or load_record(parent_dir).mlflow_run_id
+        if not found:
+            raise NotYetError(f"run {line['parent']}, which it belongs to, is not in MLflow yet")
+        return found
+
+    def _remove_twins(self, run: MlflowRun) -> None:
+        """Delete the empty runs that a tracker made after nobody waited for its answer any more."""
+        for twin in find_ours(run.client, run.experiment_id, self.run_dir.name):
+            if twin != run.run_id:
+                call(f"delete run {twin}", run.client.delete_run, twin)
+        self.cursor.is_uncertain = False
+
+    def _run(self) -> MlflowRun:
+        """The run, which a line before has opened, or an older version.
+
+        Raises:
+            GoneError: nothing says which it is.
+        """
+        client, cursor = self._connect(), self.cursor
+        if not cursor.mlflow_run_id:
+            try:
+                cursor.mlflow_run_id = load_record(self.run_dir).mlflow_run_id
+            except SourceError as error:
+                raise GoneError(str(error)) from error
+        if not cursor.mlflow_run_id:
+            raise GoneError(f"{self.run_dir / JOURNAL_FILE} does not say how its run began; it cannot be sent")
+        if not cursor.experiment_id:
+            cursor.experiment_id = check_run(client, cursor.mlflow_run_id).info.experiment_id
+        return MlflowRun(client, cursor.mlflow_run_id, cursor.experiment_id)
+
+    def _connect(self) -> MlflowClient:
+        if self._client is None:
+            self._client = open_client()
+        return self._client

@@ -1,0 +1,59 @@
+"""What MLflow believes of our runs, and telling it otherwise; which of them is dead is found in `tasks/doctor.py`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .. import settings
+from .client import call, open_client
+from .mlflow_run import RUN_ID_TAG
+
+
+class Believed(NamedTuple):
+    """A run that MLflow takes for running.
+
+    Attributes:
+        run_id: ours, from its tag.
+    """
+
+    mlflow_run_id: str
+    run_id: str
+
+
+def list_running() -> list[Believed]:
+    """The runs of ours that MLflow takes for running; makes no database where there is none.
+
+    Raises:
+        TrackingError: the tracker cannot be reached.
+    """
+    if settings.tracking_is_embedded() and not (settings.home().root / "mlflow.db").exists():
+        return []
+    client = open_client()
+    experiments = [one.experiment_id for one in call("list the experiments", client.search_experiments)]
+    found: list[Believed] = []
+    token = None
+    while experiments:
+        page = call(
+            "list the running runs",
+            client.search_runs,
+            experiments,
+            filter_string=f"attributes.status = 'RUNNING' AND tags.`{RUN_ID_TAG}` LIKE '%'",
+            page_token=token,
+        )
+        found += [Believed(run.info.run_id, run.data.tags[RUN_ID_TAG]) for run in page]
+        token = page.token
+        if not token:
+            break
+    return found
+
+
+def end_run(mlflow_run_id: str, status: str, ended: int) -> None:
+    """Tell MLflow how and when a run ended.
+
+    Args:
+        status: in MLflow's words.
+        ended: milliseconds since 1970.
+    Raises:
+        TrackingError: the tracker cannot be reached.
+    """
+    call("end the run", open_client().set_terminated, mlflow_run_id, status, ended)

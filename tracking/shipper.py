@@ -1,0 +1,290 @@
+"""Sends journals to MLflow: a thread beside each run, and `sync_home` for what it left. Nobody ever waits for it long.
+
+A training writes its journal and never calls MLflow; the thread follows the file. So a tracker that is gone, hangs or
+fails costs a training nothing, and at its end no more than its patience. What is sent, and how, stands in `outbox`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from .. import settings
+from ..errors import BusyError, GoneError, TorchrelayError, TrackingError
+from ..files import is_locked, lock
+from ..settings import Home
+from .client import make_database, on_answer, override_environment
+from .cursor import Cursor, waiting
+from .outbox import NotYetError, Outbox, Registered
+from .records import list_records
+
+LOCK_FILE = "ship.lock"
+POLL_SECONDS = 5.0  # seldom, as the embedded database's Python holds up a training while it writes
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
+# Nobody waits for the thread, so that it may give an answer its time: a request that is given up is one to send again.
+# MLflow's own retries would sleep where ours look whether the tracker is back.
+ENVIRONMENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+# A database that somebody locks is free again sooner or later; a server may be gone for good.
+EMBEDDED_PATIENCE_SECONDS = 30.0
+SYNC_PATIENCE_SECONDS = 20.0
+# The same Python takes a second or two for a run's beginning: better before the first step than beside it.
+EMBEDDED_START_SECONDS = 5.0
+# What an upload is worth waiting for, to a tracker that has just answered.
+BYTES_PER_SECOND = 5e6
+
+logger = logging.getLogger(__name__)
+
+
+class Shipped(NamedTuple):
+    """How far the shipping of one run came.
+
+    Attributes:
+        run_id: ours.
+        mlflow_run_id: MLflow's; empty where it does not have the run yet.
+        num_sent: lines of its journal that were sent.
+        num_waiting: lines that MLflow does not have yet.
+        reason: why they wait; empty where none do.
+        is_silent: the reason is the tracker's silence, not this run.
+        registered: versions of registered models that were made.
+    """
+
+    run_id: str
+    mlflow_run_id: str
+    num_sent: int
+    num_waiting: int
+    reason: str = ""
+    is_silent: bool = False
+    registered: tuple[Registered, ...] = ()
+
+
+class Shipper:
+    """The thread that sends one run's journal; it dies with its process, whatever it waits for.
+
+    Args:
+        run_dir: the run.
+        is_helpful: send what other runs left, too, while its own has nothing to send.
+    """
+
+    def __init__(self, run_dir: Path, *, is_helpful: bool = False) -> None:
+        self._run_dir = run_dir
+        self._is_helpful = is_helpful
+        self._outbox: Outbox | None = None
+        self._ending, self._stopped, self._finished = threading.Event(), threading.Event(), threading.Event()
+        self._begun, self._wake = threading.Event(), threading.Event()
+        self._answered = -math.inf
+        self._error: Exception | None = None
+        self._warned = False
+
+    def start(self) -> None:
+        """Begin to follow the journal."""
+        override_environment(ENVIRONMENT)
+        if settings.tracking_is_embedded():
+            try:
+                make_database()
+            except TrackingError as error:
+                self._note_failure(error)
+            # Here, not in the thread: processes that are forked while it imports would find its locks held for ever.
+            import mlflow.store.model_registry.sqlalchemy_store
+            import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+        threading.Thread(target=self._work, name=f"ship {self._run_dir.name}", daemon=True).start()
+        if settings.tracking_is_embedded():
+            self._begun.wait(EMBEDDED_START_SECONDS)
+
+    def settle(self, patience_seconds: float, at_most_seconds: float = math.inf) -> Shipped:
+        """Send what there is to its end, as long as the tracker answers; then the thread ends.
+
+        Args:
+            patience_seconds: how long to wait for an answer; the embedded database is given 30 s.
+            at_most_seconds: how long to wait for all of them.
+        """
+        if settings.tracking_is_embedded():
+            patience_seconds = max(patience_seconds, EMBEDDED_PATIENCE_SECONDS)
+        began = time.monotonic()
+        self._error = None
+        self._ending.set()
+        self._wake.set()
+        while not self._finished.wait(0.02):
+            now = time.monotonic()
+            is_silent = now - max(began, self._answered) > patience_seconds
+            if is_silent or now - began > at_most_seconds or isinstance(self._error, GoneError):
+                break
+        return self.stop()
+
+    def stop(self) -> Shipped:
+        """End the thread after the call that it is in, without waiting for that."""
+        self._stopped.set()
+        self._wake.set()
+        num_waiting, outbox = waiting(self._run_dir), self._outbox
+        return Shipped(
+            self._run_dir.name,
+            Cursor.load(self._run_dir).mlflow_run_id,
+            outbox.num_sent if outbox else 0,
+            num_waiting,
+            self._why() if num_waiting else "",
+            is_silent=num_waiting > 0 and not isinstance(self._error, GoneError | NotYetError | BusyError),
+            registered=tuple(outbox.registered) if outbox else (),
+        )
+
+    def _why(self) -> str:
+        if self._error is not None:
+            return str(self._error)
+        return f"MLflow at {settings.shown_tracking_uri()} does not answer in time"
+
+    def _work(self) -> None:
+        on_answer.set(self._note_answer)
+        try:
+            while not self._stopped.is_set():
+                try:
+                    with lock(self._run_dir / LOCK_FILE, f"run {self._run_dir.name} in MLflow"):
+                        self._follow()
+                        return
+                except BusyError as error:
+                    self._error = error
+                    self._begun.set()
+                    self._wake.wait(0.1)
+        except OSError as error:
+            self._note_failure(error)
+        finally:
+            self._begun.set()
+            self._finished.set()
+
+    def _follow(self) -> None:
+        """Send what the journal has and what is added to it, until it is to end."""
+        pause = FIRST_PAUSE
+        while not self._stopped.is_set():
+            is_ending = self._ending.is_set()
+            try:
+                self._outbox = self._outbox or Outbox(self._run_dir, self._expect)
+                has_more = self._outbox.send_batch()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the training goes on and the lines wait
+                self._note_failure(error)
+                self._pause(min(pause, 1.0) if is_ending else pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+                continue
+            pause, self._error = FIRST_PAUSE, None
+            if has_more:
+                continue
+            if is_ending:
+                return
+            self._begun.set()
+            if self._is_helpful:
+                self._is_helpful = False
+                self._help_others()
+            self._pause(POLL_SECONDS)
+
+    def _help_others(self) -> None:
+        """Send what other runs left when their process ended, until this run ends or the tracker is silent."""
+        for other in _left_behind(self._run_dir.parent, but=self._run_dir):
+            with contextlib.suppress(BusyError), lock(other / LOCK_FILE, f"run {other.name} in MLflow"):
+                outbox = Outbox(other)
+                try:
+                    while not (self._ending.is_set() or self._stopped.is_set()) and outbox.send_batch():
+                        pass
+                except GoneError as error:
+                    logger.info("%s waits: %s", other.name, error)
+                except Exception as error:  # noqa: BLE001 - another run's lines, for which nobody waits here
+                    logger.info("%s waits: %s", other.name, error)
+                    return
+
+    def _pause(self, seconds: float) -> None:
+        """Sleep, but not through a wish to end."""
+        if self._ending.is_set():
+            self._stopped.wait(seconds)
+        else:
+            self._wake.wait(seconds)
+            self._wake.clear()
+
+    def _note_answer(self) -> None:
+        self._answered = max(self._answered, time.monotonic())
+
+    def _expect(self, num_bytes: int) -> None:
+        """An upload is given its time where the tracker has just answered."""
+        now = time.monotonic()
+        if now - self._answered < 1.0:
+            self._answered = now + num_bytes / BYTES_PER_SECOND
+
+    def _note_failure(self, error: Exception) -> None:
+        self._error = error
+        self._begun.set()
+        if self._warned or self._stopped.is_set():
+            return
+        self._warned = True
+        if isinstance(error, TrackingError):
+            logger.warning("%s waits in its journal for the tracker: %s", self._run_dir.name, error)
+        else:
+            logger.warning("%s waits in its journal for the tracker", self._run_dir.name, exc_info=error)
+
+
+_shippers: dict[Path, Shipper] = {}
+
+
+def start_shipping(run_dir: Path) -> None:
+    """Send a run's journal, which has its beginning, from now on; `settle` waits for it to be complete."""
+    stop_shipping(run_dir)
+    _shippers[run_dir] = Shipper(run_dir, is_helpful=True)
+    _shippers[run_dir].start()
+
+
+def stop_shipping(run_dir: Path) -> None:
+    """End it without waiting."""
+    if (shipper := _shippers.pop(run_dir, None)) is not None:
+        shipper.stop()
+
+
+def settle(run_dir: Path, patience_seconds: float, at_most_seconds: float = math.inf) -> Shipped:
+    """Wait until MLflow has all of a run's journal, or does not answer any more; see `Shipper.settle`."""
+    shipper = _shippers.pop(run_dir, None)
+    if shipper is None:
+        shipper = Shipper(run_dir)
+        shipper.start()
+    return shipper.settle(patience_seconds, at_most_seconds)
+
+
+def sync_run(run_dir: Path, patience_seconds: float = SYNC_PATIENCE_SECONDS) -> Shipped:
+    """Send what one run left.
+
+    Raises:
+        BusyError: its process lives, and sends it itself.
+        TrackingError: its cursor or journal cannot be read.
+    """
+    if is_locked(run_dir / "lock"):
+        raise BusyError(f"run {run_dir.name} is being written by a process that sends its journal itself")
+    return settle(run_dir, patience_seconds)
+
+
+def sync_home(home: Home, run_dirs: list[Path] | None = None) -> Iterator[Shipped]:
+    """Send what runs left, the oldest first; after one to which the tracker is silent, the others wait too.
+
+    Args:
+        home: whose runs.
+        run_dirs: only these.
+    """
+    silence = ""
+    for run_dir in _left_behind(home.runs) if run_dirs is None else run_dirs:
+        try:
+            if silence:
+                num_waiting = waiting(run_dir)
+                done = Shipped(run_dir.name, Cursor.load(run_dir).mlflow_run_id, 0, num_waiting, silence)
+            else:
+                done = sync_run(run_dir)
+                silence = done.reason if done.is_silent else ""
+        except TorchrelayError as error:
+            done = Shipped(run_dir.name, "", 0, waiting(run_dir), str(error))
+        yield done
+
+
+def _left_behind(runs: Path, but: Path | None = None) -> list[Path]:
+    """Folders of runs whose journal waits, the oldest first; not `but`."""
+    found = []
+    for record in reversed(list_records(Home(runs.parent))):
+        run_dir = runs / record.run_id
+        with contextlib.suppress(TrackingError):
+            if run_dir != but and waiting(run_dir):
+                found.append(run_dir)
+    return found
