@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from torchrelay import cli
+from torchrelay.cli.results import headline
 
 from .conftest import WriteRecipe
 
@@ -241,7 +242,7 @@ def test_splits_end_with_mean_and_deviation_and_are_shown_below_their_parent(
     ],
 )
 def test_mean_and_deviation_are_said_to_the_second_digit_of_the_deviation(deviation: float, said: str) -> None:
-    assert cli._headline({"test/rmse": 4.7213, "test/rmse_std": deviation}, 5) == said
+    assert headline({"test/rmse": 4.7213, "test/rmse_std": deviation}, 5) == said
 
 
 def test_options_of_finetune_go_over_the_warm_start_of_the_recipe(run: Run, number_recipe: WriteRecipe) -> None:
@@ -373,7 +374,7 @@ def test_a_weights_file_that_would_run_code_is_refused_with_the_reason(run: Run,
 def test_placed_data_comes_with_the_recipes_that_read_it(run: Run, tmp_path: Path) -> None:
     code, _, err = run(
         "train",
-        str(Path(cli.__file__).parent / "recipes" / "two-layer.yaml"),
+        str(Path(cli.__file__).parents[1] / "recipes" / "two-layer.yaml"),
         "--set",
         "data.table=data/uci/concrete.csv",
     )

@@ -1,0 +1,33 @@
+"""The command line: reads arguments, starts flows, prints results. Imports nothing heavy before a command needs it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import click
+
+from ..errors import TorchrelayError
+from . import look, score, start, train, upkeep, weights  # noqa: F401 - each adds its commands
+from .common import commands
+
+SIGINT_EXIT, SIGTERM_EXIT = 130, 143
+
+
+def main() -> None:
+    """Run the command line: exit code 0 done, 1 the run failed, 2 bad usage, recipe or data, 130 and 143 signals."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(SIGTERM_EXIT))
+    try:
+        commands.main(standalone_mode=False, prog_name="torchrelay")
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except TorchrelayError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; `torchrelay runs` shows the run, `torchrelay resume RUN` lets it go on", err=True)
+        sys.exit(SIGINT_EXIT)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

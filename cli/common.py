@@ -1,0 +1,98 @@
+"""What all commands share: the group, options that several take, and how things are printed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import textwrap
+from typing import Any
+
+import click
+
+from .. import __version__
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
+set_option = click.option("--set", "items", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe.")
+device_option = click.option("--device", default="", metavar="D", help="auto, cpu, cuda, cuda:1 or mps.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="torchrelay")
+def commands() -> None:
+    """A table becomes a trained, evaluated, tracked PyTorch model, again and again.
+
+    Start: torchrelay fetch digits, then torchrelay train recipes/digits.yaml
+    """
+
+
+def prepare() -> None:
+    """Point the libraries at the home, and keep Prefect's own progress lines off the terminal."""
+    from ..settings import home, set_environment
+
+    set_environment()
+    home().root.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+
+
+def check(several: list[dict[str, Any]], recipe: str) -> None:
+    """Both phases of checking for each set of overrides, before Prefect starts a server."""
+    from ..recipe import load_recipe
+
+    recipes = [load_recipe(recipe, None, overrides) for overrides in several]
+    prepare()
+    from ..tasks.preflight import check_recipe
+
+    for resolved in recipes:
+        check_recipe(resolved)
+
+
+def single(items: tuple[str, ...]) -> dict[str, Any]:
+    """The overrides of a command that makes no several runs.
+
+    Raises:
+        click.UsageError: a key has several values.
+    """
+    from ..recipe import parse_overrides
+
+    several = parse_overrides(items)
+    if len(several) > 1:
+        raise click.UsageError("several values of one --set are for torchrelay train")
+    return several[0]
+
+
+def tell(text: str) -> None:
+    """One line or more for people, on standard error."""
+    click.echo(text, err=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on standard output."""
+    click.echo(json.dumps(_finite(value), ensure_ascii=False, default=str, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for NaN and the infinities, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Rows in columns as wide as they need, on standard output."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    for row in [header, *rows]:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def short(text: str) -> str:
+    """At most 80 characters of a text."""
+    return textwrap.shorten(text, 80, placeholder=" …")
+
+
+def plainly(value: object) -> str:
+    """A name or value out of somebody's file, without the control characters that a terminal would obey."""
+    text = str(value)
+    return text if text.isprintable() else repr(text)

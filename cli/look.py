@@ -1,0 +1,157 @@
+"""Commands that only look: at runs, checkpoints, models, recipes, and MLflow's UI."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .common import commands, json_option, prepare, print_json, print_table, set_option, short, single, tell
+from .results import count_lines, count_runs, result_of
+
+if TYPE_CHECKING:
+    from ..tracking.records import RunRecord
+
+
+@commands.command()
+@json_option
+def runs(as_json: bool) -> None:
+    """List the runs of this home, newest first; needs no server."""
+    from ..settings import home
+    from ..tracking.cursor import waiting
+    from ..tracking.records import list_records
+
+    records = list_records(home())
+    wait = {record.run_id: waiting(home().runs / record.run_id) for record in records}
+    if as_json:
+        print_json({"runs": [{**_listed(record), "waiting": wait[record.run_id]} for record in records]})
+        return
+    if not records:
+        tell(f"no runs in {home().runs}; torchrelay train RECIPE makes one")
+        return
+    shown = {one.run_id: one for one in records}
+    rows = [
+        ("  " * (one is not top) + one.run_id, one.status, one.experiment, f"{one.steps:,}", result_of(one))
+        for top in records
+        if top.parent not in shown
+        for one in (top, *(below for below in reversed(records) if below.parent == top.run_id))
+    ]
+    print_table(("run", "status", "experiment", "steps", "result"), rows)
+    if left := [number for number in wait.values() if number]:
+        waiting_lines = f"{count_lines(sum(left))} of the journals of {count_runs(left)}"
+        tell(f"waiting for MLflow: {waiting_lines}; torchrelay sync sends them")
+
+
+@commands.command()
+@click.argument("run")
+@json_option
+def show(run: str, as_json: bool) -> None:
+    """Show one run: status, metrics, where its files are."""
+    from ..settings import home
+    from ..tracking.cursor import waiting
+    from ..tracking.records import describe_run, find_run, list_children, load_record
+
+    run_dir = find_run(home(), run)
+    record = load_record(run_dir)
+    values = {**describe_run(home(), record), "waiting": waiting(run_dir)}
+    if as_json:
+        print_json(values)
+        return
+    for key, value in values.items():
+        if key not in ("metrics", "splits", "runs") and value not in ("", {}, 0):
+            click.echo(f"{key:<22}{value}")
+    children = {child.split_column: child for child in list_children(home(), record)}
+    for column in record.splits:
+        child = children.get(column)
+        said = f"{child.run_id}  {child.status}  {result_of(child)}" if child else "not begun"
+        click.echo(f"  {column:<20}{said}".rstrip())
+    width = max([20, *(len(key) + 2 for key in record.metrics)])
+    for key, number in sorted(record.metrics.items()):
+        click.echo(f"  {key:<{width}}{number:.6g}")
+
+
+@commands.command()
+@click.argument("run")
+@json_option
+def checkpoints(run: str, as_json: bool) -> None:
+    """List the checkpoints of a run and verify every byte of them; needs no server, changes nothing.
+
+    Exit code 1 where one that is in use does not verify: the run would go on from the one before it.
+    """
+    from ..settings import home
+    from ..tasks.checkpoints import has_damage, list_checkpoints
+
+    found = list_checkpoints(home(), run)
+    if as_json:
+        print_json({"checkpoints": [{**one._asdict(), "verified": not one.problem} for one in found]})
+    elif not found:
+        tell(f"run {run} has no checkpoints")
+    else:
+        several = len({one.run_id for one in found}) > 1
+        rows = [
+            (
+                f"{one.run_id}/{one.name}" if several else one.name,
+                f"{one.step:,}",
+                "" if one.epoch is None else f"{one.epoch:,}",
+                f"{one.bytes:,}",
+                one.created[:19].replace("T", " "),
+                " ".join(mark for mark, holds in (("best", one.is_best), ("last", one.is_last)) if holds),
+                ("set aside: " if one.is_set_aside else "") + (one.problem or "verified"),
+            )
+            for one in found
+        ]
+        print_table(("checkpoint", "step", "epoch", "bytes", "written (UTC)", "", ""), rows)
+    if has_damage(found):
+        sys.exit(1)
+
+
+@commands.command()
+@json_option
+def models(as_json: bool) -> None:
+    """List the registered models with input shapes and parameter counts."""
+    from ..models.registry import describe_models
+
+    found = describe_models()
+    if as_json:
+        print_json({"models": [model._asdict() for model in found]})
+        return
+    rows = [
+        (model.name, model.inputs, f"{model.num_parameters:,}" if model.num_parameters else "", short(model.doc))
+        for model in found
+    ]
+    print_table(("model", "input", "parameters", ""), rows)
+
+
+@commands.command()
+@click.argument("recipe", required=False)
+@set_option
+@click.option("--schema", is_flag=True, help="Print the JSON Schema of recipes, so that editors complete them.")
+@json_option
+def recipe(recipe: str | None, items: tuple[str, ...], schema: bool, as_json: bool) -> None:
+    """Print a recipe with all its defaults, checked."""
+    from ..recipe import dump_recipe, load_recipe, recipe_schema
+
+    if schema:
+        print_json(recipe_schema())
+        return
+    resolved = load_recipe(recipe or "", None, single(items))
+    if as_json:
+        print_json(resolved.model_dump(by_alias=True))
+    else:
+        click.echo(dump_recipe(resolved), nl=False)
+
+
+def _listed(record: RunRecord) -> dict[str, Any]:
+    return {**record.model_dump(exclude={"steps"}), "step": record.steps}
+
+
+@commands.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=0, help="Port to listen on; by default 5000, or the next free one.")
+def ui(host: str, port: int) -> None:
+    """Open MLflow's UI on this home: compare runs, curves, artifacts. Ctrl-C ends it."""
+    prepare()
+    from ..tracking.ui import serve_ui
+
+    serve_ui(host, port)

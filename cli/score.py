@@ -1,0 +1,65 @@
+"""Commands that use a model on another table."""
+
+from __future__ import annotations
+
+import click
+
+from .common import commands, device_option, json_option, prepare, print_json
+from .results import run_line, tell_result
+
+
+@commands.command()
+@click.argument("source")
+@click.option("--table", required=True, type=click.Path(), help="CSV, TSV or Parquet file; all its rows are scored.")
+@click.option("--files", default="", type=click.Path(), help="Root of the table's file paths; by default its folder.")
+@device_option
+@json_option
+def evaluate(source: str, table: str, files: str, device: str, as_json: bool) -> None:
+    """Score all rows of another table with SOURCE; a row that cannot be read gets a verdict.
+
+    SOURCE is a run id, runs:/…, models:/name@alias, or a weights file of a run.
+    """
+    prepare()
+    from ..datasets.table import locate_table
+    from ..recipe import Data
+
+    locate_table(Data(table=table))
+    from ..flows.evaluate import evaluate as evaluate_flow
+
+    result = evaluate_flow(source=source, table=table, files=files, device=device or "auto")
+    tell_result(result, True, as_json)
+    if as_json:
+        print_json(result)
+
+
+@commands.command()
+@click.argument("source")
+@click.option("--table", required=True, type=click.Path(), help="CSV, TSV or Parquet file with the source's inputs.")
+@click.option("--out", required=True, type=click.Path(), help="File to write: .csv, .tsv or .parquet.")
+@click.option("--files", default="", type=click.Path(), help="Root of the table's file paths; by default its folder.")
+@click.option("--prefix", default="", help="Before the names of the columns that are added.")
+@device_option
+@json_option
+def predict(source: str, table: str, out: str, files: str, prefix: str, device: str, as_json: bool) -> None:
+    """Write TABLE again, with a prediction or a verdict for every row.
+
+    SOURCE is a run id, runs:/…, models:/name@alias, or a weights file of a run.
+    """
+    prepare()
+    from ..datasets.output import locate_output
+    from ..datasets.table import locate_table
+    from ..recipe import Data
+
+    locate_output(out, str(locate_table(Data(table=table))))
+    from ..flows.predict import predict as predict_flow
+
+    result = predict_flow(source=source, table=table, out=out, files=files, device=device or "auto", prefix=prefix)
+    if as_json:
+        print_json(result)
+    lines = [run_line(result), f"folder    {result['run_dir']}"]
+    verdicts = result["rows"] - result["rows_predicted"]
+    if verdicts:
+        what = "row" if verdicts == 1 else "rows"
+        lines.append(f"verdicts  {verdicts:,} {what} could not be predicted; the column {prefix}verdict says why")
+    for line in (*lines, f"{result['out']}: {result['rows_predicted']:,} of {result['rows']:,} rows predicted"):
+        click.echo(line, err=as_json)

@@ -1,0 +1,101 @@
+"""Commands to begin with: a data set, a recipe for a table, its pack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .common import check, commands, json_option, prepare, print_json, set_option, single, tell
+
+
+@commands.command()
+@click.argument("table", required=False, type=click.Path())
+@click.option("--force", is_flag=True, help="Write over a recipe that is there.")
+@click.option("--files", default="", type=click.Path(), help="Root of the table's file paths; looked for by default.")
+@click.option("--target", default="", metavar="COLUMN", help="Column to learn; guessed by default.")
+@json_option
+def init(table: str | None, force: bool, files: str, target: str, as_json: bool) -> None:
+    """Look at a table and write a recipe beside it that trains as it is, with the reasons of each guess."""
+    if not table:
+        from ..tasks.draft_text import EXPLANATION
+
+        click.echo(EXPLANATION, nl=False)
+        return
+    prepare()
+    from ..tasks.draft_text import describe_draft, init_recipe
+
+    path, draft = init_recipe(Path(table), files=Path(files) if files else None, target=target, force=force)
+    guesses = describe_draft(draft)
+    for part, text in guesses:
+        tell(f"{part:<10}{text}")
+    tell(f"recipe    {path}\nnext      torchrelay train {path}")
+    if as_json:
+        said = [{"part": part, "guess": text} for part, text in guesses]
+        names = {"inputs": list(draft.inputs), "target": list(draft.target)}
+        print_json({"recipe": str(path.absolute()), "rows": draft.survey.num_rows, **names, "guesses": said})
+
+
+@commands.command()
+@click.argument("name", required=False)
+@click.option("--from", "source", type=click.Path(), help="Take tables and image archives from this folder.")
+@json_option
+def fetch(name: str | None, source: str | None, as_json: bool) -> None:
+    """Write data/NAME/, table and files of a known data set: digits, cifar10.
+
+    Nobody offers faces, languages, uci and wn18rr in this form for download: --from DIR places them from a folder that
+    holds faces/, languages/, uci/ or wn18rr/. The recipes that read them are written into recipes/ where they are not.
+    """
+    from ..datasets.fetch import fetch as fetch_data
+    from ..datasets.fetch import place
+    from ..tasks.console import Progress
+
+    if not name and not source:
+        raise click.UsageError("name a data set (digits, cifar10), or a folder with --from")
+    folder = Path("data")
+    if source:
+        fetched = place(Path(source), folder, [name] if name else [])
+    else:
+        with Progress("fetch", "images") as progress:
+            fetched = [fetch_data(str(name), folder, progress.update)]
+    names = dict.fromkeys(one.table.parent.name for one in fetched)
+    recipes = [path for name in names for path in _copy_recipes(name)]
+    for one in fetched:
+        tell(f"{one.table}: {one.rows:,} rows")
+    for path in recipes:
+        tell(f"next: torchrelay train {path}")
+    if as_json:
+        print_json({"fetched": [{"table": str(one.table.absolute()), "rows": one.rows} for one in fetched]})
+
+
+@commands.command()
+@click.argument("recipe")
+@set_option
+@json_option
+def ingest(recipe: str, items: tuple[str, ...], as_json: bool) -> None:
+    """Turn the recipe's table into a pack: verdicts, decoding, data report."""
+    overrides = single(items)
+    check([overrides], recipe)
+    from ..flows.ingest import ingest as ingest_flow
+
+    result = ingest_flow(recipe_file=recipe, overrides=overrides)
+    tell(f"pack      {result['pack_dir']}\nreport    {result['report_csv']}\nfigure    {result['figure']}")
+    tell(f"next      torchrelay train {recipe}")
+    if as_json:
+        print_json(result)
+
+
+def _copy_recipes(name: str) -> list[Path]:
+    """The shipped recipes that read a data set, in the working directory; copied there from the package if missing."""
+    from importlib.resources import files
+
+    paths = []
+    for shipped in sorted(files("torchrelay.recipes").iterdir(), key=lambda one: one.name):
+        if not shipped.name.endswith(".yaml") or f"../data/{name}/" not in shipped.read_text("utf-8"):
+            continue
+        path = Path("recipes") / shipped.name
+        if not path.exists():
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(shipped.read_text("utf-8"), "utf-8")
+        paths.append(path)
+    return paths

@@ -1,0 +1,219 @@
+"""Commands that train: a new run, from other weights, one that goes on; and the proof that it may."""
+
+from __future__ import annotations
+
+import random
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import TorchrelayError
+from .common import check, commands, device_option, json_option, prepare, print_json, set_option, single, tell
+from .results import tell_result
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..recipe import Recipe
+
+
+@commands.command()
+@click.argument("recipe")
+@set_option
+@device_option
+@click.option("--dry-run", "is_dry", is_flag=True, help="Check everything, ingest, train two steps; write no run.")
+@json_option
+def train(recipe: str, items: tuple[str, ...], device: str, is_dry: bool, as_json: bool) -> None:
+    """Train a new run: ingest, train, evaluate, log, register.
+
+    Several values of a key (--set train.seed=0,1,2) make one run each. A split by several columns (data.split.column:
+    "split_*") makes one run each, below a parent with their mean and deviation.
+    """
+    from ..recipe import load_recipe, parse_overrides
+
+    several = parse_overrides([*items, f"train.device={device}"] if device else items)
+    if is_dry:
+        recipes = [load_recipe(recipe, None, overrides) for overrides in several]
+        _try_recipes(recipes, f"next      torchrelay train {recipe}", as_json)
+        return
+    check(several, recipe)
+    from ..flows.train import train as train_flow
+
+    _run_several(several, as_json, lambda overrides: train_flow(recipe_file=recipe, overrides=overrides))
+
+
+@commands.command()
+@click.argument("recipe", required=False, default="")
+@click.option("--from", "source", default="", metavar="SOURCE", help="Run, registered model or file to begin from.")
+@click.option("--rename", multiple=True, metavar="A=B", help="What a key of the source is called in the model.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Keys of the model that begin at random.")
+@click.option("--freeze", multiple=True, metavar="GLOB", help="Keys of the model that are not trained.")
+@click.option("--thaw-after", type=click.IntRange(min=1), metavar="N", help="Epochs after which they are.")
+@click.option("--grow-head/--no-grow-head", default=None, help="Give new classes outputs of their own, or refuse them.")
+@set_option
+@device_option
+@click.option("--dry-run", "is_dry", is_flag=True, help="Check everything, ingest, train two steps; write no run.")
+@json_option
+def finetune(
+    recipe: str,
+    source: str,
+    rename: tuple[str, ...],
+    exclude: tuple[str, ...],
+    freeze: tuple[str, ...],
+    thaw_after: int | None,
+    grow_head: bool | None,
+    items: tuple[str, ...],
+    device: str,
+    is_dry: bool,
+    as_json: bool,
+) -> None:
+    """Train a new run that begins from the weights of SOURCE, and say what came from there.
+
+    SOURCE is a run id, runs:/…, models:/name@alias, or a weights file; by default the recipe's warm_start.source.
+    Without RECIPE the source's own is taken, for example with --set data.table=more.csv. Options go over the recipe's
+    warm_start. Patterns: * is any text. --rename 'backbone.*=*' takes the word off all keys that begin with it.
+    """
+    from ..recipe import parse_overrides, parse_renames
+
+    options: dict[str, Any] = {
+        "warm_start.rename": parse_renames(rename),
+        "warm_start.exclude": list(exclude),
+        "warm_start.freeze": list(freeze),
+        "warm_start.thaw_after": thaw_after,
+        "warm_start.grow_head": grow_head,
+        "train.device": device,
+    }
+    given = {key: value for key, value in options.items() if value not in (None, "", [], {})}
+    several = [{**given, **overrides} for overrides in parse_overrides(items)]
+    prepare()
+    from ..recipe import Recipe
+    from ..tasks.preflight import check_recipe
+    from ..tasks.runs import recipe_for_finetune
+
+    recipes = [recipe_for_finetune(Recipe(), recipe, overrides, source) for overrides in several]
+    if is_dry:
+        _try_recipes(recipes, "next      torchrelay finetune, the same without --dry-run", as_json)
+        return
+    for resolved in recipes:
+        check_recipe(resolved)
+    from ..flows.finetune import finetune as finetune_flow
+
+    _run_several(several, as_json, lambda one: finetune_flow(source=source, recipe_file=recipe, overrides=one))
+
+
+@commands.command()
+@click.argument("run")
+@set_option
+@json_option
+def resume(run: str, items: tuple[str, ...], as_json: bool) -> None:
+    """Let a run go on from its last checkpoint; --set train.epochs=20 makes it longer."""
+    from ..settings import home
+    from ..tracking.records import find_run
+
+    overrides = single(items)
+    run_dir = find_run(home(), run)
+    prepare()
+    from ..flows.train import train as train_flow
+    from ..tasks.runs import change_recipe
+
+    change_recipe(run_dir, overrides)
+
+    result = train_flow(overrides=overrides, resume=run_dir.name)
+    tell_result(result, True, as_json)
+    if as_json:
+        print_json(result)
+
+
+@commands.command("verify-resume")
+@click.argument("recipe")
+@click.option("--kills", type=click.IntRange(min=1), default=3, show_default=True, help="SIGKILLs of the second run.")
+@click.option("--steps", type=click.IntRange(min=10), default=200, show_default=True, help="Length of a run, about.")
+@click.option("--seed", type=int, help="Of the moments of the kills; by default another one each time.")
+@set_option
+@device_option
+@json_option
+def verify_resume(
+    recipe: str, kills: int, steps: int, seed: int | None, items: tuple[str, ...], device: str, as_json: bool
+) -> None:
+    """Prove on RECIPE that a run survives: one short run without a stop, one with kills, the same bits.
+
+    Both runs live in a folder beside the home's runs, which is removed; kills are real and come at random moments.
+    Weights are compared by their hash, metrics point by point. Exit code 1 where they differ.
+    """
+    from ..recipe import load_recipe
+
+    resolved = load_recipe(recipe, None, single((*items, f"train.device={device}") if device else items))
+    prepare()
+    from ..tasks.verify import verify_resume as verify
+
+    chosen = random.randrange(10**6) if seed is None else seed
+    found = verify(resolved, kills, steps, chosen)
+    if as_json:
+        print_json(found)
+    killed = f"{len(found['kills'])} kill{'' if len(found['kills']) == 1 else 's'}"
+    if found["identical"]:
+        weights = found["weights_sha256"][0][:12]
+        click.echo(f"identical after {killed}: weights {weights}, {found['points']:,} points", err=as_json)
+        return
+    tell(f"kept      {found['folder']}\nagain     the same command with --seed {chosen}")
+    click.echo(f"different after {killed}: {found['first_difference']}", err=as_json)
+    sys.exit(1)
+
+
+def _run_several(
+    several: list[dict[str, Any]], as_json: bool, start: Callable[[dict[str, Any]], dict[str, Any]]
+) -> None:
+    """A run for each set of overrides, and what came of it; of several, one that fails stops no other."""
+    results = []
+    for overrides in several:
+        if len(several) > 1:
+            tell("with " + ", ".join(f"{key}={value}" for key, value in overrides.items()))
+        try:
+            results.append(start(overrides))
+        except TorchrelayError as error:
+            if len(several) == 1:
+                raise
+            tell(f"error: {error}")
+            continue
+        tell_result(results[-1], overrides is several[-1], as_json)
+    if as_json:
+        print_json(results[0] if len(several) == 1 else {"runs": results})
+    if len(results) < len(several):
+        tell(f"{len(several) - len(results)} of {len(several)} runs failed")
+        sys.exit(1)
+
+
+def _try_recipes(recipes: list[Recipe], next_line: str, as_json: bool) -> None:
+    """A dry run of each recipe, and what it found."""
+    prepare()
+    from ..tasks.dry_run import dry_run
+
+    results = []
+    for resolved in recipes:
+        results.append(dry_run(resolved))
+        for line in (*_describe_dry_run(results[-1]), next_line):
+            click.echo(line, err=as_json)
+    tell("dry run: nothing is wrong; no run was written")
+    if as_json:
+        print_json(results[0] if len(recipes) == 1 else {"runs": results})
+
+
+def _describe_dry_run(found: dict[str, Any]) -> list[str]:
+    seconds, num_epochs = found["seconds"], found["epochs"]
+    epochs = f"{num_epochs} epoch{'' if num_epochs == 1 else 's'}"
+    rows = [
+        f"rows      {', '.join(f'{count:,} {split}' for split, count in counts.items())}{column and f' by {column}'}"
+        for column, counts in found.get("splits", {"": found["rows"]}).items()
+    ]
+    losses = [f"{loss:.4g}" for loss in found["losses"]]
+    valid = "" if found["valid_loss"] is None else f", valid {found['valid_loss']:.4g}"
+    return [
+        *rows,
+        f"model     {found['model']}, {found['parameters']:,} parameters",
+        f"device    {found['device']} in {found['precision']}",
+        f"loss      {', '.join(losses)} in the first steps{valid}",
+        f"time      {seconds['step']:.3g} s a step; about {seconds['epoch']:.3g} s an epoch of "
+        f"{found['steps_per_epoch']:,} steps, {num_epochs * seconds['epoch']:.3g} s for {epochs}",
+        f"pack      {found['pack_dir']} (stays: a run of this recipe finds it)",
+    ]

@@ -1,0 +1,123 @@
+"""Commands that keep a home in order: send what waits, mend, free space."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .common import commands, json_option, prepare, print_json, print_table, tell
+from .results import count_lines
+
+if TYPE_CHECKING:
+    from ..tracking.shipper import Shipped
+
+
+@commands.command()
+@click.argument("run", required=False)
+@json_option
+def sync(run: str | None, as_json: bool) -> None:
+    """Send to MLflow what runs left in their journals while it did not answer; exit code 1 if something still waits."""
+    prepare()
+    from ..settings import home
+    from ..tracking.records import find_run
+    from ..tracking.shipper import sync_home
+
+    results = []
+    for done in sync_home(home(), [find_run(home(), run)] if run else None):
+        results.append(done)
+        tell(f"{done.run_id}: {count_lines(done.num_sent)} sent" + (f", {done.num_waiting:,} wait" * bool(done.reason)))
+        for name, number in done.registered:
+            tell(f"registered: {name} version {number}")
+        if done.reason:
+            tell(f"  {done.reason}")
+    if not results:
+        tell("nothing waits")
+    if as_json:
+        print_json({"runs": [_describe_shipped(done) for done in results]})
+    if any(done.num_waiting for done in results):
+        sys.exit(1)
+
+
+def _describe_shipped(done: Shipped) -> dict[str, Any]:
+    registered = [one._asdict() for one in done.registered]
+    return {
+        "run_id": done.run_id,
+        "mlflow_run_id": done.mlflow_run_id,
+        "sent": done.num_sent,
+        "waiting": done.num_waiting,
+        "reason": done.reason,
+        "registered": registered,
+    }
+
+
+@commands.command()
+@click.option("--fix", is_flag=True, help="Mend what can be mended, and say each thing that was done.")
+@json_option
+def doctor(fix: bool, as_json: bool) -> None:
+    """Find what lost processes left, here, in MLflow and in Prefect, and what is wrong with the installation.
+
+    Exit code 0: nothing is wrong, or all was mended; 1: something is left. Runs that a process writes stay as they are.
+    """
+    prepare()
+    from ..settings import home
+    from ..tasks.doctor import doctor as examine_home
+    from ..tasks.installation import describe_installation
+
+    facts = describe_installation(home())
+    for line in facts:
+        tell(line)
+    left, mended = examine_home(home(), fix=fix)
+    if as_json:
+        found = [{"part": one.part, "what": one.what, "remedy": one.remedy, "mends": bool(one.mend)} for one in left]
+        print_json({"facts": facts, "findings": found, "mended": mended})
+    else:
+        for line in mended:
+            click.echo(f"mended     {line}")
+        for part in dict.fromkeys(one.part for one in left):
+            click.echo(part)
+            for one in left:
+                if one.part == part:
+                    click.echo(f"  {one.what}; {one.remedy}")
+        click.echo(f"{len(left):,} findings" if len(left) > 1 else "1 finding" if left else "nothing is wrong")
+    if left:
+        sys.exit(1)
+
+
+@commands.command()
+@click.option("--keep-runs", type=click.IntRange(min=0), metavar="N", help="The newest N runs stay.")
+@click.option("--older-than", metavar="D", help="Runs without a sign of life for so long go: 30d, 12h, 90m, 2w.")
+@click.option("--versions", is_flag=True, help="Delete registered versions without an alias too, with their runs.")
+@click.option("--dry-run", is_flag=True, help="Say what would go, and remove nothing.")
+@json_option
+def prune(keep_runs: int | None, older_than: str | None, versions: bool, dry_run: bool, as_json: bool) -> None:
+    """Free space: old runs here and in MLflow, then packs and pixels that nothing refers to.
+
+    With both options a run goes where both say so. A run that is being written stays, and so does one with a
+    registered version: always where that has an alias such as champion, else unless --versions is given.
+    """
+    if keep_runs is None and older_than is None:
+        raise click.UsageError(
+            "say what may go: --keep-runs N (all but the newest N), --older-than D (30d, 12h), or both: then a run "
+            "goes that is not among the newest N and older than D; --dry-run shows it first"
+        )
+    prepare()
+    from ..settings import home
+    from ..tasks.prune import parse_age
+    from ..tasks.prune import prune as prune_home
+
+    age = parse_age(older_than) if older_than else None
+    done = prune_home(home(), keep_runs=keep_runs, older_than=age, versions=versions, dry_run=dry_run)
+    for run, reason in done.kept.items():
+        tell(f"kept      {run}: {reason}")
+    for note in done.notes:
+        tell(f"note      {note}")
+    if as_json:
+        gone = [item._asdict() for item in done.gone]
+        print_json({"dry_run": dry_run, "gone": gone, "kept": done.kept, "notes": done.notes, "bytes": done.num_bytes})
+        return
+    if done.gone:
+        print_table(("what", "name", "bytes"), [(one.kind, one.name, f"{one.num_bytes:,}") for one in done.gone])
+    would = "would free" if dry_run else "freed"
+    click.echo(f"{would} {done.num_bytes / 1e6:,.1f} MB: {len(done.gone):,} things" if done.gone else "nothing to free")
