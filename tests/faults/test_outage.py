@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +24,7 @@ from torchrelay.tracking.registry import resolve_source
 
 from ..conftest import WriteRecipe
 from .proxy import Mode, proxied
+from .server import Server
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -103,41 +99,6 @@ def test_a_run_that_began_without_a_tracker_is_resumed_and_is_one_run_in_it(
     found = histories(longer)
     assert {key: found[key] for key in expected} == expected
     assert [step for step, _ in found["test/rmse"]] == [short["steps"], longer["steps"]]
-
-
-class Server:
-    """MLflow's own server on a free port, for the life of a test module."""
-
-    def __init__(self, folder: Path) -> None:
-        self._command = [
-            sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db",
-            "--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--workers", "1",
-        ]  # fmt: skip
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.start()
-
-    def start(self) -> None:
-        self._process = subprocess.Popen(
-            [*self._command, "--port", str(self.port)],
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health"):
-                return
-            time.sleep(0.1)
-        raise AssertionError("MLflow's server does not answer")
-
-    def send(self, sign: signal.Signals) -> None:
-        """Send a signal to it and its workers."""
-        os.killpg(self._process.pid, sign)
-        if sign == signal.SIGKILL:
-            self._process.wait()
 
 
 @pytest.fixture(scope="module")
