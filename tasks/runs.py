@@ -401,7 +401,12 @@ def _note_end(run_dir: Path, error: BaseException) -> None:
 
 def _name_signal(error: BaseException) -> str:
     """What stopped a run, for people."""
-    names = {"KeyboardInterrupt": "Ctrl-C (SIGINT)", "TerminationSignal": "SIGTERM", "SystemExit": "SIGTERM"}
+    names = {
+        "KeyboardInterrupt": "Ctrl-C (SIGINT)",
+        "TerminationSignal": "SIGTERM",
+        "SystemExit": "SIGTERM",
+        "StopRequested": "a signal",
+    }
     return f"stopped by {names.get(type(error).__name__, type(error).__name__)}"
 
 
