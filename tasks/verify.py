@@ -38,7 +38,8 @@ from .console import say
 from .evaluate import evaluate_model
 from .ingest import Ingested, ingest_table
 from .preflight import check_recipe, has_images
-from .runs import finish_run, hold_run, keep_status, name_run, reopen_run, start_run
+from .reopen import reopen_run
+from .runs import finish_run, hold_run, keep_status, name_run, start_run
 from .sources import find_source
 from .train import train_model
 

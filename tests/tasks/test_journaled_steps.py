@@ -12,7 +12,8 @@ from torchrelay.engine.signals import StopRequested
 from torchrelay.recipe import load_recipe
 from torchrelay.schema import Schema
 from torchrelay.tasks.ingest import ingest_table
-from torchrelay.tasks.runs import keep_status, name_run, open_run, reopen_run, start_run
+from torchrelay.tasks.reopen import reopen_run
+from torchrelay.tasks.runs import keep_status, name_run, open_run, start_run
 from torchrelay.tasks.train import train_model
 from torchrelay.tracking.cursor import waiting
 from torchrelay.tracking.journal import JOURNAL_FILE, Journal
