@@ -115,7 +115,7 @@ def resume(run: str, items: tuple[str, ...], as_json: bool) -> None:
     run_dir = find_run(home(), run)
     prepare()
     from ..flows.train import train as train_flow
-    from ..tasks.runs import change_recipe
+    from ..tasks.reopen import change_recipe
 
     change_recipe(run_dir, overrides)
 

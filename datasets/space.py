@@ -52,12 +52,12 @@ def claim_data(home: Home) -> Iterator[bool]:
 
 def unneeded_packs(home: Home, needed: Collection[str]) -> list[Path]:
     """Packs that are not among the needed ones, by name, and were not made or found just now."""
-    return [pack for pack in _packs(home) if pack.name not in needed and not _is_fresh(pack)]
+    return [pack for pack in list_packs(home) if pack.name not in needed and not _is_fresh(pack)]
 
 
 def fresh_packs(home: Home, needed: Collection[str]) -> list[Path]:
     """Packs that are not among the needed ones, by name, and stay because they were made or found just now."""
-    return [pack for pack in _packs(home) if pack.name not in needed and _is_fresh(pack)]
+    return [pack for pack in list_packs(home) if pack.name not in needed and _is_fresh(pack)]
 
 
 def unneeded_shards(home: Home, gone: Collection[Path]) -> list[Path]:
@@ -69,7 +69,7 @@ def unneeded_shards(home: Home, gone: Collection[Path]) -> list[Path]:
     Raises:
         DataError: a pack does not say which shards it needs, so that none can go.
     """
-    needed = {shard for pack in _packs(home) if pack not in gone for shard in shards_of(pack)}
+    needed = {shard for pack in list_packs(home) if pack not in gone for shard in shards_of(pack)}
     unneeded = []
     for store in _folders(home.store):
         shards = _folders(store)
@@ -128,7 +128,8 @@ def remove_shard(shard: Path) -> None:
         shard.parent.rmdir()
 
 
-def _packs(home: Home) -> list[Path]:
+def list_packs(home: Home) -> list[Path]:
+    """The folders of all packs."""
     return [folder for folder in _folders(home.packs) if (folder / MANIFEST).exists()]
 
 

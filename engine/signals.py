@@ -29,7 +29,8 @@ class StopFlag:
     """While entered, the first of the two signals sets `requested`.
 
     Python lets the main thread alone set handlers. Elsewhere the flag stays down: there the process's own handlers
-    decide, and a run that they end goes on from its last checkpoint.
+    decide, and a run that they end goes on from its last checkpoint. A signal that the process ignores, as what
+    `nohup` or a script starts with `&` does, stays ignored.
 
     Attributes:
         handler: what is installed for the signals.
@@ -63,7 +64,8 @@ class StopFlag:
 
     def __enter__(self) -> StopFlag:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self.handler) for number in SIGNALS}
+            heeded = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+            self._previous = {number: signal.signal(number, self.handler) for number in heeded}
         return self
 
     def __exit__(

@@ -7,7 +7,8 @@ from typing import Any
 from prefect import flow
 
 from ..recipe import Recipe
-from ..tasks.runs import find_attempt, resolve_finetune
+from ..tasks.reopen import find_attempt
+from ..tasks.runs import resolve_finetune
 from .quiet import quiet_user_errors
 from .train import begin, go_on
 

@@ -14,14 +14,12 @@ from ..recipe import Recipe
 from ..tasks.evaluate import evaluate_model
 from ..tasks.ingest import ingest_table
 from ..tasks.register import register_model
+from ..tasks.reopen import find_attempt, locate_run, reopen_run
 from ..tasks.runs import (
-    find_attempt,
     finish_run,
     hold_run,
     keep_status,
-    locate_run,
     name_run,
-    reopen_run,
     resolve_recipe,
     start_run,
 )

@@ -18,9 +18,10 @@ from typing import NamedTuple
 import httpx
 import psutil
 
-from ..datasets.space import claim_data, remove
+from ..datasets.pack import Pack
+from ..datasets.space import claim_data, list_packs, remove
 from ..engine.generations import DamagedError, list_generations, read_manifest, read_state
-from ..errors import BusyError, CheckpointError, TorchrelayError, TrackingError
+from ..errors import BusyError, CheckpointError, DataError, TorchrelayError, TrackingError
 from ..files import is_locked, lock, set_aside
 from ..settings import Home
 from ..tracking.cursor import waiting
@@ -28,9 +29,10 @@ from ..tracking.journal import JOURNAL_FILE, Journal
 from ..tracking.reconcile import end_run, list_running
 from ..tracking.records import RECORD_FILE, list_records, load_record, update_record
 from ..tracking.shipper import sync_run
-from .flow_runs import end_flow_run, list_orphans, list_unfinished
+from .flow_runs import end_flow_run, list_deserted, list_orphans, list_unfinished
 from .installation import check_installation
 from .runs import seconds_until
+from .verify import VERIFY_PREFIX
 
 # An evaluation has a folder a moment before it has its lock.
 STARTING_SECONDS = 600.0
@@ -86,7 +88,16 @@ def examine(home: Home) -> Iterator[Finding]:
     """All findings, in the order in which they are to be mended; each is looked for when the one before is done."""
     fix = "torchrelay doctor --fix"
     yield from (Finding("installation", what, remedy) for what, remedy in check_installation(home, list_records(home)))
-    for part in (_lost_runs, _waiting, _lost_in_mlflow, _lost_in_prefect, _orphans, _leftovers, _bad_checkpoints):
+    for part in (
+        _lost_runs,
+        _waiting,
+        _lost_in_mlflow,
+        _lost_in_prefect,
+        _orphans,
+        _leftovers,
+        _bad_checkpoints,
+        _bad_packs,
+    ):
         yield from part(home, fix)
 
 
@@ -95,9 +106,8 @@ def _lost_runs(home: Home, fix: str) -> Iterator[Finding]:
         run_dir = home.runs / record.run_id
         if record.status != "RUNNING" or _may_be_alive(run_dir):
             continue
-        host = _host_of(run_dir)
-        if host not in ("", socket.gethostname()):
-            yield Finding("runs", f"{record.run_id} is RUNNING, last on host {host}", f"run {fix} there")
+        if _is_elsewhere(run_dir):
+            yield Finding("runs", f"{record.run_id} is RUNNING, last on host {_host_of(run_dir)}", f"run {fix} there")
             continue
         yield Finding(
             "runs",
@@ -151,6 +161,13 @@ def _waiting(home: Home, fix: str) -> Iterator[Finding]:
             )
 
 
+def _num_waiting(run_dir: Path) -> int:
+    """Lines of a journal that MLflow does not have; none where nobody can say."""
+    with contextlib.suppress(TrackingError):
+        return waiting(run_dir)
+    return 0
+
+
 def _send(run_dir: Path) -> str:
     """Send what waits; what a tracker will not take goes on waiting."""
     shipped = sync_run(run_dir)
@@ -167,7 +184,7 @@ def _lost_in_mlflow(home: Home, fix: str) -> Iterator[Finding]:
         return
     for believed in running:
         run_dir = home.runs / believed.run_id
-        if not _is_over(home, run_dir):
+        if not _is_over(home, run_dir) or _num_waiting(run_dir):  # what waits says it, or is found already
             continue
         yield Finding(
             "MLflow",
@@ -189,8 +206,12 @@ def _lost_in_prefect(home: Home, fix: str) -> Iterator[Finding]:
         for record in list_records(home)
         if record.prefect_flow_run_id and not record.parent and _is_over(home, home.runs / record.run_id)
     }
+    records = list_records(home)
     try:
         states = list_unfinished(home, over)
+        # On a disk that another host uses too, its processes cannot be seen.
+        is_shared = any(_is_elsewhere(home.runs / record.run_id) for record in records)
+        deserted = {} if is_shared else list_deserted(home)
     except (httpx.HTTPError, sqlite3.Error) as error:
         yield Finding("Prefect", f"its flow runs cannot be read: {error}", "start its server, then look again")
         return
@@ -202,12 +223,25 @@ def _lost_in_prefect(home: Home, fix: str) -> Iterator[Finding]:
             f"{fix} tells Prefect",
             lambda one=flow_run_id, state=state, run_id=run_id: _end_in_prefect(home, one, state, run_id),
         )
+    known = {record.prefect_flow_run_id for record in records}
+    for flow_run_id, state in deserted.items():
+        if flow_run_id not in known:
+            yield Finding(
+                "Prefect",
+                f"flow run {flow_run_id} is {state} there, and its process was lost before it had a run",
+                f"{fix} tells Prefect",
+                lambda one=flow_run_id, state=state: _end_deserted(one, state),
+            )
 
 
 def _end_in_prefect(home: Home, flow_run_id: str, state: str, run_id: str) -> str:
     record = load_record(home.runs / run_id)
     new = end_flow_run(flow_run_id, record.status, state, record.error or record.status)
     return f"Prefect flow run {flow_run_id} of {run_id}: {new}"
+
+
+def _end_deserted(flow_run_id: str, state: str) -> str:
+    return f"Prefect flow run {flow_run_id}: {end_flow_run(flow_run_id, 'KILLED', state, LOST)}"
 
 
 def _orphans(home: Home, fix: str) -> Iterator[Finding]:
@@ -236,7 +270,7 @@ def _leftovers(home: Home, fix: str) -> Iterator[Finding]:
             for root in (home.packs, home.store):
                 found += root.rglob(".*.tmp")
     for run_dir in home.runs.iterdir() if home.runs.is_dir() else ():
-        if not run_dir.is_dir() or run_dir.name.startswith(".") or _may_be_alive(run_dir):
+        if not run_dir.is_dir() or run_dir.name.startswith(".") or _may_be_alive(run_dir) or _is_elsewhere(run_dir):
             continue
         found += run_dir.rglob(".*.tmp") if (run_dir / RECORD_FILE).exists() else [run_dir]
     for path in sorted(found):
@@ -247,6 +281,13 @@ def _leftovers(home: Home, fix: str) -> Iterator[Finding]:
             f"{fix} removes it",
             lambda path=path, where=where: _remove_leftover(path, where),
         )
+    for folder in sorted(home.root.glob(f"{VERIFY_PREFIX}*")):
+        if not is_locked(folder / "lock"):
+            yield Finding(
+                "leftovers",
+                f"{folder.name} holds the runs of a verify-resume that found a difference or was ended",
+                "delete that folder when you have looked at them",
+            )
 
 
 def _remove_leftover(path: Path, where: Path) -> str:
@@ -257,7 +298,7 @@ def _remove_leftover(path: Path, where: Path) -> str:
 def _bad_checkpoints(home: Home, fix: str) -> Iterator[Finding]:
     for record in list_records(home):
         run_dir = home.runs / record.run_id
-        if _may_be_alive(run_dir):
+        if _may_be_alive(run_dir) or _is_elsewhere(run_dir):
             continue
         for folder in list_generations(run_dir / "checkpoints"):
             try:
@@ -279,6 +320,16 @@ def _set_aside(folder: Path) -> str:
     return f"checkpoint {folder.parents[1].name}/{folder.name}: set aside as {aside.name}"
 
 
+def _bad_packs(home: Home, fix: str) -> Iterator[Finding]:
+    """Packs that do not verify, with the pixels that they refer to; only an ingest of their tables can mend them."""
+    for folder in list_packs(home):
+        try:
+            Pack.open(folder).verify()
+        except (DataError, OSError) as error:
+            what, _, remedy = str(error).partition("; ")
+            yield Finding("packs", what, remedy or "look at the health of that disk")
+
+
 def _may_be_alive(run_dir: Path) -> bool:
     """Whether a process writes a run, or is about to: one that begins may have its folder before its lock."""
     if is_locked(run_dir / "lock"):
@@ -292,12 +343,17 @@ def _is_over(home: Home, run_dir: Path) -> bool:
         record = load_record(run_dir)
     except TorchrelayError:
         return False
-    if _may_be_alive(run_dir) or _host_of(run_dir) not in ("", socket.gethostname()):
+    if _may_be_alive(run_dir) or _is_elsewhere(run_dir):
         return False
     if record.status == "RUNNING":
         return True
     ended = datetime.fromisoformat(record.ended).timestamp() if record.ended else 0.0
     return time.time() - ended > ENDING_SECONDS or record.error.startswith(LOST)
+
+
+def _is_elsewhere(run_dir: Path) -> bool:
+    """Whether a run's last process was on another host, of which nothing is known here."""
+    return _host_of(run_dir) not in ("", socket.gethostname())
 
 
 def _host_of(run_dir: Path) -> str:

@@ -35,6 +35,20 @@ def list_unfinished(home: Home, flow_run_ids: Collection[str]) -> dict[str, str]
     return {one: state for one, state in states.items() if one in wanted and state in BEFORE_THE_END}
 
 
+def list_deserted(home: Home) -> dict[str, str]:
+    """Flow runs in the database inside the home that have not ended, with their state, where no process is at them.
+
+    A process that runs a flow there has started a temporary server, which ends with it; a moment later none is left.
+
+    Raises:
+        sqlite3.Error: the database cannot be read.
+    """
+    if not prefect_is_embedded():
+        return {}
+    states = _states_in_database(home)  # first, as a flow run that begins now has its server already
+    return {} if states and _servers_of(home) else states
+
+
 def end_flow_run(flow_run_id: str, status: str, state: str, message: str) -> str:
     """Tell Prefect how a flow run ended; starts its temporary server where there is no other.
 
@@ -54,17 +68,24 @@ def end_flow_run(flow_run_id: str, status: str, state: str, message: str) -> str
 
 def list_orphans(home: Home) -> list[psutil.Process]:
     """Temporary Prefect servers of this home whose starter has died: nobody will stop them."""
+    return [process for process in _servers_of(home) if _is_orphan(process)]
+
+
+def _servers_of(home: Home) -> list[psutil.Process]:
+    """The temporary Prefect servers of this home."""
     found = []
-    for process in psutil.process_iter(["cmdline", "ppid"]):
+    for process in psutil.process_iter(["cmdline"]):
         with contextlib.suppress(psutil.Error):
-            if SERVER in (process.info["cmdline"] or ()) and _is_orphan(process) and _is_of(home, process):
+            if SERVER in (process.info["cmdline"] or ()) and _is_of(home, process):
                 found.append(process)
     return found
 
 
 def _is_orphan(process: psutil.Process) -> bool:
-    parent = process.parent()
-    return parent is None or parent.pid == 1 or parent.name() in REAPERS
+    with contextlib.suppress(psutil.Error):
+        parent = process.parent()
+        return parent is None or parent.pid == 1 or parent.name() in REAPERS
+    return False
 
 
 def _is_of(home: Home, process: psutil.Process) -> bool:

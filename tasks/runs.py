@@ -1,4 +1,7 @@
-"""A run's life: recipe resolved, folder and tracker run opened, status told truthfully, record closed."""
+"""A run's life: recipe resolved, folder and tracker run opened, status told truthfully, record closed.
+
+How a run goes on is in `reopen.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,33 +12,30 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import prefect.runtime.flow_run as flow_run
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from ..datasets.build import open_view
-from ..datasets.pack import Pack
 from ..engine.devices import pick_device, pick_precision
 from ..engine.signals import StopFlag
-from ..errors import DataError, RecipeError, SourceError, TorchrelayError
+from ..errors import RecipeError, TorchrelayError
 from ..faults import reach
 from ..files import lock, write_atomic
-from ..recipe import Recipe, dump_recipe, flatten, load_recipe
+from ..recipe import Recipe, dump_recipe, load_recipe
 from ..schema import Schema
 from ..settings import home, prefect_is_embedded
 from ..tracking.cursor import Cursor
 from ..tracking.journal import JOURNAL_FILE, Journal
 from ..tracking.mlflow_run import page_of
-from ..tracking.opening import is_open, journal_opening, journal_reopening, milliseconds
+from ..tracking.opening import journal_opening, milliseconds
 from ..tracking.records import (
     RECORD_FILE,
     RunRecord,
     describe_run,
-    find_run,
     git_commit,
-    list_records,
     load_record,
     new_run_id,
     now,
@@ -46,32 +46,10 @@ from ..tracking.shipper import settle, start_shipping, stop_shipping
 from .console import say
 from .ingest import Ingested, draw_report
 from .options import UNCACHED
-from .preflight import check_names, check_recipe, check_validation, has_images
+from .preflight import check_recipe, check_validation, has_images
 from .sources import pin_source, recipe_of
 from .warm_start import TRANSFER_FILE, Start, keep_start, plan_start, say_doubts
 
-# What a run can change on its way; all else would break its optimizer's state, its order of rows, or its meaning.
-CHANGEABLE = (
-    "train.epochs",
-    "train.optimizer.args.lr",
-    "train.optimizer.args.weight_decay",
-    "train.schedule",
-    "train.augment",
-    "train.label_smoothing",
-    "train.clip_norm",
-    "train.early_stop_epochs",
-    "train.max_minutes",
-    "train.device",
-    "train.precision",
-    "train.deterministic",
-    "train.num_workers",
-    "warm_start.thaw_after",
-    "checkpoint.every_epochs",
-    "checkpoint.every_steps",
-    "checkpoint.keep",
-    "checkpoint.on_error",
-    "tracking",
-)
 # A cancelled process is killed after 30 s.
 SECONDS_AFTER_A_FAILURE = 10.0
 ERROR_FILE = "error.txt"
@@ -222,150 +200,6 @@ def hold_run(run_dir: Path) -> Iterator[None]:
             stop_shipping(run_dir)
 
 
-class Attempt(NamedTuple):
-    """What an earlier attempt of this flow run left.
-
-    Attributes:
-        run_dir: of the run that it began or took up; None where it did not come so far, or there was none.
-        result: of the flow, where that run is finished.
-    """
-
-    run_dir: Path | None
-    result: dict[str, Any] | None
-
-
-@task(**UNCACHED)
-def find_attempt() -> Attempt:
-    """Look for the run of an earlier attempt: Prefect keeps a flow run's id when it retries it."""
-    records = list_records(home()) if flow_run_id() else []
-    own = [record for record in records if not record.parent and _is_ours(record)]
-    if not own:
-        return Attempt(None, None)
-    result = describe_run(home(), own[0]) if own[0].status == "FINISHED" else None
-    return Attempt(home().runs / own[0].run_id, result)
-
-
-@task(**UNCACHED)
-def locate_run(run: str) -> Path:
-    """The folder of a training run, by our id, the beginning of it, or MLflow's.
-
-    Raises:
-        SourceError: there is none, or it is an evaluation or a prediction.
-    """
-    run_dir = find_run(home(), run)
-    if (kind := load_record(run_dir).kind) not in ("train", "splits"):
-        raise SourceError(f"run {run_dir.name} is of kind {kind}; only training runs can go on")
-    return run_dir
-
-
-@task(**UNCACHED)
-def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
-    """Let a run go on: same folder, same MLflow run, its own recipe with the overrides. Hold the run first.
-
-    Raises:
-        SourceError: its pack is gone, or it is finished already.
-        RecipeError: an override is not legal, or is one that a run cannot change on its way.
-    """
-    record = load_record(run_dir)
-    recipe, before = change_recipe(run_dir, overrides), load_recipe(run_dir / "recipe.yaml")
-    drift = changes_between(before, recipe)
-    check_names(recipe)
-    _check_data(record)
-    trains_on = recipe.train != before.train if record.stopped else recipe.train.epochs > record.epochs
-    is_renamed = recipe.tracking.register_as != before.tracking.register_as
-    if record.status == "FINISHED" and not trains_on and not is_renamed:
-        raise SourceError(
-            f"run {record.run_id} is finished: {record.stopped}; --set that to 0, or to more, lets it go on"
-            if record.stopped
-            else f"run {record.run_id} is finished ({record.epochs} of {recipe.train.epochs} epochs); "
-            f"--set train.epochs={2 * record.epochs} makes it longer"
-        )
-    done = [part for part in record.done if not trains_on and not (part == "register" and is_renamed)]
-    if recipe.train.schedule.name == "plateau" and "train.optimizer.args.lr" in drift:
-        say(
-            "warning: train.optimizer.args.lr has no effect: plateau goes on from the learning rate that it has come to"
-        )
-    has_schedule = any(f"{key}.".startswith("train.schedule.") for key in overrides)
-    schedule = recipe.train.schedule.name
-    if recipe.train.epochs > record.schedule_epochs and not has_schedule and schedule not in ("constant", "plateau"):
-        say(
-            f"warning: the schedule {schedule} ends with epoch {record.schedule_epochs}, and the learning rate stays "
-            f"as it is then; --set train.schedule.name={schedule} spreads it over all {recipe.train.epochs}"
-        )
-    was_lost = record.status == "RUNNING"  # nobody ended it, so nobody counted its seconds
-    links = {"prefect_flow_run_id": flow_run_id(), "prefect_flow_run_url": flow_run_url()}
-    if recipe != before:
-        write_atomic(run_dir / "recipe.yaml", dump_recipe(recipe))
-    record = update_record(
-        run_dir,
-        status="RUNNING",
-        ended="",
-        error="",
-        stopped="" if trains_on else record.stopped,
-        done=done,
-        schedule_epochs=recipe.train.epochs if has_schedule else record.schedule_epochs,
-        **links,
-    )
-    with Journal(run_dir / JOURNAL_FILE) as journal:
-        lines = journal.read()
-        if was_lost and lines:
-            update_record(run_dir, seconds={**record.seconds, "total": seconds_until(record, lines, lines[-1]["time"])})
-        journal.append_event("resumed", step=record.steps)
-        if drift:
-            journal.append_event("drift", changes=drift)
-        if not is_open(journal):
-            _journal_opening(journal, record, recipe)
-        journal_reopening(journal, record, recipe)
-    start_shipping(run_dir)
-    reach("run.reopened")
-    say(f"run: {record.run_id} goes on in {run_dir}")
-
-
-def change_recipe(run_dir: Path, overrides: Mapping[str, Any]) -> Recipe:
-    """A run's recipe with overrides that it can take on its way.
-
-    Raises:
-        RecipeError: an override is not legal, or is one that only a new run can have.
-    """
-    before = load_recipe(run_dir / "recipe.yaml")
-    recipe = load_recipe(run_dir / "recipe.yaml", None, overrides)
-    fixed = [key for key in changes_between(before, recipe) if not key.startswith(CHANGEABLE)]
-    if fixed:
-        raise RecipeError(
-            f"{', '.join(fixed)}: a run goes on with what it began with; train a new run to change that "
-            f"(it can change {', '.join(CHANGEABLE)})"
-        )
-    return recipe
-
-
-def changes_between(before: Recipe, recipe: Recipe) -> dict[str, list[str | None]]:
-    """What two recipes differ in: dotted key -> [then, now], None where one does not have it."""
-    then, now_ = ({key: value for key, value in flatten(one).items() if value != "{}"} for one in (before, recipe))
-    keys = sorted(key for key in now_.keys() | then.keys() if now_.get(key) != then.get(key))
-    return {key: [then.get(key), now_.get(key)] for key in keys}
-
-
-def _check_data(record: RunRecord) -> None:
-    """Refuse to go on with other rows than the run began with; reads the pack once.
-
-    Raises:
-        SourceError: the pack is gone, damaged, or another.
-    """
-    data_dir = record.split_dir or record.pack_dir
-    if not Path(data_dir).is_dir():
-        raise SourceError(f"the pack of run {record.run_id} is gone from {data_dir}; train a new run")
-    try:
-        pack = Pack.open(Path(record.pack_dir))
-        pack.verify()
-    except DataError as error:
-        raise SourceError(f"run {record.run_id} cannot go on: {error}") from error
-    if pack.manifest.fingerprint != record.fingerprint:
-        raise SourceError(
-            f"run {record.run_id} began with data of the fingerprint {record.fingerprint}, the pack in "
-            f"{record.pack_dir} has {pack.manifest.fingerprint}; bring the old pack back, or train a new run"
-        )
-
-
 @contextlib.contextmanager
 def keep_status(run_dir: Path) -> Iterator[None]:
     """Tell the truth about how a run ends: an exception is FAILED, a signal or a cancel KILLED.
@@ -379,7 +213,7 @@ def keep_status(run_dir: Path) -> Iterator[None]:
         with StopFlag():
             if not (run_dir / RECORD_FILE).exists():
                 shutil.rmtree(run_dir, ignore_errors=True)
-            elif (record := load_record(run_dir)).status == "RUNNING" and _is_ours(record):
+            elif (record := load_record(run_dir)).status == "RUNNING" and is_ours(record):
                 _note_end(run_dir, error)
         raise
 
@@ -401,7 +235,12 @@ def _note_end(run_dir: Path, error: BaseException) -> None:
 
 def _name_signal(error: BaseException) -> str:
     """What stopped a run, for people."""
-    names = {"KeyboardInterrupt": "Ctrl-C (SIGINT)", "TerminationSignal": "SIGTERM", "SystemExit": "SIGTERM"}
+    names = {
+        "KeyboardInterrupt": "Ctrl-C (SIGINT)",
+        "TerminationSignal": "SIGTERM",
+        "SystemExit": "SIGTERM",
+        "StopRequested": "a signal",
+    }
     return f"stopped by {names.get(type(error).__name__, type(error).__name__)}"
 
 
@@ -445,7 +284,7 @@ def open_run(
             (run_dir / "figures").mkdir()
             shutil.copyfile(draw_report(Path(record.split_dir)), run_dir / "figures" / "data.png")
         with Journal(run_dir / JOURNAL_FILE) as journal:
-            _journal_opening(journal, record, recipe, schema, rows)
+            journal_run(journal, record, recipe, schema, rows)
         save_record(home(), record)
         reach("run.recorded")
     except BaseException:
@@ -457,7 +296,7 @@ def open_run(
     return run_dir
 
 
-def _journal_opening(
+def journal_run(
     journal: Journal,
     record: RunRecord,
     recipe: Recipe,
@@ -517,7 +356,7 @@ def seconds_until(record: RunRecord, lines: Iterable[Mapping[str, Any]], end: fl
     return round(before + (end - began) / 1000, 3)
 
 
-def _is_ours(record: RunRecord) -> bool:
+def is_ours(record: RunRecord) -> bool:
     """Whether this flow run, in this or an earlier attempt, was the last to begin a run or let it go on."""
     return record.prefect_flow_run_id == flow_run_id()
 

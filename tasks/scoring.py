@@ -25,7 +25,7 @@ from .console import Progress, say
 from .options import UNCACHED
 from .predictions import VERDICT, name_columns
 from .preflight import check_names, has_images
-from .runs import flow_run_id, flow_run_url, open_run
+from .runs import flow_run_id, flow_run_url, keep_status, open_run
 
 
 @task(**UNCACHED)
@@ -133,6 +133,7 @@ def _start_scoring(kind: Literal["evaluate", "predict"], opened: _Opened, prepar
         prefect_flow_run_url=flow_run_url(),
     )
     run_dir = home().runs / record.run_id
-    (run_dir / "weights").mkdir(parents=True)
-    save_weights(weights, run_dir / "weights" / "best.pt")
-    return open_run(record, recipe, schema, data.rows)
+    with keep_status(run_dir):
+        (run_dir / "weights").mkdir(parents=True)
+        save_weights(weights, run_dir / "weights" / "best.pt")
+        return open_run(record, recipe, schema, data.rows)

@@ -30,7 +30,8 @@ from ..tracking.recorder import STEP_METRICS, Recorder
 from ..tracking.records import RunRecord, list_children, load_record, new_run_id, update_record
 from .console import say
 from .options import UNCACHED
-from .runs import CHANGEABLE, describe_source, finish_run, hold_run, keep_status, new_record, open_run, reopen_run
+from .reopen import CHANGEABLE, reopen_run
+from .runs import describe_source, finish_run, hold_run, keep_status, new_record, open_run
 from .warm_start import plan_start
 
 

@@ -21,7 +21,7 @@ from ..engine.job import Progress as TrainingProgress
 from ..engine.loop import train
 from ..engine.memory import keep_freed_memory
 from ..engine.metrics import HEADLINES, RANKED_HEADLINE
-from ..engine.signals import StopFlag
+from ..engine.signals import StopFlag, StopRequested
 from ..engine.weights import save_weights, sha256_of, state_of
 from ..faults import reach
 from ..files import digest
@@ -86,6 +86,8 @@ def train_model(run_dir: Path) -> None:
         try:
             with acknowledge_cancel(stop):
                 stopped = train(job, progress, store, on_step, stop)
+            if stop.requested:  # whatever heard the signal ended nothing; the training is not through all the same
+                raise StopRequested
             if stopped:
                 journal.append_event("stopped", step=progress.step, epoch=progress.epoch, reason=stopped)
                 say(f"stopped: {stopped}")

@@ -27,6 +27,7 @@ from ..engine.generations import parse_name, read_pointer
 from ..engine.weights import load_weights, sha256_of
 from ..errors import TrainingError
 from ..faults import arm
+from ..files import lock
 from ..recipe import Recipe
 from ..schema import SPLITS, Schema
 from ..settings import home
@@ -37,10 +38,13 @@ from .console import say
 from .evaluate import evaluate_model
 from .ingest import Ingested, ingest_table
 from .preflight import check_recipe, has_images
-from .runs import finish_run, hold_run, keep_status, name_run, reopen_run, start_run
+from .reopen import reopen_run
+from .runs import finish_run, hold_run, keep_status, name_run, start_run
 from .sources import find_source
 from .train import train_model
 
+# Of the folders in the home that hold the runs.
+VERIFY_PREFIX = "verify-"
 NUM_EPOCHS = 2
 NUM_CHECKPOINTS = 10
 # What a clock measures is another number each time.
@@ -106,7 +110,7 @@ def verify_resume(recipe: Recipe, kills: int, steps: int, seed: int) -> dict[str
     """Train a shortened run without a stop, then again with kills at random moments, and compare all that they gave.
 
     Pack and decoded images stay in the home, where the real run finds them; all else is removed, unless the runs
-    differ. Of several splits the first is tried.
+    differ or fail. Of several splits the first is tried.
 
     Args:
         recipe: as the real run would have it.
@@ -122,7 +126,17 @@ def verify_resume(recipe: Recipe, kills: int, steps: int, seed: int) -> dict[str
     check_recipe(recipe)
     ingested = ingest_table.fn(recipe)
     home().root.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix="verify-", dir=home().root))
+    folder = Path(tempfile.mkdtemp(prefix=VERIFY_PREFIX, dir=home().root))
+    with lock(folder / "lock", f"the comparison in {folder}"):
+        try:
+            return _compare(recipe, ingested, kills, steps, seed, folder)
+        except (KeyboardInterrupt, SystemExit):
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def _compare(recipe: Recipe, ingested: Ingested, kills: int, steps: int, seed: int, folder: Path) -> dict[str, Any]:
+    """The comparison, in a folder that is removed where the runs are identical."""
     short, data = _shorten(_with_weights(recipe), ingested.first, steps, folder / "pack")
     short_data = Ingested({"": data}, False, ingested.seconds)
     device = pick_device(recipe.train.device)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -215,12 +216,17 @@ class Shipper:
         if self._warned or self._stopped.is_set():
             return
         self._warned = True
-        if isinstance(error, TrackingError):
-            logger.warning("%s waits in its journal for the tracker: %s", self._run_dir.name, error)
-        else:
-            logger.warning("%s waits in its journal for the tracker", self._run_dir.name, exc_info=error)
+        with _speaking:
+            if isinstance(error, TrackingError):
+                logger.warning("%s waits in its journal for the tracker: %s", self._run_dir.name, error)
+            else:
+                logger.warning("%s waits in its journal for the tracker", self._run_dir.name, exc_info=error)
 
 
+# A loader's worker that is forked while this thread writes to stderr inherits that stream locked, and hangs on it for
+# ever; so a fork waits for the end of the line.
+_speaking = threading.Lock()
+os.register_at_fork(before=_speaking.acquire, after_in_parent=_speaking.release, after_in_child=_speaking.release)
 _shippers: dict[Path, Shipper] = {}
 
 

@@ -67,6 +67,17 @@ def test_a_second_signal_means_at_once_what_it_meant_before(heard: list[int]) ->
     assert heard == [signal.SIGINT, signal.SIGINT, signal.SIGTERM]
 
 
+def test_a_signal_that_the_process_ignores_stays_ignored(heard: list[int]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with StopFlag() as stop:
+        send(signal.SIGINT)
+        assert not stop.requested
+        send(signal.SIGTERM)
+        assert stop.requested
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    assert heard == [signal.SIGTERM]
+
+
 def test_an_error_in_the_block_is_not_drowned_by_the_signal(heard: list[int]) -> None:
     with pytest.raises(ValueError, match="mine"), StopFlag():
         send(signal.SIGTERM)

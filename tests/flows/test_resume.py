@@ -21,7 +21,7 @@ from torchrelay.faults import FaultError
 from torchrelay.files import lock
 from torchrelay.flows.evaluate import evaluate
 from torchrelay.flows.train import train
-from torchrelay.tasks.runs import change_recipe
+from torchrelay.tasks.reopen import change_recipe
 from torchrelay.tracking.journal import Journal
 from torchrelay.tracking.records import RunRecord, list_records, load_record, update_record
 

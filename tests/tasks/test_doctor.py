@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 import time
+import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,10 +25,11 @@ from torchrelay.schema import Schema
 from torchrelay.settings import home, tracking_uri
 from torchrelay.tasks.doctor import Finding, doctor
 from torchrelay.tasks.flow_runs import SERVER, list_orphans
+from torchrelay.tasks.ingest import ingest_table
 from torchrelay.tasks.installation import check_clock, check_versions
 from torchrelay.tracking.journal import Journal
 from torchrelay.tracking.opening import journal_opening
-from torchrelay.tracking.records import RunRecord, load_record, now, update_record
+from torchrelay.tracking.records import RunRecord, load_record, now, save_record, update_record
 from torchrelay.tracking.shipper import sync_run
 
 from ..conftest import WriteRecipe
@@ -179,6 +183,56 @@ def test_a_checkpoint_that_does_not_verify_is_set_aside(lost_run: Path) -> None:
     assert (lost_run / "checkpoints" / "bad-step-00000002" / "state.pt").exists()
     assert store.load_last().state["step"] == 1
     assert doctor(home()) == ([], [])
+
+
+def test_a_flow_run_that_was_lost_before_it_had_a_run_is_found_but_not_one_whose_server_lives() -> None:
+    lost = str(uuid.uuid4())
+    folder = home().root / "prefect"
+    folder.mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(folder / "prefect.db")) as database:
+        database.execute("CREATE TABLE flow_run (id TEXT, state_type TEXT)")
+        database.executemany("INSERT INTO flow_run VALUES (?, ?)", [(lost, "RUNNING"), ("0" * 32, "COMPLETED")])
+        database.commit()
+    environment = os.environ | {"PREFECT_HOME": str(folder), "PREFECT__SERVER_EPHEMERAL": "1"}
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", SERVER], env=environment) as server:
+        assert doctor(home()) == ([], [])
+        server.kill()
+    [finding] = doctor(home()).left
+    assert finding.what == f"flow run {lost} is RUNNING there, and its process was lost before it had a run"
+    update_record(save_record(home(), RunRecord(run_id="a", name="a", experiment="a", created=now())), status="KILLED")
+    (home().runs / "a" / "lock").write_text("pid 7 on elsewhere")
+    assert doctor(home()) == ([], [])
+
+
+def test_a_damaged_pack_is_found(number_recipe: WriteRecipe) -> None:
+    pack_dir = ingest_table.fn(load_recipe(number_recipe())).first.pack_dir
+    assert doctor(home()) == ([], [])
+    path = pack_dir / "row.npy"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    [finding] = doctor(home(), fix=True).left
+    assert finding.what == f"pack {pack_dir}: row.npy does not have the sha256 of the manifest"
+    assert finding.remedy == "run `torchrelay ingest` again, which writes it anew"
+
+
+def test_what_a_comparison_left_is_named_and_stays_and_one_at_work_is_not() -> None:
+    folder = home().root / "verify-abc"
+    with lock(folder / "lock", "mine"):
+        assert doctor(home(), fix=True) == ([], [])
+    [finding] = doctor(home(), fix=True).left
+    assert finding.what.startswith("verify-abc holds the runs of a verify-resume")
+    assert folder.is_dir()
+
+
+def test_what_a_process_on_another_host_writes_stays(make_run: MakeRun, number_recipe: WriteRecipe) -> None:
+    run_dir = make_run(number_recipe(), "good")
+    (run_dir / "lock").write_text("pid 7 on elsewhere")
+    (run_dir / ".half.tmp").write_text("x")
+    begun = home().runs / "begun"
+    begun.mkdir()
+    (begun / "lock").write_text("pid 8 on elsewhere")
+    assert doctor(home(), fix=True) == ([], [])
+    assert ((run_dir / ".half.tmp").exists(), begun.exists()) == (True, True)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="another system takes in orphans in another way")

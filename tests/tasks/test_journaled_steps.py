@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from torchrelay import faults
+from torchrelay.engine.signals import StopRequested
 from torchrelay.recipe import load_recipe
 from torchrelay.schema import Schema
 from torchrelay.tasks.ingest import ingest_table
-from torchrelay.tasks.runs import name_run, open_run, reopen_run, start_run
+from torchrelay.tasks.reopen import reopen_run
+from torchrelay.tasks.runs import keep_status, name_run, open_run, start_run
 from torchrelay.tasks.train import train_model
 from torchrelay.tracking.cursor import waiting
 from torchrelay.tracking.journal import JOURNAL_FILE, Journal
@@ -60,6 +63,19 @@ def test_a_killed_run_that_goes_on_has_each_step_once_in_its_journal(run_dir: Pa
     assert num_steps > 12
     for key in ("train/loss", "lr"):
         assert steps_of(run_dir, key) == list(range(1, num_steps + 1))
+
+
+def test_a_training_that_a_signal_stops_is_not_done_where_the_signal_ends_nothing(run_dir: Path) -> None:
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    faults.arm("train.reported:term:5")
+    try:
+        with pytest.raises(StopRequested), keep_status(run_dir):
+            train_model.fn(run_dir)
+    finally:
+        faults.arm("")
+        signal.signal(signal.SIGTERM, before)
+    record = load_record(run_dir)
+    assert (record.status, record.error, record.steps, record.done) == ("KILLED", "stopped by a signal", 5, [])
 
 
 def test_a_run_that_died_before_its_beginning_was_journaled_gets_it_when_it_goes_on(run_dir: Path) -> None:

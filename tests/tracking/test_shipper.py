@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,6 +75,31 @@ def assert_complete(run_dir: Path) -> None:
         assert sorted((point.value, point.step, point.timestamp) for point in history) == sorted(expected)
     assert [item.path for item in client.list_artifacts(run.run_id, "weights")] == ["weights/best.pt"]
     assert waiting(run_dir) == 0
+
+
+def test_a_fork_waits_until_the_thread_has_said_what_it_says(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    begun, ended = threading.Event(), threading.Event()
+
+    class SlowHandler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            begun.set()
+            time.sleep(0.3)
+            ended.set()
+
+    logger, handler = logging.getLogger("torchrelay.tracking.shipper"), SlowHandler()
+    logger.addHandler(handler)
+    try:
+        with shipping(run_dir):
+            assert begun.wait(30)
+            assert not ended.is_set()
+            child = multiprocessing.get_context("fork").Process(target=int)
+            child.start()
+            assert ended.is_set()
+            child.join(30)
+            assert child.exitcode == 0
+    finally:
+        logger.removeHandler(handler)
 
 
 def _sync_and_die(run_dir: Path, fault: str) -> None:
