@@ -14,7 +14,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from ..datasets.splits import UNUSED
 from ..engine.devices import pick_device, pick_precision
 from ..engine.generations import parse_name, read_pointer
 from ..engine.weights import load_weights, sha256_of
-from ..errors import TrainingError
+from ..errors import RecipeError, TrainingError
 from ..faults import arm
 from ..recipe import Recipe
 from ..schema import SPLITS, Schema
@@ -43,6 +43,8 @@ from .train import train_model
 
 NUM_EPOCHS = 2
 NUM_CHECKPOINTS = 10
+# A kill comes up to two steps after the one that was drawn, and what goes on from there needs another to die in.
+STEPS_PER_KILL = 3
 # What a clock measures is another number each time.
 CLOCKED = frozenset({"rows_per_second"})
 LOG_FILE = "log.txt"
@@ -117,6 +119,7 @@ def verify_resume(recipe: Recipe, kills: int, steps: int, seed: int) -> dict[str
         What was done and found, as JSON; `identical` says how it ended.
     Raises:
         TorchrelayError: whatever the real run would raise.
+        RecipeError: there are more kills than the run has room for.
         TrainingError: a run that was not killed did not come to its end.
     """
     check_recipe(recipe)
@@ -139,13 +142,21 @@ def verify_resume(recipe: Recipe, kills: int, steps: int, seed: int) -> dict[str
     seconds, expected, num_steps = calm.seconds, read_outcome(calm.run_dir), calm.record.steps
     say(f"calm run  {_count(num_steps, 'step')} in {seconds:.1f} s, weights {expected.last[:12]}")
 
+    if STEPS_PER_KILL * kills >= num_steps:
+        shutil.rmtree(folder)
+        raise RecipeError(
+            f"{_count(kills, 'kill')} are too many for a run of {_count(num_steps, 'step')}: at most "
+            f"{(num_steps - 1) // STEPS_PER_KILL}; a larger --steps, or a recipe of more epochs, has room for more"
+        )
     victim = _Victim(folder / "killed", short, short_data)
     done = []
-    for fault in _moments(kills, num_steps, calm.step_seconds, random.Random(seed), victim):
+    for drawn, delay in _moments(kills, num_steps, calm.step_seconds, random.Random(seed)):
+        step = max(drawn, victim.checkpoint_step + 1)  # it does not come by again where it was saved
+        fault = f"train.batch_ready:kill:{step - victim.checkpoint_step}:{delay:.6f}"
         victim.die(fault)
-        done.append({"fault": fault, "step": victim.last_step, "goes_on_from": victim.checkpoint_step})
+        done.append({"fault": fault, "step": step, "delay_ms": 1000 * delay, "goes_on_from": victim.checkpoint_step})
         say(
-            f"kill {len(done):<4} SIGKILL at step {victim.last_step:,} of {num_steps:,}, after {victim.seconds:.1f} s; "
+            f"kill {len(done):<4} SIGKILL {1000 * delay:.1f} ms after step {step:,} of {num_steps:,} began; "
             f"goes on from {_checkpoint(victim.checkpoint_step)}"
         )
     victim.end(PATIENCE * seconds + PATIENCE_SECONDS)
@@ -168,15 +179,13 @@ def verify_resume(recipe: Recipe, kills: int, steps: int, seed: int) -> dict[str
     }
 
 
-def _moments(kills: int, num_steps: int, step_seconds: float, random_: random.Random, victim: _Victim) -> Iterator[str]:
-    """Faults that kill at random moments of the training, ever later: each so long after a step began, up to two steps.
+def _moments(kills: int, num_steps: int, step_seconds: float, random_: random.Random) -> list[tuple[int, float]]:
+    """Random moments of a training, in their order: a step, and seconds after its beginning, up to two steps' time.
 
-    Args:
-        victim: counts its steps anew, from its checkpoint, whenever it goes on.
+    The last of them lie so far before the end that each kill comes in time, even after those before it.
     """
-    for step in sorted(random_.randrange(num_steps) for _ in range(kills)):
-        number = max(1, step + 1 - victim.checkpoint_step)
-        yield f"train.batch_ready:kill:{number}:{random_.uniform(0, 2 * step_seconds):.6f}"
+    steps = sorted(random_.randrange(num_steps - STEPS_PER_KILL * kills) + 1 for _ in range(kills))
+    return [(step, random_.uniform(0, 2 * step_seconds)) for step in steps]
 
 
 class _Victim:
@@ -209,11 +218,6 @@ class _Victim:
     def record(self) -> RunRecord:
         """The run's record."""
         return load_record(self.run_dir)
-
-    @property
-    def last_step(self) -> int:
-        """The last step that the journal knows."""
-        return max((point.step for point in Journal(self.run_dir / JOURNAL_FILE).points()), default=0)
 
     @property
     def checkpoint_step(self) -> int:
