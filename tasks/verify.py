@@ -153,13 +153,16 @@ def verify_resume(recipe: Recipe, kills: int, steps: int, seed: int) -> dict[str
     for drawn, delay in _moments(kills, num_steps, calm.step_seconds, random.Random(seed)):
         step = max(drawn, victim.checkpoint_step + 1)  # it does not come by again where it was saved
         fault = f"train.batch_ready:kill:{step - victim.checkpoint_step}:{delay:.6f}"
-        victim.die(fault)
+        if not victim.die(fault):
+            say(f"kill {len(done) + 1:<4} too late: the run had come to its end before step {step:,}")
+            break
         done.append({"fault": fault, "step": step, "delay_ms": 1000 * delay, "goes_on_from": victim.checkpoint_step})
         say(
             f"kill {len(done):<4} SIGKILL {1000 * delay:.1f} ms after step {step:,} of {num_steps:,} began; "
             f"goes on from {_checkpoint(victim.checkpoint_step)}"
         )
-    victim.end(PATIENCE * seconds + PATIENCE_SECONDS)
+    else:
+        victim.end(PATIENCE * seconds + PATIENCE_SECONDS)
     say(f"last run  to step {victim.record.steps:,}, its end, in {victim.seconds:.1f} s")
     found = read_outcome(victim.run_dir)
     difference = first_difference(expected, found)
@@ -182,10 +185,11 @@ def verify_resume(recipe: Recipe, kills: int, steps: int, seed: int) -> dict[str
 def _moments(kills: int, num_steps: int, step_seconds: float, random_: random.Random) -> list[tuple[int, float]]:
     """Random moments of a training, in their order: a step, and seconds after its beginning, up to two steps' time.
 
-    The last of them lie so far before the end that each kill comes in time, even after those before it.
+    Each lies so far before the end that it comes in time, and those behind it too.
     """
-    steps = sorted(random_.randrange(num_steps - STEPS_PER_KILL * kills) + 1 for _ in range(kills))
-    return [(step, random_.uniform(0, 2 * step_seconds)) for step in steps]
+    steps = sorted(random_.randrange(num_steps) + 1 for _ in range(kills))
+    latest = (num_steps - STEPS_PER_KILL * number for number in range(kills, 0, -1))
+    return [(min(pair), random_.uniform(0, 2 * step_seconds)) for pair in zip(steps, latest, strict=True)]
 
 
 class _Victim:
@@ -227,10 +231,11 @@ class _Victim:
 
     @property
     def step_seconds(self) -> float:
-        """The median time between two steps."""
+        """The median time of a step, over up to ten of them, as the journal's times are whole milliseconds."""
         points = Journal(self.run_dir / JOURNAL_FILE).points()
-        times = [point.timestamp for point in points if point.key == "train/loss"]
-        return float(np.median(np.diff(times))) / 1000 if len(times) > 1 else 0.0
+        times = np.array([point.timestamp for point in points if point.key == "train/loss"])
+        stride = max(1, min(10, len(times) // 2))
+        return float(np.median(times[stride:] - times[:-stride])) / stride / 1000 if len(times) > 1 else 0.0
 
     def end(self, patience: float) -> None:
         """Let the run go on to its end.
@@ -240,13 +245,15 @@ class _Victim:
         """
         self._check(self._go_on(patience, ""), 0)
 
-    def die(self, fault: str) -> None:
-        """Let the run go on until a fault kills it.
+    def die(self, fault: str) -> bool:
+        """Let the run go on until a fault kills it; whether it did, before the run came to its end.
 
         Raises:
             TrainingError: it ended in another way.
         """
-        self._check(self._go_on(CALM_SECONDS, fault), -signal.SIGKILL)
+        code = self._go_on(CALM_SECONDS, fault)
+        self._check(code, -signal.SIGKILL, 0)
+        return code != 0
 
     def _go_on(self, patience: float, fault: str) -> int | None:
         started = time.monotonic()
@@ -255,12 +262,13 @@ class _Victim:
         self._is_fresh = False
         return code
 
-    def _check(self, code: int | None, expected: int) -> None:
-        if code != expected:
+    def _check(self, code: int | None, *expected: int) -> None:
+        if code not in expected:
             log = (self._root / LOG_FILE).read_text("utf-8", "replace").strip().splitlines()
             raise TrainingError(
-                f"a process of {self._root} ended with code {code} instead of {expected} after {self.seconds:.0f} s: "
-                f"{log[-1] if log else 'it said nothing'}; all that it said is in {self._root / LOG_FILE}"
+                f"a process of {self._root} ended with code {code} instead of {expected[0]} "
+                f"after {self.seconds:.0f} s: {log[-1] if log else 'it said nothing'}; "
+                f"all that it said is in {self._root / LOG_FILE}"
             )
 
 
