@@ -46,7 +46,7 @@ POINTS: dict[str, tuple[str, ...]] = {
     "evaluate": ("begun", "scored", "predictions_written", "tables_written", "figures_drawn", "done"),
     "journal": ("opened", "buffered", "flushed"),
     "ship": ("begun", "run_created", "batch_sent", "artifact_sent", "cursor_moved", "status_sent"),
-    "register": ("begun", "exported", "version_created", "alias_set"),
+    "register": ("begun", "exported", "model_logged", "version_created", "alias_set"),
 }
 
 

@@ -8,7 +8,7 @@ from prefect import flow
 
 from ..tasks.evaluate import evaluate_model
 from ..tasks.runs import finish_run, hold_run, keep_status
-from ..tasks.scoring import start_evaluation
+from ..tasks.scoring import name_scoring, start_evaluation
 from .quiet import quiet_user_errors
 
 
@@ -26,7 +26,8 @@ def evaluate(source: str, table: str, files: str = "", device: str = "auto") -> 
         The run's record as JSON: ids, status, metrics, seconds.
     """
     quiet_user_errors()
-    run_dir = start_evaluation(source, table, files, device)
+    run_dir = name_scoring("evaluate", source)
     with hold_run(run_dir), keep_status(run_dir):
+        start_evaluation(run_dir, source, table, files, device)
         evaluate_model(run_dir)
         return finish_run(run_dir)

@@ -8,7 +8,7 @@ from prefect import flow
 
 from ..tasks.predict import predict_rows
 from ..tasks.runs import finish_run, hold_run, keep_status
-from ..tasks.scoring import start_prediction
+from ..tasks.scoring import name_scoring, start_prediction
 from .quiet import quiet_user_errors
 
 
@@ -30,7 +30,8 @@ def predict(
         The run's record as JSON, with `out`, `rows` and `rows_predicted`.
     """
     quiet_user_errors()
-    prediction = start_prediction(source, table, out, files, device, prefix)
-    with hold_run(prediction.run_dir), keep_status(prediction.run_dir):
-        predicted = predict_rows(prediction)
-        return {**finish_run(prediction.run_dir), **predicted._asdict()}
+    run_dir = name_scoring("predict", source)
+    with hold_run(run_dir), keep_status(run_dir):
+        prediction = start_prediction(run_dir, source, table, out, files, device, prefix)
+        predicted = predict_rows(run_dir, prediction)
+        return {**finish_run(run_dir), **predicted._asdict()}

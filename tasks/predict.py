@@ -43,7 +43,7 @@ class Predicted(NamedTuple):
 
 
 @task(**UNCACHED)
-def predict_rows(prediction: Prediction) -> Predicted:
+def predict_rows(run_dir: Path, prediction: Prediction) -> Predicted:
     """Predict every row of the run's table that can be read, and write the table with the predictions.
 
     Raises:
@@ -51,7 +51,6 @@ def predict_rows(prediction: Prediction) -> Predicted:
         DataError: the table's file has changed since its rows were read.
     """
     started = time.perf_counter()
-    run_dir = prediction.run_dir
     record, recipe = load_record(run_dir), load_recipe(run_dir / "recipe.yaml")
     view = open_view(Path(record.pack_dir), Path(record.split_dir))
     found, precision = score_rows(run_dir, recipe, view)

@@ -25,39 +25,51 @@ from .console import Progress, say
 from .options import UNCACHED
 from .predictions import VERDICT, name_columns
 from .preflight import check_names, has_images
-from .runs import flow_run_id, flow_run_url, keep_status, open_run
+from .runs import flow_run_id, flow_run_url, open_run
+
+Kind = Literal["evaluate", "predict"]
+
+
+def name_scoring(kind: Kind, source: str) -> Path:
+    """Where the folder of a new evaluation or prediction will be.
+
+    Raises:
+        SourceError: there is no such source, or it lacks recipe, schema or weights.
+    """
+    recipe = load_recipe(resolve_source(source, home()).folder / "recipe.yaml")
+    return home().runs / new_run_id(f"{recipe.name}-{kind}")
 
 
 @task(**UNCACHED)
-def start_evaluation(source: str, table: str, files: str, device: str) -> Path:
-    """Open a run that scores all rows of a table with the best weights of a source.
+def start_evaluation(run_dir: Path, source: str, table: str, files: str, device: str) -> None:
+    """Open a run that scores all rows of a table with the best weights of a source. Hold the run first.
 
     Raises:
         SourceError: there is no such source, or it lacks recipe, schema or weights.
         DataError: the table does not have the columns that the source was trained on, or no row that can be read.
     """
-    return _start_scoring("evaluate", _open_source(source, table, files, device), prepare_for_schema)
+    _start_scoring(run_dir, "evaluate", _open_source(source, table, files, device), prepare_for_schema)
 
 
 class Prediction(NamedTuple):
     """What the task that predicts goes on with.
 
     Attributes:
-        run_dir: the run's folder.
         out: where the table is written, absolute.
         prefix: before the names of the columns that are added.
         table_sha256: of the table's file when its rows were read.
     """
 
-    run_dir: Path
     out: Path
     prefix: str
     table_sha256: str
 
 
 @task(**UNCACHED)
-def start_prediction(source: str, table: str, out: str, files: str, device: str, prefix: str) -> Prediction:
-    """Open a run that predicts all rows of a table with the best weights of a source.
+def start_prediction(
+    run_dir: Path, source: str, table: str, out: str, files: str, device: str, prefix: str
+) -> Prediction:
+    """Open a run that predicts all rows of a table with the best weights of a source. Hold the run first.
 
     Raises:
         SourceError: there is no such source, or it lacks recipe, schema or weights.
@@ -70,7 +82,8 @@ def start_prediction(source: str, table: str, out: str, files: str, device: str,
     added = [f"{prefix}{name}" for name in (*name_columns(opened.schema), VERDICT)]
     check_new_columns(data, added, "give ours another beginning with --prefix, for example --prefix new_")
     digest = sha256_file(Path(data.table))
-    return Prediction(_start_scoring("predict", opened, prepare_inputs), path, prefix, digest)
+    _start_scoring(run_dir, "predict", opened, prepare_inputs)
+    return Prediction(path, prefix, digest)
 
 
 class _Opened(NamedTuple):
@@ -102,7 +115,7 @@ def _open_source(source: str, table: str, files: str, device: str) -> _Opened:
     return _Opened(found, recipe, schema, time.perf_counter() - started)
 
 
-def _start_scoring(kind: Literal["evaluate", "predict"], opened: _Opened, prepare: Callable[..., Prepared]) -> Path:
+def _start_scoring(run_dir: Path, kind: Kind, opened: _Opened, prepare: Callable[..., Prepared]) -> None:
     """Open a run with the weights of a source, on all good rows of the table that its recipe names."""
     started = time.perf_counter()
     found, recipe, schema, seconds = opened
@@ -116,7 +129,7 @@ def _start_scoring(kind: Literal["evaluate", "predict"], opened: _Opened, prepar
     quarantined = f", {data.num_quarantined:,} quarantined" if data.num_quarantined else ""
     say(f"data: {data.rows['test']:,} rows{quarantined}")
     record = RunRecord(
-        run_id=new_run_id(f"{recipe.name}-{kind}"),
+        run_id=run_dir.name,
         name=recipe.name,
         experiment=recipe.experiment,
         kind=kind,
@@ -132,8 +145,5 @@ def _start_scoring(kind: Literal["evaluate", "predict"], opened: _Opened, prepar
         prefect_flow_run_id=flow_run_id(),
         prefect_flow_run_url=flow_run_url(),
     )
-    run_dir = home().runs / record.run_id
-    with keep_status(run_dir):
-        (run_dir / "weights").mkdir(parents=True)
-        save_weights(weights, run_dir / "weights" / "best.pt")
-        return open_run(record, recipe, schema, data.rows)
+    save_weights(weights, run_dir / "weights" / "best.pt")
+    open_run(record, recipe, schema, data.rows)

@@ -14,7 +14,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from ..datasets.splits import UNUSED
 from ..engine.devices import pick_device, pick_precision
 from ..engine.generations import parse_name, read_pointer
 from ..engine.weights import load_weights, sha256_of
-from ..errors import TrainingError
+from ..errors import RecipeError, TrainingError
 from ..faults import arm
 from ..files import lock
 from ..recipe import Recipe
@@ -47,6 +47,8 @@ from .train import train_model
 VERIFY_PREFIX = "verify-"
 NUM_EPOCHS = 2
 NUM_CHECKPOINTS = 10
+# A kill comes up to two steps after the one that was drawn, and what goes on from there needs another to die in.
+STEPS_PER_KILL = 3
 # What a clock measures is another number each time.
 CLOCKED = frozenset({"rows_per_second"})
 LOG_FILE = "log.txt"
@@ -121,6 +123,7 @@ def verify_resume(recipe: Recipe, kills: int, steps: int, seed: int) -> dict[str
         What was done and found, as JSON; `identical` says how it ended.
     Raises:
         TorchrelayError: whatever the real run would raise.
+        RecipeError: there are more kills than the run has room for.
         TrainingError: a run that was not killed did not come to its end.
     """
     check_recipe(recipe)
@@ -153,16 +156,27 @@ def _compare(recipe: Recipe, ingested: Ingested, kills: int, steps: int, seed: i
     seconds, expected, num_steps = calm.seconds, read_outcome(calm.run_dir), calm.record.steps
     say(f"calm run  {_count(num_steps, 'step')} in {seconds:.1f} s, weights {expected.last[:12]}")
 
+    if STEPS_PER_KILL * kills >= num_steps:
+        shutil.rmtree(folder)
+        raise RecipeError(
+            f"{_count(kills, 'kill')} are too many for a run of {_count(num_steps, 'step')}: at most "
+            f"{(num_steps - 1) // STEPS_PER_KILL}; a larger --steps, or a recipe of more epochs, has room for more"
+        )
     victim = _Victim(folder / "killed", short, short_data)
     done = []
-    for fault in _moments(kills, num_steps, calm.step_seconds, random.Random(seed), victim):
-        victim.die(fault)
-        done.append({"fault": fault, "step": victim.last_step, "goes_on_from": victim.checkpoint_step})
+    for drawn, delay in _moments(kills, num_steps, calm.step_seconds, random.Random(seed)):
+        step = max(drawn, victim.checkpoint_step + 1)  # it does not come by again where it was saved
+        fault = f"train.batch_ready:kill:{step - victim.checkpoint_step}:{delay:.6f}"
+        if not victim.die(fault):
+            say(f"kill {len(done) + 1:<4} too late: the run had come to its end before step {step:,}")
+            break
+        done.append({"fault": fault, "step": step, "delay_ms": 1000 * delay, "goes_on_from": victim.checkpoint_step})
         say(
-            f"kill {len(done):<4} SIGKILL at step {victim.last_step:,} of {num_steps:,}, after {victim.seconds:.1f} s; "
+            f"kill {len(done):<4} SIGKILL {1000 * delay:.1f} ms after step {step:,} of {num_steps:,} began; "
             f"goes on from {_checkpoint(victim.checkpoint_step)}"
         )
-    victim.end(PATIENCE * seconds + PATIENCE_SECONDS)
+    else:
+        victim.end(PATIENCE * seconds + PATIENCE_SECONDS)
     say(f"last run  to step {victim.record.steps:,}, its end, in {victim.seconds:.1f} s")
     found = read_outcome(victim.run_dir)
     difference = first_difference(expected, found)
@@ -182,15 +196,14 @@ def _compare(recipe: Recipe, ingested: Ingested, kills: int, steps: int, seed: i
     }
 
 
-def _moments(kills: int, num_steps: int, step_seconds: float, random_: random.Random, victim: _Victim) -> Iterator[str]:
-    """Faults that kill at random moments of the training, ever later: each so long after a step began, up to two steps.
+def _moments(kills: int, num_steps: int, step_seconds: float, random_: random.Random) -> list[tuple[int, float]]:
+    """Random moments of a training, in their order: a step, and seconds after its beginning, up to two steps' time.
 
-    Args:
-        victim: counts its steps anew, from its checkpoint, whenever it goes on.
+    Each lies so far before the end that it comes in time, and those behind it too.
     """
-    for step in sorted(random_.randrange(num_steps) for _ in range(kills)):
-        number = max(1, step + 1 - victim.checkpoint_step)
-        yield f"train.batch_ready:kill:{number}:{random_.uniform(0, 2 * step_seconds):.6f}"
+    steps = sorted(random_.randrange(num_steps) + 1 for _ in range(kills))
+    latest = (num_steps - STEPS_PER_KILL * number for number in range(kills, 0, -1))
+    return [(min(pair), random_.uniform(0, 2 * step_seconds)) for pair in zip(steps, latest, strict=True)]
 
 
 class _Victim:
@@ -225,11 +238,6 @@ class _Victim:
         return load_record(self.run_dir)
 
     @property
-    def last_step(self) -> int:
-        """The last step that the journal knows."""
-        return max((point.step for point in Journal(self.run_dir / JOURNAL_FILE).points()), default=0)
-
-    @property
     def checkpoint_step(self) -> int:
         """The step of the last checkpoint; 0 where there is none."""
         found = parse_name(read_pointer(self.run_dir / "checkpoints", "last"))
@@ -237,10 +245,11 @@ class _Victim:
 
     @property
     def step_seconds(self) -> float:
-        """The median time between two steps."""
+        """The median time of a step, over up to ten of them, as the journal's times are whole milliseconds."""
         points = Journal(self.run_dir / JOURNAL_FILE).points()
-        times = [point.timestamp for point in points if point.key == "train/loss"]
-        return float(np.median(np.diff(times))) / 1000 if len(times) > 1 else 0.0
+        times = np.array([point.timestamp for point in points if point.key == "train/loss"])
+        stride = max(1, min(10, len(times) // 2))
+        return float(np.median(times[stride:] - times[:-stride])) / stride / 1000 if len(times) > 1 else 0.0
 
     def end(self, patience: float) -> None:
         """Let the run go on to its end.
@@ -250,13 +259,15 @@ class _Victim:
         """
         self._check(self._go_on(patience, ""), 0)
 
-    def die(self, fault: str) -> None:
-        """Let the run go on until a fault kills it.
+    def die(self, fault: str) -> bool:
+        """Let the run go on until a fault kills it; whether it did, before the run came to its end.
 
         Raises:
             TrainingError: it ended in another way.
         """
-        self._check(self._go_on(CALM_SECONDS, fault), -signal.SIGKILL)
+        code = self._go_on(CALM_SECONDS, fault)
+        self._check(code, -signal.SIGKILL, 0)
+        return code != 0
 
     def _go_on(self, patience: float, fault: str) -> int | None:
         started = time.monotonic()
@@ -265,12 +276,13 @@ class _Victim:
         self._is_fresh = False
         return code
 
-    def _check(self, code: int | None, expected: int) -> None:
-        if code != expected:
+    def _check(self, code: int | None, *expected: int) -> None:
+        if code not in expected:
             log = (self._root / LOG_FILE).read_text("utf-8", "replace").strip().splitlines()
             raise TrainingError(
-                f"a process of {self._root} ended with code {code} instead of {expected} after {self.seconds:.0f} s: "
-                f"{log[-1] if log else 'it said nothing'}; all that it said is in {self._root / LOG_FILE}"
+                f"a process of {self._root} ended with code {code} instead of {expected[0]} "
+                f"after {self.seconds:.0f} s: {log[-1] if log else 'it said nothing'}; "
+                f"all that it said is in {self._root / LOG_FILE}"
             )
 
 

@@ -177,11 +177,12 @@ def legal_name(name: str) -> str:
 def _reason(error: Exception) -> str:
     text = str(error)
     if "failed with exception" in text or "failed with timeout" in text:
-        detail = "no answer in time" if "timeout" in text else "no server answers there"
-        return (
-            f"{detail}; start that server, point MLFLOW_TRACKING_URI at another, "
-            f"or unset it to track in {settings.home().root}"
-        )
+        failed = re.search(r"too many (\d+) error responses", text)
+        if failed:
+            detail = f"it answers with the HTTP status {failed[1]}; see its log and mend it"
+        else:
+            detail = f"{'no answer in time' if 'timeout' in text else 'no server answers there'}; start that server"
+        return f"{detail}, point MLFLOW_TRACKING_URI at another, or unset it to track in {settings.home().root}"
     if "database is locked" in text:
         return "another process holds its lock for long; end what reads or writes it and try again"
     if isinstance(error, MlflowException) and "out-of-date database schema" not in text:

@@ -50,7 +50,7 @@ class Journal:
 
         metrics   step, epoch, values by name; with "kept": false where MLflow is not to get them
         event     name, fields: what happened, for people; stays here
-        open      experiment, start_ms, parent (our id), tags: the run begins
+        open      tracker (empty: the embedded one), experiment, start_ms, parent (our id), tags: the run begins
         params, tags   values by name
         dataset   what MLflow's data set has
         artifact  path (relative to the run's folder where it lies inside), artifact_path

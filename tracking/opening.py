@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
+from .. import settings
 from ..recipe import Recipe, flatten
 from ..schema import FeatureSchema, Schema
 from .journal import Journal
@@ -22,6 +23,12 @@ DRIFT_TAG = "torchrelay.drift"
 def is_open(journal: Journal) -> bool:
     """Whether a journal has its beginning."""
     return any(line["kind"] == "open" for line in journal.lines())
+
+
+def is_meant_for_here(journal: Journal) -> bool:
+    """Whether a run began with the tracker that this process has; one of an older version counts as such."""
+    opened = next((line for line in journal.lines() if line["kind"] == "open"), {})
+    return opened.get("tracker", _tracker()) == _tracker()
 
 
 def journal_opening(
@@ -38,6 +45,7 @@ def journal_opening(
     """
     journal.append(
         "open",
+        tracker=_tracker(),
         experiment=record.experiment,
         start_ms=milliseconds(record.created),
         parent=record.parent,
@@ -71,6 +79,11 @@ def journal_reopening(journal: Journal, record: RunRecord, recipe: Recipe) -> No
         tags[DRIFT_TAG] = json.dumps(drift, ensure_ascii=False)
     journal.append_tags(tags)
     journal.append_status("RUNNING")
+
+
+def _tracker() -> str:
+    """The tracker's address without a password; empty for the embedded one, whose home may be moved."""
+    return "" if settings.tracking_is_embedded() else settings.shown_tracking_uri()
 
 
 def milliseconds(iso: str) -> int:

@@ -143,7 +143,8 @@ class Outbox:
                 reach("ship.artifact_sent")
             case "model":
                 self._expect(size_of(self.run_dir / line["folder"]))
-                self.registered.append(Registered(line["name"], register_staged(run, self.run_dir, line)))
+                if number := register_staged(run, self.run_dir, line):
+                    self.registered.append(Registered(line["name"], number))
             case "status":
                 if line["status"] != "RUNNING" and self.cursor.is_uncertain:
                     self._remove_twins(run)

@@ -127,17 +127,18 @@ def register_staged(run: MlflowRun, run_dir: Path, line: Mapping[str, Any]) -> s
         run_dir: our run, with the staged folder, which goes once the version is there.
         line: of the journal.
     Returns:
-        The version's number.
+        The version's number; empty, with a warning, where the folder was removed before there was one.
     Raises:
-        TrackingError: the name is not legal, or the server cannot be reached.
+        TrackingError: the name is not legal or a prompt's, or the server cannot be reached.
     """
     client, name = run.client, line["name"]
-    try:
-        call(f"register {name!r}", client.create_registered_model, name)
-    except TrackingError as error:
-        if not (isinstance(error.__cause__, MlflowException) and "ALREADY_EXISTS" in error.__cause__.error_code):
-            raise
-    number = _find_version(run, line) or _create_version(run, run_dir, line)
+    number = _find_version(run, line)
+    if not number and not (run_dir / line["folder"]).is_dir():
+        logger.warning("%s is gone; %r gets no version of it", run_dir / line["folder"], name)
+        return ""
+    if not number:
+        _make_name(client, name)
+        number = _create_version(run, run_dir, line)
     reach("register.version_created")
     model = call(f"read {name!r}", client.get_registered_model, name)
     if number not in {str(one) for one in model.aliases.values()} and number == _newest_version(client, name):
@@ -146,6 +147,16 @@ def register_staged(run: MlflowRun, run_dir: Path, line: Mapping[str, Any]) -> s
     reach("register.alias_set")
     shutil.rmtree(run_dir / line["folder"], ignore_errors=True)
     return number
+
+
+def _make_name(client: MlflowClient, name: str) -> None:
+    """Make the registered model of a name, unless there is one."""
+    try:
+        call(f"register {name!r}", client.create_registered_model, name)
+    except TrackingError as error:
+        is_there = isinstance(error.__cause__, MlflowException) and "ALREADY_EXISTS" in error.__cause__.error_code
+        if not is_there or "already taken by a prompt" in str(error):
+            raise
 
 
 def _create_version(run: MlflowRun, run_dir: Path, line: Mapping[str, Any]) -> str:
@@ -162,7 +173,11 @@ def _create_version(run: MlflowRun, run_dir: Path, line: Mapping[str, Any]) -> s
     _sign(folder, run.run_id, logged.model_id)
     call("log the model", client.log_model_artifacts, logged.model_id, str(folder))
     call("log the model", client.finalize_logged_model, logged.model_id, "READY")
-    call("log the model", client.log_outputs, run.run_id, [LoggedModelOutput(logged.model_id, line["step"])])
+    outputs = call("read the run", client.get_run, run.run_id).outputs
+    if logged.model_id not in {one.model_id for one in (outputs.model_outputs if outputs else ())}:
+        # A database refuses it a second time.
+        call("log the model", client.log_outputs, run.run_id, [LoggedModelOutput(logged.model_id, line["step"])])
+    reach("register.model_logged")
     version = call(
         f"register {name!r}",
         client.create_model_version,

@@ -22,6 +22,8 @@ from ..files import is_locked, lock
 from ..settings import Home
 from .client import make_database, on_answer, override_environment
 from .cursor import Cursor, waiting
+from .journal import JOURNAL_FILE, Journal
+from .opening import is_meant_for_here
 from .outbox import NotYetError, Outbox, Registered
 from .records import list_records
 
@@ -180,8 +182,13 @@ class Shipper:
             self._pause(POLL_SECONDS)
 
     def _help_others(self) -> None:
-        """Send what other runs left when their process ended, until this run ends or the tracker is silent."""
+        """Send what other runs left when their process ended, until this run ends or the tracker is silent.
+
+        What was meant for another tracker waits for it, or for a `torchrelay sync`, which somebody asked for.
+        """
         for other in _left_behind(self._run_dir.parent, but=self._run_dir):
+            if not is_meant_for_here(Journal(other / JOURNAL_FILE)):
+                continue
             with contextlib.suppress(BusyError), lock(other / LOCK_FILE, f"run {other.name} in MLflow"):
                 outbox = Outbox(other)
                 try:

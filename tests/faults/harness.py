@@ -107,11 +107,19 @@ class Tracked(NamedTuple):
     Attributes:
         points: its metrics by name and step, those left out that a clock measures.
         doubled: names and steps that it has more than once.
+        versions: of registered models that were made from it, by name and number, with their alias.
     """
 
     status: str
     points: dict[tuple[str, int], float]
     doubled: list[tuple[str, int]]
+    versions: list[tuple[str, int, str]]
+
+
+VERSIONS = """
+select name, version, alias from model_versions left join registered_model_aliases using (name, version)
+where run_id = ? order by name, version
+"""
 
 
 def read_tracked(database: Path, run_id: str) -> Tracked:
@@ -121,6 +129,7 @@ def read_tracked(database: Path, run_id: str) -> Tracked:
         rows = connection.execute(
             "select key, step, case when is_nan then null else value end from metrics where run_uuid = ?", (run_id,)
         ).fetchall()
+        versions = connection.execute(VERSIONS, (run_id,)).fetchall()
     points: dict[tuple[str, int], float] = {}
     doubled = []
     for key, step, value in rows:
@@ -129,7 +138,7 @@ def read_tracked(database: Path, run_id: str) -> Tracked:
         if (key, step) in points:
             doubled.append((key, step))
         points[key, step] = math.nan if value is None else value
-    return Tracked(status, points, doubled)
+    return Tracked(status, points, doubled, versions)
 
 
 def difference(expected: Victim, found: Victim) -> str:
@@ -141,6 +150,8 @@ def difference(expected: Victim, found: Victim) -> str:
         return f"MLflow has {other.doubled[0]} more than once"
     if one.status != other.status:
         return f"MLflow says {other.status} instead of {one.status}"
+    if one.versions != other.versions:
+        return f"MLflow has the model versions {other.versions} instead of {one.versions}"
     wrong = {at for at in one.points.keys() | other.points.keys() if _differ(one.points.get(at), other.points.get(at))}
     return f"MLflow differs at {min(wrong, key=lambda at: at[1])}" if wrong else ""
 

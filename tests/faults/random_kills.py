@@ -28,6 +28,7 @@ from cases import CASES, write_recipe
 from harness import PATIENCE_SECONDS, Victim, difference, whole_runs
 
 from torchrelay.settings import Home, set_environment
+from torchrelay.tracking.records import load_record
 
 MOST_KILLS = 4  # of one run
 COMMAND_LINE = Path(sys.executable).parent / "torchrelay"
@@ -104,12 +105,15 @@ def kill_flow(case: Case, root: Path, random_: random.Random) -> list[float]:
 
 
 def _command(root: Path, recipe: Path, lives: float | None) -> bool:
-    """Train, or resume where there is a run that is not finished; whether it was killed."""
+    """Train, resume what is not finished, or send what a finished run could not any more; whether it was killed."""
     runs = whole_runs(Home(root))
-    if runs and '"status": "FINISHED"' in (runs[0] / "run.json").read_text():
-        return False
     root.mkdir(parents=True, exist_ok=True)
-    command = [COMMAND_LINE, "resume", runs[0].name] if runs else [COMMAND_LINE, "train", recipe]
+    if not runs:
+        command = [COMMAND_LINE, "train", recipe]
+    elif load_record(runs[0]).status != "FINISHED":
+        command = [COMMAND_LINE, "resume", runs[0].name]
+    else:
+        command = [COMMAND_LINE, "sync"]
     with (root / "log.txt").open("ab") as log:
         process = subprocess.Popen(
             command, env={**os.environ, "TORCHRELAY_HOME": str(root)}, stdout=log, stderr=subprocess.STDOUT
@@ -144,14 +148,14 @@ def kill_until(kills: int, folder: Path, seed: int, only: int | None, *, flows: 
     with ThreadPoolExecutor(max(1, min(4, os.cpu_count() or 1))) as pool:
         number = 0 if only is None else only
         while done < kills and good:
-            batch = range(number, number + 8) if only is None else (only,)
+            batch = range(number, number + min(8, kills - done)) if only is None else (only,)
             for which, count, error in pool.map(work, batch):
                 runs, done = runs + 1, done + len(count)
                 if error:
                     good = False
                     name = cases[which % len(cases)].name
                     print(f"FAILED {label} {which} ({name}): {error}\nagain: --seed {seed} --{label} {which}")
-            number += 8
+            number += len(batch)
             spent = time.monotonic() - started
             print(f"{label}s: {done} kills of {runs} runs in {spent:.0f} s, {'all' if good else 'not all'} identical")
             if only is not None:

@@ -20,7 +20,7 @@ NUMBERS = {
     "checkpoint.best_moved": 1,  # the first epoch is the best
 }
 # In the thread that sends the journal: no tracker's failure ends a run.
-BESIDE = ("ship.", "register.version_created", "register.alias_set")
+BESIDE = ("ship.", "register.model_logged", "register.version_created", "register.alias_set")
 EXIT_CODES = {"kill": {-9}, "term": {143}, "raise": {1}}
 QUICK = {("checkpoint.state_written", "kill"), ("train.stepped", "term")}
 
@@ -66,4 +66,5 @@ def test_a_run_that_died_at_a_point_ends_as_if_it_had_not(
     ended = victim.go_on()
     assert ended.code == 0, victim.log
     assert difference(calm(register), victim) == ""
+    assert victim.tracked().versions == ([("digits", 1, "champion")] if register else [])
     assert victim.record.status == "FINISHED"

@@ -17,6 +17,8 @@ from PIL import Image
 
 from torchrelay import settings
 from torchrelay.errors import DataError, SourceError
+from torchrelay.faults import FaultError
+from torchrelay.files import is_locked
 from torchrelay.flows.evaluate import evaluate
 from torchrelay.flows.predict import predict
 from torchrelay.flows.train import train
@@ -161,6 +163,24 @@ def test_predictions_stand_beside_all_rows_and_columns_of_a_table_without_a_targ
     assert run.data.tags["torchrelay.source"] == pictures["run_id"]
     assert run.data.metrics == {"predict/rows": 4, "predict/rows_predicted": 2, "predict/rows_with_verdict": 2}
     assert "data/quarantine.csv" in artifacts_of(result["mlflow_run_id"], "data")
+
+
+@pytest.mark.parametrize("flow", [evaluate, predict])
+def test_a_run_that_dies_as_soon_as_it_is_open_is_failed_and_was_held(
+    pictures: dict[str, Any], flow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[bool] = []
+
+    def die(point: str) -> None:
+        if point == "run.opened":
+            held.append(is_locked(settings.home().runs / list_records(settings.home())[0].run_id / "lock"))
+            raise FaultError(point)
+
+    monkeypatch.setattr("torchrelay.tasks.runs.reach", die)
+    with pytest.raises(FaultError):
+        flow(source=pictures["run_id"], table="pictures.csv", **({"out": "out.csv"} if flow is predict else {}))
+    newest = list_records(settings.home())[0]
+    assert (newest.kind, newest.status, held) == (flow.name, "FAILED", [True])
 
 
 def test_predictions_of_a_row_are_those_of_its_evaluation(pictures: dict[str, Any]) -> None:

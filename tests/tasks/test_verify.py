@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from torchrelay.datasets.build import open_view, prepare_data
 from torchrelay.recipe import load_recipe
 from torchrelay.settings import home
-from torchrelay.tasks.verify import Outcome, _shorten, first_difference
+from torchrelay.tasks.verify import Outcome, _moments, _shorten, first_difference
 
 WriteRecipe = Callable[..., Path]
 
@@ -79,6 +80,23 @@ def test_a_short_run_is_taken_with_all_its_rows(number_recipe: WriteRecipe, tmp_
     assert short.train.epochs == math.ceil(60 / math.ceil(data.rows["train"] / 8))
 
 
+def test_kills_come_in_their_order_and_leave_each_a_step_to_die_in() -> None:
+    for seed in range(200):
+        moments = _moments(4, 14, 0.5, random.Random(seed))
+        steps = [step for step, _ in moments]
+        assert steps == sorted(steps)
+        assert all(1 <= step <= latest for step, latest in zip(steps, (2, 5, 8, 11), strict=True))
+        assert all(0 <= delay <= 1 for _, delay in moments)
+
+
+@pytest.mark.slow
+def test_more_kills_than_a_run_has_room_for_are_refused(number_recipe: WriteRecipe) -> None:
+    done = _verify_resume(number_recipe(num_rows=20), "--kills", "9", "--set", "train.epochs=3")
+    assert done.returncode == 2
+    assert "9 kills are too many for a run of " in done.stderr
+    assert not list(home().root.glob("verify-*"))
+
+
 @pytest.mark.slow
 def test_killed_runs_are_found_identical_and_leave_nothing_behind(number_recipe: WriteRecipe) -> None:
     done = _verify_resume(number_recipe(), "--kills", "2", "--steps", "40", "--seed", "1")
@@ -86,7 +104,8 @@ def test_killed_runs_are_found_identical_and_leave_nothing_behind(number_recipe:
     found = json.loads(done.stdout)
     assert found["identical"]
     assert len(found["kills"]) == 2
-    assert [kill["step"] > 0 for kill in found["kills"]] == [True, True]
+    assert all(kill["goes_on_from"] <= kill["step"] + 2 <= found["steps"] for kill in found["kills"])
+    assert found["kills"][0]["step"] <= found["kills"][1]["step"]
     assert found["weights_sha256"][0] == found["weights_sha256"][1]
     assert "identical after 2 kills" in done.stderr
     assert not list(home().root.glob("verify-*"))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -132,15 +133,17 @@ def test_a_version_that_is_sent_again_is_no_second_one(make_run):
     assert len(run.client.search_logged_models([run.experiment_id])) == 1
 
 
-def test_a_registration_that_died_half_way_goes_on_with_the_model_that_it_logged(make_run, monkeypatch):
+@pytest.mark.parametrize("point", ["model_logged", "version_created"])
+def test_a_registration_that_died_half_way_goes_on_with_the_model_that_it_logged(make_run, point):
     run_dir, run, net = make_run()
     line = stage(run_dir, "net", net, PIXELS)[0]
-    faults.arm("register.version_created:raise")
+    faults.arm(f"register.{point}:raise")
     with pytest.raises(faults.FaultError):
         register_staged(run, run_dir, line)
     faults.arm("")
     assert run.client.get_registered_model("net").aliases == {}
     assert register_staged(run, run_dir, line) == "1"
+    assert len(run.client.search_logged_models([run.experiment_id])) == 1
     assert {name: str(number) for name, number in run.client.get_registered_model("net").aliases.items()} == {
         "champion": "1"
     }
@@ -167,6 +170,49 @@ def test_a_name_that_mlflow_refuses_is_an_error_of_ours(make_run):
     run_dir, _, _ = make_run()
     with pytest.raises(TrackingError, match=r"cannot register 'a/b'"):
         register(run_dir, "a/b", None, None)
+
+
+def test_a_name_that_a_prompt_has_is_refused_and_nothing_is_made_of_the_prompt(make_run, caplog):
+    run_dir, run, net = make_run()
+    run.client.register_prompt("net", "Say {{what}}")
+    stage(run_dir, "net", net, PIXELS[:1])
+    assert sync_run(run_dir).num_waiting == 0
+    assert "already taken by a prompt" in caplog.text
+    assert run.client.search_logged_models([run.experiment_id]) == []
+
+
+def test_a_version_that_was_deleted_is_made_anew_when_it_is_sent_again(make_run):
+    run_dir, run, net = make_run()
+    [line] = stage(run_dir, "net", net, PIXELS[:1])
+    shutil.copytree(run_dir / line["folder"], run_dir / "kept")
+    assert register_staged(run, run_dir, line) == "1"
+    run.client.delete_model_version("net", "1")
+    (run_dir / "kept").rename(run_dir / line["folder"])
+    assert register_staged(run, run_dir, line) == "2"
+    assert str(run.client.get_registered_model("net").aliases["champion"]) == "2"
+
+
+def test_a_version_whose_files_are_gone_costs_a_warning_and_keeps_nothing_behind_it_waiting(make_run, caplog):
+    run_dir, run, net = make_run()
+    [line] = stage(run_dir, "net", net, PIXELS[:1])
+    shutil.rmtree(run_dir / line["folder"])
+    with Journal(run_dir / JOURNAL_FILE) as journal:
+        journal.append_tags({"after": "it"})
+    done = sync_run(run_dir, patience_seconds=0.5)
+    assert (done.num_waiting, done.registered) == (0, ())
+    assert f"{run_dir / line['folder']} is gone" in caplog.text
+    assert run.client.get_run(run.run_id).data.tags["after"] == "it"
+
+
+def test_runs_that_register_one_new_name_at_once_get_a_version_each(make_run):
+    runs = [make_run(run_id=f"run-{number}") for number in range(4)]
+    for run_dir, _, net in runs:
+        stage(run_dir, "net", net, PIXELS[:1])
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(sync_run, [run_dir for run_dir, _, _ in runs]))
+    assert [one.reason for one in done] == [""] * 4
+    assert sorted(one.registered[0].number for one in done) == ["1", "2", "3", "4"]
+    assert set(runs[0][1].client.get_registered_model("net").aliases) >= {"champion"}
 
 
 def test_every_form_of_a_source_finds_the_run_folder(make_run):

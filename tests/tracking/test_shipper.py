@@ -264,6 +264,21 @@ def test_the_next_run_sends_in_passing_what_another_left(run_dir: Path, open_run
     assert load_record(run_dir).mlflow_run_id
 
 
+def test_what_was_meant_for_another_tracker_is_not_sent_in_passing(
+    open_run: OpenRun, make_record: Make, monkeypatch: pytest.MonkeyPatch
+):
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://team:5000")
+        other = open_run(make_record(run_id="other", created="2026-01-01T00:00:00+00:00"))
+    left, later = open_run(make_record(run_id="left", created="2026-01-02T00:00:00+00:00")), open_run(make_record())
+    with shipping(later):
+        deadline = time.monotonic() + 60
+        while waiting(left) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert (waiting(left), waiting(other)) == (0, 3)
+    assert sync_run(other).num_waiting == 0
+
+
 def test_a_run_that_a_late_answer_made_twice_is_there_once(run_dir: Path):
     client = MlflowClient(tracking_uri=settings.tracking_uri())
     experiment = client.create_experiment("digits")

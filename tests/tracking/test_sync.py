@@ -13,6 +13,8 @@ from torchrelay.errors import SourceError
 from torchrelay.tracking.journal import JOURNAL_FILE, Journal
 from torchrelay.tracking.records import RunRecord, load_record
 
+from ..faults.proxy import proxied
+
 OpenRun = Callable[..., Path]
 Make = Callable[..., RunRecord]
 
@@ -66,6 +68,15 @@ def test_sync_without_a_tracker_says_why_all_wait_and_asks_it_once(two_runs: lis
     assert [(one["run_id"], one["sent"], one["waiting"]) for one in said] == [("first", 0, 3), ("second", 0, 3)]
     assert f"MLflow at {nobody}: cannot look for the experiment: no server answers there" in said[0]["reason"]
     assert said[0]["reason"] == said[1]["reason"]
+
+
+def test_sync_names_the_status_of_a_server_that_fails(two_runs: list[Path], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torchrelay.tracking.shipper.SYNC_PATIENCE_SECONDS", 0.2)
+    with proxied(mode="500") as proxy:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.address)
+        said = json.loads(command("sync", "--json").stdout)["runs"]
+    assert "it answers with the HTTP status 500; see its log and mend it" in said[0]["reason"]
+    assert "no server answers" not in said[0]["reason"]
 
 
 def test_runs_and_show_say_how_much_waits(two_runs: list[Path]):
