@@ -28,7 +28,9 @@ from .outbox import NotYetError, Outbox, Registered
 from .records import list_records
 
 LOCK_FILE = "ship.lock"
-POLL_SECONDS = 5.0  # seldom, as the embedded database's Python holds up a training while it writes
+POLL_SECONDS = 5.0
+# The embedded database's Python holds up a training while it writes: 0.1 s for 500 points.
+EMBEDDED_POLL_SECONDS = 30.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
 # Nobody waits for the thread, so that it may give an answer its time: a request that is given up is one to send again.
 # MLflow's own retries would sleep where ours look whether the tracker is back.
@@ -179,7 +181,7 @@ class Shipper:
             if self._is_helpful:
                 self._is_helpful = False
                 self._help_others()
-            self._pause(POLL_SECONDS)
+            self._pause(EMBEDDED_POLL_SECONDS if settings.tracking_is_embedded() else POLL_SECONDS)
 
     def _help_others(self) -> None:
         """Send what other runs left when their process ended, until this run ends or the tracker is silent.
