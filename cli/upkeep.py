@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def sync(run: str | None, as_json: bool) -> None:
     """Send to MLflow what runs left in their journals while it did not answer; exit code 1 if something still waits."""
     prepare()
-    from ..settings import home
+    from ..settings import home, shown_tracking_uri
     from ..tracking.records import find_run
     from ..tracking.shipper import sync_home
 
@@ -32,8 +32,7 @@ def sync(run: str | None, as_json: bool) -> None:
             tell(f"registered: {name} version {number}")
         if done.reason:
             tell(f"  {done.reason}")
-    if not results:
-        tell("nothing waits")
+    tell(f"tracker: {shown_tracking_uri()}" if results else "nothing waits")
     if as_json:
         print_json({"runs": [_describe_shipped(done) for done in results]})
     if any(done.num_waiting for done in results):

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from torchrelay.cli import commands
 from torchrelay.errors import SourceError
+from torchrelay.settings import tracking_uri
 from torchrelay.tracking.journal import JOURNAL_FILE, Journal
 from torchrelay.tracking.records import RunRecord, load_record
 
@@ -46,6 +47,7 @@ def test_sync_sends_what_waits_of_all_runs_and_says_so_of_each(two_runs: list[Pa
     done = command("sync", "--json")
     assert done.exit_code == 0
     assert "first: 3 lines sent\n" in done.stderr
+    assert f"tracker: {tracking_uri()}\n" in done.stderr
     said = json.loads(done.stdout)["runs"]
     assert [(one["run_id"], one["sent"], one["waiting"], one["reason"]) for one in said] == [
         ("first", 3, 0, ""),
