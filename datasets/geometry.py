@@ -68,7 +68,8 @@ class Flip(Geometric):
         if not len(index):
             return image
         # Torch mirrors pixels of three bytes five times as fast as numpy; a picture is put back as one element.
-        mirrored = torch.from_numpy(bits[index]).permute(0, 3, 1, 2).flip(-1).permute(0, 2, 3, 1).contiguous()
+        picked = torch.from_numpy(bits).index_select(0, torch.from_numpy(index))
+        mirrored = picked.permute(0, 3, 1, 2).flip(-1).permute(0, 2, 3, 1).contiguous()
         as_elements(bits)[index] = as_elements(mirrored.numpy())
         return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 

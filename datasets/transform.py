@@ -204,12 +204,15 @@ class _Affine(nn.Module):
         self.kind = feature.kind
         shape = (-1, 1, 1) if feature.kind == "image" else feature.shape if feature.kind == "points" else (-1,)
         mean, std = (torch.tensor(numbers, dtype=torch.float64) for numbers in (feature.mean, feature.std))
-        shift = -mean / std if feature.kind == "image" else -mean
+        scale = 1 / std
+        if feature.dtype == "uint8":
+            scale = _shorten(scale)
+        shift = -mean * scale if feature.kind == "image" else -mean
         is_number = feature.kind in _NUMBERS
         work = torch.float64 if is_number else torch.promote_types(dtype, torch.float32)
         self.dtype, self.work = dtype, work
         device = "cpu" if is_number else device
-        self.register_buffer("scale", (1 / std).to(device, work).reshape(shape), persistent=False)
+        self.register_buffer("scale", scale.to(device, work).reshape(shape), persistent=False)
         self.register_buffer("shift", shift.to(device, work).reshape(shape), persistent=False)
         self.scale_row, self.shift_row = torch.empty(0), torch.empty(0)  # for one row of pixels, made when it is known
 
@@ -220,7 +223,7 @@ class _Affine(nn.Module):
             return self._forward_channels_last(raw)
         value = raw.to(self.work, copy=True)
         if self.kind == "image":
-            value = value.mul_(self.scale).add_(self.shift)
+            value = _multiply_add(value, self.scale, self.shift, raw.dtype)
         else:  # large numbers with a small spread (years, times) keep their digits
             value = value.add_(self.shift).mul_(self.scale)
         return value.to(self.dtype)
@@ -231,8 +234,22 @@ class _Affine(nn.Module):
         rows = raw.permute(0, 2, 3, 1).reshape(num, height, width * channels).to(self.work, copy=True)
         if len(self.scale_row) != width * channels:
             self.scale_row, self.shift_row = self.scale.reshape(-1).tile(width), self.shift.reshape(-1).tile(width)
-        rows = rows.mul_(self.scale_row).add_(self.shift_row)
+        rows = _multiply_add(rows, self.scale_row, self.shift_row, raw.dtype)
         return rows.reshape(num, height, width, channels).permute(0, 3, 1, 2).to(self.dtype)
+
+
+def _shorten(scale: Tensor) -> Tensor:
+    """The nearest numbers of 16 significant bits: times a pixel of 8 they fit into the 24 of float32."""
+    fraction, exponent = torch.frexp(scale)
+    return torch.ldexp((fraction * 2**16).round() / 2**16, exponent)
+
+
+def _multiply_add(value: Tensor, scale: Tensor, shift: Tensor, raw: torch.dtype) -> Tensor:
+    """In place, and the same bits on any processor, for any place in a batch.
+
+    In one operation some processors round the product and others do not; that is no matter where it is exact.
+    """
+    return torch.addcmul(shift, value, scale, out=value) if raw == torch.uint8 else value.mul_(scale).add_(shift)
 
 
 def _side_by_side(targets: Sequence[FeatureSchema]) -> FeatureSchema:

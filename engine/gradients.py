@@ -40,7 +40,10 @@ def grouped(batches: Iterable[Batch], size: int) -> Iterator[Iterable[Batch]]:
     """The batches of each step, `size` of them or, in the last, the rest; gathered as they are used."""
     rest = iter(batches)
     for first in rest:
-        yield itertools.chain((first,), itertools.islice(rest, size - 1))
+        group = itertools.chain((first,), itertools.islice(rest, size - 1))
+        del first  # so that the next batch may take its place in memory, and in the processor's cache
+        yield group
+        del group
 
 
 def take_step(job: Job, progress: Progress, group: Iterable[Batch]) -> Taken:

@@ -72,7 +72,7 @@ def build_job(
             say(line)
     factors = learning_rate_factors(scorer.model, warm.lr_factors)
     optimizer = build_optimizer(train.optimizer, scorer.model.parameters(), factors)
-    training_rows = PackDataset(view.pack, view.schema, view.rows["train"])
+    training_rows = PackDataset(view.pack, view.schema, view.rows["train"], in_memory=True)
     steps_per_epoch = math.ceil(num_batches(len(training_rows), train.batch_size) / train.accumulate)
     monitor = _monitor(recipe, view)
     mode = monitor_mode(monitor, view.schema) if monitor else "max"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from torchrelay.datasets import loader as loader_module
 from torchrelay.datasets import store as store_module
 from torchrelay.datasets.build import View, open_view, prepare_data
 from torchrelay.datasets.loader import (
@@ -120,6 +121,19 @@ def test_many_shards_give_the_same_batches_as_one(
     assert len(many.pack.image("image").shards) > 5
     index = [3, 36, 0, 12, 12]
     assert same(rows_of(many, "train").__getitems__(index), rows_of(view, "train").__getitems__(index))
+
+
+def test_pictures_in_memory_are_those_of_the_shards(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader_module, "ROWS_AT_ONCE", 5)
+    index = [3, 36, 0, 12, 12]
+    from_shards, rows = rows_of(view, "train"), view.rows["train"]
+    in_memory = PackDataset(view.pack, view.schema, rows, in_memory=True)
+    monkeypatch.setattr(loader_module, "MOST_IN_MEMORY", 10)
+    too_many = PackDataset(view.pack, view.schema, rows, in_memory=True)
+    assert same(in_memory.__getitems__(index), from_shards.__getitems__(index))
+    assert same(too_many.__getitems__(index), from_shards.__getitems__(index))
+    in_memory.__getitems__(index).inputs[0].zero_()
+    assert same(in_memory.__getitems__(index), from_shards.__getitems__(index))
 
 
 def _link(tmp_path: Path) -> None:

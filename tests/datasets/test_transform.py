@@ -217,3 +217,18 @@ def test_an_accelerator_gives_the_same_pictures(name: str, dtype: str) -> None:
         BatchTransform(schema, steps, seed=0, device=where)(batch, 1, True).inputs[0] for where in ("cpu", device)
     )
     torch.testing.assert_close(there.cpu(), here, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_pixel_has_the_same_bits_wherever_in_a_batch_it_stands(memory_format: torch.memory_format) -> None:
+    schema = make_schema()
+    schema.inputs[0] = schema.inputs[0].model_copy(
+        update={"shape": [3, 37, 41], "mean": [101.3] * 3, "std": [61.7] * 3}
+    )
+    prepare = Standardise(Schema(inputs=schema.inputs[:1], targets=schema.targets))
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (23, 3, 37, 41), np.uint8))
+    [together] = prepare(pixels.contiguous(memory_format=memory_format))
+    scale, shift = (getattr(prepare.inputs[0], name) for name in ("scale", "shift"))
+    assert torch.equal(together, (pixels * scale) + shift)  # whether the processor rounds in between or not
+    assert len(together[pixels == 77].unique()) == 1
+    torch.testing.assert_close(together.double(), (pixels.double() - 101.3) / 61.7, rtol=0, atol=1e-4)
