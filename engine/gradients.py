@@ -79,18 +79,19 @@ def _backward(job: Job, progress: Progress, group: Iterable[Batch]) -> tuple[Tak
     num_rows = expected_rows = 0
     loss_sum = 0.0
     for batch in group:
-        losses = _losses(job, batch)
-        loss, size = losses.mean(), len(batch.rows)
-        value = loss.item()
-        if not math.isfinite(value):
-            bad = ~losses.detach().isfinite().cpu()
-            _stop(progress, f"the loss is {value}", [batch.rows[bad] if bad.any() else batch.rows])
-        expected_rows = expected_rows or job.accumulate * size
-        if is_summed:
-            loss = losses.sum()
-        elif size != expected_rows:
-            loss = loss * (size / expected_rows)
-        job.scaler.scale(loss).backward()
+        with job.lowered.lend():
+            losses = _losses(job, batch)
+            loss, size = losses.mean(), len(batch.rows)
+            value = loss.item()
+            if not math.isfinite(value):
+                bad = ~losses.detach().isfinite().cpu()
+                _stop(progress, f"the loss is {value}", [batch.rows[bad] if bad.any() else batch.rows])
+            expected_rows = expected_rows or job.accumulate * size
+            if is_summed:
+                loss = losses.sum()
+            elif size != expected_rows:
+                loss = loss * (size / expected_rows)
+            job.scaler.scale(loss).backward()
         rows.append(batch.rows)
         num_rows += size
         loss_sum += value * size

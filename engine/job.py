@@ -19,6 +19,7 @@ from .evaluation import Measure, Scorer
 from .freezing import Frozen
 from .fused_step import Stepper
 from .losses import Loss, Reduction
+from .lowered import Lowered
 from .randomness import random_states, set_random_states
 from .schedules import restore_schedule
 
@@ -115,6 +116,11 @@ class Job:
     def stepper(self) -> Stepper:
         """What steps the optimizer."""
         return Stepper(self.optimizer)
+
+    @cached_property
+    def lowered(self) -> Lowered:
+        """What lends the model's layers lowered weights while gradients are computed."""
+        return Lowered(self.scorer.model, self.scorer.precision.autocast)
 
     @property
     def kept_model(self) -> nn.Module:
