@@ -99,7 +99,7 @@ def _measure_ingest(table: Path, scratch: Path) -> dict[str, list[float]]:
     from skimage.io import imread
 
     from torchrelay.datasets.build import prepare_data
-    from torchrelay.recipe import load_recipe
+    from torchrelay.recipe_file import load_recipe
 
     data = load_recipe("recipes/cifar10.yaml", None, {"data.table": str(table), "data.files": str(_files(table))}).data
     paths = [str(_files(table) / line.split(",")[0]) for line in table.read_text().splitlines()[1:3001]]

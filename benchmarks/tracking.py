@@ -93,7 +93,7 @@ def _measure(table: Path) -> Turn:
     from torchrelay.datasets.build import open_view, prepare_data
     from torchrelay.engine.memory import keep_freed_memory
     from torchrelay.flows.train import train
-    from torchrelay.recipe import load_recipe
+    from torchrelay.recipe_file import load_recipe
     from torchrelay.tasks.assemble import build_job
     from torchrelay.tracking.journal import Journal
 

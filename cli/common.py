@@ -37,7 +37,7 @@ def prepare() -> None:
 
 def check(several: list[dict[str, Any]], recipe: str) -> None:
     """Both phases of checking for each set of overrides, before Prefect starts a server."""
-    from ..recipe import load_recipe
+    from ..recipe_file import load_recipe
 
     recipes = [load_recipe(recipe, None, overrides) for overrides in several]
     prepare()
@@ -53,7 +53,7 @@ def single(items: tuple[str, ...]) -> dict[str, Any]:
     Raises:
         click.UsageError: a key has several values.
     """
-    from ..recipe import parse_overrides
+    from ..recipe_file import parse_overrides
 
     several = parse_overrides(items)
     if len(several) > 1:

@@ -130,7 +130,8 @@ def models(as_json: bool) -> None:
 @json_option
 def recipe(recipe: str | None, items: tuple[str, ...], schema: bool, as_json: bool) -> None:
     """Print a recipe with all its defaults, checked."""
-    from ..recipe import dump_recipe, load_recipe, recipe_schema
+    from ..recipe import recipe_schema
+    from ..recipe_file import dump_recipe, load_recipe
 
     if schema:
         print_json(recipe_schema())

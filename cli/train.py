@@ -30,7 +30,7 @@ def train(recipe: str, items: tuple[str, ...], device: str, is_dry: bool, as_jso
     Several values of a key (--set train.seed=0,1,2) make one run each. A split by several columns (data.split.column:
     "split_*") makes one run each, below a parent with their mean and deviation.
     """
-    from ..recipe import load_recipe, parse_overrides
+    from ..recipe_file import load_recipe, parse_overrides
 
     several = parse_overrides([*items, f"train.device={device}"] if device else items)
     if is_dry:
@@ -74,7 +74,7 @@ def finetune(
     Without RECIPE the source's own is taken, for example with --set data.table=more.csv. Options go over the recipe's
     warm_start. Patterns: * is any text. --rename 'backbone.*=*' takes the word off all keys that begin with it.
     """
-    from ..recipe import parse_overrides, parse_renames
+    from ..recipe_file import parse_overrides, parse_renames
 
     options: dict[str, Any] = {
         "warm_start.rename": parse_renames(rename),
@@ -141,7 +141,7 @@ def verify_resume(
     Both runs live in a folder beside the home's runs, which is removed; kills are real and come at random moments.
     Weights are compared by their hash, metrics point by point. Exit code 1 where they differ.
     """
-    from ..recipe import load_recipe
+    from ..recipe_file import load_recipe
 
     resolved = load_recipe(recipe, None, single((*items, f"train.device={device}") if device else items))
     prepare()

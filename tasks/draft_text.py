@@ -11,7 +11,8 @@ from typing import Any
 from ..datasets.survey import survey_table
 from ..errors import RecipeError
 from ..files import write_atomic
-from ..recipe import Recipe, dump_value, load_recipe, parse_yaml
+from ..recipe import Recipe
+from ..recipe_file import dump_value, load_recipe, parse_yaml
 from .draft import Choice, Draft, default_path, draft_recipe
 from .preflight import check_recipe
 

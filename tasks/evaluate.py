@@ -18,7 +18,8 @@ from ..engine.weights import load_into, load_weights
 from ..faults import reach
 from ..files import write_atomic
 from ..models.knowledge_graph import KnowledgeGraphModel
-from ..recipe import Recipe, load_recipe
+from ..recipe import Recipe
+from ..recipe_file import load_recipe
 from ..schema import Schema
 from ..tracking import figures
 from ..tracking.journal import JOURNAL_FILE, Journal, thin

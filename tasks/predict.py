@@ -14,7 +14,7 @@ from ..datasets.build import open_view, read_verdicts
 from ..datasets.output import write_output
 from ..errors import DataError
 from ..files import sha256_file
-from ..recipe import load_recipe
+from ..recipe_file import load_recipe
 from ..tracking.journal import JOURNAL_FILE, Journal, thin
 from ..tracking.recorder import Recorder
 from ..tracking.records import load_record, update_record

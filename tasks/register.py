@@ -14,7 +14,7 @@ from ..datasets.transform import Standardise, Unstandardise
 from ..engine.weights import load_into, load_weights
 from ..faults import reach
 from ..models.registry import build_model
-from ..recipe import load_recipe
+from ..recipe_file import load_recipe
 from ..schema import Schema
 from ..tracking.journal import JOURNAL_FILE, Journal
 from ..tracking.records import load_record, mark_done

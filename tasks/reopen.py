@@ -12,7 +12,8 @@ from ..datasets.pack import Pack
 from ..errors import DataError, RecipeError, SourceError
 from ..faults import reach
 from ..files import write_atomic
-from ..recipe import Recipe, dump_recipe, flatten, load_recipe
+from ..recipe import Recipe
+from ..recipe_file import dump_recipe, flatten, load_recipe
 from ..settings import home
 from ..tracking.journal import JOURNAL_FILE, Journal
 from ..tracking.opening import is_open, journal_reopening

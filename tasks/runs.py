@@ -24,7 +24,8 @@ from ..engine.signals import StopFlag
 from ..errors import RecipeError, TorchrelayError
 from ..faults import reach
 from ..files import lock, write_atomic
-from ..recipe import Recipe, dump_recipe, load_recipe
+from ..recipe import Recipe
+from ..recipe_file import dump_recipe, load_recipe
 from ..schema import Schema
 from ..settings import home, prefect_is_embedded
 from ..tracking.cursor import Cursor

@@ -16,7 +16,8 @@ from ..datasets.table import locate_table
 from ..engine.devices import pick_device, pick_precision
 from ..engine.weights import load_weights, save_weights
 from ..files import sha256_file
-from ..recipe import Recipe, load_recipe
+from ..recipe import Recipe
+from ..recipe_file import load_recipe
 from ..schema import Schema
 from ..settings import home
 from ..tracking.records import RunRecord, git_commit, new_run_id, now

@@ -21,7 +21,8 @@ from ..datasets.table import with_split_column
 from ..engine.metrics import INTERVAL_NAMES, auto_monitor, unit_of
 from ..errors import TorchrelayError, TrainingError
 from ..files import write_atomic
-from ..recipe import Recipe, load_recipe
+from ..recipe import Recipe
+from ..recipe_file import load_recipe
 from ..schema import Schema
 from ..settings import home
 from ..tracking import figures

@@ -25,7 +25,8 @@ from ..engine.signals import StopFlag, StopRequested
 from ..engine.weights import save_weights, sha256_of, state_of
 from ..faults import reach
 from ..files import digest
-from ..recipe import Recipe, dump_recipe, load_recipe
+from ..recipe import Recipe
+from ..recipe_file import dump_recipe, load_recipe
 from ..tracking.journal import JOURNAL_FILE, Journal, thin
 from ..tracking.recorder import Recorder
 from ..tracking.records import RunRecord, load_record, mark_done, update_record

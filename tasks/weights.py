@@ -26,7 +26,8 @@ from ..engine.weights_file import (
 )
 from ..errors import SourceError
 from ..models.registry import build_model
-from ..recipe import WEIGHTS_SUFFIXES, Recipe, load_recipe
+from ..recipe import WEIGHTS_SUFFIXES, Recipe
+from ..recipe_file import load_recipe
 from ..schema import Schema
 from ..settings import home
 from ..tracking.records import find_run, load_record

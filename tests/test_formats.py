@@ -13,7 +13,7 @@ from torchrelay.datasets.pack import Pack
 from torchrelay.engine.checkpoint import CheckpointStore
 from torchrelay.engine.generations import seal
 from torchrelay.errors import CheckpointError, DataError, RecipeError, SourceError, TorchrelayError, TrackingError
-from torchrelay.recipe import load_recipe
+from torchrelay.recipe_file import load_recipe
 from torchrelay.schema import FORMAT_VERSION as SCHEMA
 from torchrelay.schema import FeatureSchema, Schema
 from torchrelay.settings import Home

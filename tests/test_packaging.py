@@ -116,7 +116,7 @@ def test_the_lock_holds_every_direct_dependency() -> None:
 HEAVY = ("torch", "torchvision", "mlflow", "prefect", "pandas", "numpy", "skimage", "sklearn", "matplotlib", "rich")
 
 
-@pytest.mark.parametrize("module", ["cli", "recipe", "settings", "files", "errors"])
+@pytest.mark.parametrize("module", ["cli", "recipe", "recipe_file", "settings", "files", "errors"])
 def test_nothing_heavy_is_imported_before_it_is_needed(module: str, tmp_path: Path) -> None:
     code = f"import sys, torchrelay.{module}; print(*(name for name in {HEAVY} if name in sys.modules))"
     assert run(sys.executable, "-c", code, cwd=tmp_path).split() == []

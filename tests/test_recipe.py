@@ -12,18 +12,8 @@ import pytest
 import yaml
 
 from torchrelay.errors import RecipeError
-from torchrelay.recipe import (
-    Feature,
-    Named,
-    Recipe,
-    Train,
-    dump_recipe,
-    flatten,
-    load_recipe,
-    nearest,
-    parse_overrides,
-    recipe_schema,
-)
+from torchrelay.recipe import Feature, Named, Recipe, Train, nearest, recipe_schema
+from torchrelay.recipe_file import dump_recipe, flatten, load_recipe, parse_overrides
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 Write = Callable[[str], Path]

@@ -10,7 +10,8 @@ from datetime import datetime
 from pathlib import Path
 
 from .. import settings
-from ..recipe import Recipe, flatten
+from ..recipe import Recipe
+from ..recipe_file import flatten
 from ..schema import FeatureSchema, Schema
 from .journal import Journal
 from .records import RunRecord

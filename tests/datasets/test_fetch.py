@@ -18,7 +18,7 @@ from PIL import Image
 from torchrelay.datasets import fetch as fetch_module
 from torchrelay.datasets.fetch import fetch, place
 from torchrelay.errors import DataError
-from torchrelay.recipe import load_recipe
+from torchrelay.recipe_file import load_recipe
 
 
 def read(table: Path) -> list[dict[str, str]]:

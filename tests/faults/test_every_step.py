@@ -11,7 +11,8 @@ from torchrelay.engine.checkpoint import CheckpointStore
 from torchrelay.engine.job import OnStep, Progress, restore_run
 from torchrelay.engine.loop import train
 from torchrelay.engine.weights import sha256_of, state_of
-from torchrelay.recipe import Recipe, load_recipe
+from torchrelay.recipe import Recipe
+from torchrelay.recipe_file import load_recipe
 from torchrelay.settings import home
 from torchrelay.tasks.assemble import build_job
 

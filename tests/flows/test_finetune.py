@@ -15,7 +15,7 @@ from torchrelay.engine.weights import load_weights, sha256_of
 from torchrelay.errors import RecipeError
 from torchrelay.flows.finetune import finetune
 from torchrelay.flows.train import train
-from torchrelay.recipe import load_recipe
+from torchrelay.recipe_file import load_recipe
 from torchrelay.schema import Schema
 from torchrelay.tracking.records import update_record
 

@@ -8,7 +8,7 @@ import pytest
 
 from torchrelay.flows.predict import predict
 from torchrelay.flows.train import train
-from torchrelay.recipe import load_recipe
+from torchrelay.recipe_file import load_recipe
 from torchrelay.tasks.draft_text import init_recipe
 from torchrelay.tasks.dry_run import dry_run
 

@@ -22,7 +22,7 @@ from torchrelay.files import is_locked
 from torchrelay.flows.evaluate import evaluate
 from torchrelay.flows.predict import predict
 from torchrelay.flows.train import train
-from torchrelay.recipe import load_recipe
+from torchrelay.recipe_file import load_recipe
 from torchrelay.tracking.records import list_records
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

@@ -18,7 +18,8 @@ from torchrelay.errors import RecipeError, SourceError, TrainingError
 from torchrelay.flows.evaluate import evaluate
 from torchrelay.flows.ingest import ingest
 from torchrelay.flows.train import train
-from torchrelay.recipe import Recipe, Tracking, Train, load_recipe
+from torchrelay.recipe import Recipe, Tracking, Train
+from torchrelay.recipe_file import load_recipe
 from torchrelay.tracking.journal import Journal
 from torchrelay.tracking.records import load_record, update_record
 

@@ -9,7 +9,7 @@ import pytest
 
 from torchrelay.engine.weights import save_weights, state_of
 from torchrelay.files import write_atomic
-from torchrelay.recipe import dump_recipe, load_recipe
+from torchrelay.recipe_file import dump_recipe, load_recipe
 from torchrelay.schema import Schema
 from torchrelay.settings import home
 from torchrelay.tasks.assemble import build_scorer

@@ -20,7 +20,7 @@ from prefect.states import Running
 from torchrelay.engine.checkpoint import CheckpointStore
 from torchrelay.files import lock, share_lock
 from torchrelay.flows.ingest import ingest
-from torchrelay.recipe import load_recipe
+from torchrelay.recipe_file import load_recipe
 from torchrelay.schema import Schema
 from torchrelay.settings import home, tracking_uri
 from torchrelay.tasks.doctor import Finding, doctor

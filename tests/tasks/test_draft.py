@@ -9,7 +9,8 @@ from PIL import Image
 
 from torchrelay.datasets.survey import survey_table
 from torchrelay.errors import DataError, RecipeError, TorchrelayError
-from torchrelay.recipe import Recipe, load_recipe
+from torchrelay.recipe import Recipe
+from torchrelay.recipe_file import load_recipe
 from torchrelay.tasks.draft import FACE_NORMALISE_BY, FACE_SWAP, draft_recipe
 from torchrelay.tasks.draft_text import init_recipe, parse_draft, write_draft
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from torchrelay.errors import RecipeError, TrainingError
-from torchrelay.recipe import load_recipe
+from torchrelay.recipe_file import load_recipe
 from torchrelay.settings import home
 from torchrelay.tasks.dry_run import dry_run
 from torchrelay.tasks.ingest import ingest_table

@@ -9,7 +9,7 @@ import pytest
 
 from torchrelay import faults
 from torchrelay.engine.signals import StopRequested
-from torchrelay.recipe import load_recipe
+from torchrelay.recipe_file import load_recipe
 from torchrelay.schema import Schema
 from torchrelay.tasks.ingest import ingest_table
 from torchrelay.tasks.reopen import reopen_run

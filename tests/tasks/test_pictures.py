@@ -14,7 +14,7 @@ from PIL import Image
 
 from torchrelay.datasets.build import View, open_view
 from torchrelay.engine.evaluation import Evaluation
-from torchrelay.recipe import load_recipe
+from torchrelay.recipe_file import load_recipe
 from torchrelay.schema import FeatureSchema
 from torchrelay.tasks.ingest import ingest_table
 from torchrelay.tasks.pictures import _to_uint8, draw_evaluation, images_as_stored

@@ -17,7 +17,8 @@ from torchrelay.engine.loop import train
 from torchrelay.engine.metrics import auto_monitor, headline_interval, metric_names, monitor_mode
 from torchrelay.engine.weights import sha256_of
 from torchrelay.errors import RecipeError
-from torchrelay.recipe import Recipe, load_recipe
+from torchrelay.recipe import Recipe
+from torchrelay.recipe_file import load_recipe
 from torchrelay.settings import Home
 from torchrelay.tasks.assemble import build_job, choose_monitor
 from torchrelay.tasks.draft_text import init_recipe

@@ -18,7 +18,8 @@ from torchrelay.engine.job import Job, Progress, restore_run, state_of_run
 from torchrelay.engine.loop import train
 from torchrelay.engine.weights import sha256_of
 from torchrelay.errors import CheckpointError
-from torchrelay.recipe import Recipe, load_recipe
+from torchrelay.recipe import Recipe
+from torchrelay.recipe_file import load_recipe
 from torchrelay.tasks.assemble import build_job
 from torchrelay.tasks.ingest import ingest_table
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from torchrelay.datasets.build import open_view, prepare_data
-from torchrelay.recipe import load_recipe
+from torchrelay.recipe_file import load_recipe
 from torchrelay.settings import home
 from torchrelay.tasks.verify import Outcome, _moments, _shorten, first_difference
 

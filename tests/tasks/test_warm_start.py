@@ -9,7 +9,8 @@ from torch import nn
 
 from torchrelay.engine.weights import load_weights, save_weights, sha256_of
 from torchrelay.errors import DataError, RecipeError, SourceError
-from torchrelay.recipe import Recipe, WarmStart, load_recipe
+from torchrelay.recipe import Recipe, WarmStart
+from torchrelay.recipe_file import load_recipe
 from torchrelay.schema import Schema
 from torchrelay.settings import home
 from torchrelay.tasks.dry_run import dry_run

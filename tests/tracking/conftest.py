@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from torchrelay import settings
-from torchrelay.recipe import Data, Feature, Named, Recipe, dump_recipe
+from torchrelay.recipe import Data, Feature, Named, Recipe
+from torchrelay.recipe_file import dump_recipe
 from torchrelay.schema import FeatureSchema, Schema
 from torchrelay.settings import Home
 from torchrelay.tracking.client import make_database

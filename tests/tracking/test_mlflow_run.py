@@ -16,7 +16,8 @@ from mlflow import MlflowClient
 
 from torchrelay import settings
 from torchrelay.errors import TrackingError
-from torchrelay.recipe import Named, flatten
+from torchrelay.recipe import Named
+from torchrelay.recipe_file import flatten
 from torchrelay.settings import Home
 from torchrelay.tracking.client import legal_name, make_database
 from torchrelay.tracking.journal import JOURNAL_FILE, Journal, Point

@@ -1,0 +1,314 @@
+"""The recipe's YAML file and its overrides: read, checked and explained, and written again."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from .errors import RecipeError, check_format
+from .recipe import FORMAT_VERSION, WEIGHTS_SUFFIXES, Recipe, nearest
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's scalars: `1e-3` is a number; `no`, `on` and `007` are strings. A key that stands twice is refused."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Refuse what YAML would take in silence: of two equal keys it keeps the last."""
+        seen: set[str] = set()
+        keys = [key for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+        for key in keys:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(problem=f"key {key.value!r} twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+    def construct_float(self, node: Any) -> float:
+        """A decimal, or an infinity written `.inf`."""
+        return float(self.construct_scalar(node).lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the strings that `_Loader` would read as something else, for example the name `1e-3`."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float", ":int", ":timestamp"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_SCALARS = (
+    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
+    ("int", r"^[-+]?(?:0|[1-9][0-9]*)$", "-+0123456789"),
+    (
+        "float",
+        r"^[-+]?(?:(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN)$",
+        "-+.0123456789",
+    ),
+)
+for _tag, _pattern, _first in _SCALARS:
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_float)
+
+
+def parse_yaml(text: str, place: str) -> Any:
+    """Parse YAML with the scalars of version 1.2.
+
+    Raises:
+        RecipeError: it is not YAML; names the place and the line.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{place} is not YAML: {error}") from error
+
+
+def load_recipe(
+    file: str | Path = "", fields: Recipe | None = None, overrides: Mapping[str, Any] | None = None
+) -> Recipe:
+    """Read a recipe: the file first, then the fields that were set, then the overrides.
+
+    Args:
+        file: YAML file; its relative paths are made absolute against its own folder. Empty means none.
+        fields: values that go over the file's; their relative paths start at the working directory.
+        overrides: dotted keys, for example {"train.epochs": 3}.
+    Raises:
+        RecipeError: the file cannot be read or a key or value is not legal; names all of them at once.
+    """
+    values: dict[str, Any] = {}
+    place = "recipe"
+    if str(file):
+        path = Path(file)
+        place = str(path)
+        values = _read_file(path)
+        _make_absolute(values, path.absolute().parent)
+    if fields is not None:
+        over = fields.model_dump(exclude_unset=True, by_alias=True)
+        _make_absolute(over, Path.cwd())
+        _merge(values, over)
+    for key, value in (overrides or {}).items():
+        _set(values, key, value)
+    _make_absolute(values, Path.cwd())
+    return _validate(values, place)
+
+
+def parse_overrides(items: list[str] | tuple[str, ...]) -> list[dict[str, Any]]:
+    """Read `--set` items. Several values of an item, as in `train.seed=0,1,2`, give one dict for each combination.
+
+    Raises:
+        RecipeError: an item is not `key=value`.
+    """
+    keys: list[str] = []
+    choices: list[list[Any]] = []
+    for item in items:
+        key, sign, text = item.partition("=")
+        if not sign or not key.strip():
+            raise RecipeError(f"--set {item}: expected KEY=VALUE, for example --set train.epochs=3")
+        keys.append(key.strip())
+        choices.append([parse_yaml(part, f"--set {item}") if part else "" for part in _split_values(text)])
+    return [dict(zip(keys, values, strict=True)) for values in itertools.product(*choices)]
+
+
+def parse_renames(items: list[str] | tuple[str, ...]) -> dict[str, str]:
+    """Read `--rename` items, such as `backbone.*=*`, as `warm_start.rename` has them.
+
+    Raises:
+        RecipeError: an item is not `from=to`, or gives a pattern twice.
+    """
+    renames: dict[str, str] = {}
+    for item in items:
+        pattern, sign, replacement = item.partition("=")
+        if not sign or not pattern:
+            raise RecipeError(f"--rename {item}: expected FROM=TO, for example --rename 'backbone.*=*'")
+        if pattern in renames:
+            raise RecipeError(f"--rename {item}: {pattern!r} was renamed to {renames[pattern]!r} before; give it once")
+        renames[pattern] = replacement
+    return renames
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The whole recipe, defaults included, as YAML that `load_recipe` reads."""
+    return yaml.dump(recipe.model_dump(by_alias=True), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def dump_value(value: Any) -> str:
+    """One value as YAML on one line, as it can stand behind a key; `load_recipe` reads the same value."""
+    text = yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=True, width=math.inf
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def flatten(recipe: Recipe) -> dict[str, str]:
+    """The recipe as dotted keys and strings, for example {"train.epochs": "10"}, as MLflow's params want it."""
+
+    def walk(value: Any, key: str) -> Iterator[tuple[str, str]]:
+        if isinstance(value, dict) and value:
+            for name, inner in value.items():
+                yield from walk(inner, f"{key}.{name}" if key else str(name))
+        else:
+            yield key, str(value)
+
+    return dict(walk(recipe.model_dump(by_alias=True), ""))
+
+
+def _split_values(text: str) -> list[str]:
+    """Split at the commas that stand outside brackets and quotes."""
+    parts, depth, quote, current = [], 0, "", ""
+    for char in text:
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        elif char in "[{(":
+            depth += 1
+        elif char in ")}]":
+            depth -= 1
+        if char == "," and depth == 0 and not quote:
+            parts.append(current)
+            current = ""
+        else:
+            current += char
+    return [*parts, current]
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError as error:
+        others = sorted(str(other) for pattern in ("*.yaml", "recipes/*.yaml") for other in Path().glob(pattern))
+        hint = f"recipes here: {', '.join(others)}" if others else "torchrelay fetch digits writes one to start from"
+        raise RecipeError(f"recipe {path} does not exist; {hint}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path} cannot be read as UTF-8 text: {error}") from error
+    values = parse_yaml(text, f"recipe {path}")
+    if not isinstance(values, dict):
+        raise RecipeError(f"recipe {path}: expected keys such as name, data and model; got {type(values).__name__}")
+    version = values.get("format_version", FORMAT_VERSION)
+    check_format(
+        f"recipe {path}", version, FORMAT_VERSION, f"write it as format_version: {FORMAT_VERSION}", RecipeError
+    )
+    return values
+
+
+def _make_absolute(values: dict[str, Any], root: Path) -> None:
+    data = values.get("data")
+    if isinstance(data, dict):
+        for key in ("table", "files"):
+            text = data.get(key)
+            if isinstance(text, str) and text and "://" not in text:
+                data[key] = str(Path(root, text).resolve())
+    model = values.get("model")
+    if isinstance(model, dict) and str(model.get("name")).startswith("torchvision:"):
+        args = model.get("args")
+        file = args.get("weights_file") if isinstance(args, dict) else None
+        if isinstance(args, dict) and isinstance(file, str) and file:
+            model["args"] = {**args, "weights_file": str(Path(root, file).resolve())}
+    warm_start = values.get("warm_start")
+    if isinstance(warm_start, dict) and _is_file_name(warm_start.get("source")):
+        warm_start["source"] = str(Path(root, warm_start["source"]).resolve())
+
+
+def _is_file_name(source: object) -> bool:
+    """Whether a source is a weights file, not a run or a registered model."""
+    if not isinstance(source, str) or source.startswith(("runs:/", "models:/")):
+        return False
+    return "/" in source or source.endswith(WEIGHTS_SUFFIXES)
+
+
+def _merge(values: dict[str, Any], over: dict[str, Any]) -> None:
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(values.get(key), dict) and key not in ("args", "inputs", "target"):
+            _merge(values[key], value)
+        else:
+            values[key] = value
+
+
+def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
+    *folders, last = dotted.split(".")
+    inner: Any = values
+    part: Any = Recipe
+    for name in folders:
+        # A part that the file leaves out starts from its defaults, so that train.optimizer.args.lr alone is legal.
+        field = _field(part, name)
+        part = field.annotation if field else None
+        if isinstance(inner, list):
+            inner = inner[_index(inner, name, dotted)]
+            if not isinstance(inner, dict | list):
+                raise RecipeError(f"--set {dotted}: position {name} is {inner!r}, which has no parts")
+            continue
+        if inner.get(name) is None:
+            has_default = field is not None and isinstance(field.default, BaseModel)
+            inner[name] = field.default.model_dump(by_alias=True) if field and has_default else {}
+        inner = inner[name]
+        if not isinstance(inner, dict | list):
+            raise RecipeError(f"--set {dotted}: {name} is {inner!r}, which has no parts")
+    if isinstance(inner, list):
+        inner[_index(inner, last, dotted)] = value
+    else:
+        inner[last] = value
+
+
+def _index(items: list[Any], name: str, dotted: str) -> int:
+    if not name.isdigit() or int(name) >= len(items):
+        raise RecipeError(f"--set {dotted}: expected a position from 0 to {len(items) - 1}, got {name!r}")
+    return int(name)
+
+
+def _field(part: Any, name: str) -> Any:
+    if not (isinstance(part, type) and issubclass(part, BaseModel)):
+        return None
+    by_alias = {field.alias or key: field for key, field in part.model_fields.items()}
+    return by_alias.get(name)
+
+
+def _validate(values: dict[str, Any], place: str) -> Recipe:
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(problem) for problem in error.errors()]
+        raise RecipeError(f"{place}: " + "\n".join(lines)) from error
+
+
+def _explain(problem: Any) -> str:
+    """One line for one of pydantic's findings: the key, the value, what is legal."""
+    loc = [str(part) for part in problem["loc"]]
+    key, value = ".".join(loc), problem["input"]
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key {key} (value {value!r}); {nearest(loc[-1], _legal_keys(loc[:-1]))}"
+    if problem["type"] == "literal_error":
+        legal = get_args(_annotation(loc))
+        return f"{key}: {value!r} is not legal; {nearest(str(value), legal)}"
+    if problem["type"] == "missing":
+        owner = ".".join(loc[:-1]) or "the recipe"
+        return f"{key} is missing; legal keys of {owner} are {', '.join(_legal_keys(loc[:-1]))}"
+    if problem["type"] == "model_type":
+        return f"{key}: got {value!r}; expected keys and values, legal keys are {', '.join(_legal_keys(loc))}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{key}: got {value!r}; {message[0].lower()}{message[1:]}"
+
+
+def _annotation(loc: list[str]) -> Any:
+    part: Any = Recipe
+    for name in loc:
+        field = _field(part, name)
+        if field is not None:
+            part = field.annotation
+        elif part is not None and get_args(part):  # an entry of a dict or of a list
+            part = get_args(part)[-1]
+        else:
+            return None
+    return part
+
+
+def _legal_keys(loc: list[str]) -> list[str]:
+    part = _annotation(loc)
+    if not (isinstance(part, type) and issubclass(part, BaseModel)):
+        return []
+    return [field.alias or key for key, field in part.model_fields.items()]
