@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tables import add_table_arguments, files_of, find_table, scratch_home
+
 from torchrelay import settings
 
 if TYPE_CHECKING:
@@ -42,8 +44,7 @@ PEERS = {"Lightning + ImageFolder + MLFlowLogger, rows/s": "lightning", "fastai,
 def main() -> None:
     """Measure, print a table, and write it as JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("data/cifar10"))
-    parser.add_argument("--rows", type=int, default=20_000, help="rows of noise to make where there is no data")
+    add_table_arguments(parser)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--contend", help=argparse.SUPPRESS)
     parser.add_argument("--table", type=Path, help=argparse.SUPPRESS)
@@ -51,13 +52,9 @@ def main() -> None:
     if arguments.contend:
         print(*globals()[arguments.contend](arguments.table))
         return
-    with tempfile.TemporaryDirectory(prefix="torchrelay-bench-") as scratch:
-        os.environ["TORCHRELAY_HOME"] = f"{scratch}/home"
-        os.environ["PREFECT_LOGGING_LEVEL"] = "WARNING"
-        settings.set_environment()
-        logging.disable(logging.WARNING)
-        table = _find_table(arguments.data, Path(scratch), arguments.rows)
-        figures = {**_measure_ingest(table, Path(scratch)), **_measure_training(table)}
+    with scratch_home() as scratch:
+        table = find_table(arguments.data, scratch, arguments.rows)
+        figures = {**_measure_ingest(table, scratch), **_measure_training(table)}
     print(f"\n{'':<50}{'median':>10}{'min':>10}{'max':>10}")
     for name, values in figures.items():
         print(f"{name:<50}{statistics.median(values):>10,.0f}{min(values):>10,.0f}{max(values):>10,.0f}")
@@ -101,8 +98,9 @@ def _measure_ingest(table: Path, scratch: Path) -> dict[str, list[float]]:
     from torchrelay.datasets.build import prepare_data
     from torchrelay.recipe_file import load_recipe
 
-    data = load_recipe("recipes/cifar10.yaml", None, {"data.table": str(table), "data.files": str(_files(table))}).data
-    paths = [str(_files(table) / line.split(",")[0]) for line in table.read_text().splitlines()[1:3001]]
+    overrides = {"data.table": str(table), "data.files": str(files_of(table))}
+    data = load_recipe("recipes/cifar10.yaml", None, overrides).data
+    paths = [str(files_of(table) / line.split(",")[0]) for line in table.read_text().splitlines()[1:3001]]
     num_rows = len(table.read_text().splitlines()) - 1
     ours: list[float] = []
     theirs: list[float] = []
@@ -151,7 +149,7 @@ def _train_in_flow(table: Path) -> tuple[float, float]:
     from torchrelay.flows.train import train
     from torchrelay.tracking.journal import Journal
 
-    overrides = {"data.table": str(table), "data.files": str(_files(table)), "train.epochs": 4}
+    overrides = {"data.table": str(table), "data.files": str(files_of(table)), "train.epochs": 4}
     (before,) = _train_synthetic_tuned(table)
     result = train(recipe_file="recipes/cifar10.yaml", overrides=overrides)
     (after,) = _train_synthetic_tuned(table)
@@ -314,7 +312,7 @@ def _train_fastai(table: Path) -> tuple[float]:
                     raise fastai.CancelFitException
 
     loaders = fastai.ImageDataLoaders.from_folder(
-        _files(table),
+        files_of(table),
         train="train",
         valid="test",
         bs=BATCH_SIZE,
@@ -375,7 +373,7 @@ def _tutorial_loader(table: Path) -> Iterable[tuple]:
             return len(self.frame)
 
         def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-            image = imread(_files(table) / str(self.frame.iloc[index, 0]))
+            image = imread(files_of(table) / str(self.frame.iloc[index, 0]))
             label = self.classes.index(self.frame.iloc[index, 1])
             return torch.from_numpy(image.transpose(2, 0, 1).astype("float32") / 127.5 - 1), label
 
@@ -389,7 +387,7 @@ def _image_folder_loader(table: Path) -> DataLoader:
     from torchvision.datasets import ImageFolder
 
     steps = [transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.25] * 3)]
-    images = ImageFolder(str(_files(table) / "train"), transforms.Compose(steps))
+    images = ImageFolder(str(files_of(table) / "train"), transforms.Compose(steps))
     return DataLoader(images, batch_size=BATCH_SIZE, shuffle=True, num_workers=2)
 
 
@@ -398,41 +396,6 @@ def _first_rows(loader: Iterable[tuple]) -> Iterable[tuple]:
         if number * BATCH_SIZE >= NUM_ROWS:
             return
         yield batch
-
-
-def _files(table: Path) -> Path:
-    return table.parent / "images"
-
-
-def _find_table(folder: Path, scratch: Path, num_rows: int) -> Path:
-    """CIFAR-10's table where it is there; else a table of noise, made now."""
-    source = folder / "cifar10.csv"
-    if not source.exists():
-        print(
-            f"{source} is not there; measuring on noise (torchrelay fetch cifar10 gives the real rows)", file=sys.stderr
-        )
-        return _make_noise(scratch / "noise", num_rows)
-    return source.absolute()
-
-
-def _make_noise(folder: Path, num_rows: int) -> Path:
-    import torch
-    from torchvision.io import write_jpeg
-
-    generator = torch.Generator().manual_seed(0)
-    lines = ["image,label,split"]
-    for number in range(num_rows):
-        split = "train" if number % 6 else "test"
-        name = f"{split}/class{number % 10}/{number:05d}.jpg"
-        path = folder / "images" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        coarse = torch.randint(256, (1, 3, 8, 8), generator=generator, dtype=torch.uint8)
-        image = torch.nn.functional.interpolate(coarse.float(), (32, 32), mode="bilinear")[0].to(torch.uint8)
-        write_jpeg(image, str(path), quality=90)
-        lines.append(f"{name},class{number % 10},{split}")
-    table = folder / "table.csv"
-    table.write_text("\n".join(lines) + "\n")
-    return table
 
 
 def _time(work: Callable[[], object]) -> float:

@@ -10,18 +10,15 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bench import _files as files_of
-from bench import _find_table as find_table
+from tables import add_table_arguments, files_of, find_table, scratch_home
 
 from torchrelay import settings
 
@@ -50,8 +47,7 @@ class Turn(NamedTuple):
 def main() -> None:
     """Measure, print a table, and write it as JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("data/cifar10"))
-    parser.add_argument("--rows", type=int, default=20_000, help="rows of noise to make where there is no data")
+    add_table_arguments(parser)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--json", type=Path, help="write the figures here too")
     parser.add_argument("--turn", type=Path, metavar="TABLE", help=argparse.SUPPRESS)
@@ -59,12 +55,8 @@ def main() -> None:
     if arguments.turn:
         print(json.dumps(_measure(arguments.turn)._asdict()))
         return
-    with tempfile.TemporaryDirectory(prefix="torchrelay-bench-") as scratch:
-        os.environ["TORCHRELAY_HOME"] = f"{scratch}/home"
-        os.environ["PREFECT_LOGGING_LEVEL"] = "WARNING"
-        settings.set_environment()
-        logging.disable(logging.WARNING)
-        table = find_table(arguments.data, Path(scratch), arguments.rows)
+    with scratch_home() as scratch:
+        table = find_table(arguments.data, scratch, arguments.rows)
         turns = [_take_turn(table, number + 1) for number in range(arguments.turns)]
     figures = {
         "logged, steps/s": [turn.logged for turn in turns],

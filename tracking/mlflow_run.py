@@ -17,10 +17,9 @@ from mlflow.exceptions import MlflowException
 
 from .. import settings
 from ..errors import GoneError, TrackingError
-from .client import call, is_missing, legal_name, open_client
+from .client import call, is_missing, legal_name
 from .journal import Point
 from .opening import RUN_ID_TAG
-from .records import RunRecord
 
 MAX_METRICS = 1000
 MAX_PARAMS = 100
@@ -45,17 +44,6 @@ class MlflowRun:
         self.client = client
         self.run_id = run_id
         self.experiment_id = experiment_id
-
-    @classmethod
-    def of(cls, record: RunRecord) -> MlflowRun:
-        """The MLflow run of a record.
-
-        Raises:
-            GoneError: MLflow has no such run, or it was deleted there.
-            TrackingError: the server cannot be reached.
-        """
-        client = open_client()
-        return cls(client, record.mlflow_run_id, check_run(client, record.mlflow_run_id).info.experiment_id)
 
     def log_metrics(self, points: Sequence[Point | tuple[str, float, int, int]]) -> None:
         """Send metrics; the one place where they go to MLflow.

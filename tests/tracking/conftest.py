@@ -15,9 +15,9 @@ from torchrelay.recipe import Data, Feature, Named, Recipe
 from torchrelay.recipe_file import dump_recipe
 from torchrelay.schema import FeatureSchema, Schema
 from torchrelay.settings import Home
-from torchrelay.tracking.client import make_database
+from torchrelay.tracking.client import make_database, open_client
 from torchrelay.tracking.journal import JOURNAL_FILE, Journal
-from torchrelay.tracking.mlflow_run import MlflowRun
+from torchrelay.tracking.mlflow_run import MlflowRun, check_run
 from torchrelay.tracking.opening import journal_opening
 from torchrelay.tracking.records import RunRecord, load_record, new_run_id, now, save_record
 from torchrelay.tracking.shipper import sync_run
@@ -37,11 +37,17 @@ class RawNet(nn.Module):
         return self.head(torch.relu(self.norm(self.conv(x_NCHW))).mean((2, 3)))
 
 
+def mlflow_run_of(run_dir: Path) -> MlflowRun:
+    """The MLflow run of a run folder."""
+    client, run_id = open_client(), load_record(run_dir).mlflow_run_id
+    return MlflowRun(client, run_id, check_run(client, run_id).info.experiment_id)
+
+
 def shipped_run(run_dir: Path) -> MlflowRun:
     """Send all that a run's journal has; the run as it then stands in MLflow."""
     done = sync_run(run_dir)
     assert (done.num_waiting, done.reason) == (0, "")
-    return MlflowRun.of(load_record(run_dir))
+    return mlflow_run_of(run_dir)
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,11 @@ from torchrelay.files import sha256_file
 from torchrelay.schema import FeatureSchema, Schema
 from torchrelay.tasks.register import Servable
 from torchrelay.tracking.journal import JOURNAL_FILE, Journal
-from torchrelay.tracking.mlflow_run import MlflowRun
 from torchrelay.tracking.records import load_record, update_record
 from torchrelay.tracking.registry import register_staged, resolve_source, stage_model
 from torchrelay.tracking.shipper import sync_run
+
+from .conftest import mlflow_run_of
 
 BEST = "weights/best.pt"
 PIXELS = np.arange(3 * 3 * 8 * 8, dtype=np.uint8).reshape(3, 3, 8, 8)
@@ -34,7 +35,7 @@ def stage(run_dir: Path, name: str, servable: nn.Module | None, example: np.ndar
 
 
 def register(run_dir: Path, name: str, servable: nn.Module | None, example: np.ndarray | None) -> str:
-    return register_staged(MlflowRun.of(load_record(run_dir)), run_dir, stage(run_dir, name, servable, example)[-1])
+    return register_staged(mlflow_run_of(run_dir), run_dir, stage(run_dir, name, servable, example)[-1])
 
 
 @pytest.fixture
