@@ -22,8 +22,11 @@ def evaluate(source: str, table: str, files: str, device: str, as_json: bool) ->
     prepare()
     from ..datasets.table import locate_table
     from ..recipe import Data
+    from ..settings import home
+    from ..tracking.registry import resolve_source
 
     locate_table(Data(table=table))
+    resolve_source(source, home())  # before a Prefect server starts for it
     from ..flows.evaluate import evaluate as evaluate_flow
 
     result = evaluate_flow(source=source, table=table, files=files, device=device or "auto")
@@ -49,8 +52,11 @@ def predict(source: str, table: str, out: str, files: str, prefix: str, device: 
     from ..datasets.output import locate_output
     from ..datasets.table import locate_table
     from ..recipe import Data
+    from ..settings import home
+    from ..tracking.registry import resolve_source
 
     locate_output(out, str(locate_table(Data(table=table))))
+    resolve_source(source, home())  # before a Prefect server starts for it
     from ..flows.predict import predict as predict_flow
 
     result = predict_flow(source=source, table=table, out=out, files=files, device=device or "auto", prefix=prefix)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,8 @@ def train(recipe: str, items: tuple[str, ...], device: str, is_dry: bool, as_jso
     several = parse_overrides([*items, f"train.device={device}"] if device else items)
     if is_dry:
         recipes = [load_recipe(recipe, None, overrides) for overrides in several]
-        _try_recipes(recipes, f"next      torchrelay train {recipe}", as_json)
+        options = [word for item in items for word in ("--set", item)] + (["--device", device] if device else [])
+        _try_recipes(recipes, f"next      torchrelay train {shlex.join([recipe, *options])}", as_json)
         return
     check(several, recipe)
     from ..flows.train import train as train_flow

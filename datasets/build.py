@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -219,6 +220,11 @@ def read_verdicts(split_dir: Path) -> dict[int, str]:
     """Why rows are bad, by their position in the table (from 0)."""
     cells = pd.read_csv(split_dir / "quarantine.csv", usecols=[0, 1], dtype=str, na_filter=False)
     return {int(row) - 1: str(reason) for row, reason in zip(cells.iloc[:, 0], cells.iloc[:, 1], strict=True)}
+
+
+def count_verdicts(split_dir: Path) -> dict[str, int]:
+    """Bad rows by the kind of their reason, most frequent first."""
+    return dict(Counter(reason.partition(":")[0] for reason in read_verdicts(split_dir).values()).most_common())
 
 
 def _judge_shape(table: Table) -> Verdicts:

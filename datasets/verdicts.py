@@ -29,6 +29,18 @@ class Reason(NamedTuple):
         return f"{self.kind}: {self.detail}" if self.detail else self.kind
 
 
+class NoRowsError(DataError):
+    """All rows of a table are bad.
+
+    Args:
+        reasons: of each row, by its position in the table.
+    """
+
+    def __init__(self, message: str, reasons: dict[int, Reason]) -> None:
+        super().__init__(message)
+        self.reasons = reasons
+
+
 class Verdicts:
     """One verdict a row of the table; the first reason stays.
 
@@ -69,8 +81,8 @@ class Verdicts:
         """Stop where too many rows are bad; then, and only then, write them to `quarantine`.
 
         Raises:
-            DataError: more than the fraction `max_bad_rows` of the rows are bad, or all of them; counts them by
-                reason, names the first ones and where all of them lie.
+            DataError: more than the fraction `max_bad_rows` of the rows are bad, or all of them (NoRowsError); counts
+                them by reason, names the first ones and where all of them lie.
         """
         num_bad, num_rows = len(self.reasons), len(self.good)
         if num_bad <= max_bad_rows * num_rows and num_bad < num_rows:
@@ -82,8 +94,9 @@ class Verdicts:
             allowed = f", data.max_bad_rows = {max_bad_rows:g} allows {int(max_bad_rows * num_rows):,}"
             remedy = f"correct them, or raise data.max_bad_rows above {num_bad / num_rows:.2g}"
         else:
-            allowed, remedy = "", "no row is left, correct the table or the recipe"
-        raise DataError(
+            allowed, remedy = "", "no row is left, correct the table, or the folder that its files are looked for in"
+        message = (
             f"{table}: {num_bad:,} of {num_rows:,} rows are bad{allowed} ({counts}). First: {first}. All of them "
             f"with their reasons are in {quarantine}; {remedy}. Rows are counted from 1, without the header"
         )
+        raise DataError(message) if num_bad < num_rows else NoRowsError(message, self.reasons)

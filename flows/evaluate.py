@@ -23,11 +23,12 @@ def evaluate(source: str, table: str, files: str = "", device: str = "auto") -> 
         device: auto, cpu, cuda, cuda:1 or mps.
 
     Returns:
-        The run's record as JSON: ids, status, metrics, seconds.
+        The run's record as JSON (ids, status, metrics, seconds) with `rows`, `rows_scored` and `quarantine`, the file
+        with the verdicts on the others.
     """
     quiet_user_errors()
     run_dir = name_scoring("evaluate", source)
     with hold_run(run_dir), keep_status(run_dir):
-        start_evaluation(run_dir, source, table, files, device)
+        scored = start_evaluation(run_dir, source, table, files, device)
         evaluate_model(run_dir)
-        return finish_run(run_dir)
+        return {**finish_run(run_dir), **scored._asdict()}

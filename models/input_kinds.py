@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ..errors import ShapeError
 
 NUMBER_KINDS = ("number", "points")
 TORCHVISION = "torchvision:"
-_OF_AN_IMAGE = ("lenet", "cifar_net")
+# Channels, height and width of the one image that a net takes; torchvision's are fitted to any.
+IMAGES = {"lenet": (1, 32, 32), "cifar_net": (3, 32, 32)}
 _OF_NUMBERS = ("two_layer", "dynamic_net")
 _OF_A_TEXT = ("bag_of_words",)
 
@@ -30,7 +31,7 @@ def check_inputs(name: str, inputs: Mapping[str, _HasKind]) -> None:
     Raises:
         ShapeError: names the inputs that there are.
     """
-    if name in _OF_AN_IMAGE or name.startswith(TORCHVISION):
+    if name in IMAGES or name.startswith(TORCHVISION):
         check_one_image(name, inputs)
     elif name in _OF_NUMBERS:
         check_numbers(name, inputs)
@@ -49,6 +50,28 @@ def check_one_image(name: str, inputs: Mapping[str, _HasKind], wanted: str = "on
     """
     if [feature.kind for feature in inputs.values()].count("image") != 1:
         _refuse(name, wanted, inputs)
+
+
+def check_image_shape(name: str, key: str, shape: Sequence[int | None]) -> None:
+    """Refuse an image of another shape than a net takes, and say what to write into the recipe.
+
+    Args:
+        name: of the model; one that takes any shape passes.
+        key: of the input.
+        shape: channels, height and width; None where only the files will say.
+    Raises:
+        ShapeError: names both shapes.
+    """
+    wanted = IMAGES.get(name, tuple(shape))
+    if all(one in (None, other) for one, other in zip(shape, wanted, strict=True)):
+        return
+    channels, height, width = wanted
+    takes, gives = (" x ".join("?" if one is None else str(one) for one in each) for each in (wanted, shape))
+    if shape[0] in (None, 1, 3):
+        remedy = f"set its size: [{height}, {width}] and channels: {'gray' if channels == 1 else 'rgb'}"
+    else:
+        remedy = f"{TORCHVISION}resnet18 is fitted to any channels"
+    raise ShapeError(f"model.name: {name} takes one image of {takes}; data.inputs.{key} gives {gives}; {remedy}")
 
 
 def check_numbers(name: str, inputs: Mapping[str, _HasKind]) -> None:

@@ -17,7 +17,7 @@ from ..recipe import Named, nearest
 from ..schema import FeatureSchema, Schema
 from .bag_of_words import build_bag_of_words
 from .dynamic_net import DynamicNet
-from .input_kinds import TORCHVISION, check_numbers
+from .input_kinds import IMAGES, TORCHVISION, check_image_shape, check_numbers
 from .knowledge_graph import ComplEx, DistMult, Power, TransE, find_sizes
 from .lenet import LeNet
 from .mlp import MLP, Norm
@@ -86,13 +86,13 @@ class _Entry(NamedTuple):
 
 def build_lenet(schema: Schema) -> nn.Module:
     """LeNet-5 with ReLU and max pooling, for gray images; other inputs join before the last layer."""
-    _require_image("lenet", schema, (1, 32, 32))
+    _require_image("lenet", schema)
     return add_side_inputs("lenet", LeNet(1, schema.num_outputs), schema)
 
 
 def build_cifar_net(schema: Schema) -> nn.Module:
     """The same two convolutions and three affine layers for colour images; other inputs join before the last layer."""
-    _require_image("cifar_net", schema, (3, 32, 32))
+    _require_image("cifar_net", schema)
     return add_side_inputs("cifar_net", LeNet(3, schema.num_outputs), schema)
 
 
@@ -288,16 +288,10 @@ def _unknown(name: str) -> str:
     return f"{name!r} is no model; {f'did you mean {TORCHVISION}{name.lower()}?' if is_net else nearest(name, legal)}"
 
 
-def _require_image(name: str, schema: Schema, shape: tuple[int, int, int]) -> None:
-    """Raise ShapeError unless one image of that shape is among the inputs; say what to write into the recipe."""
-    wanted = " x ".join(map(str, shape))
-    image = find_image(name, schema, f"one image of {wanted}")
-    if tuple(image.shape) != shape:
-        channels = {1: "gray", 3: "rgb"}[shape[0]]
-        raise ShapeError(
-            f"model.name: {name} takes one image of {wanted}; data.inputs.{image.name} gives "
-            f"{' x '.join(map(str, image.shape))}; set its size: [{shape[1]}, {shape[2]}] and channels: {channels}"
-        )
+def _require_image(name: str, schema: Schema) -> None:
+    """Raise ShapeError unless one image of the net's shape is among the inputs; say what to write into the recipe."""
+    image = find_image(name, schema, f"one image of {' x '.join(map(str, IMAGES[name]))}")
+    check_image_shape(name, image.name, image.shape)
 
 
 def _count_numbers(name: str, schema: Schema) -> int:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from prefect import task
 
-from ..datasets.build import Prepared, prepare_data
+from ..datasets.build import Prepared, count_verdicts, prepare_data
 from ..datasets.space import hold_data, mark_used
 from ..datasets.table import split_columns, with_split_column
 from ..files import read_json
@@ -84,7 +84,15 @@ def _ingest_split(recipe: Recipe, column: str, several: bool) -> Prepared:
     how = "pack reused" if data.reused else f"{data.num_decoded:,} files decoded"
     name = f"data by {column}" if several else "data"
     say(f"{name}: {rows}{quarantined} ({how}, {time.perf_counter() - started:.1f} s)")
+    tell_quarantine(data)
     return data
+
+
+def tell_quarantine(data: Prepared) -> None:
+    """Say why rows are bad, and where all of them stand with their reasons."""
+    if data.num_quarantined:
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in count_verdicts(data.split_dir).items())
+        say(f"quarantined: {counts}; {data.split_dir / 'quarantine.csv'}")
 
 
 def _report_split(data: Prepared) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from ..engine.optimizers import check_optimizer
 from ..engine.schedules import PLATEAU, check_schedule
 from ..engine.weights import load_unwrapped
 from ..errors import RecipeError
-from ..models.input_kinds import check_inputs
+from ..models.input_kinds import check_image_shape, check_inputs
 from ..models.pretrained import fetch_pretrained
 from ..models.registry import check_log_softmax, check_model
-from ..recipe import Recipe
+from ..recipe import Feature, Recipe
 from ..settings import home
 from .console import say
 from .ranked import check_ranked
@@ -58,6 +58,9 @@ def check_names(recipe: Recipe) -> None:
     check_ranked(recipe)
     if inputs:
         check_inputs(recipe.model.name, recipe.data.inputs)
+        for name, feature in recipe.data.inputs.items():
+            if feature.kind == "image" and not feature.preprocess:  # whose functions may change any shape
+                check_image_shape(recipe.model.name, name, _shape_said(feature))
     check_sampling(recipe.train.sampling, targets)
     for feature in inputs:
         check_preprocess(feature)
@@ -106,7 +109,7 @@ def _check_together(recipe: Recipe) -> None:
         if recipe.warm_start.lr_factors:
             raise RecipeError("warm_start.lr_factors: lbfgs has one learning rate for all parameters; leave them out")
     kinds = {target.kind for target in recipe.data.target.values()}
-    if kinds and kinds != {"category"}:
+    if len(kinds) == 1 and kinds != {"category"}:  # of several kinds `check_table` says that they do not fit together
         for key in ("label_smoothing", "class_weights"):
             if (value := getattr(train, key)) not in (0, "none"):
                 raise RecipeError(
@@ -117,6 +120,12 @@ def _check_together(recipe: Recipe) -> None:
             "train.class_weights and train.sampling: balanced, each of them makes up for rare classes, and both would "
             "do it twice; leave one out"
         )
+
+
+def _shape_said(feature: Feature) -> list[int | None]:
+    """Channels, height and width of an image as far as the recipe says them."""
+    channels = {"gray": 1, "rgb": 3}.get(feature.channels) or int(feature.channels)
+    return [channels, *(feature.size or [None, None])]
 
 
 def has_images(recipe: Recipe) -> bool:

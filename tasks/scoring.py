@@ -7,14 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import pyarrow as pa
 from prefect import task
 
 from ..datasets.build import Prepared, prepare_for_schema, prepare_inputs
-from ..datasets.output import check_new_columns, locate_output
+from ..datasets.output import check_new_columns, locate_output, write_output
 from ..datasets.space import hold_data, mark_used
 from ..datasets.table import locate_table
+from ..datasets.verdicts import NoRowsError
 from ..engine.devices import pick_device, pick_precision
 from ..engine.weights import load_weights, save_weights
+from ..errors import DataError
 from ..files import sha256_file
 from ..recipe import Recipe
 from ..recipe_file import load_recipe
@@ -23,6 +26,7 @@ from ..settings import home
 from ..tracking.records import RunRecord, git_commit, new_run_id, now
 from ..tracking.registry import Source, resolve_source
 from .console import Progress, say
+from .ingest import tell_quarantine
 from .options import UNCACHED
 from .predictions import VERDICT, name_columns
 from .preflight import check_names, has_images
@@ -41,15 +45,31 @@ def name_scoring(kind: Kind, source: str) -> Path:
     return home().runs / new_run_id(f"{recipe.name}-{kind}")
 
 
+class Scored(NamedTuple):
+    """What an evaluation is about.
+
+    Attributes:
+        rows: of the table.
+        rows_scored: those that could be read; the others have a verdict.
+        quarantine: file with the verdicts.
+    """
+
+    rows: int
+    rows_scored: int
+    quarantine: str
+
+
 @task(**UNCACHED)
-def start_evaluation(run_dir: Path, source: str, table: str, files: str, device: str) -> None:
+def start_evaluation(run_dir: Path, source: str, table: str, files: str, device: str) -> Scored:
     """Open a run that scores all rows of a table with the best weights of a source. Hold the run first.
 
     Raises:
         SourceError: there is no such source, or it lacks recipe, schema or weights.
         DataError: the table does not have the columns that the source was trained on, or no row that can be read.
     """
-    _start_scoring(run_dir, "evaluate", _open_source(source, table, files, device), prepare_for_schema)
+    data = _start_scoring(run_dir, "evaluate", _open_source(source, table, files, device), prepare_for_schema)
+    scored = data.rows["test"]
+    return Scored(scored + data.num_quarantined, scored, str(data.split_dir / "quarantine.csv"))
 
 
 class Prediction(NamedTuple):
@@ -75,7 +95,8 @@ def start_prediction(
     Raises:
         SourceError: there is no such source, or it lacks recipe, schema or weights.
         DataError: the table cannot be written where it should, or has a column of a name that is to be added, or
-            does not have the inputs that the source was trained on, or no row that can be read.
+            does not have the inputs that the source was trained on. Where no row can be read the table is written
+            with their verdicts first, and no run is opened.
     """
     opened = _open_source(source, table, files, device)
     data = opened.recipe.data
@@ -83,7 +104,14 @@ def start_prediction(
     added = [f"{prefix}{name}" for name in (*name_columns(opened.schema), VERDICT)]
     check_new_columns(data, added, "give ours another beginning with --prefix, for example --prefix new_")
     digest = sha256_file(Path(data.table))
-    _start_scoring(run_dir, "predict", opened, prepare_inputs)
+    try:
+        _start_scoring(run_dir, "predict", opened, prepare_inputs)
+    except NoRowsError as error:
+        rows = range(len(error.reasons))
+        columns: dict[str, pa.Array] = dict.fromkeys(added, pa.nulls(len(rows)))
+        columns[f"{prefix}{VERDICT}"] = pa.array([str(error.reasons[row]) for row in rows], pa.string())
+        write_output(data, columns, path)
+        raise DataError(f"{error}. {path} has these verdicts and no prediction") from error
     return Prediction(path, prefix, digest)
 
 
@@ -116,7 +144,7 @@ def _open_source(source: str, table: str, files: str, device: str) -> _Opened:
     return _Opened(found, recipe, schema, time.perf_counter() - started)
 
 
-def _start_scoring(run_dir: Path, kind: Kind, opened: _Opened, prepare: Callable[..., Prepared]) -> None:
+def _start_scoring(run_dir: Path, kind: Kind, opened: _Opened, prepare: Callable[..., Prepared]) -> Prepared:
     """Open a run with the weights of a source, on all good rows of the table that its recipe names."""
     started = time.perf_counter()
     found, recipe, schema, seconds = opened
@@ -129,6 +157,7 @@ def _start_scoring(run_dir: Path, kind: Kind, opened: _Opened, prepare: Callable
         say(f"warning: {warning}")
     quarantined = f", {data.num_quarantined:,} quarantined" if data.num_quarantined else ""
     say(f"data: {data.rows['test']:,} rows{quarantined}")
+    tell_quarantine(data)
     record = RunRecord(
         run_id=run_dir.name,
         name=recipe.name,
@@ -148,3 +177,4 @@ def _start_scoring(run_dir: Path, kind: Kind, opened: _Opened, prepare: Callable
     )
     save_weights(weights, run_dir / "weights" / "best.pt")
     open_run(record, recipe, schema, data.rows)
+    return data

@@ -274,6 +274,7 @@ def test_a_dry_run_says_what_it_found_and_writes_no_run(run: Run, number_recipe:
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == ["rows", "model", "device", "loss", "time", "pack", "next"]
     assert out.splitlines()[1] == "model     mlp, 65 parameters"
+    assert out.splitlines()[-1] == f"next      torchrelay train {recipe} --set train.epochs=3"
     assert err.splitlines()[-1] == "dry run: nothing is wrong; no run was written"
     code, out, _ = run("train", recipe, "--dry-run", "--json", "--set", "train.seed=0,1")
     assert [len(one["losses"]) for one in json.loads(out)["runs"]] == [2, 2]

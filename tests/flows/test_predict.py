@@ -125,7 +125,7 @@ def test_each_test_row_has_its_prediction_in_the_run_folder_and_in_mlflow(pictur
 
 
 def test_evaluating_a_table_with_bad_rows_gives_verdicts_and_the_metrics_of_the_others(
-    pictures: dict[str, Any],
+    pictures: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = Path("images")
     (images / "broken.png").write_bytes((images / "0.png").read_bytes()[:40])
@@ -135,7 +135,10 @@ def test_evaluating_a_table_with_bad_rows_gives_verdicts_and_the_metrics_of_the_
     assert result["metrics"]["test/accuracy"] == 1.0
     frame = pd.read_parquet(Path(result["run_dir"]) / "predictions.parquet")
     assert frame["row"].tolist() == [1]
-    quarantine = rows_of(Path(result["split_dir"]) / "quarantine.csv")
+    assert (result["rows"], result["rows_scored"]) == (4, 1)
+    said = capsys.readouterr().err
+    assert "quarantined: 1 missing file, 1 bad image, truncated, 1 class that the model does not know; " in said
+    quarantine = rows_of(result["quarantine"])
     assert [row["row"] for row in quarantine] == ["2", "3", "4"]
     Path("other.csv").write_text("image,label\nimages/none.png,left\n")
     with pytest.raises(DataError, match=r"1 of 1 rows are bad \(1 missing file\)"):
@@ -228,6 +231,17 @@ def test_a_category_value_that_training_has_not_seen_is_predicted_all_the_same(n
     first, second = rows_of("out.csv")
     assert float(first["prediction"])
     assert (second["prediction"], "'colour'" in second["verdict"]) == ("", True)
+
+
+def test_a_table_without_a_row_that_can_be_read_is_written_with_its_verdicts(pictures: dict[str, Any]) -> None:
+    Path("new.csv").write_text("note,image\na,images/none.png\nb,\n")
+    with pytest.raises(DataError, match=r"2 of 2 rows are bad .*out\.csv has these verdicts and no prediction"):
+        predict(source=pictures["run_id"], table="new.csv", out="out.csv", prefix="new_")
+    first, second = rows_of("out.csv")
+    assert (first["note"], first["new_prediction"], second["note"]) == ("a", "", "b")
+    assert first["new_verdict"].startswith("missing file: ")
+    assert second["new_verdict"]
+    assert [record.kind for record in list_records(settings.home())] == ["train", "train"]
 
 
 def test_what_cannot_be_written_or_read_is_refused_before_a_run_begins(numbers: dict[str, Any]) -> None:

@@ -74,3 +74,35 @@ def test_a_model_for_other_kinds_of_inputs_is_refused_before_the_table_is_read(m
     with pytest.raises(ShapeError, match=rf"model\.name: {words}"):
         check_names(Recipe.model_validate({**mixed, "model": {"name": model}}))
     check_names(Recipe.model_validate({**mixed, "model": {"name": "mlp"}}))
+
+
+@pytest.mark.parametrize(
+    ("model", "image", "words"),
+    [
+        (
+            "lenet",
+            {"size": [32, 32]},
+            r"lenet takes one image of 1 x 32 x 32; data\.inputs\.i gives 3 x 32 x 32; set .*gray",
+        ),
+        ("cifar_net", {"size": [32, 48]}, r".* gives 3 x 32 x 48; set its size: \[32, 32\] and channels: rgb"),
+        ("cifar_net", {"channels": 1}, r".* gives 1 x \? x \?; set its size"),
+        ("lenet", {"channels": 2}, r".* gives 2 x \? x \?; torchvision:resnet18 is fitted to any channels"),
+    ],
+)
+def test_an_image_that_the_model_does_not_take_is_refused_before_the_files_are_read(
+    model: str, image: dict[str, Any], words: str
+) -> None:
+    data = {"inputs": {"i": {"kind": "image", **image}}, "target": {"c": {"kind": "category"}}}
+    tiny = {"name": "tiny", "data": data, "train": {"device": "cpu"}}
+    with pytest.raises(ShapeError, match=rf"model\.name: {words}"):
+        check_names(Recipe.model_validate({**tiny, "model": {"name": model}}))
+    check_names(Recipe.model_validate({**tiny, "model": {"name": "torchvision:resnet18"}}))
+
+
+def test_targets_of_two_kinds_are_not_taken_for_one_that_smoothing_does_not_fit() -> None:
+    targets = {"c": {"kind": "category"}, "n": {"kind": "number"}}
+    data = {"inputs": {"x": {"kind": "number"}}, "target": targets}
+    train = {"device": "cpu", "label_smoothing": 0.1, "loss": "cross_entropy"}
+    mixed = Recipe.model_validate({"name": "tiny", "data": data, "train": train, "model": {"name": "mlp"}})
+    with pytest.raises(RecipeError, match="cross_entropy does not fit a number target"):
+        check_names(mixed)
