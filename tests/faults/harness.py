@@ -40,6 +40,9 @@ from torchrelay.tracking.records import RunRecord, list_records, load_record
 from torchrelay.tracking.shipper import sync_home
 
 PATIENCE_SECONDS = 120.0
+# Of metrics, before they are written. A run of these is over in less than the usual half second: that a kill finds some
+# steps behind the last checkpoint written, and some not, takes a few milliseconds.
+BUFFER_SECONDS = 0.003
 multiprocessing.set_forkserver_preload([*PRELOAD, "torchrelay.flows.train", "torchvision", "skimage.transform"])
 
 
@@ -186,6 +189,7 @@ def take_flow(recipe_file: str, fault: str, once: str, mutant: str, whole: bool)
             patch.setattr(flow_file, name, task.fn)
     if not whole:
         patch.setattr(flow_file, "train_one", flow_file.train_model)
+    patch.setattr(journal, "BUFFER_SECONDS", BUFFER_SECONDS)
     if mutant:
         MUTANTS[mutant](patch)
     arm(fault, once)
@@ -217,6 +221,7 @@ def _journal_again(patch: pytest.MonkeyPatch) -> None:
         self._last_step = {}
         append(self, *args, **options)
 
+    patch.setattr(journal, "BUFFER_SECONDS", 0.0)
     patch.setattr(journal.Journal, "append_metrics", append_again)
 
 
