@@ -27,7 +27,7 @@ from ..settings import Home
 from ..tracking.cursor import waiting
 from ..tracking.journal import JOURNAL_FILE, Journal
 from ..tracking.reconcile import end_run, list_running
-from ..tracking.records import RECORD_FILE, list_records, load_record, update_record
+from ..tracking.records import RECORD_FILE, RunRecord, flow_runs_of, list_records, load_record, update_record
 from ..tracking.shipper import sync_run
 from .flow_runs import end_flow_run, list_deserted, list_orphans, list_unfinished
 from .installation import check_installation
@@ -201,12 +201,8 @@ def _end_in_mlflow(home: Home, mlflow_run_id: str, run_id: str) -> str:
 
 
 def _lost_in_prefect(home: Home, fix: str) -> Iterator[Finding]:
-    over = {
-        record.prefect_flow_run_id: record
-        for record in list_records(home)
-        if record.prefect_flow_run_id and not record.parent and _is_over(home, home.runs / record.run_id)
-    }
     records = list_records(home)
+    over = {one: record for record in records for one in _flow_runs_over(home, record)}
     try:
         states = list_unfinished(home, over)
         # On a disk that another host uses too, its processes cannot be seen.
@@ -216,14 +212,16 @@ def _lost_in_prefect(home: Home, fix: str) -> Iterator[Finding]:
         yield Finding("Prefect", f"its flow runs cannot be read: {error}", "start its server, then look again")
         return
     for flow_run_id, state in states.items():
-        run_id = over[flow_run_id].run_id
+        record = over[flow_run_id]
+        is_newest = flow_run_id == record.prefect_flow_run_id
         yield Finding(
             "Prefect",
-            f"flow run {flow_run_id} is {state} there, {run_id} is over",
+            f"flow run {flow_run_id} is {state} there, {record.run_id} "
+            + ("is over" if is_newest else "went on in another flow run"),
             f"{fix} tells Prefect",
-            lambda one=flow_run_id, state=state, run_id=run_id: _end_in_prefect(home, one, state, run_id),
+            lambda one=flow_run_id, state=state, run_id=record.run_id: _end_in_prefect(home, one, state, run_id),
         )
-    known = {record.prefect_flow_run_id for record in records}
+    known = {one for record in records for one in flow_runs_of(record)}
     for flow_run_id, state in deserted.items():
         if flow_run_id not in known:
             yield Finding(
@@ -234,9 +232,27 @@ def _lost_in_prefect(home: Home, fix: str) -> Iterator[Finding]:
             )
 
 
+def _flow_runs_over(home: Home, record: RunRecord) -> list[str]:
+    """The flow runs of a run of which Prefect should know that they are over.
+
+    One that had the run before another took it up is over too, whatever becomes of the run: it cannot have its lock.
+    """
+    run_dir = home.runs / record.run_id
+    if record.parent:
+        return []
+    if _is_over(home, run_dir):
+        return flow_runs_of(record)
+    is_taken_up = not _is_elsewhere(run_dir) and _age(run_dir / "lock") > ENDING_SECONDS
+    return record.earlier_flow_runs if is_taken_up else []
+
+
 def _end_in_prefect(home: Home, flow_run_id: str, state: str, run_id: str) -> str:
     record = load_record(home.runs / run_id)
-    new = end_flow_run(flow_run_id, record.status, state, record.error or record.status)
+    if flow_run_id == record.prefect_flow_run_id:
+        new = end_flow_run(flow_run_id, record.status, state, record.error or record.status)
+    else:
+        message = f"{LOST}; {run_id} went on in flow run {record.prefect_flow_run_id}"
+        new = end_flow_run(flow_run_id, "KILLED", state, message)
     return f"Prefect flow run {flow_run_id} of {run_id}: {new}"
 
 

@@ -153,6 +153,29 @@ def test_prefect_hears_that_a_flow_run_crashed(lost_run: Path, monkeypatch: pyte
         assert client.read_flow_run(other).state.is_running()
 
 
+@pytest.mark.usefixtures("prefect_server")
+def test_a_flow_run_whose_run_went_on_in_another_is_lost_and_the_other_is_not(
+    lost_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
+    with get_client(sync_client=True) as client:
+        first, second = (client.create_flow_run(ingest, state=Running()).id for _ in range(2))
+        update_record(lost_run, prefect_flow_run_id=str(second), earlier_flow_runs=[str(first)])
+        with lock(lost_run / "lock", "run lost"):
+            assert doctor(home()) == ([], [])  # the first may be about to tell Prefect how it ended
+            long_ago = time.time() - 3600
+            os.utime(lost_run / "lock", (long_ago, long_ago))
+            [finding] = doctor(home()).left
+            assert finding.what == f"flow run {first} is RUNNING there, lost went on in another flow run"
+            assert doctor(home(), fix=True).mended == [f"Prefect flow run {first} of lost: Crashed"]
+        state = client.read_flow_run(first).state
+        assert state is not None
+        assert state.message == f"process ended without a word; lost went on in flow run {second}"
+        assert client.read_flow_run(second).state.is_running()
+        mended = doctor(home(), fix=True).mended
+        assert mended[2:] == [f"Prefect flow run {second} of lost: Crashed"]
+
+
 def test_what_dead_writers_left_goes_but_not_while_an_ingest_is_at_work(make_run: MakeRun, number_recipe) -> None:
     run_dir = make_run(number_recipe(), "good")
     (run_dir / "lock").write_text("")
@@ -199,7 +222,11 @@ def test_a_flow_run_that_was_lost_before_it_had_a_run_is_found_but_not_one_whose
         server.kill()
     [finding] = doctor(home()).left
     assert finding.what == f"flow run {lost} is RUNNING there, and its process was lost before it had a run"
-    update_record(save_record(home(), RunRecord(run_id="a", name="a", experiment="a", created=now())), status="KILLED")
+    record = RunRecord(run_id="a", name="a", experiment="a", created=now(), earlier_flow_runs=[lost])
+    update_record(save_record(home(), record), status="KILLED", error="process ended without a word")
+    (home().runs / "a" / "lock").write_text("")
+    [finding] = doctor(home()).left
+    assert finding.what == f"flow run {lost} is RUNNING there, a went on in another flow run"
     (home().runs / "a" / "lock").write_text("pid 7 on elsewhere")
     assert doctor(home()) == ([], [])
 
