@@ -67,13 +67,12 @@ def doctor(fix: bool, as_json: bool) -> None:
     facts = describe_installation(home())
     for line in facts:
         tell(line)
-    left, mended = examine_home(home(), fix=fix)
+    say = tell if as_json else click.echo
+    left, mended = examine_home(home(), fix=fix, tell=lambda line: say(f"mended     {line}"))
     if as_json:
         found = [{"part": one.part, "what": one.what, "remedy": one.remedy, "mends": bool(one.mend)} for one in left]
         print_json({"facts": facts, "findings": found, "mended": mended})
     else:
-        for line in mended:
-            click.echo(f"mended     {line}")
         for part in dict.fromkeys(one.part for one in left):
             click.echo(part)
             for one in left:

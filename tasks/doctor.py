@@ -21,7 +21,7 @@ import psutil
 from ..datasets.pack import Pack
 from ..datasets.space import claim_data, list_packs, remove
 from ..engine.generations import DamagedError, list_generations, read_manifest, read_state
-from ..errors import BusyError, CheckpointError, DataError, TorchrelayError, TrackingError
+from ..errors import CheckpointError, DataError, TorchrelayError, TrackingError
 from ..files import is_locked, lock, set_aside
 from ..settings import Home
 from ..tracking.cursor import waiting
@@ -69,50 +69,91 @@ class Examined(NamedTuple):
     mended: list[str]
 
 
-def doctor(home: Home, *, fix: bool = False) -> Examined:
-    """Examine a home and the installation; with `fix`, mend what can be mended."""
+class Examination(NamedTuple):
+    """What the parts of one examination share.
+
+    Attributes:
+        home: what is examined.
+    """
+
+    home: Home
+
+    @property
+    def fix(self) -> str:
+        """The command that mends what this examination finds."""
+        return "torchrelay doctor --fix"
+
+
+def doctor(home: Home, *, fix: bool = False, tell: Callable[[str], object] = lambda line: None) -> Examined:
+    """Examine a home and the installation; with `fix`, mend what can be mended.
+
+    Args:
+        home: what is examined.
+        fix: mend.
+        tell: is given each thing that was mended as soon as it is, in a sentence.
+    """
     left: list[Finding] = []
     mended: list[str] = []
-    for finding in examine(home):
+    for finding in examine(Examination(home)):
         if not fix or finding.mend is None:
             left.append(finding)
             continue
         try:
-            mended.append(finding.mend())
-        except (BusyError, TrackingError, OSError, sqlite3.Error, httpx.HTTPError, psutil.Error) as error:
-            left.append(finding._replace(remedy=f"it could not be mended ({error}); {finding.remedy}"))
+            done = finding.mend()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other findings do not have it
+            left.append(finding._replace(remedy=f"it could not be mended ({_describe(error)}); {finding.remedy}"))
+            continue
+        mended.append(done)
+        tell(done)
     return Examined(left, mended)
 
 
-def examine(home: Home) -> Iterator[Finding]:
-    """All findings, in the order in which they are to be mended; each is looked for when the one before is done."""
-    fix = "torchrelay doctor --fix"
-    yield from (Finding("installation", what, remedy) for what, remedy in check_installation(home, list_records(home)))
-    for part in (
-        _lost_runs,
-        _waiting,
-        _lost_in_mlflow,
-        _lost_in_prefect,
-        _orphans,
-        _leftovers,
-        _bad_checkpoints,
-        _bad_packs,
-    ):
-        yield from part(home, fix)
+def examine(exam: Examination) -> Iterator[Finding]:
+    """All findings, in the order in which they are to be mended; each is looked for when the one before is done.
+
+    A part that cannot be examined to its end is a finding itself.
+    """
+    parts: tuple[tuple[str, Callable[[Examination], Iterator[Finding]]], ...] = (
+        ("installation", _installation),
+        ("runs", _lost_runs),
+        ("MLflow", _waiting),
+        ("MLflow", _lost_in_mlflow),
+        ("Prefect", _lost_in_prefect),
+        ("processes", _orphans),
+        ("leftovers", _leftovers),
+        ("checkpoints", _bad_checkpoints),
+        ("packs", _bad_packs),
+    )
+    for name, part in parts:
+        try:
+            yield from part(exam)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other parts do not have it
+            yield Finding(name, f"cannot be examined further: {_describe(error)}", "mend that, then look again")
 
 
-def _lost_runs(home: Home, fix: str) -> Iterator[Finding]:
-    for record in list_records(home):
-        run_dir = home.runs / record.run_id
+def _describe(error: Exception) -> str:
+    return str(error) if isinstance(error, TorchrelayError | OSError) else f"{type(error).__name__}: {error}"
+
+
+def _installation(exam: Examination) -> Iterator[Finding]:
+    found = check_installation(exam.home, list_records(exam.home))
+    yield from (Finding("installation", what, remedy) for what, remedy in found)
+
+
+def _lost_runs(exam: Examination) -> Iterator[Finding]:
+    for record in list_records(exam.home):
+        run_dir = exam.home.runs / record.run_id
         if record.status != "RUNNING" or _may_be_alive(run_dir):
             continue
         if _is_elsewhere(run_dir):
-            yield Finding("runs", f"{record.run_id} is RUNNING, last on host {_host_of(run_dir)}", f"run {fix} there")
+            yield Finding(
+                "runs", f"{record.run_id} is RUNNING, last on host {_host_of(run_dir)}", f"run {exam.fix} there"
+            )
             continue
         yield Finding(
             "runs",
             f"{record.run_id} is RUNNING and no process writes it",
-            f"{fix} calls it KILLED; torchrelay resume {record.run_id} lets it go on",
+            f"{exam.fix} calls it KILLED; torchrelay resume {record.run_id} lets it go on",
             lambda run_dir=run_dir: _bury(run_dir),
         )
 
@@ -141,11 +182,11 @@ def _bury(run_dir: Path) -> str:
     return f"run {run_dir.name}: KILLED, {LOST}; last step {steps}"
 
 
-def _waiting(home: Home, fix: str) -> Iterator[Finding]:
+def _waiting(exam: Examination) -> Iterator[Finding]:
     """Runs that are over and of whose journals MLflow does not have all."""
-    for record in list_records(home):
-        run_dir = home.runs / record.run_id
-        if not _is_over(home, run_dir):
+    for record in list_records(exam.home):
+        run_dir = exam.home.runs / record.run_id
+        if not _is_over(exam.home, run_dir):
             continue
         try:
             num_waiting = waiting(run_dir)
@@ -156,7 +197,7 @@ def _waiting(home: Home, fix: str) -> Iterator[Finding]:
             yield Finding(
                 "MLflow",
                 f"{num_waiting:,} lines of the journal of {record.run_id} wait for the tracker",
-                f"{fix}, or torchrelay sync {record.run_id}, sends them",
+                f"{exam.fix}, or torchrelay sync {record.run_id}, sends them",
                 lambda run_dir=run_dir: _send(run_dir),
             )
 
@@ -176,21 +217,21 @@ def _send(run_dir: Path) -> str:
     return f"run {run_dir.name}: {shipped.num_sent:,} lines of its journal sent to MLflow"
 
 
-def _lost_in_mlflow(home: Home, fix: str) -> Iterator[Finding]:
+def _lost_in_mlflow(exam: Examination) -> Iterator[Finding]:
     try:
         running = list_running()
     except TrackingError as error:
         yield Finding("MLflow", str(error), "start it, then look again")
         return
     for believed in running:
-        run_dir = home.runs / believed.run_id
-        if not _is_over(home, run_dir) or _num_waiting(run_dir):  # what waits says it, or is found already
+        run_dir = exam.home.runs / believed.run_id
+        if not _is_over(exam.home, run_dir) or _num_waiting(run_dir):  # what waits says it, or is found already
             continue
         yield Finding(
             "MLflow",
             f"run {believed.mlflow_run_id} is RUNNING there, {believed.run_id} is over",
-            f"{fix} tells MLflow",
-            lambda one=believed: _end_in_mlflow(home, one.mlflow_run_id, one.run_id),
+            f"{exam.fix} tells MLflow",
+            lambda one=believed: _end_in_mlflow(exam.home, one.mlflow_run_id, one.run_id),
         )
 
 
@@ -200,14 +241,14 @@ def _end_in_mlflow(home: Home, mlflow_run_id: str, run_id: str) -> str:
     return f"MLflow run {mlflow_run_id} of {run_id}: {record.status}"
 
 
-def _lost_in_prefect(home: Home, fix: str) -> Iterator[Finding]:
-    records = list_records(home)
-    over = {one: record for record in records for one in _flow_runs_over(home, record)}
+def _lost_in_prefect(exam: Examination) -> Iterator[Finding]:
+    records = list_records(exam.home)
+    over = {one: record for record in records for one in _flow_runs_over(exam.home, record)}
     try:
-        states = list_unfinished(home, over)
+        states = list_unfinished(exam.home, over)
         # On a disk that another host uses too, its processes cannot be seen.
-        is_shared = any(_is_elsewhere(home.runs / record.run_id) for record in records)
-        deserted = {} if is_shared else list_deserted(home)
+        is_shared = any(_is_elsewhere(exam.home.runs / record.run_id) for record in records)
+        deserted = {} if is_shared else list_deserted(exam.home)
     except (httpx.HTTPError, sqlite3.Error) as error:
         yield Finding("Prefect", f"its flow runs cannot be read: {error}", "start its server, then look again")
         return
@@ -218,8 +259,8 @@ def _lost_in_prefect(home: Home, fix: str) -> Iterator[Finding]:
             "Prefect",
             f"flow run {flow_run_id} is {state} there, {record.run_id} "
             + ("is over" if is_newest else "went on in another flow run"),
-            f"{fix} tells Prefect",
-            lambda one=flow_run_id, state=state, run_id=record.run_id: _end_in_prefect(home, one, state, run_id),
+            f"{exam.fix} tells Prefect",
+            lambda one=flow_run_id, state=state, run_id=record.run_id: _end_in_prefect(exam.home, one, state, run_id),
         )
     known = {one for record in records for one in flow_runs_of(record)}
     for flow_run_id, state in deserted.items():
@@ -227,7 +268,7 @@ def _lost_in_prefect(home: Home, fix: str) -> Iterator[Finding]:
             yield Finding(
                 "Prefect",
                 f"flow run {flow_run_id} is {state} there, and its process was lost before it had a run",
-                f"{fix} tells Prefect",
+                f"{exam.fix} tells Prefect",
                 lambda one=flow_run_id, state=state: _end_deserted(one, state),
             )
 
@@ -260,12 +301,12 @@ def _end_deserted(flow_run_id: str, state: str) -> str:
     return f"Prefect flow run {flow_run_id}: {end_flow_run(flow_run_id, 'KILLED', state, LOST)}"
 
 
-def _orphans(home: Home, fix: str) -> Iterator[Finding]:
-    for process in list_orphans(home):
+def _orphans(exam: Examination) -> Iterator[Finding]:
+    for process in list_orphans(exam.home):
         yield Finding(
             "processes",
             f"pid {process.pid} is a temporary Prefect server of this home, and who started it is gone",
-            f"{fix} ends it, or kill {process.pid}",
+            f"{exam.fix} ends it, or kill {process.pid}",
             lambda process=process: _end_process(process),
         )
 
@@ -278,26 +319,26 @@ def _end_process(process: psutil.Process) -> str:
     return f"process {process.pid}: ended"
 
 
-def _leftovers(home: Home, fix: str) -> Iterator[Finding]:
+def _leftovers(exam: Examination) -> Iterator[Finding]:
     """What writers that died left half-written; nothing where somebody may be writing there now."""
     found: list[Path] = []
-    with claim_data(home) if home.root.is_dir() else contextlib.nullcontext(False) as is_alone:
+    with claim_data(exam.home) if exam.home.root.is_dir() else contextlib.nullcontext(False) as is_alone:
         if is_alone:
-            for root in (home.packs, home.store):
+            for root in (exam.home.packs, exam.home.store):
                 found += root.rglob(".*.tmp")
-    for run_dir in home.runs.iterdir() if home.runs.is_dir() else ():
+    for run_dir in exam.home.runs.iterdir() if exam.home.runs.is_dir() else ():
         if not run_dir.is_dir() or run_dir.name.startswith(".") or _may_be_alive(run_dir) or _is_elsewhere(run_dir):
             continue
         found += run_dir.rglob(".*.tmp") if (run_dir / RECORD_FILE).exists() else [run_dir]
     for path in sorted(found):
-        where = path.relative_to(home.root)
+        where = path.relative_to(exam.home.root)
         yield Finding(
             "leftovers",
             f"{where} is half-written, and its writer is gone",
-            f"{fix} removes it",
+            f"{exam.fix} removes it",
             lambda path=path, where=where: _remove_leftover(path, where),
         )
-    for folder in sorted(home.root.glob(f"{VERIFY_PREFIX}*")):
+    for folder in sorted(exam.home.root.glob(f"{VERIFY_PREFIX}*")):
         if not is_locked(folder / "lock"):
             yield Finding(
                 "leftovers",
@@ -311,9 +352,9 @@ def _remove_leftover(path: Path, where: Path) -> str:
     return f"{where}: removed"
 
 
-def _bad_checkpoints(home: Home, fix: str) -> Iterator[Finding]:
-    for record in list_records(home):
-        run_dir = home.runs / record.run_id
+def _bad_checkpoints(exam: Examination) -> Iterator[Finding]:
+    for record in list_records(exam.home):
+        run_dir = exam.home.runs / record.run_id
         if _may_be_alive(run_dir) or _is_elsewhere(run_dir):
             continue
         for folder in list_generations(run_dir / "checkpoints"):
@@ -322,8 +363,8 @@ def _bad_checkpoints(home: Home, fix: str) -> Iterator[Finding]:
             except DamagedError as error:
                 yield Finding(
                     "checkpoints",
-                    f"{folder.relative_to(home.root)}: {error}",
-                    f"{fix} sets it aside; the run goes on from the one before",
+                    f"{folder.relative_to(exam.home.root)}: {error}",
+                    f"{exam.fix} sets it aside; the run goes on from the one before",
                     lambda folder=folder: _set_aside(folder),
                 )
             except CheckpointError as error:
@@ -336,9 +377,9 @@ def _set_aside(folder: Path) -> str:
     return f"checkpoint {folder.parents[1].name}/{folder.name}: set aside as {aside.name}"
 
 
-def _bad_packs(home: Home, fix: str) -> Iterator[Finding]:
+def _bad_packs(exam: Examination) -> Iterator[Finding]:
     """Packs that do not verify, with the pixels that they refer to; only an ingest of their tables can mend them."""
-    for folder in list_packs(home):
+    for folder in list_packs(exam.home):
         try:
             Pack.open(folder).verify()
         except (DataError, OSError) as error:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .. import settings
-from ..errors import BusyError, GoneError, TorchrelayError, TrackingError
+from ..errors import BusyError, GoneError, LockError, TorchrelayError, TrackingError
 from ..files import is_locked, lock
 from ..settings import Home
 from .client import make_database, on_answer, override_environment
@@ -153,7 +153,7 @@ class Shipper:
                     self._error = error
                     self._begun.set()
                     self._wake.wait(0.1)
-        except OSError as error:
+        except (LockError, OSError) as error:
             self._note_failure(error)
         finally:
             self._begun.set()
@@ -191,7 +191,7 @@ class Shipper:
         for other in _left_behind(self._run_dir.parent, but=self._run_dir):
             if not is_meant_for_here(Journal(other / JOURNAL_FILE)):
                 continue
-            with contextlib.suppress(BusyError), lock(other / LOCK_FILE, f"run {other.name} in MLflow"):
+            with contextlib.suppress(BusyError, LockError), lock(other / LOCK_FILE, f"run {other.name} in MLflow"):
                 outbox = Outbox(other)
                 try:
                     while not (self._ending.is_set() or self._stopped.is_set()) and outbox.send_batch():

@@ -17,6 +17,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Running
 
+from torchrelay.datasets.space import list_packs
 from torchrelay.engine.checkpoint import CheckpointStore
 from torchrelay.files import lock, share_lock
 from torchrelay.flows.ingest import ingest
@@ -61,6 +62,26 @@ def send(run_dir: Path) -> str:
 
 def parts(findings: list[Finding]) -> list[str]:
     return [one.part for one in findings]
+
+
+def database_of_prefect(states: dict[str, str]) -> Path:
+    """The folder of an embedded Prefect whose flow runs have these states."""
+    folder = home().root / "prefect"
+    folder.mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(folder / "prefect.db")) as database:
+        database.execute("CREATE TABLE flow_run (id TEXT, state_type TEXT)")
+        database.executemany("INSERT INTO flow_run VALUES (?, ?)", states.items())
+        database.commit()
+    return folder
+
+
+def damaged_pack() -> Path:
+    """The one pack of this home, with a bit of its row numbers turned."""
+    [pack_dir] = list_packs(home())
+    path = pack_dir / "row.npy"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    return pack_dir
 
 
 def test_an_empty_home_and_this_installation_are_in_order() -> None:
@@ -176,6 +197,51 @@ def test_a_flow_run_whose_run_went_on_in_another_is_lost_and_the_other_is_not(
         assert mended[2:] == [f"Prefect flow run {second} of lost: Crashed"]
 
 
+def test_what_was_mended_is_said_at_once_and_what_fails_is_a_finding_beside_the_others(
+    lost_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(lost_run)
+    flow_run_id = str(uuid.uuid4())
+    update_record(lost_run, prefect_flow_run_id=flow_run_id)
+    database_of_prefect({flow_run_id: "RUNNING"})
+    pack_dir = damaged_pack()
+    error: BaseException = KeyboardInterrupt()
+
+    def no_server(**options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("torchrelay.tasks.flow_runs.get_client", no_server)
+    told: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        doctor(home(), fix=True, tell=told.append)
+    assert [line.split(":")[0] for line in told] == ["run lost", "run lost"]
+
+    error = RuntimeError("Timed out while attempting to connect to the temporary server")
+    prefect, pack = doctor(home(), fix=True, tell=told.append).left
+    assert prefect.remedy.startswith("it could not be mended (RuntimeError: Timed out while")
+    assert str(pack_dir) in pack.what
+
+    def no_processes(attributes: list[str]) -> None:
+        raise NotImplementedError("none here")
+
+    monkeypatch.setattr("psutil.process_iter", no_processes)
+    *found, pack = doctor(home(), fix=True, tell=told.append).left
+    assert parts(found) == ["Prefect", "processes"]
+    assert {one.what for one in found} == {"cannot be examined further: NotImplementedError: none here"}
+    assert str(pack_dir) in pack.what
+    assert len(told) == 2
+
+
+def test_a_lock_that_cannot_be_written_is_a_finding_beside_the_others(lost_run: Path) -> None:
+    (home().root / "data.lock").unlink()
+    (home().root / "data.lock").mkdir()  # what a read-only disk does too, also for root
+    pack_dir = damaged_pack()
+    found = doctor(home()).left
+    assert parts(found) == ["runs", "MLflow", "leftovers", "packs"]
+    assert f"{home().root / 'data.lock'} cannot be written" in found[2].what
+    assert str(pack_dir) in found[3].what
+
+
 def test_what_dead_writers_left_goes_but_not_while_an_ingest_is_at_work(make_run: MakeRun, number_recipe) -> None:
     run_dir = make_run(number_recipe(), "good")
     (run_dir / "lock").write_text("")
@@ -210,12 +276,7 @@ def test_a_checkpoint_that_does_not_verify_is_set_aside(lost_run: Path) -> None:
 
 def test_a_flow_run_that_was_lost_before_it_had_a_run_is_found_but_not_one_whose_server_lives() -> None:
     lost = str(uuid.uuid4())
-    folder = home().root / "prefect"
-    folder.mkdir(parents=True)
-    with contextlib.closing(sqlite3.connect(folder / "prefect.db")) as database:
-        database.execute("CREATE TABLE flow_run (id TEXT, state_type TEXT)")
-        database.executemany("INSERT INTO flow_run VALUES (?, ?)", [(lost, "RUNNING"), ("0" * 32, "COMPLETED")])
-        database.commit()
+    folder = database_of_prefect({lost: "RUNNING", "0" * 32: "COMPLETED"})
     environment = os.environ | {"PREFECT_HOME": str(folder), "PREFECT__SERVER_EPHEMERAL": "1"}
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", SERVER], env=environment) as server:
         assert doctor(home()) == ([], [])
@@ -232,11 +293,9 @@ def test_a_flow_run_that_was_lost_before_it_had_a_run_is_found_but_not_one_whose
 
 
 def test_a_damaged_pack_is_found(number_recipe: WriteRecipe) -> None:
-    pack_dir = ingest_table.fn(load_recipe(number_recipe())).first.pack_dir
+    ingest_table.fn(load_recipe(number_recipe()))
     assert doctor(home()) == ([], [])
-    path = pack_dir / "row.npy"
-    data = path.read_bytes()
-    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    pack_dir = damaged_pack()
     [finding] = doctor(home(), fix=True).left
     assert finding.what == f"pack {pack_dir}: row.npy does not have the sha256 of the manifest"
     assert finding.remedy == "run `torchrelay ingest` again, which writes it anew"
