@@ -23,9 +23,10 @@ from ..datasets.space import claim_data, list_packs, remove
 from ..engine.generations import DamagedError, list_generations, read_manifest, read_state
 from ..errors import CheckpointError, DataError, TorchrelayError, TrackingError
 from ..files import is_locked, lock, set_aside
-from ..settings import Home
+from ..settings import Home, shown_tracking_uri
 from ..tracking.cursor import waiting
 from ..tracking.journal import JOURNAL_FILE, Journal
+from ..tracking.opening import is_meant_for_here, tracker_of
 from ..tracking.reconcile import end_run, list_running
 from ..tracking.records import RECORD_FILE, RunRecord, flow_runs_of, list_records, load_record, update_record
 from ..tracking.shipper import sync_run
@@ -183,23 +184,35 @@ def _bury(run_dir: Path) -> str:
 
 
 def _waiting(exam: Examination) -> Iterator[Finding]:
-    """Runs that are over and of whose journals MLflow does not have all."""
-    for record in list_records(exam.home):
+    """Runs that are over and of whose journals MLflow does not have all, the oldest first: a parent before its own."""
+    for record in reversed(list_records(exam.home)):
         run_dir = exam.home.runs / record.run_id
         if not _is_over(exam.home, run_dir):
             continue
         try:
             num_waiting = waiting(run_dir)
+            journal = Journal(run_dir / JOURNAL_FILE)
+            is_for_here, tracker = is_meant_for_here(journal), tracker_of(journal)
         except TrackingError as error:
             yield Finding("MLflow", str(error), "do that, then look again")
             continue
-        if num_waiting:
+        if not num_waiting:
+            continue
+        what = f"{num_waiting:,} lines of the journal of {record.run_id} wait for the tracker"
+        if not is_for_here:
+            setting = f"set MLFLOW_TRACKING_URI={tracker}" if tracker else "unset MLFLOW_TRACKING_URI"
             yield Finding(
                 "MLflow",
-                f"{num_waiting:,} lines of the journal of {record.run_id} wait for the tracker",
-                f"{exam.fix}, or torchrelay sync {record.run_id}, sends them",
-                lambda run_dir=run_dir: _send(run_dir),
+                f"{what} {tracker or 'of this home'}, not for {shown_tracking_uri()}",
+                f"{setting}, then torchrelay sync {record.run_id}",
             )
+            continue
+        yield Finding(
+            "MLflow",
+            what,
+            f"{exam.fix}, or torchrelay sync {record.run_id}, sends them",
+            lambda run_dir=run_dir: _send(run_dir),
+        )
 
 
 def _num_waiting(run_dir: Path) -> int:
@@ -212,9 +225,11 @@ def _num_waiting(run_dir: Path) -> int:
 def _send(run_dir: Path) -> str:
     """Send what waits; what a tracker will not take goes on waiting."""
     shipped = sync_run(run_dir)
+    registered = "".join(f"; registered: {name} version {number}" for name, number in shipped.registered)
     if shipped.num_waiting:
-        raise TrackingError(f"{shipped.num_waiting:,} lines wait still: {shipped.reason}")
-    return f"run {run_dir.name}: {shipped.num_sent:,} lines of its journal sent to MLflow"
+        raise TrackingError(f"{shipped.num_waiting:,} lines wait still: {shipped.reason}{registered}")
+    sent = f"{shipped.num_sent:,} lines of its journal sent to MLflow at {shown_tracking_uri()}"
+    return f"run {run_dir.name}: {sent}{registered}"
 
 
 def _lost_in_mlflow(exam: Examination) -> Iterator[Finding]:

@@ -28,13 +28,17 @@ from torchrelay.tasks.doctor import Finding, doctor
 from torchrelay.tasks.flow_runs import SERVER, list_orphans
 from torchrelay.tasks.ingest import ingest_table
 from torchrelay.tasks.installation import check_clock, check_versions
+from torchrelay.tracking.cursor import waiting
 from torchrelay.tracking.journal import Journal
 from torchrelay.tracking.opening import journal_opening
 from torchrelay.tracking.records import RunRecord, load_record, now, save_record, update_record
+from torchrelay.tracking.registry import stage_model
 from torchrelay.tracking.shipper import sync_run
 
 from ..conftest import WriteRecipe
 from .conftest import MakeRun
+
+LONG_AGO = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="milliseconds")
 
 
 @pytest.fixture
@@ -43,6 +47,12 @@ def lost_run(make_run: MakeRun, number_recipe: WriteRecipe) -> Path:
     run_dir = make_run(number_recipe(), "lost")
     update_record(run_dir, status="RUNNING")
     (run_dir / "lock").write_text(f"pid 999999 on {os.uname().nodename}")
+    journal_a_run(run_dir)
+    return run_dir
+
+
+def journal_a_run(run_dir: Path) -> None:
+    """Journal that a run began with the tracker that is set, and its seven steps."""
     recipe, schema = load_recipe(run_dir / "recipe.yaml"), Schema.load(run_dir / "schema.json")
     with Journal(run_dir / "journal.jsonl") as journal:
         journal_opening(journal, load_record(run_dir), recipe, schema, {"train": 10})
@@ -50,7 +60,6 @@ def lost_run(make_run: MakeRun, number_recipe: WriteRecipe) -> Path:
             journal.append_metrics(step, int(step > 5), {"train/loss": 1.0 / step})
             if step == 5:
                 journal.append_metrics(step, 1, {"train/epoch_loss": 0.5})
-    return run_dir
 
 
 def send(run_dir: Path) -> str:
@@ -100,7 +109,7 @@ def test_a_lost_run_is_killed_with_what_its_journal_says_and_mlflow_hears_of_it(
     assert examined.left == []
     assert examined.mended == [
         "run lost: KILLED, process ended without a word; last step 7",
-        "run lost: 1 lines of its journal sent to MLflow",
+        f"run lost: 1 lines of its journal sent to MLflow at {tracking_uri()}",
     ]
     record = load_record(lost_run)
     assert (record.status, record.steps, record.epochs) == ("KILLED", 7, 1)
@@ -137,8 +146,7 @@ def test_a_run_that_is_about_to_get_its_lock_is_not_lost(lost_run: Path) -> None
 
 def test_mlflow_hears_of_an_end_that_it_missed(lost_run: Path) -> None:
     mlflow_run_id = send(lost_run)
-    ended = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="milliseconds")
-    update_record(lost_run, status="FINISHED", ended=ended)
+    update_record(lost_run, status="FINISHED", ended=LONG_AGO)
     assert doctor(home(), fix=True).mended == [f"MLflow run {mlflow_run_id} of lost: FINISHED"]
     assert MlflowClient(tracking_uri=tracking_uri()).get_run(mlflow_run_id).info.status == "FINISHED"
 
@@ -149,12 +157,41 @@ def test_a_journal_that_waits_is_found_and_sent(lost_run: Path) -> None:
     with Journal(lost_run / "journal.jsonl") as journal:
         journal.append_metrics(8, 1, {"train/loss": 0.1})
         journal.append_status("KILLED")
-    long_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="milliseconds")
-    update_record(lost_run, ended=long_ago)
+    update_record(lost_run, ended=LONG_AGO)
     waits = [one.what for one in doctor(home()).left]
     assert waits[0] == "2 lines of the journal of lost wait for the tracker"
-    assert doctor(home(), fix=True).mended == ["run lost: 2 lines of its journal sent to MLflow"]
+    assert doctor(home(), fix=True).mended == [f"run lost: 2 lines of its journal sent to MLflow at {tracking_uri()}"]
     assert doctor(home()) == ([], [])
+
+
+def test_a_journal_that_waits_for_another_tracker_is_found_and_not_sent_here(
+    make_run: MakeRun, number_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = make_run(number_recipe(), "theirs")
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@team:5000")
+        journal_a_run(run_dir)
+    (run_dir / "lock").write_text("")
+    update_record(run_dir, ended=LONG_AGO)
+    [finding] = doctor(home(), fix=True).left
+    assert (
+        finding.what
+        == f"10 lines of the journal of theirs wait for the tracker http://team:5000, not for {tracking_uri()}"
+    )
+    assert finding.remedy == "set MLFLOW_TRACKING_URI=http://team:5000, then torchrelay sync theirs"
+    assert waiting(run_dir) == 10
+
+
+def test_a_version_that_waited_to_be_registered_is_named(make_run: MakeRun, number_recipe: WriteRecipe) -> None:
+    run_dir = make_run(number_recipe(), "good")
+    (run_dir / "lock").write_text("")
+    update_record(run_dir, ended=LONG_AGO)
+    recipe = load_recipe(run_dir / "recipe.yaml")
+    with Journal(run_dir / "journal.jsonl") as journal:
+        journal_opening(journal, load_record(run_dir), recipe, Schema.load(run_dir / "schema.json"), {"train": 10})
+        stage_model(journal, load_record(run_dir), "line", None, None)
+    line, _ = doctor(home(), fix=True).mended
+    assert line.endswith(f"sent to MLflow at {tracking_uri()}; registered: line version 1")
 
 
 @pytest.mark.usefixtures("prefect_server")
