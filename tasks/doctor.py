@@ -29,7 +29,7 @@ from ..tracking.journal import JOURNAL_FILE, Journal
 from ..tracking.opening import is_meant_for_here, tracker_of
 from ..tracking.reconcile import end_run, list_running
 from ..tracking.records import RECORD_FILE, RunRecord, flow_runs_of, list_records, load_record, update_record
-from ..tracking.shipper import sync_run
+from ..tracking.shipper import Sender
 from .flow_runs import end_flow_run, list_deserted, list_orphans, list_unfinished
 from .installation import check_installation
 from .runs import seconds_until
@@ -75,9 +75,11 @@ class Examination(NamedTuple):
 
     Attributes:
         home: what is examined.
+        sender: sends what waits for MLflow, until the tracker is silent.
     """
 
     home: Home
+    sender: Sender
 
     @property
     def fix(self) -> str:
@@ -95,7 +97,7 @@ def doctor(home: Home, *, fix: bool = False, tell: Callable[[str], object] = lam
     """
     left: list[Finding] = []
     mended: list[str] = []
-    for finding in examine(Examination(home)):
+    for finding in examine(Examination(home, Sender())):
         if not fix or finding.mend is None:
             left.append(finding)
             continue
@@ -211,7 +213,7 @@ def _waiting(exam: Examination) -> Iterator[Finding]:
             "MLflow",
             what,
             f"{exam.fix}, or torchrelay sync {record.run_id}, sends them",
-            lambda run_dir=run_dir: _send(run_dir),
+            lambda run_dir=run_dir: _send(exam.sender, run_dir),
         )
 
 
@@ -222,9 +224,9 @@ def _num_waiting(run_dir: Path) -> int:
     return 0
 
 
-def _send(run_dir: Path) -> str:
+def _send(sender: Sender, run_dir: Path) -> str:
     """Send what waits; what a tracker will not take goes on waiting."""
-    shipped = sync_run(run_dir)
+    shipped = sender.send(run_dir)
     registered = "".join(f"; registered: {name} version {number}" for name, number in shipped.registered)
     if shipped.num_waiting:
         raise TrackingError(f"{shipped.num_waiting:,} lines wait still: {shipped.reason}{registered}")
@@ -233,6 +235,8 @@ def _send(run_dir: Path) -> str:
 
 
 def _lost_in_mlflow(exam: Examination) -> Iterator[Finding]:
+    if exam.sender.silence:  # found already; asking again would only take as long again
+        return
     try:
         running = list_running()
     except TrackingError as error:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -180,6 +181,28 @@ def test_a_journal_that_waits_for_another_tracker_is_found_and_not_sent_here(
     )
     assert finding.remedy == "set MLFLOW_TRACKING_URI=http://team:5000, then torchrelay sync theirs"
     assert waiting(run_dir) == 10
+
+
+def test_a_silent_tracker_is_waited_for_once(
+    make_run: MakeRun, number_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torchrelay.tracking.shipper.SYNC_PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("torchrelay.tasks.installation.SERVER_SECONDS", 0.1)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never reads one
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        first, second = (make_run(number_recipe(), name) for name in ("first", "second"))
+        for run_dir in (first, second):
+            journal_a_run(run_dir)
+            (run_dir / "lock").write_text("")
+            update_record(run_dir, ended=LONG_AGO)
+        installation, *left = doctor(home(), fix=True).left
+    assert "does not answer" in installation.what
+    assert [one.what.split()[6] for one in left] == ["first", "second"]
+    reasons = [one.remedy.partition(" wait still: ")[2] for one in left]
+    assert "does not answer in time" in reasons[0]
+    assert reasons[0].partition(";")[0] == reasons[1].partition(";")[0]
+    assert [(run_dir / "ship.lock").exists() for run_dir in (first, second)] == [True, False]
 
 
 def test_a_version_that_waited_to_be_registered_is_named(make_run: MakeRun, number_recipe: WriteRecipe) -> None:
