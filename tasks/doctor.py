@@ -10,7 +10,7 @@ import re
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -75,29 +75,39 @@ class Examination(NamedTuple):
 
     Attributes:
         home: what is examined.
+        gone_hosts: hosts that somebody says are no more; whose last process was there is lost.
         sender: sends what waits for MLflow, until the tracker is silent.
     """
 
     home: Home
+    gone_hosts: Collection[str]
     sender: Sender
 
     @property
     def fix(self) -> str:
         """The command that mends what this examination finds."""
-        return "torchrelay doctor --fix"
+        return " ".join(("torchrelay doctor --fix", *(f"--host {name}" for name in self.gone_hosts)))
 
 
-def doctor(home: Home, *, fix: bool = False, tell: Callable[[str], object] = lambda line: None) -> Examined:
+def doctor(
+    home: Home,
+    *,
+    fix: bool = False,
+    gone_hosts: Collection[str] = (),
+    tell: Callable[[str], object] = lambda line: None,
+) -> Examined:
     """Examine a home and the installation; with `fix`, mend what can be mended.
 
     Args:
         home: what is examined.
         fix: mend.
+        gone_hosts: hosts that are no more, such as containers that were replaced: runs whose last process was there
+            are lost.
         tell: is given each thing that was mended as soon as it is, in a sentence.
     """
     left: list[Finding] = []
     mended: list[str] = []
-    for finding in examine(Examination(home, Sender())):
+    for finding in examine(Examination(home, gone_hosts, Sender())):
         if not fix or finding.mend is None:
             left.append(finding)
             continue
@@ -138,6 +148,11 @@ def _describe(error: Exception) -> str:
     return str(error) if isinstance(error, TorchrelayError | OSError) else f"{type(error).__name__}: {error}"
 
 
+def last_hosts(home: Home) -> set[str]:
+    """The hosts on which the runs of a home had their last process."""
+    return {_host_of(home.runs / record.run_id) for record in list_records(home)} - {""}
+
+
 def _installation(exam: Examination) -> Iterator[Finding]:
     found = check_installation(exam.home, list_records(exam.home))
     yield from (Finding("installation", what, remedy) for what, remedy in found)
@@ -148,9 +163,12 @@ def _lost_runs(exam: Examination) -> Iterator[Finding]:
         run_dir = exam.home.runs / record.run_id
         if record.status != "RUNNING" or _may_be_alive(run_dir):
             continue
-        if _is_elsewhere(run_dir):
+        if _is_elsewhere(exam, run_dir):
+            host = _host_of(run_dir)
             yield Finding(
-                "runs", f"{record.run_id} is RUNNING, last on host {_host_of(run_dir)}", f"run {exam.fix} there"
+                "runs",
+                f"{record.run_id} is RUNNING, last on host {host}",
+                f"run torchrelay doctor --fix there; where that host is no more, {exam.fix} --host {host}",
             )
             continue
         yield Finding(
@@ -189,7 +207,7 @@ def _waiting(exam: Examination) -> Iterator[Finding]:
     """Runs that are over and of whose journals MLflow does not have all, the oldest first: a parent before its own."""
     for record in reversed(list_records(exam.home)):
         run_dir = exam.home.runs / record.run_id
-        if not _is_over(exam.home, run_dir):
+        if not _is_over(exam, run_dir):
             continue
         try:
             num_waiting = waiting(run_dir)
@@ -244,7 +262,7 @@ def _lost_in_mlflow(exam: Examination) -> Iterator[Finding]:
         return
     for believed in running:
         run_dir = exam.home.runs / believed.run_id
-        if not _is_over(exam.home, run_dir) or _num_waiting(run_dir):  # what waits says it, or is found already
+        if not _is_over(exam, run_dir) or _num_waiting(run_dir):  # what waits says it, or is found already
             continue
         yield Finding(
             "MLflow",
@@ -262,11 +280,11 @@ def _end_in_mlflow(home: Home, mlflow_run_id: str, run_id: str) -> str:
 
 def _lost_in_prefect(exam: Examination) -> Iterator[Finding]:
     records = list_records(exam.home)
-    over = {one: record for record in records for one in _flow_runs_over(exam.home, record)}
+    over = {one: record for record in records for one in _flow_runs_over(exam, record)}
     try:
         states = list_unfinished(exam.home, over)
         # On a disk that another host uses too, its processes cannot be seen.
-        is_shared = any(_is_elsewhere(exam.home.runs / record.run_id) for record in records)
+        is_shared = any(_is_elsewhere(exam, exam.home.runs / record.run_id) for record in records)
         deserted = {} if is_shared else list_deserted(exam.home)
     except (httpx.HTTPError, sqlite3.Error) as error:
         yield Finding("Prefect", f"its flow runs cannot be read: {error}", "start its server, then look again")
@@ -292,17 +310,17 @@ def _lost_in_prefect(exam: Examination) -> Iterator[Finding]:
             )
 
 
-def _flow_runs_over(home: Home, record: RunRecord) -> list[str]:
+def _flow_runs_over(exam: Examination, record: RunRecord) -> list[str]:
     """The flow runs of a run of which Prefect should know that they are over.
 
     One that had the run before another took it up is over too, whatever becomes of the run: it cannot have its lock.
     """
-    run_dir = home.runs / record.run_id
+    run_dir = exam.home.runs / record.run_id
     if record.parent:
         return []
-    if _is_over(home, run_dir):
+    if _is_over(exam, run_dir):
         return flow_runs_of(record)
-    is_taken_up = not _is_elsewhere(run_dir) and _age(run_dir / "lock") > ENDING_SECONDS
+    is_taken_up = not _is_elsewhere(exam, run_dir) and _age(run_dir / "lock") > ENDING_SECONDS
     return record.earlier_flow_runs if is_taken_up else []
 
 
@@ -346,7 +364,12 @@ def _leftovers(exam: Examination) -> Iterator[Finding]:
             for root in (exam.home.packs, exam.home.store):
                 found += root.rglob(".*.tmp")
     for run_dir in exam.home.runs.iterdir() if exam.home.runs.is_dir() else ():
-        if not run_dir.is_dir() or run_dir.name.startswith(".") or _may_be_alive(run_dir) or _is_elsewhere(run_dir):
+        if (
+            not run_dir.is_dir()
+            or run_dir.name.startswith(".")
+            or _may_be_alive(run_dir)
+            or _is_elsewhere(exam, run_dir)
+        ):
             continue
         found += run_dir.rglob(".*.tmp") if (run_dir / RECORD_FILE).exists() else [run_dir]
     for path in sorted(found):
@@ -374,7 +397,7 @@ def _remove_leftover(path: Path, where: Path) -> str:
 def _bad_checkpoints(exam: Examination) -> Iterator[Finding]:
     for record in list_records(exam.home):
         run_dir = exam.home.runs / record.run_id
-        if _may_be_alive(run_dir) or _is_elsewhere(run_dir):
+        if _may_be_alive(run_dir) or _is_elsewhere(exam, run_dir):
             continue
         for folder in list_generations(run_dir / "checkpoints"):
             try:
@@ -413,13 +436,13 @@ def _may_be_alive(run_dir: Path) -> bool:
     return not (run_dir / "lock").exists() and _age(run_dir) < STARTING_SECONDS
 
 
-def _is_over(home: Home, run_dir: Path) -> bool:
+def _is_over(exam: Examination, run_dir: Path) -> bool:
     """Whether a run has ended, or its process was lost, long enough ago that everybody should know."""
     try:
         record = load_record(run_dir)
     except TorchrelayError:
         return False
-    if _may_be_alive(run_dir) or _is_elsewhere(run_dir):
+    if _may_be_alive(run_dir) or _is_elsewhere(exam, run_dir):
         return False
     if record.status == "RUNNING":
         return True
@@ -427,9 +450,9 @@ def _is_over(home: Home, run_dir: Path) -> bool:
     return time.time() - ended > ENDING_SECONDS or record.error.startswith(LOST)
 
 
-def _is_elsewhere(run_dir: Path) -> bool:
+def _is_elsewhere(exam: Examination, run_dir: Path) -> bool:
     """Whether a run's last process was on another host, of which nothing is known here."""
-    return _host_of(run_dir) not in ("", socket.gethostname())
+    return _host_of(run_dir) not in ("", socket.gethostname(), *exam.gone_hosts)
 
 
 def _host_of(run_dir: Path) -> str:

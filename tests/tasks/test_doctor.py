@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Running
 
+from torchrelay.cli import commands
 from torchrelay.datasets.space import list_packs
 from torchrelay.engine.checkpoint import CheckpointStore
 from torchrelay.files import lock, share_lock
@@ -134,7 +136,30 @@ def test_a_run_of_another_host_is_left_to_that_host(lost_run: Path) -> None:
     (lost_run / "lock").write_text("pid 7 on elsewhere")
     [finding] = doctor(home(), fix=True).left
     assert finding.what == "lost is RUNNING, last on host elsewhere"
+    assert finding.remedy.endswith("where that host is no more, torchrelay doctor --fix --host elsewhere")
     assert load_record(lost_run).status == "RUNNING"
+
+
+def test_a_run_of_a_host_that_is_no_more_is_lost_and_one_of_another_is_not(
+    lost_run: Path, make_run: MakeRun, number_recipe: WriteRecipe
+) -> None:
+    other = make_run(number_recipe(), "other")
+    update_record(other, status="RUNNING")
+    (lost_run / "lock").write_text("pid 7 on 3f2a9c1d0b77")
+    (other / "lock").write_text("pid 7 on elsewhere")
+    done = CliRunner().invoke(commands, ["doctor", "--fix", "--host", "3f2a9c1d0b77", "--host", "typo"])
+    assert (done.exit_code, load_record(lost_run).status, load_record(other).status) == (1, "KILLED", "RUNNING")
+    assert "warning: --host typo has no effect" in done.stderr
+    assert "mended     run lost: KILLED, process ended without a word; last step 7\n" in done.stdout
+    assert (
+        "where that host is no more, torchrelay doctor --fix --host 3f2a9c1d0b77 --host typo --host elsewhere"
+        in done.stdout
+    )
+    with lock(lost_run / "lock", "run lost"):
+        (lost_run / "lock").write_text("pid 7 on 3f2a9c1d0b77")
+        update_record(lost_run, status="RUNNING")
+        doctor(home(), fix=True, gone_hosts=["3f2a9c1d0b77"])
+        assert load_record(lost_run).status == "RUNNING"
 
 
 def test_a_run_that_is_about_to_get_its_lock_is_not_lost(lost_run: Path) -> None:
