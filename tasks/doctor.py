@@ -10,10 +10,10 @@ import re
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
@@ -23,6 +23,7 @@ from ..datasets.space import claim_data, list_packs, remove
 from ..engine.generations import DamagedError, list_generations, read_manifest, read_state
 from ..errors import CheckpointError, DataError, TorchrelayError, TrackingError
 from ..files import is_locked, lock, set_aside
+from ..recipe_file import load_recipe
 from ..settings import Home, shown_tracking_uri
 from ..tracking.cursor import waiting
 from ..tracking.journal import JOURNAL_FILE, Journal
@@ -40,6 +41,8 @@ STARTING_SECONDS = 600.0
 # Prefect and MLflow hear of an end a moment after the run's record.
 ENDING_SECONDS = 60.0
 LOST = "process ended without a word"
+# What a record says of a run that was lost when its journal had its end already.
+ERRORS_OF_ENDED = {"FINISHED": "", "FAILED": "see error.txt", "KILLED": "stopped by a signal or a cancel"}
 
 
 class Finding(NamedTuple):
@@ -77,11 +80,13 @@ class Examination(NamedTuple):
         home: what is examined.
         gone_hosts: hosts that somebody says are no more; whose last process was there is lost.
         sender: sends what waits for MLflow, until the tracker is silent.
+        buried: ids of runs that were found lost and are called ended now; nobody else tells anybody of that.
     """
 
     home: Home
     gone_hosts: Collection[str]
     sender: Sender
+    buried: set[str]
 
     @property
     def fix(self) -> str:
@@ -107,7 +112,7 @@ def doctor(
     """
     left: list[Finding] = []
     mended: list[str] = []
-    for finding in examine(Examination(home, gone_hosts, Sender())):
+    for finding in examine(Examination(home, gone_hosts, Sender(), set())):
         if not fix or finding.mend is None:
             left.append(finding)
             continue
@@ -174,33 +179,68 @@ def _lost_runs(exam: Examination) -> Iterator[Finding]:
         yield Finding(
             "runs",
             f"{record.run_id} is RUNNING and no process writes it",
-            f"{exam.fix} calls it KILLED; torchrelay resume {record.run_id} lets it go on",
-            lambda run_dir=run_dir: _bury(run_dir),
+            f"{exam.fix} calls it KILLED, or as its journal says that it ended; {_how_to_go_on(record)}",
+            lambda run_dir=run_dir: _bury(exam, run_dir),
         )
 
 
-def _bury(run_dir: Path) -> str:
-    """Write down that a run's process was lost, with what its journal says of how far it came."""
+def _how_to_go_on(record: RunRecord) -> str:
+    if record.kind in ("evaluate", "predict"):
+        return f"it cannot go on: run torchrelay {record.kind} again"
+    return f"torchrelay resume {record.run_id} lets it go on"
+
+
+def _bury(exam: Examination, run_dir: Path) -> str:
+    """Write down that a run's process was lost, with what its journal says of how far it came.
+
+    One that was lost when it had just ended ended as its journal says.
+    """
     with lock(run_dir / "lock", f"run {run_dir.name}"):
         record = load_record(run_dir)
         journal = Journal(run_dir / JOURNAL_FILE)
         lines, points = journal.read(), journal.points()
-        end = lines[-1]["time"] if lines else datetime.fromisoformat(record.created).timestamp() * 1000
+        ending = _ending_of(run_dir, record, lines)
+        if ending is not None:
+            end = ending["ended_ms"]
+        else:
+            end = lines[-1]["time"] if lines else datetime.fromisoformat(record.created).timestamp() * 1000
         steps = max([record.steps, *(point.step for point in points)])
         ended_epochs = [line["epoch"] for line in lines if "train/epoch_loss" in line.get("values", ())]
+        status = "KILLED" if ending is None else ending["status"]
+        error = f"{LOST}; last step {steps}" if ending is None else ERRORS_OF_ENDED[status]
         update_record(
             run_dir,
-            status="KILLED",
+            status=status,
             ended=datetime.fromtimestamp(end / 1000, UTC).isoformat(timespec="milliseconds"),
-            error=f"{LOST}; last step {steps}",
+            error=error,
             steps=steps,
             epochs=max([record.epochs, *ended_epochs]),
             metrics={**record.metrics, **{point.key: point.value for point in points}},
             seconds={**record.seconds, "total": seconds_until(record, lines, end)},
         )
-        with journal:
-            journal.append_status("KILLED", round(end))
-    return f"run {run_dir.name}: KILLED, {LOST}; last step {steps}"
+        if ending is None:
+            with journal:
+                journal.append_status("KILLED", round(end))
+    exam.buried.add(run_dir.name)
+    return f"run {run_dir.name}: {status}, " + (error if ending is None else "as its journal says")
+
+
+def _ending_of(run_dir: Path, record: RunRecord, lines: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The journal's line that says how a run ended; None where it says no end, or one before the run went on.
+
+    A run that dies while it is reopened may have no line of that yet, but some part of its work is not done any more.
+    """
+    last: Mapping[str, Any] | None = None
+    for line in lines:
+        if line["kind"] == "status" or (line["kind"] == "event" and line["name"] == "resumed"):
+            last = line
+    if last is None or last.get("status", "RUNNING") == "RUNNING":
+        return None
+    if last["status"] == "FINISHED" and record.kind == "train":
+        is_registered = bool(load_recipe(run_dir / "recipe.yaml").tracking.register_as)
+        parts = {"train", "evaluate", "register"} if is_registered else {"train", "evaluate"}
+        return last if parts <= set(record.done) else None
+    return last
 
 
 def _waiting(exam: Examination) -> Iterator[Finding]:
@@ -444,7 +484,7 @@ def _is_over(exam: Examination, run_dir: Path) -> bool:
         return False
     if _may_be_alive(run_dir) or _is_elsewhere(exam, run_dir):
         return False
-    if record.status == "RUNNING":
+    if record.status == "RUNNING" or run_dir.name in exam.buried:
         return True
     ended = datetime.fromisoformat(record.ended).timestamp() if record.ended else 0.0
     return time.time() - ended > ENDING_SECONDS or record.error.startswith(LOST)

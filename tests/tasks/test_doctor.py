@@ -125,6 +125,45 @@ def test_a_lost_run_is_killed_with_what_its_journal_says_and_mlflow_hears_of_it(
     assert doctor(home()) == ([], [])
 
 
+@pytest.mark.parametrize(
+    ("ended", "done", "goes_on", "status", "error"),
+    [
+        ("FINISHED", ["train", "evaluate"], False, "FINISHED", ""),
+        ("FAILED", [], False, "FAILED", "see error.txt"),
+        ("KILLED", [], False, "KILLED", "stopped by a signal or a cancel"),
+        # It was made longer, and lost while it was reopened or after that.
+        ("FINISHED", [], False, "KILLED", "process ended without a word; last step 7"),
+        ("FINISHED", ["train", "evaluate"], True, "KILLED", "process ended without a word; last step 7"),
+    ],
+)
+def test_a_run_that_was_lost_when_it_had_ended_ended_as_its_journal_says(
+    lost_run: Path, ended: str, done: list[str], goes_on: bool, status: str, error: str
+) -> None:
+    mlflow_run_id = send(lost_run)
+    update_record(lost_run, done=done)
+    ended_ms = round(time.time() * 1000)
+    with Journal(lost_run / "journal.jsonl") as journal:
+        journal.append_status(ended, ended_ms)
+        if goes_on:
+            journal.append_event("resumed", step=7)
+    examined = doctor(home(), fix=True)
+    assert (examined.left, len(examined.mended)) == ([], 2)
+    record = load_record(lost_run)
+    assert (record.status, record.error) == (status, error)
+    run = MlflowClient(tracking_uri=tracking_uri()).get_run(mlflow_run_id)
+    assert run.info.status == status
+    if status == ended:
+        assert examined.mended[0] == f"run lost: {status}, as its journal says"
+        assert run.info.end_time == ended_ms
+        assert datetime.fromisoformat(record.ended).timestamp() * 1000 == pytest.approx(ended_ms, abs=1)
+
+
+def test_a_lost_evaluation_is_to_be_run_again_as_it_cannot_go_on(lost_run: Path) -> None:
+    assert doctor(home()).left[0].remedy.endswith("; torchrelay resume lost lets it go on")
+    update_record(lost_run, kind="evaluate")
+    assert doctor(home()).left[0].remedy.endswith("; it cannot go on: run torchrelay evaluate again")
+
+
 def test_a_run_that_a_living_process_writes_stays_as_it_is(lost_run: Path) -> None:
     with lock(lost_run / "lock", "run lost"):
         assert doctor(home(), fix=True) == ([], [])
