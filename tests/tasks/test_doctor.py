@@ -22,6 +22,7 @@ from prefect.states import Running
 from torchrelay.cli import commands
 from torchrelay.datasets.space import list_packs
 from torchrelay.engine.checkpoint import CheckpointStore
+from torchrelay.errors import LockError
 from torchrelay.files import lock, share_lock
 from torchrelay.flows.ingest import ingest
 from torchrelay.recipe_file import load_recipe
@@ -364,6 +365,17 @@ def test_a_lock_that_cannot_be_written_is_a_finding_beside_the_others(lost_run: 
     assert parts(found) == ["runs", "MLflow", "leftovers", "packs"]
     assert f"{home().root / 'data.lock'} cannot be written" in found[2].what
     assert str(pack_dir) in found[3].what
+
+
+def test_a_run_whose_lock_cannot_be_written_is_refused_before_prefect_is_asked(
+    lost_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (lost_run / "lock").unlink()
+    (lost_run / "lock").mkdir()  # what a read-only disk does too, also for root
+    monkeypatch.setattr("torchrelay.flows.train.train", lambda **options: pytest.fail("Prefect was asked"))
+    error = CliRunner().invoke(commands, ["resume", "lost"]).exception
+    assert isinstance(error, LockError)
+    assert f"{lost_run / 'lock'} cannot be written" in str(error)
 
 
 def test_what_dead_writers_left_goes_but_not_while_an_ingest_is_at_work(make_run: MakeRun, number_recipe) -> None:
