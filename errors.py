@@ -66,6 +66,10 @@ class BusyError(TorchrelayError):
     exit_code = 2
 
 
+class LockError(TorchrelayError):
+    """The file of a lock cannot be opened or written, so that nobody would be kept out."""
+
+
 def check_format(what: str, found: object, reads: int, again: str, kind: type[TorchrelayError]) -> None:
     """Refuse what another version of torchrelay wrote in a format that this one does not read.
 

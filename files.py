@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from .errors import BusyError
+from .errors import BusyError, LockError
 
 # What some file systems answer to the fsync of a folder, which they do not need.
 NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)
@@ -208,8 +208,11 @@ def is_locked(path: Path) -> bool:
 
 @contextlib.contextmanager
 def share_lock(path: Path) -> Iterator[None]:
-    """Hold a lock together with others who share it, for the life of the block; waits for a `lock` on it to end."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Hold a lock together with others who share it, for the life of the block; waits for a `lock` on it to end.
+
+    Raises:
+        LockError: its file cannot be opened, as on a disk that is read-only.
+    """
     with _own(path) as file:
         fcntl.flock(file, fcntl.LOCK_SH)
         yield
@@ -224,8 +227,8 @@ def lock(path: Path, what: str) -> Iterator[None]:
         what: named in the error, for example "run digits-…".
     Raises:
         BusyError: another process holds it; names its pid and host.
+        LockError: its file cannot be opened or written, as on a disk that is read-only or full.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     with _own(path) as file:
         give_up = time.monotonic() + LOCK_PATIENCE_SECONDS
         while not _try_lock(file):
@@ -236,9 +239,11 @@ def lock(path: Path, what: str) -> Iterator[None]:
                     f"wait for it to end, or end it, and try again"
                 )
             time.sleep(0.01)
-        file.truncate(0)
-        file.write(f"pid {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        try:
+            file.truncate(0)
+            os.write(file.fileno(), f"pid {os.getpid()} on {socket.gethostname()}".encode())
+        except OSError as error:
+            raise _no_lock(path, error) from error
         yield
 
 
@@ -256,12 +261,21 @@ _open_locks: set[IO[str]] = set()
 
 @contextlib.contextmanager
 def _own(path: Path) -> Iterator[IO[str]]:
-    with path.open("a+") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError as error:
+        raise _no_lock(path, error) from error
+    with file:
         _open_locks.add(file)
         try:
             yield file
         finally:
             _open_locks.discard(file)
+
+
+def _no_lock(path: Path, error: OSError) -> LockError:
+    return LockError(f"{path} cannot be written, and without that lock nothing beside it is: {describe_failure(error)}")
 
 
 def _disown() -> None:

@@ -110,6 +110,7 @@ def finetune(
 @json_option
 def resume(run: str, items: tuple[str, ...], as_json: bool) -> None:
     """Let a run go on from its last checkpoint; --set train.epochs=20 makes it longer."""
+    from ..files import lock
     from ..settings import home
     from ..tracking.records import find_run
 
@@ -120,6 +121,8 @@ def resume(run: str, items: tuple[str, ...], as_json: bool) -> None:
     from ..tasks.reopen import change_recipe
 
     change_recipe(run_dir, overrides)
+    with lock(run_dir / "lock", f"run {run_dir.name}"):
+        pass  # on a disk that cannot be written Prefect's server would fail first, and say less
 
     result = train_flow(overrides=overrides, resume=run_dir.name)
     tell_result(result, True, as_json)

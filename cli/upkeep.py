@@ -53,8 +53,16 @@ def _describe_shipped(done: Shipped) -> dict[str, Any]:
 
 @commands.command()
 @click.option("--fix", is_flag=True, help="Mend what can be mended, and say each thing that was done.")
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="A host that is no more, such as a container that was replaced: runs that were last there are lost. "
+    "May be given more than once.",
+)
 @json_option
-def doctor(fix: bool, as_json: bool) -> None:
+def doctor(fix: bool, hosts: tuple[str, ...], as_json: bool) -> None:
     """Find what lost processes left, here, in MLflow and in Prefect, and what is wrong with the installation.
 
     Exit code 0: nothing is wrong, or all was mended; 1: something is left. Runs that a process writes stay as they are.
@@ -62,18 +70,20 @@ def doctor(fix: bool, as_json: bool) -> None:
     prepare()
     from ..settings import home
     from ..tasks.doctor import doctor as examine_home
+    from ..tasks.doctor import last_hosts
     from ..tasks.installation import describe_installation
 
     facts = describe_installation(home())
     for line in facts:
         tell(line)
-    left, mended = examine_home(home(), fix=fix)
+    for name in sorted(set(hosts) - last_hosts(home())):
+        tell(f"warning: --host {name} has no effect: no run here was last on a host of that name")
+    say = tell if as_json else click.echo
+    left, mended = examine_home(home(), fix=fix, gone_hosts=hosts, tell=lambda line: say(f"mended     {line}"))
     if as_json:
         found = [{"part": one.part, "what": one.what, "remedy": one.remedy, "mends": bool(one.mend)} for one in left]
         print_json({"facts": facts, "findings": found, "mended": mended})
     else:
-        for line in mended:
-            click.echo(f"mended     {line}")
         for part in dict.fromkeys(one.part for one in left):
             click.echo(part)
             for one in left:

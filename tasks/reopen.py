@@ -17,12 +17,20 @@ from ..recipe_file import dump_recipe, flatten, load_recipe
 from ..settings import home
 from ..tracking.journal import JOURNAL_FILE, Journal
 from ..tracking.opening import is_open, journal_reopening
-from ..tracking.records import RunRecord, describe_run, find_run, list_records, load_record, update_record
+from ..tracking.records import (
+    RunRecord,
+    describe_run,
+    find_run,
+    flow_runs_of,
+    list_records,
+    load_record,
+    update_record,
+)
 from ..tracking.shipper import start_shipping
 from .console import say
 from .options import UNCACHED
 from .preflight import check_names
-from .runs import flow_run_id, flow_run_url, is_ours, journal_run, seconds_until
+from .runs import flow_run_id, flow_run_url, journal_run, seconds_until
 
 # What a run can change on its way; all else would break its optimizer's state, its order of rows, or its meaning.
 CHANGEABLE = (
@@ -64,7 +72,8 @@ class Attempt(NamedTuple):
 def find_attempt() -> Attempt:
     """Look for the run of an earlier attempt: Prefect keeps a flow run's id when it retries it."""
     records = list_records(home()) if flow_run_id() else []
-    own = [record for record in records if not record.parent and is_ours(record)]
+    # Another flow run may have taken up the run since, as `torchrelay resume` does: it is the same run.
+    own = [record for record in records if not record.parent and flow_run_id() in flow_runs_of(record)]
     if not own:
         return Attempt(None, None)
     result = describe_run(home(), own[0]) if own[0].status == "FINISHED" else None
@@ -119,7 +128,7 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
             f"as it is then; --set train.schedule.name={schedule} spreads it over all {recipe.train.epochs}"
         )
     was_lost = record.status == "RUNNING"  # nobody ended it, so nobody counted its seconds
-    links = {"prefect_flow_run_id": flow_run_id(), "prefect_flow_run_url": flow_run_url()}
+    links = _link(record)
     if recipe != before:
         write_atomic(run_dir / "recipe.yaml", dump_recipe(recipe))
     record = update_record(
@@ -145,6 +154,16 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
     start_shipping(run_dir)
     reach("run.reopened")
     say(f"run: {record.run_id} goes on in {run_dir}")
+
+
+def _link(record: RunRecord) -> dict[str, Any]:
+    """What a record says of Prefect from now on; flow runs that had the run before stay known."""
+    had = dict.fromkeys((*record.earlier_flow_runs, record.prefect_flow_run_id))
+    return {
+        "prefect_flow_run_id": flow_run_id(),
+        "prefect_flow_run_url": flow_run_url(),
+        "earlier_flow_runs": [one for one in had if one not in ("", flow_run_id())],
+    }
 
 
 def change_recipe(run_dir: Path, overrides: Mapping[str, Any]) -> Recipe:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from torchrelay.errors import BusyError
+from torchrelay.errors import BusyError, LockError
 from torchrelay.files import (
     commit_folder,
     digest,
@@ -256,6 +256,22 @@ def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
         holder.wait()
     with lock(path, "run a"):
         assert path.read_text() == f"pid {os.getpid()} on {socket.gethostname()}"
+
+
+@pytest.mark.parametrize("hold", [lambda path: lock(path, "run a"), share_lock])
+def test_a_lock_whose_file_cannot_be_opened_says_which_and_what_to_do(tmp_path: Path, hold) -> None:
+    path = tmp_path / "lock"
+    path.mkdir()
+    with pytest.raises(LockError, match=f"{path} cannot be written, .*Is a directory; look at"), hold(path):
+        pytest.fail("nobody can hold it")
+
+
+def test_a_lock_whose_file_cannot_be_written_says_which() -> None:
+    path = Path("/dev/full")
+    if not path.exists():
+        pytest.skip("no /dev/full on this system")
+    with pytest.raises(LockError, match=r"/dev/full cannot be written"), lock(path, "run a"):
+        pytest.fail("nobody can hold it")
 
 
 def test_a_lock_is_free_after_its_block_and_after_an_exception(tmp_path: Path) -> None:

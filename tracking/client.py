@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from .. import settings
-from ..errors import BusyError, TrackingError
+from ..errors import BusyError, LockError, TrackingError
 from ..files import lock
 
 P = ParamSpec("P")
@@ -110,7 +110,7 @@ def make_database() -> Path:
             if time.monotonic() > deadline:
                 raise TrackingError(f"MLflow's database is still being made: {error}") from error
             time.sleep(0.05)
-        except OSError as error:
+        except (LockError, OSError) as error:
             raise TrackingError(f"MLflow's database {path} cannot be made: {error}") from error
     return path
 

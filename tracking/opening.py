@@ -27,9 +27,17 @@ def is_open(journal: Journal) -> bool:
 
 
 def is_meant_for_here(journal: Journal) -> bool:
-    """Whether a run began with the tracker that this process has; one of an older version counts as such."""
+    """Whether a run began with the tracker that this process has."""
+    return tracker_of(journal) == _tracker()
+
+
+def tracker_of(journal: Journal) -> str:
+    """The tracker that a run began with, its address without a password; empty for the embedded one.
+
+    Of a run of an older version, which does not say, it is the one that this process has.
+    """
     opened = next((line for line in journal.lines() if line["kind"] == "open"), {})
-    return opened.get("tracker", _tracker()) == _tracker()
+    return str(opened.get("tracker", _tracker()))
 
 
 def journal_opening(

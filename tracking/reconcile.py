@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .. import settings
-from .client import call, open_client
+from .client import call, open_client, override_environment
 from .mlflow_run import RUN_ID_TAG
+
+# Somebody waits for the answer, who is told of a silence and can ask again.
+ENVIRONMENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
 
 class Believed(NamedTuple):
@@ -28,6 +31,7 @@ def list_running() -> list[Believed]:
     """
     if settings.tracking_is_embedded() and not (settings.home().root / "mlflow.db").exists():
         return []
+    override_environment(ENVIRONMENT)
     client = open_client()
     experiments = [one.experiment_id for one in call("list the experiments", client.search_experiments)]
     found: list[Believed] = []

@@ -98,6 +98,8 @@ class RunRecord(BaseModel):
     """Digest of the weights that a warm start began from, as in `weights_sha256`."""
     prefect_flow_run_id: str = ""
     """Prefect's id of the flow run."""
+    earlier_flow_runs: list[str] = []
+    """Prefect's ids of the flow runs that had it before that one, the oldest first."""
     prefect_flow_run_url: str = ""
     """Its page in Prefect's UI."""
     git_commit: str = ""
@@ -123,6 +125,11 @@ def describe_run(home: Home, record: RunRecord) -> dict[str, Any]:
     if record.kind == "splits":
         values["runs"] = [describe_run(home, child) for child in list_children(home, record)]
     return values
+
+
+def flow_runs_of(record: RunRecord) -> list[str]:
+    """Prefect's ids of all flow runs that had a run, the newest last."""
+    return [one for one in (*record.earlier_flow_runs, record.prefect_flow_run_id) if one]
 
 
 def git_commit(folder: Path) -> str:

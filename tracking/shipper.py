@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .. import settings
-from ..errors import BusyError, GoneError, TorchrelayError, TrackingError
+from ..errors import BusyError, GoneError, LockError, TorchrelayError, TrackingError
 from ..files import is_locked, lock
 from ..settings import Home
 from .client import make_database, on_answer, override_environment
@@ -153,7 +153,7 @@ class Shipper:
                     self._error = error
                     self._begun.set()
                     self._wake.wait(0.1)
-        except OSError as error:
+        except (LockError, OSError) as error:
             self._note_failure(error)
         finally:
             self._begun.set()
@@ -191,7 +191,7 @@ class Shipper:
         for other in _left_behind(self._run_dir.parent, but=self._run_dir):
             if not is_meant_for_here(Journal(other / JOURNAL_FILE)):
                 continue
-            with contextlib.suppress(BusyError), lock(other / LOCK_FILE, f"run {other.name} in MLflow"):
+            with contextlib.suppress(BusyError, LockError), lock(other / LOCK_FILE, f"run {other.name} in MLflow"):
                 outbox = Outbox(other)
                 try:
                     while not (self._ending.is_set() or self._stopped.is_set()) and outbox.send_batch():
@@ -273,6 +273,25 @@ def sync_run(run_dir: Path, patience_seconds: float = SYNC_PATIENCE_SECONDS) -> 
     return settle(run_dir, patience_seconds)
 
 
+class Sender:
+    """Sends what runs left, one after another; after one to which the tracker is silent, the others are not tried.
+
+    Attributes:
+        silence: why no other is tried; empty while the tracker answers.
+    """
+
+    def __init__(self) -> None:
+        self.silence = ""
+
+    def send(self, run_dir: Path) -> Shipped:
+        """Send what a run left, or say why that is not tried; raises what `sync_run` raises."""
+        if self.silence:
+            return Shipped(run_dir.name, Cursor.load(run_dir).mlflow_run_id, 0, waiting(run_dir), self.silence)
+        done = sync_run(run_dir, SYNC_PATIENCE_SECONDS)
+        self.silence = done.reason if done.is_silent else ""
+        return done
+
+
 def sync_home(home: Home, run_dirs: list[Path] | None = None) -> Iterator[Shipped]:
     """Send what runs left, the oldest first; after one to which the tracker is silent, the others wait too.
 
@@ -280,15 +299,10 @@ def sync_home(home: Home, run_dirs: list[Path] | None = None) -> Iterator[Shippe
         home: whose runs.
         run_dirs: only these.
     """
-    silence = ""
+    sender = Sender()
     for run_dir in _left_behind(home.runs) if run_dirs is None else run_dirs:
         try:
-            if silence:
-                num_waiting = waiting(run_dir)
-                done = Shipped(run_dir.name, Cursor.load(run_dir).mlflow_run_id, 0, num_waiting, silence)
-            else:
-                done = sync_run(run_dir)
-                silence = done.reason if done.is_silent else ""
+            done = sender.send(run_dir)
         except TorchrelayError as error:
             done = Shipped(run_dir.name, "", 0, waiting(run_dir), str(error))
         yield done

@@ -103,6 +103,22 @@ def test_a_flow_run_that_prefect_runs_again_gives_the_result_of_its_finished_run
     assert uuid.UUID(first["prefect_flow_run_id"]) == flow_run.id
 
 
+def test_a_flow_run_whose_run_went_on_in_another_does_not_train_a_second_one(number_recipe: WriteRecipe) -> None:
+    parameters = {"recipe_file": str(number_recipe()), "overrides": {"train.epochs": 2}}
+    faults.arm("train.epoch_done:raise")
+    with get_client(sync_client=True) as api:
+        flow_run = api.create_flow_run(train, parameters=parameters)
+        with pytest.raises(FaultError):
+            run_flow(train, flow_run=flow_run, parameters=parameters)
+        faults.arm("")
+        resumed = train(resume=only_run().run_id)
+        assert (resumed["earlier_flow_runs"], resumed["status"]) == ([str(flow_run.id)], "FINISHED")
+        api.set_flow_run_state(flow_run.id, AwaitingRetry(), force=True)
+        again: Any = run_flow(train, flow_run=api.read_flow_run(flow_run.id), parameters=parameters)
+    assert again == resumed
+    assert only_run().run_id == resumed["run_id"]
+
+
 @pytest.mark.parametrize(("point", "was_scored"), [("evaluate.scored", False), ("register.begun", True)])
 def test_what_is_done_is_not_done_again(number_recipe: WriteRecipe, point: str, was_scored: bool) -> None:
     faults.arm(f"{point}:raise")

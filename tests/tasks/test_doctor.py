@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -12,12 +13,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Running
 
+from torchrelay.cli import commands
+from torchrelay.datasets.space import list_packs
 from torchrelay.engine.checkpoint import CheckpointStore
+from torchrelay.errors import LockError
 from torchrelay.files import lock, share_lock
 from torchrelay.flows.ingest import ingest
 from torchrelay.recipe_file import load_recipe
@@ -27,13 +32,17 @@ from torchrelay.tasks.doctor import Finding, doctor
 from torchrelay.tasks.flow_runs import SERVER, list_orphans
 from torchrelay.tasks.ingest import ingest_table
 from torchrelay.tasks.installation import check_clock, check_versions
+from torchrelay.tracking.cursor import waiting
 from torchrelay.tracking.journal import Journal
 from torchrelay.tracking.opening import journal_opening
 from torchrelay.tracking.records import RunRecord, load_record, now, save_record, update_record
+from torchrelay.tracking.registry import stage_model
 from torchrelay.tracking.shipper import sync_run
 
 from ..conftest import WriteRecipe
 from .conftest import MakeRun
+
+LONG_AGO = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="milliseconds")
 
 
 @pytest.fixture
@@ -42,6 +51,12 @@ def lost_run(make_run: MakeRun, number_recipe: WriteRecipe) -> Path:
     run_dir = make_run(number_recipe(), "lost")
     update_record(run_dir, status="RUNNING")
     (run_dir / "lock").write_text(f"pid 999999 on {os.uname().nodename}")
+    journal_a_run(run_dir)
+    return run_dir
+
+
+def journal_a_run(run_dir: Path) -> None:
+    """Journal that a run began with the tracker that is set, and its seven steps."""
     recipe, schema = load_recipe(run_dir / "recipe.yaml"), Schema.load(run_dir / "schema.json")
     with Journal(run_dir / "journal.jsonl") as journal:
         journal_opening(journal, load_record(run_dir), recipe, schema, {"train": 10})
@@ -49,7 +64,6 @@ def lost_run(make_run: MakeRun, number_recipe: WriteRecipe) -> Path:
             journal.append_metrics(step, int(step > 5), {"train/loss": 1.0 / step})
             if step == 5:
                 journal.append_metrics(step, 1, {"train/epoch_loss": 0.5})
-    return run_dir
 
 
 def send(run_dir: Path) -> str:
@@ -61,6 +75,26 @@ def send(run_dir: Path) -> str:
 
 def parts(findings: list[Finding]) -> list[str]:
     return [one.part for one in findings]
+
+
+def database_of_prefect(states: dict[str, str]) -> Path:
+    """The folder of an embedded Prefect whose flow runs have these states."""
+    folder = home().root / "prefect"
+    folder.mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(folder / "prefect.db")) as database:
+        database.execute("CREATE TABLE flow_run (id TEXT, state_type TEXT)")
+        database.executemany("INSERT INTO flow_run VALUES (?, ?)", states.items())
+        database.commit()
+    return folder
+
+
+def damaged_pack() -> Path:
+    """The one pack of this home, with a bit of its row numbers turned."""
+    [pack_dir] = list_packs(home())
+    path = pack_dir / "row.npy"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    return pack_dir
 
 
 def test_an_empty_home_and_this_installation_are_in_order() -> None:
@@ -79,7 +113,7 @@ def test_a_lost_run_is_killed_with_what_its_journal_says_and_mlflow_hears_of_it(
     assert examined.left == []
     assert examined.mended == [
         "run lost: KILLED, process ended without a word; last step 7",
-        "run lost: 1 lines of its journal sent to MLflow",
+        f"run lost: 1 lines of its journal sent to MLflow at {tracking_uri()}",
     ]
     record = load_record(lost_run)
     assert (record.status, record.steps, record.epochs) == ("KILLED", 7, 1)
@@ -90,6 +124,45 @@ def test_a_lost_run_is_killed_with_what_its_journal_says_and_mlflow_hears_of_it(
     run = client.get_run(mlflow_run_id)
     assert (run.info.status, run.info.end_time) == ("KILLED", last)
     assert doctor(home()) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("ended", "done", "goes_on", "status", "error"),
+    [
+        ("FINISHED", ["train", "evaluate"], False, "FINISHED", ""),
+        ("FAILED", [], False, "FAILED", "see error.txt"),
+        ("KILLED", [], False, "KILLED", "stopped by a signal or a cancel"),
+        # It was made longer, and lost while it was reopened or after that.
+        ("FINISHED", [], False, "KILLED", "process ended without a word; last step 7"),
+        ("FINISHED", ["train", "evaluate"], True, "KILLED", "process ended without a word; last step 7"),
+    ],
+)
+def test_a_run_that_was_lost_when_it_had_ended_ended_as_its_journal_says(
+    lost_run: Path, ended: str, done: list[str], goes_on: bool, status: str, error: str
+) -> None:
+    mlflow_run_id = send(lost_run)
+    update_record(lost_run, done=done)
+    ended_ms = round(time.time() * 1000)
+    with Journal(lost_run / "journal.jsonl") as journal:
+        journal.append_status(ended, ended_ms)
+        if goes_on:
+            journal.append_event("resumed", step=7)
+    examined = doctor(home(), fix=True)
+    assert (examined.left, len(examined.mended)) == ([], 2)
+    record = load_record(lost_run)
+    assert (record.status, record.error) == (status, error)
+    run = MlflowClient(tracking_uri=tracking_uri()).get_run(mlflow_run_id)
+    assert run.info.status == status
+    if status == ended:
+        assert examined.mended[0] == f"run lost: {status}, as its journal says"
+        assert run.info.end_time == ended_ms
+        assert datetime.fromisoformat(record.ended).timestamp() * 1000 == pytest.approx(ended_ms, abs=1)
+
+
+def test_a_lost_evaluation_is_to_be_run_again_as_it_cannot_go_on(lost_run: Path) -> None:
+    assert doctor(home()).left[0].remedy.endswith("; torchrelay resume lost lets it go on")
+    update_record(lost_run, kind="evaluate")
+    assert doctor(home()).left[0].remedy.endswith("; it cannot go on: run torchrelay evaluate again")
 
 
 def test_a_run_that_a_living_process_writes_stays_as_it_is(lost_run: Path) -> None:
@@ -103,7 +176,30 @@ def test_a_run_of_another_host_is_left_to_that_host(lost_run: Path) -> None:
     (lost_run / "lock").write_text("pid 7 on elsewhere")
     [finding] = doctor(home(), fix=True).left
     assert finding.what == "lost is RUNNING, last on host elsewhere"
+    assert finding.remedy.endswith("where that host is no more, torchrelay doctor --fix --host elsewhere")
     assert load_record(lost_run).status == "RUNNING"
+
+
+def test_a_run_of_a_host_that_is_no_more_is_lost_and_one_of_another_is_not(
+    lost_run: Path, make_run: MakeRun, number_recipe: WriteRecipe
+) -> None:
+    other = make_run(number_recipe(), "other")
+    update_record(other, status="RUNNING")
+    (lost_run / "lock").write_text("pid 7 on 3f2a9c1d0b77")
+    (other / "lock").write_text("pid 7 on elsewhere")
+    done = CliRunner().invoke(commands, ["doctor", "--fix", "--host", "3f2a9c1d0b77", "--host", "typo"])
+    assert (done.exit_code, load_record(lost_run).status, load_record(other).status) == (1, "KILLED", "RUNNING")
+    assert "warning: --host typo has no effect" in done.stderr
+    assert "mended     run lost: KILLED, process ended without a word; last step 7\n" in done.stdout
+    assert (
+        "where that host is no more, torchrelay doctor --fix --host 3f2a9c1d0b77 --host typo --host elsewhere"
+        in done.stdout
+    )
+    with lock(lost_run / "lock", "run lost"):
+        (lost_run / "lock").write_text("pid 7 on 3f2a9c1d0b77")
+        update_record(lost_run, status="RUNNING")
+        doctor(home(), fix=True, gone_hosts=["3f2a9c1d0b77"])
+        assert load_record(lost_run).status == "RUNNING"
 
 
 def test_a_run_that_is_about_to_get_its_lock_is_not_lost(lost_run: Path) -> None:
@@ -116,8 +212,7 @@ def test_a_run_that_is_about_to_get_its_lock_is_not_lost(lost_run: Path) -> None
 
 def test_mlflow_hears_of_an_end_that_it_missed(lost_run: Path) -> None:
     mlflow_run_id = send(lost_run)
-    ended = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="milliseconds")
-    update_record(lost_run, status="FINISHED", ended=ended)
+    update_record(lost_run, status="FINISHED", ended=LONG_AGO)
     assert doctor(home(), fix=True).mended == [f"MLflow run {mlflow_run_id} of lost: FINISHED"]
     assert MlflowClient(tracking_uri=tracking_uri()).get_run(mlflow_run_id).info.status == "FINISHED"
 
@@ -128,12 +223,63 @@ def test_a_journal_that_waits_is_found_and_sent(lost_run: Path) -> None:
     with Journal(lost_run / "journal.jsonl") as journal:
         journal.append_metrics(8, 1, {"train/loss": 0.1})
         journal.append_status("KILLED")
-    long_ago = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="milliseconds")
-    update_record(lost_run, ended=long_ago)
+    update_record(lost_run, ended=LONG_AGO)
     waits = [one.what for one in doctor(home()).left]
     assert waits[0] == "2 lines of the journal of lost wait for the tracker"
-    assert doctor(home(), fix=True).mended == ["run lost: 2 lines of its journal sent to MLflow"]
+    assert doctor(home(), fix=True).mended == [f"run lost: 2 lines of its journal sent to MLflow at {tracking_uri()}"]
     assert doctor(home()) == ([], [])
+
+
+def test_a_journal_that_waits_for_another_tracker_is_found_and_not_sent_here(
+    make_run: MakeRun, number_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = make_run(number_recipe(), "theirs")
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@team:5000")
+        journal_a_run(run_dir)
+    (run_dir / "lock").write_text("")
+    update_record(run_dir, ended=LONG_AGO)
+    [finding] = doctor(home(), fix=True).left
+    assert (
+        finding.what
+        == f"10 lines of the journal of theirs wait for the tracker http://team:5000, not for {tracking_uri()}"
+    )
+    assert finding.remedy == "set MLFLOW_TRACKING_URI=http://team:5000, then torchrelay sync theirs"
+    assert waiting(run_dir) == 10
+
+
+def test_a_silent_tracker_is_waited_for_once(
+    make_run: MakeRun, number_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torchrelay.tracking.shipper.SYNC_PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("torchrelay.tasks.installation.SERVER_SECONDS", 0.1)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never reads one
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        first, second = (make_run(number_recipe(), name) for name in ("first", "second"))
+        for run_dir in (first, second):
+            journal_a_run(run_dir)
+            (run_dir / "lock").write_text("")
+            update_record(run_dir, ended=LONG_AGO)
+        installation, *left = doctor(home(), fix=True).left
+    assert "does not answer" in installation.what
+    assert [one.what.split()[6] for one in left] == ["first", "second"]
+    reasons = [one.remedy.partition(" wait still: ")[2] for one in left]
+    assert "does not answer in time" in reasons[0]
+    assert reasons[0].partition(";")[0] == reasons[1].partition(";")[0]
+    assert [(run_dir / "ship.lock").exists() for run_dir in (first, second)] == [True, False]
+
+
+def test_a_version_that_waited_to_be_registered_is_named(make_run: MakeRun, number_recipe: WriteRecipe) -> None:
+    run_dir = make_run(number_recipe(), "good")
+    (run_dir / "lock").write_text("")
+    update_record(run_dir, ended=LONG_AGO)
+    recipe = load_recipe(run_dir / "recipe.yaml")
+    with Journal(run_dir / "journal.jsonl") as journal:
+        journal_opening(journal, load_record(run_dir), recipe, Schema.load(run_dir / "schema.json"), {"train": 10})
+        stage_model(journal, load_record(run_dir), "line", None, None)
+    line, _ = doctor(home(), fix=True).mended
+    assert line.endswith(f"sent to MLflow at {tracking_uri()}; registered: line version 1")
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -151,6 +297,85 @@ def test_prefect_hears_that_a_flow_run_crashed(lost_run: Path, monkeypatch: pyte
         assert state.is_crashed()
         assert state.message == "process ended without a word; last step 7"
         assert client.read_flow_run(other).state.is_running()
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_flow_run_whose_run_went_on_in_another_is_lost_and_the_other_is_not(
+    lost_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
+    with get_client(sync_client=True) as client:
+        first, second = (client.create_flow_run(ingest, state=Running()).id for _ in range(2))
+        update_record(lost_run, prefect_flow_run_id=str(second), earlier_flow_runs=[str(first)])
+        with lock(lost_run / "lock", "run lost"):
+            assert doctor(home()) == ([], [])  # the first may be about to tell Prefect how it ended
+            long_ago = time.time() - 3600
+            os.utime(lost_run / "lock", (long_ago, long_ago))
+            [finding] = doctor(home()).left
+            assert finding.what == f"flow run {first} is RUNNING there, lost went on in another flow run"
+            assert doctor(home(), fix=True).mended == [f"Prefect flow run {first} of lost: Crashed"]
+        state = client.read_flow_run(first).state
+        assert state is not None
+        assert state.message == f"process ended without a word; lost went on in flow run {second}"
+        assert client.read_flow_run(second).state.is_running()
+        mended = doctor(home(), fix=True).mended
+        assert mended[2:] == [f"Prefect flow run {second} of lost: Crashed"]
+
+
+def test_what_was_mended_is_said_at_once_and_what_fails_is_a_finding_beside_the_others(
+    lost_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send(lost_run)
+    flow_run_id = str(uuid.uuid4())
+    update_record(lost_run, prefect_flow_run_id=flow_run_id)
+    database_of_prefect({flow_run_id: "RUNNING"})
+    pack_dir = damaged_pack()
+    error: BaseException = KeyboardInterrupt()
+
+    def no_server(**options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("torchrelay.tasks.flow_runs.get_client", no_server)
+    told: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        doctor(home(), fix=True, tell=told.append)
+    assert [line.split(":")[0] for line in told] == ["run lost", "run lost"]
+
+    error = RuntimeError("Timed out while attempting to connect to the temporary server")
+    prefect, pack = doctor(home(), fix=True, tell=told.append).left
+    assert prefect.remedy.startswith("it could not be mended (RuntimeError: Timed out while")
+    assert str(pack_dir) in pack.what
+
+    def no_processes(attributes: list[str]) -> None:
+        raise NotImplementedError("none here")
+
+    monkeypatch.setattr("psutil.process_iter", no_processes)
+    *found, pack = doctor(home(), fix=True, tell=told.append).left
+    assert parts(found) == ["Prefect", "processes"]
+    assert {one.what for one in found} == {"cannot be examined further: NotImplementedError: none here"}
+    assert str(pack_dir) in pack.what
+    assert len(told) == 2
+
+
+def test_a_lock_that_cannot_be_written_is_a_finding_beside_the_others(lost_run: Path) -> None:
+    (home().root / "data.lock").unlink()
+    (home().root / "data.lock").mkdir()  # what a read-only disk does too, also for root
+    pack_dir = damaged_pack()
+    found = doctor(home()).left
+    assert parts(found) == ["runs", "MLflow", "leftovers", "packs"]
+    assert f"{home().root / 'data.lock'} cannot be written" in found[2].what
+    assert str(pack_dir) in found[3].what
+
+
+def test_a_run_whose_lock_cannot_be_written_is_refused_before_prefect_is_asked(
+    lost_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (lost_run / "lock").unlink()
+    (lost_run / "lock").mkdir()  # what a read-only disk does too, also for root
+    monkeypatch.setattr("torchrelay.flows.train.train", lambda **options: pytest.fail("Prefect was asked"))
+    error = CliRunner().invoke(commands, ["resume", "lost"]).exception
+    assert isinstance(error, LockError)
+    assert f"{lost_run / 'lock'} cannot be written" in str(error)
 
 
 def test_what_dead_writers_left_goes_but_not_while_an_ingest_is_at_work(make_run: MakeRun, number_recipe) -> None:
@@ -187,29 +412,26 @@ def test_a_checkpoint_that_does_not_verify_is_set_aside(lost_run: Path) -> None:
 
 def test_a_flow_run_that_was_lost_before_it_had_a_run_is_found_but_not_one_whose_server_lives() -> None:
     lost = str(uuid.uuid4())
-    folder = home().root / "prefect"
-    folder.mkdir(parents=True)
-    with contextlib.closing(sqlite3.connect(folder / "prefect.db")) as database:
-        database.execute("CREATE TABLE flow_run (id TEXT, state_type TEXT)")
-        database.executemany("INSERT INTO flow_run VALUES (?, ?)", [(lost, "RUNNING"), ("0" * 32, "COMPLETED")])
-        database.commit()
+    folder = database_of_prefect({lost: "RUNNING", "0" * 32: "COMPLETED"})
     environment = os.environ | {"PREFECT_HOME": str(folder), "PREFECT__SERVER_EPHEMERAL": "1"}
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", SERVER], env=environment) as server:
         assert doctor(home()) == ([], [])
         server.kill()
     [finding] = doctor(home()).left
     assert finding.what == f"flow run {lost} is RUNNING there, and its process was lost before it had a run"
-    update_record(save_record(home(), RunRecord(run_id="a", name="a", experiment="a", created=now())), status="KILLED")
+    record = RunRecord(run_id="a", name="a", experiment="a", created=now(), earlier_flow_runs=[lost])
+    update_record(save_record(home(), record), status="KILLED", error="process ended without a word")
+    (home().runs / "a" / "lock").write_text("")
+    [finding] = doctor(home()).left
+    assert finding.what == f"flow run {lost} is RUNNING there, a went on in another flow run"
     (home().runs / "a" / "lock").write_text("pid 7 on elsewhere")
     assert doctor(home()) == ([], [])
 
 
 def test_a_damaged_pack_is_found(number_recipe: WriteRecipe) -> None:
-    pack_dir = ingest_table.fn(load_recipe(number_recipe())).first.pack_dir
+    ingest_table.fn(load_recipe(number_recipe()))
     assert doctor(home()) == ([], [])
-    path = pack_dir / "row.npy"
-    data = path.read_bytes()
-    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    pack_dir = damaged_pack()
     [finding] = doctor(home(), fix=True).left
     assert finding.what == f"pack {pack_dir}: row.npy does not have the sha256 of the manifest"
     assert finding.remedy == "run `torchrelay ingest` again, which writes it anew"
