@@ -26,7 +26,7 @@ from ..engine.weights import save_weights, sha256_of, state_of
 from ..faults import reach
 from ..files import digest
 from ..recipe import Recipe
-from ..recipe_file import dump_recipe, load_recipe
+from ..recipe_file import dump_recipe, flatten, load_recipe, parse_recipe
 from ..tracking.journal import JOURNAL_FILE, Journal, thin
 from ..tracking.recorder import Recorder
 from ..tracking.records import RunRecord, load_record, mark_done, update_record
@@ -34,7 +34,18 @@ from .assemble import build_job, name_table_rows
 from .cancel import acknowledge_cancel
 from .console import Progress, say
 from .options import UNCACHED
+from .reopen import changes_between, journal_resumption
 from .warm_start import load_start
+
+# What may change without a change of the points that a step gives.
+BESIDE_THE_CURVES = (
+    "checkpoint.",
+    "tracking.",
+    "train.early_stop_epochs",
+    "train.epochs",
+    "train.max_minutes",
+    "train.num_workers",
+)
 
 
 @task(**UNCACHED)
@@ -66,6 +77,8 @@ def train_model(run_dir: Path) -> None:
     job = build_job(recipe, view, record.schedule_epochs, is_new=checkpoint is None, start=start)
     job = replace(job, facts=_facts_of(record, recipe, view))
     progress = TrainingProgress() if checkpoint is None else _restore(job, checkpoint, here)
+    with journal:
+        _note_resumption(journal, record, recipe, checkpoint, progress.step)
     reach("train.restored")
     say(f"train: {recipe.model.name} on {job.scorer.device} in {job.scorer.precision.name}, {job.num_epochs} epochs")
     if recipe.train.deterministic and job.scorer.device.type == "mps":
@@ -145,6 +158,30 @@ def _restore(job: Job, checkpoint: Checkpoint, here: Mapping[str, str]) -> Train
         say(f"warning: not bit-identical from here on: {', '.join(differs)} changed since the checkpoint")
     say(f"resume: from step {progress.step:,} (epoch {progress.epoch + 1}, batch {progress.batch + 1})")
     return progress
+
+
+def _note_resumption(
+    journal: Journal, record: RunRecord, recipe: Recipe, checkpoint: Checkpoint | None, step: int
+) -> None:
+    """Journal that the training goes on from a step, and warn where the curves behind it are of an older recipe."""
+    lines = journal.read()
+    if checkpoint is not None:
+        then = flatten(parse_recipe(checkpoint.state["facts"]["recipe"]))
+    elif any(line["kind"] == "status" for line in lines):  # it was opened before, and died before its first checkpoint
+        then = next((line["values"] for line in lines if line["kind"] == "params"), flatten(recipe))
+    else:
+        return
+    changes = changes_between(then, flatten(recipe))
+    is_new = journal_resumption(journal, step, changes)
+    telling = [key for key in changes if not key.startswith(BESIDE_THE_CURVES)]
+    if "train.epochs" in changes and record.schedule_epochs == recipe.train.epochs:
+        telling.append("train.epochs")  # the schedule spans the epochs
+    last = max((line["step"] for line in lines if line["kind"] == "metrics"), default=0)
+    if is_new and telling and last > step:
+        say(
+            f"warning: steps {step + 1:,} to {last:,} of the curves are those of before the change of "
+            f"{', '.join(telling)}, because a step is journaled once"
+        )
 
 
 def _note_progress(
