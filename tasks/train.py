@@ -219,5 +219,5 @@ def _epoch_line(progress: TrainingProgress, num_epochs: int, values: dict[str, f
     valid = "".join(f"  {name.replace('/', ' ')} {value:.4f}" for name, value in shown.items())
     if progress.batch:
         return f"epoch {progress.epoch + 1}/{num_epochs}, batch {progress.batch}{valid}"
-    rate = f"{values['rows_per_second']:,.0f} rows/s"
-    return f"epoch {progress.epoch}/{num_epochs}  train loss {progress.loss:.4f}{valid}  {rate}"
+    rate = f"  {values['rows_per_second']:,.0f} rows/s" if "rows_per_second" in values else ""
+    return f"epoch {progress.epoch}/{num_epochs}  train loss {progress.loss:.4f}{valid}{rate}"
