@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,3 +151,15 @@ def test_a_run_that_cannot_be_opened_leaves_nothing(run_dir: Path) -> None:
     with pytest.raises(FileNotFoundError):
         open_run(record, recipe, Schema.load(run_dir / "schema.json"), {})
     assert not (run_dir.parent / "another").exists()
+
+
+def test_a_second_signal_ends_the_wait_for_a_silent_tracker(run_dir: Path) -> None:
+    reopen_run.fn(run_dir, {"tracking.wait_seconds": 60})
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), keep_status(run_dir):
+        timer.start()
+        raise KeyboardInterrupt
+    assert time.monotonic() - began < 5
+    assert load_record(run_dir).status == "KILLED"
+    assert Journal(run_dir / JOURNAL_FILE).read()[-1]["status"] == "KILLED"
