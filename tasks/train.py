@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import time
@@ -16,13 +17,14 @@ from ..datasets.build import View, open_view
 from ..engine.checkpoint import Checkpoint, CheckpointStore
 from ..engine.devices import fingerprint, pick_device
 from ..engine.gradients import NotFiniteError
-from ..engine.job import Job, kept_weights, restore_run
+from ..engine.job import Job, OnStep, kept_weights, restore_run
 from ..engine.job import Progress as TrainingProgress
 from ..engine.loop import train
 from ..engine.memory import keep_freed_memory
 from ..engine.metrics import HEADLINES, RANKED_HEADLINE
 from ..engine.signals import StopFlag, StopRequested
 from ..engine.weights import save_weights, sha256_of, state_of
+from ..errors import CheckpointError, TrackingError
 from ..faults import reach
 from ..files import digest
 from ..recipe import Recipe
@@ -59,6 +61,7 @@ def train_model(run_dir: Path) -> None:
         TrainingError: the loss is not finite; names the step and the rows.
         RecipeError: model, optimizer or monitor does not fit the data.
         CheckpointError: a checkpoint cannot be written, and `checkpoint.on_error` is stop.
+        TrackingError: journal or record cannot be written, whatever `checkpoint.on_error` is.
     """
     reach("train.begun")
     record, recipe = load_record(run_dir), load_recipe(run_dir / "recipe.yaml")
@@ -76,7 +79,7 @@ def train_model(run_dir: Path) -> None:
     start = load_start(run_dir, recipe) if checkpoint is None else None
     job = build_job(recipe, view, record.schedule_epochs, is_new=checkpoint is None, start=start)
     job = replace(job, facts=_facts_of(record, recipe, view))
-    progress = TrainingProgress() if checkpoint is None else _restore(job, checkpoint, here)
+    progress = TrainingProgress() if checkpoint is None else _restore(job, checkpoint, here, recipe)
     with journal:
         _note_resumption(journal, record, recipe, checkpoint, progress.step)
     reach("train.restored")
@@ -96,24 +99,31 @@ def train_model(run_dir: Path) -> None:
             recorder.log_epoch(progress.step, progress.epoch, values)
             say(_epoch_line(progress, job.num_epochs, values))
 
+        def note_progress() -> None:
+            journal.flush()
+            seconds = record.seconds.get("train", 0.0) + time.perf_counter() - started
+            _note_progress(run_dir, journal, job, progress, {**record.seconds, "train": round(seconds, 3)})
+
         stop = StopFlag()
         try:
             with acknowledge_cancel(stop):
-                stopped = train(job, progress, store, on_step, stop)
+                stopped = _train_until_stopped(job, progress, store, on_step, stop)
             if stop.requested:  # whatever heard the signal ended nothing; the training is not through all the same
                 raise StopRequested
             if stopped:
                 journal.append_event("stopped", step=progress.step, epoch=progress.epoch, reason=stopped)
                 say(f"stopped: {stopped}")
-        except NotFiniteError as error:
-            raise name_table_rows(error, view) from error
+        except BaseException as error:
+            with contextlib.suppress(TrackingError):  # a full disk refuses this too, and what is raised is the cause
+                note_progress()
+            if isinstance(error, NotFiniteError):
+                raise name_table_rows(error, view) from error
+            raise
         finally:
-            journal.flush()
             if store.failures:
                 kinds = ", ".join(f"{count:,} x {kind}" for kind, count in store.failures.items())
                 say(f"warning: checkpoints could not be written ({kinds}); the last one that was is intact")
-            seconds = record.seconds.get("train", 0.0) + time.perf_counter() - started
-            _note_progress(run_dir, journal, job, progress, {**record.seconds, "train": round(seconds, 3)})
+        note_progress()
     reach("train.loop_done")
     update_record(run_dir, stopped=stopped)
     _keep_weights(run_dir, job, store)
@@ -121,6 +131,20 @@ def train_model(run_dir: Path) -> None:
         recorder.log_artifacts(run_dir / "weights", "weights")
     mark_done(run_dir, "train")
     reach("train.done")
+
+
+def _train_until_stopped(
+    job: Job, progress: TrainingProgress, store: CheckpointStore, on_step: OnStep, stop: StopFlag
+) -> str:
+    """Train; a signal is one, too, where the checkpoint that it asked for cannot be written."""
+    try:
+        return train(job, progress, store, on_step, stop)
+    except (CheckpointError, TrackingError) as error:
+        if not stop.requested:
+            raise
+        say(f"warning: nothing more is kept of the training before the signal: {error}")
+    stop.repeat()
+    return ""
 
 
 class _JournaledStore(CheckpointStore):
@@ -149,15 +173,31 @@ def _facts_of(record: RunRecord, recipe: Recipe, view: View) -> dict[str, str]:
     }
 
 
-def _restore(job: Job, checkpoint: Checkpoint, here: Mapping[str, str]) -> TrainingProgress:
+def _restore(job: Job, checkpoint: Checkpoint, here: Mapping[str, str], recipe: Recipe) -> TrainingProgress:
     progress = restore_run(job, checkpoint.state)
     if checkpoint.best_is_lost:
         progress.best_metric = math.nan  # no weights have it any more: the next validation begins the search anew
-    differs = sorted(name for name in here if checkpoint.fingerprint.get(name) != here[name])
-    if differs:
-        say(f"warning: not bit-identical from here on: {', '.join(differs)} changed since the checkpoint")
+    if why := why_not_identical(checkpoint.fingerprint, here, is_deterministic=recipe.train.deterministic):
+        say(f"warning: not bit-identical from here on: {why}")
     say(f"resume: from step {progress.step:,} (epoch {progress.epoch + 1}, batch {progress.batch + 1})")
     return progress
+
+
+def why_not_identical(then: Mapping[str, str], here: Mapping[str, str], *, is_deterministic: bool) -> str:
+    """Why a run that goes on is not promised the bits of one that was never stopped; empty where it is.
+
+    Args:
+        then: fingerprint of the machine that wrote the checkpoint.
+        here: fingerprint of this one.
+        is_deterministic: `train.deterministic`.
+    """
+    if differs := sorted(name for name in here if then.get(name) != here[name]):
+        return f"{', '.join(differs)} changed since the checkpoint"
+    if here["device"] == "mps":
+        return "on mps sums come in another order each time"
+    if here["device"] == "cuda" and not is_deterministic:
+        return "on cuda sums come in another order each time; runs with train.deterministic do not have that"
+    return ""
 
 
 def _note_resumption(
