@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from prefect import task
 
 from ..datasets.pack import Pack
-from ..errors import DataError, RecipeError, SourceError
+from ..errors import DataError, RecipeError, SourceError, TrackingError
 from ..faults import reach
-from ..files import digest, write_atomic
+from ..files import describe_failure, digest, write_atomic
 from ..recipe import Recipe
 from ..recipe_file import dump_recipe, flatten, load_recipe, parse_recipe
 from ..settings import home
@@ -180,7 +180,11 @@ def _change(journal: Journal, before: Recipe, recipe: Recipe, schedule_epochs: i
     fields = {"before": dump_recipe(before), "digest": digest(text), "schedule_epochs": schedule_epochs}
     journal.append_event("recipe", **fields)
     journal.sync()
-    write_atomic(journal.path.parent / "recipe.yaml", text)
+    path = journal.path.parent / "recipe.yaml"
+    try:
+        write_atomic(path, text)
+    except OSError as error:
+        raise TrackingError(f"recipe {path} cannot be written: {describe_failure(error)}; then resume again") from error
     reach("run.recipe_changed")
 
 

@@ -26,7 +26,7 @@ from ..engine.signals import StopFlag, StopRequested
 from ..engine.weights import save_weights, sha256_of, state_of
 from ..errors import CheckpointError, TrackingError
 from ..faults import reach
-from ..files import digest
+from ..files import describe_failure, digest
 from ..recipe import Recipe
 from ..recipe_file import dump_recipe, flatten, load_recipe, parse_recipe
 from ..tracking.journal import JOURNAL_FILE, Journal, thin
@@ -60,7 +60,7 @@ def train_model(run_dir: Path) -> None:
     Raises:
         TrainingError: the loss is not finite; names the step and the rows.
         RecipeError: model, optimizer or monitor does not fit the data.
-        CheckpointError: a checkpoint cannot be written, and `checkpoint.on_error` is stop.
+        CheckpointError: a checkpoint cannot be written, and `checkpoint.on_error` is stop; or the weights cannot.
         TrackingError: journal or record cannot be written, whatever `checkpoint.on_error` is.
     """
     reach("train.begun")
@@ -244,12 +244,17 @@ def _keep_weights(run_dir: Path, job: Job, store: CheckpointStore) -> None:
     last = state_of(job.kept_model)
     best = store.load_best()
     folder = run_dir / "weights"
-    save_weights(last, folder / "last.pt")
-    reach("train.last_written")
-    save_weights(kept_weights(best.state) if best else last, folder / "best.pt")
-    reach("train.best_written")
-    save_weights(job.optimizer.state_dict(), folder / "optimizer.pt")
-    reach("train.optimizer_written")
+    try:
+        save_weights(last, folder / "last.pt")
+        reach("train.last_written")
+        save_weights(kept_weights(best.state) if best else last, folder / "best.pt")
+        reach("train.best_written")
+        save_weights(job.optimizer.state_dict(), folder / "optimizer.pt")
+        reach("train.optimizer_written")
+    except OSError as error:
+        raise CheckpointError(
+            f"weights cannot be written to {folder}: {describe_failure(error)}; then resume the run"
+        ) from error
     update_record(run_dir, weights=str(folder / "best.pt"), weights_sha256=sha256_of(last))
 
 

@@ -24,7 +24,7 @@ from torchrelay.datasets.shards import verify_shard
 from torchrelay.datasets.store import PixelStore
 from torchrelay.engine import loop as loop_file
 from torchrelay.engine.checkpoint import CheckpointStore
-from torchrelay.errors import CheckpointError, DataError, TrackingError
+from torchrelay.errors import CheckpointError, DataError, TorchrelayError
 from torchrelay.recipe import Feature
 
 from ..conftest import WriteRecipe
@@ -209,7 +209,9 @@ def test_a_run_on_a_full_disk_fails_or_warns_as_the_recipe_says(
 
 
 @pytest.mark.usefixtures("prefect_server")
-@pytest.mark.parametrize("point", ["train.reported", "train.reported with a signal", "train.loop_done", "run.ended"])
+@pytest.mark.parametrize(
+    "point", ["train.reported", "train.reported with a signal", "train.loop_done", "train.last_written", "run.ended"]
+)
 def test_a_home_that_fills_up_ends_a_run_with_one_error_that_names_the_file(
     small: Path,
     fill: Fill,
@@ -244,7 +246,10 @@ def test_a_home_that_fills_up_ends_a_run_with_one_error_that_names_the_file(
         with pytest.raises(KeyboardInterrupt):
             train(recipe_file=str(recipe))
     else:
-        with pytest.raises(TrackingError, match=rf"{small}.* cannot be written: No space left on device; free space"):
+        with pytest.raises(
+            TorchrelayError,
+            match=rf"({small}/home\S+ cannot be written|cannot be written to {small}/home\S+): No space .*; free space",
+        ):
             train(recipe_file=str(recipe))
     assert has_come
     assert "warning: how run" in capsys.readouterr().err
