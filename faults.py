@@ -27,7 +27,7 @@ ACTIONS: tuple[Action, ...] = get_args(Action)
 POINTS: dict[str, tuple[str, ...]] = {
     "ingest": ("begun", "rows_read", "shard_written", "index_written", "decoded"),
     "pack": ("begun", "arrays_written", "committed", "split_written", "split_committed"),
-    "run": ("begun", "recorded", "recipe_written", "opened", "reopened", "ended"),
+    "run": ("begun", "recorded", "recipe_written", "opened", "recipe_changed", "reopened", "ended"),
     "train": (
         "begun",
         "restored",

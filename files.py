@@ -24,6 +24,8 @@ from .errors import BusyError, LockError
 
 # What some file systems answer to the fsync of a folder, which they do not need.
 NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)
+# What an error of reading must say for a file to count as damaged; pyarrow gives no number to what it cannot parse.
+DAMAGE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)
 # `is_locked` holds a lock for an instant; who finds it held looks again for so long.
 LOCK_PATIENCE_SECONDS = 0.2
 
@@ -183,6 +185,14 @@ def describe_failure(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{said}; free space there, for example with torchrelay prune"
     return f"{said}; look at the health of that disk and the rights on that folder"
+
+
+def is_damage(error: OSError) -> bool:
+    """Whether an error of reading says that the file is gone or bad.
+
+    Any other, as too many open files or missing rights, says nothing of it: there the file stays where it is.
+    """
+    return error.errno in DAMAGE
 
 
 def size_of(path: Path) -> int:

@@ -137,6 +137,15 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.dump(recipe.model_dump(by_alias=True), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
+def parse_recipe(text: str) -> Recipe:
+    """The recipe that `dump_recipe` wrote.
+
+    Raises:
+        RecipeError: it is not YAML, or a key or value is not legal here.
+    """
+    return _validate(parse_yaml(text, "recipe"), "recipe")
+
+
 def dump_value(value: Any) -> str:
     """One value as YAML on one line, as it can stand behind a key; `load_recipe` reads the same value."""
     text = yaml.dump(

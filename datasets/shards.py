@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from ..errors import DataError
 from ..faults import reach
-from ..files import commit_folder, make_folder, read_json, set_aside, sha256_file
+from ..files import commit_folder, is_damage, make_folder, read_json, set_aside, sha256_file
 from ..recipe import Feature
 from .disk import writing
 from .images import num_channels
@@ -65,6 +65,7 @@ def verify_shard(folder: Path) -> None:
             if total.hexdigest() != facts["sha256"]:
                 raise ValueError(f"{name} does not have the sha256 of the manifest")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _check_readable(folder, error)
         raise DataError(
             f"shard {folder} does not verify ({error}); delete that folder and run `torchrelay ingest` again, which "
             f"decodes its files anew"
@@ -86,7 +87,11 @@ def _check_sizes(folder: Path) -> dict[str, Any]:
 
 
 def read_shard(folder: Path) -> pa.Table | None:
-    """The index of a shard; None where the shard does not fit its manifest, in which case it is set aside."""
+    """The index of a shard; None where the shard does not fit its manifest, in which case it is set aside.
+
+    Raises:
+        DataError: it cannot be read now, which says nothing of what stands in it.
+    """
     try:
         facts = _check_sizes(folder)[INDEX]
         with pa.memory_map(str(folder / INDEX)) as source:
@@ -95,6 +100,7 @@ def read_shard(folder: Path) -> pa.Table | None:
             raise ValueError(f"{INDEX} does not have the sha256 of the manifest")
         return pa.ipc.open_file(pa.BufferReader(content)).read_all()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _check_readable(folder, error)
         with contextlib.suppress(FileNotFoundError):  # another ingest was quicker
             aside = set_aside(folder)
             warnings.warn(
@@ -102,6 +108,20 @@ def read_shard(folder: Path) -> pa.Table | None:
                 stacklevel=5,
             )
         return None
+
+
+def _check_readable(folder: Path, error: Exception) -> None:
+    """Raise where a shard was not found bad, but could not be read.
+
+    Raises:
+        DataError: names the file, and leaves it where it is.
+    """
+    if isinstance(error, OSError) and not is_damage(error):
+        raise DataError(
+            f"{error.filename or folder} cannot be read: {error.strerror or error}; that says nothing of the shard, "
+            f"which stays as it is. Mend the cause, for example the rights on that file or the limit of open files, "
+            f"and try again"
+        ) from error
 
 
 class ShardWriter:

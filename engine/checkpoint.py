@@ -142,7 +142,8 @@ class CheckpointStore:
         one that is returned.
 
         Raises:
-            CheckpointError: another version of torchrelay wrote it, or a bad one cannot be set aside.
+            CheckpointError: another version of torchrelay wrote it, it cannot be read now, as for missing rights, or
+                a bad one cannot be set aside.
         """
         newest = self._load_newest()
         if newest is None:
@@ -215,6 +216,8 @@ class CheckpointStore:
         except DamagedError as error:
             _set_aside(folder, str(error))
             return None
+        except CheckpointError:  # it cannot be read now, and stays; another of this step is written beside it
+            return None
         return folder if not is_best or manifest["best"] == folder.name else None
 
     def _newest_number(self, step: int) -> int:
@@ -277,8 +280,12 @@ class CheckpointStore:
         """
         generations = list_generations(self.folder)
         kept = {self._best_name(), read_pointer(self.folder, "best")}
-        with contextlib.suppress(CheckpointError):  # a damaged one is found when it is loaded
+        try:
             kept.add(read_manifest(generations[-self._keep :][0])["best"])
+        except DamagedError:
+            pass  # found when it is loaded
+        except CheckpointError:
+            return  # it may name one that must stay
         for folder in generations[: -self._keep]:
             if folder.name not in kept:
                 remove_folder(folder)

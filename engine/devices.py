@@ -106,7 +106,11 @@ def fingerprint(device: torch.device) -> dict[str, str]:
         "device_name": _device_name(device),
     }
     if device.type == "cuda":
-        facts |= {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
+        facts |= {
+            "cuda": str(torch.version.cuda),
+            "cudnn": str(torch.backends.cudnn.version()),
+            "num_devices": str(torch.cuda.device_count()),
+        }
     return facts
 
 

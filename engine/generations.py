@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, check_format
-from ..files import digest
+from ..files import digest, is_damage
 
 FORMAT_VERSION = 2
 STATE_FILE, MANIFEST_FILE = "state.pt", "manifest.json"
@@ -69,13 +69,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Raises:
         DamagedError: it is missing or not as it was written.
-        CheckpointError: it was written by another version of torchrelay.
+        CheckpointError: it was written by another version of torchrelay, or cannot be read now.
     """
+    data = _read(folder / MANIFEST_FILE)
     try:
-        values = dict(json.loads((folder / MANIFEST_FILE).read_bytes()))
-    except FileNotFoundError as error:
-        raise DamagedError(f"{MANIFEST_FILE} is missing") from error
-    except (OSError, ValueError, TypeError) as error:
+        values = dict(json.loads(data))
+    except (ValueError, TypeError) as error:
         raise DamagedError(f"{MANIFEST_FILE} cannot be read: {error}") from error
     version, sealed = values.get("format_version"), values.pop("digest", None)
     # Every version from 2 on is sealed in this way: a version that was changed by accident is no other version.
@@ -91,16 +90,26 @@ def read_state(folder: Path, manifest: Mapping[str, Any]) -> bytes:
 
     Raises:
         DamagedError: the state is missing, or is not what the manifest says.
+        CheckpointError: it cannot be read now, which says nothing of what stands in it.
     """
     facts = manifest["files"][STATE_FILE]
-    try:
-        data = (folder / STATE_FILE).read_bytes()
-    except FileNotFoundError as error:
-        raise DamagedError(f"{STATE_FILE} is missing") from error
-    except OSError as error:
-        raise DamagedError(f"{STATE_FILE} cannot be read: {error.strerror}") from error
+    data = _read(folder / STATE_FILE)
     if len(data) != facts["bytes"]:
         raise DamagedError(f"{STATE_FILE} has {len(data):,} bytes, expected {facts['bytes']:,}")
     if hashlib.sha256(data).hexdigest() != facts["sha256"]:
         raise DamagedError(f"{STATE_FILE} does not have the sha256 of the manifest")
     return data
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise DamagedError(f"{path.name} is missing") from error
+    except OSError as error:
+        if is_damage(error):
+            raise DamagedError(f"{path.name} cannot be read: {error.strerror}") from error
+        raise CheckpointError(
+            f"{path} cannot be read: {error.strerror}; that says nothing of the checkpoint, which stays as it is. "
+            f"Mend the cause, for example the rights on that file or the limit of open files, and try again"
+        ) from error

@@ -33,7 +33,9 @@ class Batches(Protocol):
 
 
 class OnStep(Protocol):
-    """Where reports go. At a step: `train/loss` and `lr`. At an epoch's end: `rows_per_second` and `valid/…` too."""
+    """Where reports go. At a step: `train/loss` and `lr`. At an epoch's end: `train/epoch_loss`, `valid/…` and
+    `rows_per_second`, which an epoch lacks that was trained before the run went on.
+    """
 
     def __call__(self, progress: Progress, values: dict[str, float], epoch_ended: bool) -> None:
         """Take what was measured at this step, or over the epoch that it ended."""

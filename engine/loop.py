@@ -130,11 +130,12 @@ def _end_epoch(
         StopRequested: the validation was given up; the epoch is not counted, as if its last step had just been taken.
     """
     before = replace(progress)
-    rate = (progress.loss_rows - rows_at_start) / max(seconds, 1e-9)
+    num_rows = progress.loss_rows - rows_at_start  # none, where a run goes on with an epoch's validation
+    rate = num_rows / max(seconds, 1e-9)
     progress.loss = reduce_sum(progress.loss_sum, progress.loss_rows, job.reduction)
     progress.epoch, progress.batch, progress.loss_sum, progress.loss_rows = progress.epoch + 1, 0, 0.0, 0
     progress.rows_per_second = max(progress.rows_per_second, rate)
-    values = {"train/epoch_loss": progress.loss, "rows_per_second": rate}
+    values = {"train/epoch_loss": progress.loss, **({"rows_per_second": rate} if num_rows else {})}
     reach("train.epoch_done")
     is_due = progress.epoch % job.every_epochs == 0 or progress.epoch == job.num_epochs
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,20 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Set the generators as `random_states` found them; those of devices only where as many are here."""
+    """Set the generators as `random_states` found them; those of CUDA devices as far as these are here."""
     random.setstate(states["python"])
     numpy_state = states["numpy"]
     key = numpy_state["key"].numpy().astype(np.uint32)
     np.random.set_state(("MT19937", key, numpy_state["pos"], numpy_state["has_gauss"], numpy_state["gauss"]))
     torch.set_rng_state(states["torch"])
-    if states["cuda"] and torch.cuda.device_count() == len(states["cuda"]):
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if states["cuda"] and torch.cuda.is_available():
+        num_devices = torch.cuda.device_count()
+        torch.cuda.set_rng_state_all(states["cuda"][:num_devices])
+        if num_devices != len(states["cuda"]):
+            warnings.warn(
+                f"the random states are of {len(states['cuda'])} CUDA devices, {num_devices} are here: those of "
+                f"{min(num_devices, len(states['cuda']))} are restored",
+                stacklevel=2,
+            )
     if states.get("mps") and torch.backends.mps.is_available():
         torch.mps.set_rng_state(states["mps"][0])

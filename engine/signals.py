@@ -46,6 +46,11 @@ class StopFlag:
         """Whether a signal has come."""
         return self._received is not None
 
+    def repeat(self) -> None:
+        """Let the signal that came mean what it meant before the block, which has ended with an error."""
+        if self._received is not None:
+            os.kill(os.getpid(), self._received)
+
     def watch(self, items: Iterable[T]) -> Iterator[T]:
         """The items, one after the other, until a signal comes.
 
@@ -73,8 +78,8 @@ class StopFlag:
     ) -> None:
         """Put the previous handlers back, then let the one of the signal that came do what it means."""
         self._put_back()
-        if self._received is not None and kind is None:
-            os.kill(os.getpid(), self._received)
+        if kind is None:
+            self.repeat()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._received is not None:

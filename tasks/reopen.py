@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 from prefect import task
 
 from ..datasets.pack import Pack
-from ..errors import DataError, RecipeError, SourceError
+from ..errors import DataError, RecipeError, SourceError, TrackingError
 from ..faults import reach
-from ..files import write_atomic
+from ..files import describe_failure, digest, write_atomic
 from ..recipe import Recipe
-from ..recipe_file import dump_recipe, flatten, load_recipe
+from ..recipe_file import dump_recipe, flatten, load_recipe, parse_recipe
 from ..settings import home
 from ..tracking.journal import JOURNAL_FILE, Journal
 from ..tracking.opening import is_open, journal_reopening
@@ -52,7 +52,9 @@ CHANGEABLE = (
     "checkpoint.every_steps",
     "checkpoint.keep",
     "checkpoint.on_error",
-    "tracking",
+    "tracking.register",
+    "tracking.every_steps",
+    "tracking.wait_seconds",
 )
 
 
@@ -103,7 +105,12 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
     """
     record = load_record(run_dir)
     recipe, before = change_recipe(run_dir, overrides), load_recipe(run_dir / "recipe.yaml")
-    drift = changes_between(before, recipe)
+    journal = Journal(run_dir / JOURNAL_FILE)
+    lines = journal.read()
+    if (begun := _begun_change(lines, before)) is not None:
+        before = parse_recipe(begun["before"])
+        record = record.model_copy(update={"schedule_epochs": begun["schedule_epochs"]})
+    drift = changes_between(flatten(before), flatten(recipe))
     check_names(recipe)
     _check_data(record)
     trains_on = recipe.train != before.train if record.stopped else recipe.train.epochs > record.epochs
@@ -129,27 +136,28 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
         )
     was_lost = record.status == "RUNNING"  # nobody ended it, so nobody counted its seconds
     links = _link(record)
-    if recipe != before:
-        write_atomic(run_dir / "recipe.yaml", dump_recipe(recipe))
-    record = update_record(
-        run_dir,
-        status="RUNNING",
-        ended="",
-        error="",
-        stopped="" if trains_on else record.stopped,
-        done=done,
-        schedule_epochs=recipe.train.epochs if has_schedule else record.schedule_epochs,
-        **links,
-    )
-    with Journal(run_dir / JOURNAL_FILE) as journal:
-        lines = journal.read()
+    schedule_epochs = recipe.train.epochs if has_schedule else record.schedule_epochs
+    with journal:
+        if drift or schedule_epochs != record.schedule_epochs:
+            _change(journal, before, recipe, schedule_epochs)
+        record = update_record(
+            run_dir,
+            status="RUNNING",
+            ended="",
+            error="",
+            stopped="" if trains_on else record.stopped,
+            done=done,
+            schedule_epochs=schedule_epochs,
+            **links,
+        )
         if was_lost and lines:
             update_record(run_dir, seconds={**record.seconds, "total": seconds_until(record, lines, lines[-1]["time"])})
-        journal.append_event("resumed", step=record.steps)
-        if drift:
-            journal.append_event("drift", changes=drift)
+        if record.kind == "splits" or "train" in done:  # else the training says it, which knows from where it goes on
+            journal_resumption(journal, record.steps, drift)
         if not is_open(journal):
             journal_run(journal, record, recipe)
+        elif drift:
+            journal.append_artifact(run_dir / "recipe.yaml")
         journal_reopening(journal, record, recipe)
     start_shipping(run_dir)
     reach("run.reopened")
@@ -166,6 +174,49 @@ def _link(record: RunRecord) -> dict[str, Any]:
     }
 
 
+def journal_resumption(journal: Journal, step: int, changes: Mapping[str, list[str | None]]) -> bool:
+    """Journal from which step a run goes on, and what is different from there on.
+
+    Args:
+        journal: of the run.
+        step: optimizer steps that are done.
+        changes: what `changes_between` gave.
+    Returns:
+        Whether there are changes that were not journaled before, when the run went on from there.
+    """
+    journal.append_event("resumed", step=step)
+    fields = {"changes": dict(changes), "from_step": step}
+    known = [line["fields"] for line in journal.lines() if line["kind"] == "event" and line["name"] == "drift"]
+    is_new = bool(changes) and known[-1:] != [fields]
+    if is_new:
+        journal.append_event("drift", **fields)
+    return is_new
+
+
+def _change(journal: Journal, before: Recipe, recipe: Recipe, schedule_epochs: int) -> None:
+    """Write a run's changed recipe; the journal knows of it first, so that a kill between two files loses nothing."""
+    text = dump_recipe(recipe)
+    fields = {"before": dump_recipe(before), "digest": digest(text), "schedule_epochs": schedule_epochs}
+    journal.append_event("recipe", **fields)
+    journal.sync()
+    path = journal.path.parent / "recipe.yaml"
+    try:
+        write_atomic(path, text)
+    except OSError as error:
+        raise TrackingError(f"recipe {path} cannot be written: {describe_failure(error)}; then resume again") from error
+    reach("run.recipe_changed")
+
+
+def _begun_change(lines: list[dict[str, Any]], recipe: Recipe) -> dict[str, Any] | None:
+    """What a process wrote before it changed the recipe to what it is, where it died before the run was open again."""
+    for line in reversed(lines):
+        if line["kind"] == "status" and line["status"] == "RUNNING":
+            return None
+        if line["kind"] == "event" and line["name"] == "recipe":
+            return line["fields"] if line["fields"]["digest"] == digest(dump_recipe(recipe)) else None
+    return None
+
+
 def change_recipe(run_dir: Path, overrides: Mapping[str, Any]) -> Recipe:
     """A run's recipe with overrides that it can take on its way.
 
@@ -174,7 +225,8 @@ def change_recipe(run_dir: Path, overrides: Mapping[str, Any]) -> Recipe:
     """
     before = load_recipe(run_dir / "recipe.yaml")
     recipe = load_recipe(run_dir / "recipe.yaml", None, overrides)
-    fixed = [key for key in changes_between(before, recipe) if not key.startswith(CHANGEABLE)]
+    changed = changes_between(flatten(before), flatten(recipe))
+    fixed = [key for key in changed if not any(key == one or key.startswith(f"{one}.") for one in CHANGEABLE)]
     if fixed:
         raise RecipeError(
             f"{', '.join(fixed)}: a run goes on with what it began with; train a new run to change that "
@@ -183,11 +235,11 @@ def change_recipe(run_dir: Path, overrides: Mapping[str, Any]) -> Recipe:
     return recipe
 
 
-def changes_between(before: Recipe, recipe: Recipe) -> dict[str, list[str | None]]:
-    """What two recipes differ in: dotted key -> [then, now], None where one does not have it."""
-    then, now_ = ({key: value for key, value in flatten(one).items() if value != "{}"} for one in (before, recipe))
-    keys = sorted(key for key in now_.keys() | then.keys() if now_.get(key) != then.get(key))
-    return {key: [then.get(key), now_.get(key)] for key in keys}
+def changes_between(then: Mapping[str, str], now: Mapping[str, str]) -> dict[str, list[str | None]]:
+    """What two flattened recipes differ in: dotted key -> [then, now], None where one does not have it."""
+    before, after = ({key: value for key, value in one.items() if value != "{}"} for one in (then, now))
+    keys = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    return {key: [before.get(key), after.get(key)] for key in keys}
 
 
 def _check_data(record: RunRecord) -> None:
@@ -198,7 +250,9 @@ def _check_data(record: RunRecord) -> None:
     """
     data_dir = record.split_dir or record.pack_dir
     if not Path(data_dir).is_dir():
-        raise SourceError(f"the pack of run {record.run_id} is gone from {data_dir}; train a new run")
+        moved = home().packs / Path(record.pack_dir).name
+        remedy = f"the home was moved, its pack is in {moved}: move it back" if moved.is_dir() else "train a new run"
+        raise SourceError(f"the pack of run {record.run_id} is gone from {data_dir}; {remedy}")
     try:
         pack = Pack.open(Path(record.pack_dir))
         pack.verify()

@@ -211,27 +211,38 @@ def keep_status(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        is_noted = False
         with StopFlag():
             if not (run_dir / RECORD_FILE).exists():
                 shutil.rmtree(run_dir, ignore_errors=True)
             elif (record := load_record(run_dir)).status == "RUNNING" and is_ours(record):
-                _note_end(run_dir, error)
+                is_noted = _note_end(run_dir, error)
+        if is_noted:  # what a second signal has to wait for is written
+            with contextlib.suppress(OSError, TorchrelayError):  # what is raised says more
+                _settle(run_dir, SECONDS_AFTER_A_FAILURE)
         raise
 
 
-def _note_end(run_dir: Path, error: BaseException) -> None:
-    """Write down how a run ended; what cannot be written, as on a full disk, does not hide the error itself."""
+def _note_end(run_dir: Path, error: BaseException) -> bool:
+    """Write down how a run ended; what cannot be written, as on a full disk, does not hide the error itself.
+
+    Returns:
+        Whether it could be written.
+    """
     try:
         if not isinstance(error, Exception):
             _end(run_dir, "KILLED", _name_signal(error))
-            return
+            return True
         said = str(error) if isinstance(error, TorchrelayError) else "".join(traceback.format_exception(error))
-        write_atomic(run_dir / ERROR_FILE, said.rstrip() + "\n")
+        with contextlib.suppress(OSError):  # the record is smaller, says it too, and may still find room
+            write_atomic(run_dir / ERROR_FILE, said.rstrip() + "\n")
         _end(run_dir, "FAILED", f"{type(error).__name__}: {error}")
-    except OSError as problem:
+        return True
+    except (OSError, TorchrelayError) as problem:
         say(
             f"warning: how run {run_dir.name} ended cannot be written: {problem}; torchrelay doctor --fix does it later"
         )
+        return False
 
 
 def _name_signal(error: BaseException) -> str:
@@ -252,7 +263,10 @@ def finish_run(run_dir: Path) -> dict[str, Any]:
     A signal waits until that is written, so that what is done is called done.
     """
     with StopFlag():
-        record = _end(run_dir, "FINISHED", "")
+        _end(run_dir, "FINISHED", "")
+    _settle(run_dir, math.inf)
+    (run_dir / ERROR_FILE).unlink(missing_ok=True)  # of an earlier attempt; MLflow keeps what it was sent of it
+    record = load_record(run_dir)
     if not record.parent:
         _link_from_prefect(run_dir, record)
     return describe_run(home(), record)
@@ -320,8 +334,8 @@ def journal_run(
             journal.append_artifact(run_dir / "figures", "figures")
 
 
-def _end(run_dir: Path, status: str, error: str) -> RunRecord:
-    """Say how a run ended, and give MLflow the time to hear of it, as long as it answers."""
+def _end(run_dir: Path, status: str, error: str) -> None:
+    """Write down how a run ended."""
     record = load_record(run_dir)
     ended = now()
     with Journal(run_dir / JOURNAL_FILE) as journal:
@@ -331,8 +345,12 @@ def _end(run_dir: Path, status: str, error: str) -> RunRecord:
         journal.append_status(status, milliseconds(ended))
     reach("run.ended")  # a run that dies here is still RUNNING, and a resume ends it
     update_record(run_dir, status=status, ended=ended, error=error, seconds={**record.seconds, "total": total})
+
+
+def _settle(run_dir: Path, at_most_seconds: float) -> None:
+    """Give MLflow the time to hear of a run's end, as long as it answers."""
     patience = load_recipe(run_dir / "recipe.yaml").tracking.wait_seconds
-    shipped = settle(run_dir, patience, math.inf if status == "FINISHED" else SECONDS_AFTER_A_FAILURE)
+    shipped = settle(run_dir, patience, at_most_seconds)
     for name, number in shipped.registered:
         say(f"registered: {name} version {number}")
     if shipped.num_waiting:
@@ -340,7 +358,6 @@ def _end(run_dir: Path, status: str, error: str) -> RunRecord:
             f"warning: {shipped.num_waiting} lines of the journal wait for the tracker; "
             f"torchrelay sync {run_dir.name} sends them: {shipped.reason}"
         )
-    return load_record(run_dir)
 
 
 def seconds_until(record: RunRecord, lines: Iterable[Mapping[str, Any]], end: float) -> float:
@@ -351,8 +368,8 @@ def seconds_until(record: RunRecord, lines: Iterable[Mapping[str, Any]], end: fl
         lines: of its journal.
         end: milliseconds since 1970.
     """
-    resumed = [line["time"] for line in lines if line["kind"] == "event" and line["name"] == "resumed"]
-    began = resumed[-1] if resumed else datetime.fromisoformat(record.created).timestamp() * 1000
+    reopened = [line["time"] for line in lines if line["kind"] == "status" and line["status"] == "RUNNING"]
+    began = reopened[-1] if reopened else datetime.fromisoformat(record.created).timestamp() * 1000
     before = record.seconds.get("total", record.seconds.get("ingest", 0.0))
     return round(before + (end - began) / 1000, 3)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import time
@@ -16,17 +17,18 @@ from ..datasets.build import View, open_view
 from ..engine.checkpoint import Checkpoint, CheckpointStore
 from ..engine.devices import fingerprint, pick_device
 from ..engine.gradients import NotFiniteError
-from ..engine.job import Job, kept_weights, restore_run
+from ..engine.job import Job, OnStep, kept_weights, restore_run
 from ..engine.job import Progress as TrainingProgress
 from ..engine.loop import train
 from ..engine.memory import keep_freed_memory
 from ..engine.metrics import HEADLINES, RANKED_HEADLINE
 from ..engine.signals import StopFlag, StopRequested
 from ..engine.weights import save_weights, sha256_of, state_of
+from ..errors import CheckpointError, TrackingError
 from ..faults import reach
-from ..files import digest
+from ..files import describe_failure, digest
 from ..recipe import Recipe
-from ..recipe_file import dump_recipe, load_recipe
+from ..recipe_file import dump_recipe, flatten, load_recipe, parse_recipe
 from ..tracking.journal import JOURNAL_FILE, Journal, thin
 from ..tracking.recorder import Recorder
 from ..tracking.records import RunRecord, load_record, mark_done, update_record
@@ -34,7 +36,18 @@ from .assemble import build_job, name_table_rows
 from .cancel import acknowledge_cancel
 from .console import Progress, say
 from .options import UNCACHED
+from .reopen import changes_between, journal_resumption
 from .warm_start import load_start
+
+# What may change without a change of the points that a step gives.
+BESIDE_THE_CURVES = (
+    "checkpoint.",
+    "tracking.",
+    "train.early_stop_epochs",
+    "train.epochs",
+    "train.max_minutes",
+    "train.num_workers",
+)
 
 
 @task(**UNCACHED)
@@ -47,7 +60,8 @@ def train_model(run_dir: Path) -> None:
     Raises:
         TrainingError: the loss is not finite; names the step and the rows.
         RecipeError: model, optimizer or monitor does not fit the data.
-        CheckpointError: a checkpoint cannot be written, and `checkpoint.on_error` is stop.
+        CheckpointError: a checkpoint cannot be written, and `checkpoint.on_error` is stop; or the weights cannot.
+        TrackingError: journal or record cannot be written, whatever `checkpoint.on_error` is.
     """
     reach("train.begun")
     record, recipe = load_record(run_dir), load_recipe(run_dir / "recipe.yaml")
@@ -65,7 +79,9 @@ def train_model(run_dir: Path) -> None:
     start = load_start(run_dir, recipe) if checkpoint is None else None
     job = build_job(recipe, view, record.schedule_epochs, is_new=checkpoint is None, start=start)
     job = replace(job, facts=_facts_of(record, recipe, view))
-    progress = TrainingProgress() if checkpoint is None else _restore(job, checkpoint, here)
+    progress = TrainingProgress() if checkpoint is None else _restore(job, checkpoint, here, recipe)
+    with journal:
+        _note_resumption(journal, record, recipe, checkpoint, progress.step)
     reach("train.restored")
     say(f"train: {recipe.model.name} on {job.scorer.device} in {job.scorer.precision.name}, {job.num_epochs} epochs")
     if recipe.train.deterministic and job.scorer.device.type == "mps":
@@ -83,24 +99,31 @@ def train_model(run_dir: Path) -> None:
             recorder.log_epoch(progress.step, progress.epoch, values)
             say(_epoch_line(progress, job.num_epochs, values))
 
+        def note_progress() -> None:
+            journal.flush()
+            seconds = record.seconds.get("train", 0.0) + time.perf_counter() - started
+            _note_progress(run_dir, journal, job, progress, {**record.seconds, "train": round(seconds, 3)})
+
         stop = StopFlag()
         try:
             with acknowledge_cancel(stop):
-                stopped = train(job, progress, store, on_step, stop)
+                stopped = _train_until_stopped(job, progress, store, on_step, stop)
             if stop.requested:  # whatever heard the signal ended nothing; the training is not through all the same
                 raise StopRequested
             if stopped:
                 journal.append_event("stopped", step=progress.step, epoch=progress.epoch, reason=stopped)
                 say(f"stopped: {stopped}")
-        except NotFiniteError as error:
-            raise name_table_rows(error, view) from error
+        except BaseException as error:
+            with contextlib.suppress(TrackingError):  # a full disk refuses this too, and what is raised is the cause
+                note_progress()
+            if isinstance(error, NotFiniteError):
+                raise name_table_rows(error, view) from error
+            raise
         finally:
-            journal.flush()
             if store.failures:
                 kinds = ", ".join(f"{count:,} x {kind}" for kind, count in store.failures.items())
                 say(f"warning: checkpoints could not be written ({kinds}); the last one that was is intact")
-            seconds = record.seconds.get("train", 0.0) + time.perf_counter() - started
-            _note_progress(run_dir, journal, job, progress, {**record.seconds, "train": round(seconds, 3)})
+        note_progress()
     reach("train.loop_done")
     update_record(run_dir, stopped=stopped)
     _keep_weights(run_dir, job, store)
@@ -108,6 +131,20 @@ def train_model(run_dir: Path) -> None:
         recorder.log_artifacts(run_dir / "weights", "weights")
     mark_done(run_dir, "train")
     reach("train.done")
+
+
+def _train_until_stopped(
+    job: Job, progress: TrainingProgress, store: CheckpointStore, on_step: OnStep, stop: StopFlag
+) -> str:
+    """Train; a signal is one, too, where the checkpoint that it asked for cannot be written."""
+    try:
+        return train(job, progress, store, on_step, stop)
+    except (CheckpointError, TrackingError) as error:
+        if not stop.requested:
+            raise
+        say(f"warning: nothing more is kept of the training before the signal: {error}")
+    stop.repeat()
+    return ""
 
 
 class _JournaledStore(CheckpointStore):
@@ -136,15 +173,55 @@ def _facts_of(record: RunRecord, recipe: Recipe, view: View) -> dict[str, str]:
     }
 
 
-def _restore(job: Job, checkpoint: Checkpoint, here: Mapping[str, str]) -> TrainingProgress:
+def _restore(job: Job, checkpoint: Checkpoint, here: Mapping[str, str], recipe: Recipe) -> TrainingProgress:
     progress = restore_run(job, checkpoint.state)
     if checkpoint.best_is_lost:
         progress.best_metric = math.nan  # no weights have it any more: the next validation begins the search anew
-    differs = sorted(name for name in here if checkpoint.fingerprint.get(name) != here[name])
-    if differs:
-        say(f"warning: not bit-identical from here on: {', '.join(differs)} changed since the checkpoint")
+    if why := why_not_identical(checkpoint.fingerprint, here, is_deterministic=recipe.train.deterministic):
+        say(f"warning: not bit-identical from here on: {why}")
     say(f"resume: from step {progress.step:,} (epoch {progress.epoch + 1}, batch {progress.batch + 1})")
     return progress
+
+
+def why_not_identical(then: Mapping[str, str], here: Mapping[str, str], *, is_deterministic: bool) -> str:
+    """Why a run that goes on is not promised the bits of one that was never stopped; empty where it is.
+
+    Args:
+        then: fingerprint of the machine that wrote the checkpoint.
+        here: fingerprint of this one.
+        is_deterministic: `train.deterministic`.
+    """
+    if differs := sorted(name for name in here if then.get(name) != here[name]):
+        return f"{', '.join(differs)} changed since the checkpoint"
+    if here["device"] == "mps":
+        return "on mps sums come in another order each time"
+    if here["device"] == "cuda" and not is_deterministic:
+        return "on cuda sums come in another order each time; runs with train.deterministic do not have that"
+    return ""
+
+
+def _note_resumption(
+    journal: Journal, record: RunRecord, recipe: Recipe, checkpoint: Checkpoint | None, step: int
+) -> None:
+    """Journal that the training goes on from a step, and warn where the curves behind it are of an older recipe."""
+    lines = journal.read()
+    if checkpoint is not None:
+        then = flatten(parse_recipe(checkpoint.state["facts"]["recipe"]))
+    elif any(line["kind"] == "status" for line in lines):  # it was opened before, and died before its first checkpoint
+        then = next((line["values"] for line in lines if line["kind"] == "params"), flatten(recipe))
+    else:
+        return
+    changes = changes_between(then, flatten(recipe))
+    is_new = journal_resumption(journal, step, changes)
+    telling = [key for key in changes if not key.startswith(BESIDE_THE_CURVES)]
+    if "train.epochs" in changes and record.schedule_epochs == recipe.train.epochs:
+        telling.append("train.epochs")  # the schedule spans the epochs
+    last = max((line["step"] for line in lines if line["kind"] == "metrics"), default=0)
+    if is_new and telling and last > step:
+        say(
+            f"warning: steps {step + 1:,} to {last:,} of the curves are those of before the change of "
+            f"{', '.join(telling)}, because a step is journaled once"
+        )
 
 
 def _note_progress(
@@ -167,12 +244,17 @@ def _keep_weights(run_dir: Path, job: Job, store: CheckpointStore) -> None:
     last = state_of(job.kept_model)
     best = store.load_best()
     folder = run_dir / "weights"
-    save_weights(last, folder / "last.pt")
-    reach("train.last_written")
-    save_weights(kept_weights(best.state) if best else last, folder / "best.pt")
-    reach("train.best_written")
-    save_weights(job.optimizer.state_dict(), folder / "optimizer.pt")
-    reach("train.optimizer_written")
+    try:
+        save_weights(last, folder / "last.pt")
+        reach("train.last_written")
+        save_weights(kept_weights(best.state) if best else last, folder / "best.pt")
+        reach("train.best_written")
+        save_weights(job.optimizer.state_dict(), folder / "optimizer.pt")
+        reach("train.optimizer_written")
+    except OSError as error:
+        raise CheckpointError(
+            f"weights cannot be written to {folder}: {describe_failure(error)}; then resume the run"
+        ) from error
     update_record(run_dir, weights=str(folder / "best.pt"), weights_sha256=sha256_of(last))
 
 
@@ -182,5 +264,5 @@ def _epoch_line(progress: TrainingProgress, num_epochs: int, values: dict[str, f
     valid = "".join(f"  {name.replace('/', ' ')} {value:.4f}" for name, value in shown.items())
     if progress.batch:
         return f"epoch {progress.epoch + 1}/{num_epochs}, batch {progress.batch}{valid}"
-    rate = f"{values['rows_per_second']:,.0f} rows/s"
-    return f"epoch {progress.epoch}/{num_epochs}  train loss {progress.loss:.4f}{valid}  {rate}"
+    rate = f"  {values['rows_per_second']:,.0f} rows/s" if "rows_per_second" in values else ""
+    return f"epoch {progress.epoch}/{num_epochs}  train loss {progress.loss:.4f}{valid}{rate}"

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Self
 
 from ..errors import TrackingError, check_format
 from ..faults import reach
+from ..files import describe_failure
 
 FORMAT_VERSION = 1
 JOURNAL_FILE = "journal.jsonl"
@@ -166,7 +167,7 @@ class Journal:
                 data = data[os.write(self._descriptor, data) :]
         except OSError as error:
             self.close()  # opening it again ends the line that may be torn now
-            raise TrackingError(f"journal {self.path} cannot be written: {error}; mend that and resume") from error
+            raise self._not_written(error) from error
         self._written = time.monotonic()
         reach("journal.flushed")
 
@@ -182,7 +183,7 @@ class Journal:
         try:
             os.fsync(self._descriptor)
         except OSError as error:
-            raise TrackingError(f"journal {self.path} cannot be written: {error}; mend that and resume") from error
+            raise self._not_written(error) from error
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """All whole lines after the first, in the order in which they were written; none where there is no file.
@@ -243,6 +244,9 @@ class Journal:
         if not has_head:
             self._buffer.append(_dump({"time": _milliseconds(), "kind": "journal", "format_version": FORMAT_VERSION}))
         reach("journal.opened")
+
+    def _not_written(self, error: OSError) -> TrackingError:
+        return TrackingError(f"journal {self.path} cannot be written: {describe_failure(error)}; then resume the run")
 
     def _quote(self, key: str) -> str:
         return self._quoted.setdefault(key, json.dumps(key, ensure_ascii=False))

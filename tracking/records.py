@@ -20,8 +20,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..errors import SourceError, check_format
-from ..files import read_json, write_json
+from ..errors import SourceError, TrackingError, check_format
+from ..files import describe_failure, read_json, write_json
 from ..settings import Home
 
 FORMAT_VERSION = 1
@@ -146,9 +146,11 @@ def save_record(home: Home, record: RunRecord) -> Path:
 
     Returns:
         The run's folder.
+    Raises:
+        TrackingError: it cannot be written.
     """
     run_dir = home.runs / record.run_id
-    write_json(run_dir / RECORD_FILE, record.model_dump())
+    _write(run_dir / RECORD_FILE, record)
     return run_dir
 
 
@@ -178,6 +180,7 @@ def update_record(run_dir: Path, **changes: Any) -> RunRecord:
 
     Raises:
         SourceError: there is no record, or a change does not fit it.
+        TrackingError: it cannot be written, as on a full disk; the old one is intact.
     """
     with _alone(run_dir):
         values = load_record(run_dir).model_dump() | changes
@@ -185,8 +188,15 @@ def update_record(run_dir: Path, **changes: Any) -> RunRecord:
             record = RunRecord.model_validate(values)
         except ValidationError as error:
             raise SourceError(f"{run_dir / RECORD_FILE} cannot be changed: {error}") from error
-        write_json(run_dir / RECORD_FILE, record.model_dump())
+        _write(run_dir / RECORD_FILE, record)
     return record
+
+
+def _write(path: Path, record: RunRecord) -> None:
+    try:
+        write_json(path, record.model_dump())
+    except OSError as error:
+        raise TrackingError(f"run record {path} cannot be written: {describe_failure(error)}") from error
 
 
 @contextlib.contextmanager

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import io
 import os
+import resource
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import pytest
 from PIL import Image
 
 from torchrelay.datasets import store as store_module
-from torchrelay.datasets.shards import open_shard, verify_shard
+from torchrelay.datasets.shards import open_shard, read_shard, verify_shard
 from torchrelay.datasets.store import Located, PixelStore
 from torchrelay.errors import DataError
 from torchrelay.recipe import Feature
@@ -366,3 +368,27 @@ def test_pixels_that_do_not_fit_are_refused_before_a_file_is_decoded(tmp_path: P
 def test_nothing_to_locate_is_legal(tmp_path: Path) -> None:
     located = ingest(make_store(tmp_path), [])
     assert (len(located.content), located.shards, located.shape) == (0, [], (3, 0, 0))
+
+
+def test_a_shard_that_cannot_be_read_now_stays_where_it_is(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    ingest(store, [write(tmp_path / "0.png", picture(0))])
+    [shard] = shard_folders(store)
+    with no_more_files(), pytest.raises(DataError, match=r"manifest.json cannot be read: Too many open files; .*stays"):
+        read_shard(store.folder / shard)
+    with no_more_files(), pytest.raises(DataError, match=r"manifest.json cannot be read: Too many open files; .*stays"):
+        verify_shard(store.folder / shard)
+    assert shard_folders(store) == [shard]
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """This process may open no file more."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)

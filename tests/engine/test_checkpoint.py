@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import resource
 import signal
 import warnings
@@ -135,6 +137,41 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_used(tmp_pat
     assert found.state["step"] == 1
     assert (tmp_path / "bad-step-00000002").is_dir()
     assert (tmp_path / "last").read_text() == "step-00000001"
+
+
+@pytest.mark.parametrize("name", ["state.pt", "manifest.json"])
+@pytest.mark.parametrize(("number", "is_bad"), [(errno.EMFILE, False), (errno.EACCES, False), (errno.EIO, True)])
+def test_a_checkpoint_is_set_aside_only_where_the_error_of_reading_it_says_that_it_is_bad(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int, is_bad: bool
+) -> None:
+    store = make_store(tmp_path)
+    save(store, 1)
+    path = save(store, 2, is_best=True) / name
+    read = Path.read_bytes
+
+    def refuse(self: Path) -> bytes:
+        if self == path:
+            raise OSError(number, os.strerror(number), str(self))
+        return read(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        if is_bad:
+            with pytest.warns(UserWarning, match=f"{name} cannot be read: {os.strerror(number)}"):
+                found = make_store(tmp_path).load_last()
+            assert found is not None
+            assert found.folder.name == "step-00000001"
+            return
+        with pytest.raises(CheckpointError, match=rf"{path} cannot be read: {os.strerror(number)}; .*try again"):
+            make_store(tmp_path).load_last()
+        beside = make_store(tmp_path, on_error="warn").save(state(2), 2, is_best=True)
+        assert beside is not None
+        assert beside.name == "step-00000002-2"
+    assert generations_and_bad(tmp_path) == ["step-00000001", "step-00000002", "step-00000002-2"]
+
+
+def generations_and_bad(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*step-*"))
 
 
 def test_a_second_bad_one_of_a_step_is_set_aside_beside_the_first(tmp_path: Path) -> None:

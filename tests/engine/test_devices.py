@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 
 from torchrelay.engine.devices import fingerprint, list_devices, pick_device, pick_precision
+from torchrelay.engine.randomness import random_states, set_random_states
 from torchrelay.errors import DeviceError
 
 CPU = torch.device("cpu")
@@ -80,3 +82,25 @@ def test_a_fingerprint_does_not_import_torchvision() -> None:
 def test_fp16_is_for_cuda_alone() -> None:
     with pytest.raises(DeviceError, match=r"train\.precision: fp16 needs CUDA and its loss scaler, not cpu; use auto"):
         pick_precision("fp16", CPU, has_images=True)
+
+
+@pytest.mark.parametrize("num_here", [1, 3])
+def test_the_random_states_of_the_devices_that_are_here_are_restored_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, num_here: int
+) -> None:
+    states = {**random_states(), "cuda": [torch.zeros(16, dtype=torch.uint8), torch.ones(16, dtype=torch.uint8)]}
+    restored: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_here)
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", restored.extend)
+    common = min(2, num_here)
+    with pytest.warns(UserWarning, match=f"of 2 CUDA devices, {num_here} are here: those of {common} are restored"):
+        set_random_states(states)
+    assert len(restored) == common
+
+
+@pytest.mark.gpu
+def test_the_number_of_cuda_devices_is_part_of_the_fingerprint() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA")
+    assert fingerprint(torch.device("cuda:0"))["num_devices"] == str(torch.cuda.device_count())

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from torchrelay import faults
 from torchrelay.engine.checkpoint import CheckpointStore
 from torchrelay.engine.devices import FP16
 from torchrelay.engine.evaluation import Evaluation, evaluate
@@ -19,6 +20,7 @@ from torchrelay.engine.loop import check_monitor, train
 from torchrelay.engine.randomness import random_states
 from torchrelay.engine.weights import sha256_of
 from torchrelay.errors import TrainingError
+from torchrelay.faults import FaultError
 from torchrelay.models.dynamic_net import DynamicNet
 from torchrelay.recipe import Named
 from torchrelay.schema import Batch
@@ -264,6 +266,23 @@ def test_the_best_checkpoint_outlives_the_newest_ones(make_job: MakeJob, tmp_pat
     assert best.state["epoch"] == accuracies.index(max(accuracies)) + 1
     assert best.state["best_metric"] == max(accuracies)
     assert len(list(tmp_path.glob("step-*"))) == 2
+
+
+def test_an_epoch_of_which_nothing_was_left_to_train_has_no_speed(make_job: MakeJob, tmp_path: Path) -> None:
+    reports: list[dict[str, float]] = []
+
+    def report(progress: Progress, values: dict[str, float], epoch_ended: bool) -> None:
+        reports.extend([values] if epoch_ended else [])
+
+    with pytest.raises(FaultError):
+        faults.arm("train.epoch_done:raise")
+        train(make_job(epochs=2, every_steps=1), Progress(), store_in(tmp_path), no_report)
+    faults.arm("")
+    job, checkpoint = make_job(epochs=2, every_steps=1), store_in(tmp_path).load_last()
+    assert checkpoint is not None
+    train(job, restore_run(job, checkpoint.state), store_in(tmp_path), report)
+    assert ["rows_per_second" in values for values in reports] == [False, True]
+    assert "train/epoch_loss" in reports[0]
 
 
 @pytest.mark.parametrize("stop_at", [2, 5, 8])  # in the first epoch, at its end, in the second

@@ -197,7 +197,8 @@ def take_flow(recipe_file: str, fault: str, once: str, mutant: str, whole: bool)
     if not found:
         flow_file.train.fn(recipe_file=recipe_file)
     elif load_record(found[0]).status != "FINISHED":
-        flow_file.train.fn(resume=found[0].name)
+        overrides = {"tracking.wait_seconds": 4.0} if fault.startswith("run.recipe_changed:") else {}
+        flow_file.train.fn(resume=found[0].name, overrides=overrides)
     else:  # as `torchrelay sync`: what a finished run's process could not send any more
         assert not any(done.num_waiting for done in sync_home(home()))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator
@@ -21,8 +22,9 @@ from torchrelay.datasets import store as store_module
 from torchrelay.datasets.pack import Pack, PackColumn, PackFeature, write_pack
 from torchrelay.datasets.shards import verify_shard
 from torchrelay.datasets.store import PixelStore
+from torchrelay.engine import loop as loop_file
 from torchrelay.engine.checkpoint import CheckpointStore
-from torchrelay.errors import CheckpointError, DataError
+from torchrelay.errors import CheckpointError, DataError, TorchrelayError
 from torchrelay.recipe import Feature
 
 from ..conftest import WriteRecipe
@@ -40,7 +42,8 @@ def small(tmp_path: Path) -> Iterator[Path]:
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount a tmpfs")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    # Lazily: a run has its pack mapped into memory, and its tracker's thread its lock open.
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture
@@ -203,3 +206,54 @@ def test_a_run_on_a_full_disk_fails_or_warns_as_the_recipe_says(
     with pytest.warns(UserWarning, match="training goes on"):
         result = train(resume=run_dir.name, overrides={"train.epochs": 4, "checkpoint.on_error": "warn"})
     assert (result["status"], result["epochs"], names(small / "checkpoints")) == ("FINISHED", 4, before)
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize(
+    "point", ["train.reported", "train.reported with a signal", "train.loop_done", "train.last_written", "run.ended"]
+)
+def test_a_home_that_fills_up_ends_a_run_with_one_error_that_names_the_file(
+    small: Path,
+    fill: Fill,
+    number_recipe: WriteRecipe,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    point: str,
+) -> None:
+    from torchrelay.flows.train import train
+    from torchrelay.tasks import runs as runs_file
+    from torchrelay.tasks import train as train_file
+    from torchrelay.tracking.records import load_record
+
+    monkeypatch.setenv("TORCHRELAY_HOME", str(small / "home"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    name, _, signalled = point.partition(" ")
+    has_come: list[str] = []
+
+    def fill_at(reached: str) -> None:
+        if reached == name and not has_come:
+            has_come.append(reached)
+            fill(0)
+            if signalled:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    for module in (loop_file, train_file, runs_file):
+        monkeypatch.setattr(module, "reach", fill_at)
+    recipe = number_recipe(
+        train={"epochs": 30, "batch_size": 8}, checkpoint={"on_error": "warn"}, tracking={"wait_seconds": 0}
+    )
+    if signalled:
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe_file=str(recipe))
+    else:
+        with pytest.raises(
+            TorchrelayError,
+            match=rf"({small}/home\S+ cannot be written|cannot be written to {small}/home\S+): No space .*; free space",
+        ):
+            train(recipe_file=str(recipe))
+    assert has_come
+    assert "warning: how run" in capsys.readouterr().err
+    [run_dir] = [path for path in (small / "home" / "runs").iterdir() if path.is_dir()]
+    assert load_record(run_dir).status == "RUNNING"
+    fill(NUM_BYTES)
+    assert train(resume=run_dir.name)["status"] == "FINISHED"

@@ -58,7 +58,7 @@ def test_a_run_that_died_at_a_point_ends_as_if_it_had_not(
 ) -> None:
     register = "digits" if point.startswith("register.") else ""
     victim = Victim(tmp_path / "home", _recipe(tmp_path, register))
-    if point == "run.reopened":  # a run that died before
+    if point in ("run.recipe_changed", "run.reopened"):  # a run that died before
         assert victim.go_on("train.stepped:kill:6").code == -9, victim.log
     died = victim.go_on(f"{point}:{action}:{NUMBERS.get(point, 1)}")
     assert died.was_reached, f"{point} was never reached\n{victim.log}"

@@ -79,10 +79,10 @@ def test_a_retry_by_prefect_goes_on_with_the_run_of_the_first_attempt(number_rec
             for one in (whole, retried)
         ]
         assert history[0] == history[1]
-    said = (Path(retried["run_dir"]) / "error.txt").read_text()
+    assert not (Path(retried["run_dir"]) / "error.txt").exists()
+    said = Path(client().download_artifacts(run.info.run_id, "error.txt")).read_text()
     assert said.startswith("Traceback")
     assert said.endswith("FaultError: fault at train.epoch_done, time 2\n")
-    assert "error.txt" in {item.path for item in client().list_artifacts(run.info.run_id)}
 
 
 def test_a_flow_run_that_prefect_runs_again_gives_the_result_of_its_finished_run(number_recipe: WriteRecipe) -> None:
@@ -217,9 +217,17 @@ def test_what_changes_on_the_way_is_recorded_and_what_would_break_the_run_is_ref
 ) -> None:
     first = train(recipe_file=str(number_recipe()), overrides={"train.epochs": 1})
     run_dir = Path(first["run_dir"])
-    for key, value in {"train.batch_size": 4, "train.seed": 1, "train.accumulate": 2, "model.args": {}}.items():
+    for key, value in {
+        "train.batch_size": 4,
+        "train.seed": 1,
+        "train.accumulate": 2,
+        "model.args": {},
+        "tracking.experiment": "other",
+        "train.optimizer.args.lr_decay": 0.1,
+    }.items():
         with pytest.raises(RecipeError, match=rf"{key}.*: a run goes on with what it began with"):
             change_recipe(run_dir, {key: value})
+    assert change_recipe(run_dir, {"train.augment": [], "tracking.wait_seconds": 1}).tracking.wait_seconds == 1
     changes = {"train.epochs": 2, "train.optimizer.args.lr": 0.005, "train.optimizer.args.weight_decay": 0.01}
     threads = torch.get_num_threads()
     try:
@@ -234,8 +242,11 @@ def test_what_changes_on_the_way_is_recorded_and_what_would_break_the_run_is_ref
         "train.optimizer.args.weight_decay": [None, "0.01"],
     }
     lines = Journal(run_dir / "journal.jsonl").read()
-    [drift] = [line["fields"]["changes"] for line in lines if line.get("name") == "drift"]
-    assert drift == expected
+    [drift] = [line["fields"] for line in lines if line.get("name") == "drift"]
+    assert drift == {"changes": expected, "from_step": first["steps"]}
+    assert [line["path"] for line in lines if line["kind"] == "artifact"].count("recipe.yaml") == 2
+    sent = client().download_artifacts(second["mlflow_run_id"], "recipe.yaml")
+    assert Path(sent).read_text() == (run_dir / "recipe.yaml").read_text()
     tag = json.loads(client().get_run(second["mlflow_run_id"]).data.tags["torchrelay.drift"])
     assert tag["train.optimizer.args.lr"] == ["0.02", "0.005"]
     rates = [line["values"]["lr"] for line in lines if "lr" in line.get("values", ())]

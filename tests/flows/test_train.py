@@ -119,7 +119,7 @@ def test_a_finished_run_goes_on_to_the_bits_of_one_that_was_longer_from_the_star
         (one["steps"], one["metrics"]["test/loss"]) for one in (short, longer)
     ]
     lines = Journal(Path(longer["run_dir"]) / "journal.jsonl").read()
-    assert [line["name"] for line in lines if line["kind"] == "event"] == ["resumed", "drift"]
+    assert [line["name"] for line in lines if line["kind"] == "event"] == ["recipe", "resumed", "drift"]
     epochs = [line["epoch"] for line in lines if line["kind"] == "metrics" and "valid/loss" in line["values"]]
     assert epochs == [1, 2, 3, 4]
     more = {part: longer["seconds"][part] - short["seconds"][part] for part in ("train", "evaluate", "total")}
@@ -150,10 +150,12 @@ def test_a_run_whose_process_was_lost_counts_its_time_to_the_last_line_of_its_jo
     update_record(run_dir, status="RUNNING", ended="", seconds={"ingest": 100.0})
     resumed = train(resume=lost["run_id"], overrides={"train.epochs": 2})
     began = datetime.fromisoformat(lost["created"]).timestamp()
-    times = [line["time"] / 1000 for line in Journal(run_dir / "journal.jsonl").read()]
-    at = [line.get("name") for line in Journal(run_dir / "journal.jsonl").read()].index("resumed")
+    lines = Journal(run_dir / "journal.jsonl").read()
+    times = [line["time"] / 1000 for line in lines]
+    last = [line.get("name") for line in lines].index("recipe") - 1
+    reopened = [line.get("status") for line in lines].index("RUNNING", last)
     ended = datetime.fromisoformat(resumed["ended"]).timestamp()
-    expected = 100 + (times[at - 1] - began) + (ended - times[at])
+    expected = 100 + (times[last] - began) + (ended - times[reopened])
     assert resumed["seconds"]["total"] == pytest.approx(expected, abs=0.01)
 
 

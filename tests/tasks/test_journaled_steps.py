@@ -1,14 +1,19 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from torchrelay import faults
 from torchrelay.engine.signals import StopRequested
+from torchrelay.faults import FaultError
 from torchrelay.recipe_file import load_recipe
 from torchrelay.schema import Schema
 from torchrelay.tasks.ingest import ingest_table
@@ -17,7 +22,7 @@ from torchrelay.tasks.runs import keep_status, name_run, open_run, start_run
 from torchrelay.tasks.train import train_model
 from torchrelay.tracking.cursor import waiting
 from torchrelay.tracking.journal import JOURNAL_FILE, Journal
-from torchrelay.tracking.records import load_record
+from torchrelay.tracking.records import load_record, update_record
 from torchrelay.tracking.shipper import stop_shipping
 
 from ..conftest import WriteRecipe
@@ -65,6 +70,55 @@ def test_a_killed_run_that_goes_on_has_each_step_once_in_its_journal(run_dir: Pa
         assert steps_of(run_dir, key) == list(range(1, num_steps + 1))
 
 
+def events_of(run_dir: Path, name: str) -> list[dict[str, Any]]:
+    lines = Journal(run_dir / JOURNAL_FILE).read()
+    return [line["fields"] for line in lines if line["kind"] == "event" and line["name"] == name]
+
+
+@pytest.mark.parametrize(
+    ("fault", "step", "journaled"), [("checkpoint.begun:kill", 0, 7), ("checkpoint.begun:kill:3", 9, 14)]
+)
+def test_the_journal_says_from_which_step_a_run_went_on_with_another_recipe_and_which_points_are_of_the_old_one(
+    run_dir: Path, capsys: pytest.CaptureFixture[str], fault: str, step: int, journaled: int
+) -> None:
+    train_and_die(run_dir, fault)
+    assert steps_of(run_dir)[-1] == journaled
+    warning = (
+        f"warning: steps {step + 1} to {journaled} of the curves are those of before the change of train.optimizer"
+    )
+    reopen_run.fn(run_dir, {"train.optimizer.args.lr": 0.005, "tracking.wait_seconds": 1})
+    faults.arm("train.restored:raise")
+    with pytest.raises(FaultError):
+        train_model.fn(run_dir)
+    faults.arm("")
+    assert warning in capsys.readouterr().err
+    reopen_run.fn(run_dir, {})
+    train_model.fn(run_dir)
+    assert warning not in capsys.readouterr().err
+    assert events_of(run_dir, "resumed") == [{"step": step}] * 2
+    changes = {"train.optimizer.args.lr": ["0.02", "0.005"], "tracking.wait_seconds": ["3.0", "1.0"]}
+    assert events_of(run_dir, "drift") == [{"changes": changes, "from_step": step}]
+
+
+def test_a_reopening_that_dies_once_the_recipe_is_changed_is_made_good_by_the_next(run_dir: Path) -> None:
+    train_model.fn(run_dir)
+    record = update_record(run_dir, status="FINISHED")
+    faults.arm("run.recipe_changed:raise")
+    with pytest.raises(FaultError):
+        reopen_run.fn(run_dir, {"tracking.register": "late", "train.epochs": 3, "train.schedule.name": "cosine"})
+    faults.arm("")
+    assert load_record(run_dir) == record
+    reopen_run.fn(run_dir, {})
+    assert load_record(run_dir).schedule_epochs == 3
+    train_model.fn(run_dir)
+    assert load_record(run_dir).epochs == 3
+    [drift] = events_of(run_dir, "drift")
+    assert drift["changes"]["tracking.register"] == ["", "late"]
+    reopen_run.fn(run_dir, {"train.schedule.name": "constant", "train.epochs": 4})
+    reopen_run.fn(run_dir, {})
+    assert load_record(run_dir).schedule_epochs == 4
+
+
 def test_a_training_that_a_signal_stops_is_not_done_where_the_signal_ends_nothing(run_dir: Path) -> None:
     before = signal.signal(signal.SIGTERM, lambda number, frame: None)
     faults.arm("train.reported:term:5")
@@ -97,3 +151,15 @@ def test_a_run_that_cannot_be_opened_leaves_nothing(run_dir: Path) -> None:
     with pytest.raises(FileNotFoundError):
         open_run(record, recipe, Schema.load(run_dir / "schema.json"), {})
     assert not (run_dir.parent / "another").exists()
+
+
+def test_a_second_signal_ends_the_wait_for_a_silent_tracker(run_dir: Path) -> None:
+    reopen_run.fn(run_dir, {"tracking.wait_seconds": 60})
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), keep_status(run_dir):
+        timer.start()
+        raise KeyboardInterrupt
+    assert time.monotonic() - began < 5
+    assert load_record(run_dir).status == "KILLED"
+    assert Journal(run_dir / JOURNAL_FILE).read()[-1]["status"] == "KILLED"

@@ -22,6 +22,7 @@ from torchrelay.recipe import Recipe
 from torchrelay.recipe_file import load_recipe
 from torchrelay.tasks.assemble import build_job
 from torchrelay.tasks.ingest import ingest_table
+from torchrelay.tasks.train import why_not_identical
 
 from ..conftest import WriteRecipe
 
@@ -173,3 +174,21 @@ def test_a_changed_rate_and_decay_count_from_the_resume_on(recipe_of: Any) -> No
     restore_run(other, state)
     [group] = other.optimizer.param_groups
     assert (group["lr"], group["weight_decay"]) == (0.01, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("device", "is_deterministic", "why"),
+    [
+        ("cpu", False, ""),
+        ("cuda", True, ""),
+        ("cuda", False, "on cuda sums come in another order each time; runs with train.deterministic do not have that"),
+        ("mps", True, "on mps sums come in another order each time"),
+    ],
+)
+def test_where_the_same_bits_are_not_promised_the_resumed_run_says_so(
+    device: str, is_deterministic: bool, why: str
+) -> None:
+    here = {"device": device, "num_threads": "2"}
+    assert why_not_identical(here, here, is_deterministic=is_deterministic) == why
+    moved = why_not_identical({**here, "num_threads": "1"}, here, is_deterministic=is_deterministic)
+    assert moved == "num_threads changed since the checkpoint"

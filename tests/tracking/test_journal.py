@@ -117,7 +117,7 @@ def test_a_journal_that_cannot_be_written_says_so_and_goes_on_once_it_can(path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (whole + 20, hard))  # as a disk that is full after 20 bytes
         try:
             journal.append_metrics(1, 0, {"loss": 1.0})
-            with pytest.raises(TrackingError, match=r"journal .* cannot be written: .*; mend that and resume"):
+            with pytest.raises(TrackingError, match=r"journal .* cannot be written: .*; then resume the run"):
                 journal.flush()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
