@@ -32,7 +32,7 @@ DEPLOYMENTS = {
             "name": "numbers",
             "entrypoint": "torchrelay.flows.train.train",
             "parameters": {"recipe_file": "numbers.yaml", "overrides": {"train.epochs": 100_000}},
-            "work_pool": {"name": "relay"},
+            "work_pool": {"name": "cancelling"},
         }
     ],
 }
@@ -53,7 +53,7 @@ def worker(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[[],
     started: list[subprocess.Popen[bytes]] = []
 
     def start() -> subprocess.Popen[bytes]:
-        arguments = [str(Path(sys.executable).with_name("prefect")), "worker", "start", "--pool", "relay"]
+        arguments = [str(Path(sys.executable).with_name("prefect")), "worker", "start", "--pool", "cancelling"]
         with (tmp_path / "worker.log").open("ab") as log:
             started.append(subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=log, stderr=log))
         return started[-1]
@@ -90,7 +90,7 @@ def test_a_cancelled_flow_run_is_cancelled_in_prefect_killed_in_mlflow_and_goes_
         return done.stdout
 
     home = Home(tmp_path / "home")
-    call("prefect", "work-pool", "create", "relay", "--type", "process")
+    call("prefect", "work-pool", "create", "cancelling", "--type", "process")
     call("prefect", "--no-prompt", "deploy", "--all")
     call("prefect", "deployment", "run", "train/numbers")
     worker()

@@ -137,7 +137,7 @@ def test_a_signal_to_the_whole_group_commits_a_checkpoint_and_takes_the_workers_
     before = shared_memory()
     process, workers = training_with_workers(start, home, number_recipe())
     os.killpg(process.pid, number)
-    wait_for("its end", lambda: only_run(home).status == "KILLED", 10)
+    wait_for("its end", lambda: only_run(home).status == "KILLED", 30)  # what a supervisor grants before it kills
     assert process.wait(30) == code
     assert are_gone(workers, 1)
     assert shared_memory() <= before

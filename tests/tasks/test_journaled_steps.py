@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from torchrelay import faults
 from torchrelay.engine.signals import StopRequested
@@ -43,6 +44,7 @@ def train_and_die(run_dir: Path, fault: str) -> None:
     """Train in a child process that is killed at a point."""
 
     def work() -> None:
+        torch.set_num_threads(1)  # a fork has none of the threads that its parent's pool remembers, and waits for them
         faults.arm(fault)
         train_model.fn(run_dir)
 
