@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from torchrelay import faults
 from torchrelay.engine.signals import StopRequested
@@ -41,17 +41,13 @@ def run_dir(number_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def train_and_die(run_dir: Path, fault: str) -> None:
-    """Train in a child process that is killed at a point."""
-
-    def work() -> None:
-        torch.set_num_threads(1)  # a fork has none of the threads that its parent's pool remembers, and waits for them
-        faults.arm(fault)
-        train_model.fn(run_dir)
-
-    process = multiprocessing.get_context("fork").Process(target=work)
-    process.start()
-    process.join(60)
-    assert process.exitcode == -9
+    """Train in a process of its own that is killed at a point."""
+    code = (
+        "import sys; from pathlib import Path; from torchrelay import faults; "
+        "from torchrelay.tasks.train import train_model; faults.arm(sys.argv[2]); train_model.fn(Path(sys.argv[1]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(run_dir), fault], check=False, timeout=120)
+    assert done.returncode == -9
 
 
 def steps_of(run_dir: Path, key: str = "train/loss") -> list[int]:
