@@ -120,7 +120,8 @@ def test_a_deployed_run_works_in_the_folder_that_was_deployed_from(tmp_path: Pat
         overrides = json.dumps({"train.epochs": 1})
         call("prefect", "deployment", "run", "train/digits", "--param", f"overrides={overrides}")
         call("prefect", "worker", "start", "--pool", "relay", "--run-once", cwd=tmp_path / "elsewhere")
-        (flow_run,) = client.read_flow_runs()
+        ours = client.read_deployment_by_name("train/digits").id
+        (flow_run,) = (one for one in client.read_flow_runs() if one.deployment_id == ours)
     assert flow_run.state is not None
     assert flow_run.state.is_completed(), flow_run.state
     (listed,) = json.loads(call("torchrelay", "runs", "--json"))["runs"]
