@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from prefect import get_client
 
 from torchrelay import cli
 from torchrelay.cli.results import headline
@@ -210,6 +211,13 @@ def test_evaluate_and_ingest_end_with_their_results(run: Run, picture_recipe: Wr
     code, _, err = run("evaluate", trained["run_id"], "--table", "data/digits/digits.csv")
     assert code == 2
     assert "torchrelay fetch digits" in err
+    with get_client(sync_client=True) as client:
+        num_flow_runs = len(client.read_flow_runs())
+        for command in (["evaluate"], ["predict", "--out", "out.csv"]):
+            code, _, err = run(*command, "nosuch", "--table", "pictures.csv")
+            assert code == 2
+            assert "nosuch" in err
+        assert len(client.read_flow_runs()) == num_flow_runs  # it is refused before Prefect begins one
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -208,7 +208,10 @@ def test_a_run_goes_on_before_its_first_checkpoint_and_with_its_own_rows_alone(n
     with pytest.raises(SourceError, match="began with data of the fingerprint 00, the pack in"):
         train(resume=record.run_id)
     assert load_record(run_dir).status == "FAILED"
-    update_record(run_dir, fingerprint=record.fingerprint)
+    update_record(run_dir, fingerprint=record.fingerprint, split_dir="/before/home/packs/split")
+    with pytest.raises(SourceError, match=r"gone from /before/home/packs/split; the home was moved, .*: move it back"):
+        train(resume=record.run_id)
+    update_record(run_dir, split_dir=record.split_dir)
     assert train(resume=record.run_id)["weights_sha256"] == whole["weights_sha256"]
 
 
