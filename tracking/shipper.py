@@ -152,7 +152,7 @@ class Shipper:
                 except BusyError as error:
                     self._error = error
                     self._begun.set()
-                    self._wake.wait(0.1)
+                    self._stopped.wait(0.1)
         except (LockError, OSError) as error:
             self._note_failure(error)
         finally:
@@ -169,7 +169,7 @@ class Shipper:
                 has_more = self._outbox.send_batch()
             except Exception as error:  # noqa: BLE001 - whatever it is, the training goes on and the lines wait
                 self._note_failure(error)
-                self._pause(min(pause, 1.0) if is_ending else pause)
+                self._pause(min(pause, 1.0) if is_ending else pause, is_ending)
                 pause = min(2 * pause, LONGEST_PAUSE)
                 continue
             pause, self._error = FIRST_PAUSE, None
@@ -181,7 +181,7 @@ class Shipper:
             if self._is_helpful:
                 self._is_helpful = False
                 self._help_others()
-            self._pause(EMBEDDED_POLL_SECONDS if settings.tracking_is_embedded() else POLL_SECONDS)
+            self._pause(EMBEDDED_POLL_SECONDS if settings.tracking_is_embedded() else POLL_SECONDS, is_ending)
 
     def _help_others(self) -> None:
         """Send what other runs left when their process ended, until this run ends or the tracker is silent.
@@ -202,9 +202,9 @@ class Shipper:
                     logger.info("%s waits: %s", other.name, error)
                     return
 
-    def _pause(self, seconds: float) -> None:
-        """Sleep, but not through a wish to end."""
-        if self._ending.is_set():
+    def _pause(self, seconds: float, is_ending: bool) -> None:
+        """Sleep, but not through a wish to end that came after `is_ending` was read."""
+        if is_ending:
             self._stopped.wait(seconds)
         else:
             self._wake.wait(seconds)

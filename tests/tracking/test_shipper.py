@@ -176,6 +176,25 @@ def test_lines_are_sent_while_the_run_goes_on(run_dir: Path):
     assert_complete(run_dir)
 
 
+def test_a_run_that_ends_while_its_thread_sends_what_another_left_is_sent_at_once(
+    run_dir: Path, open_run: OpenRun, make_record: Make
+):
+    other = open_run(make_record())
+    with Journal(other / JOURNAL_FILE) as journal:
+        for step in range(1, 20_001):
+            journal.append_metrics(step, 0, {"train/loss": 1 / step, "lr": 0.1})
+    before = waiting(other)
+    with shipping(run_dir):
+        deadline = time.monotonic() + 60
+        while waiting(other) == before and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with Journal(run_dir / JOURNAL_FILE) as journal:
+            journal.append_metrics(NUM_STEPS + 1, 1, {"train/loss": 0.5, "lr": 0.1})
+        assert settle(run_dir, patience_seconds=5).num_waiting == 0
+    assert 0 < waiting(other) < before
+    assert waiting(run_dir) == 0
+
+
 def test_a_line_that_the_tracker_refuses_costs_a_warning_and_does_not_keep_what_lies_behind_it(
     run_dir: Path, caplog: pytest.LogCaptureFixture
 ):
