@@ -45,6 +45,7 @@ class LeNet(nn.Module):
             next_weights = F.pad(next_weights, (0, 0) * 2 + (0, SPARE))
         # ReLU and max pooling may change places, and pooled there is a quarter to do.
         hidden_BCHW = F.relu(F.max_pool2d(F.conv2d(image_BCHW, weights, bias), 2))
-        hidden_BCHW = F.relu(F.max_pool2d(F.conv2d(hidden_BCHW, next_weights, self.conv2.bias), 2))
-        hidden_BF = hidden_BCHW.flatten(1)
+        # It comes after `flatten`, which puts channels first: a gradient and what it belongs to lie alike in memory,
+        # else ReLU's way back goes number by number.
+        hidden_BF = F.relu(F.max_pool2d(F.conv2d(hidden_BCHW, next_weights, self.conv2.bias), 2).flatten(1))
         return self.fc3(F.relu(self.fc2(F.relu(self.fc1(hidden_BF)))))
