@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import RecipeError
 from ..schema import FeatureSchema
 from .draws import Draw, below, uniform
-from .pixels import Augmentation, as_elements, as_floats, channels_last, check_probability, without_uint16
+from .pixels import Augmentation, as_floats, channels_last, check_probability, mirror_rows, without_uint16
 
 # Shapes: B rows in a batch, C channels, H height, W width, P points.
 Edge = Literal["zeros", "reflect"]
@@ -47,30 +47,25 @@ class Flip(Geometric):
 
     def __call__(self, image: Tensor, draw: Draw, feature: FeatureSchema) -> Tensor:
         """Flip some rows of (B, C, H, W)."""
-        chosen = self._choose(draw)
+        chosen = self.choose(draw)
         if image.device.type == "cpu":
             return self._flip_rows(image, chosen)
         return self._flip_pixels(image, chosen)
 
     def maps(self, draw: Draw, height: int, width: int) -> np.ndarray:
         """A mirror: x becomes width - 1 - x."""
-        chosen = self._choose(draw)
+        chosen = self.choose(draw)
         maps = _unit_maps(len(chosen))
         maps[chosen, 0, 0], maps[chosen, 0, 2] = -1, width - 1
         return maps
 
-    def _choose(self, draw: Draw) -> np.ndarray:
+    def choose(self, draw: Draw) -> np.ndarray:
+        """Which rows are mirrored: bool, shape (B,)."""
         return uniform(draw(0)) < self._p
 
     def _flip_rows(self, image: Tensor, chosen: np.ndarray) -> Tensor:
-        pixels, index = channels_last(image), np.flatnonzero(chosen)
-        bits = pixels.view(np.int16) if pixels.dtype == np.uint16 else pixels  # torch mirrors no uint16
-        if not len(index):
-            return image
-        # Torch mirrors pixels of three bytes five times as fast as numpy; a picture is put back as one element.
-        picked = torch.from_numpy(bits).index_select(0, torch.from_numpy(index))
-        mirrored = picked.permute(0, 3, 1, 2).flip(-1).permute(0, 2, 3, 1).contiguous()
-        as_elements(bits)[index] = as_elements(mirrored.numpy())
+        pixels = channels_last(image)
+        mirror_rows(pixels, np.flatnonzero(chosen))
         return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
     def _flip_pixels(self, image: Tensor, chosen: np.ndarray) -> Tensor:

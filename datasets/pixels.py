@@ -197,6 +197,17 @@ def as_elements(rows: np.ndarray) -> np.ndarray:
     return flat.view(np.dtype((np.void, flat.shape[1] * flat.itemsize)))[:, 0]
 
 
+def mirror_rows(pixels: np.ndarray, index: np.ndarray) -> None:
+    """Mirror some rows of (B, H, W, C), contiguous, left to right, in place."""
+    if not len(index):
+        return
+    bits = pixels.view(np.int16) if pixels.dtype == np.uint16 else pixels  # torch mirrors no uint16
+    # Torch mirrors pixels of three bytes five times as fast as numpy; a picture is put back as one element.
+    picked = torch.from_numpy(bits).index_select(0, torch.from_numpy(index))
+    mirrored = picked.permute(0, 3, 1, 2).flip(-1).permute(0, 2, 3, 1).contiguous()
+    as_elements(bits)[index] = as_elements(mirrored.numpy())
+
+
 def as_floats(image: Tensor, copy: bool = False) -> Tensor:
     """Pixels as float32, in the same units; in memory of their own where `copy` is true."""
     return image.to(torch.float32, copy=copy)

@@ -15,7 +15,7 @@ from ..recipe import Named
 from ..schema import Batch, FeatureSchema, Schema
 from .augment import Step, check_augment, check_augment_fits, plan_augmentations
 from .draws import Draw, drawer
-from .geometry import Geometric, compose, move_points
+from .geometry import Flip, Geometric, compose, move_points
 from .mixing import mix_batch
 
 # Shapes: B rows in a batch, C channels, H height, W width, D columns, P points.
@@ -67,17 +67,30 @@ class BatchTransform:
         """Prepare a batch: the same rows, on the device, augmented where it trains, standardised."""
         return self.finish(self.begin(batch, epoch), epoch) if training else self.standardise(batch)
 
-    def begin(self, batch: Batch, epoch: int) -> Batch:
+    @property
+    def mirrors_first(self) -> bool:
+        """Whether pictures are mirrored before anything else is done to them, so that they may come mirrored."""
+        steps = self._plan.copying
+        return bool(steps) and isinstance(steps[0].change, Flip) and self._device.type == "cpu"
+
+    def mirrored(self, rows: Tensor, repeats: Tensor | None, epoch: int) -> np.ndarray:
+        """Which rows' pictures that first flip mirrors: bool, shape (B,)."""
+        step = self._plan.copying[0]
+        assert isinstance(step.change, Flip)
+        return step.change.choose(_streams(drawer(self._seed, epoch, rows, repeats), step))
+
+    def begin(self, batch: Batch, epoch: int, is_mirrored: bool = False) -> Batch:
         """Do the augmentations that come first and only copy pixels, on the device.
 
         Args:
             batch: raw, as the loader gives it; its pixels may be overwritten.
             epoch: counts from 0; another epoch draws anew.
+            is_mirrored: the pictures come as `mirrored` says.
 
         Returns:
             The same rows, still raw values.
         """
-        return self._augment(batch, epoch, self._plan.copying)
+        return self._augment(batch, epoch, self._plan.copying, num_done=int(is_mirrored))
 
     def finish(self, batch: Batch, epoch: int) -> Batch:
         """Do the other augmentations, standardise, and mix the rows.
@@ -100,7 +113,8 @@ class BatchTransform:
             inputs = [one.contiguous(memory_format=torch.channels_last) if one.ndim == 4 else one for one in inputs]
         return batch._replace(inputs=tuple(inputs), target=self._apply(self._target, batch.target))
 
-    def _augment(self, batch: Batch, epoch: int, steps: Sequence[Step]) -> Batch:
+    def _augment(self, batch: Batch, epoch: int, steps: Sequence[Step], num_done: int = 0) -> Batch:
+        """Do steps, of which the first `num_done` are done to the pictures already."""
         if not steps or not self._schema.has_images:
             return batch
         draw = drawer(self._seed, epoch, batch.rows, batch.repeats)
@@ -108,7 +122,7 @@ class BatchTransform:
         for number, feature in enumerate(self._schema.inputs):
             if feature.kind == "image":
                 image = self._move(inputs[number])
-                for step in steps:
+                for step in steps[num_done:]:
                     # Several images of a row change alike: they may show one thing.
                     image = step.change(image, _streams(draw, step), feature)
                 inputs[number] = image

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import random
@@ -15,7 +16,8 @@ from torch.amp.grad_scaler import GradScaler
 
 from ..datasets.augment import doubts_about_augment
 from ..datasets.build import View
-from ..datasets.loader import PackDataset, make_loader, num_batches, prefetch, split_batches
+from ..datasets.loader import make_loader, num_batches, prefetch, split_batches
+from ..datasets.pack_dataset import PackDataset
 from ..datasets.transform import BatchTransform
 from ..engine.averaging import Average
 from ..engine.devices import pick_device, pick_precision
@@ -72,14 +74,15 @@ def build_job(
             say(line)
     factors = learning_rate_factors(scorer.model, warm.lr_factors)
     optimizer = build_optimizer(train.optimizer, scorer.model.parameters(), factors)
-    training_rows = PackDataset(view.pack, view.schema, view.rows["train"], in_memory=True)
+    prepare = build_transform(recipe, scorer)
+    come_mirrored = prepare.mirrors_first
+    training_rows = PackDataset(view.pack, view.schema, view.rows["train"], in_memory=True, with_mirrors=come_mirrored)
     steps_per_epoch = math.ceil(num_batches(len(training_rows), train.batch_size) / train.accumulate)
     monitor = _monitor(recipe, view)
     mode = monitor_mode(monitor, view.schema) if monitor else "max"
     reduction = reduction_of(train.loss)
     num_steps = schedule_epochs * steps_per_epoch
 
-    prepare = build_transform(recipe, scorer)
     for doubt in doubts_about_augment(train.augment, view.schema.inputs, view.schema.targets):
         say(f"warning: {doubt}")
 
@@ -94,9 +97,10 @@ def build_job(
             num_workers=train.num_workers,
             pin_memory=scorer.device.type == "cuda",
             batches_at_once=_batches_at_once(view.schema, train.batch_size),
+            mirrored=functools.partial(prepare.mirrored, epoch=epoch) if come_mirrored else None,
         )
         for group in groups if scorer.device.type == "cpu" else prefetch(groups):
-            for batch in split_batches(prepare.begin(group, epoch), train.batch_size):
+            for batch in split_batches(prepare.begin(group, epoch, come_mirrored), train.batch_size):
                 yield prepare.finish(batch, epoch)
 
     def measure(found: Evaluation) -> dict[str, float]:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..datasets.build import View
-from ..datasets.loader import PackDataset
+from ..datasets.pack_dataset import PackDataset
 from ..engine.classification import confusion_matrix, describe_classes, log_probabilities
 from ..engine.evaluation import Evaluation
 from ..engine.losses import bce

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..datasets.build import View, open_view
-from ..datasets.loader import PackDataset
+from ..datasets.pack_dataset import PackDataset
 from ..datasets.vocabularies import find_triple
 from ..engine.evaluation import Evaluation, Summarise
 from ..engine.ranking import BACKWARDS, BEST, DIRECTIONS, RANK, KnownAnswers, Ranker, best_answers

@@ -9,7 +9,7 @@ from prefect import task
 from torch import Tensor, nn
 
 from ..datasets.build import open_view
-from ..datasets.loader import PackDataset
+from ..datasets.pack_dataset import PackDataset
 from ..datasets.transform import Standardise, Unstandardise
 from ..engine.weights import load_into, load_weights
 from ..faults import reach

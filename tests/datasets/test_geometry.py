@@ -197,7 +197,7 @@ def test_moves_are_the_same_on_accelerators(dtype: torch.dtype, mode: Any) -> No
     top, left = crop._window(draw)
     pixels = crop._move_pixels(image.clone(), top - 3, left - 3)
     np.testing.assert_array_equal(pixels.float().numpy(), crop(image.clone(), draw, IMAGE).float().numpy())
-    pixels = flip._flip_pixels(image.clone(), flip._choose(draw))
+    pixels = flip._flip_pixels(image.clone(), flip.choose(draw))
     np.testing.assert_array_equal(pixels.float().numpy(), flip(image.clone(), draw, IMAGE).float().numpy())
 
 

@@ -7,8 +7,9 @@ import torch
 
 from torchrelay.datasets.build import open_view, prepare_data, prepare_for_schema, prepare_inputs
 from torchrelay.datasets.columns import read_labels
-from torchrelay.datasets.loader import PackDataset, check_sampling
+from torchrelay.datasets.loader import check_sampling
 from torchrelay.datasets.mixing import Mixup, mix_batch
+from torchrelay.datasets.pack_dataset import PackDataset
 from torchrelay.datasets.splits import hash_tags
 from torchrelay.datasets.table import check_table
 from torchrelay.datasets.transform import BatchTransform

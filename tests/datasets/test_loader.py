@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from torchrelay.datasets import loader as loader_module
+from torchrelay.datasets import pack_dataset as dataset_module
 from torchrelay.datasets import store as store_module
 from torchrelay.datasets.build import View, open_view, prepare_data
 from torchrelay.datasets.loader import (
-    PackDataset,
     balanced_order,
     check_sampling,
     epoch_order,
@@ -21,6 +20,7 @@ from torchrelay.datasets.loader import (
     split_batches,
 )
 from torchrelay.datasets.pack import Pack
+from torchrelay.datasets.pack_dataset import PackDataset
 from torchrelay.errors import DataError, RecipeError
 from torchrelay.recipe import Data, Feature
 from torchrelay.schema import Batch
@@ -124,11 +124,11 @@ def test_many_shards_give_the_same_batches_as_one(
 
 
 def test_pictures_in_memory_are_those_of_the_shards(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader_module, "ROWS_AT_ONCE", 5)
+    monkeypatch.setattr(dataset_module, "ROWS_AT_ONCE", 5)
     index = [3, 36, 0, 12, 12]
     from_shards, rows = rows_of(view, "train"), view.rows["train"]
     in_memory = PackDataset(view.pack, view.schema, rows, in_memory=True)
-    monkeypatch.setattr(loader_module, "MOST_IN_MEMORY", 10)
+    monkeypatch.setattr(dataset_module, "MOST_IN_MEMORY", 10)
     too_many = PackDataset(view.pack, view.schema, rows, in_memory=True)
     assert same(in_memory.__getitems__(index), from_shards.__getitems__(index))
     assert same(too_many.__getitems__(index), from_shards.__getitems__(index))

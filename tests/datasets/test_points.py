@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from torchrelay.datasets.build import View, open_view, prepare_data, prepare_for_schema
-from torchrelay.datasets.loader import PackDataset
+from torchrelay.datasets.pack_dataset import PackDataset
 from torchrelay.datasets.points import count_outside, scale_to_stored
 from torchrelay.datasets.table import check_table
 from torchrelay.datasets.transform import BatchTransform, Unstandardise

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from torchrelay.datasets.build import open_view, prepare_data, prepare_for_schema
-from torchrelay.datasets.loader import PackDataset
+from torchrelay.datasets.pack_dataset import PackDataset
 from torchrelay.datasets.table import check_table
 from torchrelay.datasets.transform import BatchTransform, Unstandardise
 from torchrelay.errors import DataError, RecipeError

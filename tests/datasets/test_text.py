@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from torchrelay.datasets.build import View, open_view, prepare_data, prepare_inputs
-from torchrelay.datasets.loader import PackDataset, make_loader, split_batches
+from torchrelay.datasets.loader import make_loader, split_batches
+from torchrelay.datasets.pack_dataset import PackDataset
 from torchrelay.datasets.table import check_table, unused_feature_settings
 from torchrelay.datasets.transform import BatchTransform
 from torchrelay.errors import DataError, RecipeError

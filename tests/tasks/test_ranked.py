@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from torchrelay.datasets.build import View, open_view, prepare_data
-from torchrelay.datasets.loader import PackDataset
+from torchrelay.datasets.pack_dataset import PackDataset
 from torchrelay.engine.checkpoint import CheckpointStore
 from torchrelay.engine.evaluation import evaluate
 from torchrelay.engine.job import Job, Progress, restore_run

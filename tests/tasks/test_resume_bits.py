@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from torchrelay.datasets.build import View, open_view
-from torchrelay.datasets.loader import PackDataset
+from torchrelay.datasets.pack_dataset import PackDataset
 from torchrelay.engine.checkpoint import CheckpointStore
 from torchrelay.engine.job import Job, Progress, restore_run, state_of_run
 from torchrelay.engine.loop import train
