@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torchrelay.engine.devices import Precision
 
 BATCH_SIZE = 64
-REPEATS = 5
+TURNS = 5
 # What a contender is fed, and the steps before its clock starts.
 NUM_ROWS = 10_000
 WARM_UP_STEPS = 20
@@ -46,6 +46,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_table_arguments(parser)
     parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--turns", type=int, default=TURNS, help=f"how often each contender runs ({TURNS})")
+    parser.add_argument("--limit-only", action="store_true", help="the flow and its limit alone")
     parser.add_argument("--contend", help=argparse.SUPPRESS)
     parser.add_argument("--table", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -54,7 +56,8 @@ def main() -> None:
         return
     with scratch_home() as scratch:
         table = find_table(arguments.data, scratch, arguments.rows)
-        figures = {**_measure_ingest(table, scratch), **_measure_training(table)}
+        figures = {} if arguments.limit_only else _measure_ingest(table, scratch, arguments.turns)
+        figures |= _measure_training(table, arguments.turns, arguments.limit_only)
     print(f"\n{'':<50}{'median':>10}{'min':>10}{'max':>10}")
     for name, values in figures.items():
         print(f"{name:<50}{statistics.median(values):>10,.0f}{min(values):>10,.0f}{max(values):>10,.0f}")
@@ -71,7 +74,7 @@ def main() -> None:
     ratios = {
         name: _ratio(figures, ours, theirs)
         for name, (ours, theirs) in wanted.items()
-        if any(key.startswith(theirs) for key in figures)
+        if all(any(key.startswith(name) for key in figures) for name in (ours, theirs))
     }
     print()
     for name, ratio in ratios.items():
@@ -91,7 +94,7 @@ def _key(figures: dict[str, list[float]], name: str) -> str:
     return next(key for key in figures if key.startswith(name))
 
 
-def _measure_ingest(table: Path, scratch: Path) -> dict[str, list[float]]:
+def _measure_ingest(table: Path, scratch: Path, turns: int) -> dict[str, list[float]]:
     """Images in a second of a core's time: a whole ingest into an empty home, and skimage reading files in a loop."""
     from skimage.io import imread
 
@@ -104,7 +107,7 @@ def _measure_ingest(table: Path, scratch: Path) -> dict[str, list[float]]:
     num_rows = len(table.read_text().splitlines()) - 1
     ours: list[float] = []
     theirs: list[float] = []
-    for turn in range(REPEATS + 1):  # the first turn warms the file cache
+    for turn in range(turns + 1):  # the first turn warms the file cache
         seconds = _time(lambda turn=turn: prepare_data(data, settings.Home(scratch / f"ingest-{turn}")))
         skimage_seconds = _time(lambda: [imread(path) for path in paths])
         if turn:
@@ -113,7 +116,7 @@ def _measure_ingest(table: Path, scratch: Path) -> dict[str, list[float]]:
     return {"ingest, per core, images/s": ours, "skimage alone, per core, images/s": theirs}
 
 
-def _measure_training(table: Path) -> dict[str, list[float]]:
+def _measure_training(table: Path, turns: int, limit_only: bool) -> dict[str, list[float]]:
     """Rows/s of one net, loss and optimizer, each contender in a process of its own: inside the flow, bare, and fed."""
     contenders = {
         "Lightning + ImageFolder + MLFlowLogger, rows/s": "_train_lightning",
@@ -128,8 +131,10 @@ def _measure_training(table: Path) -> dict[str, list[float]]:
         if importlib.util.find_spec(package) is None:
             del contenders[name]
             print(f"skipped: {name.removesuffix(', rows/s')}, as {package} is not installed (make bench-peers)")
+    if limit_only:
+        contenders = {name: one for name, one in contenders.items() if name.startswith(("flow", "synthetic"))}
     figures: dict[str, list[float]] = {name: [] for names in contenders for name in names.split("|")}
-    for turn in range(REPEATS):
+    for turn in range(turns):
         for names, function in contenders.items():
             command = [sys.executable, __file__, "--contend", function, "--table", str(table)]
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=600)
