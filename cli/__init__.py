@@ -18,6 +18,7 @@ SIGINT_EXIT, SIGTERM_EXIT = 130, 143
 def main() -> None:
     """Run the command line: exit code 0 done, 1 the run failed, 2 bad usage, recipe or data, 130 and 143 signals."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(SIGTERM_EXIT))
+    _heed_hang_up()
     try:
         commands.main(standalone_mode=False, prog_name="torchrelay")
     except click.ClickException as error:
@@ -31,3 +32,18 @@ def main() -> None:
         sys.exit(SIGINT_EXIT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _heed_hang_up() -> None:
+    """Let the loss of the terminal mean SIGTERM, so that work ends in good order; `nohup` ignores it, and so do we."""
+    if not hasattr(signal, "SIGHUP") or signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:
+        return
+    terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
+
+    def end(number: int, frame: object) -> None:
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for descriptor in terminals:  # a write to a terminal that is gone is an error, and would be taken for the run's
+            os.dup2(nowhere, descriptor)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGHUP, end)

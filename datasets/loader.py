@@ -225,12 +225,13 @@ class _Groups:
 def _begin_worker(parent: int, worker: int) -> None:
     """Make a worker live and die with its parent, the process with the id `parent`.
 
-    A signal to the whole process group, as Ctrl-C and `timeout` send it, is the parent's: it finishes the step and then
-    ends its workers. A parent that is killed takes them along at once, where the system can do that, and with them the
-    lock that they inherited; elsewhere torch's own watchdog ends them within seconds.
+    A signal to the whole process group, as Ctrl-C, `timeout` and a lost terminal send it, is the parent's: it finishes
+    the step and then ends its workers. A parent that is killed takes them along at once, where the system can do that,
+    and with them the lock that they inherited; elsewhere torch's own watchdog ends them within seconds.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before we asked

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import pty
+import select
 import signal
 import sqlite3
 import subprocess
 import sys
+import termios
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,13 +48,20 @@ def environment(tmp_path: Path, home: Home) -> dict[str, str]:
 
 @pytest.fixture
 def start(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Start the command at the head of a process group, as a shell does."""
+    """Start the command at the head of a session, as a shell does, on a terminal where one is given."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def run(*arguments: str) -> subprocess.Popen[bytes]:
+    def run(*arguments: str, terminal: int = -1) -> subprocess.Popen[bytes]:
         with (tmp_path / "log").open("ab") as log:
             process = subprocess.Popen(
-                [COMMAND, *arguments], cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
+                [COMMAND, *arguments],
+                cwd=tmp_path,
+                env=environment,
+                stdin=subprocess.DEVNULL if terminal < 0 else terminal,
+                stdout=log if terminal < 0 else terminal,
+                stderr=log if terminal < 0 else terminal,
+                start_new_session=True,
+                preexec_fn=None if terminal < 0 else lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
             )
         started.append(process)
         return process
@@ -106,9 +118,9 @@ def shared_memory() -> set[str]:
 
 
 def training_with_workers(
-    start: Callable[..., subprocess.Popen[bytes]], home: Home, recipe: Path
+    start: Callable[..., subprocess.Popen[bytes]], home: Home, recipe: Path, **options: int
 ) -> tuple[subprocess.Popen[bytes], list[psutil.Process]]:
-    process = start("train", str(recipe), "--set", "train.epochs=100000", "--set", "train.num_workers=2")
+    process = start("train", str(recipe), "--set", "train.epochs=100000", "--set", "train.num_workers=2", **options)
     wait_for("a checkpoint", lambda: list(home.runs.glob("*/checkpoints/last")))
     return process, wait_for("two workers", lambda: len(found := workers_of(process)) == 2 and found)
 
@@ -130,6 +142,31 @@ def prefect_state(home: Home, record: RunRecord) -> str:
     return state
 
 
+@contextlib.contextmanager
+def being_read(terminal: int) -> Iterator[None]:
+    """Take what is written to a terminal, which has little room, while the block runs."""
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.is_set():
+            if select.select([terminal], [], [], 0.05)[0]:
+                os.read(terminal, 65536)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield
+    finally:
+        done.set()
+        reader.join()
+
+
+def last_checkpoint_of(home: Home, record: RunRecord) -> int:
+    """Its step."""
+    checkpoints = home.runs / record.run_id / "checkpoints"
+    return json.loads((checkpoints / (checkpoints / "last").read_text() / "manifest.json").read_text())["step"]
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_to_the_whole_group_commits_a_checkpoint_and_takes_the_workers_along(
     number_recipe: WriteRecipe, start: Any, home: Home, environment: dict[str, str], number: int, code: int
@@ -143,12 +180,24 @@ def test_a_signal_to_the_whole_group_commits_a_checkpoint_and_takes_the_workers_
     assert shared_memory() <= before
     record = only_run(home)
     assert (record.status, mlflow_status(home, record)) == ("KILLED", "KILLED")
-    checkpoints = home.runs / record.run_id / "checkpoints"
-    manifest = json.loads((checkpoints / (checkpoints / "last").read_text() / "manifest.json").read_text())
-    assert manifest["step"] == record.steps
+    assert last_checkpoint_of(home, record) == record.steps
     arguments = ["resume", record.run_id, "--set", f"train.epochs={record.epochs + 1}", "--json"]
     done = subprocess.run([COMMAND, *arguments], env=environment, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["status"] == "FINISHED"
+
+
+def test_a_terminal_that_is_gone_ends_a_run_as_sigterm_does(number_recipe: WriteRecipe, start: Any, home: Home) -> None:
+    ours, theirs = pty.openpty()
+    with being_read(ours):
+        process, workers = training_with_workers(start, home, number_recipe(), terminal=theirs)
+    os.close(theirs)
+    os.close(ours)
+    wait_for("its end", lambda: only_run(home).status == "KILLED", 30)
+    assert process.wait(30) == 143
+    assert are_gone(workers, 1)
+    record = only_run(home)
+    assert (record.status, mlflow_status(home, record)) == ("KILLED", "KILLED")
+    assert last_checkpoint_of(home, record) == record.steps > 0
 
 
 def test_after_kill_9_nothing_of_it_lives_the_lock_is_free_and_the_doctor_tells_everybody(
