@@ -58,7 +58,7 @@ class PackDataset(Dataset[Batch]):
     def __init__(
         self, pack: Pack, schema: Schema, rows: np.ndarray, in_memory: bool = False, with_mirrors: bool = False
     ) -> None:
-        self._pack, self._schema, self._copied = pack, schema, (in_memory, with_mirrors)
+        self._pack, self._schema = pack, schema
         self.rows = np.asarray(rows, np.int64)
         if schema.triple is None:
             self._of_item = self.rows
@@ -138,8 +138,9 @@ class PackDataset(Dataset[Batch]):
             if num_bytes <= most:
                 one.copy(with_mirrors and 2 * num_bytes <= most)
 
-    def __reduce__(self) -> tuple[type[PackDataset], tuple[Pack, Schema, np.ndarray, bool, bool]]:
-        return PackDataset, (self._pack, self._schema, self.rows, *self._copied)
+    def __reduce__(self) -> tuple[type[PackDataset], tuple[Pack, Schema, np.ndarray]]:
+        # Without the copies, which each worker of a system that cannot fork would make anew.
+        return PackDataset, (self._pack, self._schema, self.rows)
 
 
 def _picker(values: np.ndarray) -> _Gather:

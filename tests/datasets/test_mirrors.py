@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,13 @@ def test_pictures_come_mirrored_as_the_flip_would_mirror_them(
         is_ours = isinstance(mirrored, functools.partial)
         assert len(found) == len(expected) > 1
         assert all(same(left, right) for left, right in zip(found, expected, strict=True)) == is_ours
+
+
+def test_a_worker_that_is_no_fork_gathers_the_same_without_a_copy_of_its_own(view: View) -> None:
+    kept = PackDataset(view.pack, view.schema, view.rows["train"], in_memory=True, with_mirrors=True)
+    sent = pickle.dumps(kept)
+    index = np.array([[3, 9, 3, 30], [0, 0, 1, 0], [1, 0, 0, 1]])
+    assert same(pickle.loads(sent).__getitems__(index), kept.__getitems__(index))
 
 
 @pytest.mark.parametrize(("names", "comes_first"), [(["flip", "crop"], True), (["crop", "flip"], False), ([], False)])
