@@ -250,9 +250,7 @@ def _check_data(record: RunRecord) -> None:
     """
     data_dir = record.split_dir or record.pack_dir
     if not Path(data_dir).is_dir():
-        moved = home().packs / Path(record.pack_dir).name
-        remedy = f"the home was moved, its pack is in {moved}: move it back" if moved.is_dir() else "train a new run"
-        raise SourceError(f"the pack of run {record.run_id} is gone from {data_dir}; {remedy}")
+        raise SourceError(f"the pack of run {record.run_id} is gone from {data_dir}; bring it back, or train a new run")
     try:
         pack = Pack.open(Path(record.pack_dir))
         pack.verify()

@@ -24,6 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from .. import settings
 from ..errors import BusyError, LockError, TrackingError
 from ..files import lock
+from .relocation import follow_home
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -75,18 +76,20 @@ def override_environment(values: Mapping[str, str]) -> None:
 def make_database() -> Path:
     """Make the embedded MLflow database, once, however many processes ask for it at the same time.
 
-    It is migrated under a temporary name, so that a process that dies leaves none or a whole one.
+    It is migrated under a temporary name, so that a process that dies leaves none or a whole one. One that is there
+    follows its home to another place.
 
     Returns:
         Its path.
     Raises:
-        TrackingError: it cannot be made.
+        TrackingError: it cannot be made or read.
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     home = settings.home()
     path = home.root / "mlflow.db"
     if path.exists():
+        follow_home(path, home.artifacts)
         return path
     for name in ("mlflow.store.db.utils", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,8 @@ from ..settings import Home
 
 FORMAT_VERSION = 1
 RECORD_FILE = "run.json"
+# Fields that are paths; on disk they are relative to the home where they lie in it, so that a home may be moved.
+PATHS = ("pack_dir", "split_dir", "weights")
 MAX_NAME_LENGTH = 60
 
 logger = logging.getLogger(__name__)
@@ -165,7 +167,7 @@ def load_record(run_dir: Path) -> RunRecord:
         values = read_json(path)
         version = values.get("format_version") if isinstance(values, dict) else None
         check_format(f"run record {path}", version, FORMAT_VERSION, "train the run again", SourceError)
-        return RunRecord.model_validate(values)
+        record = RunRecord.model_validate(values)
     except FileNotFoundError as error:
         raise SourceError(f"{run_dir} has no {RECORD_FILE}, so it is no run; see torchrelay runs") from error
     except ValidationError as error:
@@ -173,6 +175,8 @@ def load_record(run_dir: Path) -> RunRecord:
         raise SourceError(f"{path} is not a run record: {problems}") from error
     except (OSError, ValueError) as error:
         raise SourceError(f"{path} cannot be read: {error}") from error
+    root = run_dir.absolute().parent.parent
+    return _with_paths(record, lambda one: str(root / one) if one else "")
 
 
 def update_record(run_dir: Path, **changes: Any) -> RunRecord:
@@ -194,9 +198,20 @@ def update_record(run_dir: Path, **changes: Any) -> RunRecord:
 
 def _write(path: Path, record: RunRecord) -> None:
     try:
-        write_json(path, record.model_dump())
+        write_json(path, _with_paths(record, lambda one: _shorten(one, path.absolute().parents[2])).model_dump())
     except OSError as error:
         raise TrackingError(f"run record {path} cannot be written: {describe_failure(error)}") from error
+
+
+def _with_paths(record: RunRecord, change: Callable[[str], str]) -> RunRecord:
+    """The record with each of its paths changed."""
+    changes: dict[str, Any] = {name: change(getattr(record, name)) for name in PATHS}
+    splits = {column: change(one) for column, one in record.splits.items()}
+    return record.model_copy(update=changes | {"splits": splits})
+
+
+def _shorten(path: str, root: Path) -> str:
+    return str(Path(path).relative_to(root)) if path and Path(path).is_relative_to(root) else path
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from mlflow import MlflowClient
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from prefect.client.orchestration import get_client
 from prefect.exceptions import TerminationSignal
 from prefect.flow_engine import run_flow
@@ -209,10 +210,34 @@ def test_a_run_goes_on_before_its_first_checkpoint_and_with_its_own_rows_alone(n
         train(resume=record.run_id)
     assert load_record(run_dir).status == "FAILED"
     update_record(run_dir, fingerprint=record.fingerprint, split_dir="/before/home/packs/split")
-    with pytest.raises(SourceError, match=r"gone from /before/home/packs/split; the home was moved, .*: move it back"):
+    with pytest.raises(SourceError, match=r"gone from /before/home/packs/split; bring it back, or train a new run"):
         train(resume=record.run_id)
     update_record(run_dir, split_dir=record.split_dir)
     assert train(resume=record.run_id)["weights_sha256"] == whole["weights_sha256"]
+
+
+def test_a_run_goes_on_in_a_home_that_was_moved(
+    number_recipe: WriteRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, epochs = str(number_recipe()), {"train.epochs": 2}
+    whole = train(recipe_file=recipe, overrides=epochs)
+    faults.arm("train.reported:raise:3")
+    with pytest.raises(FaultError):
+        train(recipe_file=recipe, overrides=epochs)
+    faults.arm("")
+    record, before = list_records(settings.home())[0], settings.home().root
+    moved = tmp_path / "elsewhere" / "home"
+    moved.parent.mkdir()
+    before.rename(moved)
+    (tmp_path / "numbers.csv").unlink()  # the pack has all that it needs
+    monkeypatch.setenv("TORCHRELAY_HOME", str(moved))
+    _artifact_repos_cache.clear()  # which a process that begins in the new place does not have
+    result = train(resume=record.run_id)
+    assert result["weights_sha256"] == whole["weights_sha256"]
+    assert not before.exists()
+    for one in (record, list_records(settings.home())[1]):
+        files = [item.path for item in client().list_artifacts(one.mlflow_run_id)]
+        assert {"figures", "weights"} <= set(files)
 
 
 def test_what_changes_on_the_way_is_recorded_and_what_would_break_the_run_is_refused(

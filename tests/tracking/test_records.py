@@ -127,3 +127,16 @@ def test_reading_runs_imports_neither_torch_nor_mlflow_nor_prefect():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_what_lies_in_the_home_is_written_down_relative_to_it(
+    home: Home, make_record: Callable[..., RunRecord]
+) -> None:
+    pack, split = str(home.packs / "a"), str(home.packs / "a" / "splits" / "b")
+    record = make_record(pack_dir=pack, split_dir="", weights="/elsewhere/best.pt", splits={"one": split})
+    run_dir = save_record(home, record)
+    written = json.loads((run_dir / "run.json").read_text())
+    assert (written["pack_dir"], written["split_dir"]) == ("packs/a", "")
+    assert (written["weights"], written["splits"]) == ("/elsewhere/best.pt", {"one": "packs/a/splits/b"})
+    assert load_record(run_dir) == record
+    assert update_record(run_dir, epochs=1) == record.model_copy(update={"epochs": 1})
