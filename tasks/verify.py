@@ -13,8 +13,10 @@ import random
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -308,6 +310,8 @@ def _train(is_fresh: bool) -> None:
 PRELOAD = (__name__, "torch._dynamo", "mlflow.store.tracking.sqlalchemy_store", "matplotlib.backends.backend_agg")
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload([*PRELOAD])
+# Who starts a child looks how the others are, of other threads too; two that read at once how one ended lose it (255).
+_asking = threading.Lock()
 
 
 def in_child(root: Path, patience: float, fault: str, work: Callable[..., object], *arguments: Any) -> int | None:
@@ -318,13 +322,19 @@ def in_child(root: Path, patience: float, fault: str, work: Callable[..., object
     """
     method = multiprocessing.get_start_method()
     child = _forks.Process(target=_do, args=(root, method, fault, work, arguments))
-    child.start()
+    with _asking:
+        child.start()
     try:
-        child.join(patience)
-    finally:
+        has_ended = connection.wait([child.sentinel], patience)
+    except BaseException:
         child.kill()
+        raise
+    if not has_ended:
+        child.kill()
+        connection.wait([child.sentinel])
+    with _asking:
         child.join()
-    return child.exitcode
+        return child.exitcode
 
 
 def _do(root: Path, method: str, fault: str, work: Callable[..., object], arguments: tuple[Any, ...]) -> None:

@@ -31,6 +31,8 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 Point = tuple[int, float]
 # What a clock decides is another number in each run.
 BY_THE_CLOCK = ("rows_per_second",)
+# On a busy machine; `benchmarks/outage.py` measures them, and MLflow alone takes minutes.
+MOST_SECONDS = 15
 
 
 def histories(run: dict[str, Any], mlflow_run_id: str = "") -> dict[str, list[Point]]:
@@ -170,14 +172,14 @@ def assert_survives(
     for key in BY_THE_CLOCK:
         history = client.get_metric_history(runs[0].info.run_id, key)
         assert sorted((p.step, p.value) for p in history) == sorted((p.step, p.value) for p in journal if p.key == key)
-    assert added <= 5, f"{added:.1f} s"
+    assert added <= MOST_SECONDS, f"{added:.1f} s"
     return is_complete
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("mode", ["refuse", "hang", "500", "late"])
-def test_whatever_a_tracker_does_and_when_costs_five_seconds_and_no_point(
+def test_whatever_a_tracker_does_and_when_costs_seconds_and_no_point(
     server: Server, undisturbed: Any, mode: Mode, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with proxied(server.port) as proxy:
@@ -196,7 +198,7 @@ def test_whatever_a_tracker_does_and_when_costs_five_seconds_and_no_point(
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("sign", [signal.SIGSTOP, signal.SIGKILL])
-def test_a_server_that_is_stopped_or_killed_costs_five_seconds_and_no_point(
+def test_a_server_that_is_stopped_or_killed_costs_seconds_and_no_point(
     server: Server, undisturbed: Any, sign: signal.Signals, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def disturb() -> None:

@@ -3,9 +3,12 @@ from __future__ import annotations
 import json
 import math
 import random
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ import pytest
 from torchrelay.datasets.build import open_view, prepare_data
 from torchrelay.recipe_file import load_recipe
 from torchrelay.settings import home
-from torchrelay.tasks.verify import Outcome, _moments, _shorten, first_difference
+from torchrelay.tasks.verify import Outcome, _moments, _shorten, first_difference, in_child
 
 WriteRecipe = Callable[..., Path]
 
@@ -127,3 +130,10 @@ def test_a_run_that_cannot_be_repeated_is_found_out(number_recipe: WriteRecipe, 
 def _verify_resume(recipe: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [Path(sys.executable).parent / "torchrelay", "verify-resume", recipe, *options, "--json"]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
+
+
+@pytest.mark.slow
+def test_children_that_several_threads_kill_say_so(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(6) as threads:
+        codes = list(threads.map(lambda _: in_child(tmp_path, 0.05, "", time.sleep, 60), range(60)))
+    assert codes == [-signal.SIGKILL] * 60
