@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -342,6 +343,59 @@ def test_a_recipe_that_is_there_stays_unless_forced() -> None:
     init(table, force=True)
     assert load_recipe(path).name == "table"
     assert [entry.name for entry in Path().iterdir() if entry.name.startswith(".")] == []
+
+
+def test_a_recipe_goes_where_out_says_and_finds_its_table_from_there() -> None:
+    table = write_table(NUMBERS)
+    Path("deep/er").mkdir(parents=True)
+    Path("link").symlink_to("deep/er", target_is_directory=True)
+    for place in (Path("deep/mine.yaml"), Path("link/mine.yaml")):
+        assert init(table, out=place) == place
+        assert load_recipe(place).data.table == str(table)
+    assert not table.with_suffix(".yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "force", "message"),
+    [
+        ("there.yaml", False, "there.yaml is there already; --force writes over it"),
+        ("table.csv", True, "table.csv is the table that is read; name another file with --out"),
+        ("folder", True, "folder is a folder; name a file with --out, such as folder/table.yaml"),
+        ("nowhere/mine.yaml", False, "the folder nowhere is not there; make it, or name another place with --out"),
+    ],
+)
+def test_a_place_that_can_hold_no_recipe_is_an_error_before_anything_is_written(
+    place: str, force: bool, message: str
+) -> None:
+    table = write_table(NUMBERS)
+    Path("there.yaml").write_text("mine")
+    Path("folder").mkdir()
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        init(table, out=Path(place), force=force)
+    assert Path("there.yaml").read_text() == "mine"
+    assert table.read_text().splitlines() == NUMBERS
+    assert sorted(entry.name for entry in Path().iterdir()) == ["folder", "table.csv", "there.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("absent.csv", None, "absent.csv is not there; correct the argument TABLE"),
+        (
+            "header.csv",
+            b"a,label\n",
+            "has a header and no rows; add rows, or name another table with the argument TABLE",
+        ),
+        ("one.csv", b'"a,b;c"\n1\n2\n', "which column is to be learned?"),
+        ("cut.csv", "a,b\n1,2\n".encode("utf-16") + b"\0", "it is cut short, or of another encoding: save it again"),
+    ],
+)
+def test_a_broken_table_is_told_to_a_user_who_has_no_recipe(name: str, content: bytes | None, message: str) -> None:
+    if content is not None:
+        Path(name).write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(message)) as error:
+        init(Path(name))
+    assert "data." not in str(error.value)
 
 
 def test_names_that_yaml_would_read_as_something_else_survive() -> None:
