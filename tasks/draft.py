@@ -25,6 +25,7 @@ from ..datasets.survey import (
 )
 from ..errors import DataError, RecipeError
 from ..recipe import nearest
+from .draft_points import choose_mirror
 from .draft_triples import choose_for_triples
 
 KINDS = (
@@ -46,21 +47,6 @@ FEWEST_GROUPS = 20
 # make this fraction of the rows bad.
 FEW_MISSING = 3
 MOST_BAD_ROWS = 0.1
-
-# The 68 points of iBUG 300-W (Sagonas et al. 2013, "300 Faces in-the-Wild Challenge", figure 1), counted from 0: jaw 0
-# to 16, brows 17 to 26, nose 27 to 35, eyes 36 to 47, mouth 48 to 67. Pairs that change places in a mirror; the
-# points on the middle line are in none.
-FACE_POINTS = 68
-FACE_SWAP = [
-    *([left, 16 - left] for left in range(8)),
-    *([left, 43 - left] for left in range(17, 22)),
-    [31, 35], [32, 34],
-    [36, 45], [37, 44], [38, 43], [39, 42], [40, 47], [41, 46],
-    [48, 54], [49, 53], [50, 52], [55, 59], [56, 58],
-    [60, 64], [61, 63], [65, 67],
-]  # fmt: skip
-# The outer corners of the eyes, whose distance is the unit of the challenge's error.
-FACE_NORMALISE_BY = [36, 45]
 
 
 class Choice(NamedTuple):
@@ -149,7 +135,7 @@ def draft_recipe(survey: Survey, target: str = "") -> Draft:
         batch_size=batch_size,
         optimizer=optimizer,
         schedule=schedule,
-        augment=_choose_augment(survey, kind, features, size),
+        augment=_choose_augment(survey, kind, goals, size),
         unused=unused,
         hints=_hints(survey, goals, kind),
     )
@@ -360,13 +346,8 @@ def _describe_target(survey: Survey, goals: list[str], kind: str, why: str) -> C
         article = "" if kind == "labels" else "a "
         return Choice(feature, f"{what}, {why}: {article}{kind}, as it {column.why}{other}")
     text = f"{_count(len(goals) // 2, 'point')}, {why}"
-    if len(goals) == 2 * FACE_POINTS:
-        feature |= {"swap": FACE_SWAP, "normalise_by": FACE_NORMALISE_BY}
-        text += (
-            ". 68 are taken for the face of iBUG 300-W (Sagonas et al. 2013): swap are its pairs of left and right, "
-            "normalise_by the outer corners of the eyes"
-        )
-    return Choice(feature, text)
+    mirror = choose_mirror(goals)
+    return Choice({**feature, **mirror.settings}, f"{text}. {mirror.why}" if mirror.why else text)
 
 
 def _image_feature(column: str, survey: Survey) -> dict[str, Any]:
@@ -496,15 +477,14 @@ def _fit_size(pixels: int, height: int, width: int) -> tuple[int, int]:
     return max(32, round(scale * height / 16) * 16), max(32, round(scale * width / 16) * 16)
 
 
-def _choose_augment(survey: Survey, kind: str, target: dict[str, Choice], size: tuple[int, int]) -> Choice:
+def _choose_augment(survey: Survey, kind: str, goals: list[str], size: tuple[int, int]) -> Choice:
     pictures = survey.pictures
     if pictures is None:
         return Choice([], "")
     crop = {"name": "crop", "args": {"padding": max(2, min(size) // 16)}}
     if kind == "points":
-        [feature] = target.values()
-        if "swap" in feature.value:
-            return Choice([{"name": "flip"}, crop], "mirrored faces are faces: the points in swap change places")
+        if why := choose_mirror(goals).augment_why:
+            return Choice([{"name": "flip"}, crop], why)
         return Choice([crop], "no flip: which points change places in a mirror is not known; say it in swap")
     if pictures.channels == 1:
         return Choice([], "no flip: mirrored letters, digits or scans may be others")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from torchrelay.datasets.survey import survey_table
 from torchrelay.errors import DataError, RecipeError, TorchrelayError
 from torchrelay.recipe import Recipe
 from torchrelay.recipe_file import load_recipe
-from torchrelay.tasks.draft import FACE_NORMALISE_BY, FACE_SWAP, draft_recipe
+from torchrelay.tasks.draft import draft_recipe
+from torchrelay.tasks.draft_points import FACE_NORMALISE_BY, FACE_SWAP, pair_sides
 from torchrelay.tasks.draft_text import init_recipe, parse_draft, write_draft
 
 
@@ -84,9 +86,10 @@ def test_pictures_and_numbers_enter_one_net() -> None:
     assert recipe.model.name == "cifar_net"
 
 
-def points_table(num_points: int) -> Path:
+def points_table(num_points: int, points: Sequence[str] = ()) -> Path:
     names = write_pictures(6, (60, 60, 3))
-    header = ",".join(f"part_{point}_{axis}" for point in range(num_points) for axis in "xy")
+    points = points or [f"part_{point}" for point in range(num_points)]
+    header = ",".join(f"{point}_{axis}" for point in points for axis in "xy")
     rows = [",".join([name, *(str(number % 60 + 1) for number in range(2 * num_points))]) for name in names]
     return write_table([f"image_name,{header}", *rows])
 
@@ -105,6 +108,34 @@ def test_other_points_are_not_mirrored() -> None:
     assert recipe.data.target["points"].swap == []
     assert "flip" not in [step.name for step in recipe.train.augment]
     assert "which points change places in a mirror is not known" in text
+
+
+def test_points_named_left_and_right_change_places_and_pictures_are_mirrored() -> None:
+    recipe, text = draft(points_table(4, ["left_eye", "nose", "right_eye", "chin"]))
+    assert recipe.data.target["points"].swap == [[0, 2]]
+    assert [step.name for step in recipe.train.augment] == ["flip", "crop"]
+    said = text.replace("\n    # ", " ")
+    assert "differ by left and right alone, such as left_eye and right_eye; the others (nose, chin) are taken" in said
+
+
+@pytest.mark.parametrize(
+    ("names", "pairs"),
+    [
+        (["mouth_left", "mouth_right", "LEFT_ear", "RIGHT_ear"], [[0, 1], [2, 3]]),
+        (["left_eye_left", "left_eye_right", "right_eye_left", "right_eye_right"], [[0, 3], [1, 2]]),
+        (["l_eye", "r_eye", "eye2_L", "eye2_R", "hipL", "hipR", "lKnee", "rKnee"], [[0, 1], [2, 3], [4, 5], [6, 7]]),
+        (["lefteye", "righteye", "l1", "r1"], [[0, 1], [2, 3]]),
+        (["mouth_l", "mouth_c", "mouth_r", "bright_spot"], [[0, 2]]),
+        (["light", "right"], []),  # a side without its mate
+        (["left_eye", "right_eye", "left_ear"], []),
+        (["light", "night", "rung", "lung", "aloe", "aroe"], []),
+        ([f"point_{letter}" for letter in "abcdefghijklmnopqrs"], []),  # letters that count
+        (["left_eye", "right_ear"], []),
+        (["0", "1", "2"], []),
+    ],
+)
+def test_names_pair_by_their_sides_alone(names: list[str], pairs: list[list[int]]) -> None:
+    assert pair_sides(names) == pairs
 
 
 def test_the_pairs_of_the_face_are_a_mirror_of_its_points(root: Path) -> None:
