@@ -12,11 +12,13 @@ import functools
 import importlib
 import inspect
 import io
+import logging
 import math
 import os
 import struct
+import threading
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -45,6 +47,8 @@ PREPROCESS_MODULES = (
 )
 # What Pillow may be asked to open; its other formats include ones that start programs (EPS) or are no pictures.
 PILLOW_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "PPM", "TIFF")
+# An axis as short as this, beside two that are longer, counts channels.
+MOST_CHANNELS = 16
 # Bytes that an image may have decoded to be decoded together with others: 147 x 147 pixels in colour.
 SMALL_IMAGE = 1 << 16
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
@@ -117,6 +121,8 @@ def decode_image(data: bytes, feature: Feature, max_pixels: int, suffix: str) ->
             image = _decode_npy(data, max_pixels)
         else:
             image = decode_by_skimage(data, max_pixels)
+        if data.startswith(_TIFF) and str(len(image)) != feature.channels and (pages := describe_pages(*image.shape)):
+            raise BadImage(f"wrong channels: expected {feature.channels}, got {pages}")
         if len(image) in (2, 4) and data.startswith((_NPY, *_TIFF)) and not _is_rgba(data):
             _check_kept(image, feature.channels)  # not colour and alpha: all of them hold measurements
         return _finish(image, feature)
@@ -317,7 +323,66 @@ def decode_by_skimage(data: bytes, max_pixels: int) -> np.ndarray:
     return _orient(_channels_first(pixels), orientation)
 
 
+class _Said(threading.local):
+    """What tifffile has said in this thread; None where nobody asks.
+
+    Attributes:
+        lines: first to last.
+    """
+
+    lines: list[str] | None = None
+
+
+class _Listener(logging.Filter):
+    """Keeps what tifffile logs in a thread that asks for it, and lets the rest pass."""
+
+    said = _Said()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if self.said.lines is None:
+            return True
+        self.said.lines.append(record.getMessage())
+        return False
+
+
+_LISTENER = _Listener()
+
+
+@contextlib.contextmanager
+def hear_tifffile() -> Iterator[list[str]]:
+    """Collect what tifffile says of a file in this thread, which else goes to standard error and names no file."""
+    logging.getLogger("tifffile").addFilter(_LISTENER)  # once, however often
+    _Listener.said.lines = lines = []
+    try:
+        yield lines
+    finally:
+        _Listener.said.lines = None
+
+
+def describe_pages(num: int, height: int, width: int) -> str:
+    """What is wrong with a TIFF whose pages seem to be the rows of one picture; empty where they do not.
+
+    tifffile writes an array (H, W, C) that it cannot tell to be colour as H pages of W x C pixels.
+    """
+    if num <= 4 or not 1 < width <= MOST_CHANNELS or 2 * width > min(num, height):
+        return ""
+    return (
+        f"{num} pages of {height} x {width} pixels, which look like the rows of a picture of {num} x {height} pixels "
+        f"and {width} channels; save it with tifffile.imwrite(…, photometric='minisblack', planarconfig='contig')"
+    )
+
+
 def _decode_tiff(data: bytes, max_pixels: int) -> np.ndarray:
+    with hear_tifffile() as lines:
+        try:
+            return _decode_series(data, max_pixels)
+        except BadImage:
+            raise
+        except Exception as error:  # which is about numbers, where what was said before it is about the file
+            raise ValueError("; ".join([str(error) or type(error).__name__, *lines[:1]])) from error
+
+
+def _decode_series(data: bytes, max_pixels: int) -> np.ndarray:
     import tifffile
     from PIL import Image
 
