@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from .images import MOST_CHANNELS, PILLOW_FORMATS, describe_pages, hear_tifffile
+from .decoders import PILLOW_FORMATS
+from .tiff import MOST_CHANNELS, describe_pages, hear_tifffile
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".npy")
 # Pictures of so few pixels are decoded, to see whether their colours are all gray.

@@ -13,7 +13,8 @@ from ..errors import RecipeError
 from ..files import write_atomic
 from ..recipe import Recipe
 from ..recipe_file import dump_value, load_recipe, parse_yaml
-from .draft import Choice, Draft, default_path, draft_recipe
+from .draft import Draft, default_path, draft_recipe
+from .draft_choice import Choice
 from .preflight import check_recipe
 
 WIDTH = 116

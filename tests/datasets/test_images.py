@@ -11,15 +11,10 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps
 
-from torchrelay.datasets.images import (
-    SMALL_IMAGE,
-    BadImage,
-    TooLarge,
-    check_preprocess,
-    decode_by_skimage,
-    decode_image,
-    decode_images,
-)
+from torchrelay.datasets.decoders import BadImage, TooLarge, decode_by_skimage
+from torchrelay.datasets.images import decode_image, decode_images
+from torchrelay.datasets.jpeg import SMALL_IMAGE
+from torchrelay.datasets.preprocess import check_preprocess
 from torchrelay.errors import RecipeError
 from torchrelay.recipe import Feature
 
