@@ -55,7 +55,7 @@ def look_at_pictures(paths: Sequence[Path]) -> Pictures | None:
     """Read the headers of some image files; None where none can be read.
 
     Raises:
-        DataError: an array has its channels first, or a TIFF the rows of a picture as pages.
+        DataError: an array has its channels first, or most files are TIFFs whose pages are the rows of a picture.
     """
     looked = [(path, header) for path in paths if (header := _read_header(path)) is not None]
     if not looked:
@@ -64,6 +64,7 @@ def look_at_pictures(paths: Sequence[Path]) -> Pictures | None:
     channels = Counter(header.channels for header in headers).most_common(1)[0][0]
     if channels == 3 and all(_is_gray(path, header) for path, header in looked[:NUM_DECODED]):
         channels = 1
+    _check_pages([(path, header) for path, header in looked if header.channels == channels])
     by_pixels = sorted(headers, key=lambda header: header.height * header.width)
     return Pictures(
         num_looked=len(headers),
@@ -104,9 +105,14 @@ def _read_tiff(path: Path) -> _Header | None:
         if "Y" not in sizes or "X" not in sizes:
             return None
         channels = int(np.prod([length for axis, length in sizes.items() if axis not in "YX"]))
-        if pages := describe_pages(channels, sizes["Y"], sizes["X"]):
-            raise DataError(f"{path}: a TIFF of {pages}")
         return _Header(sizes["Y"], sizes["X"], channels, _bits(series.dtype))
+
+
+def _check_pages(looked: Sequence[tuple[Path, _Header]]) -> None:
+    for path, header in looked:
+        pages = describe_pages(header.channels, header.height, header.width)
+        if pages and path.suffix.lower() in (".tif", ".tiff"):
+            raise DataError(f"{path}: a TIFF of {pages}")
 
 
 def _of_array(path: Path, array: np.ndarray) -> _Header | None:
