@@ -120,7 +120,7 @@ class Split(Part):
     group: str = ""
     """Column whose equal cells stay on one side, for example a patient."""
     stratify: str = ""
-    """Column whose values should have the same fractions; a hash decides, so they have them in expectation."""
+    """Column whose values the report counts by side and warns of where fractions left them uneven; moves no row."""
     seed: int = 0
     """Another seed gives another split."""
 

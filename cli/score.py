@@ -25,7 +25,7 @@ def evaluate(source: str, table: str, files: str, device: str, as_json: bool) ->
     from ..settings import home
     from ..tracking.registry import resolve_source
 
-    locate_table(Data(table=table))
+    locate_table(Data(table=table), "--table")
     resolve_source(source, home())  # before a Prefect server starts for it
     from ..flows.evaluate import evaluate as evaluate_flow
 
@@ -55,7 +55,7 @@ def predict(source: str, table: str, out: str, files: str, prefix: str, device: 
     from ..settings import home
     from ..tracking.registry import resolve_source
 
-    locate_output(out, str(locate_table(Data(table=table))))
+    locate_output(out, str(locate_table(Data(table=table), "--table")))
     resolve_source(source, home())  # before a Prefect server starts for it
     from ..flows.predict import predict as predict_flow
 

@@ -14,18 +14,24 @@ from .common import check, commands, json_option, prepare, print_json, set_optio
 @click.option("--force", is_flag=True, help="Write over a recipe that is there.")
 @click.option("--files", default="", type=click.Path(), help="Root of the table's file paths; looked for by default.")
 @click.option("--target", default="", metavar="COLUMN", help="Column to learn; guessed by default.")
+@click.option("--out", default="", metavar="FILE", type=click.Path(), help="Recipe to write; by default beside TABLE.")
 @json_option
-def init(table: str | None, force: bool, files: str, target: str, as_json: bool) -> None:
-    """Look at a table and write a recipe beside it that trains as it is, with the reasons of each guess."""
+def init(table: str | None, force: bool, files: str, target: str, out: str, as_json: bool) -> None:
+    """Look at a table and write a recipe that trains as it is, with the reasons of each guess."""
     if not table:
         from ..tasks.draft_text import EXPLANATION
 
         click.echo(EXPLANATION, nl=False)
         return
     prepare()
+    from ..datasets.survey import NAMED_BY
+    from ..datasets.table import locate_table
+    from ..recipe import Data
     from ..tasks.draft_text import describe_draft, init_recipe
 
-    path, draft = init_recipe(Path(table), files=Path(files) if files else None, target=target, force=force)
+    locate_table(Data(table=table), NAMED_BY)  # as it was typed: a Path would make another URL of a URL
+    place = Path(out) if out else None
+    path, draft = init_recipe(Path(table), files=Path(files) if files else None, target=target, force=force, out=place)
     guesses = describe_draft(draft)
     for part, text in guesses:
         tell(f"{part:<10}{text}")

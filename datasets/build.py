@@ -26,7 +26,7 @@ from ..schema import SPLITS, Schema
 from ..settings import Home
 from .columns import is_empty
 from .disk import writing
-from .fit import fit_schema
+from .fit import find_farthest, fit_schema
 from .inherit import inherit
 from .leaks import check_files
 from .pack import Pack, PackColumn, fingerprint_table, write_pack
@@ -45,6 +45,8 @@ SPLIT_FORMAT_VERSION = 3
 KEYS_FILE = "keys.parquet"
 # Files that are looked into for their bits, spread over the table.
 NUM_HEADERS = 5
+# Float pixels whose mean or deviation is larger are warned of: one wild pixel then hides what all others say.
+FAR_PIXELS = 1e6
 
 
 class Prepared(NamedTuple):
@@ -386,9 +388,10 @@ def _commit(
     if not split_found:
         split = side[in_pack]
         fitted = fit_schema(pack, data, split) if schema is None else schema
+        warnings = _warn_of_cut_pixels(data, cells, verdicts) if schema is None else []
+        warnings += _warn_of_far_pixels(pack, fitted, frame, in_pack, split) if schema is None else []
         if heritage is not None:
             fitted = inherit(fitted, *heritage)
-        warnings = _warn_of_cut_pixels(data, cells, verdicts) if schema is None else []
         warnings += _warn_of_unknown_tags(fitted, rows, side)
         report = _report(data, frame, rows, verdicts, side, warnings, fitted)
         with writing(f"split {split_dir.name}", split_dir.parent, split.nbytes), commit_folder(split_dir) as temporary:
@@ -474,4 +477,32 @@ def _warn_of_cut_pixels(data: Data, cells: Mapping[str, Cells], verdicts: Verdic
             pictures = look_at_pictures([Path(files.paths[row]) for row in some])
             if pictures and pictures.bits == 16:
                 found.append(f"{name!r}: of 16 bits dtype uint8 keeps the high 8; say `dtype: uint16` to keep all")
+    return found
+
+
+def _warn_of_far_pixels(
+    pack: Pack, schema: Schema, frame: pd.DataFrame, in_pack: np.ndarray, split: np.ndarray
+) -> list[str]:
+    """Name the features of float pixels far out of a usual range, by what was fitted; looks for one only then.
+
+    Args:
+        pack: raw values.
+        schema: fitted on the training rows.
+        frame: text cells.
+        in_pack: int64, the table's row of each of the pack's.
+        split: int8, the side of each row of the pack.
+    """
+    found = []
+    for feature in schema.inputs:
+        largest = {"mean": max(feature.mean, key=abs, default=0), "standard deviation": max(feature.std, default=0)}
+        if feature.kind != "image" or max(map(abs, largest.values())) <= FAR_PIXELS:
+            continue
+        at, pixel = find_farthest(pack.image(feature.name), np.flatnonzero(split == TRAIN))
+        row = int(in_pack[at])
+        said = " and ".join(f"{name} {value:.3g}" for name, value in largest.items())
+        found.append(
+            f"{feature.name!r}: pixels with {said} are far out of a usual range; the farthest, {pixel:.3g}, is in row "
+            f"{row + 1} ({frame[feature.columns[0]].iloc[row]}): if it is a mistake, mend that file or leave the row "
+            f"out, as beside it all others look alike"
+        )
     return found

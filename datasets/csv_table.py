@@ -137,7 +137,8 @@ def _explain_encoding(path: Path, encoding: str, error: UnicodeError) -> DataErr
     name = encoding.removesuffix("-sig")
     with path.open("rb") as file:
         start = file.read(2)
-    if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+    is_utf16 = codecs.lookup(name).name.startswith("utf-16")
+    if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) and not is_utf16:
         return DataError(f"{path} is UTF-16, not {name}; set data.encoding: utf-16")
     decoder = codecs.getincrementaldecoder(name)()
     line, offset = 1, 0
@@ -157,4 +158,4 @@ def _explain_encoding(path: Path, encoding: str, error: UnicodeError) -> DataErr
                 )
             line += block.count(b"\n")
             offset += len(block)
-    return DataError(f"{path} is not {name}: {error}; set data.encoding to what it was written in")
+    return DataError(f"{path} is not {name}: {error}; it is cut short, or of another encoding: save it again, as UTF-8")

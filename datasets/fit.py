@@ -223,6 +223,16 @@ def measure_pixels(image: ImageColumn, rows: np.ndarray) -> Moments:
     return Moments((sums / count).astype(np.float64), np.where(std > 0, std, 1.0))
 
 
+def find_farthest(image: ImageColumn, rows: np.ndarray) -> tuple[int, float]:
+    """The row, of these, with the pixel farthest from 0, and that pixel; reads all of their pixels."""
+    farthest = []
+    for row in rows:
+        pixels = image.shards[image.shard[row]][image.offset[row]]
+        farthest.append(pixels.flat[np.abs(pixels).argmax()])
+    at = int(np.abs(farthest).argmax())
+    return int(rows[at]), float(farthest[at])
+
+
 def _sum_chunk(chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sums and sums of squares of each channel of (images, H, W, C): Python integers, or floats."""
     num_channels = chunk.shape[3]

@@ -1,29 +1,23 @@
 """One image file's bytes -> the pixels of one row, or the reason why there are none. Reads no files.
 
 JPEG takes torchvision's decoder, PNG of 8 bits Pillow's, .npy numpy's; the rest goes through scikit-image and tifffile.
-torchvision's decoder for PNG is no faster, and ends the process (segmentation fault) on a damaged pixel stream.
+torchvision's decoder for PNG is no faster, and ends the process (segmentation fault) on a damaged pixel stream. Each
+has its file; here stand the choice among them and the way from their pixels to the feature's.
 """
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-import functools
-import importlib
-import inspect
-import io
-import math
 import os
-import struct
-import zlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..arguments import check_arguments
-from ..errors import RecipeError
-from ..recipe import Feature, nearest
+from ..recipe import Feature
+from .decoders import NPY, PNG, BadImage, decode_by_skimage, decode_npy, decode_png
+from .jpeg import JPEG, decode_jpeg, decode_small_jpegs, jpeg_decoder
+from .preprocess import run_preprocess
+from .tiff import TIFF, decode_tiff, describe_pages, is_rgba
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,32 +27,6 @@ if TYPE_CHECKING:
 
 # Raise it when the same bytes would give other pixels or another verdict: every store is then decoded anew.
 DECODER_VERSION = 3
-PREPROCESS_MODULES = (
-    "color",
-    "exposure",
-    "filters",
-    "morphology",
-    "restoration",
-    "segmentation",
-    "transform",
-    "util",
-)
-# What Pillow may be asked to open; its other formats include ones that start programs (EPS) or are no pictures.
-PILLOW_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "PPM", "TIFF")
-# Bytes that an image may have decoded to be decoded together with others: 147 x 147 pixels in colour.
-SMALL_IMAGE = 1 << 16
-_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
-_NPY = b"\x93NUMPY"
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_EXIF_ORIENTATION = 0x0112
-
-
-class BadImage(ValueError):  # noqa: N818  a verdict on a row, not a failure
-    """The bytes are no image that fits the feature; the message is the reason, fit for a row's verdict."""
-
-
-class TooLarge(BadImage):
-    """The image declares more pixels than the recipe allows."""
 
 
 class Picture(NamedTuple):
@@ -71,16 +39,6 @@ class Picture(NamedTuple):
 
     pixels: np.ndarray
     source: tuple[int, int]
-
-
-class _Header(NamedTuple):
-    """What a file says of itself before it is decoded."""
-
-    height: int
-    width: int
-    channels: int
-    bits: int
-    has_exif: bool
 
 
 def num_channels(feature: Feature) -> int:
@@ -109,15 +67,19 @@ def decode_image(data: bytes, feature: Feature, max_pixels: int, suffix: str) ->
     if not data:
         raise BadImage("zero bytes")
     try:
-        if data.startswith(_JPEG):
-            image = _decode_jpeg(data, feature.channels, max_pixels)
-        elif data.startswith(_PNG):
-            image = _decode_png(data, max_pixels)
-        elif data.startswith(_NPY):
-            image = _decode_npy(data, max_pixels)
+        if data.startswith(JPEG):
+            image = decode_jpeg(data, feature.channels, max_pixels)
+        elif data.startswith(PNG):
+            image = decode_png(data, max_pixels)
+        elif data.startswith(NPY):
+            image = decode_npy(data, max_pixels)
+        elif data.startswith(TIFF):
+            image = decode_tiff(data, max_pixels)
         else:
             image = decode_by_skimage(data, max_pixels)
-        if len(image) in (2, 4) and data.startswith((_NPY, *_TIFF)) and not _is_rgba(data):
+        if data.startswith(TIFF) and str(len(image)) != feature.channels and (pages := describe_pages(*image.shape)):
+            raise BadImage(f"wrong channels: expected {feature.channels}, got {pages}")
+        if len(image) in (2, 4) and data.startswith((NPY, *TIFF)) and not is_rgba(data):
             _check_kept(image, feature.channels)  # not colour and alpha: all of them hold measurements
         return _finish(image, feature)
     except BadImage:
@@ -154,7 +116,7 @@ def decode_images(
     Small JPEGs are decoded in one call, which lets go of the interpreter's lock once for all of them: taken and given
     back around each image, between threads that want it too, the lock costs as much time as the decoding.
     """
-    small = _decode_small_jpegs(files, feature.channels, max_pixels)
+    small = decode_small_jpegs(files, feature.channels, max_pixels)
     if len(small) == len(files) > 0 and (stacked := _stack(small, feature, size)) is not None:
         return Decoded(stacked, [Sizes(size, size)] * len(files))
     pixels = np.empty((len(files), *size, num_channels(feature)), feature.dtype)
@@ -177,62 +139,9 @@ def decode_images(
     return Decoded(pixels[:num_kept], found)
 
 
-def _finish(image: np.ndarray, feature: Feature) -> Picture:
-    """(C, H, W) as decoded -> channels, preprocess, size and dtype of the feature."""
-    source = image.shape[1], image.shape[2]
-    image = _to_channels(image, feature.channels)
-    if feature.preprocess:
-        image = _to_channels(_preprocess(image, feature), feature.channels)
-    if feature.size and list(image.shape[1:]) != feature.size:
-        image = _resize(image, feature.size)
-    return Picture(_to_dtype(image, feature), source)
-
-
-# --- decoders ---------------------------------------------------------------------------------------------------------
-
-
-def _decode_jpeg(data: bytes, channels: str, max_pixels: int) -> np.ndarray:
-    header = _jpeg_header(data)
-    _check_size(header.height, header.width, header.channels, max_pixels)
-    decode = _jpeg_decoder()
-    if decode is None or header.bits != 8:
-        return decode_by_skimage(data, max_pixels)
-    try:
-        return decode.one(_as_tensor(data), _jpeg_mode(header, channels)).numpy()
-    except RuntimeError as error:
-        text = str(error)
-        if "truncated" in text:
-            raise BadImage("truncated: the JPEG ends before its last row") from error
-        raise BadImage(f"not a readable JPEG: {text.splitlines()[0].rsplit('.cpp:')[-1]}") from error
-
-
-def _decode_small_jpegs(files: Sequence[bytes], channels: str, max_pixels: int) -> dict[int, Tensor]:
-    """The pixels of those files that are small JPEGs, (C, H, W), by position; none where one of them is damaged."""
-    decode = _jpeg_decoder()
-    if decode is None:
-        return {}
-    jpegs: dict[int, list[int]] = {}  # by mode
-    for at, data in enumerate(files):
-        if not data.startswith(_JPEG):
-            continue
-        try:
-            header = _jpeg_header(data)
-        except (BadImage, LookupError, struct.error):
-            continue
-        if header.bits == 8 and header.height * header.width * header.channels <= min(SMALL_IMAGE, max_pixels):
-            jpegs.setdefault(_jpeg_mode(header, channels), []).append(at)
-    found: dict[int, Tensor] = {}
-    for mode, places in jpegs.items():
-        chosen = [files[at] for at in places]
-        parts = list(_as_tensor(b"".join(chosen)).split([len(data) for data in chosen]))
-        with contextlib.suppress(RuntimeError):
-            found |= zip(places, decode.many(parts, mode), strict=True)
-    return found
-
-
 def _stack(images: Mapping[int, Tensor], feature: Feature, size: tuple[int, int]) -> np.ndarray | None:
     """(N, H, W, C) of images that are ready as they were decoded; None where one is not."""
-    decode, shape = _jpeg_decoder(), (num_channels(feature), *size)
+    decode, shape = jpeg_decoder(), (num_channels(feature), *size)
     if decode is None or feature.preprocess or feature.dtype != "uint8":
         return None
     if next(iter(images.values())).shape != shape:
@@ -243,229 +152,15 @@ def _stack(images: Mapping[int, Tensor], feature: Feature, size: tuple[int, int]
         return None
 
 
-def _jpeg_mode(header: _Header, channels: str) -> int:
-    """What torchvision's decoder is asked for: 0 as in the file, 1 gray, 3 RGB.
-
-    Colour becomes gray here later: the decoder's own gray, the Y of YCbCr, differs from the gray of the RGB pixels
-    where those are clipped.
-    """
-    return 0 if channels.isdigit() else 1 if header.channels == 1 else 3
-
-
-def _decode_png(data: bytes, max_pixels: int) -> np.ndarray:
-    from PIL import Image
-
-    header = _png_header(data)
-    _check_size(header.height, header.width, header.channels, max_pixels)
-    if header.bits != 8:
-        return decode_by_skimage(data, max_pixels)
-    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        if image.mode == "P":
-            image = image.convert("RGB")
-        pixels = _channels_first(np.asarray(image))
-        return _orient(pixels, image.getexif().get(_EXIF_ORIENTATION, 1)) if header.has_exif else pixels
-
-
-def _decode_npy(data: bytes, max_pixels: int) -> np.ndarray:
-    """An array that numpy saved, (H, W) or (H, W, C); its header is judged before its data, and no pickle is read."""
-    file = io.BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in read_header:
-        raise BadImage(f"npy of version {version[0]}.{version[1]}, expected 1.0 or 2.0")
-    shape, in_fortran_order, dtype = read_header[version](file)
-    if dtype.hasobject:
-        raise BadImage("a pickled npy, which is not read because it could run a program; save an array of numbers")
-    if dtype.kind not in "buif":
-        raise BadImage(f"npy of {dtype}, expected numbers")
-    if len(shape) not in (2, 3) or min(shape) < 1:
-        raise BadImage(f"expected height, width and channels, got an array of shape {shape}")
-    _check_size(shape[0], shape[1], shape[2] if len(shape) == 3 else 1, max_pixels)
-    expected, found = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
-    if found < expected:
-        raise BadImage(f"truncated: the npy holds {found} of {expected} bytes")
-    pixels = np.frombuffer(data, dtype, math.prod(shape), file.tell())
-    pixels = pixels.reshape(shape, order="F" if in_fortran_order else "C")
-    return _channels_first(pixels.astype(dtype.newbyteorder("="), copy=False))
-
-
-def decode_by_skimage(data: bytes, max_pixels: int) -> np.ndarray:
-    """Decode any format through scikit-image, or tifffile for TIFF; channels and values as in the file.
-
-    Returns:
-        Shape (C, H, W).
-
-    Raises:
-        BadImage: more pixels than allowed, several frames, or 16-bit colour that would be cut to 8 bits.
-    """
-    import skimage.io
-    from PIL import Image
-
-    if data.startswith(_TIFF):
-        return _decode_tiff(data, max_pixels)
-    with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
-        _check_size(image.height, image.width, len(image.getbands()), max_pixels)
-        if (frames := getattr(image, "n_frames", 1)) > 1:
-            raise BadImage(f"expected one picture, got {frames} frames")
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-        if image.mode == "CMYK":
-            return _orient(_channels_first(np.asarray(image.convert("RGB"))), orientation)
-    pixels = np.asarray(skimage.io.imread(io.BytesIO(data)))
-    pixels = pixels[0] if pixels.ndim == 4 else pixels  # a GIF of one frame
-    if data.startswith(_PNG) and pixels.ndim == 3 and _png_header(data).bits == 16:
-        raise BadImage("16-bit colour PNG, of which only 8 bits can be read; save it as TIFF")
-    return _orient(_channels_first(pixels), orientation)
-
-
-def _decode_tiff(data: bytes, max_pixels: int) -> np.ndarray:
-    import tifffile
-    from PIL import Image
-
-    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-        series = tiff.series[0]
-        axes, shape = series.axes, series.shape
-        _check_size(int(np.prod(shape, dtype=object)), 1, 1, max_pixels)
-        tag = tiff.pages.first.tags.get(_EXIF_ORIENTATION)
-        orientation = int(tag.value) if tag else 1
-        try:
-            pixels = series.asarray()
-        except ValueError as error:
-            if "imagecodecs" not in str(error):
-                raise
-            with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:  # compressed in a way that libtiff reads
-                return _orient(_channels_first(np.asarray(image)), orientation)
-    others = [axis for axis, length in zip(axes, shape, strict=True) if axis not in "YX" and length > 1]
-    if len(others) > 1 or "Y" not in axes or "X" not in axes:
-        raise BadImage(f"expected height, width and at most one axis of channels, got {axes} {shape}")
-    order = sorted(range(len(axes)), key=lambda at: (axes[at] in "YX", "YX".find(axes[at])))
-    return _orient(pixels.transpose(order).reshape(-1, shape[axes.index("Y")], shape[axes.index("X")]), orientation)
-
-
-def _is_rgba(data: bytes) -> bool:
-    """Whether a TIFF says that its fourth channel is alpha."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
-            return image.mode == "RGBA"
-    except (OSError, Image.DecompressionBombError):  # no TIFF, or none that Pillow knows: four channels of floats
-        return False
-
-
-class _JpegDecoder(NamedTuple):
-    """Torchvision's operator, whose Python wrapper warns on every call.
-
-    Attributes:
-        one: (file, mode) to (C, H, W).
-        many: the same for lists.
-        stack: images (C, H, W) of one shape to (N, H, W, C).
-    """
-
-    one: Callable[..., Any]
-    many: Callable[..., Any]
-    stack: Callable[..., Any]
-
-
-@functools.cache
-def _jpeg_decoder() -> _JpegDecoder | None:
-    """The decoder, made once; None where this torchvision has the operator no more."""
-    import torch
-    import torchvision.io  # noqa: F401  registers the operator
-
-    if not hasattr(torch.ops.image, "decode_jpeg"):
-        return None
-    # TorchScript as text: the compiler of Python functions is deprecated, this one reads no Python.
-    unit = torch.jit.CompilationUnit(_JPEG_LOOP)
-    return _JpegDecoder(unit.one, unit.many, unit.stack)
-
-
-_JPEG_LOOP = """
-def one(file: Tensor, mode: int) -> Tensor:
-    return torch.ops.image.decode_jpeg(file, mode, True)
-
-def many(files: List[Tensor], mode: int) -> List[Tensor]:
-    images: List[Tensor] = []
-    for file in files:
-        images.append(torch.ops.image.decode_jpeg(file, mode, True))
-    return images
-
-def stack(images: List[Tensor]) -> Tensor:
-    return torch.stack([image.permute(1, 2, 0) for image in images])
-"""
-
-
-def _as_tensor(data: bytes) -> Any:
-    import torch
-
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8)  # of bytes themselves it would warn
-
-
-# --- headers ----------------------------------------------------------------------------------------------------------
-
-
-def _check_size(height: int, width: int, channels: int, max_pixels: int) -> None:
-    if height * width * channels > max_pixels:
-        shape = f"{height} x {width} x {channels}" if width > 1 else f"{height}"
-        raise TooLarge(f"an image bomb: it declares {shape} pixels, data.max_pixels allows {max_pixels}")
-
-
-def _jpeg_header(data: bytes) -> _Header:
-    """Walk the markers to the frame header (SOF)."""
-    at, end = 2, len(data) - 10
-    while at < end:
-        if data[at] != 0xFF:
-            break
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill
-            at += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            bits, height, width, channels = struct.unpack_from(">BHHB", data, at + 4)
-            if not height or not width:
-                break
-            return _Header(height, width, channels, bits, has_exif=False)
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # no length
-            at += 2
-        else:
-            at += 2 + (data[at + 2] << 8 | data[at + 3])
-    raise BadImage("truncated or damaged: a JPEG without a frame header")
-
-
-def _png_header(data: bytes) -> _Header:
-    """Walk all chunks and check their sums, so that a cut or damaged file is found whatever its decoder does."""
-    at, names = len(_PNG), set()
-    while b"IEND" not in names:
-        length, name = struct.unpack_from(">I4s", data, at) if at + 12 <= len(data) else (0, b"")
-        end = at + 12 + length
-        if not name or end > len(data):
-            raise BadImage("truncated: the PNG ends before its last chunk")
-        body = memoryview(data)[at + 4 : end - 4]
-        if zlib.crc32(body) != int.from_bytes(data[end - 4 : end], "big"):
-            raise BadImage(f"damaged: the check sum of the PNG chunk {name.decode('latin-1')} does not fit")
-        names.add(name)
-        at = end
-    if data[12:16] != b"IHDR":
-        raise BadImage("damaged: the PNG has no header")
-    width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
-    return _Header(height, width, {0: 1, 4: 2, 6: 4}.get(colour, 3), bits, has_exif=b"eXIf" in names)
-
-
-# --- pixels -----------------------------------------------------------------------------------------------------------
-
-
-def _channels_first(pixels: np.ndarray) -> np.ndarray:
-    """(H, W) or (H, W, C) -> (C, H, W)."""
-    if pixels.ndim not in (2, 3) or not pixels.size:
-        raise BadImage(f"expected height, width and channels, got an array of shape {pixels.shape}")
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
-
-def _orient(image: np.ndarray, orientation: int) -> np.ndarray:
-    """(C, H, W) upright, by EXIF's number from 1 to 8."""
-    if orientation in (5, 6, 7, 8):
-        image = image.transpose(0, 2, 1)
-    if orientation in (2, 3, 6, 7):
-        image = image[:, :, ::-1]
-    return image[:, ::-1] if orientation in (3, 4, 7, 8) else image
+def _finish(image: np.ndarray, feature: Feature) -> Picture:
+    """(C, H, W) as decoded -> channels, preprocess, size and dtype of the feature."""
+    source = image.shape[1], image.shape[2]
+    image = _to_channels(image, feature.channels)
+    if feature.preprocess:
+        image = _to_channels(run_preprocess(image, feature), feature.channels)
+    if feature.size and list(image.shape[1:]) != feature.size:
+        image = _resize(image, feature.size)
+    return Picture(_to_dtype(image, feature), source)
 
 
 def _check_kept(image: np.ndarray, channels: str) -> None:
@@ -541,48 +236,3 @@ def _to_dtype(image: np.ndarray, feature: Feature) -> np.ndarray:
             f"say `dtype: float32` to keep them"
         )
     return image.astype(dtype)
-
-
-# --- preprocess -------------------------------------------------------------------------------------------------------
-
-
-def check_preprocess(feature: Feature) -> None:
-    """Check names and arguments of the chain without running it.
-
-    Raises:
-        RecipeError: a name is no public function of the allowed modules, or its arguments do not fit.
-    """
-    for step in feature.preprocess:
-        function = _preprocess_function(step.name)
-        picture = next(iter(inspect.signature(function).parameters))
-        check_arguments(f"preprocess.{step.name}", step.name, step.args, function, filled=(picture,))
-
-
-def _preprocess(image: np.ndarray, feature: Feature) -> np.ndarray:
-    """Run the chain on (H, W) or (H, W, C); (C, H, W) again."""
-    pixels = np.ascontiguousarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0))
-    for step in feature.preprocess:
-        try:
-            pixels = np.asarray(_preprocess_function(step.name)(pixels, **step.args))
-        except Exception as error:  # any of scikit-image's several hundred functions
-            raise BadImage(f"preprocess {step.name} failed: {type(error).__name__}: {error}") from error
-    return _channels_first(pixels)
-
-
-@functools.cache
-def _preprocess_function(name: str) -> Callable[..., Any]:
-    module, _, function = name.partition(".")
-    if module in PREPROCESS_MODULES and function in _public_functions(module):
-        return getattr(importlib.import_module(f"skimage.{module}"), function)
-    near = [f"{module}.{function}" for module in PREPROCESS_MODULES for function in _public_functions(module)]
-    hint = nearest(name, difflib.get_close_matches(name, near, 3, 0.5) or [f"{one}.*" for one in PREPROCESS_MODULES])
-    raise RecipeError(f"preprocess: {name} is not a function of scikit-image; {hint}")
-
-
-def _public_functions(module: str) -> list[str]:
-    namespace = importlib.import_module(f"skimage.{module}")
-    return [
-        name
-        for name in namespace.__all__
-        if not name.startswith("_") and callable(one := getattr(namespace, name)) and not inspect.isclass(one)
-    ]

@@ -12,14 +12,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from .images import PILLOW_FORMATS
+from .decoders import PILLOW_FORMATS
+from .tiff import MOST_CHANNELS, describe_pages, hear_tifffile
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".npy")
 # Pictures of so few pixels are decoded, to see whether their colours are all gray.
 FEW_PIXELS = 1_000_000
 NUM_DECODED = 10
-# A first axis as short as this, beside two that are longer, counts channels.
-MOST_CHANNELS = 16
 _MODES = {"1": (1, 8), "L": (1, 8), "LA": (1, 8), "I;16": (1, 16), "I;16B": (1, 16), "I": (1, 16), "F": (1, 32)}
 
 
@@ -56,7 +55,7 @@ def look_at_pictures(paths: Sequence[Path]) -> Pictures | None:
     """Read the headers of some image files; None where none can be read.
 
     Raises:
-        DataError: an array has its channels first.
+        DataError: an array has its channels first, or most files are TIFFs whose pages are the rows of a picture.
     """
     looked = [(path, header) for path in paths if (header := _read_header(path)) is not None]
     if not looked:
@@ -65,6 +64,7 @@ def look_at_pictures(paths: Sequence[Path]) -> Pictures | None:
     channels = Counter(header.channels for header in headers).most_common(1)[0][0]
     if channels == 3 and all(_is_gray(path, header) for path, header in looked[:NUM_DECODED]):
         channels = 1
+    _check_pages([(path, header) for path, header in looked if header.channels == channels])
     by_pixels = sorted(headers, key=lambda header: header.height * header.width)
     return Pictures(
         num_looked=len(headers),
@@ -99,13 +99,20 @@ def _read_header(path: Path) -> _Header | None:
 def _read_tiff(path: Path) -> _Header | None:
     import tifffile
 
-    with tifffile.TiffFile(path) as tiff:
+    with hear_tifffile(), tifffile.TiffFile(path) as tiff:
         series = tiff.series[0]
         sizes = dict(zip(series.axes, series.shape, strict=True))
         if "Y" not in sizes or "X" not in sizes:
             return None
         channels = int(np.prod([length for axis, length in sizes.items() if axis not in "YX"]))
         return _Header(sizes["Y"], sizes["X"], channels, _bits(series.dtype))
+
+
+def _check_pages(looked: Sequence[tuple[Path, _Header]]) -> None:
+    for path, header in looked:
+        pages = describe_pages(header.channels, header.height, header.width)
+        if pages and path.suffix.lower() in (".tif", ".tiff"):
+            raise DataError(f"{path}: a TIFF of {pages}")
 
 
 def _of_array(path: Path, array: np.ndarray) -> _Header | None:

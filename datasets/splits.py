@@ -1,6 +1,8 @@
 """Decides which rows train, validate and test: by a column, or by a hash that no other row has a part in.
 
 By hash a row's side is a pure function of (seed, its group or key), so that no row changes side when the table grows.
+Therefore `stratify` decides nothing: its values get the fractions in expectation only, and `report.py` counts
+what they got.
 """
 
 from __future__ import annotations
@@ -109,7 +111,7 @@ def unused_settings(data: Data) -> list[str]:
     split, default = data.split, Split()
     if not split.column:
         return []
-    names = [name for name in Split.model_fields if name != "column"]
+    names = [name for name in Split.model_fields if name not in ("column", "stratify")]  # whose values are counted
     changed = [f"data.split.{name}" for name in names if getattr(split, name) != getattr(default, name)]
     if not changed:
         return []

@@ -30,8 +30,9 @@ import pyarrow.compute as pc
 
 from ..files import digest
 from ..recipe import Feature
+from .decoders import BadImage, TooLarge
 from .disk import writing
-from .images import DECODER_VERSION, BadImage, TooLarge, decode_image, decode_images, num_channels
+from .images import DECODER_VERSION, decode_image, decode_images, num_channels
 from .shards import BAD, SHARD_VERSION, Seen, ShardWriter, read_shard
 
 SHARD_BYTES = 64_000_000

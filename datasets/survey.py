@@ -44,6 +44,8 @@ Role = Literal[
     "comma",
 ]
 
+# What a table is named by here, for messages.
+NAMED_BY = "the argument TABLE"
 # How many cells and pictures are looked at more closely, spread over the whole table.
 SAMPLE = 50
 # Folders beside the table where its pictures may lie.
@@ -155,8 +157,7 @@ def survey_table(table: Path, files: Path | None = None) -> Survey:
     Raises:
         DataError: it cannot be read, or its file paths lead nowhere, out of the folder or to no pictures.
     """
-    data, frame = _open(table)
-    path = locate_table(data)
+    path, data, frame = _open(table)
     columns = {str(name): _judge_cells(str(name), frame[name]) for name in frame.columns}
     columns = _find_points(columns)
     images = [name for name, column in columns.items() if column.role == "image"]
@@ -208,14 +209,18 @@ def common_pattern(names: Sequence[str], columns: Sequence[str]) -> str:
     return f"{prefix}*" if plain and [one for one in columns if one.startswith(prefix)] == list(names) else ""
 
 
-def _open(table: Path) -> tuple[Data, pd.DataFrame]:
-    """The table's cells; its delimiter and encoding are tried where those of the recipe's defaults do not fit."""
+def _open(table: Path) -> tuple[Path, Data, pd.DataFrame]:
+    """The table's path and cells; delimiter and encoding are tried where those of the recipe's defaults do not fit."""
     data = Data(table=str(table))
-    path = locate_table(data)
-    if path.suffix.lower() != ".parquet":
-        data = data.model_copy(update={"encoding": _guess_encoding(path)})
-        data = data.model_copy(update={"delimiter": _guess_delimiter(path, data.encoding)})
-    return data, open_table(data).frame
+    path = locate_table(data, NAMED_BY)
+    if path.suffix.lower() == ".parquet":
+        return path, data, open_table(data, NAMED_BY).frame
+    data = data.model_copy(update={"encoding": _guess_encoding(path)})
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
+    sign = _guess_delimiter(path, data.encoding, usual)
+    # Whoever reads this has no recipe to say another delimiter in, as an error about one column only would ask for.
+    frame = open_table(data.model_copy(update={"delimiter": sign}), NAMED_BY).frame
+    return path, data.model_copy(update={"delimiter": "" if sign == usual else sign}), frame
 
 
 def _guess_encoding(path: Path) -> str:
@@ -229,14 +234,11 @@ def _guess_encoding(path: Path) -> str:
     return "utf-8"
 
 
-def _guess_delimiter(path: Path, encoding: str) -> str:
-    """Empty where the suffix says it; else the sign that the header has most of."""
+def _guess_delimiter(path: Path, encoding: str, usual: str) -> str:
+    """The sign that the header has most of; the usual one where no other has more."""
     with path.open(encoding=encoding, errors="replace") as file:
         header = next((line for line in file if line.strip()), "")
-    usual = "\t" if path.suffix.lower() == ".tsv" else ","
-    counts = {sign: header.count(sign) for sign in (usual, ";", "\t", "|", ",")}
-    best = max(counts, key=lambda sign: counts[sign])
-    return "" if best == usual or not counts[best] else best
+    return max((usual, ";", "\t", "|", ","), key=header.count)
 
 
 def _judge_cells(name: str, cells: pd.Series) -> Column:

@@ -51,20 +51,23 @@ class Table(NamedTuple):
     malformed: dict[int, int]
 
 
-def open_table(data: Data) -> Table:
+def open_table(data: Data, named_by: str = "data.table") -> Table:
     """Read a local CSV, TSV or Parquet file as text; of Parquet without columns of lists that no feature reads.
 
+    Args:
+        data: the recipe's part.
+        named_by: what the user named the table with, for messages.
     Raises:
         RecipeError: the recipe names no table.
         DataError: it is not there, not a table, or has no row; says what to do.
     """
-    path = locate_table(data)
+    path = locate_table(data, named_by)
     if path.suffix.lower() == ".parquet":
         table = Table(_read_parquet(path, data), {})
     else:
         table = Table(*read_csv(path, data.encoding, data.delimiter))
     if table.frame.empty:
-        raise DataError(f"{path} has a header and no rows; add rows, or name another table with data.table")
+        raise DataError(f"{path} has a header and no rows; add rows, or name another table with {named_by}")
     return table
 
 
@@ -77,21 +80,21 @@ def read_table(data: Data) -> pd.DataFrame:
     return open_table(data).frame
 
 
-def locate_table(data: Data) -> Path:
-    """The table's path, absolute.
+def locate_table(data: Data, named_by: str = "data.table") -> Path:
+    """The table's path, absolute; for `named_by` see `open_table`.
 
     Raises:
         RecipeError: the recipe names none.
         DataError: it is a URL, not a file, compressed, or of a format that cannot be read.
     """
     if not data.table:
-        raise RecipeError("data.table is missing; name a CSV, TSV or Parquet file")
+        raise RecipeError(f"{named_by} is missing; name a CSV, TSV or Parquet file")
     if "://" in data.table:
-        raise DataError(f"data.table is a URL, {data.table}; download it and name the local file")
+        raise DataError(f"{named_by} is a URL, {data.table}; download it and name the local file")
     path = Path(data.table).absolute()
     if not path.is_file():
         what = "is not a file" if path.exists() else "is not there"
-        raise DataError(f"{path} {what}; {_fetch_hint(path) or 'correct data.table'}")
+        raise DataError(f"{path} {what}; {_fetch_hint(path) or f'correct {named_by}'}")
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
         remedy = "unpack it first" if suffix in (".gz", ".zip", ".bz2", ".xz", ".zst") else "save it as CSV or Parquet"

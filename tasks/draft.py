@@ -1,73 +1,29 @@
 """Drafts a recipe for a table that nobody described: what to learn from what, with which model, how long.
 
 What the columns are is found out in `datasets/survey.py`; how the recipe is written, comments and all, stands in
-`draft_text.py`. Each choice carries its reason.
+`draft_text.py`. Each choice carries its reason. Here stand the draft as a whole, its split, and what it leaves out.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
-from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..datasets.pictures import Pictures
-from ..datasets.survey import (
-    MOST_INPUT_VALUES,
-    MOST_INTEGER_CLASSES,
-    MOST_MISSING,
-    TARGET_NAMES,
-    Column,
-    Survey,
-    common_pattern,
-)
-from ..errors import DataError, RecipeError
-from ..recipe import nearest
+from ..datasets.survey import Column, Survey, common_pattern
+from ..errors import DataError
+from .draft_choice import Choice, say_are, say_count
+from .draft_features import choose_inputs, choose_target, describe_target, kind_of, target_name
+from .draft_training import choose_augment, choose_batch_size, choose_text_training, choose_training
 from .draft_triples import choose_for_triples
 
 KINDS = (
     "image (a column of paths), text, number, category, labels (several tags in a cell, as target), points (columns "
     "NAME_x, NAME_y on an image)"
 )
-
-# Passes over the rows are planned for minutes on two cores. Measured there, rows a second: LeNet on 32 x 32 pixels
-# 13,000; ResNet-18 on 64 x 64 pixels 170, and for other sizes in proportion to the pixels.
-LENET_ROWS = 500_000
-RESNET_ROWS = 80_000
-MLP_STEPS = 6_000
-TEXT_STEPS = 2_000
-FEWEST_STEPS = 1_000
-
 # A split by groups keeps its fractions only where there are many of them.
 FEWEST_GROUPS = 20
-# A column of numbers that lacks no more cells than these is an input of a small table, too; all columns together may
-# make this fraction of the rows bad.
-FEW_MISSING = 3
-MOST_BAD_ROWS = 0.1
-
-# The 68 points of iBUG 300-W (Sagonas et al. 2013, "300 Faces in-the-Wild Challenge", figure 1), counted from 0: jaw 0
-# to 16, brows 17 to 26, nose 27 to 35, eyes 36 to 47, mouth 48 to 67. Pairs that change places in a mirror; the
-# points on the middle line are in none.
-FACE_POINTS = 68
-FACE_SWAP = [
-    *([left, 16 - left] for left in range(8)),
-    *([left, 43 - left] for left in range(17, 22)),
-    [31, 35], [32, 34],
-    [36, 45], [37, 44], [38, 43], [39, 42], [40, 47], [41, 46],
-    [48, 54], [49, 53], [50, 52], [55, 59], [56, 58],
-    [60, 64], [61, 63], [65, 67],
-]  # fmt: skip
-# The outer corners of the eyes, whose distance is the unit of the challenge's error.
-FACE_NORMALISE_BY = [36, 45]
-
-
-class Choice(NamedTuple):
-    """A value of the recipe, and why it is so."""
-
-    value: Any
-    why: str
 
 
 class Draft(NamedTuple):
@@ -113,22 +69,22 @@ def draft_recipe(survey: Survey, target: str = "") -> Draft:
     """
     if survey.triple is not None and target in ("", survey.triple.tail):
         return _draft_triples(survey)
-    goals, target_why = _choose_target(survey, target)
-    kind = _kind_of(survey, goals)
-    inputs, used = _choose_inputs(survey, goals, kind)
+    goals, target_why = choose_target(survey, target)
+    kind = kind_of(survey, goals)
+    inputs, used = choose_inputs(survey, goals, kind)
     if not inputs:
         raise DataError(_explain_no_input(survey, goals))
     if kind in ("category", "labels"):  # each column is a target of its own
-        features = {name: _describe_target(survey, [name], kind, target_why) for name in goals}
+        features = {name: describe_target(survey, [name], kind, target_why) for name in goals}
     else:
-        features = {_target_name(goals, kind, inputs): _describe_target(survey, goals, kind, target_why)}
+        features = {target_name(goals, kind, inputs): describe_target(survey, goals, kind, target_why)}
     num_train = max(1, round(survey.num_rows * (survey.train_fraction or 0.7)))
-    batch_size = _choose_batch_size(num_train, is_table=survey.pictures is None)
+    batch_size = choose_batch_size(num_train, is_table=survey.pictures is None)
     is_text = [choice.value["kind"] for choice in inputs.values()] == ["text"]
     if is_text:
-        model, size, epochs, optimizer, schedule = _choose_text_training(num_train, batch_size)
+        model, size, epochs, optimizer, schedule = choose_text_training(num_train, batch_size)
     else:
-        model, size, epochs, optimizer, schedule = _choose_training(survey, kind, num_train, batch_size)
+        model, size, epochs, optimizer, schedule = choose_training(survey, kind, num_train, batch_size)
     if "image" in inputs:
         inputs = {**inputs, "image": _size_image(inputs["image"], survey, size)}
     spare = {name: column for name, column in survey.columns.items() if name not in {*used, *goals}}
@@ -149,7 +105,7 @@ def draft_recipe(survey: Survey, target: str = "") -> Draft:
         batch_size=batch_size,
         optimizer=optimizer,
         schedule=schedule,
-        augment=_choose_augment(survey, kind, features, size),
+        augment=choose_augment(survey, kind, goals, size),
         unused=unused,
         hints=_hints(survey, goals, kind),
     )
@@ -191,205 +147,13 @@ def _name(survey: Survey) -> str:
     return re.sub(r"[^\w.-]+", "-", survey.table.stem).strip("-.") or "table"
 
 
-def _kind_of(survey: Survey, goals: list[str]) -> str:
-    """What all of the target's columns can be."""
-    roles = {survey.columns[name].role for name in goals}
-    return next((kind for kind in ("points", "number", "labels") if kind in roles), "category")
-
-
-def _choose_target(survey: Survey, wanted: str) -> tuple[list[str], str]:
-    """The columns to learn, and why they."""
-    columns = survey.columns
-    points = survey.of_role("points")
-    if wanted:
-        if wanted not in columns:
-            raise RecipeError(f"--target {wanted}: {survey.table} has no such column; {nearest(wanted, columns)}")
-        column = columns[wanted]
-        if column.role == "points":
-            return points, "one of them was named by --target"
-        if column.role in ("image", "text", "unspaced", "name", "comma", "constant", "split") or (
-            column.role in ("id", "key") and not column.is_number
-        ):
-            raise DataError(
-                f"--target {wanted}: that column cannot be learned, as it {column.why}; {_candidates(survey)}"
-            )
-        if column.role in ("id", "key"):
-            columns[wanted] = column._replace(role="number")
-        if column.role == "parts":
-            is_quantity = column.is_number and column.num_values > MOST_INTEGER_CLASSES
-            columns[wanted] = column._replace(role="number" if is_quantity else "category")
-        return [wanted], "named by --target"
-    able = {name: column for name, column in columns.items() if column.role in ("category", "labels", "number")}
-    named = [name for name in able if TARGET_NAMES.fullmatch(name)]
-    series = len(named) > 1 and all(re.fullmatch(r"y_?\d+", name, re.IGNORECASE) for name in named)
-    if series and all(able[name].is_number for name in named):
-        return named, "their names say so"
-    if len(named) == 1 and not points:
-        return named, "its name says so"
-    if points and not named:
-        return points, "from x and y on a picture"
-    names = [name for name, column in able.items() if not column.is_number]
-    beside = "pictures" if survey.pictures else "texts" if survey.of_role("text", "unspaced") else ""
-    if not named and len(able) == 1 and beside:
-        return list(able), f"the only column beside the {beside} that can be learned"
-    if not named and len(names) == 1:
-        return names, "the only column of names that repeat"
-    raise DataError(f"{survey.table}: which column is to be learned? {_candidates(survey, named)}")
-
-
-def _candidates(survey: Survey, named: list[str] | None = None) -> str:
-    able = [*(named or survey.of_role("category", "labels", "number")), *survey.of_role("points")]
-    if not able:
-        said = "; ".join(f"{column.name!r} {column.why}" for column in list(survey.columns.values())[:8])
-        return f"no column can be: {said}"
-    some = ", ".join(able[:8]) + (", …" if len(able) > 8 else "")
-    points = survey.of_role("points")
-    together = f" (the {_count(len(points) // 2, 'point')} of {points[0]} together)" if points else ""
-    return f"it could be {some}{together}; say which: torchrelay init {survey.table.name} --target {able[-1]}"
-
-
-def _choose_inputs(survey: Survey, goals: list[str], kind: str) -> tuple[dict[str, Choice], list[str]]:
-    """The inputs by name, and the columns that they read."""
-    inputs: dict[str, Choice] = {}
-    used: list[str] = []
-    images = survey.of_role("image")[:1]
-    if images and survey.pictures is not None:
-        [column] = images
-        inputs["image"] = Choice(_image_feature(column, survey), f"column {column!r} {survey.columns[column].why}")
-        used.append(column)
-    numbers = _choose_numbers(survey, goals)
-    if numbers:
-        columns = _write_columns(numbers, survey)
-        wanted = [columns.removesuffix("*").rstrip("_-.")] if isinstance(columns, str) else []
-        name = _first_free([*filter(None, wanted), "numbers", "inputs", "features"], {*goals, *inputs, "points"})
-        feature = {"kind": "number"} if columns == name else {"kind": "number", "columns": columns}
-        inputs[name] = Choice(feature, f"{_count(numbers, 'column')} of numbers")
-        used += numbers
-    for name, column in survey.columns.items():
-        if name not in goals and _is_category_input(column):
-            free = _first_free([name], {*goals, *inputs, "points"})
-            feature = {"kind": "category"} if free == name else {"kind": "category", "columns": name}
-            inputs[free] = Choice(feature, f"column {name!r} {column.why}")
-            used.append(name)
-    texts = _choose_texts(survey, goals, {*goals, *inputs, "points"}, alone=not inputs)
-    return {**inputs, **{name: choice for name, (choice, _) in texts.items()}}, [
-        *used,
-        *(column for _, column in texts.values()),
-    ]
-
-
-def _choose_texts(
-    survey: Survey, goals: list[str], taken: Collection[str], *, alone: bool
-) -> dict[str, tuple[Choice, str]]:
-    """The columns of texts, by the names of their features; where there is no other input, one of names."""
-    most_missing = max(FEW_MISSING, MOST_BAD_ROWS * survey.num_rows)
-    able = [name for name in survey.of_role("text", "unspaced") if survey.columns[name].num_missing <= most_missing]
-    if alone and not able:
-        able = [name for name in survey.of_role("name") if survey.columns[name].num_missing <= most_missing][:1]
-    found: dict[str, tuple[Choice, str]] = {}
-    for column in able:
-        if column in goals:
-            continue
-        name = _first_free([column], {*taken, *found})
-        feature: dict[str, Any] = {"kind": "text"}
-        if name != column:
-            feature["columns"] = column
-        what = "words are counted"
-        if survey.columns[column].role != "text":
-            feature |= {"tokens": "characters", "ngrams": [1, 3]}
-            what = "runs of one to three characters are counted"
-        found[name] = Choice(feature, f"column {column!r} {survey.columns[column].why}; its {what}"), column
-    return found
-
-
-def _choose_numbers(survey: Survey, goals: list[str]) -> list[str]:
-    """The columns of numbers that lack few cells, the fullest first where all of them would cost too many rows."""
-    able = [
-        column
-        for name, column in survey.columns.items()
-        if name not in goals
-        and (column.role in ("number", "points") or (column.role == "category" and column.is_number))
-        and column.num_missing <= max(FEW_MISSING, MOST_MISSING * survey.num_rows)
-    ]
-    fullest = sorted(able, key=lambda column: column.num_missing)
-    lost = itertools.accumulate(column.num_missing for column in fullest)
-    kept = {
-        column.name
-        for column, num_lost in zip(fullest, lost, strict=True)
-        if num_lost <= max(FEW_MISSING, MOST_BAD_ROWS * survey.num_rows)
-    }
-    return [column.name for column in able if column.name in kept]
-
-
-def _is_category_input(column: Column) -> bool:
-    is_name = column.role == "category" and not column.is_number
-    return is_name and column.num_values <= MOST_INPUT_VALUES and not column.num_missing
-
-
-def _first_free(options: Sequence[str], taken: Collection[str]) -> str:
-    """The first name that is not taken; else the first one with a number."""
-    numbered = (f"{options[0]}_{number}" for number in itertools.count(2))
-    return next(name for name in itertools.chain(options, numbered) if name not in taken)
-
-
-def _write_columns(names: list[str], survey: Survey) -> str | list[str]:
-    """One column's name, a pattern that fits these columns alone, or all their names."""
-    if len(names) == 1:
-        return names[0]
-    return common_pattern(names, list(survey.columns)) or names
-
-
-def _target_name(goals: list[str], kind: str, inputs: dict[str, Choice]) -> str:
-    if kind == "points":
-        return "points"
-    if len(goals) == 1:
-        return goals[0]
-    return _first_free(("y", "target"), inputs)
-
-
-def _describe_target(survey: Survey, goals: list[str], kind: str, why: str) -> Choice:
-    column = survey.columns[goals[0]]
-    feature: dict[str, Any] = {"kind": kind}
-    if column.separator not in ("", ","):
-        feature["separator"] = column.separator
-    if len(goals) > 1:
-        feature["columns"] = _write_columns(goals, survey)
-    if kind != "points":
-        what = f"{_count(goals, 'column')}" if len(goals) > 1 else f"column {goals[0]!r}"
-        other = "; as a quantity it would be kind: number" if kind == "category" and column.is_number else ""
-        article = "" if kind == "labels" else "a "
-        return Choice(feature, f"{what}, {why}: {article}{kind}, as it {column.why}{other}")
-    text = f"{_count(len(goals) // 2, 'point')}, {why}"
-    if len(goals) == 2 * FACE_POINTS:
-        feature |= {"swap": FACE_SWAP, "normalise_by": FACE_NORMALISE_BY}
-        text += (
-            ". 68 are taken for the face of iBUG 300-W (Sagonas et al. 2013): swap are its pairs of left and right, "
-            "normalise_by the outer corners of the eyes"
-        )
-    return Choice(feature, text)
-
-
-def _image_feature(column: str, survey: Survey) -> dict[str, Any]:
-    pictures = survey.pictures
-    assert pictures is not None
-    feature: dict[str, Any] = {"kind": "image"}
-    if column != "image":
-        feature["columns"] = column
-    known = {1: "gray", 3: "rgb"} | ({4: "rgb"} if pictures.bits == 8 else {})
-    feature["channels"] = known.get(pictures.channels, pictures.channels)
-    if pictures.bits > 8:
-        feature["dtype"] = "uint16" if pictures.bits == 16 else "float32"
-    return feature
-
-
 def _size_image(image: Choice, survey: Survey, size: tuple[int, int]) -> Choice:
     pictures = survey.pictures
     assert pictures is not None
     high, wide = pictures.smallest, pictures.largest
     sizes = f"all {high[0]} x {high[1]}" if pictures.same_size else f"{high[0]} x {high[1]} to {wide[0]} x {wide[1]}"
-    seen = (
-        f"{pictures.num_looked} of them were looked at: {_count(pictures.channels, 'channel')} of {pictures.bits} bits"
-    )
+    channels = say_count(pictures.channels, "channel")
+    seen = f"{pictures.num_looked} of them were looked at: {channels} of {pictures.bits} bits"
     return Choice({**image.value, "size": list(size)}, f"{image.why}; {seen}, {sizes} pixels (height x width)")
 
 
@@ -423,96 +187,6 @@ def _choose_split(survey: Survey, goals: list[str], used: list[str], key: str, u
     return Choice(split, text)
 
 
-def _choose_batch_size(num_train: int, *, is_table: bool) -> int:
-    if is_table:
-        return 32 if num_train < 10_000 else 256
-    return 16 if num_train < 500 else 32 if num_train < 2_000 else 64
-
-
-def _choose_training(
-    survey: Survey, kind: str, num_train: int, batch_size: int
-) -> tuple[Choice, tuple[int, int], Choice, Choice, dict[str, Any]]:
-    """Model, size of the image, epochs, optimizer and schedule."""
-    pictures = survey.pictures
-    adamw = Choice({"name": "adamw", "args": {"lr": 0.003}}, "")
-    if pictures is None:
-        epochs = min(200, max(5, round(MLP_STEPS * batch_size / num_train)))
-        model = Choice({"name": "mlp", "args": {"hidden": [128, 128]}}, "rows of numbers, categories and texts")
-        why = f"about {MLP_STEPS:,} steps, at most 200 epochs"
-        return model, (0, 0), Choice(epochs, why), adamw, {"name": "cosine"}
-    side = max(pictures.height, pictures.width)
-    few = Choice(min(30, max(5, round(LENET_ROWS / num_train))), f"{num_train:,} rows train; a minute or two on a CPU")
-    is_plain = kind in ("category", "labels") and pictures.bits == 8
-    if is_plain and pictures.channels == 1 and side <= 64:
-        return Choice({"name": "lenet"}, "small gray pictures"), (32, 32), few, adamw, {"name": "one_cycle"}
-    if is_plain and pictures.channels in (3, 4) and side <= 48:
-        args = {"lr": 0.03, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0005}
-        model = Choice({"name": "cifar_net"}, "small colour pictures")
-        return model, (32, 32), few, Choice({"name": "sgd", "args": args}, ""), {"name": "one_cycle"}
-    longest = max(30, min(300, round(FEWEST_STEPS * batch_size / num_train)))
-    pixels = next((one for one in (128, 96) if RESNET_ROWS * (64 / one) ** 2 >= 20 * num_train), 64)
-    epochs = min(longest, max(3, round(RESNET_ROWS * (64 / pixels) ** 2 / num_train)))
-    size = _fit_size(pixels, pictures.height, pictures.width)
-    model = Choice({"name": "torchvision:resnet18"}, _why_resnet(kind, pictures, size))
-    text = f"{num_train:,} rows train; some minutes on a CPU, where larger pictures would take longer"
-    optimizer = Choice({"name": "adamw", "args": {"lr": 0.001}}, "")
-    return model, size, Choice(epochs, text), optimizer, {"name": "one_cycle"}
-
-
-def _choose_text_training(
-    num_train: int, batch_size: int
-) -> tuple[Choice, tuple[int, int], Choice, Choice, dict[str, Any]]:
-    """As `_choose_training`, where the one input is a text."""
-    model = Choice({"name": "bag_of_words"}, "one text: logistic regression over how often each token stands in it")
-    num_epochs = min(60, max(3, round(TEXT_STEPS * batch_size / num_train)))
-    epochs = Choice(num_epochs, f"about {TEXT_STEPS:,} steps, 3 to 60 epochs")
-    return model, (0, 0), epochs, Choice({"name": "adamw", "args": {"lr": 0.01}}, ""), {"name": "cosine"}
-
-
-def _why_resnet(kind: str, pictures: Pictures, size: tuple[int, int]) -> str:
-    """What the nets for small pictures were not chosen for, and what becomes of the pictures' size."""
-    if pictures.bits != 8:
-        what = f"pictures of {pictures.bits} bits"
-    elif pictures.channels not in (1, 3, 4):
-        what = f"pictures of {_count(pictures.channels, 'channel')}"
-    elif kind not in ("category", "labels"):
-        what = f"{'points' if kind == 'points' else 'numbers'} to be told from pictures"
-    else:
-        what = f"pictures of more than {64 if pictures.channels == 1 else 48} pixels"
-    pixels, new = pictures.height * pictures.width, size[0] * size[1]
-    if pictures.same_size and size == (pictures.height, pictures.width):
-        return what
-    how = "shrunk" if new < pixels else "enlarged" if new > pixels else "brought"
-    return f"{what}, here {how} to {size[0]} x {size[1]}"
-
-
-def _fit_size(pixels: int, height: int, width: int) -> tuple[int, int]:
-    """About pixels² pixels in the pictures' own proportion, in steps of 16, and not more than they have."""
-    scale = min(1.0, pixels / math.sqrt(height * width))
-    ratio = height / width
-    if 0.8 < ratio < 1.25:
-        side = max(32, round(scale * math.sqrt(height * width) / 16) * 16)
-        return side, side
-    return max(32, round(scale * height / 16) * 16), max(32, round(scale * width / 16) * 16)
-
-
-def _choose_augment(survey: Survey, kind: str, target: dict[str, Choice], size: tuple[int, int]) -> Choice:
-    pictures = survey.pictures
-    if pictures is None:
-        return Choice([], "")
-    crop = {"name": "crop", "args": {"padding": max(2, min(size) // 16)}}
-    if kind == "points":
-        [feature] = target.values()
-        if "swap" in feature.value:
-            return Choice([{"name": "flip"}, crop], "mirrored faces are faces: the points in swap change places")
-        return Choice([crop], "no flip: which points change places in a mirror is not known; say it in swap")
-    if pictures.channels == 1:
-        return Choice([], "no flip: mirrored letters, digits or scans may be others")
-    if min(size) <= 32:
-        return Choice([{"name": "flip"}], "a mirrored photograph is one as well; not so for text: then take flip out")
-    return Choice([{"name": "flip"}, crop], "a mirrored photograph is one as well; not so for text: then take flip out")
-
-
 def _choose_max_bad_rows(survey: Survey, goals: list[str], used: list[str], kind: str) -> Choice | None:
     read = {*(goals if kind != "labels" else ()), *used, *survey.of_role("split")}  # a row without tags is a good one
     missing = {name: survey.columns[name].num_missing for name in read}
@@ -520,13 +194,13 @@ def _choose_max_bad_rows(survey: Survey, goals: list[str], used: list[str], kind
     num_bad = survey.num_bad_files + survey.num_unread + sum(missing.values()) + sum(rare.values())
     if num_bad <= 0.005 * survey.num_rows:
         return None
-    reasons = [f"{_are(survey.num_bad_files, 'file')} not there"] if survey.num_bad_files else []
-    reasons += [f"about {_are(survey.num_unread, 'file')} no readable picture"] if survey.num_unread else []
+    reasons = [f"{say_are(survey.num_bad_files, 'file')} not there"] if survey.num_bad_files else []
+    reasons += [f"about {say_are(survey.num_unread, 'file')} no readable picture"] if survey.num_unread else []
     for name, count in sorted(missing.items()):
         what = "empty or no number" if survey.columns[name].is_number else "empty"
-        reasons += [f"{_are(count, 'cell', f' of {name!r}')} {what}"] if count else []
+        reasons += [f"{say_are(count, 'cell', f' of {name!r}')} {what}"] if count else []
     reasons += [
-        f"{_are(count, 'row', f' of {name!r}')} in classes of one or two rows, which may get no training row"
+        f"{say_are(count, 'row', f' of {name!r}')} in classes of one or two rows, which may get no training row"
         for name, count in rare.items()
     ]
     value = min(1.0, math.ceil(125 * num_bad / survey.num_rows + 2) / 100)
@@ -539,8 +213,8 @@ def _hints(survey: Survey, goals: list[str], kind: str) -> list[str]:
     smallest = survey.smallest_class.get(goals[0], even)
     if kind == "category" and 5 * smallest < even:
         hints.append(
-            f"The rarest class has {_count(int(smallest), 'row')}, an even share would be {even:,.0f}. If rare classes "
-            f"matter as much: class_weights: balanced"
+            f"The rarest class has {say_count(int(smallest), 'row')}, an even share would be {even:,.0f}. If rare "
+            f"classes matter as much: class_weights: balanced"
         )
     return hints
 
@@ -557,7 +231,7 @@ def _why_unused(column: Column) -> str:
     if column.role == "labels":
         return f"{column.why}, which can be learned, not seen"
     if column.num_missing:
-        return f"{_are(column.num_missing, 'cell')} empty, and rows without it would be bad"
+        return f"{say_are(column.num_missing, 'cell')} empty, and rows without it would be bad"
     if column.role == "category":
         return f"{column.why}, too many to be an input"
     return column.why
@@ -570,15 +244,6 @@ def _explain_no_input(survey: Survey, goals: list[str]) -> str:
         f"{survey.table}: nothing is left that a model could see, beside the target {', '.join(goals[:3])}: {what}. "
         f"Features are {KINDS}"
     )
-
-
-def _count(things: Any, noun: str) -> str:
-    number = things if isinstance(things, int) else len(things)
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _are(number: int, noun: str, of: str = "") -> str:
-    return f"{_count(number, noun)}{of} {'is' if number == 1 else 'are'}"
 
 
 def default_path(table: Path) -> Path:

@@ -13,13 +13,15 @@ from ..errors import RecipeError
 from ..files import write_atomic
 from ..recipe import Recipe
 from ..recipe_file import dump_value, load_recipe, parse_yaml
-from .draft import Choice, Draft, default_path, draft_recipe
+from .draft import Draft, default_path, draft_recipe
+from .draft_choice import Choice
 from .preflight import check_recipe
 
 WIDTH = 116
 
 EXPLANATION = """\
-torchrelay init TABLE looks at a CSV, TSV or Parquet file and writes a recipe beside it that trains as it is.
+torchrelay init TABLE looks at a CSV, TSV or Parquet file and writes a recipe beside it, or to --out FILE,
+that trains as it is.
 
 One row is one sample; the first line names the columns. For example flowers.csv
 
@@ -38,28 +40,41 @@ triples of a knowledge graph. No table at hand? torchrelay fetch digits writes o
 """
 
 
-def init_recipe(table: Path, *, files: Path | None, target: str, force: bool) -> tuple[Path, Draft]:
-    """Write a recipe for a table beside it.
+def init_recipe(
+    table: Path, *, files: Path | None, target: str, force: bool, out: Path | None = None
+) -> tuple[Path, Draft]:
+    """Write a recipe for a table.
 
     Args:
         table: CSV, TSV or Parquet file.
         files: root of its file paths; looked for where it is None.
         target: column to learn; guessed where it is empty.
         force: write over a recipe that is there.
+        out: where the recipe goes; beside the table, under its name, where it is None.
     Returns:
         Its path, and what was guessed.
     Raises:
-        RecipeError: a recipe is there already.
+        RecipeError: a recipe is there already, or none can be written there.
         DataError: the table cannot be read, or it does not say what to learn from what.
     """
-    path = default_path(table)
-    if path.exists() and not force:
-        raise RecipeError(f"{path} is there already; --force writes over it")
+    path = out or default_path(table)
+    _check_out(path, table, force=force)
     draft = draft_recipe(survey_table(table, files), target)
     text = write_draft(draft, path)
     check_recipe(parse_draft(text, path))
     write_atomic(path, text)
     return path, draft
+
+
+def _check_out(path: Path, table: Path, *, force: bool) -> None:
+    if path.is_dir():
+        raise RecipeError(f"{path} is a folder; name a file with --out, such as {path / default_path(table).name}")
+    if not path.parent.is_dir():
+        raise RecipeError(f"the folder {path.parent} is not there; make it, or name another place with --out")
+    if path.exists() and table.exists() and path.samefile(table):
+        raise RecipeError(f"{path} is the table that is read; name another file with --out")
+    if path.exists() and not force:
+        raise RecipeError(f"{path} is there already; --force writes over it")
 
 
 def parse_draft(text: str, path: Path) -> Recipe:
@@ -81,12 +96,11 @@ def write_draft(draft: Draft, path: Path) -> str:
         f"#   torchrelay recipe {path.name}    prints all keys with their defaults",
     ]
     lines += ["format_version: 1", f"name: {dump_value(draft.name)}", "data:"]
-    lines.append(f"  table: {dump_value(os.path.relpath(survey.table, folder))}")
+    lines.append(f"  table: {dump_value(_relative(survey.table, folder))}")
     if survey.files is not None:
         found = survey.num_rows - survey.num_bad_files
-        shown = os.path.relpath(survey.files, folder)
         lines += _comment(f"{found:,} of {survey.num_rows:,} files are there.", 2)
-        lines.append(f"  files: {dump_value(shown)}")
+        lines.append(f"  files: {dump_value(_relative(survey.files, folder))}")
     for key in ("encoding", "delimiter"):
         if value := getattr(survey, key):
             lines.append(f"  {key}: {dump_value(value)}")
@@ -124,6 +138,13 @@ def describe_draft(draft: Draft) -> list[tuple[str, str]]:
     said.append(("epochs", f"{draft.epochs.value}: {draft.epochs.why}"))
     said += [("unused", text) for text in _unused(draft)]
     return said
+
+
+def _relative(path: Path, folder: Path) -> str:
+    """A path as seen from a folder; where the folder is a link, `..` leads out of what it points at."""
+    shown = os.path.relpath(path, folder)
+    at = folder / shown
+    return shown if at.exists() and at.samefile(path) else os.path.relpath(path.resolve(), folder.resolve())
 
 
 def _size(draft: Draft) -> str:

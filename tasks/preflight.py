@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..datasets.augment import check_augment, check_augment_fits
-from ..datasets.images import check_preprocess
 from ..datasets.loader import check_sampling
+from ..datasets.preprocess import check_preprocess
 from ..datasets.table import check_table
 from ..engine.devices import pick_device, pick_precision
 from ..engine.losses import check_loss

@@ -154,6 +154,33 @@ def test_an_image_bomb_ends_in_quarantine(
         prepare_data(image_data(table), home)
 
 
+def test_float_pixels_that_are_no_numbers_are_quarantined_by_file_and_wild_ones_are_warned_of(
+    home: Home, write_table: WriteTable, image_data: MakeData, tmp_path: Path
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).random((8, 4, 4), np.float32)
+    pixels[2, 0, 1], pixels[3, 1, 1], pixels[5, 2, 3] = np.nan, -np.inf, -1e20
+    for number, one in enumerate(pixels):
+        if number % 2:
+            tifffile.imwrite(folder / f"{number}.tif", one)
+        else:
+            np.save(folder / f"{number}.npy", one)
+    rows = [f"{number}.{'tif' if number % 2 else 'npy'},{'xy'[number // 4]},train" for number in range(8)]
+    inputs = {"image": {"kind": "image", "channels": "gray", "dtype": "float32"}}
+    prepared = prepare_data(image_data(write_table([HEADER, *rows]), inputs=inputs, max_bad_rows=0.5), home)
+    cells = pd.read_csv(prepared.split_dir / "quarantine.csv", dtype=str)
+    assert cells["row"].tolist() == ["3", "4"]
+    reasons = cells["reason"].tolist()
+    assert reasons == [f"bad image, pixels that are not numbers (NaN or infinite): {one}" for one in ("2.npy", "3.tif")]
+    [said] = [line for line in prepared.warnings if "usual range" in line]
+    # Of 6 x 16 pixels one is -1e20: mean -1e20 / 96, deviation 1e20 sqrt(95) / 96.
+    assert "'image': pixels with mean -1.04e+18 and standard deviation 1.02e+19 are far" in said
+    assert "the farthest, -1e+20, is in row 6 (5.tif)" in said
+    again = prepare_data(image_data(write_table([HEADER, *rows[:2], *rows[6:]]), inputs=inputs), home)
+    assert not [line for line in again.warnings if "usual range" in line]
+
+
 def test_a_missing_column_is_named_with_the_table(home: Home, write_table: WriteTable, image_data: MakeData) -> None:
     with pytest.raises(DataError, match=r"table\.csv: feature 'image' reads column 'image', .*did you mean images?"):
         prepare_data(image_data(write_table("images,label,split\na.png,x,train\n")), home)

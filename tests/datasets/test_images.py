@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import zlib
 from typing import Any
@@ -10,15 +11,10 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps
 
-from torchrelay.datasets.images import (
-    SMALL_IMAGE,
-    BadImage,
-    TooLarge,
-    check_preprocess,
-    decode_by_skimage,
-    decode_image,
-    decode_images,
-)
+from torchrelay.datasets.decoders import BadImage, TooLarge, decode_by_skimage
+from torchrelay.datasets.images import decode_image, decode_images
+from torchrelay.datasets.jpeg import SMALL_IMAGE
+from torchrelay.datasets.preprocess import check_preprocess
 from torchrelay.errors import RecipeError
 from torchrelay.recipe import Feature
 
@@ -189,6 +185,35 @@ def test_channels_of_tiff_and_npy_that_are_no_alpha_are_not_dropped(number: int,
         ):
             decode(data, channels=channels)
         np.testing.assert_array_equal(decode(data, channels=number), pixels)
+
+
+@pytest.mark.parametrize("number", [2, 5])
+def test_a_picture_whose_rows_became_pages_is_told_how_to_be_saved(number: int) -> None:
+    pixels = np.zeros((40, 30, number), np.uint8)
+    pages = encode_tiff(pixels, photometric="minisblack")
+    said = rf"expected rgb, got 40 pages of 30 x {number} pixels.* {number} channels; save .*planarconfig='contig'\)"
+    with pytest.raises(BadImage, match=said):
+        decode(pages)
+    assert decode(pages, channels=40).shape == (40, 30, number)  # what the recipe names is so
+    mended = encode_tiff(pixels, photometric="minisblack", planarconfig="contig")
+    assert decode(mended, channels=number).shape == (number, 40, 30)
+    with pytest.raises(BadImage, match=r"expected rgb, got 6; say `channels: 6` to keep them"):
+        decode(encode_tiff(np.zeros((6, 40, 30), np.uint8), photometric="minisblack"))
+
+
+def test_what_tifffile_says_is_in_the_verdict_and_nowhere_else(caplog: pytest.LogCaptureFixture) -> None:
+    data = bytearray(encode_tiff(np.zeros((40, 30), np.uint8)))
+    start = struct.unpack_from("<I", data, 4)[0] + 2
+    entries = range(start, start + 12 * struct.unpack_from("<H", data, start - 2)[0], 12)
+    at_of = {struct.unpack_from("<H", data, at)[0]: at for at in entries}
+    struct.pack_into("<H", data, at_of[305] + 2, 77)  # the name of the software, of no known type
+    assert decode(bytes(data), channels="gray").shape == (1, 40, 30)
+    struct.pack_into("<H", data, at_of[273] + 2, 77)  # where the pixels are
+    with pytest.raises(BadImage, match=r"missing data offset; .*TiffTag 273 @\d+> invalid data type 77"):
+        decode(bytes(data), channels="gray")
+    assert caplog.messages == []
+    logging.getLogger("tifffile").error("of another")
+    assert caplog.messages == ["of another"]
 
 
 @pytest.mark.parametrize("format_", ["png", "webp", "tiff"])

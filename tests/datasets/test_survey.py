@@ -119,6 +119,21 @@ def test_arrays_are_read_with_their_channels_last(write_table: WriteTable, tmp_p
         survey_table(table)
 
 
+def test_tiffs_whose_pages_are_the_rows_of_a_picture_are_an_error(write_table: WriteTable, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    table = Path(write_table(["image,y", "0.tif,1", "1.tif,2"]))
+    for number in range(2):
+        tifffile.imwrite(tmp_path / "images" / f"{number}.tif", np.zeros((20, 30, 2), np.uint8))
+    with pytest.raises(DataError, match=r"0.tif: a TIFF of 20 pages of 30 x 2 pixels, .*planarconfig='contig'"):
+        survey_table(table)
+    write_table(["image,y", "0.tif,1", "2.tif,2", "3.tif,3"])  # one such file among others is a bad row
+    for number in (2, 3):
+        tifffile.imwrite(tmp_path / "images" / f"{number}.tif", np.zeros((20, 30), np.uint8))
+    pictures = survey_table(table).pictures
+    assert pictures is not None
+    assert pictures.channels == 1
+
+
 def test_a_column_named_like_a_split_is_read_as_one_or_not_at_all(write_table: WriteTable) -> None:
     words = [("training", "dev", "testing")[row % 3] for row in range(30)]
     lines = [f"{row / 7:.2f},{word},{row % 5},{'ab'[row % 2]}" for row, word in enumerate(words)]

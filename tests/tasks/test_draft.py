@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from torchrelay.datasets.survey import survey_table
 from torchrelay.errors import DataError, RecipeError, TorchrelayError
 from torchrelay.recipe import Recipe
 from torchrelay.recipe_file import load_recipe
-from torchrelay.tasks.draft import FACE_NORMALISE_BY, FACE_SWAP, draft_recipe
+from torchrelay.tasks.draft import draft_recipe
+from torchrelay.tasks.draft_points import FACE_NORMALISE_BY, FACE_SWAP, pair_sides
 from torchrelay.tasks.draft_text import init_recipe, parse_draft, write_draft
 
 
@@ -83,9 +86,10 @@ def test_pictures_and_numbers_enter_one_net() -> None:
     assert recipe.model.name == "cifar_net"
 
 
-def points_table(num_points: int) -> Path:
+def points_table(num_points: int, points: Sequence[str] = ()) -> Path:
     names = write_pictures(6, (60, 60, 3))
-    header = ",".join(f"part_{point}_{axis}" for point in range(num_points) for axis in "xy")
+    points = points or [f"part_{point}" for point in range(num_points)]
+    header = ",".join(f"{point}_{axis}" for point in points for axis in "xy")
     rows = [",".join([name, *(str(number % 60 + 1) for number in range(2 * num_points))]) for name in names]
     return write_table([f"image_name,{header}", *rows])
 
@@ -104,6 +108,34 @@ def test_other_points_are_not_mirrored() -> None:
     assert recipe.data.target["points"].swap == []
     assert "flip" not in [step.name for step in recipe.train.augment]
     assert "which points change places in a mirror is not known" in text
+
+
+def test_points_named_left_and_right_change_places_and_pictures_are_mirrored() -> None:
+    recipe, text = draft(points_table(4, ["left_eye", "nose", "right_eye", "chin"]))
+    assert recipe.data.target["points"].swap == [[0, 2]]
+    assert [step.name for step in recipe.train.augment] == ["flip", "crop"]
+    said = text.replace("\n    # ", " ")
+    assert "differ by left and right alone, such as left_eye and right_eye; the others (nose, chin) are taken" in said
+
+
+@pytest.mark.parametrize(
+    ("names", "pairs"),
+    [
+        (["mouth_left", "mouth_right", "LEFT_ear", "RIGHT_ear"], [[0, 1], [2, 3]]),
+        (["left_eye_left", "left_eye_right", "right_eye_left", "right_eye_right"], [[0, 3], [1, 2]]),
+        (["l_eye", "r_eye", "eye2_L", "eye2_R", "hipL", "hipR", "lKnee", "rKnee"], [[0, 1], [2, 3], [4, 5], [6, 7]]),
+        (["lefteye", "righteye", "l1", "r1"], [[0, 1], [2, 3]]),
+        (["mouth_l", "mouth_c", "mouth_r", "bright_spot"], [[0, 2]]),
+        (["light", "right"], []),  # a side without its mate
+        (["left_eye", "right_eye", "left_ear"], []),
+        (["light", "night", "rung", "lung", "aloe", "aroe"], []),
+        ([f"point_{letter}" for letter in "abcdefghijklmnopqrs"], []),  # letters that count
+        (["left_eye", "right_ear"], []),
+        (["0", "1", "2"], []),
+    ],
+)
+def test_names_pair_by_their_sides_alone(names: list[str], pairs: list[list[int]]) -> None:
+    assert pair_sides(names) == pairs
 
 
 def test_the_pairs_of_the_face_are_a_mirror_of_its_points(root: Path) -> None:
@@ -342,6 +374,59 @@ def test_a_recipe_that_is_there_stays_unless_forced() -> None:
     init(table, force=True)
     assert load_recipe(path).name == "table"
     assert [entry.name for entry in Path().iterdir() if entry.name.startswith(".")] == []
+
+
+def test_a_recipe_goes_where_out_says_and_finds_its_table_from_there() -> None:
+    table = write_table(NUMBERS)
+    Path("deep/er").mkdir(parents=True)
+    Path("link").symlink_to("deep/er", target_is_directory=True)
+    for place in (Path("deep/mine.yaml"), Path("link/mine.yaml")):
+        assert init(table, out=place) == place
+        assert load_recipe(place).data.table == str(table)
+    assert not table.with_suffix(".yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "force", "message"),
+    [
+        ("there.yaml", False, "there.yaml is there already; --force writes over it"),
+        ("table.csv", True, "table.csv is the table that is read; name another file with --out"),
+        ("folder", True, "folder is a folder; name a file with --out, such as folder/table.yaml"),
+        ("nowhere/mine.yaml", False, "the folder nowhere is not there; make it, or name another place with --out"),
+    ],
+)
+def test_a_place_that_can_hold_no_recipe_is_an_error_before_anything_is_written(
+    place: str, force: bool, message: str
+) -> None:
+    table = write_table(NUMBERS)
+    Path("there.yaml").write_text("mine")
+    Path("folder").mkdir()
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        init(table, out=Path(place), force=force)
+    assert Path("there.yaml").read_text() == "mine"
+    assert table.read_text().splitlines() == NUMBERS
+    assert sorted(entry.name for entry in Path().iterdir()) == ["folder", "table.csv", "there.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("absent.csv", None, "absent.csv is not there; correct the argument TABLE"),
+        (
+            "header.csv",
+            b"a,label\n",
+            "has a header and no rows; add rows, or name another table with the argument TABLE",
+        ),
+        ("one.csv", b'"a,b;c"\n1\n2\n', "which column is to be learned?"),
+        ("cut.csv", "a,b\n1,2\n".encode("utf-16") + b"\0", "it is cut short, or of another encoding: save it again"),
+    ],
+)
+def test_a_broken_table_is_told_to_a_user_who_has_no_recipe(name: str, content: bytes | None, message: str) -> None:
+    if content is not None:
+        Path(name).write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(message)) as error:
+        init(Path(name))
+    assert "data." not in str(error.value)
 
 
 def test_names_that_yaml_would_read_as_something_else_survive() -> None:

@@ -1,0 +1,215 @@
+"""What the draft of a recipe learns from what: the target's columns, and those that a model sees."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from ..datasets.survey import (
+    MOST_INPUT_VALUES,
+    MOST_INTEGER_CLASSES,
+    MOST_MISSING,
+    TARGET_NAMES,
+    Column,
+    Survey,
+    common_pattern,
+)
+from ..errors import DataError, RecipeError
+from ..recipe import nearest
+from .draft_choice import Choice, say_count
+from .draft_points import choose_mirror
+
+# A column of numbers that lacks no more cells than these is an input of a small table, too; all columns together may
+# make this fraction of the rows bad.
+FEW_MISSING = 3
+MOST_BAD_ROWS = 0.1
+
+
+def kind_of(survey: Survey, goals: list[str]) -> str:
+    """What all of the target's columns can be."""
+    roles = {survey.columns[name].role for name in goals}
+    return next((kind for kind in ("points", "number", "labels") if kind in roles), "category")
+
+
+def choose_target(survey: Survey, wanted: str) -> tuple[list[str], str]:
+    """The columns to learn, and why they."""
+    columns = survey.columns
+    points = survey.of_role("points")
+    if wanted:
+        if wanted not in columns:
+            raise RecipeError(f"--target {wanted}: {survey.table} has no such column; {nearest(wanted, columns)}")
+        column = columns[wanted]
+        if column.role == "points":
+            return points, "one of them was named by --target"
+        if column.role in ("image", "text", "unspaced", "name", "comma", "constant", "split") or (
+            column.role in ("id", "key") and not column.is_number
+        ):
+            raise DataError(
+                f"--target {wanted}: that column cannot be learned, as it {column.why}; {_candidates(survey)}"
+            )
+        if column.role in ("id", "key"):
+            columns[wanted] = column._replace(role="number")
+        if column.role == "parts":
+            is_quantity = column.is_number and column.num_values > MOST_INTEGER_CLASSES
+            columns[wanted] = column._replace(role="number" if is_quantity else "category")
+        return [wanted], "named by --target"
+    able = {name: column for name, column in columns.items() if column.role in ("category", "labels", "number")}
+    named = [name for name in able if TARGET_NAMES.fullmatch(name)]
+    series = len(named) > 1 and all(re.fullmatch(r"y_?\d+", name, re.IGNORECASE) for name in named)
+    if series and all(able[name].is_number for name in named):
+        return named, "their names say so"
+    if len(named) == 1 and not points:
+        return named, "its name says so"
+    if points and not named:
+        return points, "from x and y on a picture"
+    names = [name for name, column in able.items() if not column.is_number]
+    beside = "pictures" if survey.pictures else "texts" if survey.of_role("text", "unspaced") else ""
+    if not named and len(able) == 1 and beside:
+        return list(able), f"the only column beside the {beside} that can be learned"
+    if not named and len(names) == 1:
+        return names, "the only column of names that repeat"
+    raise DataError(f"{survey.table}: which column is to be learned? {_candidates(survey, named)}")
+
+
+def _candidates(survey: Survey, named: list[str] | None = None) -> str:
+    able = [*(named or survey.of_role("category", "labels", "number")), *survey.of_role("points")]
+    if not able:
+        said = "; ".join(f"{column.name!r} {column.why}" for column in list(survey.columns.values())[:8])
+        return f"no column can be: {said}"
+    some = ", ".join(able[:8]) + (", …" if len(able) > 8 else "")
+    points = survey.of_role("points")
+    together = f" (the {say_count(len(points) // 2, 'point')} of {points[0]} together)" if points else ""
+    return f"it could be {some}{together}; say which: torchrelay init {survey.table.name} --target {able[-1]}"
+
+
+def choose_inputs(survey: Survey, goals: list[str], kind: str) -> tuple[dict[str, Choice], list[str]]:
+    """The inputs by name, and the columns that they read."""
+    inputs: dict[str, Choice] = {}
+    used: list[str] = []
+    images = survey.of_role("image")[:1]
+    if images and survey.pictures is not None:
+        [column] = images
+        inputs["image"] = Choice(_image_feature(column, survey), f"column {column!r} {survey.columns[column].why}")
+        used.append(column)
+    numbers = _choose_numbers(survey, goals)
+    if numbers:
+        columns = _write_columns(numbers, survey)
+        wanted = [columns.removesuffix("*").rstrip("_-.")] if isinstance(columns, str) else []
+        name = _first_free([*filter(None, wanted), "numbers", "inputs", "features"], {*goals, *inputs, "points"})
+        feature = {"kind": "number"} if columns == name else {"kind": "number", "columns": columns}
+        inputs[name] = Choice(feature, f"{say_count(numbers, 'column')} of numbers")
+        used += numbers
+    for name, column in survey.columns.items():
+        if name not in goals and _is_category_input(column):
+            free = _first_free([name], {*goals, *inputs, "points"})
+            feature = {"kind": "category"} if free == name else {"kind": "category", "columns": name}
+            inputs[free] = Choice(feature, f"column {name!r} {column.why}")
+            used.append(name)
+    texts = _choose_texts(survey, goals, {*goals, *inputs, "points"}, alone=not inputs)
+    return {**inputs, **{name: choice for name, (choice, _) in texts.items()}}, [
+        *used,
+        *(column for _, column in texts.values()),
+    ]
+
+
+def _choose_texts(
+    survey: Survey, goals: list[str], taken: Collection[str], *, alone: bool
+) -> dict[str, tuple[Choice, str]]:
+    """The columns of texts, by the names of their features; where there is no other input, one of names."""
+    most_missing = max(FEW_MISSING, MOST_BAD_ROWS * survey.num_rows)
+    able = [name for name in survey.of_role("text", "unspaced") if survey.columns[name].num_missing <= most_missing]
+    if alone and not able:
+        able = [name for name in survey.of_role("name") if survey.columns[name].num_missing <= most_missing][:1]
+    found: dict[str, tuple[Choice, str]] = {}
+    for column in able:
+        if column in goals:
+            continue
+        name = _first_free([column], {*taken, *found})
+        feature: dict[str, Any] = {"kind": "text"}
+        if name != column:
+            feature["columns"] = column
+        what = "words are counted"
+        if survey.columns[column].role != "text":
+            feature |= {"tokens": "characters", "ngrams": [1, 3]}
+            what = "runs of one to three characters are counted"
+        found[name] = Choice(feature, f"column {column!r} {survey.columns[column].why}; its {what}"), column
+    return found
+
+
+def _choose_numbers(survey: Survey, goals: list[str]) -> list[str]:
+    """The columns of numbers that lack few cells, the fullest first where all of them would cost too many rows."""
+    able = [
+        column
+        for name, column in survey.columns.items()
+        if name not in goals
+        and (column.role in ("number", "points") or (column.role == "category" and column.is_number))
+        and column.num_missing <= max(FEW_MISSING, MOST_MISSING * survey.num_rows)
+    ]
+    fullest = sorted(able, key=lambda column: column.num_missing)
+    lost = itertools.accumulate(column.num_missing for column in fullest)
+    kept = {
+        column.name
+        for column, num_lost in zip(fullest, lost, strict=True)
+        if num_lost <= max(FEW_MISSING, MOST_BAD_ROWS * survey.num_rows)
+    }
+    return [column.name for column in able if column.name in kept]
+
+
+def _is_category_input(column: Column) -> bool:
+    is_name = column.role == "category" and not column.is_number
+    return is_name and column.num_values <= MOST_INPUT_VALUES and not column.num_missing
+
+
+def _first_free(options: Sequence[str], taken: Collection[str]) -> str:
+    """The first name that is not taken; else the first one with a number."""
+    numbered = (f"{options[0]}_{number}" for number in itertools.count(2))
+    return next(name for name in itertools.chain(options, numbered) if name not in taken)
+
+
+def _write_columns(names: list[str], survey: Survey) -> str | list[str]:
+    """One column's name, a pattern that fits these columns alone, or all their names."""
+    if len(names) == 1:
+        return names[0]
+    return common_pattern(names, list(survey.columns)) or names
+
+
+def target_name(goals: list[str], kind: str, inputs: dict[str, Choice]) -> str:
+    """The name of the one feature that all of the target's columns are."""
+    if kind == "points":
+        return "points"
+    if len(goals) == 1:
+        return goals[0]
+    return _first_free(("y", "target"), inputs)
+
+
+def describe_target(survey: Survey, goals: list[str], kind: str, why: str) -> Choice:
+    """The target as the recipe writes it, and why it is these columns."""
+    column = survey.columns[goals[0]]
+    feature: dict[str, Any] = {"kind": kind}
+    if column.separator not in ("", ","):
+        feature["separator"] = column.separator
+    if len(goals) > 1:
+        feature["columns"] = _write_columns(goals, survey)
+    if kind != "points":
+        what = f"{say_count(goals, 'column')}" if len(goals) > 1 else f"column {goals[0]!r}"
+        other = "; as a quantity it would be kind: number" if kind == "category" and column.is_number else ""
+        article = "" if kind == "labels" else "a "
+        return Choice(feature, f"{what}, {why}: {article}{kind}, as it {column.why}{other}")
+    text = f"{say_count(len(goals) // 2, 'point')}, {why}"
+    mirror = choose_mirror(goals)
+    return Choice({**feature, **mirror.settings}, f"{text}. {mirror.why}" if mirror.why else text)
+
+
+def _image_feature(column: str, survey: Survey) -> dict[str, Any]:
+    pictures = survey.pictures
+    assert pictures is not None
+    feature: dict[str, Any] = {"kind": "image"}
+    if column != "image":
+        feature["columns"] = column
+    known = {1: "gray", 3: "rgb"} | ({4: "rgb"} if pictures.bits == 8 else {})
+    feature["channels"] = known.get(pictures.channels, pictures.channels)
+    if pictures.bits > 8:
+        feature["dtype"] = "uint16" if pictures.bits == 16 else "float32"
+    return feature
