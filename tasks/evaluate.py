@@ -140,7 +140,8 @@ def _write_results(
     schema, rows, split_dir = view.schema, found.rows.numpy(), Path(load_record(run_dir).split_dir)
     reduction = reduction_of(recipe.train.loss)
     computed = compute_metrics(schema, found.outputs, found.target, found.losses, scale, reduction)
-    computed |= headline_interval(schema, found.outputs, found.target, scale)
+    groups = None if view.groups is None else view.groups[rows]
+    computed |= headline_interval(schema, found.outputs, found.target, scale, groups)
     keys = read_keys(split_dir)
     if schema.triple is None:
         frame = tabulate(schema, found, scale, view.pack.rows[rows] + 1, None if keys is None else keys[rows])

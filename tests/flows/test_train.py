@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torchvision
 from mlflow import MlflowClient
 
 from torchrelay import settings
+from torchrelay.engine.bootstrap import resampled_interval
 from torchrelay.engine.weights import load_weights, sha256_of
 from torchrelay.errors import RecipeError, SourceError, TrainingError
 from torchrelay.flows.evaluate import evaluate
@@ -80,6 +83,20 @@ def test_a_table_of_numbers_is_learned_in_its_own_units(number_recipe: WriteReci
         "residuals.png",
         "worst.png",
     }
+
+
+def test_the_interval_of_a_test_metric_draws_the_groups_of_the_recipe(number_recipe: WriteRecipe) -> None:
+    path = number_recipe()
+    recipe = load_recipe(path)
+    table = pd.read_csv(recipe.data.table)
+    table["patient"] = table.index // 4
+    table.to_csv(recipe.data.table, index=False)
+    result = train(recipe_file=str(path), overrides={"train.epochs": 1, "data.split.group": "patient"})
+    frame = pd.read_parquet(Path(result["run_dir"]) / "predictions.parquet")
+    patients = table["patient"].to_numpy()[frame["row"] - 1]
+    assert len(patients) > len(set(patients)) > 2
+    found = resampled_interval(frame[["residual"]].to_numpy() ** 2, np.ones(1), patients, root=True)
+    assert found == pytest.approx((result["metrics"]["test/rmse_low"], result["metrics"]["test/rmse_high"]), rel=1e-4)
 
 
 def test_the_same_recipe_gives_the_same_weights_and_another_seed_does_not(number_recipe: WriteRecipe) -> None:
