@@ -10,7 +10,7 @@ import re
 import socket
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -198,14 +198,16 @@ def _bury(exam: Examination, run_dir: Path) -> str:
     with lock(run_dir / "lock", f"run {run_dir.name}"):
         record = load_record(run_dir)
         journal = Journal(run_dir / JOURNAL_FILE)
-        lines, points = journal.read(), journal.points()
-        ending = _ending_of(run_dir, record, lines)
+        ending = _ending_of(run_dir, record, journal.lines())
+        end = datetime.fromisoformat(record.created).timestamp() * 1000
+        steps, epochs = record.steps, record.epochs
+        for line in journal.lines():
+            end = line["time"]
+            if line["kind"] == "metrics":
+                steps = max(steps, line["step"])
+                epochs = max(epochs, line["epoch"] if "train/epoch_loss" in line["values"] else 0)
         if ending is not None:
             end = ending["ended_ms"]
-        else:
-            end = lines[-1]["time"] if lines else datetime.fromisoformat(record.created).timestamp() * 1000
-        steps = max([record.steps, *(point.step for point in points)])
-        ended_epochs = [line["epoch"] for line in lines if "train/epoch_loss" in line.get("values", ())]
         status = "KILLED" if ending is None else ending["status"]
         error = f"{LOST}; last step {steps}" if ending is None else ERRORS_OF_ENDED[status]
         update_record(
@@ -214,9 +216,9 @@ def _bury(exam: Examination, run_dir: Path) -> str:
             ended=datetime.fromtimestamp(end / 1000, UTC).isoformat(timespec="milliseconds"),
             error=error,
             steps=steps,
-            epochs=max([record.epochs, *ended_epochs]),
-            metrics={**record.metrics, **{point.key: point.value for point in points}},
-            seconds={**record.seconds, "total": seconds_until(record, lines, end)},
+            epochs=epochs,
+            metrics={**record.metrics, **journal.newest()},
+            seconds={**record.seconds, "total": seconds_until(record, journal.lines(), end)},
         )
         if ending is None:
             with journal:
@@ -225,7 +227,7 @@ def _bury(exam: Examination, run_dir: Path) -> str:
     return f"run {run_dir.name}: {status}, " + (error if ending is None else "as its journal says")
 
 
-def _ending_of(run_dir: Path, record: RunRecord, lines: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def _ending_of(run_dir: Path, record: RunRecord, lines: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The journal's line that says how a run ended; None where it says no end, or one before the run went on.
 
     A run that dies while it is reopened may have no line of that yet, but some part of its work is not done any more.

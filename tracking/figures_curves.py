@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ LOG_SPAN = 50
 
 @drawn
 def curves(
-    points: Sequence[Point],
+    points: Iterable[Point],
     path: Path,
     *,
     events: Sequence[Mapping[str, Any]] = (),

@@ -135,7 +135,7 @@ def test_a_finished_run_goes_on_to_the_bits_of_one_that_was_longer_from_the_star
     assert [(point.step, point.value) for point in tested] == [
         (one["steps"], one["metrics"]["test/loss"]) for one in (short, longer)
     ]
-    lines = Journal(Path(longer["run_dir"]) / "journal.jsonl").read()
+    lines = list(Journal(Path(longer["run_dir"]) / "journal.jsonl").lines())
     assert [line["name"] for line in lines if line["kind"] == "event"] == ["recipe", "resumed", "drift"]
     epochs = [line["epoch"] for line in lines if line["kind"] == "metrics" and "valid/loss" in line["values"]]
     assert epochs == [1, 2, 3, 4]
@@ -167,7 +167,7 @@ def test_a_run_whose_process_was_lost_counts_its_time_to_the_last_line_of_its_jo
     update_record(run_dir, status="RUNNING", ended="", seconds={"ingest": 100.0})
     resumed = train(resume=lost["run_id"], overrides={"train.epochs": 2})
     began = datetime.fromisoformat(lost["created"]).timestamp()
-    lines = Journal(run_dir / "journal.jsonl").read()
+    lines = list(Journal(run_dir / "journal.jsonl").lines())
     times = [line["time"] / 1000 for line in lines]
     last = [line.get("name") for line in lines].index("recipe") - 1
     reopened = [line.get("status") for line in lines].index("RUNNING", last)
@@ -211,7 +211,7 @@ def test_a_run_that_gets_no_better_stops_says_so_and_goes_on_when_it_may(
     assert (result["status"], result["epochs"]) == ("FINISHED", 2)
     assert result["stopped"].endswith("(train.early_stop_epochs: 1)")
     assert f"stopped: {result['stopped']}" in capsys.readouterr().err
-    events = [line for line in Journal(run_dir / "journal.jsonl").read() if line["kind"] == "event"]
+    events = [line for line in Journal(run_dir / "journal.jsonl").lines() if line["kind"] == "event"]
     assert [(line["name"], line["fields"]["reason"]) for line in events] == [("stopped", result["stopped"])]
     assert result["steps"] % 2 == 0
     assert result["weights_sha256"] == sha256_of(load_weights(run_dir / "weights" / "last.pt"))
