@@ -28,7 +28,8 @@ from torchrelay.flows.ingest import ingest
 from torchrelay.recipe_file import load_recipe
 from torchrelay.schema import Schema
 from torchrelay.settings import home, tracking_uri
-from torchrelay.tasks.doctor import Finding, doctor
+from torchrelay.tasks.doctor import doctor
+from torchrelay.tasks.examination import Finding
 from torchrelay.tasks.flow_runs import SERVER, list_orphans
 from torchrelay.tasks.ingest import ingest_table
 from torchrelay.tasks.installation import check_clock, check_versions
