@@ -199,7 +199,9 @@ def _try_recipes(recipes: list[Recipe], next_line: str, as_json: bool) -> None:
         results.append(dry_run(resolved))
         for line in (*_describe_dry_run(results[-1]), next_line):
             click.echo(line, err=as_json)
-    tell("dry run: nothing is wrong; no run was written")
+    num_warnings = sum(len(found["warnings"]) for found in results)
+    warned = f"{num_warnings} warning{'' if num_warnings == 1 else 's'}, see above; nothing else"
+    tell(f"dry run: {warned if num_warnings else 'nothing'} is wrong; no run was written")
     if as_json:
         print_json(results[0] if len(recipes) == 1 else {"runs": results})
 
@@ -211,6 +213,8 @@ def _describe_dry_run(found: dict[str, Any]) -> list[str]:
         f"rows      {', '.join(f'{count:,} {split}' for split, count in counts.items())}{column and f' by {column}'}"
         for column, counts in found.get("splits", {"": found["rows"]}).items()
     ]
+    if "tried_split" in found:
+        rows.append(f"tried     {found['tried_split']} alone, of {len(found['splits']):,} splits")
     losses = [f"{loss:.4g}" for loss in found["losses"]]
     valid = "" if found["valid_loss"] is None else f", valid {found['valid_loss']:.4g}"
     return [

@@ -41,8 +41,9 @@ from .table import Table, check_num_classes, check_tags, open_table, resolve_fea
 from .verdicts import Verdicts
 from .vocabularies import find_triple, reject_unknown_parts, reject_unseen_relations
 
-SPLIT_FORMAT_VERSION = 3
+SPLIT_FORMAT_VERSION = 4
 KEYS_FILE = "keys.parquet"
+GROUPS_FILE = "groups.npy"
 # Files that are looked into for their bits, spread over the table.
 NUM_HEADERS = 5
 # Float pixels whose mean or deviation is larger are warned of: one wild pixel then hides what all others say.
@@ -92,11 +93,14 @@ class View(NamedTuple):
         pack: the raw values.
         schema: fitted on the training rows, or given.
         rows: int64 positions in the pack, ascending, for train, valid and test.
+        groups: int64, shape (rows of the pack,), equal for rows that belong together; None where the recipe has no
+            `data.split.group`, or an older torchrelay made the split.
     """
 
     pack: Pack
     schema: Schema
     rows: dict[str, np.ndarray]
+    groups: np.ndarray | None
 
 
 def prepare_data(
@@ -143,7 +147,7 @@ def prepare_for_schema(data: Data, schema: Schema, home: Home, on_progress: Prog
     Bad rows are left out, however many they are.
 
     Args:
-        data: the table, and the features that the model was trained on; its split is not looked at.
+        data: the table, and the features that the model was trained on; of its split the group alone is looked at.
         schema: the model's. Its columns are read, and rows with a class that it does not know are quarantined.
         home: where store and packs are.
         on_progress: called with the numbers of images done and of all images.
@@ -153,7 +157,8 @@ def prepare_for_schema(data: Data, schema: Schema, home: Home, on_progress: Prog
     table = open_table(data)
     names = list(table.frame.columns)
     key = data.key if data.key in names else ""
-    data = data.model_copy(update={"split": Split(), "key": key, "max_bad_rows": 1.0})
+    split = Split(group=data.split.group if data.split.group in names else "")
+    data = data.model_copy(update={"split": split, "key": key, "max_bad_rows": 1.0})
     columns = _columns_of(data, schema, names)
     verdicts = _judge_shape(table)
     cells = read_cells(data, columns, table.frame, verdicts)
@@ -204,12 +209,14 @@ def open_view(pack_dir: Path, split_dir: Path) -> View:
     pack = Pack.open(pack_dir)
     try:
         side = np.load(split_dir / "split.npy")
+        groups = np.load(split_dir / GROUPS_FILE, mmap_mode="r") if (split_dir / GROUPS_FILE).exists() else None
     except (OSError, ValueError) as error:
         raise DataError(f"{split_dir} is not a split: {error}; run `torchrelay ingest` again") from error
-    if side.shape != (pack.num_rows,):
-        raise DataError(f"{split_dir} splits {len(side):,} rows, the pack {pack_dir} has {pack.num_rows:,}")
+    for array in (side,) if groups is None else (side, groups):
+        if array.shape != (pack.num_rows,):
+            raise DataError(f"{split_dir} splits {len(array):,} rows, the pack {pack_dir} has {pack.num_rows:,}")
     rows = {name: np.flatnonzero(side == at) for at, name in enumerate(SPLITS)}
-    return View(pack, Schema.load(split_dir / "schema.json"), rows)
+    return View(pack, Schema.load(split_dir / "schema.json"), rows, groups)
 
 
 def read_keys(split_dir: Path) -> np.ndarray | None:
@@ -256,6 +263,13 @@ def _choose_keys(data: Data, frame: pd.DataFrame, rows: Rows) -> np.ndarray:
         return own
     groups = frame[data.split.group]
     return np.where(is_empty(groups), own, hash_texts(groups))
+
+
+def _number_groups(cells: pd.Series) -> np.ndarray:
+    """The number of each row's group, int64, shape (rows,); a row whose cell is empty is a group by itself."""
+    numbers, values = pd.factorize(cells)
+    is_alone = is_empty(cells)
+    return np.where(is_alone, len(values) + np.cumsum(is_alone), numbers)
 
 
 def _check_files(data: Data, cells: Mapping[str, Cells], side: np.ndarray, verdicts: Verdicts) -> None:
@@ -398,6 +412,8 @@ def _commit(
             np.save(temporary / "split.npy", split)
             fitted.save(temporary / "schema.json")
             (temporary / "quarantine.csv").write_text(verdicts.to_csv(frame), "utf-8")
+            if data.split.group:
+                np.save(temporary / GROUPS_FILE, _number_groups(frame[data.split.group])[in_pack])
             if data.key:
                 frame[[data.key]].iloc[in_pack].to_parquet(temporary / KEYS_FILE, index=False)
             write_json(temporary / "report.json", {"fingerprint": fingerprint, **report})

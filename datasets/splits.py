@@ -107,15 +107,18 @@ def combine(keys: list[np.ndarray]) -> np.ndarray:
 
 
 def unused_settings(data: Data) -> list[str]:
-    """Warnings about settings of the split that have no effect beside a column."""
+    """Warnings about settings of the split that have no effect, or less, beside a column."""
     split, default = data.split, Split()
     if not split.column:
         return []
-    names = [name for name in Split.model_fields if name not in ("column", "stratify")]  # whose values are counted
+    why = f"because the column {split.column!r} says which rows train"
+    # The group is drawn for intervals, the values of the other are counted.
+    names = [name for name in Split.model_fields if name not in ("column", "group", "stratify")]
     changed = [f"data.split.{name}" for name in names if getattr(split, name) != getattr(default, name)]
-    if not changed:
-        return []
-    return [f"{', '.join(changed)}: without effect, because the column {split.column!r} says which rows train"]
+    found = [f"{', '.join(changed)}: without effect, {why}"] if changed else []
+    if split.group:
+        found.append(f"data.split.group: moves no row, {why}; the intervals of test metrics draw its groups")
+    return found
 
 
 def _mix(bits: np.ndarray) -> np.ndarray:

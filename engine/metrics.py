@@ -97,24 +97,29 @@ def headline(schema: Schema) -> str:
 
 
 def headline_interval(
-    schema: Schema, outputs: Tensor, target: Tensor, scale: np.ndarray | None = None
+    schema: Schema,
+    outputs: Tensor,
+    target: Tensor,
+    scale: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
 ) -> dict[str, float]:
     """Bounds between which the headline metric would lie in 95 % of other samples of rows like these.
 
     Args:
         schema, outputs, target, scale: see `compute_metrics`.
+        groups: integers, shape (N,), equal ones for rows that belong together and are drawn together; None where each
+            row is drawn alone.
     Returns:
-        <headline>_low and <headline>_high; nothing where fewer than two rows define it, or an output is not finite.
+        <headline>_low and <headline>_high; nothing where fewer than two groups define it, or an output is not finite.
     """
     name = headline(schema)
     if schema.triple is not None:
-        values_ND = reciprocal_ranks(outputs.numpy())
-        return _name_bounds(
-            name, resampled_interval(values_ND, np.full(values_ND.shape[1], 1 / values_ND.shape[1]), root=False)
-        )
+        values_ND, groups_N = reciprocal_ranks(outputs.numpy(), groups)
+        weights_D = np.full(values_ND.shape[1], 1 / values_ND.shape[1])
+        return _name_bounds(name, resampled_interval(values_ND, weights_D, groups_N, root=False))
     parts = scaled_parts(schema, outputs, target, scale)
     if schema.target_kind == "labels":
-        return _ratio_interval(name, parts)
+        return _ratio_interval(name, parts, groups)
     if schema.target_kind == "category":
         values = [hits(part) for part, _ in parts]
     elif schema.target_kind == "number":
@@ -128,18 +133,20 @@ def headline_interval(
     root = name == "rmse"
     # The mean over targets of the mean over columns, as the metric itself is.
     weights_D = np.concatenate([np.full(one.shape[1], 1 / one.shape[1] / len(values)) for one in values])
-    return _name_bounds(name, resampled_interval(np.concatenate(values, axis=1), weights_D, root=root))
+    return _name_bounds(name, resampled_interval(np.concatenate(values, axis=1), weights_D, groups, root=root))
 
 
 def _name_bounds(name: str, found: tuple[float, float] | None) -> dict[str, float]:
     return {} if found is None else {f"{name}_low": found[0], f"{name}_high": found[1]}
 
 
-def _ratio_interval(name: str, parts: list[tuple[TargetPart, np.ndarray | None]]) -> dict[str, float]:
+def _ratio_interval(
+    name: str, parts: list[tuple[TargetPart, np.ndarray | None]], groups: np.ndarray | None
+) -> dict[str, float]:
     """Bounds of f1_micro, the mean over the targets."""
     above, below = zip(*(row_counts(part) for part, _ in parts), strict=True)
     weights_D = np.full(len(parts), 1 / len(parts))
-    found = resampled_ratio_interval(np.concatenate(above, axis=1), np.concatenate(below, axis=1), weights_D)
+    found = resampled_ratio_interval(np.concatenate(above, axis=1), np.concatenate(below, axis=1), weights_D, groups)
     return _name_bounds(name, found)
 
 

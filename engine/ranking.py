@@ -131,16 +131,19 @@ def measure_ranks(found_N3: np.ndarray) -> dict[str, float]:
     return metrics
 
 
-def reciprocal_ranks(found_N3: np.ndarray) -> np.ndarray:
+def reciprocal_ranks(found_N3: np.ndarray, groups_N: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
     """1 / rank: of each row's two questions side by side, shape (N / 2, 2), so that they are resampled together; where
-    questions of one direction are missing, shape (N, 1).
+    questions of one direction are missing, shape (N, 1). With the group of each.
 
     Args:
         found_N3: what a `Ranker` gave, the directions each in the order of the rows.
+        groups_N: of the questions' rows; None where each row is alone.
     """
     values_N = 1 / found_N3[:, RANK]
-    each = [values_N[found_N3[:, BACKWARDS] == number] for number in range(len(DIRECTIONS))]
-    return np.stack(each, axis=1) if len(each[0]) == len(each[1]) else values_N[:, None]
+    asked = [found_N3[:, BACKWARDS] == number for number in range(len(DIRECTIONS))]
+    if asked[0].sum() != asked[1].sum():
+        return values_N[:, None], groups_N
+    return np.stack([values_N[one] for one in asked], axis=1), None if groups_N is None else groups_N[asked[0]]
 
 
 def ranking_names() -> list[str]:

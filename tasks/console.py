@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
 # A plain line of progress at most this often.
 PLAIN_SECONDS = 10.0
+WARNING = "warning: "
+
+_heard: ContextVar[list[str] | None] = ContextVar("heard", default=None)
 
 
 def runs_in_worker() -> bool:
@@ -19,12 +25,25 @@ def runs_in_worker() -> bool:
 
 def say(text: str) -> None:
     """One line for people: to the flow run's log in a worker, else to standard error."""
+    if text.startswith(WARNING) and (heard := _heard.get()) is not None:
+        heard.append(text.removeprefix(WARNING))
     if runs_in_worker():
         from prefect.logging import get_run_logger
 
         get_run_logger().info(text)
     else:
         print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def hearing_warnings() -> Iterator[list[str]]:
+    """Collect the warnings that are said within the block, without that word."""
+    heard: list[str] = []
+    token = _heard.set(heard)
+    try:
+        yield heard
+    finally:
+        _heard.reset(token)
 
 
 class Progress:

@@ -22,6 +22,7 @@ from ..recipe import Recipe
 from ..schema import Batch
 from ..settings import home
 from .assemble import build_job, name_table_rows
+from .console import hearing_warnings
 from .ingest import ingest_table
 from .preflight import check_recipe, check_validation
 from .warm_start import plan_start, say_doubts, say_start
@@ -38,10 +39,16 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
 
     Returns:
         What was found, as JSON: rows by split, parameters, device, precision, losses, seconds of a step and, from
-        that, of an epoch.
+        that, of an epoch; all warnings that were said; of several splits the one that was tried.
     Raises:
         TorchrelayError: whatever the real run would raise.
     """
+    with hearing_warnings() as warnings:
+        found = _try(recipe)
+    return {**found, "warnings": warnings}
+
+
+def _try(recipe: Recipe) -> dict[str, Any]:
     check_recipe(recipe)
     ingested = ingest_table.fn(recipe)
     for one in ingested.splits.values():
@@ -73,10 +80,10 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
             "epoch": job.steps_per_epoch * step_seconds + num_valid * row_seconds,
         },
         "pack_dir": str(data.pack_dir),
-        "warnings": data.warnings,
     }
     if ingested.several:
         result["splits"] = {column: one.rows for column, one in ingested.splits.items()}
+        result["tried_split"] = next(iter(ingested.splits))
     return result
 
 

@@ -22,7 +22,7 @@ from ..recipe import Recipe
 from ..recipe_file import load_recipe
 from ..schema import Schema
 from ..tracking import figures
-from ..tracking.journal import JOURNAL_FILE, Journal, thin
+from ..tracking.journal import JOURNAL_FILE, Journal, points_of, thin
 from ..tracking.recorder import Recorder
 from ..tracking.records import load_record, mark_done, update_record
 from .assemble import build_scorer, choose_monitor, rows_in_order, rows_scale
@@ -115,9 +115,9 @@ def _draw_curves(journal: Journal, recipe: Recipe, schema: Schema, path: Path) -
         or any(recipe.model.args.get(name) for name in OWN_LOSS)
     )
     figures.curves(
-        journal.points(),
+        (point for line in journal.lines() for point in points_of(line)),
         path,
-        events=journal.read(),
+        events=[line for line in journal.lines() if line["kind"] == "event"],
         headline=chosen,
         higher_is_better=monitor_mode(chosen, schema) == "max",
         unit=unit_of(shown, schema),
@@ -140,7 +140,8 @@ def _write_results(
     schema, rows, split_dir = view.schema, found.rows.numpy(), Path(load_record(run_dir).split_dir)
     reduction = reduction_of(recipe.train.loss)
     computed = compute_metrics(schema, found.outputs, found.target, found.losses, scale, reduction)
-    computed |= headline_interval(schema, found.outputs, found.target, scale)
+    groups = None if view.groups is None else view.groups[rows]
+    computed |= headline_interval(schema, found.outputs, found.target, scale, groups)
     keys = read_keys(split_dir)
     if schema.triple is None:
         frame = tabulate(schema, found, scale, view.pack.rows[rows] + 1, None if keys is None else keys[rows])

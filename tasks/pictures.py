@@ -55,8 +55,9 @@ def draw_evaluation(
         folder: gets PNG files; of several targets each file's name ends in -<target>.
         as_stored: image inputs that are shown in the proportions of the stored images, not of their files.
     """
+    groups = None if view.groups is None else view.groups[found.rows.numpy()]
     for end, part, share in _targets(view.schema, found, scale):
-        feature, interval = part.feature, _interval(view.schema, part, share)
+        feature, interval = part.feature, _interval(view.schema, part, share, groups)
         losses_N = _losses(part, share, found)
         rows = _Rows(view, found, part, share, losses_N, as_stored)
         heading = "Worst predictions"
@@ -126,10 +127,12 @@ def _targets(
         yield end, part, share
 
 
-def _interval(schema: Schema, part: TargetPart, share: np.ndarray | None) -> tuple[float, float] | None:
+def _interval(
+    schema: Schema, part: TargetPart, share: np.ndarray | None, groups: np.ndarray | None
+) -> tuple[float, float] | None:
     """Of the headline metric of one target."""
     alone = schema.model_copy(update={"targets": [part.feature]})
-    found = headline_interval(alone, part.outputs, part.target, share)
+    found = headline_interval(alone, part.outputs, part.target, share, groups)
     name = headline(alone)
     return (found[f"{name}_low"], found[f"{name}_high"]) if found else None
 

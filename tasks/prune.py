@@ -22,7 +22,7 @@ from ..files import is_locked, lock, read_json, size_of
 from ..settings import Home, tracking_is_embedded
 from ..tracking.cursor import waiting
 from ..tracking.records import RECORD_FILE, RunRecord, list_records, load_record
-from ..tracking.removal import Version, list_versions, measure_run, remove_run
+from ..tracking.removal import Version, list_versions, measure_run, remove_run, remove_unreferenced
 
 # A run that begins has a record a moment before it has its lock.
 STARTING_SECONDS = 600.0
@@ -93,6 +93,8 @@ def prune(
     registered = list_versions()
     families = _choose_runs(home, keep_runs, older_than)
     gone_runs = _prune_runs(home, families, registered, result, versions=versions, dry_run=dry_run)
+    if not dry_run:
+        remove_unreferenced()
     with space.claim_data(home) as is_alone:
         if not is_alone:
             result.notes.append("an ingest is at work: packs and pixels stay for now; prune again when it has ended")

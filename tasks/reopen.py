@@ -106,8 +106,8 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
     record = load_record(run_dir)
     recipe, before = change_recipe(run_dir, overrides), load_recipe(run_dir / "recipe.yaml")
     journal = Journal(run_dir / JOURNAL_FILE)
-    lines = journal.read()
-    if (begun := _begun_change(lines, before)) is not None:
+    begun, last_time = _look_through(journal, before)
+    if begun is not None:
         before = parse_recipe(begun["before"])
         record = record.model_copy(update={"schedule_epochs": begun["schedule_epochs"]})
     drift = changes_between(flatten(before), flatten(recipe))
@@ -150,8 +150,9 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
             schedule_epochs=schedule_epochs,
             **links,
         )
-        if was_lost and lines:
-            update_record(run_dir, seconds={**record.seconds, "total": seconds_until(record, lines, lines[-1]["time"])})
+        if was_lost and last_time:
+            total = seconds_until(record, journal.lines(), last_time)
+            update_record(run_dir, seconds={**record.seconds, "total": total})
         if record.kind == "splits" or "train" in done:  # else the training says it, which knows from where it goes on
             journal_resumption(journal, record.steps, drift)
         if not is_open(journal):
@@ -207,14 +208,22 @@ def _change(journal: Journal, before: Recipe, recipe: Recipe, schedule_epochs: i
     reach("run.recipe_changed")
 
 
-def _begun_change(lines: list[dict[str, Any]], recipe: Recipe) -> dict[str, Any] | None:
-    """What a process wrote before it changed the recipe to what it is, where it died before the run was open again."""
-    for line in reversed(lines):
+def _look_through(journal: Journal, recipe: Recipe) -> tuple[dict[str, Any] | None, int]:
+    """What a process wrote before it changed the recipe to what it is, where it died before the run was open again.
+
+    Also gives the time of the last line, in milliseconds since 1970; 0 where there is none.
+    """
+    begun: dict[str, Any] | None = None
+    last_time = 0
+    for line in journal.lines():
+        last_time = line["time"]
         if line["kind"] == "status" and line["status"] == "RUNNING":
-            return None
-        if line["kind"] == "event" and line["name"] == "recipe":
-            return line["fields"] if line["fields"]["digest"] == digest(dump_recipe(recipe)) else None
-    return None
+            begun = None
+        elif line["kind"] == "event" and line["name"] == "recipe":
+            begun = line["fields"]
+    if begun is not None and begun["digest"] != digest(dump_recipe(recipe)):
+        begun = None
+    return begun, last_time
 
 
 def change_recipe(run_dir: Path, overrides: Mapping[str, Any]) -> Recipe:

@@ -368,8 +368,10 @@ def seconds_until(record: RunRecord, lines: Iterable[Mapping[str, Any]], end: fl
         lines: of its journal.
         end: milliseconds since 1970.
     """
-    reopened = [line["time"] for line in lines if line["kind"] == "status" and line["status"] == "RUNNING"]
-    began = reopened[-1] if reopened else datetime.fromisoformat(record.created).timestamp() * 1000
+    began = datetime.fromisoformat(record.created).timestamp() * 1000
+    for line in lines:
+        if line["kind"] == "status" and line["status"] == "RUNNING":
+            began = line["time"]
     before = record.seconds.get("total", record.seconds.get("ingest", 0.0))
     return round(before + (end - began) / 1000, 3)
 

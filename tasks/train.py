@@ -204,11 +204,18 @@ def _note_resumption(
     journal: Journal, record: RunRecord, recipe: Recipe, checkpoint: Checkpoint | None, step: int
 ) -> None:
     """Journal that the training goes on from a step, and warn where the curves behind it are of an older recipe."""
-    lines = journal.read()
+    params: dict[str, str] | None = None
+    was_open, last = False, 0
+    for line in journal.lines():
+        if line["kind"] == "metrics":
+            last = max(last, line["step"])
+        elif line["kind"] == "params" and params is None:
+            params = line["values"]
+        was_open = was_open or line["kind"] == "status"
     if checkpoint is not None:
         then = flatten(parse_recipe(checkpoint.state["facts"]["recipe"]))
-    elif any(line["kind"] == "status" for line in lines):  # it was opened before, and died before its first checkpoint
-        then = next((line["values"] for line in lines if line["kind"] == "params"), flatten(recipe))
+    elif was_open:  # and died before its first checkpoint
+        then = flatten(recipe) if params is None else params
     else:
         return
     changes = changes_between(then, flatten(recipe))
@@ -216,7 +223,6 @@ def _note_resumption(
     telling = [key for key in changes if not key.startswith(BESIDE_THE_CURVES)]
     if "train.epochs" in changes and record.schedule_epochs == recipe.train.epochs:
         telling.append("train.epochs")  # the schedule spans the epochs
-    last = max((line["step"] for line in lines if line["kind"] == "metrics"), default=0)
     if is_new and telling and last > step:
         say(
             f"warning: steps {step + 1:,} to {last:,} of the curves are those of before the change of "

@@ -276,6 +276,12 @@ def test_options_of_finetune_go_over_the_warm_start_of_the_recipe(run: Run, numb
         assert re.search(message, err), err
 
 
+def test_a_dry_run_over_several_splits_says_which_it_tried(run: Run, splits_recipe: WriteRecipe) -> None:
+    _, out, _ = run("train", str(splits_recipe()), "--dry-run")
+    assert [line.split()[0] for line in out.splitlines()[:5]] == ["rows", "rows", "rows", "tried", "model"]
+    assert out.splitlines()[3] == "tried     split_0 alone, of 3 splits"
+
+
 def test_a_dry_run_says_what_it_found_and_writes_no_run(run: Run, number_recipe: WriteRecipe, tmp_path: Path) -> None:
     recipe = str(number_recipe())
     code, out, err = run("train", recipe, "--dry-run", "--set", "train.epochs=3")
@@ -284,8 +290,14 @@ def test_a_dry_run_says_what_it_found_and_writes_no_run(run: Run, number_recipe:
     assert out.splitlines()[1] == "model     mlp, 65 parameters"
     assert out.splitlines()[-1] == f"next      torchrelay train {recipe} --set train.epochs=3"
     assert err.splitlines()[-1] == "dry run: nothing is wrong; no run was written"
-    code, out, _ = run("train", recipe, "--dry-run", "--json", "--set", "train.seed=0,1")
+    code, out, err = run("train", recipe, "--dry-run", "--json", "--set", "train.seed=0,1")
     assert [len(one["losses"]) for one in json.loads(out)["runs"]] == [2, 2]
+    assert err.splitlines()[-1] == "dry run: nothing is wrong; no run was written"
+    warm = ["--set", "warm_start.thaw_after=1"]
+    assert run("train", recipe, "--dry-run", *warm)[2].splitlines()[-1].startswith("dry run: 1 warning, see above; n")
+    code, out, err = run("train", recipe, "--dry-run", "--json", *warm, "--set", "train.seed=0,1")
+    assert [len(one["warnings"]) for one in json.loads(out)["runs"]] == [1, 1]
+    assert err.splitlines()[-1] == "dry run: 2 warnings, see above; nothing else is wrong; no run was written"
     assert {path.name for path in (tmp_path / "home").iterdir()} <= {"packs", "prefect", "cache", "data.lock"}
 
 

@@ -62,7 +62,7 @@ def make_journal(folder: Path) -> tuple[Path, Reader]:
     path = folder / "journal.jsonl"
     with Journal(path) as journal:
         journal.append_event("begun")
-    return path, lambda: Journal(path).read()
+    return path, lambda: list(Journal(path).lines())
 
 
 def make_cursor(folder: Path) -> tuple[Path, Reader]:

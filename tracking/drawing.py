@@ -18,6 +18,7 @@ import matplotlib as mpl
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import ScaledTranslation
 
 from ..files import write_atomic
 
@@ -77,6 +78,8 @@ STYLE: dict[Any, Any] = {
     "figure.max_open_warning": 0,
 }
 MAX_LABEL = 24
+# Points from an axis down to where its ticks' labels and its name end.
+BELOW_AXIS = 34
 
 
 def drawn(draw: Callable[P, tuple[Figure, Path]]) -> Callable[P, Path]:
@@ -159,6 +162,14 @@ def subtitle(axes: Axes, text: str) -> None:
         fontsize=8.5,
         color=GRAY,
         annotation_clip=False,
+    )
+
+
+def legend_below(axes: Axes, ncols: int = 2) -> None:
+    """Put the legend under the name of the x axis, where no curve can lie; the layout makes room for it."""
+    below = axes.transAxes + ScaledTranslation(0, -BELOW_AXIS / 72, axes.figure.dpi_scale_trans)
+    axes.legend(
+        loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=below, borderaxespad=0, borderpad=0, ncols=ncols
     )
 
 

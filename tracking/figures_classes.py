@@ -23,6 +23,7 @@ from .drawing import (
     PALE,
     SKY,
     drawn,
+    legend_below,
     percent,
     say,
     short,
@@ -256,10 +257,8 @@ def roc(
         axes.set_aspect("equal")
         axes.set_xlim(-0.01, 1.01)
         axes.set_ylim(-0.01, 1.02)
-    # Where the curves leave room: below the one, and below or, of a poor model, above the other.
-    left.legend(loc="lower right")
-    right.legend(loc="lower left" if average > 0.5 else "upper right")
     for axes in (left, right):
+        legend_below(axes)
         subtitle(axes, f"{num_positive:,} of {len(is_positive):,} rows are {who!r}")
     return figure, path
 

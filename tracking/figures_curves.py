@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from .drawing import BLUE, GRAY, INK, ORANGE, PINK, SKY, drawn, in_full, named, number, say, short
+from .drawing import BLUE, GRAY, INK, ORANGE, PINK, SKY, drawn, in_full, legend_below, named, number, say, short
 from .journal import Point
 
 # The metric in the middle of the curves where the caller names none or the loss, the first that was measured; and
@@ -48,7 +48,7 @@ LOG_SPAN = 50
 
 @drawn
 def curves(
-    points: Sequence[Point],
+    points: Iterable[Point],
     path: Path,
     *,
     events: Sequence[Mapping[str, Any]] = (),
@@ -84,7 +84,7 @@ def curves(
     middle = first if headline == "valid/loss" else headline
     panels = ["loss", *([middle] if middle else []), "lr"]
     best = _find_best(series, headline, ends, higher_is_better)
-    figure = Figure(figsize=(4.2 * len(panels), 3.5))
+    figure = Figure(figsize=(4.2 * len(panels), 3.9))
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         if panel == "loss":
             axes.set_title("Loss")
@@ -115,7 +115,7 @@ def curves(
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
             axes.set_xlim(left=0)
             if axes.get_legend_handles_labels()[1]:
-                axes.legend()
+                legend_below(axes)
         axes.set_xlabel("epoch" if ends else "step")
     return figure, path
 

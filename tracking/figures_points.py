@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from .drawing import BLUE, GRAY, INK, ORANGE, SKY, drawn, named, number, percent, say, with_interval
+from .drawing import BLUE, GRAY, INK, ORANGE, SKY, drawn, legend_below, named, number, percent, say, with_interval
 
 NUM_NAMED = 5
 MAX_NAMES = 12
@@ -43,7 +43,7 @@ def points_error(
     """
     kept = np.isfinite(errors_NP).all(axis=1)
     errors = errors_NP[kept]
-    figure = Figure(figsize=(10.4, 4.6))
+    figure = Figure(figsize=(10.4, 5.0))
     left, right = figure.subplots(1, 2)
     left.set_title("Mean error of each point")
     of_row = named("mean error of a row", unit) if unit else "normalised mean error (NME) of a row"
@@ -121,4 +121,4 @@ def _draw_shares(
     if num_left_out:
         rows += f", {num_left_out:,} not finite"
     axes.plot([], [], linestyle="", label=rows)
-    axes.legend(loc="lower right")
+    legend_below(axes, ncols=1)

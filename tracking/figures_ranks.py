@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from .drawing import BLUE, ORANGE, drawn, in_full, percent, say, subtitle, with_interval
+from .drawing import BLUE, ORANGE, drawn, in_full, legend_below, percent, say, subtitle, with_interval
 
 # Upper ends of the bars.
 ENDS = (1, 3, 10, 100, 1000)
@@ -29,7 +29,7 @@ def ranks(
         path: PNG file to write.
         interval: of the mean reciprocal rank over all.
     """
-    figure = Figure(figsize=(10.5, 3.8))
+    figure = Figure(figsize=(10.5, 4.1))
     left, right = figure.subplots(1, 2)
     left.set(title="Ranks of the true entity", xlabel="rank", ylabel="share of the questions")
     right.set(title="Found among the first k", xlabel="k", ylabel="share of the questions")
@@ -61,7 +61,7 @@ def _draw_groups(axes: Axes, given: Mapping[str, np.ndarray]) -> None:
     axes.set_xticks(range(len(labels)), labels)
     axes.grid(axis="x", visible=False)
     axes.margins(y=0.16)
-    axes.legend()
+    legend_below(axes)
 
 
 def _draw_hits(axes: Axes, given: Mapping[str, np.ndarray]) -> None:
@@ -81,4 +81,4 @@ def _draw_hits(axes: Axes, given: Mapping[str, np.ndarray]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_ylim(0, 1.02)
     axes.axvline(10, color="#9ca3af", linewidth=0.8, linestyle=(0, (4, 3)))
-    axes.legend(loc="lower right")
+    legend_below(axes, ncols=1)

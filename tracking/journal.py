@@ -194,10 +194,6 @@ class Journal:
         self.flush()
         return (line for line in self._lines() if line["kind"] != "journal")
 
-    def read(self) -> list[dict[str, Any]]:
-        """`lines` as a list."""
-        return list(self.lines())
-
     def points(self) -> list[Point]:
         """All metrics, in the order in which they were written."""
         return [point for line in self.lines() for point in points_of(line)]

@@ -1,4 +1,4 @@
-"""What MLflow believes of our runs, and telling it otherwise; which of them is dead is found in `tasks/doctor.py`."""
+"""What MLflow believes of our runs, and telling it otherwise; which is dead is found in `tasks/lost_runs.py`."""
 
 from __future__ import annotations
 

@@ -16,11 +16,24 @@ from urllib.parse import unquote, urlparse
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Run
 from mlflow.exceptions import MlflowException
+from sqlalchemy import text
 
 from .. import settings
 from ..errors import TrackingError
 from ..files import size_of
 from .client import call, open_client
+
+# What a run read and made stands in MLflow's database under the run's id without a foreign key: deleting the run leaves
+# it. First come the edges, whose deletion takes the lock that the rest needs.
+UNREFERENCED = (
+    """DELETE FROM inputs
+    WHERE (destination_type = 'RUN' AND destination_id NOT IN (SELECT run_uuid FROM runs))
+    OR (source_type IN ('RUN_INPUT', 'RUN_OUTPUT') AND source_id NOT IN (SELECT run_uuid FROM runs))""",
+    "DELETE FROM input_tags WHERE input_uuid NOT IN (SELECT input_uuid FROM inputs)",
+    """DELETE FROM datasets
+    WHERE dataset_uuid NOT IN (SELECT source_id FROM inputs WHERE source_type = 'DATASET')
+    AND dataset_uuid NOT IN (SELECT dataset_uuid FROM logged_model_metrics WHERE dataset_uuid IS NOT NULL)""",
+)
 
 
 class Version(NamedTuple):
@@ -93,6 +106,26 @@ def remove_run(mlflow_run_id: str, versions: Sequence[Version]) -> None:
     for model in models:
         call(f"free model {model.model_id}", store._hard_delete_logged_model, model.model_id)
     call(f"free run {mlflow_run_id}", store._hard_delete_run, mlflow_run_id)
+
+
+def remove_unreferenced() -> None:
+    """Delete the data sets, and what MLflow knows of their use, that no run in the embedded database refers to.
+
+    Runs in MLflow's trash count as runs. All in one transaction; of a server nothing is touched.
+
+    Raises:
+        TrackingError: the database cannot be written; nothing of it was removed.
+    """
+    if not settings.tracking_is_embedded():
+        return
+    store: Any = open_client()._tracking_client.store
+
+    def remove() -> None:
+        with store.ManagedSessionMaker(read_only=False) as session:
+            for statement in UNREFERENCED:
+                session.execute(text(statement))
+
+    call("remove data sets that no run refers to", remove)
 
 
 def _find(client: MlflowClient, mlflow_run_id: str) -> Run | None:

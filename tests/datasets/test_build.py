@@ -171,6 +171,37 @@ def test_a_group_stays_on_one_side(home: Home, write_table: WriteTable, number_d
     assert set(split[:, 0].tolist()) == {0, 1, 2}
 
 
+def test_a_view_knows_the_groups_of_its_rows_also_of_another_table(
+    home: Home, write_table: WriteTable, number_data: MakeData
+) -> None:
+    rows = ["0,a,p,train", "1,b,q,train", "2,a, ,train", "x,a,p,train", "3,b,p,test", "4,a, ,test"]
+    table = write_table(["x0,label,patient,side", *rows])
+    data = number_data(table, split={"column": "side", "group": "patient"}, max_bad_rows=0.5)
+    view = open_view(*prepare_data(data, home)[:2])
+    assert view.groups is not None
+    p, q, alone, also_p, other_alone = view.groups.tolist()
+    assert p == also_p
+    assert len({p, q, alone, other_alone}) == 4
+    other = open_view(*prepare_for_schema(data, view.schema, home)[:2]).groups
+    assert other is not None
+    assert other.tolist() == view.groups.tolist()
+    without = evaluate_data(data, write_table("x0,label\n1,a\n", "without.csv"))
+    assert open_view(*prepare_for_schema(without, view.schema, home)[:2]).groups is None
+
+
+def test_a_split_of_an_older_version_has_no_groups_and_one_of_another_pack_is_refused(
+    home: Home, write_table: WriteTable, number_data: MakeData
+) -> None:
+    table = write_table("x0,label,patient\n1,a,p\n2,b,p\n")
+    prepared = prepare_data(number_data(table, split={"valid": 0, "test": 0, "group": "patient"}), home)
+    groups = prepared.split_dir / "groups.npy"
+    np.save(groups, np.zeros(3, np.int64))
+    with pytest.raises(DataError, match=r"splits 3 rows, the pack .* has 2"):
+        open_view(prepared.pack_dir, prepared.split_dir)
+    groups.unlink()
+    assert open_view(prepared.pack_dir, prepared.split_dir).groups is None
+
+
 def test_a_bad_row_ends_in_quarantine_with_its_reason_and_its_cells(
     home: Home, write_table: WriteTable, write_pictures: WritePictures, image_data: MakeData, tmp_path: Path
 ) -> None:

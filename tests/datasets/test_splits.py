@@ -93,10 +93,12 @@ def test_contents_are_hashed_by_their_first_64_bits() -> None:
     assert hash_contents(content).tolist() == [255, 0]
 
 
-def test_settings_beside_a_column_have_no_effect_and_say_so() -> None:
+def test_settings_beside_a_column_have_no_effect_or_less_and_say_so() -> None:
     data = Data(split=Split(column="part", test=0.5, group="patient"))
     assert unused_settings(data) == [
-        "data.split.test, data.split.group: without effect, because the column 'part' says which rows train"
+        "data.split.test: without effect, because the column 'part' says which rows train",
+        "data.split.group: moves no row, because the column 'part' says which rows train; the intervals of test "
+        "metrics draw its groups",
     ]
     assert unused_settings(Data(split=Split(column="part"))) == []
     assert unused_settings(Data(split=Split(test=0.5))) == []

@@ -425,6 +425,37 @@ def test_the_interval_of_many_rows_has_the_width_of_the_normal_distribution() ->
     assert found["accuracy_low"] < 0.8 < found["accuracy_high"]
 
 
+@pytest.mark.parametrize("num_groups", [60, 30_000])
+def test_rows_that_repeat_others_of_their_group_do_not_make_the_interval_narrower(num_groups: int) -> None:
+    schema, target = categories("a", "b"), torch.zeros(num_groups, dtype=torch.int64)
+    outputs, groups = scores_of([int(number % 5 == 0) for number in range(num_groups)], 2), np.arange(num_groups) * 3
+    once = headline_interval(schema, outputs, target)
+    copies = outputs.repeat(4, 1), target.repeat(4)
+    assert headline_interval(schema, *copies, groups=np.tile(groups, 4)) == pytest.approx(once)
+    narrower = headline_interval(schema, *copies)
+    assert narrower["accuracy_high"] - narrower["accuracy_low"] < 0.7 * (once["accuracy_high"] - once["accuracy_low"])
+
+
+def test_the_interval_of_groups_of_different_sizes_is_that_of_their_means_drawn_by_hand() -> None:
+    sizes, rights = np.array([1, 2, 3, 4] * 10), np.array([0, 2, 1, 4] * 10)
+    groups = np.repeat(np.arange(40), sizes)
+    said = [int(at >= right) for size, right in zip(sizes, rights, strict=True) for at in range(size)]
+    target = torch.zeros(100, dtype=torch.int64)
+    order = np.random.default_rng(2).permutation(100)
+    outputs = scores_of([said[row] for row in order], 2)
+    found = headline_interval(categories("a", "b"), outputs, target, groups=groups[order])
+    drawn = np.random.default_rng(1).multinomial(40, [1 / 40] * 40, size=4000)
+    low, high = np.quantile((drawn @ rights) / (drawn @ sizes), [0.025, 0.975])
+    assert found == pytest.approx({"accuracy_low": low, "accuracy_high": high}, abs=0.02)
+
+
+def test_where_every_prediction_is_right_groups_count_as_rows_and_one_group_says_nothing() -> None:
+    schema, outputs, target = categories("a", "b"), scores_of([0] * 48, 2), torch.zeros(48, dtype=torch.int64)
+    found = headline_interval(schema, outputs, target, groups=np.arange(48) // 3)
+    assert found == headline_interval(schema, outputs[:16], target[:16])
+    assert headline_interval(schema, outputs, target, groups=np.zeros(48, np.int64)) == {}
+
+
 def test_the_headline_lies_in_its_interval_for_every_kind_of_target() -> None:
     generator = torch.Generator().manual_seed(3)
     for schema in (

@@ -91,9 +91,14 @@ def test_metrics_of_ranks_by_hand() -> None:
     assert [metrics[f"hits_at_{k}"] for k in (1, 3, 10)] == [0.25, 0.5, 1.0]
     assert metrics["hits_at_3/head"] == 0.0  # 3.5 is not among the first three
     assert metrics["mean_rank"] == 2.625
-    pairs = reciprocal_ranks(found)
+    pairs, groups = reciprocal_ranks(found, np.array([7, 8, 7, 8]))
     assert pairs.tolist() == [[1.0, 0.25], [0.5, 1 / 3.5]]
-    assert reciprocal_ranks(found[:3]).shape == (3, 1)
+    assert groups is not None
+    assert groups.tolist() == [7, 8]
+    alone, groups = reciprocal_ranks(found[:3], np.array([7, 8, 7]))
+    assert alone.shape == (3, 1)
+    assert groups is not None
+    assert groups.tolist() == [7, 8, 7]
 
 
 def test_best_answers_have_their_softmax_probability() -> None:

@@ -109,6 +109,10 @@ def test_the_headline_is_f1_over_all_tags_with_an_interval_of_its_ratio() -> Non
     low, high = np.quantile(ratios, [0.025, 0.975])
     assert bounds["f1_micro_low"] == pytest.approx(low, abs=0.01)
     assert bounds["f1_micro_high"] == pytest.approx(high, abs=0.01)
+    together = np.tile(np.arange(4 * many), 3)
+    again = headline_interval(SCHEMA, outputs.repeat(3, 1), target.repeat(3, 1), groups=together)
+    assert again == pytest.approx(bounds)
+    assert headline_interval(SCHEMA, SCORES, TARGET, groups=np.zeros(4)) == {}  # one group
     assert headline_interval(SCHEMA, TARGET * 2 - 1, TARGET) == {}  # all right: no resample differs
 
 

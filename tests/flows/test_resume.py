@@ -55,7 +55,7 @@ def client() -> MlflowClient:
 
 def events(result: dict[str, Any] | RunRecord) -> list[str]:
     run_id = result.run_id if isinstance(result, RunRecord) else result["run_id"]
-    lines = Journal(settings.home().runs / run_id / "journal.jsonl").read()
+    lines = list(Journal(settings.home().runs / run_id / "journal.jsonl").lines())
     return [line["name"] for line in lines if line["kind"] == "event"]
 
 
@@ -269,7 +269,7 @@ def test_what_changes_on_the_way_is_recorded_and_what_would_break_the_run_is_ref
         "train.optimizer.args.lr": ["0.02", "0.005"],
         "train.optimizer.args.weight_decay": [None, "0.01"],
     }
-    lines = Journal(run_dir / "journal.jsonl").read()
+    lines = list(Journal(run_dir / "journal.jsonl").lines())
     [drift] = [line["fields"] for line in lines if line.get("name") == "drift"]
     assert drift == {"changes": expected, "from_step": first["steps"]}
     assert [line["path"] for line in lines if line["kind"] == "artifact"].count("recipe.yaml") == 2

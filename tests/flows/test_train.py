@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torchvision
 from mlflow import MlflowClient
 
 from torchrelay import settings
+from torchrelay.engine.bootstrap import resampled_interval
 from torchrelay.engine.weights import load_weights, sha256_of
 from torchrelay.errors import RecipeError, SourceError, TrainingError
 from torchrelay.flows.evaluate import evaluate
@@ -82,6 +85,20 @@ def test_a_table_of_numbers_is_learned_in_its_own_units(number_recipe: WriteReci
     }
 
 
+def test_the_interval_of_a_test_metric_draws_the_groups_of_the_recipe(number_recipe: WriteRecipe) -> None:
+    path = number_recipe()
+    recipe = load_recipe(path)
+    table = pd.read_csv(recipe.data.table)
+    table["patient"] = table.index // 4
+    table.to_csv(recipe.data.table, index=False)
+    result = train(recipe_file=str(path), overrides={"train.epochs": 1, "data.split.group": "patient"})
+    frame = pd.read_parquet(Path(result["run_dir"]) / "predictions.parquet")
+    patients = table["patient"].to_numpy()[frame["row"] - 1]
+    assert len(patients) > len(set(patients)) > 2
+    found = resampled_interval(frame[["residual"]].to_numpy() ** 2, np.ones(1), patients, root=True)
+    assert found == pytest.approx((result["metrics"]["test/rmse_low"], result["metrics"]["test/rmse_high"]), rel=1e-4)
+
+
 def test_the_same_recipe_gives_the_same_weights_and_another_seed_does_not(number_recipe: WriteRecipe) -> None:
     recipe = str(number_recipe())
     first, second = train(recipe_file=recipe), train(recipe_file=recipe)
@@ -118,7 +135,7 @@ def test_a_finished_run_goes_on_to_the_bits_of_one_that_was_longer_from_the_star
     assert [(point.step, point.value) for point in tested] == [
         (one["steps"], one["metrics"]["test/loss"]) for one in (short, longer)
     ]
-    lines = Journal(Path(longer["run_dir"]) / "journal.jsonl").read()
+    lines = list(Journal(Path(longer["run_dir"]) / "journal.jsonl").lines())
     assert [line["name"] for line in lines if line["kind"] == "event"] == ["recipe", "resumed", "drift"]
     epochs = [line["epoch"] for line in lines if line["kind"] == "metrics" and "valid/loss" in line["values"]]
     assert epochs == [1, 2, 3, 4]
@@ -150,7 +167,7 @@ def test_a_run_whose_process_was_lost_counts_its_time_to_the_last_line_of_its_jo
     update_record(run_dir, status="RUNNING", ended="", seconds={"ingest": 100.0})
     resumed = train(resume=lost["run_id"], overrides={"train.epochs": 2})
     began = datetime.fromisoformat(lost["created"]).timestamp()
-    lines = Journal(run_dir / "journal.jsonl").read()
+    lines = list(Journal(run_dir / "journal.jsonl").lines())
     times = [line["time"] / 1000 for line in lines]
     last = [line.get("name") for line in lines].index("recipe") - 1
     reopened = [line.get("status") for line in lines].index("RUNNING", last)
@@ -194,7 +211,7 @@ def test_a_run_that_gets_no_better_stops_says_so_and_goes_on_when_it_may(
     assert (result["status"], result["epochs"]) == ("FINISHED", 2)
     assert result["stopped"].endswith("(train.early_stop_epochs: 1)")
     assert f"stopped: {result['stopped']}" in capsys.readouterr().err
-    events = [line for line in Journal(run_dir / "journal.jsonl").read() if line["kind"] == "event"]
+    events = [line for line in Journal(run_dir / "journal.jsonl").lines() if line["kind"] == "event"]
     assert [(line["name"], line["fields"]["reason"]) for line in events] == [("stopped", result["stopped"])]
     assert result["steps"] % 2 == 0
     assert result["weights_sha256"] == sha256_of(load_weights(run_dir / "weights" / "last.pt"))

@@ -28,7 +28,8 @@ from torchrelay.flows.ingest import ingest
 from torchrelay.recipe_file import load_recipe
 from torchrelay.schema import Schema
 from torchrelay.settings import home, tracking_uri
-from torchrelay.tasks.doctor import Finding, doctor
+from torchrelay.tasks.doctor import doctor
+from torchrelay.tasks.examination import Finding
 from torchrelay.tasks.flow_runs import SERVER, list_orphans
 from torchrelay.tasks.ingest import ingest_table
 from torchrelay.tasks.installation import check_clock, check_versions
@@ -119,7 +120,7 @@ def test_a_lost_run_is_killed_with_what_its_journal_says_and_mlflow_hears_of_it(
     assert (record.status, record.steps, record.epochs) == ("KILLED", 7, 1)
     assert record.error == "process ended without a word; last step 7"
     assert record.metrics["train/loss"] == 1 / 7
-    last = Journal(lost_run / "journal.jsonl").read()[-2]["time"]  # the one after it says KILLED
+    last = list(Journal(lost_run / "journal.jsonl").lines())[-2]["time"]  # the one after it says KILLED
     assert datetime.fromisoformat(record.ended).timestamp() * 1000 == pytest.approx(last, abs=1)
     run = client.get_run(mlflow_run_id)
     assert (run.info.status, run.info.end_time) == ("KILLED", last)

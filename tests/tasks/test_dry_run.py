@@ -52,6 +52,20 @@ def test_the_rows_of_each_split_column_are_counted(splits_recipe: WriteRecipe) -
         "split_1": 24,
         "split_2": 23,
     }
+    assert found["tried_split"] == "split_0"
+
+
+def test_all_warnings_that_are_said_are_found(number_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dry_run(load_recipe(number_recipe()))["warnings"] == []
+    overrides = {
+        "data.inputs.x.channels": "gray",
+        "train.augment": [{"name": "flip"}],
+        "warm_start.thaw_after": 1,
+    }
+    found = dry_run(load_recipe(Path("numbers.yaml"), None, overrides))
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert [f"warning: {one}" for one in found["warnings"]] == said
+    assert len(said) == 3
 
 
 def test_a_monitor_that_no_validation_row_defines_is_refused(number_recipe: WriteRecipe) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,16 @@ import pytest
 from torchrelay import faults
 from torchrelay.engine.signals import StopRequested
 from torchrelay.faults import FaultError
-from torchrelay.recipe_file import load_recipe
+from torchrelay.recipe import Recipe
+from torchrelay.recipe_file import flatten, load_recipe
 from torchrelay.schema import Schema
 from torchrelay.tasks.ingest import ingest_table
-from torchrelay.tasks.reopen import reopen_run
+from torchrelay.tasks.reopen import _look_through, reopen_run
 from torchrelay.tasks.runs import keep_status, name_run, open_run, start_run
-from torchrelay.tasks.train import train_model
+from torchrelay.tasks.train import _note_resumption, train_model
 from torchrelay.tracking.cursor import waiting
 from torchrelay.tracking.journal import JOURNAL_FILE, Journal
-from torchrelay.tracking.records import load_record, update_record
+from torchrelay.tracking.records import RunRecord, load_record, now, update_record
 from torchrelay.tracking.shipper import stop_shipping
 
 from ..conftest import WriteRecipe
@@ -69,7 +71,7 @@ def test_a_killed_run_that_goes_on_has_each_step_once_in_its_journal(run_dir: Pa
 
 
 def events_of(run_dir: Path, name: str) -> list[dict[str, Any]]:
-    lines = Journal(run_dir / JOURNAL_FILE).read()
+    lines = list(Journal(run_dir / JOURNAL_FILE).lines())
     return [line["fields"] for line in lines if line["kind"] == "event" and line["name"] == name]
 
 
@@ -131,11 +133,11 @@ def test_a_training_that_a_signal_stops_is_not_done_where_the_signal_ends_nothin
 
 
 def test_a_run_that_died_before_its_beginning_was_journaled_gets_it_when_it_goes_on(run_dir: Path) -> None:
-    begun = [line for line in Journal(run_dir / JOURNAL_FILE).read() if line["kind"] in ("open", "params", "dataset")]
-    files = [line["path"] for line in Journal(run_dir / JOURNAL_FILE).read() if line["kind"] == "artifact"]
+    begun = [line for line in Journal(run_dir / JOURNAL_FILE).lines() if line["kind"] in ("open", "params", "dataset")]
+    files = [line["path"] for line in Journal(run_dir / JOURNAL_FILE).lines() if line["kind"] == "artifact"]
     (run_dir / JOURNAL_FILE).unlink()
     reopen_run.fn(run_dir, {})
-    lines = Journal(run_dir / JOURNAL_FILE).read()
+    lines = list(Journal(run_dir / JOURNAL_FILE).lines())
     assert [line | {"time": 0} for line in lines if line["kind"] in ("open", "params", "dataset")] == [
         line | {"time": 0} for line in begun
     ]
@@ -160,4 +162,23 @@ def test_a_second_signal_ends_the_wait_for_a_silent_tracker(run_dir: Path) -> No
         raise KeyboardInterrupt
     assert time.monotonic() - began < 5
     assert load_record(run_dir).status == "KILLED"
-    assert Journal(run_dir / JOURNAL_FILE).read()[-1]["status"] == "KILLED"
+    assert list(Journal(run_dir / JOURNAL_FILE).lines())[-1]["status"] == "KILLED"
+
+
+def test_a_run_goes_on_with_a_journal_of_any_length_in_the_same_memory(tmp_path: Path) -> None:
+    recipe = Recipe(name="long")
+    record = RunRecord(run_id="long", name="long", experiment="long", created=now())
+    with Journal(tmp_path / JOURNAL_FILE) as journal:
+        journal.append_params(flatten(recipe))
+        journal.append_status("RUNNING")
+        for step in range(1, 10_001):
+            journal.append_metrics(step, 0, {"train/loss": 1 / step, "lr": 0.1})
+        journal.flush()
+        tracemalloc.start()
+        try:
+            assert _look_through(journal, recipe)[0] is None
+            _note_resumption(journal, record, recipe, None, 10_000)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak < 1_000_000  # as a list they take 9 MB

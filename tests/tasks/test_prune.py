@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -167,6 +169,39 @@ def test_the_newest_stay_and_what_they_need_with_them(home: Home, runs: list[str
     longer = train(resume=runs[2], overrides={"train.epochs": 2})
     assert (longer["epochs"], longer["status"]) == (2, "FINISHED")
     assert prune(home, keep_runs=1).gone == []
+
+
+def test_data_sets_go_with_the_last_run_that_read_them(home: Home, runs: list[str]) -> None:
+    assert num_rows_of_data_sets(home) == {"datasets": 2, "inputs": 4, "input_tags": 3}  # an input is also a model
+    prune(home, keep_runs=0)
+    assert num_rows_of_data_sets(home) == {"datasets": 1, "inputs": 2, "input_tags": 1}
+    found = client().get_run(mlflow_id(home, runs[0])).inputs.dataset_inputs
+    assert [(one.dataset.name, [tag.value for tag in one.tags]) for one in found] == [("numbers", ["training"])]
+
+
+def test_data_sets_of_runs_in_the_trash_of_mlflow_stay_and_what_an_earlier_delete_left_goes(
+    home: Home, runs: list[str]
+) -> None:
+    client().delete_run(mlflow_id(home, runs[2]))
+    prune(home, keep_runs=3)
+    assert num_rows_of_data_sets(home) == {"datasets": 2, "inputs": 4, "input_tags": 3}
+    client()._tracking_client.store._hard_delete_run(mlflow_id(home, runs[2]))
+    prune(home, keep_runs=3, dry_run=True)
+    assert num_rows_of_data_sets(home) == {"datasets": 2, "inputs": 4, "input_tags": 3}
+    prune(home, keep_runs=3)
+    assert num_rows_of_data_sets(home) == {"datasets": 1, "inputs": 3, "input_tags": 2}
+
+
+def mlflow_id(home: Home, run: str) -> str:
+    return read_json(home.runs / run / "run.json")["mlflow_run_id"]
+
+
+def num_rows_of_data_sets(home: Home) -> dict[str, int]:
+    with contextlib.closing(sqlite3.connect(home.root / "mlflow.db")) as database:
+        return {
+            table: database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for table in ("datasets", "inputs", "input_tags")
+        }
 
 
 def test_a_version_without_an_alias_keeps_its_run_unless_versions_go_too(home: Home, runs: list[str]) -> None:

@@ -118,6 +118,10 @@ def test_the_headline_is_the_mrr_and_its_interval_keeps_rows_together(
     ranks = torch.tensor([[1.0, 0, 0]] * 10 + [[2.0, 0, 1]] * 10, dtype=torch.float64)
     found = headline_interval(schema, ranks, torch.zeros(20, dtype=torch.int64))
     assert found == {"mrr_low": 0.75, "mrr_high": 0.75}
+    # Nor any of two groups whose rows, in the order of the table, are of rank 1 and 2 by turns.
+    ranks[:, 0] = torch.tensor([1.0, 2.0] * 10)
+    groups = np.tile(np.repeat([0, 1], [4, 6]), 2)
+    assert headline_interval(schema, ranks, torch.zeros(20, dtype=torch.int64), groups=groups) == found
 
 
 @pytest.mark.parametrize(

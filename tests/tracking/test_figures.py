@@ -105,7 +105,7 @@ def journal(num_epochs: int, valid: bool = True, metric: str = "valid/accuracy")
 )
 def test_curves_are_drawn_with_and_without_validation(tmp_path, points, num_panels):
     width, height = size_of(figures.curves(points, tmp_path / "figures" / "curves.png"))
-    assert width / height == pytest.approx(1.2 * num_panels, rel=0.12)
+    assert width / height == pytest.approx(1.07 * num_panels, rel=0.12)
 
 
 def test_the_best_epoch_is_marked_in_every_panel_and_said_once(tmp_path, page):
@@ -170,6 +170,27 @@ def test_a_loss_over_decades_has_a_logarithmic_axis_with_plain_numbers(tmp_path,
     assert "mathdefault" not in texts_of(page())
     figures.curves(journal(3), tmp_path / "a.png")
     assert page().axes[0].get_yscale() == "linear"
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda path: figures.curves(journal(2), path, headline="valid/loss", higher_is_better=False),
+        lambda path: figures.curves(journal(12), path),
+        lambda path: figures.roc(np.array([0.1, 0.9, 0.2]), np.array([True, False, False]), "cat", path),
+        lambda path: figures.ranks({"tail": np.array([1.0, 900.0]), "head": np.array([900.0])}, path),
+        lambda path: figures.points_error(np.ones((3, 2)), path, np.array([[0.0, 1.0], [2.0, 3.0]])),
+    ],
+)
+def test_no_legend_lies_over_a_curve_or_leaves_the_page(tmp_path, page, draw):
+    draw(tmp_path / "a.png")
+    page().draw_without_rendering()
+    legends = [(axes, axes.get_legend()) for axes in page().axes if axes.get_legend() is not None]
+    assert legends
+    for axes, legend in legends:
+        label = axes.xaxis.label.get_window_extent()
+        assert legend.get_window_extent().y1 <= label.y0
+        assert legend.get_window_extent().y0 >= 0
 
 
 # Several splits

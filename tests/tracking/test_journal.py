@@ -24,7 +24,7 @@ def test_metrics_and_events_read_back_in_order_with_their_times(path):
     with Journal(path) as journal:
         journal.append_metrics(1, 0, {"train/loss": 2.5, "lr": 0.1})
         journal.append_event("checkpoint", step=1)
-        lines = journal.read()
+        lines = list(journal.lines())
     after = time.time_ns() // 1_000_000
     assert all(before <= line.pop("time") <= after for line in lines)
     assert lines == [
@@ -123,7 +123,7 @@ def test_a_journal_that_cannot_be_written_says_so_and_goes_on_once_it_can(path):
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert path.stat().st_size == whole + 20
         journal.append_status("FAILED", 5)
-    assert [(line["kind"], line.get("status")) for line in Journal(path).read()] == [
+    assert [(line["kind"], line.get("status")) for line in Journal(path).lines()] == [
         ("event", None),
         ("status", "FAILED"),
     ]
@@ -134,14 +134,14 @@ def test_lines_that_belong_together_are_written_by_one_call(path):
         journal.append_params({"a": "1"})
         journal.append_tags({"b": "2"})
         assert not path.exists() or path.stat().st_size == 0
-    assert [line["kind"] for line in Journal(path).read()] == ["params", "tags"]
+    assert [line["kind"] for line in Journal(path).lines()] == ["params", "tags"]
 
 
 def test_a_file_of_the_run_is_named_from_its_folder_and_another_in_full(path, tmp_path):
     with Journal(path) as journal:
         journal.append_artifact(path.parent / "weights", "weights")
         journal.append_artifact(tmp_path / "pack" / "report.json", "data")
-        lines = journal.read()
+        lines = list(journal.lines())
     assert [(line["path"], line["artifact_path"]) for line in lines] == [
         ("weights", "weights"),
         (str(tmp_path / "pack" / "report.json"), "data"),
@@ -149,7 +149,7 @@ def test_a_file_of_the_run_is_named_from_its_folder_and_another_in_full(path, tm
 
 
 def test_reading_makes_no_file(path):
-    assert Journal(path).read() == []
+    assert list(Journal(path).lines()) == []
     assert not path.exists()
 
 
@@ -157,7 +157,7 @@ def test_a_journal_of_another_format_version_is_refused(path):
     path.parent.mkdir()
     path.write_text('{"time": 1, "kind": "journal", "format_version": 2}\n')
     with pytest.raises(TrackingError, match="format_version 2, this torchrelay reads format_version 1"):
-        Journal(path).read()
+        list(Journal(path).lines())
     with pytest.raises(TrackingError, match="format_version 2"):
         Journal(path).append_event("x")
 

@@ -1,0 +1,85 @@
+"""What is half-written or does not verify: found, and removed or set aside where nobody may be writing it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..datasets.pack import Pack
+from ..datasets.space import claim_data, list_packs, remove
+from ..engine.generations import DamagedError, list_generations, read_manifest, read_state
+from ..errors import CheckpointError, DataError
+from ..files import is_locked, lock, set_aside
+from ..tracking.records import RECORD_FILE, list_records
+from .examination import Examination, Finding, is_elsewhere, may_be_alive
+from .verify import VERIFY_PREFIX
+
+
+def find_leftovers(exam: Examination) -> Iterator[Finding]:
+    """What writers that died left half-written; nothing where somebody may be writing there now."""
+    found: list[Path] = []
+    with claim_data(exam.home) if exam.home.root.is_dir() else contextlib.nullcontext(False) as is_alone:
+        if is_alone:
+            for root in (exam.home.packs, exam.home.store):
+                found += root.rglob(".*.tmp")
+    for run_dir in exam.home.runs.iterdir() if exam.home.runs.is_dir() else ():
+        if not run_dir.is_dir() or run_dir.name.startswith(".") or may_be_alive(run_dir) or is_elsewhere(exam, run_dir):
+            continue
+        found += run_dir.rglob(".*.tmp") if (run_dir / RECORD_FILE).exists() else [run_dir]
+    for path in sorted(found):
+        where = path.relative_to(exam.home.root)
+        yield Finding(
+            "leftovers",
+            f"{where} is half-written, and its writer is gone",
+            f"{exam.fix} removes it",
+            lambda path=path, where=where: _remove_leftover(path, where),
+        )
+    for folder in sorted(exam.home.root.glob(f"{VERIFY_PREFIX}*")):
+        if not is_locked(folder / "lock"):
+            yield Finding(
+                "leftovers",
+                f"{folder.name} holds the runs of a verify-resume that found a difference or was ended",
+                "delete that folder when you have looked at them",
+            )
+
+
+def _remove_leftover(path: Path, where: Path) -> str:
+    remove(path)
+    return f"{where}: removed"
+
+
+def find_bad_checkpoints(exam: Examination) -> Iterator[Finding]:
+    """Checkpoints that do not verify, or that this torchrelay does not read."""
+    for record in list_records(exam.home):
+        run_dir = exam.home.runs / record.run_id
+        if may_be_alive(run_dir) or is_elsewhere(exam, run_dir):
+            continue
+        for folder in list_generations(run_dir / "checkpoints"):
+            try:
+                read_state(folder, read_manifest(folder))
+            except DamagedError as error:
+                yield Finding(
+                    "checkpoints",
+                    f"{folder.relative_to(exam.home.root)}: {error}",
+                    f"{exam.fix} sets it aside; the run goes on from the one before",
+                    lambda folder=folder: _set_aside(folder),
+                )
+            except CheckpointError as error:
+                yield Finding("checkpoints", str(error), "nothing else is wrong with it")
+
+
+def _set_aside(folder: Path) -> str:
+    with lock(folder.parents[1] / "lock", f"run {folder.parents[1].name}"):
+        aside = set_aside(folder)
+    return f"checkpoint {folder.parents[1].name}/{folder.name}: set aside as {aside.name}"
+
+
+def find_bad_packs(exam: Examination) -> Iterator[Finding]:
+    """Packs that do not verify, with the pixels that they refer to; only an ingest of their tables can mend them."""
+    for folder in list_packs(exam.home):
+        try:
+            Pack.open(folder).verify()
+        except (DataError, OSError) as error:
+            what, _, remedy = str(error).partition("; ")
+            yield Finding("packs", what, remedy or "look at the health of that disk")

@@ -1,0 +1,103 @@
+"""What the parts of an examination share: what a finding is, and which runs are alive, elsewhere or over."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import time
+from collections.abc import Callable, Collection
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import TorchrelayError
+from ..files import is_locked
+from ..settings import Home
+from ..tracking.records import load_record
+from ..tracking.shipper import Sender
+
+# An evaluation has a folder a moment before it has its lock.
+STARTING_SECONDS = 600.0
+# Prefect and MLflow hear of an end a moment after the run's record.
+ENDING_SECONDS = 60.0
+LOST = "process ended without a word"
+
+
+class Finding(NamedTuple):
+    """Something that is not as it should be.
+
+    Attributes:
+        part: what it belongs to, for grouping.
+        what: is wrong, in a sentence.
+        remedy: what to do.
+        mend: does that, and says what it did; None where only a person can.
+    """
+
+    part: str
+    what: str
+    remedy: str
+    mend: Callable[[], str] | None = None
+
+
+class Examination(NamedTuple):
+    """What the parts of one examination share.
+
+    Attributes:
+        home: what is examined.
+        gone_hosts: hosts that somebody says are no more; whose last process was there is lost.
+        sender: sends what waits for MLflow, until the tracker is silent.
+        buried: ids of runs that were found lost and are called ended now; nobody else tells anybody of that.
+    """
+
+    home: Home
+    gone_hosts: Collection[str]
+    sender: Sender
+    buried: set[str]
+
+    @property
+    def fix(self) -> str:
+        """The command that mends what this examination finds."""
+        return " ".join(("torchrelay doctor --fix", *(f"--host {name}" for name in self.gone_hosts)))
+
+
+def may_be_alive(run_dir: Path) -> bool:
+    """Whether a process writes a run, or is about to: one that begins may have its folder before its lock."""
+    if is_locked(run_dir / "lock"):
+        return True
+    return not (run_dir / "lock").exists() and age_of(run_dir) < STARTING_SECONDS
+
+
+def is_over(exam: Examination, run_dir: Path) -> bool:
+    """Whether a run has ended, or its process was lost, long enough ago that everybody should know."""
+    try:
+        record = load_record(run_dir)
+    except TorchrelayError:
+        return False
+    if may_be_alive(run_dir) or is_elsewhere(exam, run_dir):
+        return False
+    if record.status == "RUNNING" or run_dir.name in exam.buried:
+        return True
+    ended = datetime.fromisoformat(record.ended).timestamp() if record.ended else 0.0
+    return time.time() - ended > ENDING_SECONDS or record.error.startswith(LOST)
+
+
+def is_elsewhere(exam: Examination, run_dir: Path) -> bool:
+    """Whether a run's last process was on another host, of which nothing is known here."""
+    return host_of(run_dir) not in ("", socket.gethostname(), *exam.gone_hosts)
+
+
+def host_of(run_dir: Path) -> str:
+    """The host whose process last held a run's lock; empty where none did."""
+    with contextlib.suppress(OSError):
+        if match := re.search(r" on (\S+)", (run_dir / "lock").read_text("utf-8", "replace")):
+            return match[1]
+    return ""
+
+
+def age_of(path: Path) -> float:
+    """Seconds since a file was written or a folder changed; 0 where there is none."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
