@@ -84,7 +84,7 @@ def test_a_fork_waits_until_the_thread_has_said_what_it_says(run_dir: Path, monk
     class SlowHandler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             begun.set()
-            time.sleep(0.3)
+            time.sleep(1.0)
             ended.set()
 
     logger, handler = logging.getLogger("torchrelay.tracking.shipper"), SlowHandler()
@@ -348,7 +348,7 @@ def test_a_long_journal_is_never_in_memory_as_a_whole(open_run: OpenRun, make_re
 def test_changes_of_a_record_by_several_threads_are_all_kept(home: Home, make_record: Make):
     run_dir = save_record(home, make_record())
     context = multiprocessing.get_context("fork")
-    names = ("device", "weights", "stopped", "error", "recipe_file", "source")
+    names = ("device", "precision", "stopped", "error", "recipe_file", "source")
     processes = [context.Process(target=_change_often, args=(run_dir, name)) for name in names]
     for process in processes:
         process.start()
