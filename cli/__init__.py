@@ -41,6 +41,8 @@ def _heed_hang_up() -> None:
     terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
 
     def end(number: int, frame: object) -> None:
+        # A shell passes it on, and the system sends it too: a second one must not mean that nobody wants to wait.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         nowhere = os.open(os.devnull, os.O_RDWR)
         for descriptor in terminals:  # a write to a terminal that is gone is an error, and would be taken for the run's
             os.dup2(nowhere, descriptor)

@@ -25,8 +25,8 @@ from .pack_dataset import PackDataset
 
 # Shapes: B rows in a batch, N rows in an epoch.
 
-# Says of rows (and, or None, how often the epoch drew each before) which ones' pictures are mirrored: bool, shape (N,).
-ChooseMirrored = Callable[[Tensor, Tensor | None], np.ndarray]
+# Says of rows, and how often the epoch drew each before, which ones' pictures are mirrored: bool, shape (N,).
+ChooseMirrored = Callable[[Tensor, Tensor], np.ndarray]
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 

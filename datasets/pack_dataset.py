@@ -132,11 +132,12 @@ class PackDataset(Dataset[Batch]):
 
     def _copy_pictures(self, with_mirrors: bool) -> None:
         """Copy pictures, and where asked their mirror images, into memory, as far as there is room."""
-        pictures = [gather for gather in self._inputs if isinstance(gather, _Pictures)]
-        num_bytes, most = sum(one.num_bytes for one in pictures), min(MOST_IN_MEMORY, _free_memory() // 4)
-        for one in pictures:
-            if num_bytes <= most:
-                one.copy(with_mirrors and 2 * num_bytes <= most)
+        room = min(MOST_IN_MEMORY, _free_memory() // 4)
+        for one in self._inputs:
+            if isinstance(one, _Pictures) and one.num_bytes <= room:
+                both = with_mirrors and 2 * one.num_bytes <= room
+                one.copy(both)
+                room -= (1 + both) * one.num_bytes
 
     def __reduce__(self) -> tuple[type[PackDataset], tuple[Pack, Schema, np.ndarray]]:
         # Without the copies, which each worker of a system that cannot fork would make anew.
@@ -305,9 +306,10 @@ class _Pictures:
 
 
 def _free_memory() -> int:
-    """Bytes that this process may still take: what the machine has, or what a container of Linux allows."""
+    """Bytes that this process may still take: what the machine has, or what a container allows (control groups, v2)."""
     free = psutil.virtual_memory().available
-    with contextlib.suppress(OSError, ValueError):  # another system, or no limit
+    with contextlib.suppress(OSError, ValueError, KeyError):  # another system, or no limit
         limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-        free = min(free, max(0, limit - used))
+        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        free = min(free, max(0, limit - used + int(stat["inactive_file"])))  # files that were read give way
     return free

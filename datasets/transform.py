@@ -73,7 +73,7 @@ class BatchTransform:
         steps = self._plan.copying
         return bool(steps) and isinstance(steps[0].change, Flip) and self._device.type == "cpu"
 
-    def mirrored(self, rows: Tensor, repeats: Tensor | None, epoch: int) -> np.ndarray:
+    def mirrored(self, rows: Tensor, repeats: Tensor, epoch: int) -> np.ndarray:
         """Which rows' pictures that first flip mirrors: bool, shape (B,)."""
         step = self._plan.copying[0]
         assert isinstance(step.change, Flip)

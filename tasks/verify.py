@@ -312,6 +312,7 @@ _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload([*PRELOAD])
 # Who starts a child looks how the others are, of other threads too; two that read at once how one ended lose it (255).
 _asking = threading.Lock()
+END_SECONDS = 5.0
 
 
 def in_child(root: Path, patience: float, fault: str, work: Callable[..., object], *arguments: Any) -> int | None:
@@ -328,6 +329,7 @@ def in_child(root: Path, patience: float, fault: str, work: Callable[..., object
         has_ended = connection.wait([child.sentinel], patience)
     except BaseException:
         child.kill()
+        connection.wait([child.sentinel], END_SECONDS)  # it writes where the caller may want to clean up
         raise
     if not has_ended:
         child.kill()

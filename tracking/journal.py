@@ -54,7 +54,7 @@ class Journal:
         open      tracker (empty: the embedded one), experiment, start_ms, parent (our id), tags: the run begins
         params, tags   values by name
         dataset   what MLflow's data set has
-        artifact  path (relative to the run's folder where it lies inside), artifact_path
+        artifact  path (relative to the run's folder where it lies in the home), artifact_path
         model     name, folder, weights_sha256, step, tags: a version to be registered
         status    status, in MLflow's words, and ended_ms; RUNNING where a run goes on
 
@@ -144,9 +144,10 @@ class Journal:
             path: what is sent.
             artifact_path: folder of the run's artifacts that it goes into.
         """
-        folder = self.path.parent
-        shown = path.relative_to(folder) if path.is_relative_to(folder) else path.absolute()
-        self.append("artifact", path=str(shown), artifact_path=artifact_path)
+        folder, path = self.path.parent.absolute(), path.absolute()
+        is_at_home = path.is_relative_to(folder.parent.parent)  # which may be moved while the line waits
+        shown = os.path.relpath(path, folder) if is_at_home else str(path)
+        self.append("artifact", path=shown, artifact_path=artifact_path)
 
     def append_status(self, status: str, ended_ms: int = 0) -> None:
         """Write that the run goes on (RUNNING) or how it ended, and when, in milliseconds since 1970."""

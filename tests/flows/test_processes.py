@@ -192,6 +192,8 @@ def test_a_terminal_that_is_gone_ends_a_run_as_sigterm_does(number_recipe: Write
         process, workers = training_with_workers(start, home, number_recipe(), terminal=theirs)
     os.close(theirs)
     os.close(ours)
+    time.sleep(0.003)
+    process.send_signal(signal.SIGHUP)  # as the shell that it was started from passes it on
     wait_for("its end", lambda: only_run(home).status == "KILLED", 30)
     assert process.wait(30) == 143
     assert are_gone(workers, 1)

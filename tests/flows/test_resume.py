@@ -237,7 +237,7 @@ def test_a_run_goes_on_in_a_home_that_was_moved(
     assert not before.exists()
     for one in (record, list_records(settings.home())[1]):
         files = [item.path for item in client().list_artifacts(one.mlflow_run_id)]
-        assert {"figures", "weights"} <= set(files)
+        assert {"data", "figures", "weights"} <= set(files)
 
 
 def test_what_changes_on_the_way_is_recorded_and_what_would_break_the_run_is_refused(

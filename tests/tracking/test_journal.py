@@ -137,14 +137,17 @@ def test_lines_that_belong_together_are_written_by_one_call(path):
     assert [line["kind"] for line in Journal(path).lines()] == ["params", "tags"]
 
 
-def test_a_file_of_the_run_is_named_from_its_folder_and_another_in_full(path, tmp_path):
+def test_a_file_of_the_home_is_named_from_the_runs_folder_and_another_in_full(tmp_path):
+    path = tmp_path / "home" / "runs" / "one" / "journal.jsonl"
     with Journal(path) as journal:
         journal.append_artifact(path.parent / "weights", "weights")
-        journal.append_artifact(tmp_path / "pack" / "report.json", "data")
+        journal.append_artifact(tmp_path / "home" / "packs" / "report.json", "data")
+        journal.append_artifact(tmp_path / "elsewhere.txt", "data")
         lines = list(journal.lines())
     assert [(line["path"], line["artifact_path"]) for line in lines] == [
         ("weights", "weights"),
-        (str(tmp_path / "pack" / "report.json"), "data"),
+        ("../../packs/report.json", "data"),
+        (str(tmp_path / "elsewhere.txt"), "data"),
     ]
 
 
