@@ -96,6 +96,19 @@ def test_a_worker_that_is_no_fork_gathers_the_same_without_a_copy_of_its_own(vie
     assert same(pickle.loads(sent).__getitems__(index), kept.__getitems__(index))
 
 
+def test_pictures_are_copied_one_input_after_another_while_there_is_room(
+    view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = view.schema.inputs[0]
+    schema = view.schema.model_copy(update={"inputs": [image] * 3})
+    num_bytes = NUM_ROWS * 6 * 4 * 3 * np.dtype(image.dtype).itemsize
+    monkeypatch.setattr(dataset_module, "MOST_IN_MEMORY", 3 * num_bytes)
+    dataset = PackDataset(view.pack, schema, view.rows["train"], in_memory=True, with_mirrors=True)
+    pictures = [one for one in dataset._inputs if isinstance(one, dataset_module._Pictures)]
+    assert [one._copied is not None for one in pictures] == [True, True, False]
+    assert [one._has_mirrors for one in pictures] == [True, False, False]
+
+
 @pytest.mark.parametrize(("names", "comes_first"), [(["flip", "crop"], True), (["crop", "flip"], False), ([], False)])
 def test_a_flip_behind_another_change_stays_where_it_is(names: list[str], comes_first: bool, view: View) -> None:
     augment = [Named(name=name) for name in names]

@@ -182,6 +182,15 @@ def test_sigterm_kills_the_run_truthfully_wherever_it_is_and_it_goes_on_to_the_s
     }
 
 
+def fail_at_step_3(recipe: str, overrides: dict[str, Any]) -> RunRecord:
+    """A run that died in its first epoch, before its first checkpoint."""
+    faults.arm("train.reported:raise:3")
+    with pytest.raises(FaultError):
+        train(recipe_file=recipe, overrides=overrides)
+    faults.arm("")
+    return list_records(settings.home())[0]
+
+
 def test_a_run_that_dies_before_its_record_leaves_nothing(number_recipe: WriteRecipe) -> None:
     faults.arm("run.recipe_written:raise")
     with pytest.raises(FaultError):
@@ -192,11 +201,7 @@ def test_a_run_that_dies_before_its_record_leaves_nothing(number_recipe: WriteRe
 def test_a_run_goes_on_before_its_first_checkpoint_and_with_its_own_rows_alone(number_recipe: WriteRecipe) -> None:
     recipe, epochs = str(number_recipe()), {"train.epochs": 2}
     whole = train(recipe_file=recipe, overrides=epochs)
-    faults.arm("train.reported:raise:3")
-    with pytest.raises(FaultError):
-        train(recipe_file=recipe, overrides=epochs)
-    faults.arm("")
-    record = list_records(settings.home())[0]
+    record = fail_at_step_3(recipe, epochs)
     assert not (settings.home().runs / record.run_id / "checkpoints").exists()
     column = next(Path(record.pack_dir).glob("*.npy"))
     data = column.read_bytes()
@@ -221,11 +226,7 @@ def test_a_run_goes_on_in_a_home_that_was_moved(
 ) -> None:
     recipe, epochs = str(number_recipe()), {"train.epochs": 2}
     whole = train(recipe_file=recipe, overrides=epochs)
-    faults.arm("train.reported:raise:3")
-    with pytest.raises(FaultError):
-        train(recipe_file=recipe, overrides=epochs)
-    faults.arm("")
-    record, before = list_records(settings.home())[0], settings.home().root
+    record, before = fail_at_step_3(recipe, epochs), settings.home().root
     moved = tmp_path / "elsewhere" / "home"
     moved.parent.mkdir()
     before.rename(moved)

@@ -4,11 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
+from torchrelay import settings
+from torchrelay.datasets.build import open_view, prepare_data
 from torchrelay.errors import RecipeError
 from torchrelay.recipe import Recipe
+from torchrelay.recipe_file import load_recipe
 from torchrelay.schema import FeatureSchema, Schema
-from torchrelay.tasks.assemble import build_scorer, choose_monitor
+from torchrelay.tasks.assemble import build_job, build_scorer, choose_monitor
+
+from ..conftest import WriteRecipe
 
 X = FeatureSchema(name="x", kind="number", columns=["x"], shape=[1], dtype="float64", mean=[0], std=[1])
 RARE = FeatureSchema(
@@ -48,3 +55,20 @@ def test_nll_needs_a_model_that_gives_log_probabilities(tmp_path: Path, monkeypa
     assert int(scorer.model.state_dict()["1.num_batches_tracked"]) == 0  # looking at its outputs left no trace
     with pytest.raises(RecipeError, match=r"train\.loss: nll takes log-probabilities.*use cross_entropy"):
         build_scorer(Recipe.model_validate({"model": {"name": "mlp"}, "train": train}), schema)
+
+
+def test_training_pictures_are_mirrored_once(picture_recipe: WriteRecipe) -> None:
+    def images(p: float) -> list[Tensor]:
+        augment = [{"name": "flip", "args": {"p": p}}]
+        recipe = load_recipe(str(picture_recipe()), None, {"train.augment": augment})
+        data = prepare_data(recipe.data, settings.home())
+        job = build_job(recipe, open_view(data.pack_dir, data.split_dir), 1)
+        return [batch.inputs[0] for batch in job.train_batches(0, 0)]
+
+    plain, half, mirrored = images(0), images(0.5), images(1)
+    assert len(plain) == len(mirrored) > 0
+    assert all(torch.equal(one.flip(-1), other) for one, other in zip(plain, mirrored, strict=True))
+    rows = list(zip(torch.cat(plain), torch.cat(half), strict=True))
+    num_mirrored = sum(torch.equal(one.flip(-1), other) for one, other in rows)
+    assert 0 < num_mirrored < len(rows)
+    assert num_mirrored + sum(torch.equal(one, other) for one, other in rows) == len(rows)
