@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -35,10 +34,10 @@ from .pictures import look_at_pictures
 from .report import describe_data
 from .report_csv import tabulate_report
 from .rows import Cells, Progress, Rows, read_cells, read_rows
-from .space import QUARANTINE, REJECTED
+from .space import REJECTED
 from .splits import TEST, TRAIN, UNUSED, Sides, assign_by_column, assign_by_hash, combine, hash_texts, unused_settings
 from .table import Table, check_num_classes, check_tags, open_table, resolve_features, unused_feature_settings
-from .verdicts import Verdicts
+from .verdicts import QUARANTINE, REPORT, Verdicts
 from .vocabularies import find_triple, reject_unknown_parts, reject_unseen_relations
 
 SPLIT_FORMAT_VERSION = 4
@@ -225,17 +224,6 @@ def read_keys(split_dir: Path) -> np.ndarray | None:
     return pd.read_parquet(path).iloc[:, 0].to_numpy(dtype=object) if path.exists() else None
 
 
-def read_verdicts(split_dir: Path) -> dict[int, str]:
-    """Why rows are bad, by their position in the table (from 0)."""
-    cells = pd.read_csv(split_dir / "quarantine.csv", usecols=[0, 1], dtype=str, na_filter=False)
-    return {int(row) - 1: str(reason) for row, reason in zip(cells.iloc[:, 0], cells.iloc[:, 1], strict=True)}
-
-
-def count_verdicts(split_dir: Path) -> dict[str, int]:
-    """Bad rows by the kind of their reason, most frequent first."""
-    return dict(Counter(reason.partition(":")[0] for reason in read_verdicts(split_dir).values()).most_common())
-
-
 def _judge_shape(table: Table) -> Verdicts:
     verdicts = Verdicts(len(table.frame))
     for row, num_fields in table.malformed.items():
@@ -411,16 +399,16 @@ def _commit(
         with writing(f"split {split_dir.name}", split_dir.parent, split.nbytes), commit_folder(split_dir) as temporary:
             np.save(temporary / "split.npy", split)
             fitted.save(temporary / "schema.json")
-            (temporary / "quarantine.csv").write_text(verdicts.to_csv(frame), "utf-8")
+            (temporary / QUARANTINE).write_text(verdicts.to_csv(frame), "utf-8")
             if data.split.group:
                 np.save(temporary / GROUPS_FILE, _number_groups(frame[data.split.group])[in_pack])
             if data.key:
                 frame[[data.key]].iloc[in_pack].to_parquet(temporary / KEYS_FILE, index=False)
-            write_json(temporary / "report.json", {"fingerprint": fingerprint, **report})
+            write_json(temporary / REPORT, {"fingerprint": fingerprint, **report})
             (temporary / "data_report.csv").write_text(tabulate_report(report), "utf-8")
             reach("pack.split_written")
     reach("pack.split_committed")
-    report = read_json(split_dir / "report.json")
+    report = read_json(split_dir / REPORT)
     return Prepared(
         pack_dir=pack_dir,
         split_dir=split_dir,

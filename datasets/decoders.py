@@ -13,15 +13,26 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .verdicts import Reason
+
 PNG, NPY = b"\x89PNG\r\n\x1a\n", b"\x93NUMPY"
 
 # What Pillow may be asked to open; its other formats include ones that start programs (EPS) or are no pictures.
 PILLOW_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "PPM", "TIFF")
 EXIF_ORIENTATION = 0x0112
+SAVE_ARRAY = "save an array of numbers"
 
 
 class BadImage(ValueError):  # noqa: N818  a verdict on a row, not a failure
-    """The bytes are no image that fits the feature; the message is the reason, fit for a row's verdict."""
+    """The bytes are no image that fits the feature.
+
+    Args:
+        kind, detail, remedy, said: of the reason (see `verdicts.Reason`), which does not name the file.
+    """
+
+    def __init__(self, kind: str, detail: str = "", remedy: str = "", said: str = "") -> None:
+        self.reason = Reason(kind, "", detail, remedy, said)
+        super().__init__(str(self.reason))
 
 
 class TooLarge(BadImage):
@@ -63,18 +74,18 @@ def decode_npy(data: bytes, max_pixels: int) -> np.ndarray:
     version = np.lib.format.read_magic(file)
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in read_header:
-        raise BadImage(f"npy of version {version[0]}.{version[1]}, expected 1.0 or 2.0")
+        raise BadImage("npy of another version", f"{version[0]}.{version[1]}, expected 1.0 or 2.0", SAVE_ARRAY)
     shape, in_fortran_order, dtype = read_header[version](file)
     if dtype.hasobject:
-        raise BadImage("a pickled npy, which is not read because it could run a program; save an array of numbers")
+        raise BadImage("a pickled npy, which is not read because it could run a program", remedy=SAVE_ARRAY)
     if dtype.kind not in "buif":
-        raise BadImage(f"npy of {dtype}, expected numbers")
+        raise BadImage("npy of no numbers", f"it holds {dtype}", SAVE_ARRAY)
     if len(shape) not in (2, 3) or min(shape) < 1:
-        raise BadImage(f"expected height, width and channels, got an array of shape {shape}")
+        raise BadImage(*_wrong_shape(shape))
     check_size(shape[0], shape[1], shape[2] if len(shape) == 3 else 1, max_pixels)
     expected, found = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
     if found < expected:
-        raise BadImage(f"truncated: the npy holds {found} of {expected} bytes")
+        raise BadImage("truncated", f"the npy holds {found:,} of {expected:,} bytes")
     pixels = np.frombuffer(data, dtype, math.prod(shape), file.tell())
     pixels = pixels.reshape(shape, order="F" if in_fortran_order else "C")
     return channels_first(pixels.astype(dtype.newbyteorder("="), copy=False))
@@ -95,14 +106,14 @@ def decode_by_skimage(data: bytes, max_pixels: int) -> np.ndarray:
     with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
         check_size(image.height, image.width, len(image.getbands()), max_pixels)
         if (frames := getattr(image, "n_frames", 1)) > 1:
-            raise BadImage(f"expected one picture, got {frames} frames")
+            raise BadImage("several frames", f"expected one picture, got {frames} frames", "save the one to learn from")
         orientation = image.getexif().get(EXIF_ORIENTATION, 1)
         if image.mode == "CMYK":
             return orient(channels_first(np.asarray(image.convert("RGB"))), orientation)
     pixels = np.asarray(skimage.io.imread(io.BytesIO(data)))
     pixels = pixels[0] if pixels.ndim == 4 else pixels  # a GIF of one frame
     if data.startswith(PNG) and pixels.ndim == 3 and _png_header(data).bits == 16:
-        raise BadImage("16-bit colour PNG, of which only 8 bits can be read; save it as TIFF")
+        raise BadImage("16-bit colour PNG, of which only 8 bits can be read", remedy="save it as TIFF")
     return orient(channels_first(pixels), orientation)
 
 
@@ -114,13 +125,17 @@ def check_size(height: int, width: int, channels: int, max_pixels: int) -> None:
     """
     if height * width * channels > max_pixels:
         shape = f"{height} x {width} x {channels}" if width > 1 else f"{height}"
-        raise TooLarge(f"an image bomb: it declares {shape} pixels, data.max_pixels allows {max_pixels}")
+        raise TooLarge("an image bomb", f"it declares {shape} pixels, data.max_pixels allows {max_pixels}")
+
+
+def _wrong_shape(shape: tuple[int, ...]) -> tuple[str, str]:
+    return "an array of another shape", f"expected height, width and channels, got {shape}"
 
 
 def channels_first(pixels: np.ndarray) -> np.ndarray:
     """(H, W) or (H, W, C) -> (C, H, W)."""
     if pixels.ndim not in (2, 3) or not pixels.size:
-        raise BadImage(f"expected height, width and channels, got an array of shape {pixels.shape}")
+        raise BadImage(*_wrong_shape(pixels.shape))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
@@ -140,13 +155,13 @@ def _png_header(data: bytes) -> Header:
         length, name = struct.unpack_from(">I4s", data, at) if at + 12 <= len(data) else (0, b"")
         end = at + 12 + length
         if not name or end > len(data):
-            raise BadImage("truncated: the PNG ends before its last chunk")
+            raise BadImage("truncated", "the PNG ends before its last chunk")
         body = memoryview(data)[at + 4 : end - 4]
         if zlib.crc32(body) != int.from_bytes(data[end - 4 : end], "big"):
-            raise BadImage(f"damaged: the check sum of the PNG chunk {name.decode('latin-1')} does not fit")
+            raise BadImage("damaged", f"the check sum of the PNG chunk {name.decode('latin-1')} does not fit")
         names.add(name)
         at = end
     if data[12:16] != b"IHDR":
-        raise BadImage("damaged: the PNG has no header")
+        raise BadImage("damaged", "the PNG has no header")
     width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
     return Header(height, width, {0: 1, 4: 2, 6: 4}.get(colour, 3), bits, has_exif=b"eXIf" in names)

@@ -7,7 +7,6 @@ has its file; here stand the choice among them and the way from their pixels to 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +17,7 @@ from .decoders import NPY, PNG, BadImage, decode_by_skimage, decode_npy, decode_
 from .jpeg import JPEG, decode_jpeg, decode_small_jpegs, jpeg_decoder
 from .preprocess import run_preprocess
 from .tiff import TIFF, decode_tiff, describe_pages, is_rgba
+from .verdicts import quote
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # of them, and torchvision alone takes 1.6 s.
 
 # Raise it when the same bytes would give other pixels or another verdict: every store is then decoded anew.
-DECODER_VERSION = 3
+DECODER_VERSION = 4
 
 
 class Picture(NamedTuple):
@@ -46,7 +46,7 @@ def num_channels(feature: Feature) -> int:
     return {"rgb": 3, "gray": 1}.get(feature.channels) or int(feature.channels)
 
 
-def decode_image(data: bytes, feature: Feature, max_pixels: int, suffix: str) -> Picture:
+def decode_image(data: bytes, feature: Feature, max_pixels: int) -> Picture:
     """Decode a file's bytes, orient them as EXIF says, run the `preprocess` chain and bring them to size and dtype.
 
     Channels: rgb repeats the channel of a gray image; gray weighs the channels of a colour image by ITU-R 601, as
@@ -59,10 +59,9 @@ def decode_image(data: bytes, feature: Feature, max_pixels: int, suffix: str) ->
         data: the whole file.
         feature: the image specification.
         max_pixels: largest height x width x channels that the file may declare; checked before it is decoded.
-        suffix: of the file's name, for messages; the format is told by the bytes.
 
     Raises:
-        BadImage: with the reason, which does not name the file.
+        BadImage: with the reason, which does not name the file. The format is told by the bytes alone.
     """
     if not data:
         raise BadImage("zero bytes")
@@ -78,15 +77,14 @@ def decode_image(data: bytes, feature: Feature, max_pixels: int, suffix: str) ->
         else:
             image = decode_by_skimage(data, max_pixels)
         if data.startswith(TIFF) and str(len(image)) != feature.channels and (pages := describe_pages(*image.shape)):
-            raise BadImage(f"wrong channels: expected {feature.channels}, got {pages}")
+            raise BadImage("wrong channels", f"expected {feature.channels}, got {pages}")
         if len(image) in (2, 4) and data.startswith((NPY, *TIFF)) and not is_rgba(data):
             _check_kept(image, feature.channels)  # not colour and alpha: all of them hold measurements
         return _finish(image, feature)
     except BadImage:
         raise
     except Exception as error:  # a decoder met bytes or a function met pixels that it cannot work with
-        text = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BadImage(f"not a readable image ({suffix or 'no suffix'}, {len(data)} bytes): {text}") from error
+        raise BadImage("not a readable image", said=quote(error)) from error
 
 
 class Sizes(NamedTuple):
@@ -108,9 +106,7 @@ class Decoded(NamedTuple):
     found: list[Sizes | BadImage]
 
 
-def decode_images(
-    files: Sequence[bytes], paths: Sequence[str], feature: Feature, max_pixels: int, size: tuple[int, int]
-) -> Decoded:
+def decode_images(files: Sequence[bytes], feature: Feature, max_pixels: int, size: tuple[int, int]) -> Decoded:
     """Decode several files, as `decode_image` does each, and keep the images of one size.
 
     Small JPEGs are decoded in one call, which lets go of the interpreter's lock once for all of them: taken and given
@@ -122,12 +118,9 @@ def decode_images(
     pixels = np.empty((len(files), *size, num_channels(feature)), feature.dtype)
     found: list[Sizes | BadImage] = []
     num_kept = 0
-    for at, (data, path) in enumerate(zip(files, paths, strict=True)):
+    for at, data in enumerate(files):
         try:
-            if at in small:
-                image = _finish(small[at].numpy(), feature)
-            else:
-                image = decode_image(data, feature, max_pixels, os.path.splitext(path)[1])
+            image = _finish(small[at].numpy(), feature) if at in small else decode_image(data, feature, max_pixels)
         except BadImage as error:
             found.append(error)
             continue
@@ -167,7 +160,9 @@ def _check_kept(image: np.ndarray, channels: str) -> None:
     """Refuse an image that has channels to lose, unless the recipe names their number."""
     if not channels.isdigit():
         raise BadImage(
-            f"wrong channels: expected {channels}, got {len(image)}; say `channels: {len(image)}` to keep them"
+            "wrong channels",
+            f"expected {channels}, got {len(image)}",
+            f"say `channels: {len(image)}` to keep them",
         )
 
 
@@ -175,7 +170,7 @@ def _to_channels(image: np.ndarray, channels: str) -> np.ndarray:
     found = len(image)
     if channels.isdigit():
         if found != int(channels):
-            raise BadImage(f"wrong channels: expected {channels}, got {found}")
+            raise BadImage("wrong channels", f"expected {channels}, got {found}")
         return image
     if found > 4:
         _check_kept(image, channels)
@@ -222,8 +217,9 @@ def _to_dtype(image: np.ndarray, feature: Feature) -> np.ndarray:
     if image.dtype.kind == "f":
         if not feature.preprocess and (image.min() < 0 or image.max() > 1):
             raise BadImage(
-                f"float pixels from {image.min():g} to {image.max():g}, expected 0 to 1 for dtype {dtype}; "
-                f"say `dtype: float32` to keep them"
+                f"float pixels outside 0 to 1, the range for dtype {dtype}",
+                f"they go from {image.min():g} to {image.max():g}",
+                "say `dtype: float32` to keep them",
             )
         return np.rint(np.clip(image, 0, 1) * float(top)).astype(dtype)
     if (image.dtype, dtype) == (np.uint16, np.uint8):
@@ -232,7 +228,8 @@ def _to_dtype(image: np.ndarray, feature: Feature) -> np.ndarray:
         return image.astype(np.uint16) * np.uint16(257)
     if image.min() < 0 or image.max() > top:
         raise BadImage(
-            f"{image.dtype} pixels from {image.min()} to {image.max()} do not fit dtype {dtype}; "
-            f"say `dtype: float32` to keep them"
+            f"{image.dtype} pixels that do not fit dtype {dtype}",
+            f"they go from {image.min()} to {image.max()}",
+            "say `dtype: float32` to keep them",
         )
     return image.astype(dtype)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .decoders import BadImage, Header, check_size, decode_by_skimage
+from .verdicts import quote
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,10 +39,9 @@ def decode_jpeg(data: bytes, channels: str, max_pixels: int) -> np.ndarray:
     try:
         return decode.one(_as_tensor(data), _jpeg_mode(header, channels)).numpy()
     except RuntimeError as error:
-        text = str(error)
-        if "truncated" in text:
-            raise BadImage("truncated: the JPEG ends before its last row") from error
-        raise BadImage(f"not a readable JPEG: {text.splitlines()[0].rsplit('.cpp:')[-1]}") from error
+        if "truncated" in str(error):
+            raise BadImage("truncated", "the JPEG ends before its last row") from error
+        raise BadImage("not a readable JPEG", said=quote(error).rsplit(".cpp:")[-1]) from error
 
 
 def decode_small_jpegs(files: Sequence[bytes], channels: str, max_pixels: int) -> dict[int, Tensor]:
@@ -95,7 +95,7 @@ def _jpeg_header(data: bytes) -> Header:
             at += 2
         else:
             at += 2 + (data[at + 2] << 8 | data[at + 3])
-    raise BadImage("truncated or damaged: a JPEG without a frame header")
+    raise BadImage("truncated or damaged", "a JPEG without a frame header")
 
 
 class _JpegDecoder(NamedTuple):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .verdicts import Reason, Verdicts
+from .verdicts import Reason, Verdicts, quote
 
 
 class Files(NamedTuple):
@@ -82,12 +82,12 @@ class _Finder:
         if parent is None:
             parent = self.folders[folder] = self._find_folder(folder)
         if isinstance(parent, Reason):
-            return Reason(parent.kind, cell)
+            return parent._replace(value=cell)
         if name == "..":
             return Reason("a path with .. that may leave data.files", cell)
-        found = self._follow(f"{parent}/{name}") if cell.strip() else Reason("empty path", "")
+        found = self._follow(f"{parent}/{name}") if cell.strip() else Reason("empty path")
         if isinstance(found, Reason):
-            return Reason(found.kind, cell)
+            return found._replace(value=cell)
         path, status = found
         if not stat.S_ISREG(status.st_mode):
             return Reason("not a file", cell)
@@ -96,12 +96,12 @@ class _Finder:
 
     def _find_folder(self, folder: str) -> str | Reason:
         if "://" in folder:
-            return Reason("a URL, expected a relative path", "")
+            return Reason("a URL", remedy="name a file by its path relative to data.files")
         if folder.startswith("/"):
-            return Reason("an absolute path, expected one relative to data.files", "")
+            return Reason("an absolute path, expected one relative to data.files")
         parts = [part for part in folder.split("/") if part not in ("", ".")]
         if ".." in parts:
-            return Reason("a path with .. that may leave data.files", "")
+            return Reason("a path with .. that may leave data.files")
         found, seen = self.root, ""
         for part in parts:  # each folder on the way is looked at once
             seen = f"{seen}/{part}"
@@ -119,7 +119,7 @@ class _Finder:
             return found
         path, status = found
         if not stat.S_ISDIR(status.st_mode):
-            return Reason("a path inside an archive or another file, unpack it first", "")
+            return Reason("a path inside an archive or another file", remedy="unpack it first")
         return path
 
     def _follow(self, path: str) -> tuple[str, os.stat_result] | Reason:
@@ -129,11 +129,10 @@ class _Finder:
             if stat.S_ISLNK(status.st_mode):
                 path = os.path.realpath(path)
                 if path != self.root and not path.startswith(self.root.rstrip("/") + "/"):
-                    return Reason("a symlink that leaves data.files", "")
+                    return Reason("a symlink that leaves data.files")
                 status = os.lstat(path)
         except FileNotFoundError:
-            return Reason("missing file", "")
+            return Reason("missing file")
         except (OSError, ValueError) as error:
-            what = error.strerror if isinstance(error, OSError) else error
-            return Reason(f"a path that cannot be opened ({what})", "")
+            return Reason("a path that cannot be opened", said=quote(error))
         return path, status

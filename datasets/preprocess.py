@@ -15,6 +15,7 @@ from ..arguments import check_arguments
 from ..errors import RecipeError
 from ..recipe import Feature, nearest
 from .decoders import BadImage, channels_first
+from .verdicts import quote
 
 PREPROCESS_MODULES = (
     "color",
@@ -47,7 +48,7 @@ def run_preprocess(image: np.ndarray, feature: Feature) -> np.ndarray:
         try:
             pixels = np.asarray(_preprocess_function(step.name)(pixels, **step.args))
         except Exception as error:  # any of scikit-image's several hundred functions
-            raise BadImage(f"preprocess {step.name} failed: {type(error).__name__}: {error}") from error
+            raise BadImage(f"preprocess {step.name} failed", said=f"{type(error).__name__}: {quote(error)}") from error
     return channels_first(pixels)
 
 

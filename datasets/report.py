@@ -55,7 +55,11 @@ def describe_data(
         "table": data.table,
         "rows": len(frame),
         "splits": _count_sides(side),
-        "quarantined": {"rows": len(verdicts.reasons), "reasons": verdicts.counts},
+        "quarantined": {
+            "rows": len(verdicts.reasons),
+            "reasons": verdicts.counts,
+            "remedies": verdicts.remedies,
+        },
         "features": {
             name: _describe_feature(data, name, columns, side, frame, schema, is_entity=name in entities)
             for name in columns

@@ -124,9 +124,8 @@ def _ingest_images(
     paths = [files.paths[row] for row in rows.tolist()]
     located = store.ingest(paths, files.sizes[rows], files.mtimes_ns[rows], on_progress)
     for position, reason in located.reasons.items():
-        kind, _, detail = reason.partition(":")
         path = os.path.relpath(paths[position], os.path.realpath(root))
-        verdicts.reject(int(rows[position]), f"bad image, {kind}", f"{path}{detail and ':'}{detail}")
+        verdicts.reject(int(rows[position]), *reason._replace(kind=f"bad image, {reason.kind}", value=path))
     return located, rows
 
 

@@ -27,13 +27,13 @@ from .disk import writing
 from .images import num_channels
 
 # Raise it when a shard's files change: every store is then decoded anew.
-SHARD_VERSION = 2
+SHARD_VERSION = 3
 PIXELS, INDEX, MANIFEST = "pixels.npy", "index.arrow", "manifest.json"
 BAD = "bad-"
 
 
 class Seen(NamedTuple):
-    """What became of one file."""
+    """What became of one file; the reason is a `verdicts.Reason` as text."""
 
     content: bytes = b""
     shard: int = -1

@@ -20,12 +20,13 @@ from ..settings import Home
 from .pack import MANIFEST
 from .shards import PIXELS
 from .store import STALE_SECONDS
+from .verdicts import QUARANTINE
 
 # Between an ingest and the record of the run that it was for, nothing refers to a pack but the process in between.
 GRACE_SECONDS = 60.0
 TRASH = ".trash"
 # Below the packs: a folder for each table that was refused, with its bad rows.
-REJECTED, QUARANTINE = "rejected", "quarantine.csv"
+REJECTED = "rejected"
 
 
 def hold_data(home: Home) -> contextlib.AbstractContextManager[None]:

@@ -34,6 +34,7 @@ from .decoders import BadImage, TooLarge
 from .disk import writing
 from .images import DECODER_VERSION, decode_image, decode_images, num_channels
 from .shards import BAD, SHARD_VERSION, Seen, ShardWriter, read_shard
+from .verdicts import Reason, quote
 
 SHARD_BYTES = 64_000_000
 # A batch is what one thread reads and decodes before it hands over; it bounds the memory.
@@ -66,7 +67,7 @@ class Located(NamedTuple):
     source: np.ndarray
     shape: tuple[int, ...]
     dtype: str
-    reasons: dict[int, str]
+    reasons: dict[int, Reason]
     num_decoded: int
 
 
@@ -79,7 +80,7 @@ class _Index(NamedTuple):
     offset: np.ndarray  # int64, row in the shard
     size: np.ndarray  # int32 (N, 2), height and width; 0 where it is no image
     source: np.ndarray  # int32 (N, 2), height and width of the file's upright picture; 0 where it is no image
-    reason: pa.ChunkedArray  # why it is no image
+    reason: pa.ChunkedArray  # why it is no image, a `Reason` as text
     shards: list[str]
 
     def extend(self, seen: list[Seen], shards: list[str]) -> _Index:
@@ -160,7 +161,7 @@ class PixelStore:
             else:
                 try:
                     data = _read_file(paths[position], 0)
-                    image = decode_image(data, self._feature, self._max_pixels, _suffix(paths[position]))
+                    image = decode_image(data, self._feature, self._max_pixels)
                     _, height, width = image.pixels.shape
                 except (OSError, BadImage):
                     continue
@@ -170,10 +171,11 @@ class PixelStore:
 
     def _locate(self, row: np.ndarray, index: _Index, size: tuple[int, int], num_decoded: int) -> Located:
         bad = (index.shard[row] < 0) | (index.size[row] != size).any(1)
-        reasons: dict[int, str] = {}
+        reasons: dict[int, Reason] = {}
         for position in np.flatnonzero(bad).tolist():
             at = int(row[position])
-            reasons[position] = index.reason[at].as_py() or _wrong_size(index.size[at].tolist(), size)
+            known = index.reason[at].as_py()
+            reasons[position] = Reason.load(known) if known else _wrong_size(index.size[at].tolist(), size)
         shard = np.where(bad, -1, index.shard[row])
         used, place = np.unique(shard, return_inverse=True)
         names = [index.shards[number] for number in used.tolist() if number >= 0]
@@ -249,12 +251,11 @@ class _Ingest:
         """In a thread: what can be said of each file alone, and the pixels of those that are new and good."""
         with self._reading:
             seen, new = self._read(files)
-        paths = [files[at][0] for at in new]
-        decoded = decode_images(list(new.values()), paths, self._feature, self._max_pixels, self._size)
+        decoded = decode_images(list(new.values()), self._feature, self._max_pixels, self._size)
         for at, found in zip(new, decoded.found, strict=True):
             content = seen[at].content
             if isinstance(found, BadImage):
-                seen[at] = Seen(content, reason=str(found), lasting=not isinstance(found, TooLarge))
+                seen[at] = Seen(content, reason=found.reason.dump(), lasting=not isinstance(found, TooLarge))
             else:
                 seen[at] = Seen(content, size=found.size, source=found.source)
         return seen, decoded.pixels
@@ -267,7 +268,8 @@ class _Ingest:
             try:
                 data = _read_file(path, size)
             except OSError as error:
-                seen.append(Seen(reason=f"cannot be read: {error.strerror}", lasting=False))
+                reason = Reason("a file that cannot be read", said=quote(error))
+                seen.append(Seen(reason=reason.dump(), lasting=False))
                 continue
             content = hashlib.sha256(data).hexdigest()[:32].encode()
             old = self._placed.get(content) or self._stored(content)
@@ -341,14 +343,11 @@ def _pair(numbers: np.ndarray) -> tuple[int, int]:
     return int(numbers[0]), int(numbers[1])
 
 
-def _suffix(path: str) -> str:
-    return os.path.splitext(path)[1]  # pathlib takes a tenth of the time of decoding
-
-
-def _wrong_size(found: Sequence[int], size: tuple[int, int]) -> str:
-    return (
-        f"wrong size: {found[0]}x{found[1]} (height x width), the first image has {size[0]}x{size[1]}; "
-        f"give the feature a size to bring all images to"
+def _wrong_size(found: Sequence[int], size: tuple[int, int]) -> Reason:
+    return Reason(
+        "wrong size",
+        detail=f"{found[0]}x{found[1]} (height x width), the first image has {size[0]}x{size[1]}",
+        remedy="give the feature a size to bring all images to",
     )
 
 

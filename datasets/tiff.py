@@ -51,7 +51,7 @@ def _decode_series(data: bytes, max_pixels: int) -> np.ndarray:
                 return orient(channels_first(np.asarray(image)), orientation)
     others = [axis for axis, length in zip(axes, shape, strict=True) if axis not in "YX" and length > 1]
     if len(others) > 1 or "Y" not in axes or "X" not in axes:
-        raise BadImage(f"expected height, width and at most one axis of channels, got {axes} {shape}")
+        raise BadImage("too many axes", f"expected height, width and at most one axis of channels, got {axes} {shape}")
     order = sorted(range(len(axes)), key=lambda at: (axes[at] in "YX", "YX".find(axes[at])))
     return orient(pixels.transpose(order).reshape(-1, shape[axes.index("Y")], shape[axes.index("X")]), orientation)
 

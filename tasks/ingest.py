@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 from prefect import task
 
-from ..datasets.build import Prepared, count_verdicts, prepare_data
+from ..datasets.build import Prepared, prepare_data
 from ..datasets.space import hold_data, mark_used
 from ..datasets.table import split_columns, with_split_column
+from ..datasets.verdicts import QUARANTINE, say_verdicts
 from ..files import read_json
 from ..recipe import Recipe
 from ..settings import home
@@ -91,8 +92,7 @@ def _ingest_split(recipe: Recipe, column: str, several: bool) -> Prepared:
 def tell_quarantine(data: Prepared) -> None:
     """Say why rows are bad, and where all of them stand with their reasons."""
     if data.num_quarantined:
-        counts = ", ".join(f"{count:,} {kind}" for kind, count in count_verdicts(data.split_dir).items())
-        say(f"quarantined: {counts}; {data.split_dir / 'quarantine.csv'}")
+        say(f"quarantined: {say_verdicts(data.split_dir)}; {data.split_dir / QUARANTINE}")
 
 
 def _report_split(data: Prepared) -> dict[str, Any]:

@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 from prefect import task
 
-from ..datasets.build import open_view, read_verdicts
+from ..datasets.build import open_view
 from ..datasets.output import write_output
+from ..datasets.verdicts import read_verdicts
 from ..errors import DataError
 from ..files import sha256_file
 from ..recipe_file import load_recipe

@@ -221,7 +221,7 @@ def test_a_bad_row_ends_in_quarantine_with_its_reason_and_its_cells(
     assert "text.png" in reasons[8]
     assert reasons[9].startswith("bad image, ")
     assert reasons[10] == "file of zero bytes: zero.png"
-    assert reasons[11].startswith("bad image, wrong size: big.png: 9x7")
+    assert reasons[11].startswith("bad image, wrong size: big.png, 9x7")
     assert reasons[12] == "a path with .. that may leave data.files: ../0.png"
     assert reasons[13] == "extra field: 4 fields, the header names 3 columns"
     assert reasons[14] == "empty cell in 'label'"

@@ -32,6 +32,7 @@ def test_the_report_counts_rows_classes_ranges_missing_values_and_reasons(
     assert report["quarantined"] == {
         "rows": 2,
         "reasons": {"empty cell in 'x0'": 1, "class without a training row": 1},
+        "remedies": {},
     }
     assert report["features"]["x"] == {
         "kind": "number",

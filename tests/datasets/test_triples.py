@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from torchrelay.datasets.build import View, open_view, prepare_data, prepare_for_schema, prepare_inputs, read_verdicts
+from torchrelay.datasets.build import View, open_view, prepare_data, prepare_for_schema, prepare_inputs
 from torchrelay.datasets.loader import make_loader
 from torchrelay.datasets.pack_dataset import PackDataset
 from torchrelay.datasets.table import check_table
+from torchrelay.datasets.verdicts import read_verdicts
 from torchrelay.errors import DataError, RecipeError
 from torchrelay.files import read_json
 from torchrelay.recipe import Data
