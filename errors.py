@@ -5,6 +5,8 @@ Each message says what was expected, what came and what to do. The command line 
 
 from __future__ import annotations
 
+import errno
+
 
 class TorchrelayError(Exception):
     """Base of all errors that a user can act on.
@@ -32,6 +34,21 @@ class SourceError(TorchrelayError):
     """A run, a registered model or a weights file that was named cannot be found or does not fit."""
 
     exit_code = 2
+
+
+class HomeError(TorchrelayError):
+    """The folder that holds all of torchrelay's state is none, or cannot be read or written."""
+
+    exit_code = 2
+
+    @classmethod
+    def of(cls, root: object, error: OSError) -> HomeError:
+        """What the system said of it, and what to do."""
+        said = "it is no folder" if error.errno in (errno.EEXIST, errno.ENOTDIR) else error.strerror or str(error)
+        return cls(
+            f"the home {shown(str(root))} cannot be used: {said}; set TORCHRELAY_HOME to a folder "
+            f"that can be read and written, or to one that is not there yet"
+        )
 
 
 class ShapeError(TorchrelayError):
@@ -68,6 +85,11 @@ class BusyError(TorchrelayError):
 
 class LockError(TorchrelayError):
     """The file of a lock cannot be opened or written, so that nobody would be kept out."""
+
+
+def shown(text: str, length: int = 120) -> str:
+    """A value for a message: of a long one its beginning, and how long it is."""
+    return text if len(text) <= length else f"{text[:length]}… ({len(text):,} characters)"
 
 
 def check_format(what: str, found: object, reads: int, again: str, kind: type[TorchrelayError]) -> None:

@@ -133,18 +133,22 @@ def remove_folder(path: Path) -> None:
 
     What cannot be removed stays under a name that `remove_leftovers` knows.
     """
-    trash = path.rename(_temporary(path))
-    shutil.rmtree(trash, ignore_errors=True)
+    remove_tree(path.rename(_temporary(path)))
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file, a link but not what it leads to, or a folder; what cannot be removed stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what writers left half-written or half-removed in a folder; for its only writer, before it writes."""
     for path in folder.glob(".*.tmp"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                path.unlink()
+        remove_tree(path)
 
 
 def set_aside(path: Path) -> Path:

@@ -28,10 +28,14 @@ def commands() -> None:
 
 def prepare() -> None:
     """Point the libraries at the home, and keep Prefect's own progress lines off the terminal."""
+    from ..errors import HomeError
     from ..settings import home, set_environment
 
     set_environment()
-    home().root.mkdir(parents=True, exist_ok=True)
+    try:
+        home().root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HomeError.of(home().root, error) from error
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 
 

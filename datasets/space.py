@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
+import re
 import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import BusyError, DataError
-from ..files import lock, read_json, share_lock
+from ..files import lock, read_json, remove_tree, share_lock
 from ..settings import Home
 from .pack import MANIFEST
 from .shards import PIXELS
@@ -27,6 +27,8 @@ GRACE_SECONDS = 60.0
 TRASH = ".trash"
 # Below the packs: a folder for each table that was refused, with its bad rows.
 REJECTED = "rejected"
+# What goes by itself has a name that we gave it: a pack or a store its digest, a shard a random one, perhaps set aside.
+OUR_NAME, OUR_SHARD = re.compile(r"[0-9a-f]{32}"), re.compile(r"(bad-)?[0-9a-f]{32}(-\d+)?")
 
 
 def hold_data(home: Home) -> contextlib.AbstractContextManager[None]:
@@ -53,12 +55,16 @@ def claim_data(home: Home) -> Iterator[bool]:
 
 def unneeded_packs(home: Home, needed: Collection[str]) -> list[Path]:
     """Packs that are not among the needed ones, by name, and were not made or found just now."""
-    return [pack for pack in list_packs(home) if pack.name not in needed and not _is_fresh(pack)]
+    return [pack for pack in _idle_packs(home, needed) if not _is_fresh(pack)]
 
 
 def fresh_packs(home: Home, needed: Collection[str]) -> list[Path]:
     """Packs that are not among the needed ones, by name, and stay because they were made or found just now."""
-    return [pack for pack in list_packs(home) if pack.name not in needed and _is_fresh(pack)]
+    return [pack for pack in _idle_packs(home, needed) if _is_fresh(pack)]
+
+
+def _idle_packs(home: Home, needed: Collection[str]) -> list[Path]:
+    return [pack for pack in list_packs(home) if pack.name not in needed and OUR_NAME.fullmatch(pack.name)]
 
 
 def unneeded_shards(home: Home, gone: Collection[Path]) -> list[Path]:
@@ -72,8 +78,10 @@ def unneeded_shards(home: Home, gone: Collection[Path]) -> list[Path]:
     """
     needed = {shard for pack in list_packs(home) if pack not in gone for shard in shards_of(pack)}
     unneeded = []
-    for store in _folders(home.store):
-        shards = _folders(store)
+    for store in list_folders(home.store):
+        if not OUR_NAME.fullmatch(store.name):
+            continue
+        shards = [shard for shard in list_folders(store) if OUR_SHARD.fullmatch(shard.name)]
         kept = [shard for shard in shards if shard.resolve() in needed]
         for shard in shards:
             has_pixels = (shard / PIXELS).exists()
@@ -91,7 +99,7 @@ def shards_of(pack: Path) -> set[Path]:
     try:
         features: list[dict[str, Any]] = read_json(pack / MANIFEST)["features"]
         return {(pack / one["store"] / name).resolve() for one in features for name in one.get("shards", [])}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"pack {pack} does not say which shards it needs ({error}); delete it and prune again"
         ) from error
@@ -99,14 +107,14 @@ def shards_of(pack: Path) -> set[Path]:
 
 def old_sources(home: Home) -> list[Path]:
     """What was downloaded from MLflow into the cache, and can be again."""
-    return [folder for folder in _folders(home.cache / "sources") if not _is_fresh(folder)]
+    return [folder for folder in list_folders(home.cache / "sources") if not _is_fresh(folder)]
 
 
 def leftovers(home: Home) -> list[Path]:
     """What writers that died left half-written and what refused tables left, older than a day; and what an earlier
     prune did not finish.
     """
-    found = [folder for folder in _folders(home.packs / REJECTED) if _age(folder / QUARANTINE) > STALE_SECONDS]
+    found = [folder for folder in list_folders(home.packs / REJECTED) if _age(folder / QUARANTINE) > STALE_SECONDS]
     for root in (home.store, home.packs, home.runs, home.cache):
         found += [path for path in root.rglob(".*.tmp") if _age(path) > STALE_SECONDS]
         found += [path for path in root.rglob(f".*{TRASH}") if root != home.runs]
@@ -116,10 +124,7 @@ def leftovers(home: Home) -> list[Path]:
 def remove(path: Path) -> None:
     """Remove a file or folder: under another name first, so that no half of it is ever taken for a whole."""
     trash = path if path.name.startswith(".") else path.rename(path.with_name(f".{path.name}{TRASH}"))
-    if trash.is_dir():
-        shutil.rmtree(trash, ignore_errors=True)
-    else:
-        trash.unlink(missing_ok=True)
+    remove_tree(trash)
 
 
 def remove_shard(shard: Path) -> None:
@@ -131,14 +136,16 @@ def remove_shard(shard: Path) -> None:
 
 def list_packs(home: Home) -> list[Path]:
     """The folders of all packs."""
-    return [folder for folder in _folders(home.packs) if (folder / MANIFEST).exists()]
+    return [folder for folder in list_folders(home.packs) if (folder / MANIFEST).exists()]
 
 
-def _folders(root: Path) -> list[Path]:
-    """Sub-folders in order, without those that are half-written or going."""
+def list_folders(root: Path) -> list[Path]:
+    """Sub-folders in order, without those that are half-written or going, and without links: those lead elsewhere."""
     if not root.is_dir():
         return []
-    return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    with os.scandir(root) as entries:
+        names = [one.name for one in entries if one.is_dir(follow_symlinks=False) and not one.name.startswith(".")]
+    return [root / name for name in sorted(names)]
 
 
 def _is_fresh(path: Path) -> bool:

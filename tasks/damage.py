@@ -1,4 +1,8 @@
-"""What is half-written or does not verify: found, and removed or set aside where nobody may be writing it."""
+"""What is half-written or does not verify: found, and removed or set aside where nobody may be writing it.
+
+Removed is what a writer of ours left, under a name that we found in its folder: never a link, never a folder that has
+no lock of ours, and never one in which a run has done anything.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..datasets.pack import Pack
-from ..datasets.space import claim_data, list_packs, remove
+from ..datasets.space import claim_data, list_folders, list_packs, remove
 from ..engine.generations import DamagedError, list_generations, read_manifest, read_state
 from ..errors import CheckpointError, DataError
 from ..files import is_locked, lock, set_aside
 from ..tracking.records import RECORD_FILE, list_records
+from .bad_runs import what_is_left
 from .examination import Examination, Finding, is_elsewhere, may_be_alive
 from .verify import VERIFY_PREFIX
 
@@ -23,10 +28,13 @@ def find_leftovers(exam: Examination) -> Iterator[Finding]:
         if is_alone:
             for root in (exam.home.packs, exam.home.store):
                 found += root.rglob(".*.tmp")
-    for run_dir in exam.home.runs.iterdir() if exam.home.runs.is_dir() else ():
-        if not run_dir.is_dir() or run_dir.name.startswith(".") or may_be_alive(run_dir) or is_elsewhere(exam, run_dir):
+    for run_dir in list_folders(exam.home.runs):
+        if may_be_alive(run_dir) or is_elsewhere(exam, run_dir):
             continue
-        found += run_dir.rglob(".*.tmp") if (run_dir / RECORD_FILE).exists() else [run_dir]
+        if (run_dir / RECORD_FILE).exists():
+            found += run_dir.rglob(".*.tmp")
+        elif (run_dir / "lock").is_file() and not what_is_left(run_dir):
+            found.append(run_dir)
     for path in sorted(found):
         where = path.relative_to(exam.home.root)
         yield Finding(

@@ -13,6 +13,7 @@ from ..errors import TorchrelayError
 from ..settings import Home
 from ..tracking.records import list_records
 from ..tracking.shipper import Sender
+from .bad_runs import find_bad_records
 from .damage import find_bad_checkpoints, find_bad_packs, find_leftovers
 from .examination import Examination, Finding, host_of
 from .installation import check_installation
@@ -70,6 +71,7 @@ def examine(exam: Examination) -> Iterator[Finding]:
     """
     parts: tuple[tuple[str, Callable[[Examination], Iterator[Finding]]], ...] = (
         ("installation", _installation),
+        ("runs", find_bad_records),
         ("runs", find_lost_runs),
         ("MLflow", find_waiting),
         ("MLflow", find_lost_in_mlflow),

@@ -183,6 +183,8 @@ def find_lost_in_mlflow(exam: Examination) -> Iterator[Finding]:
         return
     for believed in running:
         run_dir = exam.home.runs / believed.run_id
+        if run_dir.name != believed.run_id:  # a tag that anybody could set, and a path
+            continue
         if not is_over(exam, run_dir) or _num_waiting(run_dir):  # what waits says it, or is found already
             continue
         yield Finding(

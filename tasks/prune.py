@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from typing import Literal, NamedTuple
 
 from ..datasets import space
 from ..errors import BusyError, DataError, RecipeError, SourceError
-from ..files import is_locked, lock, read_json, size_of
+from ..files import is_locked, lock, read_json, remove_tree, size_of
 from ..settings import Home, tracking_is_embedded
 from ..tracking.cursor import waiting
 from ..tracking.records import RECORD_FILE, RunRecord, list_records, load_record
@@ -169,7 +168,8 @@ def _prune_runs(
     """Remove families whole, and what an earlier prune left of a run; gives the ids of the runs that are gone."""
     if not dry_run:
         for trash in sorted(home.runs.glob(f".*{space.TRASH}")):
-            _empty(trash, registered, versions=versions)
+            if said := _empty(trash, registered, versions=versions):
+                result.notes.append(said)
     gone: set[str] = set()
     for family in families:
         sizes = {one.run_id: _measure(home, one) for one in family.records}
@@ -190,7 +190,7 @@ def _prune_runs(
 
 def _measure(home: Home, record: RunRecord) -> int | None:
     """Bytes of a run here and in the embedded tracker; None where the tracker does not have it."""
-    in_mlflow = measure_run(record.mlflow_run_id) if record.mlflow_run_id else 0
+    in_mlflow = measure_run(record.mlflow_run_id, record.run_id) if record.mlflow_run_id else 0
     return None if in_mlflow is None else in_mlflow + size_of(home.runs / record.run_id)
 
 
@@ -198,6 +198,8 @@ def _reason_to_keep(
     home: Home, record: RunRecord, sizes: dict[str, int | None], registered: dict[str, list[Version]], versions: bool
 ) -> str:
     """Why a run stays although the rule names it; empty where it may go."""
+    if (home.runs / record.run_id).is_symlink():
+        return "its folder is a link that leads elsewhere; delete it by hand"
     if is_locked(home.runs / record.run_id / "lock"):
         return "it is being written"
     if record.status == "RUNNING" and time.time() - _last_sign(home, record) < STARTING_SECONDS:
@@ -235,20 +237,28 @@ def _trash_of(run_dir: Path) -> Path:
     return run_dir.with_name(f".{run_dir.name}{space.TRASH}")
 
 
-def _empty(trash: Path, registered: dict[str, list[Version]], *, versions: bool) -> None:
+def _empty(trash: Path, registered: dict[str, list[Version]], *, versions: bool) -> str:
     """Remove a run that is out of sight: from MLflow first, as its record says who it is there.
 
     One of an earlier prune that was registered since then comes back.
+
+    Returns:
+        Why it stays, where its record is not that of the run whose folder it was.
     """
-    with contextlib.suppress(SourceError):
-        record = load_record(trash)
+    run_id = trash.name.removeprefix(".").removesuffix(space.TRASH)
+    if (trash / RECORD_FILE).exists() and not trash.is_symlink():
+        try:
+            record = load_record(trash, run_id)
+        except SourceError as error:
+            return f"{trash} stays: {error}; delete it by hand"
         made = registered.get(record.mlflow_run_id, []) if record.mlflow_run_id else []
         if any(version.aliases for version in made) or (made and not versions):
-            trash.rename(trash.with_name(record.run_id))
-            return
+            trash.rename(trash.with_name(run_id))
+            return ""
         if record.mlflow_run_id:
-            remove_run(record.mlflow_run_id, made)
-    shutil.rmtree(trash, ignore_errors=True)
+            remove_run(record.mlflow_run_id, run_id, made)
+    remove_tree(trash)
+    return ""
 
 
 def _prune_data(home: Home, gone_runs: set[str], result: Pruned, *, dry_run: bool) -> None:
@@ -294,6 +304,6 @@ def _packs_in_use(home: Home, gone_runs: set[str]) -> set[str] | None:
             continue
         try:
             needed.add(Path(read_json(path)["pack_dir"]).name)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
     return needed

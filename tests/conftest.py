@@ -69,6 +69,16 @@ def prefect_server() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's migrations take a second or more: they run once, and each test copies the file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCHRELAY_HOME", str(tmp_path_factory.mktemp("migrated")))
+        from torchrelay.tracking.client import make_database
+
+        return make_database()
+
+
 @pytest.fixture
 def picture_recipe(tmp_path: Path) -> WriteRecipe:
     """A recipe for 8 x 8 gray pictures whose class says which half is bright."""

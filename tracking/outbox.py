@@ -22,7 +22,7 @@ from .cursor import Cursor, is_shipped, unshipped
 from .journal import JOURNAL_FILE, points_of
 from .mlflow_run import MAX_METRICS, MlflowRun, check_run, create_run, find_experiment, find_ours
 from .records import load_record, update_record
-from .registry import register_staged
+from .registry import register_staged, staged_folder
 
 # Lines that are looked at before the cursor may move: of a long training most are not for MLflow.
 MAX_LINES = 20_000
@@ -142,7 +142,7 @@ class Outbox:
                 self._send_files(run, self.run_dir / line["path"], line["artifact_path"])
                 reach("ship.artifact_sent")
             case "model":
-                self._expect(size_of(self.run_dir / line["folder"]))
+                self._expect(size_of(staged_folder(self.run_dir, line)))
                 if number := register_staged(run, self.run_dir, line):
                     self.registered.append(Registered(line["name"], number))
             case "status":
@@ -190,7 +190,7 @@ class Outbox:
             NotYetError: it is not in MLflow yet.
         """
         parent_dir = self.run_dir.parent / line["parent"]
-        if not line["parent"] or not parent_dir.is_dir():
+        if not line["parent"] or parent_dir.name != line["parent"] or not parent_dir.is_dir():
             return ""
         found = Cursor.load(parent_dir).mlflow_run_id or load_record(parent_dir).mlflow_run_id
         if not found:

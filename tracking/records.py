@@ -16,11 +16,11 @@ import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
-from ..errors import SourceError, TrackingError, check_format
+from ..errors import HomeError, SourceError, TrackingError, check_format, shown
 from ..files import describe_failure, read_json, write_json
 from ..settings import Home
 
@@ -29,6 +29,8 @@ RECORD_FILE = "run.json"
 # Fields that are paths; on disk they are relative to the home where they lie in it, so that a home may be moved.
 PATHS = ("pack_dir", "split_dir", "weights")
 MAX_NAME_LENGTH = 60
+# Of what was given for a run, when the nearest names are looked for.
+MAX_COMPARED = 200
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +111,32 @@ class RunRecord(BaseModel):
     error: str = ""
     """Why it failed."""
 
+    @field_validator("created", "ended")
+    @classmethod
+    def _is_time(cls, value: str, info: ValidationInfo) -> str:
+        if (value or info.field_name == "created") and datetime.fromisoformat(value).tzinfo is None:
+            raise ValueError("has no time zone")
+        return value
+
+    @field_validator(*PATHS)
+    @classmethod
+    def _is_path(cls, value: str) -> str:
+        if "\0" in value:
+            raise ValueError("has a NUL character, which no path has")
+        return value
+
+
+class Listing(NamedTuple):
+    """What stands in a home's folder of runs.
+
+    Attributes:
+        records: of the runs, newest first.
+        problems: folder's name -> why it is no run although it has a record.
+    """
+
+    records: list[RunRecord]
+    problems: dict[str, str]
+
 
 def now() -> str:
     """The time, ISO 8601 in UTC to the millisecond, as `created` and `ended` want it."""
@@ -125,7 +153,8 @@ def describe_run(home: Home, record: RunRecord) -> dict[str, Any]:
     """A record as JSON, with the run's folder; of a parent also its `runs`."""
     values = {**record.model_dump(), "run_dir": str(home.runs / record.run_id)}
     if record.kind == "splits":
-        values["runs"] = [describe_run(home, child) for child in list_children(home, record)]
+        children = list_children(home, record)
+        values["runs"] = [{**one.model_dump(), "run_dir": str(home.runs / one.run_id)} for one in children]
     return values
 
 
@@ -156,11 +185,15 @@ def save_record(home: Home, record: RunRecord) -> Path:
     return run_dir
 
 
-def load_record(run_dir: Path) -> RunRecord:
+def load_record(run_dir: Path, run_id: str = "") -> RunRecord:
     """Read `run.json`.
 
+    Args:
+        run_dir: of the run.
+        run_id: what the record must say that it is of; by default the folder's name. A record of another id is none
+            of this folder: it was put there by somebody, and nothing that it says is followed.
     Raises:
-        SourceError: the folder has none, or one that this version cannot read.
+        SourceError: the folder has none, one of another run, or one that this version cannot read.
     """
     path = run_dir / RECORD_FILE
     try:
@@ -172,9 +205,16 @@ def load_record(run_dir: Path) -> RunRecord:
         raise SourceError(f"{run_dir} has no {RECORD_FILE}, so it is no run; see torchrelay runs") from error
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise SourceError(f"{path} is not a run record: {problems}") from error
+        raise SourceError(f"{path} is not a run record: {shown(problems, 400)}") from error
     except (OSError, ValueError) as error:
         raise SourceError(f"{path} cannot be read: {error}") from error
+    except RecursionError as error:
+        raise SourceError(f"{path} cannot be read: its lists and objects are nested too deep") from error
+    if record.run_id != (run_id or run_dir.name):
+        raise SourceError(
+            f"{path} says that it is of run {shown(repr(record.run_id))}, which is not the name of its folder; "
+            f"where that folder was renamed or copied, give it that name again"
+        )
     root = run_dir.absolute().parent.parent
     return _with_paths(record, lambda one: str(root / one) if one else "")
 
@@ -235,25 +275,62 @@ def mark_done(run_dir: Path, part: Literal["train", "evaluate", "register"]) -> 
 
 
 def list_records(home: Home) -> list[RunRecord]:
-    """All runs of a home, newest first. A folder whose record cannot be read is skipped with a warning.
+    """All runs of a home, newest first. A folder whose record cannot be read is passed over with a warning, once.
+
+    Raises:
+        HomeError: the home is no folder, or cannot be read.
+    """
+    found = list_runs(home)
+    for name, problem in found.problems.items():
+        if home.runs / name not in _warned:
+            _warned.add(home.runs / name)
+            logger.warning("skipped %s, which is no run: %s", shown(repr(name)), problem)
+    return found.records
+
+
+# Folders that were warned of by this process.
+_warned: set[Path] = set()
+
+
+def list_runs(home: Home) -> Listing:
+    """All runs of a home and all that is none although it has a record; each record is read once.
 
     A folder without a record is of a run that has not begun, and is passed over.
+
+    Raises:
+        HomeError: the home is no folder, or cannot be read.
     """
-    records = []
-    for run_dir in home.runs.iterdir() if home.runs.is_dir() else ():
-        if run_dir.name.startswith(".") or not (run_dir / RECORD_FILE).exists():
-            continue
+    records: list[RunRecord] = []
+    problems: dict[str, str] = {}
+    for name in _names_of_runs(home):
         try:
-            records.append(load_record(run_dir))
+            records.append(load_record(home.runs / name))
         except SourceError as error:
-            logger.warning("skipped a run: %s", error)
-    return sorted(records, key=lambda record: (record.created, record.run_id), reverse=True)
+            if not isinstance(error.__cause__, FileNotFoundError):
+                problems[name] = str(error)
+    records.sort(key=lambda record: (record.created, record.run_id), reverse=True)
+    return Listing(records, problems)
+
+
+def _names_of_runs(home: Home) -> list[str]:
+    """Names of the folders in which runs may be, in order."""
+    try:
+        with os.scandir(home.runs) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise HomeError.of(home.root, error) from error
 
 
 def list_children(home: Home, parent: RunRecord) -> list[RunRecord]:
     """The runs of a parent, in the order of its split columns; of two for one column the newer."""
     newest_last = reversed(list_records(home))
-    found = {record.split_column: record for record in newest_last if record.parent == parent.run_id}
+    found = {
+        record.split_column: record
+        for record in newest_last
+        if record.parent == parent.run_id and record.kind != "splits"
+    }
     return [found[column] for column in parent.splits if column in found]
 
 
@@ -264,22 +341,35 @@ def find_run(home: Home, identifier: str) -> Path:
         home: where to look.
         identifier: our run id, a prefix of it that only one run has, or MLflow's run id.
     Raises:
-        SourceError: no run has it, or several do; names the nearest.
+        SourceError: no run has it, several do, or the record of the one that has it cannot be read.
+        HomeError: the home is no folder, or cannot be read.
     """
-    names = [record.run_id for record in list_records(home)]
-    if identifier in names:
+    names = _names_of_runs(home)
+    if identifier in names and (home.runs / identifier / RECORD_FILE).exists():
+        load_record(home.runs / identifier)
         return home.runs / identifier
-    by_prefix = [name for name in names if identifier and name.startswith(identifier)]
+    by_prefix = [name for name in names if identifier and name.startswith(identifier) and _is_run(home.runs / name)]
     if len(by_prefix) == 1:
         return home.runs / by_prefix[0]
     if by_prefix:
         some = ", ".join(by_prefix[:5]) + (", …" if len(by_prefix) > 5 else "")
         raise SourceError(f"{identifier} is the beginning of {len(by_prefix)} runs ({some}); give more of it")
-    for record in list_records(home):
+    records = list_records(home)
+    for record in records:
         if record.mlflow_run_id == identifier != "":
             return home.runs / record.run_id
-    if not names:
-        raise SourceError(f"run {identifier!r} does not exist: {home.runs} has no runs; torchrelay train makes one")
-    near = difflib.get_close_matches(identifier, names, n=3, cutoff=0.5)
+    said = shown(repr(identifier))
+    if not records:
+        raise SourceError(f"run {said} does not exist: {home.runs} has no runs; torchrelay train makes one")
+    names = [record.run_id for record in records]
+    near = difflib.get_close_matches(identifier[:MAX_COMPARED], names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"the newest are {', '.join(names[:3])}"
-    raise SourceError(f"run {identifier!r} does not exist in {home.runs}; {hint}")
+    raise SourceError(f"run {said} does not exist in {home.runs}; {hint}")
+
+
+def _is_run(run_dir: Path) -> bool:
+    try:
+        load_record(run_dir)
+    except SourceError:
+        return False
+    return True

@@ -26,9 +26,9 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from .. import settings
-from ..errors import SourceError, TrackingError
+from ..errors import SourceError, TrackingError, shown
 from ..faults import reach
-from ..files import commit_folder, digest, sha256_file, write_atomic
+from ..files import commit_folder, digest, remove_tree, sha256_file, write_atomic
 from ..recipe import WEIGHTS_SUFFIXES
 from ..settings import Home
 from .client import call, open_client
@@ -131,22 +131,38 @@ def register_staged(run: MlflowRun, run_dir: Path, line: Mapping[str, Any]) -> s
     Raises:
         TrackingError: the name is not legal or a prompt's, or the server cannot be reached.
     """
-    client, name = run.client, line["name"]
+    client, name, folder = run.client, line["name"], staged_folder(run_dir, line)
     number = _find_version(run, line)
-    if not number and not (run_dir / line["folder"]).is_dir():
-        logger.warning("%s is gone; %r gets no version of it", run_dir / line["folder"], name)
+    if not number and not folder.is_dir():
+        logger.warning("%s is gone; %r gets no version of it", folder, name)
         return ""
     if not number:
         _make_name(client, name)
-        number = _create_version(run, run_dir, line)
+        number = _create_version(run, folder, line)
     reach("register.version_created")
     model = call(f"read {name!r}", client.get_registered_model, name)
     if number not in {str(one) for one in model.aliases.values()} and number == _newest_version(client, name):
         alias = CHAMPION if number == "1" or CHAMPION not in model.aliases else CHALLENGER
         call(f"name the {alias} of {name!r}", client.set_registered_model_alias, name, alias, number)
     reach("register.alias_set")
-    shutil.rmtree(run_dir / line["folder"], ignore_errors=True)
+    remove_tree(folder)
     return number
+
+
+def staged_folder(run_dir: Path, line: Mapping[str, Any]) -> Path:
+    """The folder of a `model` line, which goes once it is sent: named by the weights' digest, in the run's own folder.
+
+    Raises:
+        ValueError: the line states another, which was not put together here.
+    """
+    name = str(line["weights_sha256"])[:16]
+    if (
+        line["folder"] != f"{STAGED}/{name}"
+        or not re.fullmatch("[0-9a-f]{16}", name)
+        or (run_dir / STAGED).is_symlink()
+    ):
+        raise ValueError(f"its folder {shown(repr(line['folder']))} is none in which a version waits")
+    return run_dir / STAGED / name
 
 
 def _make_name(client: MlflowClient, name: str) -> None:
@@ -159,7 +175,7 @@ def _make_name(client: MlflowClient, name: str) -> None:
             raise
 
 
-def _create_version(run: MlflowRun, run_dir: Path, line: Mapping[str, Any]) -> str:
+def _create_version(run: MlflowRun, folder: Path, line: Mapping[str, Any]) -> str:
     client, name = run.client, line["name"]
     logged = _find_logged_model(run, line) or call(
         "log the model",
@@ -169,7 +185,6 @@ def _create_version(run: MlflowRun, run_dir: Path, line: Mapping[str, Any]) -> s
         source_run_id=run.run_id,
         tags={WEIGHTS_TAG: line["weights_sha256"]},
     )
-    folder = run_dir / line["folder"]
     _sign(folder, run.run_id, logged.model_id)
     call("log the model", client.log_model_artifacts, logged.model_id, str(folder))
     call("log the model", client.finalize_logged_model, logged.model_id, "READY")
@@ -405,7 +420,7 @@ def _resolve_remote(identifier: str, home: Home, local_error: SourceError) -> So
     key = str(run.info.end_time)
     if run.info.status == "RUNNING":  # its artifacts may change at any time
         key = "unfinished"
-        shutil.rmtree(home.cache / "sources" / run_id / key, ignore_errors=True)
+        remove_tree(_cached(home, run_id, key))
 
     def download(part: str, folder: Path) -> str:
         return client.download_artifacts(run_id, part, str(folder))
@@ -415,7 +430,7 @@ def _resolve_remote(identifier: str, home: Home, local_error: SourceError) -> So
 
 def _fetch(home: Home, run_id: str, key: str, label: str, download: Callable[[str, Path], str]) -> Source:
     """Download what a source needs, once: `key` changes when the artifacts may have."""
-    folder = home.cache / "sources" / run_id / key
+    folder = _cached(home, run_id, key)
     if not folder.is_dir():
         with commit_folder(folder) as temporary:
             for part in NEEDED:
@@ -426,6 +441,13 @@ def _fetch(home: Home, run_id: str, key: str, label: str, download: Callable[[st
                 (temporary / part).parent.mkdir(exist_ok=True)
                 path.replace(temporary / part)
     return Source(folder, folder / BEST, run_id, label)
+
+
+def _cached(home: Home, run_id: str, key: str) -> Path:
+    """Where the files of a run that MLflow knows by an id are kept; that id is a name and never a path."""
+    if not re.fullmatch(r"[\w-]+", run_id) or not re.fullmatch(r"[\w-]+", key):
+        raise SourceError(f"MLflow at {settings.shown_tracking_uri()} has no run of a legal id: {shown(repr(run_id))}")
+    return home.cache / "sources" / run_id / key
 
 
 def _is_missing(error: MlflowException) -> bool:

@@ -6,7 +6,6 @@ tracker is the database inside the home. A server keeps that to itself: `mlflow 
 
 from __future__ import annotations
 
-import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,8 +19,9 @@ from sqlalchemy import text
 
 from .. import settings
 from ..errors import TrackingError
-from ..files import size_of
+from ..files import remove_tree, size_of
 from .client import call, open_client
+from .opening import RUN_ID_TAG
 
 # What a run read and made stands in MLflow's database under the run's id without a foreign key: deleting the run leaves
 # it. First come the edges, whose deletion takes the lock that the rest needs.
@@ -69,26 +69,32 @@ def list_versions() -> dict[str, list[Version]]:
     return dict(versions)
 
 
-def measure_run(mlflow_run_id: str) -> int | None:
-    """Bytes of a run's artifacts inside the home, 0 where they are on a server; None where MLflow has no such run."""
+def measure_run(mlflow_run_id: str, run_id: str) -> int | None:
+    """Bytes of a run's artifacts inside the home, 0 where they are on a server; None where MLflow has no such run.
+
+    Args:
+        mlflow_run_id: MLflow's id, as the run's record states it.
+        run_id: ours. A run that MLflow has as another one of ours is not this one.
+    """
     client = open_client()
-    run = _find(client, mlflow_run_id)
+    run = _find(client, mlflow_run_id, run_id)
     if run is None:
         return None
     return sum(size_of(folder) for folder in _folders(run, _logged_models(client, run)))
 
 
-def remove_run(mlflow_run_id: str, versions: Sequence[Version]) -> None:
+def remove_run(mlflow_run_id: str, run_id: str, versions: Sequence[Version]) -> None:
     """Delete a run with its versions and logged models; what is gone already is passed over.
 
     Args:
-        mlflow_run_id: MLflow's id.
+        mlflow_run_id: MLflow's id, as the run's record states it.
+        run_id: ours, which MLflow's run must carry.
         versions: those made from it; none of them may have an alias.
     Raises:
         TrackingError: the server refuses or cannot be reached; calling again goes on.
     """
     client = open_client()
-    run = _find(client, mlflow_run_id)
+    run = _find(client, mlflow_run_id, run_id)
     if run is None:
         return
     for version in versions:
@@ -100,7 +106,7 @@ def remove_run(mlflow_run_id: str, versions: Sequence[Version]) -> None:
     if not settings.tracking_is_embedded():
         return
     for folder in _folders(run, models):
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(folder)
     # As `mlflow gc` does it, which itself would also empty the trash of what this prune is not about.
     store: Any = client._tracking_client.store
     for model in models:
@@ -128,10 +134,11 @@ def remove_unreferenced() -> None:
     call("remove data sets that no run refers to", remove)
 
 
-def _find(client: MlflowClient, mlflow_run_id: str) -> Run | None:
-    """A run, deleted or not; None where there is none."""
+def _find(client: MlflowClient, mlflow_run_id: str, run_id: str) -> Run | None:
+    """A run of ours, deleted or not; None where there is none of these two ids."""
     try:
-        return call(f"find run {mlflow_run_id}", client.get_run, mlflow_run_id)
+        run = call(f"find run {mlflow_run_id}", client.get_run, mlflow_run_id)
+        return run if run.data.tags.get(RUN_ID_TAG, run.info.run_name) == run_id else None
     except TrackingError as error:
         if isinstance(error.__cause__, MlflowException) and error.__cause__.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None
@@ -150,12 +157,18 @@ def _logged_models(client: MlflowClient, run: Run) -> list[LoggedModel]:
 
 
 def _folders(run: Run, models: Sequence[LoggedModel]) -> Iterator[Path]:
-    """Folders of the embedded tracker's artifacts that hold nothing but this run's."""
-    artifacts = settings.home().artifacts
-    for uri in (run.info.artifact_uri, *(model.artifact_location for model in models)):
+    """Folders of the embedded tracker's artifacts that hold nothing but this run's.
+
+    That is artifacts/<run id> and artifacts/models/<model id>, below an experiment's folder where it has one. A place
+    of another name, or outside the artifacts once links and `..` are followed, is stated by somebody, and left alone.
+    """
+    artifacts = settings.home().artifacts.resolve()
+    named = [(run.info.run_id, run.info.artifact_uri), *((one.model_id, one.artifact_location) for one in models)]
+    for name, uri in named:
         parts = urlparse(uri or "")
-        folder = Path(unquote(parts.path)).parent  # artifacts/<run id>/artifacts, artifacts/models/<model id>/artifacts
-        if settings.tracking_is_embedded() and parts.scheme == "file" and artifacts in folder.parents:
+        folder = Path(unquote(parts.path)).parent
+        is_ours = folder.name == name and artifacts in folder.resolve().parents
+        if settings.tracking_is_embedded() and parts.scheme == "file" and is_ours:
             yield folder
 
 

@@ -15,7 +15,7 @@ from torchrelay.recipe import Data, Feature, Named, Recipe
 from torchrelay.recipe_file import dump_recipe
 from torchrelay.schema import FeatureSchema, Schema
 from torchrelay.settings import Home
-from torchrelay.tracking.client import make_database, open_client
+from torchrelay.tracking.client import open_client
 from torchrelay.tracking.journal import JOURNAL_FILE, Journal
 from torchrelay.tracking.mlflow_run import MlflowRun, check_run
 from torchrelay.tracking.opening import journal_opening
@@ -48,14 +48,6 @@ def shipped_run(run_dir: Path) -> MlflowRun:
     done = sync_run(run_dir)
     assert (done.num_waiting, done.reason) == (0, "")
     return mlflow_run_of(run_dir)
-
-
-@pytest.fixture(scope="session")
-def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's migrations take a second or more: they run once, and each test copies the file."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TORCHRELAY_HOME", str(tmp_path_factory.mktemp("migrated")))
-        return make_database()
 
 
 @pytest.fixture
