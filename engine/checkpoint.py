@@ -3,7 +3,7 @@
     checkpoints/
         step-00001234/state.pt       tensors and plain values alone, read with `weights_only=True`
         step-00001234/manifest.json  sha256 and size of the state, which generation is best, run id, fingerprint
-        last, best                   text files that name a generation
+        last, best                   text files that name a generation, with a CRC over the name
         bad-step-00000999/           a generation that did not verify
 
 What stands in `state.pt` is the loop's business (`engine/loop.py`), one generation's files are those of
@@ -38,18 +38,20 @@ from ..files import (
     set_aside,
     write_atomic,
 )
+from ..seals import seal_name
 from .generations import (
     FORMAT_VERSION,
     MANIFEST_FILE,
     STATE_FILE,
     DamagedError,
+    dump_manifest,
     list_generations,
     name_generation,
     parse_name,
     read_manifest,
     read_pointer,
     read_state,
-    seal,
+    verify_pointer,
 )
 
 # Beside the tensors: random states, manifest and pointers; and for each tensor its entry in the archive.
@@ -80,7 +82,8 @@ class CheckpointStore:
     Args:
         folder: made at the first save.
         keep: how many of the newest generations stay; the best stays too.
-        facts: written into each manifest, for example {"run_id": …}.
+        facts: written into each manifest. A generation whose manifest has another `run_id` is another run's, and is
+            not loaded.
         fingerprint: versions and hardware that decide the bits of a CPU run.
         on_error: what a save that fails does: stop raises, warn warns once for each kind of failure.
 
@@ -200,7 +203,7 @@ class CheckpointStore:
                 **self._facts,
                 "fingerprint": self._fingerprint,
             }
-            (temporary / MANIFEST_FILE).write_text(seal(manifest), "utf-8")
+            (temporary / MANIFEST_FILE).write_text(dump_manifest(manifest), "utf-8")
             reach("checkpoint.manifest_written")
         return final
 
@@ -211,7 +214,7 @@ class CheckpointStore:
             return None
         folder = self.folder / name_generation(step, number)
         try:
-            manifest = read_manifest(folder)
+            manifest = self._read_manifest(folder)
             read_state(folder, manifest)
         except DamagedError as error:
             _set_aside(folder, str(error))
@@ -226,8 +229,22 @@ class CheckpointStore:
 
     def _best_name(self) -> str:
         if self._best is None:
-            self._best = read_pointer(self.folder, "best")
+            try:
+                self._best = verify_pointer(self.folder, "best")
+            except DamagedError as error:
+                self._best = self._best_of_newest()
+                _warn_of_pointer(self.folder, error)
         return self._best
+
+    def _best_of_newest(self) -> str:
+        """Which generation was the best when the newest whose manifest verifies was written."""
+        for folder in reversed(list_generations(self.folder)):
+            with contextlib.suppress(DamagedError):
+                return self._read_manifest(folder)["best"]
+        return ""
+
+    def _read_manifest(self, folder: Path) -> dict[str, Any]:
+        return read_manifest(folder, self._facts.get("run_id", ""))
 
     def _load_newest(self) -> Checkpoint | None:
         for folder in reversed(list_generations(self.folder)):
@@ -240,7 +257,7 @@ class CheckpointStore:
         if not folder.is_dir():
             return None
         try:
-            manifest = read_manifest(folder)
+            manifest = self._read_manifest(folder)
             data = read_state(folder, manifest)
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except (DamagedError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
@@ -262,8 +279,13 @@ class CheckpointStore:
     def _point(self, last: str) -> None:
         """Let `best` and `last` name their generations; they are written where they do not."""
         for pointer, name in (("best", self._best_name()), ("last", last)):
-            if name and read_pointer(self.folder, pointer) != name:
-                write_atomic(self.folder / pointer, name)
+            try:
+                found = verify_pointer(self.folder, pointer)
+            except DamagedError as error:
+                found = ""
+                _warn_of_pointer(self.folder, error)
+            if name and found != name:
+                write_atomic(self.folder / pointer, seal_name(name))
                 reach(f"checkpoint.{pointer}_moved")
 
     def _drop_pointers(self) -> None:
@@ -344,6 +366,10 @@ def _set_aside(folder: Path, reason: str) -> None:
             f"checkpoint {folder} does not verify ({reason}) and cannot be set aside: {describe_failure(error)}"
         ) from error
     warnings.warn(f"checkpoint {folder} does not verify ({reason}); set aside as {aside.name}", stacklevel=4)
+
+
+def _warn_of_pointer(folder: Path, error: DamagedError) -> None:
+    warnings.warn(f"pointer in {folder}: {error}; what the manifests say takes its place", stacklevel=4)
 
 
 def _tensors(value: object) -> Iterator[Tensor]:

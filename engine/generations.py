@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, check_format
-from ..files import digest, is_damage
+from ..files import is_damage
+from ..seals import is_sealed, seal, unseal, unseal_name
 
 FORMAT_VERSION = 2
 STATE_FILE, MANIFEST_FILE = "state.pt", "manifest.json"
@@ -48,27 +49,49 @@ def list_set_aside(folder: Path) -> list[Path]:
 
 
 def read_pointer(folder: Path, name: str) -> str:
-    """The generation that `last` or `best` names; empty where there is no such file, or it is not text.
+    """The generation that `last` or `best` names; empty where there is no such file, or it does not verify.
 
     Raises:
         OSError: it cannot be read, which does not mean that there is none.
     """
     try:
-        return (folder / name).read_text("utf-8").strip()
-    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+        return verify_pointer(folder, name)
+    except DamagedError:
         return ""
 
 
-def seal(manifest: Mapping[str, Any]) -> str:
-    """The text of a manifest, with a digest over all its values."""
-    return json.dumps({**manifest, "digest": digest(manifest)}, indent=2) + "\n"
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read a generation's manifest.
+def verify_pointer(folder: Path, name: str) -> str:
+    """The same, but a pointer that does not verify is an error.
 
     Raises:
-        DamagedError: it is missing or not as it was written.
+        DamagedError: it is not as it was written.
+        OSError: it cannot be read, which does not mean that there is none.
+    """
+    try:
+        text = (folder / name).read_bytes().decode().strip()
+        found = unseal_name(text)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except UnicodeDecodeError:
+        found = None
+    if found is None or parse_name(found) is None:
+        raise DamagedError(f"{name} is not as it was written")
+    return found
+
+
+def dump_manifest(manifest: Mapping[str, Any]) -> str:
+    """The text of a manifest, with a digest over all its values."""
+    return json.dumps(seal(manifest), indent=2) + "\n"
+
+
+def read_manifest(folder: Path, run_id: str = "") -> dict[str, Any]:
+    """Read a generation's manifest.
+
+    Args:
+        folder: of the generation.
+        run_id: whose it must be; empty takes anybody's.
+    Raises:
+        DamagedError: it is missing, not as it was written, or of another run.
         CheckpointError: it was written by another version of torchrelay, or cannot be read now.
     """
     data = _read(folder / MANIFEST_FILE)
@@ -76,13 +99,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         values = dict(json.loads(data))
     except (ValueError, TypeError) as error:
         raise DamagedError(f"{MANIFEST_FILE} cannot be read: {error}") from error
-    version, sealed = values.get("format_version"), values.pop("digest", None)
+    version, manifest = values.get("format_version"), unseal(values)
     # Every version from 2 on is sealed in this way: a version that was changed by accident is no other version.
-    if sealed != digest(values) and (sealed is not None or version in (None, FORMAT_VERSION)):
+    if manifest is None and (is_sealed(values) or version in (None, FORMAT_VERSION)):
         raise DamagedError(f"{MANIFEST_FILE} does not have the digest that it names")
     again = "resume the run with the torchrelay that wrote it, or train it again"
     check_format(f"checkpoint {folder}", version, FORMAT_VERSION, again, CheckpointError)
-    return values
+    manifest = manifest or {}
+    if run_id and manifest.get("run_id", run_id) != run_id:
+        raise DamagedError(f"it is of run {manifest['run_id']}, not of {run_id}: a run goes on from its own alone")
+    return manifest
 
 
 def read_state(folder: Path, manifest: Mapping[str, Any]) -> bytes:

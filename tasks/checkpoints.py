@@ -71,7 +71,7 @@ def _list_run(run_dir: Path) -> list[Generation]:
     found = []
     for path in (*list_generations(folder), *list_set_aside(folder)):
         is_set_aside = path.name.startswith("bad-")
-        manifest, problem = _verify(path)
+        manifest, problem = _verify(path, run_dir.name)
         if not path.is_dir():
             continue
         step, _ = parse_name(path.name.removeprefix("bad-")) or (manifest.get("step", 0), 1)
@@ -92,11 +92,11 @@ def _list_run(run_dir: Path) -> list[Generation]:
     return found
 
 
-def _verify(path: Path) -> tuple[dict[str, Any], str]:
+def _verify(path: Path, run_id: str) -> tuple[dict[str, Any], str]:
     """A generation's manifest, empty where it has none that can be read, and what is wrong."""
     manifest: dict[str, Any] = {}
     try:
-        manifest = read_manifest(path)
+        manifest = read_manifest(path, run_id)
         read_state(path, manifest)
     except CheckpointError as error:
         return manifest, str(error)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.devices import pick_device
+from ..engine.generations import STATE_FILE, read_manifest, read_pointer, read_state
 from ..engine.safetensors import write_safetensors
 from ..engine.weights import load_into, load_weights, save_pack, save_weights, sha256_of
 from ..engine.weights_file import (
@@ -222,13 +223,16 @@ def _name_of_run(folder: Path, label: str) -> str:
 
 
 def _training_state(folder: Path, state: Mapping[str, Tensor]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """The optimizer's state and the progress in a run's best checkpoint, where that has the very same weights."""
-    pointer = folder / "checkpoints" / "best"
-    if not pointer.is_file():
+    """The optimizer's state and the progress in a run's best checkpoint, where that has the very same weights.
+
+    Raises:
+        CheckpointError: it does not verify, or is another run's.
+    """
+    name = read_pointer(folder / "checkpoints", "best")
+    checkpoint = folder / "checkpoints" / name / STATE_FILE
+    if not name or not checkpoint.is_file():
         return None, {}
-    checkpoint = pointer.parent / pointer.read_text("utf-8").strip() / "state.pt"
-    if not checkpoint.is_file():
-        return None, {}
+    read_state(checkpoint.parent, read_manifest(checkpoint.parent, folder.name))
     found = read_weights_file(checkpoint)
     if sha256_of(found.state) != sha256_of(state):
         return None, {}

@@ -11,7 +11,7 @@ import torch
 
 from torchrelay.datasets.pack import Pack
 from torchrelay.engine.checkpoint import CheckpointStore
-from torchrelay.engine.generations import seal
+from torchrelay.engine.generations import dump_manifest
 from torchrelay.errors import CheckpointError, DataError, RecipeError, SourceError, TorchrelayError, TrackingError
 from torchrelay.recipe_file import load_recipe
 from torchrelay.schema import FORMAT_VERSION as SCHEMA
@@ -92,7 +92,7 @@ def test_another_format_version_says_which_is_read_and_what_to_do(
         first, rest = text.split("\n", 1) if make is make_journal else (text, "")
         values = json.loads(first) | {"format_version": found}
         values.pop("digest", None)
-        path.write_text(seal(values) if make is make_checkpoint else "\n".join([json.dumps(values), rest]))
+        path.write_text(dump_manifest(values) if make is make_checkpoint else "\n".join([json.dumps(values), rest]))
         before = path.read_bytes()
         message = f"has format_version {found}, this torchrelay reads format_version {reads}; .*{remedy}"
         with pytest.raises(kind, match=message) as caught:

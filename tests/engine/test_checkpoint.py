@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ import torch
 
 from torchrelay import faults, files
 from torchrelay.engine.checkpoint import CheckpointStore
-from torchrelay.engine.generations import seal
+from torchrelay.engine.generations import dump_manifest, read_pointer
 from torchrelay.engine.job import Job, Progress
 from torchrelay.engine.loop import train
 from torchrelay.errors import CheckpointError
@@ -46,7 +47,7 @@ def generations(folder: Path) -> list[int]:
 
 
 def pointers(folder: Path) -> tuple[str, str]:
-    return (folder / "best").read_text(), (folder / "last").read_text()
+    return read_pointer(folder, "best"), read_pointer(folder, "last")
 
 
 @contextmanager
@@ -75,7 +76,7 @@ def test_a_saved_state_comes_back_with_its_manifest(tmp_path: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["run_id"] == "tiny"
     assert manifest["files"]["state.pt"]["bytes"] == (folder / "state.pt").stat().st_size
-    assert (tmp_path / "last").read_text() == (tmp_path / "best").read_text() == "step-00000005"
+    assert read_pointer(tmp_path, "last") == read_pointer(tmp_path, "best") == "step-00000005"
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_used(tmp_pat
     assert found is not None
     assert found.state["step"] == 1
     assert (tmp_path / "bad-step-00000002").is_dir()
-    assert (tmp_path / "last").read_text() == "step-00000001"
+    assert read_pointer(tmp_path, "last") == "step-00000001"
 
 
 @pytest.mark.parametrize("name", ["state.pt", "manifest.json"])
@@ -347,7 +348,57 @@ def test_another_format_version_is_refused_and_left_alone(tmp_path: Path) -> Non
     folder = save(make_store(tmp_path), 1)
     manifest = json.loads((folder / "manifest.json").read_text())
     del manifest["digest"]
-    (folder / "manifest.json").write_text(seal({**manifest, "format_version": 3}))
+    (folder / "manifest.json").write_text(dump_manifest({**manifest, "format_version": 3}))
     with pytest.raises(CheckpointError, match="format_version 3, this torchrelay reads format_version 2"):
         make_store(tmp_path).load_last()
     assert folder.exists()
+
+
+@pytest.mark.parametrize("pointer", ["last", "best"])
+def test_a_flipped_bit_of_a_pointer_is_said_and_the_manifests_put_it_right(tmp_path: Path, pointer: str) -> None:
+    for step in (1, 2):
+        save(make_store(tmp_path), step, is_best=step == 1)
+    whole = (tmp_path / pointer).read_bytes()
+    for place in range(8 * len(whole)):
+        changed = bytearray(whole)
+        changed[place // 8] ^= 1 << place % 8
+        (tmp_path / pointer).write_bytes(bytes(changed))
+        with pytest.warns(UserWarning, match=rf"{pointer} is not as it was written; what the manifests say"):
+            found = make_store(tmp_path).load_last()
+        assert found is not None
+        assert (found.folder.name, found.best) == ("step-00000002", "step-00000001")
+        assert (tmp_path / pointer).read_bytes() == whole
+
+
+def test_the_best_is_found_where_its_pointer_is_damaged(tmp_path: Path) -> None:
+    for step in (1, 2):
+        save(make_store(tmp_path), step, is_best=step == 1)
+    (tmp_path / "best").write_text("step-00000002 " + (tmp_path / "best").read_text()[-8:])
+    with pytest.warns(UserWarning, match="best is not as it was written"):
+        found = make_store(tmp_path).load_best()
+    assert found is not None
+    assert found.folder.name == "step-00000001"
+
+
+def test_a_pointer_of_an_older_version_is_a_name_alone(tmp_path: Path) -> None:
+    for step in (1, 2):
+        save(make_store(tmp_path), step, is_best=step == 1)
+    (tmp_path / "best").write_text("step-00000001")
+    found = make_store(tmp_path).load_best()
+    assert found is not None
+    assert found.folder.name == "step-00000001"
+
+
+def test_a_checkpoint_of_another_run_is_set_aside_and_not_loaded(tmp_path: Path) -> None:
+    ours = CheckpointStore(tmp_path / "ours", 3, {"run_id": "ours"}, {})
+    theirs = CheckpointStore(tmp_path / "theirs", 3, {"run_id": "theirs"}, {})
+    own = ours.save({"step": 1}, 1, is_best=True)
+    copied = theirs.save({"step": 2}, 2, is_best=True)
+    assert own
+    assert copied
+    shutil.copytree(copied, own.with_name(copied.name))
+    with pytest.warns(UserWarning, match="of run theirs, not of ours: a run goes on from its own alone"):
+        found = CheckpointStore(tmp_path / "ours", 3, {"run_id": "ours"}, {}).load_last()
+    assert found is not None
+    assert found.folder == own
+    assert (tmp_path / "ours" / f"bad-{copied.name}").is_dir()

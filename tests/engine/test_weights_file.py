@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from torchrelay.engine.checkpoint import CheckpointStore
+from torchrelay.engine.generations import read_pointer
 from torchrelay.engine.job import Progress
 from torchrelay.engine.loop import train
 from torchrelay.engine.module_prefix import METADATA
@@ -191,7 +192,7 @@ def test_a_checkpoint_of_a_run_gives_the_weights_that_the_run_keeps(
 ) -> None:
     job = make_job(epochs=2, ema=ema)
     train(job, Progress(), CheckpointStore(tmp_path / "checkpoints", 1, {}, {}), lambda *_, **__: None)
-    folder = tmp_path / "checkpoints" / (tmp_path / "checkpoints" / "last").read_text()
+    folder = tmp_path / "checkpoints" / read_pointer(tmp_path / "checkpoints", "last")
     found = read_weights_file(folder / "state.pt")
     assert found.form == "torchrelay checkpoint"
     assert_same(found.state, job.kept_model.state_dict())

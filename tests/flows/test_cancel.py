@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
+from torchrelay.engine.generations import read_pointer
 from torchrelay.settings import Home
 from torchrelay.tracking.records import list_records
 
@@ -115,7 +116,7 @@ def test_a_cancelled_flow_run_is_cancelled_in_prefect_killed_in_mlflow_and_goes_
     tracker = MlflowClient(tracking_uri=f"sqlite:///{home.root / 'mlflow.db'}")
     assert tracker.get_run(record.mlflow_run_id).info.status == "KILLED"
     checkpoints = home.runs / record.run_id / "checkpoints"
-    manifest = json.loads((checkpoints / (checkpoints / "last").read_text() / "manifest.json").read_text())
+    manifest = json.loads((checkpoints / read_pointer(checkpoints, "last") / "manifest.json").read_text())
     assert manifest["step"] == record.steps
 
     epochs = f"train.epochs={record.epochs + 1}"

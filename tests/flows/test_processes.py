@@ -23,6 +23,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
+from torchrelay.engine.generations import read_pointer
 from torchrelay.files import is_locked
 from torchrelay.settings import Home
 from torchrelay.tasks.flow_runs import SERVER
@@ -164,7 +165,7 @@ def being_read(terminal: int) -> Iterator[None]:
 def last_checkpoint_of(home: Home, record: RunRecord) -> int:
     """Its step."""
     checkpoints = home.runs / record.run_id / "checkpoints"
-    return json.loads((checkpoints / (checkpoints / "last").read_text() / "manifest.json").read_text())["step"]
+    return json.loads((checkpoints / read_pointer(checkpoints, "last") / "manifest.json").read_text())["step"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

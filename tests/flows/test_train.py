@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 
 from torchrelay import settings
 from torchrelay.engine.bootstrap import resampled_interval
+from torchrelay.engine.generations import read_pointer
 from torchrelay.engine.weights import load_weights, sha256_of
 from torchrelay.errors import RecipeError, SourceError, TrainingError
 from torchrelay.flows.evaluate import evaluate
@@ -149,14 +150,14 @@ def test_a_finished_run_goes_on_to_the_bits_of_one_that_was_longer_from_the_star
 def test_a_run_whose_best_checkpoint_is_damaged_goes_on_and_finds_a_best_anew(picture_recipe: WriteRecipe) -> None:
     first = train(recipe_file=str(picture_recipe()))
     folder = Path(first["run_dir"]) / "checkpoints"
-    best, last = (folder / "best").read_text(), (folder / "last").read_text()
+    best, last = read_pointer(folder, "best"), read_pointer(folder, "last")
     assert best != last
     state = folder / best / "state.pt"
     state.write_bytes(state.read_bytes()[:-1])
     with pytest.warns(UserWarning, match=f"the best checkpoint {best} is lost; {last}, the newest, takes its place"):
         longer = train(resume=first["run_id"], overrides={"train.epochs": 5})
     assert longer["status"] == "FINISHED"
-    assert (folder / "best").read_text() == (folder / "last").read_text() != last
+    assert read_pointer(folder, "best") == read_pointer(folder, "last") != last
 
 
 def test_a_run_whose_process_was_lost_counts_its_time_to_the_last_line_of_its_journal(

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import torchrelay
+from torchrelay.engine.generations import read_pointer
 from torchrelay.engine.weights import load_weights, sha256_of
 from torchrelay.engine.weights_file import open_weights_file, read_weights_file
 from torchrelay.errors import SourceError
@@ -80,7 +81,7 @@ def test_a_model_loaded_from_any_source_predicts_what_the_run_predicted(run: dic
 
 def test_a_checkpoint_is_a_source_and_gives_what_the_run_keeps(run: dict[str, Any]) -> None:
     checkpoints = run["run_dir"] / "checkpoints"
-    state = checkpoints / (checkpoints / "best").read_text() / "state.pt"
+    state = checkpoints / read_pointer(checkpoints, "best") / "state.pt"
     loaded = load_model(str(state))
     assert sha256_of(loaded.model.state_dict()) == sha256_of(load_weights(Path(run["weights"])))
     scored = evaluate(source=str(state), table=str(run["table"]))
@@ -108,7 +109,7 @@ def test_several_sources_become_one_file_and_go_on_from_it(run: dict[str, Any], 
     mine = read_weights_file(tmp_path / "all.pt", "mine")
     assert sha256_of(mine.state) == sha256_of(load_weights(Path(run["weights"])))
     assert mine.extras["theirs"] == {"epoch": 9, "source": str(tmp_path / "theirs.pth")}
-    best = (run["run_dir"] / "checkpoints" / "best").read_text()
+    best = read_pointer(run["run_dir"] / "checkpoints", "best")
     assert best == f"step-{mine.extras['mine']['step']:08d}"
     assert list(mine.optimizers) == ["numbers", "mine"]
     model = load_model(run["run_id"]).model
