@@ -35,12 +35,13 @@ from .report import describe_data
 from .report_csv import tabulate_report
 from .rows import Cells, Progress, Rows, read_cells, read_rows
 from .space import REJECTED
+from .split_files import find_split, verify_split, write_manifest
 from .splits import TEST, TRAIN, UNUSED, Sides, assign_by_column, assign_by_hash, combine, hash_texts, unused_settings
 from .table import Table, check_num_classes, check_tags, open_table, resolve_features, unused_feature_settings
 from .verdicts import QUARANTINE, REPORT, Verdicts
 from .vocabularies import find_triple, reject_unknown_parts, reject_unseen_relations
 
-SPLIT_FORMAT_VERSION = 4
+SPLIT_FORMAT_VERSION = 5
 KEYS_FILE = "keys.parquet"
 GROUPS_FILE = "groups.npy"
 # Files that are looked into for their bits, spread over the table.
@@ -203,9 +204,10 @@ def open_view(pack_dir: Path, split_dir: Path) -> View:
     """Open what `prepare_data` made.
 
     Raises:
-        DataError: pack or split are missing or do not belong together.
+        DataError: pack or split are missing or do not belong together, or the split is not as it was written.
     """
     pack = Pack.open(pack_dir)
+    verify_split(split_dir)
     try:
         side = np.load(split_dir / "split.npy")
         groups = np.load(split_dir / GROUPS_FILE, mmap_mode="r") if (split_dir / GROUPS_FILE).exists() else None
@@ -386,7 +388,7 @@ def _commit(
     reach("pack.committed")
     pack = Pack.open(pack_dir)
     split_dir = pack_dir / "splits" / _name_split(data, verdicts, side, schema, heritage)
-    split_found = split_dir.is_dir()
+    split_found = find_split(split_dir)
     if not split_found:
         split = side[in_pack]
         fitted = fit_schema(pack, data, split) if schema is None else schema
@@ -406,6 +408,7 @@ def _commit(
                 frame[[data.key]].iloc[in_pack].to_parquet(temporary / KEYS_FILE, index=False)
             write_json(temporary / REPORT, {"fingerprint": fingerprint, **report})
             (temporary / "data_report.csv").write_text(tabulate_report(report), "utf-8")
+            write_manifest(temporary)
             reach("pack.split_written")
     reach("pack.split_committed")
     report = read_json(split_dir / REPORT)

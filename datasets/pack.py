@@ -106,16 +106,19 @@ class Pack:
 
     @classmethod
     def open(cls, folder: Path) -> Pack:
-        """Open a pack; checks the format version and the files' sizes, not their bytes.
+        """Open a pack; checks its manifest and the files' sizes, not their bytes.
 
         Raises:
-            DataError: it is not there, of another format version, or a file is missing or has another size.
+            DataError: it is not there or of another format version, its manifest is not the one that it is named by, or
+                a file is missing or has another size.
         """
         try:
             values = read_json(folder / MANIFEST)
             again = "run `torchrelay ingest` again; a run that needs this pack must be trained again"
             check_format(f"pack {folder}", values.get("format_version"), FORMAT_VERSION, again, DataError)
             manifest = Manifest.model_validate(values)
+            if digest(values) != folder.name:
+                raise ValueError(f"its {MANIFEST} does not have the digest that its folder is named by")
         except (OSError, ValueError, AttributeError, ValidationError) as error:
             reason = str(error).partition("\n")[0]
             raise DataError(f"{folder} is not a pack: {reason}; run `torchrelay ingest` again") from error

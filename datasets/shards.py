@@ -8,11 +8,14 @@ seen: its key (path, size and mtime), the hash of its bytes, and where its pixel
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
 import uuid
 import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -30,6 +33,8 @@ from .images import num_channels
 SHARD_VERSION = 3
 PIXELS, INDEX, MANIFEST = "pixels.npy", "index.arrow", "manifest.json"
 BAD = "bad-"
+# What reading a shard raises where it is not as it was written, or cannot be read.
+_DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
 class Seen(NamedTuple):
@@ -56,20 +61,58 @@ def verify_shard(folder: Path) -> None:
         DataError: a file is missing or differs; names it.
     """
     try:
-        manifest = _check_sizes(folder)
-        for name, facts in manifest.items():
-            with (folder / name).open("rb") as file:
-                header = file.read(facts["header"])
-                total = hashlib.file_digest(file, "sha256")
-            total.update(header)
-            if total.hexdigest() != facts["sha256"]:
-                raise ValueError(f"{name} does not have the sha256 of the manifest")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _verify_now(folder)
+    except _DAMAGE as error:
         _check_readable(folder, error)
         raise DataError(
             f"shard {folder} does not verify ({error}); delete that folder and run `torchrelay ingest` again, which "
             f"decodes its files anew"
         ) from error
+
+
+def _verify_now(folder: Path) -> None:
+    for name, facts in _check_sizes(folder).items():
+        with (folder / name).open("rb") as file:
+            header = file.read(facts["header"])
+            total = hashlib.file_digest(file, "sha256")
+        total.update(header)
+        if total.hexdigest() != facts["sha256"]:
+            raise ValueError(f"{name} does not have the sha256 of the manifest")
+
+
+def set_damaged_aside(folders: Sequence[Path]) -> list[Path]:
+    """Set aside the shards that do not verify, with a warning; each is read once by this process while it is the same.
+
+    Raises:
+        DataError: one cannot be read now, which says nothing of what stands in it.
+    """
+    with ThreadPoolExecutor(thread_name_prefix="verify") as threads:
+        reasons = list(threads.map(_verify_once, folders))
+    damaged = [folder for folder, reason in zip(folders, reasons, strict=True) if reason]
+    for folder, reason in zip(folders, reasons, strict=True):
+        if reason:
+            _set_aside(folder, reason)
+    return damaged
+
+
+def _verify_once(folder: Path) -> str:
+    """Why a shard does not verify; empty where it does."""
+    try:
+        _verify(folder, *(number for name in (PIXELS, MANIFEST) for number in _state_of(folder / name)))
+    except _DAMAGE as error:
+        _check_readable(folder, error)
+        return str(error)
+    return ""
+
+
+def _state_of(path: Path) -> tuple[int, ...]:
+    state = path.stat()
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+
+
+@functools.lru_cache(maxsize=4096)
+def _verify(folder: Path, *state: int) -> None:
+    _verify_now(folder)
 
 
 def _check_sizes(folder: Path) -> dict[str, Any]:
@@ -99,15 +142,19 @@ def read_shard(folder: Path) -> pa.Table | None:
         if hashlib.sha256(content).hexdigest() != facts["sha256"]:
             raise ValueError(f"{INDEX} does not have the sha256 of the manifest")
         return pa.ipc.open_file(pa.BufferReader(content)).read_all()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except _DAMAGE as error:
         _check_readable(folder, error)
-        with contextlib.suppress(FileNotFoundError):  # another ingest was quicker
-            aside = set_aside(folder)
-            warnings.warn(
-                f"shard {folder} does not verify ({error}); set aside as {aside.name}, its files are decoded anew",
-                stacklevel=5,
-            )
+        _set_aside(folder, str(error))
         return None
+
+
+def _set_aside(folder: Path, reason: str) -> None:
+    with contextlib.suppress(FileNotFoundError):  # another ingest was quicker
+        aside = set_aside(folder)
+        warnings.warn(
+            f"shard {folder} does not verify ({reason}); set aside as {aside.name}, its files are decoded anew",
+            stacklevel=6,
+        )
 
 
 def _check_readable(folder: Path, error: Exception) -> None:

@@ -33,7 +33,7 @@ from ..recipe import Feature
 from .decoders import BadImage, TooLarge
 from .disk import writing
 from .images import DECODER_VERSION, decode_image, decode_images, num_channels
-from .shards import BAD, SHARD_VERSION, Seen, ShardWriter, read_shard
+from .shards import BAD, SHARD_VERSION, Seen, ShardWriter, read_shard, set_damaged_aside
 from .verdicts import Reason, quote
 
 SHARD_BYTES = 64_000_000
@@ -128,7 +128,8 @@ class PixelStore:
         """Locate the pixels of all files, decoding those whose content is new.
 
         A file is read only if its (path, size, mtime) is new. Complete shards survive a kill; calling again goes on.
-        Where the feature has no size, the first good image sets it, and images of another size are bad.
+        Where the feature has no size, the first good image sets it, and images of another size are bad. The shards that
+        the files' pixels are in are read and verified, once for each process; what a damaged one held is decoded anew.
 
         Args:
             paths: absolute; may repeat.
@@ -138,6 +139,14 @@ class PixelStore:
         Raises:
             DataError: what is new cannot be written, as on a full disk; complete shards stay.
         """
+        located = self._ingest(paths, sizes, mtimes_ns, on_progress)
+        while set_damaged_aside([self.folder / shard for shard in located.shards]):
+            located = self._ingest(paths, sizes, mtimes_ns, on_progress)
+        return located
+
+    def _ingest(
+        self, paths: Sequence[str], sizes: np.ndarray, mtimes_ns: np.ndarray, on_progress: Progress | None
+    ) -> Located:
         index = _read_index(self.folder)
         keys = _keys(paths, sizes, mtimes_ns)
         row = _find(keys, index.key)

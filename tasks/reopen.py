@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from prefect import task
 
 from ..datasets.pack import Pack
+from ..datasets.split_files import verify_split
 from ..errors import DataError, RecipeError, SourceError, TrackingError
 from ..faults import reach
 from ..files import describe_failure, digest, write_atomic
@@ -263,6 +264,9 @@ def _check_data(record: RunRecord) -> None:
     try:
         pack = Pack.open(Path(record.pack_dir))
         pack.verify()
+        for split_dir in (record.split_dir, *record.splits.values()):
+            if split_dir:
+                verify_split(Path(split_dir))
     except DataError as error:
         raise SourceError(f"run {record.run_id} cannot go on: {error}") from error
     if pack.manifest.fingerprint != record.fingerprint:

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..datasets.build import Prepared
+from ..datasets.split_files import write_manifest
 from ..datasets.splits import UNUSED
 from ..engine.devices import pick_device, pick_precision
 from ..engine.generations import parse_name, read_pointer
@@ -369,6 +370,7 @@ def _shorten(recipe: Recipe, data: Prepared, num_steps: int, folder: Path) -> tu
     split_dir = folder / "splits" / data.split_dir.name  # whose report is drawn two folders above it
     shutil.copytree(data.split_dir, split_dir)
     np.save(split_dir / "split.npy", side)
+    write_manifest(split_dir)
     counts = {name: int((side == at).sum()) for at, name in enumerate(SPLITS)}
     steps_per_epoch = math.ceil(counts["train"] * asked / rows_per_step)
     num_epochs = min(train.epochs, max(NUM_EPOCHS, math.ceil(num_steps / steps_per_epoch)))

@@ -194,6 +194,7 @@ def test_a_split_of_an_older_version_has_no_groups_and_one_of_another_pack_is_re
 ) -> None:
     table = write_table("x0,label,patient\n1,a,p\n2,b,p\n")
     prepared = prepare_data(number_data(table, split={"valid": 0, "test": 0, "group": "patient"}), home)
+    (prepared.split_dir / "manifest.json").unlink()
     groups = prepared.split_dir / "groups.npy"
     np.save(groups, np.zeros(3, np.int64))
     with pytest.raises(DataError, match=r"splits 3 rows, the pack .* has 2"):

@@ -12,6 +12,7 @@ import pytest
 
 from torchrelay.datasets.build import open_view, prepare_data
 from torchrelay.datasets.pack import MANIFEST, Pack, fingerprint_table
+from torchrelay.datasets.split_files import write_manifest
 from torchrelay.errors import DataError
 from torchrelay.recipe import Data
 from torchrelay.settings import Home
@@ -112,6 +113,13 @@ def test_the_next_ingest_writes_a_damaged_file_of_it_anew(
     open_view(again.pack_dir, again.split_dir).pack.verify()
 
 
+def test_a_manifest_that_says_something_else_is_refused(pack: Pack) -> None:
+    path = pack.folder / MANIFEST
+    path.write_text(path.read_text().replace('"007"', '"NA"', 1))
+    with pytest.raises(DataError, match="does not have the digest that its folder is named by"):
+        Pack.open(pack.folder)
+
+
 def test_a_flipped_bit_of_its_pixels_is_found(pack: Pack, home: Home) -> None:
     [pixels] = home.store.rglob("pixels.npy")
     content = pixels.read_bytes()
@@ -144,6 +152,7 @@ def test_a_lost_shard_is_named(pack: Pack, home: Home) -> None:
 def test_a_split_of_another_pack_is_refused(pack: Pack) -> None:
     split_dir = next((pack.folder / "splits").iterdir())
     np.save(split_dir / "split.npy", np.zeros(7, np.int8))
+    write_manifest(split_dir)
     with pytest.raises(DataError, match=r"splits 7 rows, the pack .* has 3"):
         open_view(pack.folder, split_dir)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -392,3 +393,21 @@ def no_more_files() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_flipped_bit_of_known_pixels_is_noticed_and_they_are_decoded_anew(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    paths = [write(tmp_path / f"{seed}.png", picture(seed)) for seed in range(6)]
+    [shard] = ingest(store, paths).shards
+    pixels = store.folder / shard / "pixels.npy"
+    content = bytearray(pixels.read_bytes())
+    content[-3] ^= 16
+    pixels.write_bytes(content)
+    with pytest.warns(UserWarning, match=rf"shard .*{shard} does not verify \(pixels.npy .*set aside as bad-{shard}"):
+        again = ingest(make_store(tmp_path), paths)
+    assert again.num_decoded == 6
+    for position in range(6):
+        np.testing.assert_array_equal(pixels_of(store, again, position), picture(position).transpose(2, 0, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert ingest(make_store(tmp_path), paths).num_decoded == 0
