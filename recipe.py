@@ -46,6 +46,17 @@ class Named(Part):
     """Its arguments, by name."""
 
 
+class Spelling(Part):
+    """Which spellings of a class, a category or a tag are one; Unicode's composed form always is."""
+
+    strip: bool = False
+    """White space at the ends and what is not seen (zero-width space, byte order mark) do not count."""
+    fold_case: bool = False
+    """Capitals count as small letters, and full-width letters as the usual ones."""
+    numbers: bool = False
+    """Equal numbers are one class, however they are written (1, 1.0, 01, 1e0), so are true and TRUE."""
+
+
 class Feature(Part):
     """One or more columns read as one tensor."""
 
@@ -85,6 +96,8 @@ class Feature(Part):
     """text: how many tokens the vocabulary keeps, the most frequent ones; 0 means all."""
     separator: str = Field(default=",", min_length=1)
     """labels: what stands between the tags of a cell."""
+    labels: Spelling = Spelling()
+    """category, labels: which spellings are one class or tag."""
 
     @field_validator("ngrams")
     @classmethod

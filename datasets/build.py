@@ -23,21 +23,29 @@ from ..recipe import Data, Split, nearest
 from ..schema import FORMAT_VERSION as SCHEMA_FORMAT_VERSION
 from ..schema import SPLITS, Schema
 from ..settings import Home
+from .classes import (
+    check_trained_classes,
+    match_classes,
+    reject_unknown_classes,
+    reject_untrained_classes,
+    warn_of_unknown_tags,
+)
 from .columns import is_empty
 from .disk import writing
 from .fit import find_farthest, fit_schema
 from .inherit import inherit
 from .leaks import check_files
-from .pack import Pack, PackColumn, fingerprint_table, write_pack
+from .pack import Pack, fingerprint_table, write_pack
 from .paths import Files
 from .pictures import look_at_pictures
 from .report import describe_data
 from .report_csv import tabulate_report
 from .rows import Cells, Progress, Rows, read_cells, read_rows
 from .space import REJECTED
+from .spelling import compose_cells
 from .split_files import find_split, verify_split, write_manifest
 from .splits import TEST, TRAIN, UNUSED, Sides, assign_by_column, assign_by_hash, combine, hash_texts, unused_settings
-from .table import Table, check_num_classes, check_tags, open_table, resolve_features, unused_feature_settings
+from .table import Table, open_table, resolve_features, unused_feature_settings
 from .verdicts import QUARANTINE, REPORT, Verdicts
 from .vocabularies import find_triple, reject_unknown_parts, reject_unseen_relations
 
@@ -122,6 +130,8 @@ def prepare_data(
     columns = resolve_features(data, list(table.frame.columns))
     verdicts = _judge_shape(table)
     cells = read_cells(data, columns, table.frame, verdicts)
+    if heritage is not None:
+        cells = match_classes(data, cells, heritage.schema)
     reach("ingest.rows_read")
     sides = _assign_by_column(data, table.frame, cells, verdicts)
     _check_limit(data, home, table.frame, verdicts)
@@ -133,7 +143,7 @@ def prepare_data(
     for row, reason in sides.reasons.items():
         verdicts.reject(row, *reason)
     _reject_repeated_keys(data, table.frame, verdicts)
-    _reject_unseen_classes(data, rows, sides.side, verdicts)
+    reject_untrained_classes(data, rows, sides.side, verdicts)
     reject_unseen_relations(data, rows.columns, sides.side, verdicts)
     _check_limit(data, home, table.frame, verdicts)
     side = np.where(verdicts.good, sides.side, UNUSED).astype(np.int8)
@@ -161,11 +171,11 @@ def prepare_for_schema(data: Data, schema: Schema, home: Home, on_progress: Prog
     data = data.model_copy(update={"split": split, "key": key, "max_bad_rows": 1.0})
     columns = _columns_of(data, schema, names)
     verdicts = _judge_shape(table)
-    cells = read_cells(data, columns, table.frame, verdicts)
+    cells = match_classes(data, read_cells(data, columns, table.frame, verdicts), schema)
     _check_limit(data, home, table.frame, verdicts)
     rows = read_rows(data, home, columns, cells, verdicts, on_progress)
     _reject_repeated_keys(data, table.frame, verdicts)
-    _reject_unknown_classes(data, schema, rows, verdicts)
+    reject_unknown_classes(data, schema, rows, verdicts)
     reject_unknown_parts(schema, rows.columns, verdicts)
     _check_limit(data, home, table.frame, verdicts)
     _check_shapes(data, schema, rows)
@@ -190,7 +200,7 @@ def prepare_inputs(data: Data, schema: Schema, home: Home, on_progress: Progress
     data = data.model_copy(update={"target": {}, "split": Split(), "key": "", "max_bad_rows": 1.0})
     columns = _columns_of(data, schema.model_copy(update={"targets": []}), list(table.frame.columns))
     verdicts = _judge_shape(table)
-    cells = read_cells(data, columns, table.frame, verdicts)
+    cells = match_classes(data, read_cells(data, columns, table.frame, verdicts), schema)
     _check_limit(data, home, table.frame, verdicts)
     rows = read_rows(data, home, columns, cells, verdicts, on_progress)
     reject_unknown_parts(schema, rows.columns, verdicts)
@@ -257,7 +267,7 @@ def _choose_keys(data: Data, frame: pd.DataFrame, rows: Rows) -> np.ndarray:
 
 def _number_groups(cells: pd.Series) -> np.ndarray:
     """The number of each row's group, int64, shape (rows,); a row whose cell is empty is a group by itself."""
-    numbers, values = pd.factorize(cells)
+    numbers, values = pd.factorize(compose_cells(cells))
     is_alone = is_empty(cells)
     return np.where(is_alone, len(values) + np.cumsum(is_alone), numbers)
 
@@ -279,40 +289,12 @@ def _reject_repeated_keys(data: Data, frame: pd.DataFrame, verdicts: Verdicts) -
     """Of the good rows with one key, the first stays."""
     if not data.key:
         return
-    keys = frame[data.key][verdicts.good]
+    keys = compose_cells(frame[data.key])[verdicts.good]
     repeated = keys[keys.duplicated()]
     first = keys[keys.isin(repeated) & ~keys.duplicated()]
     row_of = dict(zip(first, first.index, strict=True))
     for row, key in repeated.items():
         verdicts.reject(int(str(row)), f"{data.key!r} stands in an earlier row", f"{key!r}, row {row_of[key] + 1}")
-
-
-def _reject_unseen_classes(data: Data, rows: Rows, side: np.ndarray, verdicts: Verdicts) -> None:
-    trains = verdicts.good & (side == TRAIN)
-    if not trains.any() or find_triple(data) is not None:
-        return  # the first has an error of its own; entities that no training row has stay in the ranking
-    for column in _category_targets(data, rows):
-        ids = column.arrays["values"][:, 0]
-        trained = np.bincount(ids[trains], minlength=len(column.feature.vocabulary)) > 0
-        for row in np.flatnonzero(verdicts.good & ~trained[ids]):
-            _reject_class(column, int(row), "class without a training row", data, verdicts)
-
-
-def _category_targets(data: Data, rows: Rows) -> list[PackColumn]:
-    return [rows.columns[name] for name, feature in data.target.items() if feature.kind == "category"]
-
-
-def _reject_class(column: PackColumn, row: int, kind: str, data: Data, verdicts: Verdicts) -> None:
-    label = repr(column.feature.vocabulary[column.arrays["values"][row, 0]])
-    verdicts.reject(row, kind, label if len(data.target) == 1 else f"{label} in {column.feature.name!r}")
-
-
-def _reject_unknown_classes(data: Data, schema: Schema, rows: Rows, verdicts: Verdicts) -> None:
-    classes_of = {target.name: target.classes for target in schema.targets}
-    for column in _category_targets(data, rows):
-        known = np.isin(column.feature.vocabulary, classes_of[column.feature.name])
-        for row in np.flatnonzero(verdicts.good & ~known[column.arrays["values"][:, 0]]):
-            _reject_class(column, int(row), "class that the model does not know", data, verdicts)
 
 
 def _check_training(data: Data, rows: Rows, side: np.ndarray) -> None:
@@ -325,14 +307,7 @@ def _check_training(data: Data, rows: Rows, side: np.ndarray) -> None:
             else "add rows, or lower data.split.valid and data.split.test"
         )
         raise DataError(f"{data.table}: no row trains ({said}); {remedy}")
-    for name in (name for name, feature in data.target.items() if feature.kind == "labels"):
-        column = rows.columns[name]
-        if not (column.arrays["values"][side == TRAIN] >= 0).any():
-            check_tags(data.table, column.feature.columns[0], [], " among its training rows")
-    for column in _category_targets(data, rows) if find_triple(data) is None else ():
-        present = np.unique(column.arrays["values"][side == TRAIN])
-        classes = [column.feature.vocabulary[number] for number in present]
-        check_num_classes(data.table, column.feature.columns[0], classes, " among its training rows")
+    check_trained_classes(data, rows, side)
 
 
 def _columns_of(data: Data, schema: Schema, names: Sequence[str]) -> dict[str, list[str]]:
@@ -396,7 +371,7 @@ def _commit(
         warnings += _warn_of_far_pixels(pack, fitted, frame, in_pack, split) if schema is None else []
         if heritage is not None:
             fitted = inherit(fitted, *heritage)
-        warnings += _warn_of_unknown_tags(fitted, rows, side)
+        warnings += warn_of_unknown_tags(fitted, rows, side)
         report = _report(data, frame, rows, verdicts, side, warnings, fitted)
         with writing(f"split {split_dir.name}", split_dir.parent, split.nbytes), commit_folder(split_dir) as temporary:
             np.save(temporary / "split.npy", split)
@@ -449,26 +424,6 @@ def _report(
     samples |= {name: rows.keys[name] for name, column in rows.columns.items() if column.feature.kind == "image"}
     warnings = [*unused_feature_settings(data), *unused_settings(data), *warnings]
     return describe_data(data, frame, rows.columns, verdicts, side, samples, warnings, schema)
-
-
-def _warn_of_unknown_tags(schema: Schema, rows: Rows, side: np.ndarray) -> list[str]:
-    """Name the tags that rows have and no training row had: the rows stay, and these tags of theirs do not count."""
-    found = []
-    for target in schema.targets:
-        if target.kind != "labels" or target.name not in rows.columns:
-            continue
-        vocabulary, ids = rows.columns[target.name].feature.vocabulary, rows.columns[target.name].arrays["values"]
-        known = set(target.classes)
-        unknown = np.array([*(tag not in known for tag in vocabulary), False])  # the last one is that of -1
-        has_NM = unknown[ids] & (side != UNUSED)[:, None]
-        tags = sorted({vocabulary[number] for number in np.unique(ids[has_NM])})
-        if tags:
-            shown = ", ".join(tags[:5]) + (", …" if len(tags) > 5 else "")
-            found.append(
-                f"{target.name!r}: {int(has_NM.any(axis=1).sum()):,} rows have tags that no training row has, which do "
-                f"not count ({len(tags)}: {shown})"
-            )
-    return found
 
 
 def _warn_of_cut_pixels(data: Data, cells: Mapping[str, Cells], verdicts: Verdicts) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,12 +11,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..recipe import Spelling
+from .spelling import spell, strip_unseen
 from .verdicts import Verdicts
 
 # What a cell says that has no number, in any case; of a label it may be the name.
 MISSING_WORDS = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
 # Batches are float32; beyond this they would hold infinity.
 _LARGEST = float(np.finfo(np.float32).max)
+# Cells are one value where Unicode says so, and else as they are written.
+AS_WRITTEN = Spelling()
 _PLAIN_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,99}")
 
 
@@ -64,22 +69,59 @@ def read_numbers(frame: pd.DataFrame, columns: list[str], verdicts: Verdicts) ->
     return values
 
 
-def read_categories(frame: pd.DataFrame, columns: list[str], verdicts: Verdicts) -> Categories:
-    """Give each distinct cell an id, exactly as written; a row with an empty cell is rejected.
+def read_categories(
+    frame: pd.DataFrame, columns: list[str], verdicts: Verdicts, rule: Spelling = AS_WRITTEN
+) -> Categories:
+    """Give each distinct value an id; a row with an empty cell is rejected.
 
     Args:
         frame: text cells.
         columns: which of them; they share one vocabulary.
         verdicts: gets the reasons.
+        rule: which cells are one value.
     """
     cells = pd.concat([frame[column] for column in columns], ignore_index=True)
     ids, values = pd.factorize(cells)
-    vocabulary = [str(value) for value in values]
-    ids = ids.astype(np.int32).reshape(len(columns), len(frame)).T.copy()
-    for empty in (number for number, value in enumerate(vocabulary) if not value.strip()):
-        for row, position in zip(*np.nonzero(ids == empty), strict=True):
+    vocabulary, number_of = _number([spell(str(value), rule) for value in values])
+    ids = number_of[ids].reshape(len(columns), len(frame)).T.copy()
+    is_empty = np.array([not strip_unseen(value) for value in vocabulary], dtype=bool)
+    if is_empty.any():
+        for row, position in zip(*np.nonzero(is_empty[ids]), strict=True):
             verdicts.reject(int(row), f"empty cell in {columns[position]!r}")
     return Categories(ids, vocabulary)
+
+
+def respell(found: Categories | Labels, names: Sequence[str]) -> Categories | Labels:
+    """The same cells under other names of their values; values of one name become one.
+
+    Args:
+        found: ids of a vocabulary.
+        names: the new name of each entry of the vocabulary.
+    """
+    if list(names) == found.vocabulary:
+        return found
+    vocabulary, number_of = _number(names)
+    ids = np.append(number_of, np.int32(-1))[found.ids]  # the last one is that of -1
+    if isinstance(found, Categories):
+        return Categories(ids, vocabulary)
+    return Labels(_sort_tags(ids), vocabulary)
+
+
+def _number(names: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """The distinct names in the order of their first place, and the number of each, int32."""
+    id_of: dict[str, int] = {}
+    numbers = np.array([id_of.setdefault(name, len(id_of)) for name in names], dtype=np.int32)
+    return list(id_of), numbers
+
+
+def _sort_tags(ids: np.ndarray) -> np.ndarray:
+    """Each row's ids of tags once and in order, then -1."""
+    far = np.iinfo(np.int32).max
+    ids = np.sort(np.where(ids < 0, far, ids), axis=1)
+    again = np.zeros(ids.shape, dtype=bool)
+    again[:, 1:] = ids[:, 1:] == ids[:, :-1]
+    ids = np.sort(np.where(again, far, ids), axis=1)
+    return np.where(ids == far, -1, ids).astype(np.int32)
 
 
 def read_texts(frame: pd.DataFrame, column: str, verdicts: Verdicts) -> pd.Series:
@@ -96,19 +138,20 @@ def sort_classes(classes: list[str]) -> list[str]:
     return sorted(classes)
 
 
-def read_labels(cells: pd.Series, separator: str) -> Labels:
-    """Take cells apart into tags; spaces around a tag do not count, and an empty cell has none.
+def read_labels(cells: pd.Series, separator: str, rule: Spelling = AS_WRITTEN) -> Labels:
+    """Take cells apart into tags; white space around a tag does not count, and an empty cell has none.
 
     Args:
         cells: text.
         separator: what stands between the tags of a cell.
+        rule: which tags are one.
     """
     codes, values = pd.factorize(cells)
     id_of: dict[str, int] = {}
     each: list[list[int]] = []
     for value in values:
-        tags = [tag.strip() for tag in str(value).split(separator)]
-        each.append(sorted({id_of.setdefault(tag, len(id_of)) for tag in tags if tag}))
+        tags = [spell(tag.strip(), rule) for tag in str(value).split(separator)]
+        each.append(sorted({id_of.setdefault(tag, len(id_of)) for tag in tags if strip_unseen(tag)}))
     table = np.full((len(each), max(1, *map(len, each)) if each else 1), -1, dtype=np.int32)
     for line, ids in zip(table, each, strict=True):
         line[: len(ids)] = ids

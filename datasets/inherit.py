@@ -100,7 +100,8 @@ def _inherit_target(own: FeatureSchema, theirs: FeatureSchema | None) -> Feature
         return own.model_copy(update={"mean": theirs.mean, "std": theirs.std}) if own.columns == theirs.columns else own
     # Entities that are ranked stay in the ranking, and are the same ones as those of the inputs.
     is_shared = own.vocabulary != "" and own.vocabulary == theirs.vocabulary
-    kept = theirs.classes if is_shared else [name for name in theirs.classes if name in set(own.classes)]
+    present = set(own.classes)
+    kept = theirs.classes if is_shared else [name for name in theirs.classes if name in present]
     return _with_classes(own, _merge(kept, own.classes))
 
 

@@ -10,10 +10,12 @@ import pandas as pd
 
 from ..recipe import Data, Split
 from ..schema import SPLITS, Schema
+from .classes import count_look_alikes, warn_of_look_alikes
 from .columns import is_empty, is_missing_number, sort_classes
 from .leaks import count_duplicates, rows_in_two
 from .pack import PackColumn
 from .points import count_outside, find_image
+from .spelling import compose_cells
 from .splits import TEST, TRAIN, UNUSED, VALID
 from .text import describe_texts, warn_of_unknown
 from .verdicts import PREVIEW, Verdicts
@@ -78,8 +80,10 @@ def describe_data(
         classes |= {data.split.stratify: strata}
     if triple is not None:
         report["entities"] = _count_entities([columns[name] for name in entities], side)
+    alike = report["look_alikes"] = count_look_alikes(data, columns, side)
     report["warnings"] = [
         *warnings,
+        *warn_of_look_alikes(data, alike),
         *_warn_of_leaks(leaked),
         *_warn_of_split(data.split, report),
         *_warn_of_texts(report["features"]),
@@ -205,14 +209,16 @@ def _count_sides(side: np.ndarray) -> dict[str, int]:
 
 
 def _count_values(cells: pd.Series, side: np.ndarray) -> dict[str, dict[str, int]]:
-    ids, values = pd.factorize(cells)
-    return {str(value): _count_sides(side[ids == number]) for number, value in enumerate(values)}
+    ids, values = pd.factorize(compose_cells(cells))
+    each = [np.bincount(ids[side == at], minlength=len(values)).tolist() for at in range(len(SPLITS))]
+    counts = zip(*each, strict=True)
+    return {str(value): dict(zip(SPLITS, some, strict=True)) for value, some in zip(values, counts, strict=True)}
 
 
 def _count_groups(cells: pd.Series, side: np.ndarray) -> dict[str, Any]:
     """Groups on each side, the rows of the largest, and those whose cell is empty."""
     is_none = is_empty(cells)
-    ids, values = pd.factorize(cells[~is_none])
+    ids, values = pd.factorize(compose_cells(cells[~is_none]))
     side = side[~is_none]
     return {
         "groups": {name: len(np.unique(ids[side == at])) for at, name in enumerate(SPLITS)},

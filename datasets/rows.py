@@ -66,9 +66,9 @@ def read_cells(
         elif feature.kind == "text":
             cells[name] = read_texts(frame, columns[name][0], verdicts)
         elif feature.kind == "labels":
-            cells[name] = read_labels(frame[columns[name][0]], feature.separator)
+            cells[name] = read_labels(frame[columns[name][0]], feature.separator, feature.labels)
         else:
-            cells[name] = read_categories(frame, columns[name], verdicts)
+            cells[name] = read_categories(frame, columns[name], verdicts, feature.labels)
     return cells
 
 
@@ -147,5 +147,6 @@ def _pack_images(feature: PackFeature, located: Located, at: np.ndarray, num_row
 def _sort_shards(located: Located) -> tuple[list[str], np.ndarray]:
     """Number the shards by their names: the store's order depends on what it decoded in this call."""
     shards = sorted(located.shards)
-    number = np.array([shards.index(name) for name in located.shards] + [-1], dtype=np.int32)
+    place = {name: at for at, name in enumerate(shards)}
+    number = np.array([place[name] for name in located.shards] + [-1], dtype=np.int32)
     return shards, number[located.shard]

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..recipe import Data, Split
+from .spelling import compose, strip_unseen
 from .verdicts import Reason
 
 TRAIN, VALID, TEST = 0, 1, 2
@@ -43,7 +44,7 @@ class Sides(NamedTuple):
 def assign_by_column(cells: pd.Series) -> Sides:
     """Read the sides from a column: train (training), valid (validation, val, dev) or test (testing), in any case."""
     ids, values = pd.factorize(cells)
-    words = [str(value).strip().lower() for value in values]
+    words = [strip_unseen(str(value)).lower() for value in values]
     side = np.array([SPLIT_WORDS.get(word, UNUSED) for word in words], dtype=np.int8)[ids]
     kind = f"split column {cells.name!r} is not train, valid or test"
     return Sides(side, {int(row): Reason(kind, repr(cells.iloc[row])) for row in np.flatnonzero(side == UNUSED)})
@@ -67,9 +68,9 @@ def assign_by_hash(split: Split, keys: np.ndarray) -> np.ndarray:
 
 
 def hash_texts(cells: pd.Series) -> np.ndarray:
-    """64 bits of each text's BLAKE2b, as uint64 of shape (rows,): the same in every process and version."""
+    """64 bits of each text's BLAKE2b, as uint64 of shape (rows,): the same in every process, version, Unicode form."""
     ids, values = pd.factorize(cells)
-    return hash_ids(ids[:, None], [str(value) for value in values])
+    return hash_ids(ids[:, None], [compose(str(value)) for value in values])
 
 
 def hash_ids(ids: np.ndarray, vocabulary: list[str]) -> np.ndarray:

@@ -22,19 +22,21 @@ from .columns import read_labels
 from .csv_table import read_csv
 from .fetch import PLACED
 from .points import check_points, find_image
+from .spelling import spell, strip_unseen
 from .vocabularies import check_vocabularies, find_triple
 
 # Data sets that `torchrelay fetch` can write.
 FETCHABLE = ("digits", "cifar10")
 
-# Settings of a feature that only one kind has.
-_SETTINGS = {
-    "image": ("size", "channels", "dtype", "preprocess", "statistics"),
-    "points": ("image", "swap", "normalise_by"),
-    "number": ("unit",),
-    "text": ("tokens", "ngrams", "lowercase", "min_count", "max_vocabulary"),
-    "category": ("vocabulary",),
-    "labels": ("separator",),
+# Settings that features of some kinds alone have.
+_KINDS_OF = {
+    **dict.fromkeys(("size", "channels", "dtype", "preprocess", "statistics"), ("image",)),
+    **dict.fromkeys(("image", "swap", "normalise_by"), ("points",)),
+    "unit": ("number",),
+    **dict.fromkeys(("tokens", "ngrams", "lowercase", "min_count", "max_vocabulary"), ("text",)),
+    "vocabulary": ("category",),
+    "separator": ("labels",),
+    "labels": ("category", "labels"),
 }
 _SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
 
@@ -198,9 +200,8 @@ def unused_feature_settings(data: Data) -> list[str]:
     found = []
     for name, feature in features_of(data).items():
         changed = {key for key in Feature.model_fields if getattr(feature, key) != Feature.model_fields[key].default}
-        for kind, settings in _SETTINGS.items():
-            if kind != feature.kind and (keys := [key for key in settings if key in changed]):
-                found.append(f"feature {name!r}: {', '.join(keys)} without effect, because its kind is {feature.kind}")
+        if keys := [key for key, kinds in _KINDS_OF.items() if key in changed and feature.kind not in kinds]:
+            found.append(f"feature {name!r}: {', '.join(keys)} without effect, because its kind is {feature.kind}")
     return found
 
 
@@ -221,13 +222,13 @@ def check_table(data: Data) -> None:
     triple = find_triple(data)
     for name, feature in data.target.items():
         if feature.kind == "labels":
-            tags = read_labels(frame[columns[name][0]], feature.separator).vocabulary
+            tags = read_labels(frame[columns[name][0]], feature.separator, feature.labels).vocabulary
             check_tags(data.table, columns[name][0], tags, "")
         if feature.kind == "category":
             # What is ranked are entities, which stand among the heads too.
             cells = [frame[columns[one][0]] for one in (name, *([triple.head] if triple else []))]
-            classes = pd.concat(cells).unique()
-            check_num_classes(data.table, columns[name][0], [label for label in classes if label.strip()], "")
+            classes = dict.fromkeys(spell(str(label), feature.labels) for label in pd.concat(cells).unique())
+            check_num_classes(data.table, columns[name][0], [label for label in classes if strip_unseen(label)], "")
 
 
 def check_num_classes(table: str, column: str, classes: Sequence[str], where: str) -> None:

@@ -83,6 +83,14 @@ def check_vocabularies(data: Data, columns: Mapping[str, list[str]]) -> None:
                 f"feature {name!r} is part of a triple and reads {len(columns[name])} columns "
                 f"({', '.join(columns[name][:5])}); expected one"
             )
+    rules: dict[str, tuple[str, Feature]] = {}
+    for name, feature in _categories(data):
+        other, first = rules.setdefault(feature.vocabulary, (name, feature))
+        if feature.vocabulary and feature.labels != first.labels:
+            raise RecipeError(
+                f"features {other!r} and {name!r} share the vocabulary {feature.vocabulary!r} and have other labels; "
+                f"say the same labels of both"
+            )
 
 
 def fit_vocabularies(pack: Pack, data: Data, split: np.ndarray) -> dict[str, Classes]:

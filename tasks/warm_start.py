@@ -67,6 +67,8 @@ def plan_start(recipe: Recipe, schema: Schema) -> Start | None:
     theirs, state = source.schema(), source.state()
     if not settings.grow_head and theirs is not None:
         _refuse_new_classes(source, schema, theirs)
+    if theirs is not None and (doubt := _doubt_about_head(source, schema, theirs)):
+        say(f"warning: {doubt}")
     for line in load_pretrained(model, recipe.model, home().cache, load_unwrapped):
         say(line)
     labels = find_label_axes(recipe.model, schema, theirs)
@@ -113,6 +115,27 @@ def _refuse_new_classes(source: WarmSource, schema: Schema, theirs: Schema) -> N
             f"the source {source.label} has no outputs for {shown}; warm_start.grow_head: true gives them new ones, or "
             f"take their rows out of the table"
         )
+
+
+def _doubt_about_head(source: WarmSource, schema: Schema, theirs: Schema) -> str:
+    """What to say where no class of the table is one of the source's, so that its head goes; empty where one is."""
+    kind = schema.target_kind
+    new, own = new_labels(schema, theirs), sum(target.num_outputs for target in schema.targets)
+    if kind not in ("category", "labels") or kind != theirs.target_kind or len(new) < own:
+        return ""
+    ours, known = (
+        ", ".join([repr(one) for target in each.targets for one in target.classes][:5]) for each in (schema, theirs)
+    )
+    return (
+        f"no class of the table ({ours}) is one of {source.label} ({known}): its head is thrown away, and begins at "
+        f"random; if the classes are the same, spell them as the source does"
+    )
+
+
+def _preview(schema: Schema) -> str:
+    """The first classes of the targets."""
+    classes = [repr(name) for target in schema.targets for name in target.classes]
+    return ", ".join(classes[:5]) + (", …" if len(classes) > 5 else "")
 
 
 def _refuse_other_head(source: WarmSource, entries: list[Entry], heads: set[str]) -> None:

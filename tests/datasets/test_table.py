@@ -322,7 +322,6 @@ def test_settings_that_a_features_kind_does_not_have_warn(number_data: MakeData)
         "face": {"kind": "points", "normalise_by": [0, 1], "channels": "gray"},
     }
     assert unused_feature_settings(number_data("table.csv", inputs=inputs)) == [
-        "feature 'x': size without effect, because its kind is number",
-        "feature 'x': swap without effect, because its kind is number",
+        "feature 'x': size, swap without effect, because its kind is number",
         "feature 'face': channels without effect, because its kind is points",
     ]
