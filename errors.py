@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import errno
 
+from .addresses import hide_secrets
+
 
 class TorchrelayError(Exception):
     """Base of all errors that a user can act on.
@@ -16,6 +18,10 @@ class TorchrelayError(Exception):
     """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The message, without the secrets of addresses that it names."""
+        return hide_secrets(super().__str__())
 
 
 class RecipeError(TorchrelayError):
@@ -28,6 +34,10 @@ class DataError(TorchrelayError):
     """The table or its files cannot be trained on."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        """The message as it is: verdicts on rows are made of it, which are the same in every environment."""
+        return Exception.__str__(self)
 
 
 class SourceError(TorchrelayError):

@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+
+from .addresses import hide_in_process, hide_secrets, needs_quoting, remember_secrets, sqlite_address
 
 # A temporary Prefect server takes 6 to 16 s to start on two cores, and Prefect gives up after 20.
 PREFECT_STARTUP_SECONDS = 300
@@ -55,12 +56,12 @@ def home() -> Home:
 
 def tracking_uri() -> str:
     """`MLFLOW_TRACKING_URI`, or the SQLite database inside the home."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home().root / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(home().root / "mlflow.db")
 
 
 def shown_tracking_uri() -> str:
-    """The same without a password, for messages."""
-    return re.sub(r"://[^/@]*@", "://", tracking_uri())
+    """The same without secrets, for messages."""
+    return hide_secrets(tracking_uri())
 
 
 def tracking_is_embedded() -> bool:
@@ -70,11 +71,23 @@ def tracking_is_embedded() -> bool:
 
 def prefect_is_embedded() -> bool:
     """Whether neither the environment nor the active Prefect profile names an API."""
-    return not (os.environ.get("PREFECT_API_URL") or _prefect_profile().get("PREFECT_API_URL"))
+    return not prefect_address()
+
+
+def prefect_address() -> str:
+    """Where the environment or the active Prefect profile says that Prefect's API is; empty where it is embedded."""
+    return os.environ.get("PREFECT_API_URL") or str(_prefect_profile().get("PREFECT_API_URL") or "")
 
 
 def set_environment() -> None:
-    """Point Prefect, MLflow and matplotlib at the home. Call it before they are imported; what the user set stays."""
+    """Point Prefect, MLflow and matplotlib at the home, and keep secrets out of what is logged.
+
+    Call it before they are imported; what the user set stays.
+    """
+    hide_in_process()
+    for name, value in _prefect_profile().items():
+        if name.startswith("PREFECT_") and ("://" in str(value) or name.endswith(("KEY", "AUTH_STRING", "PASSWORD"))):
+            remember_secrets(str(value))
     root = home().root
     set_default = os.environ.setdefault
     set_default("MPLCONFIGDIR", str(root / "cache" / "matplotlib"))
@@ -84,6 +97,9 @@ def set_environment() -> None:
         set_default("PREFECT_HOME", str(root / "prefect"))
         set_default("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", str(PREFECT_STARTUP_SECONDS))
         set_default("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+        database = root / "prefect" / "prefect.db"
+        if needs_quoting(database) and "PREFECT_API_DATABASE_CONNECTION_URL" not in os.environ:
+            set_default("PREFECT_SERVER_DATABASE_CONNECTION_URL", sqlite_address(database, "aiosqlite"))
 
 
 def _prefect_profile() -> dict[str, str]:

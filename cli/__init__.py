@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 
 import click
 
+from ..addresses import hide_secrets
 from ..errors import TorchrelayError
 from . import look, score, start, train, upkeep, weights  # noqa: F401 - each adds its commands
 from .common import commands
@@ -22,10 +24,11 @@ def main() -> None:
     try:
         commands.main(standalone_mode=False, prog_name="torchrelay")
     except click.ClickException as error:
-        error.show()
+        error.show(shown := io.StringIO())
+        click.echo(hide_secrets(shown.getvalue()), err=True, nl=False)
         sys.exit(error.exit_code)
     except TorchrelayError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(hide_secrets(f"error: {error}"), err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted; `torchrelay runs` shows the run, `torchrelay resume RUN` lets it go on", err=True)

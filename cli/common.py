@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from .. import __version__
+from ..addresses import hide_in_values, hide_secrets, may_carry_secrets
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 set_option = click.option("--set", "items", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe.")
@@ -65,14 +66,24 @@ def single(items: tuple[str, ...]) -> dict[str, Any]:
     return several[0]
 
 
+def echo(text: str, err: bool = False) -> None:
+    """One line or more, without the secrets of addresses, on standard output or standard error."""
+    click.echo(hide_secrets(text), err=err)
+
+
 def tell(text: str) -> None:
     """One line or more for people, on standard error."""
-    click.echo(text, err=True)
+    echo(text, err=True)
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on standard output."""
-    click.echo(json.dumps(_finite(value), ensure_ascii=False, default=str, allow_nan=False))
+    """One JSON object on standard output, without the secrets of addresses."""
+    text = _dump(value)
+    click.echo(_dump(hide_in_values(json.loads(text))) if may_carry_secrets(text) else text)
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(_finite(value), ensure_ascii=False, default=str, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:
@@ -88,7 +99,7 @@ def print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     """Rows in columns as wide as they need, on standard output."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     for row in [header, *rows]:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def short(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import commands, json_option, prepare, print_json, print_table, set_option, short, single, tell
+from .common import commands, echo, json_option, prepare, print_json, print_table, set_option, short, single, tell
 from .results import count_lines, count_runs, result_of
 
 if TYPE_CHECKING:
@@ -60,15 +60,15 @@ def show(run: str, as_json: bool) -> None:
         return
     for key, value in values.items():
         if key not in ("metrics", "splits", "runs") and value not in ("", {}, 0):
-            click.echo(f"{key:<22}{value}")
+            echo(f"{key:<22}{value}")
     children = {child.split_column: child for child in list_children(home(), record)}
     for column in record.splits:
         child = children.get(column)
         said = f"{child.run_id}  {child.status}  {result_of(child)}" if child else "not begun"
-        click.echo(f"  {column:<20}{said}".rstrip())
+        echo(f"  {column:<20}{said}".rstrip())
     width = max([20, *(len(key) + 2 for key in record.metrics)])
     for key, number in sorted(record.metrics.items()):
-        click.echo(f"  {key:<{width}}{number:.6g}")
+        echo(f"  {key:<{width}}{number:.6g}")
 
 
 @commands.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-import click
+from .common import echo
 
 if TYPE_CHECKING:
     from ..tracking.records import RunRecord
@@ -23,7 +23,7 @@ def tell_result(result: dict[str, Any], last: bool, as_json: bool) -> None:
     if interval := _interval(result["metrics"]):
         lines.append(interval)
     for line in (*lines, headline(result["metrics"], len(result["splits"]))):
-        click.echo(line, err=as_json)
+        echo(line, err=as_json)
 
 
 def run_line(result: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .common import commands, device_option, json_option, prepare, print_json
+from .common import commands, device_option, echo, json_option, prepare, print_json
 from .results import run_line, tell_result
 
 
@@ -68,4 +68,4 @@ def predict(source: str, table: str, out: str, files: str, prefix: str, device: 
         what = "row" if verdicts == 1 else "rows"
         lines.append(f"verdicts  {verdicts:,} {what} could not be predicted; the column {prefix}verdict says why")
     for line in (*lines, f"{result['out']}: {result['rows_predicted']:,} of {result['rows']:,} rows predicted"):
-        click.echo(line, err=as_json)
+        echo(line, err=as_json)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import TorchrelayError
-from .common import check, commands, device_option, json_option, prepare, print_json, set_option, single, tell
+from .common import check, commands, device_option, echo, json_option, prepare, print_json, set_option, single, tell
 from .results import tell_result
 
 if TYPE_CHECKING:
@@ -159,10 +159,10 @@ def verify_resume(
     killed = f"{len(found['kills'])} kill{'' if len(found['kills']) == 1 else 's'}"
     if found["identical"]:
         weights = found["weights_sha256"][0][:12]
-        click.echo(f"identical after {killed}: weights {weights}, {found['points']:,} points", err=as_json)
+        echo(f"identical after {killed}: weights {weights}, {found['points']:,} points", err=as_json)
         return
     tell(f"kept      {found['folder']}\nagain     the same command with --seed {chosen}")
-    click.echo(f"different after {killed}: {found['first_difference']}", err=as_json)
+    echo(f"different after {killed}: {found['first_difference']}", err=as_json)
     sys.exit(1)
 
 
@@ -198,7 +198,7 @@ def _try_recipes(recipes: list[Recipe], next_line: str, as_json: bool) -> None:
     for resolved in recipes:
         results.append(dry_run(resolved))
         for line in (*_describe_dry_run(results[-1]), next_line):
-            click.echo(line, err=as_json)
+            echo(line, err=as_json)
     num_warnings = sum(len(found["warnings"]) for found in results)
     warned = f"{num_warnings} warning{'' if num_warnings == 1 else 's'}, see above; nothing else"
     tell(f"dry run: {warned if num_warnings else 'nothing'} is wrong; no run was written")

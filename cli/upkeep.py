@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import commands, json_option, prepare, print_json, print_table, tell
+from .common import commands, echo, json_option, prepare, print_json, print_table, tell
 from .results import count_lines
 
 if TYPE_CHECKING:
@@ -78,18 +78,18 @@ def doctor(fix: bool, hosts: tuple[str, ...], as_json: bool) -> None:
         tell(line)
     for name in sorted(set(hosts) - last_hosts(home())):
         tell(f"warning: --host {name} has no effect: no run here was last on a host of that name")
-    say = tell if as_json else click.echo
+    say = tell if as_json else echo
     left, mended = examine_home(home(), fix=fix, gone_hosts=hosts, tell=lambda line: say(f"mended     {line}"))
     if as_json:
         found = [{"part": one.part, "what": one.what, "remedy": one.remedy, "mends": bool(one.mend)} for one in left]
         print_json({"facts": facts, "findings": found, "mended": mended})
     else:
         for part in dict.fromkeys(one.part for one in left):
-            click.echo(part)
+            echo(part)
             for one in left:
                 if one.part == part:
-                    click.echo(f"  {one.what}; {one.remedy}")
-        click.echo(f"{len(left):,} findings" if len(left) > 1 else "1 finding" if left else "nothing is wrong")
+                    echo(f"  {one.what}; {one.remedy}")
+        echo(f"{len(left):,} findings" if len(left) > 1 else "1 finding" if left else "nothing is wrong")
     if left:
         sys.exit(1)
 
@@ -129,4 +129,4 @@ def prune(keep_runs: int | None, older_than: str | None, versions: bool, dry_run
     if done.gone:
         print_table(("what", "name", "bytes"), [(one.kind, one.name, f"{one.num_bytes:,}") for one in done.gone])
     would = "would free" if dry_run else "freed"
-    click.echo(f"{would} {done.num_bytes / 1e6:,.1f} MB: {len(done.gone):,} things" if done.gone else "nothing to free")
+    echo(f"{would} {done.num_bytes / 1e6:,.1f} MB: {len(done.gone):,} things" if done.gone else "nothing to free")

@@ -14,7 +14,7 @@ class _UserErrors(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
         if isinstance(error, TorchrelayError):
-            record.exc_info = None
+            record.exc_info = record.exc_text = None
             record.msg, record.args = "%s", (str(error),)
             return runs_in_worker() and record.name == "prefect.flow_runs"
         # The engine says of a task that failed what the flow, and then the command line, say again.

@@ -11,6 +11,8 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
 
+from ..addresses import hide_secrets
+
 # A plain line of progress at most this often.
 PLAIN_SECONDS = 10.0
 WARNING = "warning: "
@@ -27,6 +29,7 @@ def say(text: str) -> None:
     """One line for people: to the flow run's log in a worker, else to standard error."""
     if text.startswith(WARNING) and (heard := _heard.get()) is not None:
         heard.append(text.removeprefix(WARNING))
+    text = hide_secrets(text)
     if runs_in_worker():
         from prefect.logging import get_run_logger
 

@@ -98,7 +98,7 @@ def _states_in_database(home: Home) -> dict[str, str]:
     path = home.root / "prefect" / "prefect.db"
     if not path.exists():
         return {}
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as database:
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)) as database:
         marks = ", ".join("?" * len(BEFORE_THE_END))
         rows = database.execute(f"SELECT id, state_type FROM flow_run WHERE state_type IN ({marks})", BEFORE_THE_END)  # noqa: S608
         return {str(uuid.UUID(str(one))): str(state) for one, state in rows}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import os
 import shutil
 import time
 import urllib.error
@@ -17,7 +16,15 @@ from pathlib import Path
 import torch
 from packaging.requirements import Requirement
 
-from ..settings import Home, prefect_is_embedded, tracking_is_embedded
+from ..addresses import hide_secrets
+from ..settings import (
+    Home,
+    prefect_address,
+    prefect_is_embedded,
+    shown_tracking_uri,
+    tracking_is_embedded,
+    tracking_uri,
+)
 from ..tracking.records import RunRecord
 
 SERVER_SECONDS = 3.0
@@ -33,8 +40,8 @@ def describe_installation(home: Home) -> list[str]:
     devices = [f"cpu ({torch.get_num_threads()} threads)"]
     devices += [f"cuda:{at} {torch.cuda.get_device_name(at)}" for at in range(torch.cuda.device_count())]
     devices += ["mps"] if torch.backends.mps.is_available() else []
-    mlflow = "embedded" if tracking_is_embedded() else os.environ["MLFLOW_TRACKING_URI"]
-    prefect = "embedded" if prefect_is_embedded() else _prefect_address()
+    mlflow = "embedded" if tracking_is_embedded() else shown_tracking_uri()
+    prefect = "embedded" if prefect_is_embedded() else hide_secrets(prefect_address())
     free = shutil.disk_usage(_existing(home.root)).free
     return [
         versions,
@@ -53,10 +60,10 @@ def check_installation(home: Home, records: Sequence[RunRecord]) -> Iterator[tup
             "there is an NVIDIA device, and torch cannot use it",
             "install the build of torch for CUDA, or a driver that is new enough for it",
         )
-    if not tracking_is_embedded() and (uri := os.environ["MLFLOW_TRACKING_URI"]).startswith("http"):
+    if not tracking_is_embedded() and (uri := tracking_uri()).startswith("http"):
         yield from _check_server("MLflow", f"{uri.rstrip('/')}/health", "MLFLOW_TRACKING_URI")
     if not prefect_is_embedded():
-        yield from _check_server("Prefect", f"{_prefect_address().rstrip('/')}/health", "PREFECT_API_URL")
+        yield from _check_server("Prefect", f"{prefect_address().rstrip('/')}/health", "PREFECT_API_URL")
     yield from _check_disk(home)
     yield from check_clock(records, time.time())
 
@@ -120,12 +127,6 @@ def _check_disk(home: Home) -> Iterator[tuple[str, str]]:
     free = shutil.disk_usage(_existing(home.root)).free
     if free < LITTLE_SPACE:
         yield f"{home.root} has {free / 1e6:,.0f} MB left", "torchrelay prune --older-than 30d frees space"
-
-
-def _prefect_address() -> str:
-    from prefect.settings import PREFECT_API_URL
-
-    return str(PREFECT_API_URL.value())
 
 
 def _existing(path: Path) -> Path:

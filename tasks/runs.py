@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
-import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ import prefect.runtime.flow_run as flow_run
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
+from ..addresses import hidden_traceback, hide_secrets
 from ..datasets.build import open_view
 from ..engine.devices import pick_device, pick_precision
 from ..engine.signals import StopFlag
@@ -233,10 +233,10 @@ def _note_end(run_dir: Path, error: BaseException) -> bool:
         if not isinstance(error, Exception):
             _end(run_dir, "KILLED", _name_signal(error))
             return True
-        said = str(error) if isinstance(error, TorchrelayError) else "".join(traceback.format_exception(error))
+        said = str(error) if isinstance(error, TorchrelayError) else hidden_traceback(error)
         with contextlib.suppress(OSError):  # the record is smaller, says it too, and may still find room
             write_atomic(run_dir / ERROR_FILE, said.rstrip() + "\n")
-        _end(run_dir, "FAILED", f"{type(error).__name__}: {error}")
+        _end(run_dir, "FAILED", hide_secrets(f"{type(error).__name__}: {error}"))
         return True
     except (OSError, TorchrelayError) as problem:
         say(
@@ -388,7 +388,7 @@ def flow_run_id() -> str:
 
 def flow_run_url() -> str:
     """The flow run's page, where a server outlives it."""
-    return "" if prefect_is_embedded() else flow_run.get_flow_run_ui_url() or ""
+    return "" if prefect_is_embedded() else hide_secrets(flow_run.get_flow_run_ui_url() or "")
 
 
 def _link_from_prefect(run_dir: Path, record: RunRecord) -> None:

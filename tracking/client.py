@@ -22,6 +22,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from .. import settings
+from ..addresses import sqlite_address
 from ..errors import BusyError, LockError, TrackingError
 from ..files import lock
 from .relocation import follow_home
@@ -103,7 +104,7 @@ def make_database() -> Path:
                     temporary = path.with_name(f".mlflow.{uuid.uuid4().hex[:8]}.tmp")
                     try:
                         store = call(
-                            "make its database", SqlAlchemyStore, f"sqlite:///{temporary}", home.artifacts.as_uri()
+                            "make its database", SqlAlchemyStore, sqlite_address(temporary), home.artifacts.as_uri()
                         )
                         store.engine.dispose()
                         temporary.replace(path)

@@ -107,7 +107,7 @@ class MlflowRun:
 def page_of(experiment_id: str, mlflow_run_id: str) -> str:
     """A run's page where the tracker is a server; else how to open it."""
     page = f"#/experiments/{experiment_id}/runs/{mlflow_run_id}"
-    uri = settings.tracking_uri()
+    uri = settings.shown_tracking_uri()
     if uri.startswith(("http://", "https://")):
         return f"{uri.rstrip('/')}/{page}"
     return f"torchrelay ui, then http://127.0.0.1:5000/{page}"

@@ -8,8 +8,10 @@ import sys
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from .. import settings
+from ..addresses import hide_in_values, hide_secrets, tell_apart
 from ..recipe import Recipe
 from ..recipe_file import flatten
 from ..schema import FeatureSchema, Schema
@@ -28,16 +30,20 @@ def is_open(journal: Journal) -> bool:
 
 def is_meant_for_here(journal: Journal) -> bool:
     """Whether a run began with the tracker that this process has."""
-    return tracker_of(journal) == _tracker()
+    opened = _opening_of(journal)
+    return tracker_of(journal) == _tracker() and opened.get("tracker_digest", _digest()) == _digest()
 
 
 def tracker_of(journal: Journal) -> str:
-    """The tracker that a run began with, its address without a password; empty for the embedded one.
+    """The tracker that a run began with, its address without secrets; empty for the embedded one.
 
     Of a run of an older version, which does not say, it is the one that this process has.
     """
-    opened = next((line for line in journal.lines() if line["kind"] == "open"), {})
-    return str(opened.get("tracker", _tracker()))
+    return hide_secrets(str(_opening_of(journal).get("tracker", _tracker())))
+
+
+def _opening_of(journal: Journal) -> Mapping[str, Any]:
+    return next((line for line in journal.lines() if line["kind"] == "open"), {})
 
 
 def journal_opening(
@@ -55,12 +61,13 @@ def journal_opening(
     journal.append(
         "open",
         tracker=_tracker(),
+        tracker_digest=_digest(),
         experiment=record.experiment,
         start_ms=milliseconds(record.created),
         parent=record.parent,
         tags={name: value for name, value in _tags_of(record).items() if value},
     )
-    journal.append_params(flatten(recipe))
+    journal.append_params(hide_in_values(flatten(recipe)))
     if record.fingerprint:
         journal.append("dataset", **_describe_data(record, recipe, schema, rows))
 
@@ -78,9 +85,9 @@ def journal_reopening(journal: Journal, record: RunRecord, recipe: Recipe) -> No
     has_drifted = False
     for line in journal.lines():
         if line["kind"] == "params":
-            before = {**line["values"], **before}
+            before = {**hide_in_values(line["values"]), **before}
         has_drifted = has_drifted or (line["kind"] == "tags" and DRIFT_TAG in line["values"])
-    params = flatten(recipe)
+    params = hide_in_values(flatten(recipe))
     journal.append_params({key: value for key, value in params.items() if key not in before})
     drift = {key: [before[key], value] for key, value in params.items() if before.get(key, value) != value}
     tags = {name: value for name, value in _tags_of(record).items() if name.startswith("prefect.") and value}
@@ -91,8 +98,13 @@ def journal_reopening(journal: Journal, record: RunRecord, recipe: Recipe) -> No
 
 
 def _tracker() -> str:
-    """The tracker's address without a password; empty for the embedded one, whose home may be moved."""
+    """The tracker's address without secrets; empty for the embedded one, whose home may be moved."""
     return "" if settings.tracking_is_embedded() else settings.shown_tracking_uri()
+
+
+def _digest() -> str:
+    """What tells the tracker from another that differs in hidden parts alone; empty where nothing does."""
+    return "" if settings.tracking_is_embedded() else tell_apart(settings.tracking_uri())
 
 
 def milliseconds(iso: str) -> int:
@@ -140,7 +152,7 @@ def _tags_of(record: RunRecord) -> dict[str, str]:
         "device": record.device,
         "precision": record.precision,
         "prefect.flow_run_id": record.prefect_flow_run_id,
-        "prefect.flow_run_url": record.prefect_flow_run_url,
+        "prefect.flow_run_url": hide_secrets(record.prefect_flow_run_url),
         "mlflow.user": user,
         "mlflow.source.name": record.recipe_file or sys.argv[0] or "torchrelay",
         "mlflow.source.type": "LOCAL",

@@ -400,7 +400,9 @@ def _resolve_remote(identifier: str, home: Home, local_error: SourceError) -> So
             run = call(f"find run {identifier}", client.get_run, identifier)
         except TrackingError as error:
             if isinstance(error.__cause__, MlflowException) and _is_missing(error.__cause__):
-                raise SourceError(f"{local_error}; MLflow at {settings.tracking_uri()} has none either") from error
+                raise SourceError(
+                    f"{local_error}; MLflow at {settings.shown_tracking_uri()} has none either"
+                ) from error
             raise
     elif re.fullmatch(r".+-\d{8}-\d{6}-[0-9a-f]{4}", identifier):
         experiments = [item.experiment_id for item in call("list experiments", client.search_experiments)]

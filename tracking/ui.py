@@ -39,7 +39,9 @@ def serve_ui(host: str = "127.0.0.1", port: int = 0, on_ready: Callable[[str], N
     """
     uri = settings.tracking_uri()
     if uri.startswith(("http://", "https://")):
-        raise TrackingError(f"the tracker is a server already: open {uri} (MLFLOW_TRACKING_URI) in a browser")
+        raise TrackingError(
+            f"the tracker is a server already: open {settings.shown_tracking_uri()} (MLFLOW_TRACKING_URI) in a browser"
+        )
     if host not in LOOPBACK:
         raise TrackingError(
             f"host {host}: the UI has no password, so it listens on this machine only ({' or '.join(LOOPBACK)}); "
