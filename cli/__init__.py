@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from ..addresses import hide_secrets
+from ..addresses import hide_in_process, hide_secrets
 from ..errors import TorchrelayError
 from . import look, score, start, train, upkeep, weights  # noqa: F401 - each adds its commands
 from .common import commands
@@ -21,6 +21,7 @@ def main() -> None:
     """Run the command line: exit code 0 done, 1 the run failed, 2 bad usage, recipe or data, 130 and 143 signals."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(SIGTERM_EXIT))
     _heed_hang_up()
+    hide_in_process()
     try:
         commands.main(standalone_mode=False, prog_name="torchrelay")
     except click.ClickException as error:
