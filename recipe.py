@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
@@ -70,6 +71,9 @@ class Feature(Part):
     """image: rgb, gray, or the number of channels in the file."""
     dtype: Literal["uint8", "uint16", "float32"] = "uint8"
     """image: what a pixel is stored as."""
+    background: str = "white"
+    """image: what transparent pixels are laid onto: white, black, #rrggbb, or keep, which takes the colours that the
+    file stores beneath; a number of channels keeps the alpha itself."""
     preprocess: list[Named] = []
     """image: functions of scikit-image, for example transform.resize, run once, in this order."""
     statistics: Literal["data", "imagenet", "none"] = "data"
@@ -119,6 +123,13 @@ class Feature(Part):
         if channels not in ("rgb", "gray") and not (channels.isdigit() and int(channels) > 0):
             raise ValueError("expected rgb, gray or a number of channels")
         return channels
+
+    @field_validator("background")
+    @classmethod
+    def _check_background(cls, background: str) -> str:
+        if background not in ("white", "black", "keep") and not re.fullmatch("#[0-9a-fA-F]{6}", background):
+            raise ValueError("expected white, black, keep or a colour such as '#8090a0'")
+        return background.lower()
 
 
 class Split(Part):

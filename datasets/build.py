@@ -7,7 +7,6 @@ a call with the same data finds them and writes nothing.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,9 +34,9 @@ from .disk import writing
 from .fit import find_farthest, fit_schema
 from .inherit import inherit
 from .leaks import check_files
+from .notes import count_notes, warn_of_notes
 from .pack import Pack, fingerprint_table, write_pack
 from .paths import Files
-from .pictures import look_at_pictures
 from .report import describe_data
 from .report_csv import tabulate_report
 from .rows import Cells, Progress, Rows, read_cells, read_rows
@@ -45,15 +44,13 @@ from .space import REJECTED
 from .spelling import compose_cells
 from .split_files import find_split, verify_split, write_manifest
 from .splits import TEST, TRAIN, UNUSED, Sides, assign_by_column, assign_by_hash, combine, hash_texts, unused_settings
-from .table import Table, open_table, resolve_features, unused_feature_settings
+from .table import Table, features_of, open_table, resolve_features, unused_feature_settings
 from .verdicts import QUARANTINE, REPORT, Verdicts
 from .vocabularies import find_triple, reject_unknown_parts, reject_unseen_relations
 
 SPLIT_FORMAT_VERSION = 5
 KEYS_FILE = "keys.parquet"
 GROUPS_FILE = "groups.npy"
-# Files that are looked into for their bits, spread over the table.
-NUM_HEADERS = 5
 # Float pixels whose mean or deviation is larger are warned of: one wild pixel then hides what all others say.
 FAR_PIXELS = 1e6
 
@@ -367,7 +364,7 @@ def _commit(
     if not split_found:
         split = side[in_pack]
         fitted = fit_schema(pack, data, split) if schema is None else schema
-        warnings = _warn_of_cut_pixels(data, cells, verdicts) if schema is None else []
+        warnings = _warn_of_pictures(data, rows, frame, side)
         warnings += _warn_of_far_pixels(pack, fitted, frame, in_pack, split) if schema is None else []
         if heritage is not None:
             fitted = inherit(fitted, *heritage)
@@ -423,22 +420,17 @@ def _report(
     samples = {"rows": combine(list(rows.keys.values()))}
     samples |= {name: rows.keys[name] for name, column in rows.columns.items() if column.feature.kind == "image"}
     warnings = [*unused_feature_settings(data), *unused_settings(data), *warnings]
-    return describe_data(data, frame, rows.columns, verdicts, side, samples, warnings, schema)
+    report = describe_data(data, frame, rows.columns, verdicts, side, samples, warnings, schema)
+    for name, notes in rows.notes.items():
+        report["features"][name]["pictures"] = count_notes(notes[side != UNUSED])
+    return report
 
 
-def _warn_of_cut_pixels(data: Data, cells: Mapping[str, Cells], verdicts: Verdicts) -> list[str]:
-    """Name the images whose files have 16 bits where 8 are kept; looks into the headers of a few."""
+def _warn_of_pictures(data: Data, rows: Rows, frame: pd.DataFrame, side: np.ndarray) -> list[str]:
     found = []
-    for name, feature in data.inputs.items():
-        files = cells[name]
-        if not isinstance(files, Files) or feature.dtype != "uint8" or feature.preprocess:
-            continue
-        good = np.flatnonzero(verdicts.good)
-        some = good[:: max(1, len(good) // NUM_HEADERS)][:NUM_HEADERS]
-        with contextlib.suppress(DataError):  # an array that it takes for one of another order, which was read
-            pictures = look_at_pictures([Path(files.paths[row]) for row in some])
-            if pictures and pictures.bits == 16:
-                found.append(f"{name!r}: of 16 bits dtype uint8 keeps the high 8; say `dtype: uint16` to keep all")
+    for name, notes in rows.notes.items():
+        cells = frame[rows.columns[name].feature.columns[0]]
+        found += warn_of_notes(name, features_of(data)[name], np.where(side == UNUSED, 0, notes), cells)
     return found
 
 

@@ -1,74 +1,59 @@
-"""PNG, npy and all that scikit-image reads: a file's bytes -> pixels as in the file, upright, or why there are none.
-
-JPEG and TIFF have files of their own, `jpeg.py` and `tiff.py`, which begin with what stands here.
-"""
+"""npy, and by Pillow all formats without a file of their own: a file's bytes -> its picture, or why there is none."""
 
 from __future__ import annotations
 
 import io
 import math
-import struct
-import zlib
-from typing import NamedTuple
+import re
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .verdicts import Reason
+from .colour import inks_to_rgb
+from .raster import (
+    CMYK,
+    EXIF_ORIENTATION,
+    BadImage,
+    Raster,
+    channels_first,
+    check_size,
+    orient,
+    plain_raster,
+    wrong_shape,
+)
 
-PNG, NPY = b"\x89PNG\r\n\x1a\n", b"\x93NUMPY"
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
 
-# What Pillow may be asked to open; its other formats include ones that start programs (EPS) or are no pictures.
-PILLOW_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "PPM", "TIFF")
-EXIF_ORIENTATION = 0x0112
+NPY = b"\x93NUMPY"
 SAVE_ARRAY = "save an array of numbers"
 
+# What Pillow may be asked to open here; its other formats include ones that start programs (EPS) or are no pictures.
+PILLOW_FORMATS = ("GIF", "BMP", "WEBP", "PPM", "AVIF", "JPEG2000")
+# The modes that are read as they are, and what others become. LAB and HSV are not among them: Pillow's own conversion
+# would take their numbers for colours.
+_CONVERTED = {"P": "RGB", "PA": "RGBA", "RGBX": "RGB", "RGBa": "RGBA", "La": "LA", "YCbCr": "RGB"}
+_AS_THEY_ARE = ("1", "L", "LA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L", "F")
+_PNM = re.compile(rb"P([2356])((?:\s|#[^\n]*\n)+)(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s")
+_JPEG_2000 = (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n")
 
-class BadImage(ValueError):  # noqa: N818  a verdict on a row, not a failure
-    """The bytes are no image that fits the feature.
 
-    Args:
-        kind, detail, remedy, said: of the reason (see `verdicts.Reason`), which does not name the file.
+class Shape(NamedTuple):
+    """What a picture is, as far as a file says it before its pixels are decoded.
+
+    Attributes:
+        height, width: of the upright picture.
+        channels: as a feature sees them: 1 gray, 3 colours, alpha aside; others count measurements.
+        bits: of a sample: 8, 16, or 32 for all that needs floats.
     """
-
-    def __init__(self, kind: str, detail: str = "", remedy: str = "", said: str = "") -> None:
-        self.reason = Reason(kind, "", detail, remedy, said)
-        super().__init__(str(self.reason))
-
-
-class TooLarge(BadImage):
-    """The image declares more pixels than the recipe allows."""
-
-
-class Header(NamedTuple):
-    """What a file says of itself before it is decoded."""
 
     height: int
     width: int
     channels: int
     bits: int
-    has_exif: bool
 
 
-def decode_png(data: bytes, max_pixels: int) -> np.ndarray:
-    """Decode a PNG, of 8 bits by Pillow: (C, H, W).
-
-    Raises:
-        BadImage: it is cut or damaged, or has more pixels than allowed.
-    """
-    from PIL import Image
-
-    header = _png_header(data)
-    check_size(header.height, header.width, header.channels, max_pixels)
-    if header.bits != 8:
-        return decode_by_skimage(data, max_pixels)
-    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        if image.mode == "P":
-            image = image.convert("RGB")
-        pixels = channels_first(np.asarray(image))
-        return orient(pixels, image.getexif().get(EXIF_ORIENTATION, 1)) if header.has_exif else pixels
-
-
-def decode_npy(data: bytes, max_pixels: int) -> np.ndarray:
+def decode_npy(data: bytes, max_pixels: int) -> Raster:
     """An array that numpy saved, (H, W) or (H, W, C); its header is judged before its data, and no pickle is read."""
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
@@ -81,87 +66,104 @@ def decode_npy(data: bytes, max_pixels: int) -> np.ndarray:
     if dtype.kind not in "buif":
         raise BadImage("npy of no numbers", f"it holds {dtype}", SAVE_ARRAY)
     if len(shape) not in (2, 3) or min(shape) < 1:
-        raise BadImage(*_wrong_shape(shape))
+        raise BadImage(*wrong_shape(shape))
     check_size(shape[0], shape[1], shape[2] if len(shape) == 3 else 1, max_pixels)
     expected, found = math.prod(shape) * dtype.itemsize, len(data) - file.tell()
     if found < expected:
         raise BadImage("truncated", f"the npy holds {found:,} of {expected:,} bytes")
     pixels = np.frombuffer(data, dtype, math.prod(shape), file.tell())
     pixels = pixels.reshape(shape, order="F" if in_fortran_order else "C")
-    return channels_first(pixels.astype(dtype.newbyteorder("="), copy=False))
+    return plain_raster(channels_first(pixels.astype(dtype.newbyteorder("="), copy=False)))
 
 
-def decode_by_skimage(data: bytes, max_pixels: int) -> np.ndarray:
-    """Decode any format but TIFF through scikit-image; channels and values as in the file.
-
-    Returns:
-        Shape (C, H, W).
+def decode_by_pillow(data: bytes, max_pixels: int) -> Raster:
+    """Decode any of `PILLOW_FORMATS`, upright, of 16 bits where the file has them; of an animation the first frame.
 
     Raises:
-        BadImage: more pixels than allowed, several frames, or 16-bit colour that would be cut to 8 bits.
+        BadImage: more pixels than allowed, or colours that are no red, green and blue.
     """
-    import skimage.io
     from PIL import Image
 
     with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as image:
         check_size(image.height, image.width, len(image.getbands()), max_pixels)
-        if (frames := getattr(image, "n_frames", 1)) > 1:
-            raise BadImage("several frames", f"expected one picture, got {frames} frames", "save the one to learn from")
-        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-        if image.mode == "CMYK":
-            return orient(channels_first(np.asarray(image.convert("RGB"))), orientation)
-    pixels = np.asarray(skimage.io.imread(io.BytesIO(data)))
-    pixels = pixels[0] if pixels.ndim == 4 else pixels  # a GIF of one frame
-    if data.startswith(PNG) and pixels.ndim == 3 and _png_header(data).bits == 16:
-        raise BadImage("16-bit colour PNG, of which only 8 bits can be read", remedy="save it as TIFF")
-    return orient(channels_first(pixels), orientation)
+        num_frames = getattr(image, "n_frames", 1)
+        raster = _decode_deep(data, num_bits(image, data)) or of_pillow(image)
+        pixels = orient(raster.pixels, image.getexif().get(EXIF_ORIENTATION, 1))
+        return raster._replace(pixels=pixels, num_frames=num_frames)
 
 
-def check_size(height: int, width: int, channels: int, max_pixels: int) -> None:
-    """Refuse what would decode to more than `max_pixels` numbers.
+def of_pillow(image: PillowImage) -> Raster:
+    """The picture that Pillow has opened, as stored: not turned upright.
 
     Raises:
-        TooLarge: it declares more.
+        BadImage: it has colours that are no red, green and blue.
     """
-    if height * width * channels > max_pixels:
-        shape = f"{height} x {width} x {channels}" if width > 1 else f"{height}"
-        raise TooLarge("an image bomb", f"it declares {shape} pixels, data.max_pixels allows {max_pixels}")
+    if image.mode == "CMYK":
+        return Raster(inks_to_rgb(channels_first(np.asarray(image)), 255), "rgb", what=CMYK)
+    if image.has_transparency_data and image.mode in ("1", "L", "P", "RGB"):
+        image = image.convert("LA" if image.mode in ("1", "L") else "RGBA")
+    elif image.mode in _CONVERTED:
+        image = image.convert(_CONVERTED[image.mode])
+    if image.mode not in _AS_THEY_ARE:
+        raise BadImage(f"colours of the kind {image.mode}, which are not read", remedy="save it as RGB")
+    pixels = channels_first(np.asarray(image))
+    return plain_raster(pixels.astype(pixels.dtype.newbyteorder("="), copy=False), "A" in image.mode)
 
 
-def _wrong_shape(shape: tuple[int, ...]) -> tuple[str, str]:
-    return "an array of another shape", f"expected height, width and channels, got {shape}"
+def shape_of_pillow(image: PillowImage, data: bytes) -> Shape:
+    """What a file that Pillow has opened will be decoded to.
+
+    Args:
+        image: any format of Pillow.
+        data: the file's first bytes.
+    """
+    height, width = image.height, image.width
+    if image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8):  # stored on its side
+        height, width = width, height
+    is_gray = image.mode.startswith(("1", "L", "I", "F")) and image.mode != "LAB"
+    bits = 32 if image.mode in ("I", "F") and image.format != "PNG" else num_bits(image, data)
+    return Shape(height, width, 1 if is_gray else 3, bits if bits in (8, 32) else 16)
 
 
-def channels_first(pixels: np.ndarray) -> np.ndarray:
-    """(H, W) or (H, W, C) -> (C, H, W)."""
-    if pixels.ndim not in (2, 3) or not pixels.size:
-        raise BadImage(*_wrong_shape(pixels.shape))
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+def num_bits(image: PillowImage, data: bytes) -> int:
+    """Bits of a sample in a file of which Pillow, but for gray, reads 8: 8 to 16."""
+    if image.format == "PPM" and (header := _PNM.match(data)):
+        return 16 if int(header[5]) > 255 else 8
+    if image.format == "AVIF" and (at := data.find(b"av1C")) >= 0:
+        is_high, is_twelve = data[at + 6] & 0x40, data[at + 6] & 0x20
+        return 8 if not is_high else 12 if is_twelve else 10
+    if image.format == "JPEG2000" and (at := data.find(_JPEG_2000[0])) >= 0:
+        return max(8, (data[at + 42] & 0x7F) + 1)
+    return 16 if image.format == "PNG" and data[24] == 16 else 8
 
 
-def orient(image: np.ndarray, orientation: int) -> np.ndarray:
-    """(C, H, W) upright, by EXIF's number from 1 to 8."""
-    if orientation in (5, 6, 7, 8):
-        image = image.transpose(0, 2, 1)
-    if orientation in (2, 3, 6, 7):
-        image = image[:, :, ::-1]
-    return image[:, ::-1] if orientation in (3, 4, 7, 8) else image
+def _decode_deep(data: bytes, bits: int) -> Raster | None:
+    """A picture of 9 to 16 bits in a format of which Pillow reads 8; None where it has 8."""
+    if bits == 8:
+        return None
+    if header := _PNM.match(data):
+        return plain_raster(_decode_pnm(data, header))
+    import imagecodecs  # pyright: ignore[reportMissingImports]
+
+    is_jpeg_2000 = data.startswith(_JPEG_2000)
+    pixels = imagecodecs.jpeg2k_decode(data) if is_jpeg_2000 else imagecodecs.avif_decode(data, index=0)
+    pixels = channels_first(np.asarray(pixels))
+    if pixels.dtype != np.uint16:
+        raise BadImage("damaged", f"a picture of {bits} bits that decodes to {pixels.dtype}")
+    return plain_raster(pixels, len(pixels) in (2, 4))._replace(bits=bits % 16)
 
 
-def _png_header(data: bytes) -> Header:
-    """Walk all chunks and check their sums, so that a cut or damaged file is found whatever its decoder does."""
-    at, names = len(PNG), set()
-    while b"IEND" not in names:
-        length, name = struct.unpack_from(">I4s", data, at) if at + 12 <= len(data) else (0, b"")
-        end = at + 12 + length
-        if not name or end > len(data):
-            raise BadImage("truncated", "the PNG ends before its last chunk")
-        body = memoryview(data)[at + 4 : end - 4]
-        if zlib.crc32(body) != int.from_bytes(data[end - 4 : end], "big"):
-            raise BadImage("damaged", f"the check sum of the PNG chunk {name.decode('latin-1')} does not fit")
-        names.add(name)
-        at = end
-    if data[12:16] != b"IHDR":
-        raise BadImage("damaged", "the PNG has no header")
-    width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
-    return Header(height, width, {0: 1, 4: 2, 6: 4}.get(colour, 3), bits, has_exif=b"eXIf" in names)
+def _decode_pnm(data: bytes, header: re.Match[bytes]) -> np.ndarray:
+    """The samples of a PGM or PPM of more than 8 bits, brought from 0 to its maximum to 0 to 65,535."""
+    kind, width, height, top = (int(header[at]) for at in (1, 3, 4, 5))
+    shape = (height, width, 1 if kind in (2, 5) else 3)
+    if kind in (5, 6):
+        samples = np.frombuffer(data, ">u2", min(math.prod(shape), (len(data) - header.end()) // 2), header.end())
+    else:
+        samples = np.array(data[header.end() :].split()[: math.prod(shape)], np.int64)
+    if samples.size < math.prod(shape):
+        raise BadImage("truncated", f"the file holds {samples.size} of {math.prod(shape)} samples")
+    if samples.max(initial=0) > top or not 0 < top < 65536:
+        raise BadImage("damaged", f"a sample of {samples.max(initial=0)}, where the file says {top} is the largest")
+    scaled = (samples.astype(np.uint64) * 65535 * 2 + top) // (2 * top)
+    return channels_first(scaled.astype(np.uint16).reshape(shape))

@@ -1,32 +1,31 @@
 """One image file's bytes -> the pixels of one row, or the reason why there are none. Reads no files.
 
-JPEG takes torchvision's decoder, PNG of 8 bits Pillow's, .npy numpy's; the rest goes through scikit-image and tifffile.
-torchvision's decoder for PNG is no faster, and ends the process (segmentation fault) on a damaged pixel stream. Each
-has its file; here stand the choice among them and the way from their pixels to the feature's.
+Each format has its decoder: `jpeg.py`, `png.py`, `tiff.py`, `decoders.py`. Here stand the choice among them and the way
+from their pixels to the feature's, of which `colour.py` has the part of colours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from ..recipe import Feature
-from .decoders import NPY, PNG, BadImage, decode_by_skimage, decode_npy, decode_png
-from .jpeg import JPEG, decode_jpeg, decode_small_jpegs, jpeg_decoder
+from .colour import is_transparent, to_channels
+from .decoders import NPY, decode_by_pillow, decode_npy
+from .jpeg import JPEG, decode_into, decode_jpeg
+from .png import PNG, decode_png
 from .preprocess import run_preprocess
-from .tiff import TIFF, decode_tiff, describe_pages, is_rgba
+from .raster import BadImage, Note, Raster, plain_raster
+from .tiff import TIFF, decode_tiff, describe_pages
 from .verdicts import quote
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-# skimage, torchvision, tifffile and PIL are imported where they are used: a run whose images are all stored needs none
-# of them, and torchvision alone takes 1.6 s.
+# torch, torchvision, tifffile, PIL and the like are imported where they are used: a run whose images are all stored
+# needs none of them, and torchvision alone takes 1.6 s.
 
 # Raise it when the same bytes would give other pixels or another verdict: every store is then decoded anew.
-DECODER_VERSION = 4
+DECODER_VERSION = 5
 
 
 class Picture(NamedTuple):
@@ -35,10 +34,12 @@ class Picture(NamedTuple):
     Attributes:
         pixels: shape (C, H, W), of the feature's dtype.
         source: height and width of the file's upright picture, before `preprocess` and `size`.
+        notes: what the data report says of it.
     """
 
     pixels: np.ndarray
     source: tuple[int, int]
+    notes: Note
 
 
 def num_channels(feature: Feature) -> int:
@@ -50,10 +51,10 @@ def decode_image(data: bytes, feature: Feature, max_pixels: int) -> Picture:
     """Decode a file's bytes, orient them as EXIF says, run the `preprocess` chain and bring them to size and dtype.
 
     Channels: rgb repeats the channel of a gray image; gray weighs the channels of a colour image by ITU-R 601, as
-    Pillow does; both drop an alpha channel, which npy never has and TIFF where it says RGBA; a number must be the
-    file's own. Values: whole numbers keep theirs where they fit `dtype`, except that uint16 becomes uint8 by its high
-    byte, and uint8 becomes uint16 times 257; floats, as many functions of scikit-image give them, count from 0 to 1:
-    uint8 is round(255 x), clipped. float32 keeps all.
+    Pillow does; both lay what has alpha onto the feature's ground. npy has no alpha, and a TIFF where it says so. A
+    number must be the file's own. Values: whole numbers keep theirs where they fit `dtype`, except that uint16 becomes
+    uint8 by the high byte of the bits that its file uses, and uint8 becomes uint16 times 257; floats, as many functions
+    of scikit-image give them, count from 0 to 1: uint8 is round(255 x), clipped. float32 keeps all.
 
     Args:
         data: the whole file.
@@ -66,32 +67,35 @@ def decode_image(data: bytes, feature: Feature, max_pixels: int) -> Picture:
     if not data:
         raise BadImage("zero bytes")
     try:
-        if data.startswith(JPEG):
-            image = decode_jpeg(data, feature.channels, max_pixels)
-        elif data.startswith(PNG):
-            image = decode_png(data, max_pixels)
-        elif data.startswith(NPY):
-            image = decode_npy(data, max_pixels)
-        elif data.startswith(TIFF):
-            image = decode_tiff(data, max_pixels)
-        else:
-            image = decode_by_skimage(data, max_pixels)
-        if data.startswith(TIFF) and str(len(image)) != feature.channels and (pages := describe_pages(*image.shape)):
+        raster = _decode(data, max_pixels)
+        num = len(raster.pixels)
+        if data.startswith(TIFF) and str(num) != feature.channels and (pages := describe_pages(*raster.pixels.shape)):
             raise BadImage("wrong channels", f"expected {feature.channels}, got {pages}")
-        if len(image) in (2, 4) and data.startswith((NPY, *TIFF)) and not is_rgba(data):
-            _check_kept(image, feature.channels)  # not colour and alpha: all of them hold measurements
-        return _finish(image, feature)
+        return _finish(raster, feature)
     except BadImage:
         raise
     except Exception as error:  # a decoder met bytes or a function met pixels that it cannot work with
         raise BadImage("not a readable image", said=quote(error)) from error
 
 
+def _decode(data: bytes, max_pixels: int) -> Raster:
+    if data.startswith(JPEG):
+        return decode_jpeg(data, max_pixels)
+    if data.startswith(PNG):
+        return decode_png(data, max_pixels)
+    if data.startswith(NPY):
+        return decode_npy(data, max_pixels)
+    if data.startswith(TIFF):
+        return decode_tiff(data, max_pixels)
+    return decode_by_pillow(data, max_pixels)
+
+
 class Sizes(NamedTuple):
-    """Heights and widths of an image: of its pixels, and of the file's upright picture."""
+    """Heights and widths of an image: of its pixels, and of the file's upright picture; and what is said of it."""
 
     size: tuple[int, int]
     source: tuple[int, int]
+    notes: Note
 
 
 class Decoded(NamedTuple):
@@ -109,22 +113,23 @@ class Decoded(NamedTuple):
 def decode_images(files: Sequence[bytes], feature: Feature, max_pixels: int, size: tuple[int, int]) -> Decoded:
     """Decode several files, as `decode_image` does each, and keep the images of one size.
 
-    Small JPEGs are decoded in one call, which lets go of the interpreter's lock once for all of them: taken and given
-    back around each image, between threads that want it too, the lock costs as much time as the decoding.
+    A JPEG to whose pixels nothing is to be done is decoded to where they will be written from.
     """
-    small = decode_small_jpegs(files, feature.channels, max_pixels)
-    if len(small) == len(files) > 0 and (stacked := _stack(small, feature, size)) is not None:
-        return Decoded(stacked, [Sizes(size, size)] * len(files))
     pixels = np.empty((len(files), *size, num_channels(feature)), feature.dtype)
+    is_plain = feature.dtype == "uint8" and not feature.preprocess and feature.channels in ("rgb", "gray")
     found: list[Sizes | BadImage] = []
     num_kept = 0
-    for at, data in enumerate(files):
+    for data in files:
         try:
-            image = _finish(small[at].numpy(), feature) if at in small else decode_image(data, feature, max_pixels)
+            if is_plain and data.startswith(JPEG) and decode_into(pixels[num_kept], data, max_pixels):
+                found.append(Sizes(size, size, Note(0)))
+                num_kept += 1
+                continue
+            image = decode_image(data, feature, max_pixels)
         except BadImage as error:
             found.append(error)
             continue
-        sizes = Sizes((image.pixels.shape[1], image.pixels.shape[2]), image.source)
+        sizes = Sizes((image.pixels.shape[1], image.pixels.shape[2]), image.source, image.notes)
         found.append(sizes)
         if sizes.size == size:
             pixels[num_kept] = image.pixels.transpose(1, 2, 0)
@@ -132,56 +137,32 @@ def decode_images(files: Sequence[bytes], feature: Feature, max_pixels: int, siz
     return Decoded(pixels[:num_kept], found)
 
 
-def _stack(images: Mapping[int, Tensor], feature: Feature, size: tuple[int, int]) -> np.ndarray | None:
-    """(N, H, W, C) of images that are ready as they were decoded; None where one is not."""
-    decode, shape = jpeg_decoder(), (num_channels(feature), *size)
-    if decode is None or feature.preprocess or feature.dtype != "uint8":
-        return None
-    if next(iter(images.values())).shape != shape:
-        return None
-    try:
-        return decode.stack(list(images.values())).numpy()
-    except RuntimeError:  # one of another shape is among them
-        return None
-
-
-def _finish(image: np.ndarray, feature: Feature) -> Picture:
-    """(C, H, W) as decoded -> channels, preprocess, size and dtype of the feature."""
-    source = image.shape[1], image.shape[2]
-    image = _to_channels(image, feature.channels)
+def _finish(raster: Raster, feature: Feature) -> Picture:
+    """A file's picture as decoded -> channels, preprocess, size and dtype of the feature."""
+    image = to_channels(raster, feature.channels, feature.background)
     if feature.preprocess:
-        image = _to_channels(run_preprocess(image, feature), feature.channels)
+        image = _to_channels(run_preprocess(image, feature), feature)
     if feature.size and list(image.shape[1:]) != feature.size:
         image = _resize(image, feature.size)
-    return Picture(_to_dtype(image, feature), source)
+    bits = 0 if feature.preprocess else raster.bits
+    pixels = _to_dtype(image, feature, bits)
+    return Picture(pixels, (raster.pixels.shape[1], raster.pixels.shape[2]), _note(raster, image, feature))
 
 
-def _check_kept(image: np.ndarray, channels: str) -> None:
-    """Refuse an image that has channels to lose, unless the recipe names their number."""
-    if not channels.isdigit():
-        raise BadImage(
-            "wrong channels",
-            f"expected {channels}, got {len(image)}",
-            f"say `channels: {len(image)}` to keep them",
-        )
+def _to_channels(image: np.ndarray, feature: Feature) -> np.ndarray:
+    """What a function returned, whose second or fourth channel is no alpha that could be laid onto a ground."""
+    if not feature.channels.isdigit() and len(image) in (2, 4):
+        image = image[:-1]
+    return to_channels(plain_raster(image), feature.channels, feature.background)
 
 
-def _to_channels(image: np.ndarray, channels: str) -> np.ndarray:
-    found = len(image)
-    if channels.isdigit():
-        if found != int(channels):
-            raise BadImage("wrong channels", f"expected {channels}, got {found}")
-        return image
-    if found > 4:
-        _check_kept(image, channels)
-    if found <= 2:
-        return np.broadcast_to(image[:1], (3, *image.shape[1:])) if channels == "rgb" else image[:1]
-    if channels == "rgb":
-        return image[:3]
-    if image.dtype.kind == "f":
-        return np.tensordot(np.array([0.299, 0.587, 0.114], image.dtype), image[:3], 1)[None]
-    red, green, blue = image[:3].astype(np.uint64 if image.dtype.itemsize > 2 else np.uint32)
-    return (((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16).astype(image.dtype))[None]
+def _note(raster: Raster, image: np.ndarray, feature: Feature) -> Note:
+    notes = Note.ANIMATED if raster.num_frames > 1 else Note(0)
+    if not feature.channels.isdigit() and is_transparent(raster):
+        notes |= Note.TRANSPARENT
+    if (image.dtype, feature.dtype) == (np.uint16, "uint8") and not feature.preprocess:
+        notes |= Note.DEEP
+    return notes
 
 
 def _resize(image: np.ndarray, size: list[int]) -> np.ndarray:
@@ -202,7 +183,7 @@ def _writable(image: np.ndarray) -> np.ndarray:
     return image if image.flags.writeable and min(image.strides) >= 0 else image.copy()
 
 
-def _to_dtype(image: np.ndarray, feature: Feature) -> np.ndarray:
+def _to_dtype(image: np.ndarray, feature: Feature, bits: int) -> np.ndarray:
     dtype = np.dtype(feature.dtype)
     if dtype.kind == "f":
         with np.errstate(over="ignore"):  # what is too large becomes infinite
@@ -223,7 +204,7 @@ def _to_dtype(image: np.ndarray, feature: Feature) -> np.ndarray:
             )
         return np.rint(np.clip(image, 0, 1) * float(top)).astype(dtype)
     if (image.dtype, dtype) == (np.uint16, np.uint8):
-        return (image >> 8).astype(np.uint8)
+        return (image >> ((bits or 16) - 8)).astype(np.uint8)
     if (image.dtype, dtype) == (np.uint8, np.uint16):
         return image.astype(np.uint16) * np.uint16(257)
     if image.min() < 0 or image.max() > top:

@@ -1,85 +1,154 @@
-"""JPEG bytes -> pixels as in the file by torchvision's operator, one file or many small ones in a call.
+"""JPEG bytes -> pixels as in the file by libjpeg-turbo, whose warnings are verdicts: it fills what it lacks with gray.
 
-What the operator cannot read goes through `decoders.py`.
+simplejpeg is the binding that hears them; torchvision's and Pillow's decoders give the same pixels and say nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
-import functools
+import io
 import struct
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from .decoders import BadImage, Header, check_size, decode_by_skimage
+from .colour import inks_to_rgb
+from .raster import CMYK, EXIF_ORIENTATION, BadImage, Raster, channels_first, check_size, orient
 from .verdicts import quote
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 JPEG = b"\xff\xd8\xff"
 
-# Bytes that an image may have decoded to be decoded together with others: 147 x 147 pixels in colour.
-SMALL_IMAGE = 1 << 16
+# What libjpeg says of headers that change no pixel.
+_HARMLESS = ("unknown JFIF revision", "Invalid SOS parameters")
+# By the number of the frame's marker, SOF.
+_UNREAD = {3: "lossless", 5: "hierarchical", 6: "hierarchical", 7: "lossless", 11: "lossless"}
+_UNREAD |= {13: "hierarchical", 14: "hierarchical", 15: "lossless"}
+_SAVE = "save it as PNG or TIFF"
+_SPACES = {1: "GRAY", 3: "RGB", 4: "CMYK"}
 
 
-def decode_jpeg(data: bytes, channels: str, max_pixels: int) -> np.ndarray:
-    """Decode a JPEG for a feature's `channels`: (C, H, W), where a gray file may have one channel and others three.
+class JpegHeader(NamedTuple):
+    """What a JPEG says of itself before it is decoded.
+
+    Attributes:
+        process: the number of the frame's marker: 0 and 1 baseline, 2 progressive, 9 and 10 arithmetic.
+        exif: the segment, empty where there is none.
+        is_adobe: its inks are stored inverted, as Adobe's programs do.
+    """
+
+    height: int
+    width: int
+    channels: int
+    bits: int
+    process: int
+    exif: bytes
+    is_adobe: bool
+
+    @property
+    def orientation(self) -> int:
+        """EXIF's, from 1 to 8."""
+        if not self.exif:
+            return 1
+        from PIL import Image
+
+        exif = Image.Exif()
+        try:
+            exif.load(self.exif)
+            found = exif.get(EXIF_ORIENTATION, 1)
+        except (SyntaxError, ValueError, LookupError, TypeError, OSError, struct.error):
+            return 1  # what cannot be read says nothing, here as in every viewer
+        return found if found in range(1, 9) else 1
+
+
+def decode_jpeg(data: bytes, max_pixels: int) -> Raster:
+    """Decode a JPEG, upright; inks become red, green and blue.
 
     Raises:
-        BadImage: it is cut or damaged, or has more pixels than allowed.
+        BadImage: it is cut or damaged, of a kind that is not read, or has more pixels than allowed.
     """
-    header = _jpeg_header(data)
+    header = read_jpeg_header(data)
     check_size(header.height, header.width, header.channels, max_pixels)
-    decode = jpeg_decoder()
-    if decode is None or header.bits != 8:
-        return decode_by_skimage(data, max_pixels)
-    try:
-        return decode.one(_as_tensor(data), _jpeg_mode(header, channels)).numpy()
-    except RuntimeError as error:
-        if "truncated" in str(error):
-            raise BadImage("truncated", "the JPEG ends before its last row") from error
-        raise BadImage("not a readable JPEG", said=quote(error).rsplit(".cpp:")[-1]) from error
+    _check_kind(header)
+    pixels = channels_first(_decode(data, _SPACES[header.channels]))
+    what = ""
+    if header.channels == 4:
+        pixels, what = inks_to_rgb(255 - pixels if header.is_adobe else pixels, 255), CMYK
+    return Raster(orient(pixels, header.orientation), "gray" if header.channels == 1 else "rgb", what=what)
 
 
-def decode_small_jpegs(files: Sequence[bytes], channels: str, max_pixels: int) -> dict[int, Tensor]:
-    """The pixels of those files that are small JPEGs, (C, H, W), by position; none where one of them is damaged."""
-    decode = jpeg_decoder()
-    if decode is None:
-        return {}
-    jpegs: dict[int, list[int]] = {}  # by mode
-    for at, data in enumerate(files):
-        if not data.startswith(JPEG):
-            continue
-        try:
-            header = _jpeg_header(data)
-        except (BadImage, LookupError, struct.error):
-            continue
-        if header.bits == 8 and header.height * header.width * header.channels <= min(SMALL_IMAGE, max_pixels):
-            jpegs.setdefault(_jpeg_mode(header, channels), []).append(at)
-    found: dict[int, Tensor] = {}
-    for mode, places in jpegs.items():
-        chosen = [files[at] for at in places]
-        parts = list(_as_tensor(b"".join(chosen)).split([len(data) for data in chosen]))
-        with contextlib.suppress(RuntimeError):
-            found |= zip(places, decode.many(parts, mode), strict=True)
-    return found
+def decode_into(out: np.ndarray, data: bytes, max_pixels: int) -> bool:
+    """Decode a JPEG into an array where nothing is to be done to its pixels but that; whether it was.
 
-
-def _jpeg_mode(header: Header, channels: str) -> int:
-    """What torchvision's decoder is asked for: 0 as in the file, 1 gray, 3 RGB.
-
-    Colour becomes gray here later: the decoder's own gray, the Y of YCbCr, differs from the gray of the RGB pixels
-    where those are clipped.
+    Args:
+        out: uint8, (H, W, 3), or (H, W, 1) for gray files.
+        data: the whole file.
+        max_pixels: largest height x width x channels that the file may declare.
+    Raises:
+        BadImage: it is cut or damaged.
     """
-    return 0 if channels.isdigit() else 1 if header.channels == 1 else 3
+    height, width, channels = out.shape
+    header = read_jpeg_header(data)
+    fits = (header.height, header.width, header.channels) in ((height, width, channels), (height, width, 1))
+    if not fits or header.bits != 8 or header.process in _UNREAD or header.orientation != 1:
+        return False
+    if height * width * header.channels > max_pixels:
+        return False
+    _decode(data, "GRAY" if channels == 1 else "RGB", out)
+    return True
 
 
-def _jpeg_header(data: bytes) -> Header:
-    """Walk the markers to the frame header (SOF)."""
-    at, end = 2, len(data) - 10
+def _decode(data: bytes, space: str, out: np.ndarray | None = None) -> np.ndarray:
+    try:
+        import simplejpeg  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return _decode_by_pillow(data, space, out)
+    try:
+        return simplejpeg.decode_jpeg(data, space, buffer=out)
+    except ValueError as error:
+        said = str(error)
+    if said.startswith(_HARMLESS):
+        return simplejpeg.decode_jpeg(data, space, buffer=out, strict=False)
+    if "subsampling" in said:
+        return _decode_by_pillow(data, space, out)
+    raise _damaged(said, is_cut=said.startswith("Premature end"))
+
+
+def _damaged(said: str, *, is_cut: bool) -> BadImage:
+    if is_cut:
+        return BadImage("truncated", "the JPEG ends before its last row", said=said)
+    return BadImage("damaged", "the JPEG's pixels cannot all be read", "fetch or save the file again", said)
+
+
+def _decode_by_pillow(data: bytes, space: str, out: np.ndarray | None) -> np.ndarray:
+    """Decode a JPEG whose channels are sampled in a way that TurboJPEG has no name for; libjpeg's warnings are lost."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            pixels = np.asarray(image.convert({"GRAY": "L"}.get(space, space)))
+    except OSError as error:
+        raise _damaged(quote(error), is_cut="runcated" in str(error)) from error
+    pixels = 255 - pixels if space == "CMYK" else np.atleast_3d(pixels)  # Pillow turns all inks around
+    if out is not None:
+        out[:] = pixels
+    return pixels
+
+
+def _check_kind(header: JpegHeader) -> None:
+    if kind := _UNREAD.get(header.process):
+        raise BadImage(f"a {kind} JPEG, which is not read", remedy=_SAVE)
+    if header.bits != 8:
+        raise BadImage(f"a JPEG of {header.bits} bits, which is not read", remedy=f"{_SAVE} of 16 bits")
+    if header.channels not in _SPACES:
+        raise BadImage("a JPEG of other channels than 1, 3 or 4", f"it has {header.channels}", _SAVE)
+
+
+def read_jpeg_header(data: bytes) -> JpegHeader:
+    """Walk the markers to the frame header (SOF).
+
+    Raises:
+        BadImage: there is none.
+    """
+    at, end, exif, is_adobe = 2, len(data) - 10, b"", False
     while at < end:
         if data[at] != 0xFF:
             break
@@ -90,57 +159,16 @@ def _jpeg_header(data: bytes) -> Header:
             bits, height, width, channels = struct.unpack_from(">BHHB", data, at + 4)
             if not height or not width:
                 break
-            return Header(height, width, channels, bits, has_exif=False)
+            return JpegHeader(height, width, channels, bits, marker - 0xC0, exif, is_adobe)
+        elif marker == 0xF7:
+            raise BadImage("a JPEG-LS, which is not read", remedy=_SAVE)
         elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # no length
             at += 2
         else:
-            at += 2 + (data[at + 2] << 8 | data[at + 3])
+            length = data[at + 2] << 8 | data[at + 3]
+            if marker == 0xE1 and data.startswith(b"Exif\0\0", at + 4):
+                exif = exif or data[at + 4 : at + 2 + length]
+            elif marker == 0xEE and data.startswith(b"Adobe", at + 4):
+                is_adobe = True
+            at += 2 + length
     raise BadImage("truncated or damaged", "a JPEG without a frame header")
-
-
-class _JpegDecoder(NamedTuple):
-    """Torchvision's operator, whose Python wrapper warns on every call.
-
-    Attributes:
-        one: (file, mode) to (C, H, W).
-        many: the same for lists.
-        stack: images (C, H, W) of one shape to (N, H, W, C).
-    """
-
-    one: Callable[..., Any]
-    many: Callable[..., Any]
-    stack: Callable[..., Any]
-
-
-@functools.cache
-def jpeg_decoder() -> _JpegDecoder | None:
-    """The decoder, made once; None where this torchvision has the operator no more."""
-    import torch
-    import torchvision.io  # noqa: F401  registers the operator
-
-    if not hasattr(torch.ops.image, "decode_jpeg"):
-        return None
-    # TorchScript as text: the compiler of Python functions is deprecated, this one reads no Python.
-    unit = torch.jit.CompilationUnit(_JPEG_LOOP)
-    return _JpegDecoder(unit.one, unit.many, unit.stack)
-
-
-_JPEG_LOOP = """
-def one(file: Tensor, mode: int) -> Tensor:
-    return torch.ops.image.decode_jpeg(file, mode, True)
-
-def many(files: List[Tensor], mode: int) -> List[Tensor]:
-    images: List[Tensor] = []
-    for file in files:
-        images.append(torch.ops.image.decode_jpeg(file, mode, True))
-    return images
-
-def stack(images: List[Tensor]) -> Tensor:
-    return torch.stack([image.permute(1, 2, 0) for image in images])
-"""
-
-
-def _as_tensor(data: bytes) -> Any:
-    import torch
-
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8)  # of bytes themselves it would warn

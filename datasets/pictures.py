@@ -12,14 +12,19 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from .decoders import PILLOW_FORMATS
-from .tiff import MOST_CHANNELS, describe_pages, hear_tifffile
+from ..recipe import Feature
+from .decoders import PILLOW_FORMATS, Shape, shape_of_pillow
+from .images import decode_image
+from .raster import BadImage
+from .tiff import MOST_CHANNELS, TIFF, describe_pages, shape_of_tiff
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".npy")
+IMAGE_SUFFIXES += (".avif", ".jp2", ".j2k", ".pbm", ".apng", ".jpe", ".jfif")
 # Pictures of so few pixels are decoded, to see whether their colours are all gray.
 FEW_PIXELS = 1_000_000
 NUM_DECODED = 10
-_MODES = {"1": (1, 8), "L": (1, 8), "LA": (1, 8), "I;16": (1, 16), "I;16B": (1, 16), "I": (1, 16), "F": (1, 32)}
+# Bytes that hold what a file says of its picture, ahead of the pixels; a TIFF may say it at its end.
+HEAD_BYTES = 1 << 16
 
 
 class Pictures(NamedTuple):
@@ -42,13 +47,6 @@ class Pictures(NamedTuple):
     same_size: bool
     smallest: tuple[int, int]
     largest: tuple[int, int]
-
-
-class _Header(NamedTuple):
-    height: int
-    width: int
-    channels: int
-    bits: int
 
 
 def look_at_pictures(paths: Sequence[Path]) -> Pictures | None:
@@ -78,44 +76,31 @@ def look_at_pictures(paths: Sequence[Path]) -> Pictures | None:
     )
 
 
-def _read_header(path: Path) -> _Header | None:
+def _read_header(path: Path) -> Shape | None:
+    """What the file's picture will be decoded to; None where it will not be."""
     from PIL import Image
 
-    suffix = path.suffix.lower()
     try:
-        if suffix == ".npy":
+        if path.suffix.lower() == ".npy":
             return _of_array(path, np.load(path, mmap_mode="r", allow_pickle=False))
-        if suffix in (".tif", ".tiff"):
-            return _read_tiff(path)
-        with Image.open(path, formats=PILLOW_FORMATS) as image:
-            width, height = image.size
-            if image.getexif().get(0x0112, 1) >= 5:  # stored on its side
-                width, height = height, width
-            return _Header(height, width, *_MODES.get(image.mode, (3, 8)))
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError):
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+        if head.startswith(TIFF):
+            return shape_of_tiff(path)
+        with Image.open(path, formats=("JPEG", "PNG", *PILLOW_FORMATS)) as image:
+            return shape_of_pillow(image, head)
+    except (OSError, ValueError, SyntaxError, LookupError, struct.error, Image.DecompressionBombError):
         return None
 
 
-def _read_tiff(path: Path) -> _Header | None:
-    import tifffile
-
-    with hear_tifffile(), tifffile.TiffFile(path) as tiff:
-        series = tiff.series[0]
-        sizes = dict(zip(series.axes, series.shape, strict=True))
-        if "Y" not in sizes or "X" not in sizes:
-            return None
-        channels = int(np.prod([length for axis, length in sizes.items() if axis not in "YX"]))
-        return _Header(sizes["Y"], sizes["X"], channels, _bits(series.dtype))
-
-
-def _check_pages(looked: Sequence[tuple[Path, _Header]]) -> None:
+def _check_pages(looked: Sequence[tuple[Path, Shape]]) -> None:
     for path, header in looked:
         pages = describe_pages(header.channels, header.height, header.width)
         if pages and path.suffix.lower() in (".tif", ".tiff"):
             raise DataError(f"{path}: a TIFF of {pages}")
 
 
-def _of_array(path: Path, array: np.ndarray) -> _Header | None:
+def _of_array(path: Path, array: np.ndarray) -> Shape | None:
     """Height, width and channels of (H, W) or (H, W, C), as the decoder reads them."""
     if array.ndim not in (2, 3):
         return None
@@ -125,7 +110,7 @@ def _of_array(path: Path, array: np.ndarray) -> _Header | None:
             f"{path}: an array of shape {array.shape}, which looks like channels, height, width; expected "
             f"(height, width) or (height, width, channels): save np.moveaxis(array, 0, -1)"
         )
-    return _Header(height, width, channels, _bits(array.dtype))
+    return Shape(height, width, channels, _bits(array.dtype))
 
 
 def _bits(dtype: np.dtype | None) -> int:
@@ -134,14 +119,12 @@ def _bits(dtype: np.dtype | None) -> int:
     return 16 if dtype == np.uint16 else 32
 
 
-def _is_gray(path: Path, header: _Header) -> bool:
-    from PIL import Image
-
+def _is_gray(path: Path, header: Shape) -> bool:
+    """Whether all pixels of a small picture are gray, decoded as training will."""
     if header.height * header.width > FEW_PIXELS:
         return False
     try:
-        with Image.open(path, formats=PILLOW_FORMATS) as image:
-            pixels = np.asarray(image.convert("RGB")).astype(np.int16)
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError):
+        image = decode_image(path.read_bytes(), Feature(kind="image"), 4 * FEW_PIXELS)
+    except (OSError, BadImage):
         return False
-    return int(np.ptp(pixels, axis=2).max(initial=0)) <= 8  # JPEG's chroma is not exactly gray
+    return int(np.ptp(image.pixels.astype(np.int16), axis=0).max(initial=0)) <= 8  # JPEG's chroma is not exactly gray

@@ -14,7 +14,7 @@ import numpy as np
 from ..arguments import check_arguments
 from ..errors import RecipeError
 from ..recipe import Feature, nearest
-from .decoders import BadImage, channels_first
+from .raster import BadImage, channels_first
 from .verdicts import quote
 
 PREPROCESS_MODULES = (

@@ -59,6 +59,8 @@ def _tabulate_feature(name: str, feature: Mapping[str, Any]) -> Iterator[_Line]:
         for side in ("height", "width"):
             for statistic in ("min", "median", "max"):
                 yield "images", f"{name}/{side}/{statistic}", "", sizes[side][statistic]
+    for what, count in feature.get("pictures", {}).items():
+        yield "images", f"{name}/{what.replace('_', ' ')}", "", count
     if "points" in feature:
         yield "points", f"{name}/points", "", feature["points"]
         yield "points", f"{name}/points outside", "", feature["points_outside"]

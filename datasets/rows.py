@@ -34,12 +34,14 @@ class Rows(NamedTuple):
     Attributes:
         columns: the features, inputs first and then the targets, as a pack takes them.
         keys: uint64 for each feature, equal where its values are: of an image, where the files' bytes are.
+        notes: of each image feature, uint8, `raster.Note` of each row's picture.
         readable: bool, rows whose features could all be read.
         num_decoded: images decoded by this call.
     """
 
     columns: dict[str, PackColumn]
     keys: dict[str, np.ndarray]
+    notes: dict[str, np.ndarray]
     readable: np.ndarray
     num_decoded: int
 
@@ -93,6 +95,7 @@ def read_rows(
     features = features_of(data)
     packed: dict[str, PackColumn] = {}
     keys: dict[str, np.ndarray] = {}
+    notes: dict[str, np.ndarray] = {}
     num_decoded = 0
     for name, found in cells.items():
         feature = PackFeature(name=name, kind=features[name].kind, columns=columns[name], file=name_file(name))
@@ -100,6 +103,8 @@ def read_rows(
             store = PixelStore(home.store, features[name], data.max_pixels)
             located, at = _ingest_images(store, found, locate_files(data), verdicts, on_progress)
             num_decoded += located.num_decoded
+            notes[name] = np.zeros(len(verdicts.good), np.uint8)
+            notes[name][at] = located.notes
             store_folder = os.path.relpath(store.folder, home.packs / "pack")
             packed[name] = _pack_images(feature, located, at, len(verdicts.good), store_folder)
             keys[name] = hash_contents(packed[name].arrays["content"])
@@ -113,7 +118,7 @@ def read_rows(
             packed[name], keys[name] = PackColumn(feature, {"values": found.ids}), hash_tags(*found)
         else:
             packed[name], keys[name] = PackColumn(feature, {"values": found}), hash_numbers(found)
-    return Rows(packed, keys, verdicts.good.copy(), num_decoded)
+    return Rows(packed, keys, notes, verdicts.good.copy(), num_decoded)
 
 
 def _ingest_images(

@@ -30,7 +30,7 @@ from .disk import writing
 from .images import num_channels
 
 # Raise it when a shard's files change: every store is then decoded anew.
-SHARD_VERSION = 3
+SHARD_VERSION = 4
 PIXELS, INDEX, MANIFEST = "pixels.npy", "index.arrow", "manifest.json"
 BAD = "bad-"
 # What reading a shard raises where it is not as it was written, or cannot be read.
@@ -46,6 +46,7 @@ class Seen(NamedTuple):
     size: tuple[int, int] = (0, 0)
     source: tuple[int, int] = (0, 0)
     reason: str = ""
+    notes: int = 0  # what the data report says of it, see `raster.Note`
     lasting: bool = True  # false where the next call should look again
 
 
@@ -270,6 +271,7 @@ def _write_index(path: Path, keys: pa.Array, seen: list[Seen], shards: list[str]
             "width": np.array([one.size[1] for one in seen], np.int32),
             "source_height": np.array([one.source[0] for one in seen], np.int32),
             "source_width": np.array([one.source[1] for one in seen], np.int32),
+            "notes": np.array([one.notes for one in seen], np.uint8),
             "reason": pa.array([one.reason for one in seen], pa.large_string()),
         }
     )

@@ -30,9 +30,9 @@ import pyarrow.compute as pc
 
 from ..files import digest
 from ..recipe import Feature
-from .decoders import BadImage, TooLarge
 from .disk import writing
 from .images import DECODER_VERSION, decode_image, decode_images, num_channels
+from .raster import BadImage, TooLarge
 from .shards import BAD, SHARD_VERSION, Seen, ShardWriter, read_shard, set_damaged_aside
 from .verdicts import Reason, quote
 
@@ -56,6 +56,7 @@ class Located(NamedTuple):
         source: int32, shape (N, 2), height and width of each file's upright picture; 0 where the image is bad.
         shape: (C, H, W) of each image; H and W are 0 where no image is good.
         dtype: of the pixels.
+        notes: uint8, `Note` of each file; 0 where the image is bad.
         reasons: position in the request -> why the image is bad.
         num_decoded: images decoded by this call.
     """
@@ -67,6 +68,7 @@ class Located(NamedTuple):
     source: np.ndarray
     shape: tuple[int, ...]
     dtype: str
+    notes: np.ndarray
     reasons: dict[int, Reason]
     num_decoded: int
 
@@ -80,6 +82,7 @@ class _Index(NamedTuple):
     offset: np.ndarray  # int64, row in the shard
     size: np.ndarray  # int32 (N, 2), height and width; 0 where it is no image
     source: np.ndarray  # int32 (N, 2), height and width of the file's upright picture; 0 where it is no image
+    notes: np.ndarray  # uint8, what the data report says of it
     reason: pa.ChunkedArray  # why it is no image, a `Reason` as text
     shards: list[str]
 
@@ -87,7 +90,7 @@ class _Index(NamedTuple):
         """Add rows, whose keys nobody will ask for."""
         if not seen:
             return self._replace(shards=shards)
-        content, shard, offset, size, source, reason, _ = zip(*seen, strict=True)
+        content, shard, offset, size, source, reason, notes, _ = zip(*seen, strict=True)
         return _Index(
             key=self.key,
             content=np.concatenate([self.content, np.array(content, "S32")]),
@@ -95,6 +98,7 @@ class _Index(NamedTuple):
             offset=np.concatenate([self.offset, np.array(offset, np.int64)]),
             size=np.concatenate([self.size, np.array(size, np.int32)]),
             source=np.concatenate([self.source, np.array(source, np.int32)]),
+            notes=np.concatenate([self.notes, np.array(notes, np.uint8)]),
             reason=pa.chunked_array([*self.reason.chunks, pa.array(reason, pa.large_string())]),
             shards=shards,
         )
@@ -117,7 +121,7 @@ class PixelStore:
             feature: the image specification.
             max_pixels: larger images are refused before they are decoded.
         """
-        spec = feature.model_dump(include={"size", "channels", "dtype", "preprocess"})
+        spec = feature.model_dump(include={"size", "channels", "dtype", "background", "preprocess"})
         self.folder = root / digest("pixels", DECODER_VERSION, SHARD_VERSION, spec)
         self._feature = feature
         self._max_pixels = max_pixels
@@ -196,6 +200,7 @@ class PixelStore:
             source=np.where(bad[:, None], 0, index.source[row]),
             shape=(num_channels(self._feature), *size),
             dtype=self._feature.dtype,
+            notes=np.where(bad, 0, index.notes[row]).astype(np.uint8),
             reasons=reasons,
             num_decoded=num_decoded,
         )
@@ -266,7 +271,7 @@ class _Ingest:
             if isinstance(found, BadImage):
                 seen[at] = Seen(content, reason=found.reason.dump(), lasting=not isinstance(found, TooLarge))
             else:
-                seen[at] = Seen(content, size=found.size, source=found.source)
+                seen[at] = Seen(content, size=found.size, source=found.source, notes=int(found.notes))
         return seen, decoded.pixels
 
     def _read(self, files: list[tuple[str, int]]) -> tuple[list[Seen], dict[int, bytes]]:
@@ -299,7 +304,7 @@ class _Ingest:
             size, source = _pair(self._index.size[row]), _pair(self._index.source[row])
             reason = self._index.reason[row].as_py()
             if shard >= 0 or reason or size != self._size:
-                return Seen(content, shard, offset, size, source, reason)
+                return Seen(content, shard, offset, size, source, reason, int(self._index.notes[row]))
             at += 1
         return None
 
@@ -319,7 +324,7 @@ class _Ingest:
                     if not writer.num_rows + len(keep):
                         self.shards.append(writer.name)
                     row = writer.num_rows + len(keep)
-                    self._placed[one.content] = Seen(one.content, len(self.shards) - 1, row, one.size, one.source)
+                    self._placed[one.content] = one._replace(shard=len(self.shards) - 1, offset=row)
                     keep.append(at)
                 at += 1
                 one = self._placed[one.content]
@@ -407,7 +412,8 @@ def _read_index(folder: Path) -> _Index:
     if not tables:
         empty = pa.chunked_array([], pa.large_string())
         nothing, pairs = np.empty(0, np.int64), np.empty((0, 2), np.int32)
-        return _Index(empty, np.empty(0, "S32"), np.empty(0, np.int32), nothing, pairs, pairs, empty, [])
+        notes = np.empty(0, np.uint8)
+        return _Index(empty, np.empty(0, "S32"), np.empty(0, np.int32), nothing, pairs, pairs, notes, empty, [])
     code = np.concatenate(codes)
     table = pa.concat_tables(tables)
     if (code < 0).any():  # a row that lost its shard (-2) is forgotten
@@ -421,6 +427,7 @@ def _read_index(folder: Path) -> _Index:
         offset=table["offset"].to_numpy(),
         size=np.stack([table["height"].to_numpy(), table["width"].to_numpy()], 1),
         source=np.stack([table["source_height"].to_numpy(), table["source_width"].to_numpy()], 1),
+        notes=table["notes"].to_numpy(),
         reason=table["reason"],
         shards=names,
     )

@@ -30,7 +30,7 @@ FETCHABLE = ("digits", "cifar10")
 
 # Settings that features of some kinds alone have.
 _KINDS_OF = {
-    **dict.fromkeys(("size", "channels", "dtype", "preprocess", "statistics"), ("image",)),
+    **dict.fromkeys(("size", "channels", "dtype", "background", "preprocess", "statistics"), ("image",)),
     **dict.fromkeys(("image", "swap", "normalise_by"), ("points",)),
     "unit": ("number",),
     **dict.fromkeys(("tokens", "ngrams", "lowercase", "min_count", "max_vocabulary"), ("text",)),

@@ -1,70 +1,183 @@
-"""TIFF bytes -> pixels as in the file by tifffile; keeps what tifffile says of a file for whoever asks."""
+"""TIFF bytes -> pixels by tifffile, whatever their compression; `tiff_colour.py` says what they mean.
+
+Keeps what tifffile says of a file for whoever asks.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import logging
+import math
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .decoders import EXIF_ORIENTATION, BadImage, channels_first, check_size, orient
+from .decoders import Shape
+from .raster import EXIF_ORIENTATION, BadImage, Raster, check_size, orient
+from .tiff_colour import check_colours, describe_colours, read_colours
+from .verdicts import quote
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffPage, TiffPageSeries
 
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # An axis as short as this, beside two that are longer, counts channels.
 MOST_CHANNELS = 16
+# Kinds of files, in tifffile's words, whose series are pictures in their own right; those of scanners for slides hold
+# labels and overviews beside the one.
+_ALBUMS = ("generic", "uniform", "shaped", "ome", "imagej")
+_BITS_PER_SAMPLE, _DNG_VERSION, _JPEG_TABLES = 258, 50706, 347
+_UNCOMPRESSED, _FAXES, _OLD_JPEG, _JPEG = 1, (2, 3, 4), 6, 7
 
 
-def decode_tiff(data: bytes, max_pixels: int) -> np.ndarray:
-    """Decode a TIFF, upright: (C, H, W), where pages are channels.
+def decode_tiff(data: bytes, max_pixels: int) -> Raster:
+    """Decode the one picture of a TIFF, upright; pages and planes of one picture become channels.
 
     Raises:
-        BadImage: more pixels than allowed, or more axes than height, width and channels.
+        BadImage: more pixels than allowed, several pictures, more axes than height, width and channels, or colours
+            that are not read.
     """
+    import tifffile
+
     with hear_tifffile() as lines:
         try:
-            return _decode_series(data, max_pixels)
+            with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+                return _decode_picture(tiff, data, max_pixels)
         except BadImage:
             raise
         except Exception as error:  # which is about numbers, where what was said before it is about the file
-            raise ValueError("; ".join([str(error) or type(error).__name__, *lines[:1]])) from error
+            raise ValueError("; ".join([quote(error), *lines[:1]])) from error
 
 
-def _decode_series(data: bytes, max_pixels: int) -> np.ndarray:
+def shape_of_tiff(path: Path) -> Shape | None:
+    """What a TIFF will be decoded to; None where it has no height and width.
+
+    Raises:
+        BadImage: it will not be decoded.
+    """
     import tifffile
-    from PIL import Image
 
-    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-        series = tiff.series[0]
-        axes, shape = series.axes, series.shape
-        check_size(int(np.prod(shape, dtype=object)), 1, 1, max_pixels)
-        tag = tiff.pages.first.tags.get(EXIF_ORIENTATION)
-        orientation = int(tag.value) if tag else 1
-        try:
-            pixels = series.asarray()
-        except ValueError as error:
-            if "imagecodecs" not in str(error):
-                raise
-            with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:  # compressed in a way that libtiff reads
-                return orient(channels_first(np.asarray(image)), orientation)
+    with hear_tifffile(), tifffile.TiffFile(path) as tiff:
+        series = _find_picture(tiff)
+        page, sizes = _first_page(series), dict(zip(series.axes, series.shape, strict=True))
+        if "Y" not in sizes or "X" not in sizes:
+            return None
+        height, width = sizes["Y"], sizes["X"]
+        if _orientation(page) >= 5:
+            height, width = width, height
+        if _is_one_picture(series):
+            return Shape(height, width, *describe_colours(page))
+        channels = math.prod(length for axis, length in sizes.items() if axis not in "YX")
+        return Shape(height, width, channels, describe_colours(page)[1])
+
+
+def _decode_picture(tiff: TiffFile, data: bytes, max_pixels: int) -> Raster:
+    series = _find_picture(tiff)
+    axes, shape = series.axes, series.shape
+    check_size(math.prod(shape), 1, 1, max_pixels)
     others = [axis for axis, length in zip(axes, shape, strict=True) if axis not in "YX" and length > 1]
     if len(others) > 1 or "Y" not in axes or "X" not in axes:
         raise BadImage("too many axes", f"expected height, width and at most one axis of channels, got {axes} {shape}")
+    page = _first_page(series)
+    _check_page(page)
+    _check_jpegs(page, data)
     order = sorted(range(len(axes)), key=lambda at: (axes[at] in "YX", "YX".find(axes[at])))
-    return orient(pixels.transpose(order).reshape(-1, shape[axes.index("Y")], shape[axes.index("X")]), orientation)
+    height, width = shape[axes.index("Y")], shape[axes.index("X")]
+    pixels = np.asarray(series.asarray()).transpose(order).reshape(-1, height, width)
+    raster = read_colours(pixels, page, is_one=_is_one_picture(series))
+    raster = raster if raster.has_alpha else _add_mask(raster, tiff, (height, width))
+    return raster._replace(pixels=orient(raster.pixels, _orientation(page)))
 
 
-def is_rgba(data: bytes) -> bool:
-    """Whether a TIFF says that its fourth channel is alpha."""
-    from PIL import Image
+def _first_page(series: TiffPageSeries) -> TiffPage:
+    return series.keyframe
 
-    try:
-        with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
-            return image.mode == "RGBA"
-    except (OSError, Image.DecompressionBombError):  # no TIFF, or none that Pillow knows: four channels of floats
-        return False
+
+def _is_one_picture(series: TiffPageSeries) -> bool:
+    """Whether the channels are samples of a pixel, and no pages."""
+    return all(axis in "YXS" for axis, length in zip(series.axes, series.shape, strict=True) if length > 1)
+
+
+def _orientation(page: TiffPage) -> int:
+    tag = page.tags.get(EXIF_ORIENTATION)
+    return int(tag.value) if tag else 1
+
+
+def _find_picture(tiff: TiffFile) -> TiffPageSeries:
+    """The picture of full resolution: no thumbnail, no level of a pyramid, no mask."""
+    if _DNG_VERSION in tiff.pages.first.tags:
+        raise BadImage("a DNG, raw data of a camera's sensor, which is not read", remedy="develop it to TIFF or PNG")
+    found = [one for one in tiff.series if not (one.keyframe.is_reduced or one.keyframe.is_mask)]
+    if not found:
+        raise BadImage("a TIFF of a thumbnail or a mask alone, as cameras' raw files are", remedy="develop it to PNG")
+    if len(found) > 1 and found[0].kind in _ALBUMS:
+        sizes = ", ".join(" x ".join(str(length) for length in one.shape) for one in found[:3])
+        raise BadImage(
+            "several pictures", f"expected one, got {len(found)} of {sizes}", "save each as a file of its own"
+        )
+    return found[0]
+
+
+def _add_mask(raster: Raster, tiff: TiffFile, size: tuple[int, int]) -> Raster:
+    """The picture with the mask that lies beside it as its alpha: 1 where the picture shows."""
+    masks = [one for one in tiff.series if one.keyframe.is_mask and not one.keyframe.is_reduced and one.shape == size]
+    if not masks or not raster.colour or raster.pixels.dtype.kind != "u":
+        return raster
+    top = (1 << raster.bits) - 1 if raster.bits else np.iinfo(raster.pixels.dtype).max
+    alpha = (np.asarray(masks[0].asarray()) > 0) * raster.pixels.dtype.type(top)
+    return raster._replace(pixels=np.concatenate([raster.pixels, alpha[None]]), has_alpha=True)
+
+
+def _check_page(page: TiffPage) -> None:
+    """Refuse what would be read in another sense than it was written in.
+
+    Raises:
+        BadImage: says why.
+    """
+    if page.compression == _OLD_JPEG:
+        raise BadImage("a TIFF with JPEG compression of the old style, which is not read", remedy="save it anew")
+    check_colours(page)
+    is_stated = _BITS_PER_SAMPLE in page.tags
+    # Without the tag a sample has one bit, which is what faxes and their like rely on.
+    if not is_stated and page.compression not in (_UNCOMPRESSED, *_FAXES):
+        raise BadImage("damaged", "the TIFF does not say how many bits a sample has (BitsPerSample)")
+    if page.compression != _UNCOMPRESSED or page.is_tiled or not isinstance(page.bitspersample, int):
+        return
+    planes, samples = (page.samplesperpixel, 1) if page.planarconfig == 2 else (1, page.samplesperpixel)
+    expected = planes * page.imagelength * math.ceil(page.imagewidth * samples * page.bitspersample / 8)
+    found = sum(page.databytecounts)
+    # Some writers pad the last strip, or count what follows it.
+    if found < expected or found >= 2 * expected or (not is_stated and found != expected):
+        raise BadImage(
+            "damaged",
+            f"the TIFF says {page.imagelength} x {page.imagewidth} pixels of {page.samplesperpixel} times "
+            f"{page.bitspersample} bits, {expected} bytes, and holds {found}",
+        )
+
+
+def _check_jpegs(page: TiffPage, data: bytes) -> None:
+    """Listen to libjpeg's warnings, which the decoder that tifffile calls keeps to itself."""
+    if page.compression != _JPEG or page.bitspersample != 8:
+        return
+    import simplejpeg  # pyright: ignore[reportMissingImports]
+
+    tables = page.jpegtables or b""
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        segment = data[offset : offset + count]
+        try:
+            if count:
+                whole = tables[:-2] + segment[2:] if tables else segment
+                simplejpeg.decode_jpeg(whole, {1: "GRAY", 4: "CMYK"}.get(_num_samples(page), "RGB"))
+        except ValueError as error:
+            raise BadImage("damaged", "a JPEG in the TIFF cannot be read wholly", said=quote(error)) from error
+
+
+def _num_samples(page: TiffPage) -> int:
+    return 1 if page.planarconfig == 2 else page.samplesperpixel
 
 
 def describe_pages(num: int, height: int, width: int) -> str:

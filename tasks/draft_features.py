@@ -208,8 +208,7 @@ def _image_feature(column: str, survey: Survey) -> dict[str, Any]:
     feature: dict[str, Any] = {"kind": "image"}
     if column != "image":
         feature["columns"] = column
-    known = {1: "gray", 3: "rgb"} | ({4: "rgb"} if pictures.bits == 8 else {})
-    feature["channels"] = known.get(pictures.channels, pictures.channels)
+    feature["channels"] = {1: "gray", 3: "rgb"}.get(pictures.channels, pictures.channels)
     if pictures.bits > 8:
         feature["dtype"] = "uint16" if pictures.bits == 16 else "float32"
     return feature

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import skimage.io
 import tifffile
 from PIL import Image, ImageOps
 
-from torchrelay.datasets.decoders import BadImage, TooLarge, decode_by_skimage
 from torchrelay.datasets.images import decode_image, decode_images
-from torchrelay.datasets.jpeg import SMALL_IMAGE
 from torchrelay.datasets.preprocess import check_preprocess
+from torchrelay.datasets.raster import BadImage, TooLarge
 from torchrelay.errors import RecipeError
 from torchrelay.recipe import Feature
 
@@ -51,21 +51,21 @@ def picture() -> Image.Image:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1"])
-def test_both_decoders_give_the_same_pixels_for_png(picture: Image.Image, mode: str) -> None:
+def test_a_png_is_read_as_pillow_and_scikit_image_read_it(picture: Image.Image, mode: str) -> None:
     data = encode(picture.convert(mode), "png")
-    slow = decode_by_skimage(data, MANY)
-    slow = slow[:1].repeat(3, 0) if len(slow) < 3 else slow[:3]
-    slow = slow * np.uint8(255) if slow.dtype == bool else slow
-    np.testing.assert_array_equal(decode(data), slow)
+    other = np.atleast_3d(skimage.io.imread(io.BytesIO(data))).transpose(2, 0, 1)
+    other = other[:1].repeat(3, 0) if len(other) < 3 else other[:3]
+    other = other * np.uint8(255) if other.dtype == bool else other
+    np.testing.assert_array_equal(decode(data), other)
     np.testing.assert_array_equal(decode(data), np.asarray(picture.convert(mode).convert("RGB")).transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("options", [{"quality": 90}, {"quality": 30, "progressive": True}, {"subsampling": 0}])
-def test_both_decoders_differ_by_at_most_two_levels_for_jpeg(picture: Image.Image, options: dict[str, Any]) -> None:
+def test_a_jpeg_is_read_as_pillow_reads_it_within_two_levels(picture: Image.Image, options: dict[str, Any]) -> None:
     data = encode(picture, "jpeg", **options)
-    fast, slow = decode(data), decode_by_skimage(data, MANY)
-    assert fast.shape == slow.shape == (3, 30, 40)
-    assert np.abs(fast.astype(int) - slow.astype(int)).max() <= 2
+    found, other = decode(data), np.asarray(Image.open(io.BytesIO(data))).transpose(2, 0, 1)
+    assert found.shape == other.shape == (3, 30, 40)
+    assert np.abs(found.astype(int) - other.astype(int)).max() <= 2
 
 
 def test_many_files_give_what_each_gives_alone(picture: Image.Image) -> None:
@@ -74,7 +74,6 @@ def test_many_files_give_what_each_gives_alone(picture: Image.Image) -> None:
     exif[0x0112] = 6  # lies on its side
     upright = [encode(picture.rotate(angle), "jpeg") for angle in (0, 90, 180)]
     large = picture.resize((400, 300))
-    assert SMALL_IMAGE < 400 * 300 * 3
     mixed = [
         *upright,
         encode(picture.convert("L"), "jpeg"),
@@ -217,7 +216,7 @@ def test_what_tifffile_says_is_in_the_verdict_and_nowhere_else(caplog: pytest.Lo
 
 
 @pytest.mark.parametrize("format_", ["png", "webp", "tiff"])
-def test_alpha_is_dropped(picture: Image.Image, format_: str) -> None:
+def test_an_alpha_that_is_opaque_changes_nothing(picture: Image.Image, format_: str) -> None:
     data = encode(picture.convert("RGBA"), format_, **({"lossless": True} if format_ == "webp" else {}))
     np.testing.assert_array_equal(decode(data), np.asarray(picture).transpose(2, 0, 1))
 
@@ -228,17 +227,6 @@ def test_16_bits_are_kept_cut_to_the_high_byte_or_kept_as_floats() -> None:
         assert decode(data, channels="gray", dtype="uint16").tolist() == [pixels.tolist()]
         assert decode(data, channels="gray").tolist() == [[[0, 0, 1, 255]]]
         assert decode(data, channels="gray", dtype="float32").tolist() == [[[0.0, 255.0, 256.0, 65535.0]]]
-
-
-def test_16_bit_colour_that_would_be_cut_is_refused() -> None:
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-    rows = zlib.compress(b"".join(b"\0" + bytes(2 * 6) for _ in range(2)))
-    header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
-    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    with pytest.raises(BadImage, match="16-bit colour PNG"):
-        decode(data)
 
 
 def test_float_pixels_beyond_one_are_refused_unless_kept() -> None:
@@ -361,7 +349,7 @@ def test_what_is_no_image_is_bad(data: bytes, reason: str) -> None:
 
 def test_damaged_bytes_give_pixels_or_a_verdict_and_nothing_else(picture: Image.Image) -> None:
     rng = np.random.default_rng(0)
-    for format_ in ("jpeg", "png", "tiff", "gif", "bmp", "webp"):
+    for format_ in ("jpeg", "png", "tiff", "gif", "bmp", "webp", "ppm", "jpeg2000", "avif"):
         good = encode(picture, format_)
         for _ in range(60):
             data = bytearray(good)
@@ -389,12 +377,6 @@ def test_an_image_bomb_is_refused_before_it_is_decoded(picture: Image.Image) -> 
 def test_a_format_that_starts_programs_is_not_opened(picture: Image.Image) -> None:
     with pytest.raises(BadImage, match="not a readable image"):
         decode(encode(picture, "eps"))
-
-
-def test_an_animation_is_bad(picture: Image.Image) -> None:
-    data = encode(picture, "gif", save_all=True, append_images=[picture.rotate(90), picture.rotate(180)])
-    with pytest.raises(BadImage, match="expected one picture, got 3 frames"):
-        decode(data)
 
 
 def test_another_size_is_resized_as_torchvision_does(picture: Image.Image) -> None:
