@@ -156,17 +156,54 @@ class Split(Part):
         return test
 
 
-class Data(Part):
-    """The table and how its columns become tensors."""
+class TableFile(Part):
+    """Where the table and its files are."""
 
     table: str = ""
     """CSV, TSV or Parquet file; a relative path starts at the recipe file."""
     files: str = ""
     """Root of the relative file paths in the table; empty means the table's folder."""
+
+
+class Dialect(Part):
+    """How a text table is written; of Parquet the numbers in columns of text."""
+
     encoding: str = "utf-8"
     """Encoding of a CSV or TSV table."""
     delimiter: str = ""
-    """Field delimiter; empty means comma for .csv, tab for .tsv."""
+    """Field delimiter; empty means what a first line sep=; says, else comma for .csv, tab for .tsv."""
+    skip_lines: int = Field(default=0, ge=0, le=1000)
+    """Lines above the header that are no part of the table: a title, comments."""
+    skip_spaces: bool = False
+    """Whether spaces after a delimiter are no part of the next field, as in `age, income`."""
+    escape: Literal["", "\\"] = ""
+    """What stands before a quote inside of a quoted field; empty means that such a quote is doubled."""
+    decimal: Literal[".", ","] = "."
+    """Decimal sign of numbers."""
+    thousands: Literal["", ",", ".", " ", "'"] = ""
+    """What parts the thousands of numbers; a space stands for no-break and narrow spaces too."""
+    units: Strings = []
+    """Signs before or after a number that are no part of it, for example $ and %."""
+
+    @field_validator("thousands")
+    @classmethod
+    def _check_thousands(cls, thousands: str, info: Any) -> str:
+        if thousands and thousands == info.data.get("decimal"):
+            raise ValueError("expected another sign than that of data.decimal")
+        return thousands
+
+    @field_validator("units")
+    @classmethod
+    def _check_units(cls, units: list[str]) -> list[str]:
+        for unit in units:
+            if not unit.strip() or any(sign.isdigit() for sign in unit):
+                raise ValueError(f"{unit!r}; expected a sign without digits, for example $, EUR or %")
+        return units
+
+
+class Data(Dialect, TableFile):
+    """The table and how its columns become tensors."""
+
     key: str = ""
     """Column that names a row; empty means that its inputs do."""
     inputs: dict[str, Feature] = {}

@@ -24,7 +24,7 @@ def init(table: str | None, force: bool, files: str, target: str, out: str, as_j
         click.echo(EXPLANATION, nl=False)
         return
     prepare()
-    from ..datasets.survey import NAMED_BY
+    from ..datasets.survey_dialect import NAMED_BY
     from ..datasets.table import locate_table
     from ..recipe import Data
     from ..tasks.draft_text import describe_draft, init_recipe

@@ -124,7 +124,7 @@ def prepare_data(
     """
     reach("ingest.begun")
     table = open_table(data)
-    columns = resolve_features(data, list(table.frame.columns))
+    columns = resolve_features(data, list(table.frame.columns), table.index_columns)
     verdicts = _judge_shape(table)
     cells = read_cells(data, columns, table.frame, verdicts)
     if heritage is not None:
@@ -235,8 +235,8 @@ def read_keys(split_dir: Path) -> np.ndarray | None:
 
 def _judge_shape(table: Table) -> Verdicts:
     verdicts = Verdicts(len(table.frame))
-    for row, num_fields in table.malformed.items():
-        verdicts.reject(row, "extra field", f"{num_fields} fields, the header names {table.frame.shape[1]} columns")
+    for row, reason in table.bad.items():
+        verdicts.reject(row, *reason)
     return verdicts
 
 

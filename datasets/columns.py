@@ -8,15 +8,22 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..recipe import Spelling
+from .numerals import (
+    MISSING_WORDS,
+    PLAIN,
+    Finding,
+    Notation,
+    describe_notation,
+    find_notation,
+    find_other_units,
+    name_notation,
+    parse_numbers,
+)
 from .spelling import spell, strip_unseen
-from .verdicts import Verdicts
+from .verdicts import Reason, Verdicts
 
-# What a cell says that has no number, in any case; of a label it may be the name.
-MISSING_WORDS = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
 # Batches are float32; beyond this they would hold infinity.
 _LARGEST = float(np.finfo(np.float32).max)
 # Cells are one value where Unicode says so, and else as they are written.
@@ -49,24 +56,44 @@ class Labels(NamedTuple):
     vocabulary: list[str]
 
 
-def read_numbers(frame: pd.DataFrame, columns: list[str], verdicts: Verdicts) -> np.ndarray:
+def read_numbers(frame: pd.DataFrame, columns: list[str], verdicts: Verdicts, notation: Notation = PLAIN) -> np.ndarray:
     """Parse columns of numbers; a row with a cell that is none, or not finite, is rejected.
 
     Args:
         frame: text cells.
         columns: which of them.
         verdicts: gets the reasons.
+        notation: how the numbers are written.
     Returns:
         float64, shape (rows, columns), correctly rounded; NaN where the row is rejected.
     """
     values = np.empty((len(frame), len(columns)), dtype=np.float64)
     for position, column in enumerate(columns):
-        numbers = parse_numbers(frame[column])
+        cells = frame[column]
+        numbers = parse_numbers(cells, notation)
+        for row, what in find_other_units(cells, notation.units).items():
+            numbers[row] = np.nan
+            verdicts.reject(row, f"{what} in {column!r}", repr(cells.iloc[row]))
         values[:, position] = numbers
-        for row in np.flatnonzero(~(np.abs(numbers) <= _LARGEST)):
-            cell = frame[column].iloc[row]
-            verdicts.reject(int(row), f"{_what_is_wrong(cell, numbers[row])} in {column!r}", repr(cell))
+        bad = np.flatnonzero(~(np.abs(numbers) <= _LARGEST))
+        finding = find_notation((str(value) for value in cells.unique()), notation) if len(bad) else None
+        for row in bad:
+            cell = str(cells.iloc[row])
+            reason = Reason(f"{_what_is_wrong(cell, numbers[row])} in {column!r}", repr(cell))
+            if reason.kind.startswith("not a number"):
+                reason = reason._replace(**_explain_notation(cell, finding, notation))
+            verdicts.reject(int(row), *reason)
     return values
+
+
+def _explain_notation(cell: str, of_column: Finding | None, notation: Notation) -> dict[str, str]:
+    """How a number is written that the recipe's notation does not read, and what to do; empty for what is none."""
+    finding = find_notation([cell], notation)
+    if finding is None:
+        return {}
+    if of_column is None:
+        return {"detail": f"{name_notation(finding)}, which others do not have", "remedy": "write them alike"}
+    return {"detail": name_notation(of_column), "remedy": describe_notation(of_column, notation)}
 
 
 def read_categories(
@@ -166,23 +193,6 @@ def is_empty(cells: pd.Series) -> np.ndarray:
 def is_missing_number(cells: pd.Series) -> np.ndarray:
     """Which text cells of a column of numbers are blank or say that they are missing: bool, shape (rows,)."""
     return cells.str.strip().str.lower().isin(MISSING_WORDS).to_numpy(dtype=bool)
-
-
-def parse_numbers(cells: pd.Series) -> np.ndarray:
-    """Text cells as float64, shape (rows,); NaN where a cell is no number."""
-    texts = pa.array(cells)
-    try:
-        return pc.cast(texts, pa.float64()).to_numpy(zero_copy_only=False)
-    except pa.ArrowInvalid:  # at least one cell is not a plain number: look at each distinct one
-        ids, values = pd.factorize(cells)
-        return np.array([_parse_cell(str(value)) for value in values], dtype=np.float64)[ids]
-
-
-def _parse_cell(cell: str) -> float:
-    try:
-        return float("nan" if "_" in cell else cell)
-    except ValueError:
-        return float("nan")
 
 
 def _what_is_wrong(cell: str, number: float) -> str:

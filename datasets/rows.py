@@ -16,6 +16,7 @@ import pandas as pd
 from ..recipe import Data
 from ..settings import Home
 from .columns import Categories, Labels, read_categories, read_labels, read_numbers, read_texts
+from .numerals import notation_of
 from .pack import PackColumn, PackFeature, name_file
 from .paths import Files, find_files
 from .splits import hash_contents, hash_ids, hash_numbers, hash_tags, hash_texts
@@ -64,7 +65,7 @@ def read_cells(
         if feature.kind == "image":
             cells[name] = find_files(frame[columns[name][0]].tolist(), locate_files(data), verdicts)
         elif feature.kind in ("number", "points"):
-            cells[name] = read_numbers(frame, columns[name], verdicts)
+            cells[name] = read_numbers(frame, columns[name], verdicts, notation_of(data))
         elif feature.kind == "text":
             cells[name] = read_texts(frame, columns[name][0], verdicts)
         elif feature.kind == "labels":

@@ -9,21 +9,23 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Literal, NamedTuple
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from ..errors import DataError
-from ..recipe import Data
-from .columns import MISSING_WORDS, parse_numbers, read_labels
+from ..recipe import Dialect
+from .columns import read_labels
+from .numerals import MISSING_WORDS, PLAIN, Notation, notation_of, parse_numbers
 from .paths import find_files
 from .pictures import IMAGE_SUFFIXES, Pictures, look_at_pictures
 from .splits import SPLIT_WORDS, TRAIN, VALID
+from .survey_dialect import open_undescribed
 from .survey_triples import TripleColumns, find_triple
-from .table import locate_table, open_table
 from .verdicts import Verdicts
 
 Role = Literal[
@@ -44,8 +46,6 @@ Role = Literal[
     "comma",
 ]
 
-# What a table is named by here, for messages.
-NAMED_BY = "the argument TABLE"
 # How many cells and pictures are looked at more closely, spread over the whole table.
 SAMPLE = 50
 # Folders beside the table where its pictures may lie.
@@ -65,6 +65,9 @@ LONGEST_TAG = 40
 MOST_MISSING = 0.01
 # A column of so many distinct numbers stays one where this fraction of its other cells says something else.
 MOST_NO_NUMBERS = 0.02
+# Distinct whole numbers of at least so many rows are those of the rows in another order, where they reach no farther.
+FEWEST_COUNTED, MOST_GAPS = 20, 1.1
+_INDEX = re.compile(r"Unnamed: 0|__index_level_\d+__")
 # Texts have so many words on average, or so many letters of a script without spaces.
 FEWEST_WORDS = 2.5
 FEWEST_LETTERS = 4
@@ -90,7 +93,7 @@ class Column(NamedTuple):
     Attributes:
         role: as which it can be read; `id` and `constant` say nothing about a row, `name` is many values that are no
             text of several words, `unspaced` text of a script that puts no spaces between words, `parts` is named like
-            a split and says other words, `comma` holds numbers with decimal commas.
+            a split and says other words, `comma` holds numbers that are written otherwise than those of most columns.
         why: the reason, as the end of a sentence that begins with the column.
         num_values: distinct cells, missing ones aside.
         num_missing: cells that are empty; in a column of numbers also those that say so (NA, nan, …) or are no number.
@@ -116,7 +119,10 @@ class Survey(NamedTuple):
         table: its path, absolute.
         num_rows: rows of data.
         columns: in the table's order.
-        encoding, delimiter: as the recipe should name them; empty where its defaults hold.
+        dialect: how it is written.
+        dialect_whys: the reason of each setting that is not the default, by its name.
+        warnings: sentences for the user.
+        num_bad_rows: rows that cannot be what was meant, such as the header again; the columns are judged without.
         files: the folder that the paths of the image columns start at.
         num_bad_files: rows whose file is not there.
         num_unread: about as many rows have a file that is no readable picture, by the sample.
@@ -131,8 +137,10 @@ class Survey(NamedTuple):
     table: Path
     num_rows: int
     columns: dict[str, Column]
-    encoding: str
-    delimiter: str
+    dialect: Dialect
+    dialect_whys: dict[str, str]
+    warnings: list[str]
+    num_bad_rows: int
     files: Path | None
     num_bad_files: int
     num_unread: int
@@ -148,17 +156,23 @@ class Survey(NamedTuple):
         return [column.name for column in self.columns.values() if column.role in roles]
 
 
-def survey_table(table: Path, files: Path | None = None) -> Survey:
+def survey_table(table: Path, files: Path | None = None, given: Mapping[str, Any] = MappingProxyType({})) -> Survey:
     """Look at all cells of a table, at whether its files are there, and into some of them.
 
     Args:
         table: CSV, TSV or Parquet file.
         files: root of its file paths; looked for beside the table where it is not given.
+        given: settings of the table's dialect that the user names; the others are looked for.
     Raises:
         DataError: it cannot be read, or its file paths lead nowhere, out of the folder or to no pictures.
     """
-    path, data, frame = _open(table)
-    columns = {str(name): _judge_cells(str(name), frame[name]) for name in frame.columns}
+    opened = open_undescribed(table, given)
+    path, num_rows = opened.path, len(opened.table.frame)
+    frame = opened.table.frame.drop(index=list(opened.table.bad)).reset_index(drop=True)
+    notation = notation_of(opened.dialect)
+    columns = {str(name): _judge_cells(str(name), frame[name], notation) for name in frame.columns}
+    columns |= {name: columns[name]._replace(role="comma", why=why) for name, why in opened.odd.items()}
+    columns |= {name: _judge_index(columns[name]) for name in opened.table.index_columns}
     columns = _find_points(columns)
     images = [name for name, column in columns.items() if column.role == "image"]
     root, num_bad, num_unread, pictures = None, 0, 0, None
@@ -180,10 +194,12 @@ def survey_table(table: Path, files: Path | None = None) -> Survey:
     classes = {name: _count_classes(frame[name]) for name, one in columns.items() if one.role == "category"}
     return Survey(
         table=path,
-        num_rows=len(frame),
+        num_rows=num_rows,
         columns=columns,
-        encoding="" if data.encoding == "utf-8" else data.encoding,
-        delimiter=data.delimiter,
+        dialect=opened.dialect,
+        dialect_whys=opened.whys,
+        warnings=opened.warnings,
+        num_bad_rows=len(opened.table.bad),
         files=root,
         num_bad_files=num_bad,
         num_unread=num_unread,
@@ -209,45 +225,20 @@ def common_pattern(names: Sequence[str], columns: Sequence[str]) -> str:
     return f"{prefix}*" if plain and [one for one in columns if one.startswith(prefix)] == list(names) else ""
 
 
-def _open(table: Path) -> tuple[Path, Data, pd.DataFrame]:
-    """The table's path and cells; delimiter and encoding are tried where those of the recipe's defaults do not fit."""
-    data = Data(table=str(table))
-    path = locate_table(data, NAMED_BY)
-    if path.suffix.lower() == ".parquet":
-        return path, data, open_table(data, NAMED_BY).frame
-    data = data.model_copy(update={"encoding": _guess_encoding(path)})
-    usual = "\t" if path.suffix.lower() == ".tsv" else ","
-    sign = _guess_delimiter(path, data.encoding, usual)
-    # Whoever reads this has no recipe to say another delimiter in, as an error about one column only would ask for.
-    frame = open_table(data.model_copy(update={"delimiter": sign}), NAMED_BY).frame
-    return path, data.model_copy(update={"delimiter": "" if sign == usual else sign}), frame
+def _judge_index(column: Column) -> Column:
+    """A column that pandas wrote as the index of the rows: it may name or group them, and says nothing about one."""
+    if column.role in ("key", "group", "split", "parts"):
+        return column
+    return column._replace(role="id", why="is the index of the rows that pandas wrote")
 
 
-def _guess_encoding(path: Path) -> str:
-    data = path.read_bytes()
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "utf-16"
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        return "latin-1"
-    return "utf-8"
-
-
-def _guess_delimiter(path: Path, encoding: str, usual: str) -> str:
-    """The sign that the header has most of; the usual one where no other has more."""
-    with path.open(encoding=encoding, errors="replace") as file:
-        header = next((line for line in file if line.strip()), "")
-    return max((usual, ";", "\t", "|", ","), key=header.count)
-
-
-def _judge_cells(name: str, cells: pd.Series) -> Column:
+def _judge_cells(name: str, cells: pd.Series, notation: Notation = PLAIN) -> Column:
     """One column by its own cells and name."""
     codes, values = pd.factorize(cells)
     texts = [str(value).strip() for value in values]
     missing = np.array([text.lower() in MISSING_WORDS for text in texts], dtype=bool)
     kept = [text for text, is_missing in zip(texts, missing, strict=True) if not is_missing]
-    numbers = parse_numbers(pd.Series(kept, dtype="str")) if kept else np.empty(0)
+    numbers = parse_numbers(pd.Series(kept, dtype="str"), notation) if kept else np.empty(0)
     is_finite = np.isfinite(numbers)
     if not is_finite.all() and is_finite.sum() > MOST_INTEGER_CLASSES and not CATEGORY_NAMES.fullmatch(name):
         is_other = missing.copy()
@@ -284,8 +275,9 @@ def _role_of(
     is_unique = num_values == num_rows
     if is_unique and KEY_NAMES.fullmatch(name):
         return "key", "names each row once"
-    counts_rows = is_integer and is_unique and np.ptp(numbers) == num_rows - 1 and (np.diff(numbers) == 1).all()
-    if counts_rows or (is_unique and re.search(r"(^|_)(id|key|uuid)$|^Unnamed: ", name)):
+    if is_integer and is_unique and _counts_rows(numbers):
+        return "id", "counts the rows"
+    if (is_unique and re.search(r"(^|_)(id|key|uuid)$|^Unnamed: ", name)) or (is_integer and _INDEX.fullmatch(name)):
         return "id", "counts or names the rows"
     if GROUP_NAMES.fullmatch(name):
         return ("id", "names each row once") if is_unique else ("group", f"has {num_values:,} values that repeat")
@@ -295,9 +287,6 @@ def _role_of(
     if SPLIT_NAMES.fullmatch(name) and (is_integer or not is_number):
         some = ", ".join(_preview(text) for text in kept[:3]) + (", …" if num_values > 3 else "")
         return "parts", f"is named like a split and says {some}; only train, valid and test are read"
-    comma = next((text for text in kept if "," in text), "")
-    if comma and all(re.fullmatch(r"[+-]?(\d*,)?\d+", text) for text in kept if text.lower() not in MISSING_WORDS):
-        return "comma", f"holds numbers with a comma such as {comma!r}, expected a decimal point"
     if num_values <= most and repeats and (is_integer or not is_number):
         kind = "whole numbers" if is_integer else "values"
         return "category", f"has {num_values:,} distinct {kind} in {num_rows:,} rows"
@@ -306,6 +295,17 @@ def _role_of(
     example = f"in {num_rows:,} rows, for example {_preview(kept[0])!r}"
     kind = _kind_of_text(kept)
     return kind, f"holds {num_values:,} distinct {'values' if kind == 'name' else 'texts'} {example}"
+
+
+def _counts_rows(numbers: np.ndarray) -> bool:
+    """Whether distinct whole numbers are those of rows: in order, or in another one after rows were shuffled.
+
+    Numbers of a shuffled table begin at 0 or 1 and leave few out, as where rows were filtered before.
+    """
+    if np.ptp(numbers) == len(numbers) - 1 and (np.diff(numbers) == 1).all():
+        return True
+    is_dense = numbers.max() <= MOST_GAPS * len(numbers)
+    return len(numbers) >= FEWEST_COUNTED and numbers.min() in (0, 1) and bool(is_dense)
 
 
 def _kind_of_text(texts: list[str]) -> Role:

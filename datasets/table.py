@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
-from collections.abc import Sequence
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,9 +23,11 @@ from ..errors import DataError, RecipeError
 from ..recipe import Data, Feature, nearest
 from .columns import read_labels
 from .csv_table import read_csv
+from .dialects import advise
 from .fetch import PLACED
 from .points import check_points, find_image
 from .spelling import spell, strip_unseen
+from .verdicts import Reason
 from .vocabularies import check_vocabularies, find_triple
 
 # Data sets that `torchrelay fetch` can write.
@@ -46,11 +51,19 @@ class Table(NamedTuple):
 
     Attributes:
         frame: text cells, indexed from 0; row 0 is the first row of data.
-        malformed: rows with more fields than there are columns, and how many fields they have.
+        bad: rows that cannot be what was meant, by their position.
+        notes: sentences for the user.
+        index_columns: columns that pandas wrote as the index of its rows; no pattern of a recipe fits them.
+        numbers: columns of Parquet that are numbers by their type.
+        is_torn: the file ends within its last line, whose last cell may be cut short.
     """
 
     frame: pd.DataFrame
-    malformed: dict[int, int]
+    bad: dict[int, Reason]
+    notes: Sequence[str] = ()
+    index_columns: Sequence[str] = ()
+    numbers: Collection[str] = ()
+    is_torn: bool = False
 
 
 def open_table(data: Data, named_by: str = "data.table") -> Table:
@@ -65,9 +78,10 @@ def open_table(data: Data, named_by: str = "data.table") -> Table:
     """
     path = locate_table(data, named_by)
     if path.suffix.lower() == ".parquet":
-        table = Table(_read_parquet(path, data), {})
+        table = _read_parquet(path, data)
     else:
-        table = Table(*read_csv(path, data.encoding, data.delimiter))
+        read = read_csv(path, data)
+        table = Table(read.frame, read.bad, read.notes, is_torn=read.is_torn)
     if table.frame.empty:
         raise DataError(f"{path} has a header and no rows; add rows, or name another table with {named_by}")
     return table
@@ -119,22 +133,26 @@ def locate_files(data: Data) -> Path:
     return root
 
 
-def resolve_columns(feature_name: str, feature: Feature, columns: Sequence[str]) -> list[str]:
+def resolve_columns(
+    feature_name: str, feature: Feature, columns: Sequence[str], index: Collection[str] = ()
+) -> list[str]:
     """The table's columns that a feature reads.
 
     Args:
         feature_name: the column, where the feature names none.
         feature: its `columns` are names, or patterns such as `x*`, whose matches come in the table's order.
         columns: all of the table's.
+        index: those that no pattern fits.
     Raises:
         DataError: a name or a pattern fits no column; names the nearest.
     """
     found: dict[str, None] = {}
+    known = set(columns)
     for wanted in feature.columns or [feature_name]:
-        if wanted in columns:
+        if wanted in known:
             found[wanted] = None
             continue
-        matches = [column for column in columns if fnmatch.fnmatchcase(column, wanted)]
+        matches = [column for column in columns if column not in index and fnmatch.fnmatchcase(column, wanted)]
         if not matches:
             what = "pattern" if _is_pattern(wanted) else "column"
             raise DataError(
@@ -152,9 +170,13 @@ def split_columns(data: Data) -> list[str]:
         DataError: it names none of the table's; names the nearest.
     """
     wanted = data.split.column
+    return _split_columns(data, list(read_table(data).columns) if _is_pattern(wanted) else [])
+
+
+def _split_columns(data: Data, columns: Sequence[str]) -> list[str]:
+    wanted = data.split.column
     if not _is_pattern(wanted):
         return [wanted] if wanted else []
-    columns = list(read_table(data).columns)
     found = [wanted] if wanted in columns else [one for one in columns if fnmatch.fnmatchcase(one, wanted)]
     if not found:
         raise DataError(
@@ -169,25 +191,38 @@ def with_split_column(data: Data, column: str) -> Data:
     return data.model_copy(update={"split": data.split.model_copy(update={"column": column})})
 
 
-def resolve_features(data: Data, columns: Sequence[str]) -> dict[str, list[str]]:
+def resolve_features(data: Data, columns: Sequence[str], index: Collection[str] = ()) -> dict[str, list[str]]:
     """The columns of each feature, inputs in the recipe's order and then the targets.
 
+    Args:
+        data: the recipe's part.
+        columns: all of the table's.
+        index: those that no pattern fits.
     Raises:
         RecipeError: inputs or targets are missing, or contradict each other.
         DataError: a column that the recipe names is not in the table; names table, key and the nearest.
     """
     _check_features(data)
     try:
-        found = {name: resolve_columns(name, feature, columns) for name, feature in features_of(data).items()}
+        found = {name: resolve_columns(name, feature, columns, index) for name, feature in features_of(data).items()}
         for key, column in _named_columns(data).items():
             if column and column not in columns:
                 raise DataError(
                     f"{key} names column {column!r}, which the table does not have; {nearest(column, columns)}"
                 )
     except DataError as error:
-        raise DataError(f"{data.table}: {error}") from error
+        raise DataError(f"{data.table}: {error}{advise_dialect(data)}") from error
     _check_columns(data, found)
     return found
+
+
+def advise_dialect(data: Data) -> str:
+    """The end of a message about columns that are not there: settings that read the table's header better, if any."""
+    path = Path(data.table)
+    if path.suffix.lower() == ".parquet":
+        return ""
+    advice = advise(path, data)
+    return f"; the table reads better with {advice}" if advice else ""
 
 
 def features_of(data: Data) -> dict[str, Feature]:
@@ -214,9 +249,10 @@ def check_table(data: Data) -> None:
             one class only.
     """
     _check_features(data)
-    frame = read_table(data)
-    split = (split_columns(data) or [""])[0]
-    columns = resolve_features(with_split_column(data, split), list(frame.columns))
+    table = open_table(data)
+    frame = table.frame
+    split = (_split_columns(data, list(frame.columns)) or [""])[0]
+    columns = resolve_features(with_split_column(data, split), list(frame.columns), table.index_columns)
     if any(feature.kind == "image" for feature in data.inputs.values()):
         locate_files(data)
     triple = find_triple(data)
@@ -323,31 +359,64 @@ def _reads(data: Data, column: str) -> bool:
     return any(column == one or fnmatch.fnmatchcase(column, one) for one in [*wanted, *_named_columns(data).values()])
 
 
-def _read_parquet(path: Path, data: Data) -> pd.DataFrame:
+def _read_parquet(path: Path, data: Data) -> Table:
     """All columns as text; those that hold lists and the like are left out where the recipe does not read them."""
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not Parquet: {error}; write it again") from error
     names = table.column_names
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise DataError(f"{path} has a column twice: {', '.join(twice[:5])}; rename all but one of each")
     texts, others = {}, {}
     for name, column in zip(names, table.columns, strict=True):
         try:
-            text = pc.cast(column, pa.large_string())
+            texts[name] = texts_of(column, data.decimal)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             others[name] = column.type
-            continue
-        texts[name] = pd.array(pc.fill_null(text, ""), dtype="str")
     for name, kind in others.items():
         if not texts or _reads(data, name):
             raise DataError(
                 f"{path}: column {name!r} holds {kind}, expected text, numbers or dates; write it as one of them or "
                 f"drop it"
             )
-    return pd.DataFrame(texts)
+    index = [name for name in _find_index(table.schema) if name in texts]
+    numbers = [name for name, kind in zip(names, table.schema.types, strict=True) if _is_number(kind) and name in texts]
+    return Table(pd.DataFrame(texts), {}, index_columns=index, numbers=frozenset(numbers))
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+
+
+def texts_of(column: pa.ChunkedArray, decimal: str = ".") -> pd.Series:
+    """Cells of Parquet as text, as one of this table's features would find them in a CSV file; null is "".
+
+    Args:
+        column: of any type that has one text a cell.
+        decimal: sign of fractions, as the recipe says it for text tables.
+    Raises:
+        pa.ArrowInvalid, pa.ArrowNotImplementedError: cells are lists and the like, or bytes that are no text.
+    """
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column, kind = pc.cast(column, kind.value_type), kind.value_type
+    if pa.types.is_float16(kind):
+        column = pc.cast(column, pa.float32())
+    text = pd.Series(pd.array(pc.fill_null(pc.cast(column, pa.large_string()), ""), dtype="str"))
+    has_fraction = pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    return text.str.replace(".", decimal, regex=False) if has_fraction and decimal != "." else text
+
+
+def _find_index(schema: pa.Schema) -> list[str]:
+    """The columns that pandas wrote as the index of its rows: what it says itself, and those of its names."""
+    found = [name for name in schema.names if re.fullmatch(r"__index_level_\d+__", name)]
+    try:
+        said = json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
+    except (ValueError, AttributeError):  # not pandas' own
+        said = []
+    return list(dict.fromkeys([*found, *(name for name in said if isinstance(name, str))]))
 
 
 def _fetch_hint(path: Path) -> str:

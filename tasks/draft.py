@@ -191,10 +191,13 @@ def _choose_max_bad_rows(survey: Survey, goals: list[str], used: list[str], kind
     read = {*(goals if kind != "labels" else ()), *used, *survey.of_role("split")}  # a row without tags is a good one
     missing = {name: survey.columns[name].num_missing for name in read}
     rare = {name: survey.num_rare[name] for name in goals if survey.num_rare.get(name)} if kind == "category" else {}
-    num_bad = survey.num_bad_files + survey.num_unread + sum(missing.values()) + sum(rare.values())
+    num_bad = (
+        survey.num_bad_rows + survey.num_bad_files + survey.num_unread + sum(missing.values()) + sum(rare.values())
+    )
     if num_bad <= 0.005 * survey.num_rows:
         return None
-    reasons = [f"{say_are(survey.num_bad_files, 'file')} not there"] if survey.num_bad_files else []
+    reasons = [f"{say_are(survey.num_bad_rows, 'row')} broken"] if survey.num_bad_rows else []
+    reasons += [f"{say_are(survey.num_bad_files, 'file')} not there"] if survey.num_bad_files else []
     reasons += [f"about {say_are(survey.num_unread, 'file')} no readable picture"] if survey.num_unread else []
     for name, count in sorted(missing.items()):
         what = "empty or no number" if survey.columns[name].is_number else "empty"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from ..datasets.survey import survey_table
+from ..datasets.survey import Survey, survey_table
 from ..errors import RecipeError
 from ..files import write_atomic
-from ..recipe import Recipe
+from ..recipe import Dialect, Recipe
 from ..recipe_file import dump_value, load_recipe, parse_yaml
 from .draft import Draft, default_path, draft_recipe
 from .draft_choice import Choice
@@ -41,7 +43,13 @@ triples of a knowledge graph. No table at hand? torchrelay fetch digits writes o
 
 
 def init_recipe(
-    table: Path, *, files: Path | None, target: str, force: bool, out: Path | None = None
+    table: Path,
+    *,
+    files: Path | None,
+    target: str,
+    force: bool,
+    out: Path | None = None,
+    dialect: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[Path, Draft]:
     """Write a recipe for a table.
 
@@ -51,6 +59,7 @@ def init_recipe(
         target: column to learn; guessed where it is empty.
         force: write over a recipe that is there.
         out: where the recipe goes; beside the table, under its name, where it is None.
+        dialect: how the table is written, as far as the user says it; the rest is looked for.
     Returns:
         Its path, and what was guessed.
     Raises:
@@ -59,7 +68,7 @@ def init_recipe(
     """
     path = out or default_path(table)
     _check_out(path, table, force=force)
-    draft = draft_recipe(survey_table(table, files), target)
+    draft = draft_recipe(survey_table(table, files, dialect), target)
     text = write_draft(draft, path)
     check_recipe(parse_draft(text, path))
     write_atomic(path, text)
@@ -101,9 +110,8 @@ def write_draft(draft: Draft, path: Path) -> str:
         found = survey.num_rows - survey.num_bad_files
         lines += _comment(f"{found:,} of {survey.num_rows:,} files are there.", 2)
         lines.append(f"  files: {dump_value(_relative(survey.files, folder))}")
-    for key in ("encoding", "delimiter"):
-        if value := getattr(survey, key):
-            lines.append(f"  {key}: {dump_value(value)}")
+    for key, choice in dialect_of(survey).items():
+        lines += _field(key, choice, 2)
     if draft.key:
         lines += [*_comment(f"Column {draft.key!r} names each row once.", 2), f"  key: {dump_value(draft.key)}"]
     for part, features in (("inputs", draft.inputs), ("target", draft.target)):
@@ -125,9 +133,23 @@ def write_draft(draft: Draft, path: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def dialect_of(survey: Survey) -> dict[str, Choice]:
+    """How the table is written, where that is not the default, by the recipe's keys."""
+    default = Dialect()
+    changed = {key: getattr(survey.dialect, key) for key in Dialect.model_fields}
+    return {
+        key: Choice(value, survey.dialect_whys.get(key, ""))
+        for key, value in changed.items()
+        if value != getattr(default, key)
+    }
+
+
 def describe_draft(draft: Draft) -> list[tuple[str, str]]:
     """What was guessed, for people: the part of the recipe, and a sentence."""
-    said = [("input", f"{name}: {choice.why}") for name, choice in draft.inputs.items()]
+    said = [("warning", text) for text in draft.survey.warnings]
+    for key, choice in dialect_of(draft.survey).items():
+        said.append(("table", f"{key}: {dump_value(choice.value)}, {choice.why}"))
+    said += [("input", f"{name}: {choice.why}") for name, choice in draft.inputs.items()]
     said += [("target", f"{name}: {choice.why}") for name, choice in draft.target.items()]
     said += [("split", draft.split.why)]
     if draft.survey.files is not None:

@@ -26,7 +26,7 @@ def test_numbers_are_correctly_rounded() -> None:
     ("cell", "reason"),
     [
         ("abc", "not a number in 'x': 'abc'"),
-        ("1,5", "not a number in 'x': '1,5'"),
+        ("1,5", "not a number in 'x': '1,5', with a decimal comma, which others do not have; write them alike"),
         ("1_000", "not a number in 'x': '1_000'"),
         ("0x10", "not a number in 'x': '0x10'"),
         ("", "empty cell in 'x': ''"),

@@ -154,7 +154,10 @@ def test_one_cell_that_is_no_number_among_many_is_a_bad_row_of_numbers(write_tab
     rows = [f'{"x" if row == 5 else row / 3:},{"x" if row < 5 else row / 3},"{row},5"' for row in range(60)]
     columns = survey_table(Path(write_table(["a,b,c", *rows]))).columns
     assert (columns["a"].role, columns["a"].num_missing, columns["b"].role) == ("number", 1, "name")
-    assert columns["c"].why == "holds numbers with a comma such as '0,5', expected a decimal point"
+    assert (columns["c"].role, columns["c"].why) == (
+        "comma",
+        "holds numbers with a decimal comma such as '0,5', '1,5', as other columns do not",
+    )
 
 
 def test_channels_and_bits_are_those_of_the_files(write_table: WriteTable, tmp_path: Path) -> None:
@@ -199,7 +202,7 @@ def test_pairs_of_x_and_y_are_points_where_there_are_pictures(
 def test_encoding_and_delimiter_are_tried(write_table: WriteTable, text: str, encoding: str, delimiter: str) -> None:
     survey = survey_table(Path(write_table(text.encode(encoding))))
     assert list(survey.columns) == ["ä", "b"]
-    assert (survey.encoding, survey.delimiter) == ("" if encoding == "utf-8" else encoding, delimiter)
+    assert (survey.dialect.encoding, survey.dialect.delimiter) == (encoding, delimiter)
 
 
 def test_a_pattern_fits_its_columns_and_no_other() -> None:

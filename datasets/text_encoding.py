@@ -1,0 +1,311 @@
+"""What the bytes of a text table are: its encoding, broken bytes, text that was decoded wrongly before; parses no CSV.
+
+Encodings other than Unicode's leave no mark in a file. `charset-normalizer` finds those whose text looks like a
+language; what they would read otherwise is shown, and never settled in silence.
+"""
+
+from __future__ import annotations
+
+import codecs
+import encodings.aliases
+import itertools
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import charset_normalizer
+
+from ..errors import DataError
+from ..recipe import nearest
+
+_BLOCK = 1 << 20
+# Of those that read the same the first is named.
+_CANDIDATES = (
+    *("latin_1", "cp1252", "gb18030", "big5", "cp932", "euc_jp", "euc_kr", "cp949", "cp1251", "koi8_r", "iso8859_2"),
+    *("cp1250", "cp1253", "iso8859_7", "cp1254", "iso8859_9", "cp1255", "iso8859_8", "cp1256", "iso8859_6", "cp1257"),
+    *("iso8859_13", "iso8859_15", "iso8859_5", "tis_620", "cp866", "cp850", "cp437", "mac_roman"),
+)
+_WRITTEN = {"latin_1": "latin-1", "koi8_r": "koi8-r", "cp932": "shift-jis", "euc_jp": "euc-jp", "euc_kr": "euc-kr"}
+# Scores that lie closer than this do not tell two encodings apart.
+_MARGIN = 0.1
+_SAMPLE_BYTES, _FEWEST_BYTES = 1 << 16, 1024
+_PIECE = re.compile(rb'[^,;\t"\r\n|]*[\x80-\xff][^,;\t"\r\n]*')
+_CELL = re.compile(r'[^,;\t|"\r\n]*[^\x00-\x7f][^,;\t|"\r\n]*')
+# Signs that no word has: before or after a letter they are letters of another encoding.
+_ODD = "¡¤¦§¨©ª¬¯±²³´¶¸¹º¼½¾¿×÷ˇ˘˙˛˝†‡ˆ˜‰¢¥ƒ"
+_SYMBOL = re.compile(rf"(?<=[^\W\d_])[{_ODD}]|[{_ODD.replace('¿', '').replace('¡', '')}](?=[^\W\d_])")
+_WORD = re.compile(r"[^\W\d_]+")
+# Of fewer letters than these nothing can be learned: then the more common encoding is taken.
+_FEWEST_LETTERS = 4
+# Bytes that no text of the encoding has are kept as characters of a private plane, so that their rows can be found.
+_MARK = 0x10F700
+MARKS = re.compile(f"[{chr(_MARK)}-{chr(_MARK + 255)}]")
+MARKING = "torchrelay.mark"
+
+
+class Guess(NamedTuple):
+    """What a file's encoding seems to be.
+
+    Attributes:
+        encoding: as the recipe writes it.
+        examples: some of its cells beyond ASCII, decoded.
+        others: what else it could be, with how the first cell that differs would read; empty where nothing else fits.
+        differs: that cell as `encoding` reads it.
+    """
+
+    encoding: str
+    examples: list[str]
+    others: dict[str, str]
+    differs: str = ""
+
+    def describe(self) -> str:
+        """What was found, by examples, and what else it could be."""
+        read = f"it reads {', '.join(map(repr, self.examples))}" if self.examples else "by its bytes"
+        if not self.others:
+            return read
+        rest = ", ".join(f"{text!r} by {name}" for name, text in self.others.items())
+        return f"{read}; not sure: {self.differs!r} would be {rest}"
+
+
+class Broken(NamedTuple):
+    """Bytes that an encoding does not have.
+
+    Attributes:
+        byte: the first.
+        position, line: where it stands; the position is counted from 0, the line from 1.
+        is_few: most characters beyond ASCII are right, so that the encoding is, too.
+    """
+
+    byte: int
+    position: int
+    line: int
+    is_few: bool
+
+
+def check_encoding(path: Path, encoding: str) -> None:
+    """Refuse what is no text encoding of Python's.
+
+    Raises:
+        DataError: names the nearest.
+    """
+    try:
+        b"-".decode(encoding, errors="ignore")
+    except (LookupError, ValueError) as error:
+        known = {name.replace("_", "-") for name in {*encodings.aliases.aliases.values(), "latin_1"}}
+        shown = encoding if len(encoding) <= 40 else f"{encoding[:39]}…"
+        raise DataError(
+            f"{path}: data.encoding {shown!r} is not a text encoding; {nearest(shown.lower(), known)}"
+        ) from error
+
+
+def guess_encoding(path: Path) -> Guess:
+    """Find the encoding of a file; a few broken bytes do not make another of UTF-8."""
+    with path.open("rb") as file:
+        start = file.read(4096)
+    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)) and len(start) % 4 == 0:
+        return Guess("utf-32", [], {})
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return Guess("utf-16", [], {})
+    if start.startswith(codecs.BOM_UTF8):
+        return Guess("utf-8", [], {})
+    zeros = [at for at, byte in enumerate(start) if not byte]
+    for parity, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if len(zeros) > len(start) // 16 and all(at % 2 == parity for at in zeros) and _decodes(path, name):
+            return Guess(name, _cells_in(path, name, []), {})
+    broken = find_broken(path, "utf-8")
+    if broken is None or broken.is_few:
+        return Guess("utf-8", [], {})
+    return _guess_national(path)
+
+
+def find_broken(path: Path, encoding: str) -> Broken | None:
+    """The first byte that is not of an encoding, and whether such bytes are few; None where there is none."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    offset, line = 0, 1
+    for block in _blocks(path):
+        pending = len(decoder.getstate()[0])
+        try:
+            decoder.decode(block, final=not block)
+        except UnicodeDecodeError as error:
+            line += error.object[: error.start].count(b"\n")
+            position = offset - pending + error.start
+            return Broken(error.object[error.start], position, line, _has_few_broken(path, encoding))
+        line += block.count(b"\n")
+        offset += len(block)
+    return None
+
+
+def find_mojibake(path: Path) -> list[str]:
+    """Some pieces of UTF-8 text that look as if UTF-8 had been read as Windows-1252 before, such as `GrÃ¼n`."""
+    found: dict[str, None] = {}
+    for block in _blocks(path):
+        if block.isascii():
+            continue
+        for piece in _CELL.findall(block.decode("utf-8", "ignore")):
+            if (right := unmix(piece)) and len(found) < 3:
+                found[f"{_short(piece)!r} for {_short(right)!r}"] = None
+        if len(found) == 3:
+            break
+    return list(found)
+
+
+def unmix(text: str) -> str:
+    """A text as it was before its UTF-8 was read as Windows-1252; empty where it was not."""
+    if not re.search("[ÂÃâÐÑãäåæçèé][^\x00-\x7f]", text):
+        return ""
+    try:
+        raw = b"".join(_to_byte(sign) for sign in text)
+        return raw.decode("utf-8")
+    except UnicodeError:
+        return ""
+
+
+def describe_mark(text: str) -> str:
+    """The first marked byte of a text, in hexadecimal; empty where it has none."""
+    found = MARKS.search(text)
+    return f"0x{ord(found[0]) - _MARK:02x}" if found else ""
+
+
+def mark(byte: int) -> str:
+    """The character that stands for a byte that is no text."""
+    return chr(_MARK + byte)
+
+
+def _mark_errors(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "".join(mark(byte) for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(MARKING, _mark_errors)
+
+
+def _guess_national(path: Path) -> Guess:
+    """The encoding of a file that is none of Unicode's."""
+    pieces = _sample(path)
+    text = b"\n".join(pieces) + b"\n"
+    text *= -(-_FEWEST_BYTES // len(text))  # the detector trusts a short text too little
+    found = charset_normalizer.from_bytes(text, cp_isolation=list(_CANDIDATES), threshold=0.5, language_threshold=0.1)
+    scores: dict[str, float] = {}
+    for match in found:
+        for name in match.could_be_from_charset:
+            scores[name] = _score(name, match, pieces)
+    names = [name for name in _CANDIDATES if name in scores and _decodes(path, name)]
+    num_letters = sum(len(re.findall(rb"[\x80-\xff]", piece)) for piece in pieces)
+    if not names or num_letters < _FEWEST_LETTERS:
+        has_controls = any(re.search(rb"[\x80-\x9f]", piece) for piece in pieces)
+        common = "cp1252" if has_controls and _decodes(path, "cp1252") else "latin_1"
+        names = [common, *(name for name in names if name != common)]
+        scores[common] = min(scores.values(), default=0.0)
+    best = min(names, key=lambda name: scores[name])
+    cells = _cells_in(path, best, pieces)
+    others: dict[str, str] = {}
+    differs = ""
+    reads = [b"\n".join(pieces).decode(best, "replace")]
+    for name in sorted(names, key=lambda name: scores[name]):
+        read = b"\n".join(pieces).decode(name, "replace")
+        if scores[name] > scores[best] + _MARGIN or read in reads or len(others) == 3:
+            continue
+        reads.append(read)
+        at = next(at for at, piece in enumerate(pieces) if piece.decode(name, "replace") != _text(piece, best))
+        differs = differs or _short(_text(pieces[at], best))
+        others[_written(name)] = _short(_text(pieces[at], name))
+    return Guess(_written(best), cells, others, differs)
+
+
+def _score(name: str, match: charset_normalizer.CharsetMatch, pieces: Sequence[bytes]) -> float:
+    """How unlikely it is that texts are of an encoding: the detector's mess, and signs that words do not have."""
+    text = b"\n".join(pieces).decode(name, "replace")
+    beyond = sum(sign > "\x7f" for sign in text)
+    odd = len(_SYMBOL.findall(text)) + sum(
+        one.islower() and other.isupper() and not (one + other).isascii() for one, other in itertools.pairwise(text)
+    )
+    controls = sum("\x80" <= sign <= "\x9f" for sign in text) / max(1, beyond)
+    rare = 0.1 if name == "cp949" and "euc_kr" not in match.could_be_from_charset else 0.0
+    words = [word for word in _WORD.findall(text) if not word.isascii()]
+    mixed = sum(_is_odd_mixture(word) for word in words) / max(1, len(words))
+    return match.chaos + mixed / 2 + 3 * odd / max(1, beyond) + controls + rare - 0.3 * match.coherence
+
+
+def _is_odd_mixture(word: str) -> bool:
+    """Whether a word of Latin letters has no plain one, or one of another script has some."""
+    is_latin = any(unicodedata.name(sign, "").startswith("LATIN") for sign in word if sign > "\x7f")
+    has_plain = any(sign < "\x80" for sign in word)
+    return (is_latin and not has_plain and len(word) > 2) or (has_plain and not is_latin)
+
+
+def _sample(path: Path) -> list[bytes]:
+    """Distinct pieces of a file's cells beyond ASCII."""
+    found: dict[bytes, None] = {}
+    size = 0
+    for block in _blocks(path):
+        for piece in () if block.isascii() else _PIECE.findall(block):
+            if piece.strip() not in found:
+                found[piece.strip()] = None
+                size += len(piece)
+            if size > _SAMPLE_BYTES:
+                return list(found)
+    return list(found)
+
+
+def _cells_in(path: Path, encoding: str, pieces: Sequence[bytes]) -> list[str]:
+    """Some cells as an encoding reads them, at most three."""
+    if not pieces:
+        with path.open(encoding=encoding, errors="replace") as file:
+            return [_short(cell) for cell in dict.fromkeys(_CELL.findall(file.read(1 << 16)))][:3]
+    return [_short(cell) for cell in dict.fromkeys(_text(piece, encoding) for piece in pieces[:20])][:3]
+
+
+def _decodes(path: Path, encoding: str) -> bool:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        for block in _blocks(path):
+            decoder.decode(block, final=not block)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _has_few_broken(path: Path, encoding: str) -> bool:
+    """Whether at most half as many bytes are broken as there are characters beyond ASCII that are not."""
+    decoder = codecs.getincrementaldecoder(encoding)(MARKING)
+    num_broken = num_right = 0
+    for block in _blocks(path):
+        text = decoder.decode(block, final=not block)
+        if not text.isascii():
+            broken = len(MARKS.findall(text))
+            num_broken += broken
+            num_right += len(re.findall("[^\x00-\x7f]", text)) - broken
+        if num_broken > 10_000 + num_right:  # marking is slow, and this will not turn
+            return False
+    return 2 * num_broken <= num_right
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """A file's bytes in parts, and an empty one at its end."""
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            yield block
+    yield b""
+
+
+def _to_byte(sign: str) -> bytes:
+    """The byte that Windows-1252, as browsers read it, makes a character of."""
+    try:
+        return sign.encode("cp1252")
+    except UnicodeEncodeError:
+        return sign.encode("latin-1")
+
+
+def _text(piece: bytes, encoding: str) -> str:
+    return piece.decode(encoding, "replace").strip()
+
+
+def _written(name: str) -> str:
+    return _WRITTEN.get(name, name.replace("_", "-"))
+
+
+def _short(text: str) -> str:
+    return text.strip() if len(text.strip()) <= 40 else f"{text.strip()[:39]}…"
