@@ -7,9 +7,6 @@ Here each measure gets its name. What is measured stands in `classification.py`,
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-
 import numpy as np
 from torch import Tensor
 
@@ -17,21 +14,19 @@ from ..schema import FeatureSchema, Kind, Schema, TargetPart
 from .bootstrap import resampled_interval, resampled_ratio_interval
 from .classification import MAX_RANKED, class_accuracies, hits, measure_classes
 from .losses import Reduction, reduce_sum
-from .ranking import measure_ranks, ranking_names, reciprocal_ranks
+from .metric_names import base_of, former_names, legal_parts, name_part, parts_of
+from .ranking import DIRECTIONS, METRICS, measure_ranks, ranking_names, reciprocal_ranks
 from .regression import has_unit, measure_numbers, measure_points, point_errors, row_nme, squared_errors
 from .tags import measure_tags, row_counts, score_tags
-
-# More classes or columns than these get no metric of their own.
-MAX_PARTS = 100
-# MLflow takes names of 250; this leaves room for "valid/accuracy/" before and a "_std" behind.
-MAX_PART_LENGTH = 200
 
 # The one metric that says how good a model is; see `headline` for the exception.
 HEADLINES: dict[Kind, str] = {"category": "accuracy", "labels": "f1_micro", "number": "rmse", "points": "nme"}
 RANKED_HEADLINE = "mrr"
 LOWER_IS_BETTER = frozenset({"loss", "rmse", "mae", "median_ae", "nme", "mean_rank", "hamming_loss"})
-# Of labels each tag has these, as f1/<tag>.
+# Of labels each tag has these, as f1_of/<tag>.
 TAG_METRICS = ("f1", "precision", "recall", "auroc")
+# Of a target of classes or tags: what each has alone.
+PART_METRICS: dict[Kind, tuple[str, ...]] = {"category": ("accuracy",), "labels": TAG_METRICS}
 # Counted in the target's own unit.
 IN_UNITS = frozenset({"rmse", "mae", "median_ae", "bias"})
 NUMBER_METRICS = ("rmse", "mae", "median_ae", "bias", "r2")
@@ -67,9 +62,9 @@ def compute_metrics(
         reduction: of the rows' losses to the split's.
     Returns:
         By name: loss, and what `measure_classes`, `measure_tags`, `measure_numbers`, `measure_points` or
-        `measure_ranks` give. For categories accuracy/<class> too, for labels f1/<tag>, precision, recall and auroc
-        likewise; for several columns of numbers the means over the columns, and each again as rmse/<column>. Of
-        several targets all that stands below <target>/, and the headline (see `headline`) is their mean.
+        `measure_ranks` give. For categories accuracy_of/<class> too, for labels f1_of/<tag>, precision, recall and
+        auroc likewise; for several columns of numbers the means over the columns, and each again as rmse_of/<column>.
+        Of several targets all that stands below <target>/, and the headline (see `headline`) is their mean.
     """
     losses = losses.detach().cpu().double()
     metrics = {"loss": reduce_sum(float(losses.sum()), len(losses), reduction)}
@@ -178,14 +173,14 @@ def monitor_mode(name: str, schema: Schema) -> str:
     """Whether more of a metric is better.
 
     Args:
-        name: with its split, for example "valid/accuracy/cat".
+        name: with its split, for example "valid/accuracy_of/cat".
         schema: whose targets' names may stand before the metric's.
     Returns:
         "max" or "min".
     """
     rest = name.partition("/")[2]
     prefix = max((prefix for prefix in target_prefixes(schema) if rest.startswith(prefix)), key=len, default="")
-    return "min" if rest.removeprefix(prefix).split("/")[0] in LOWER_IS_BETTER else "max"
+    return "min" if base_of(rest.removeprefix(prefix)) in LOWER_IS_BETTER else "max"
 
 
 def unit_of(name: str, schema: Schema) -> str:
@@ -199,7 +194,7 @@ def unit_of(name: str, schema: Schema) -> str:
     units = [
         "px" if feature.kind == "points" else feature.unit
         for prefix, feature in zip(target_prefixes(schema), schema.targets, strict=True)
-        if rest.startswith(prefix) and rest.removeprefix(prefix).split("/")[0] in IN_UNITS
+        if rest.startswith(prefix) and base_of(rest.removeprefix(prefix)) in IN_UNITS
     ]
     return units[0] if units else ""
 
@@ -213,27 +208,22 @@ def target_prefixes(schema: Schema) -> list[str]:
     """What stands before the names of each target's metrics: nothing where there is one target."""
     if len(schema.targets) == 1:
         return [""]
-    return [f"{part}/" for part in legal_parts([feature.name for feature in schema.targets])]
+    plain = ["loss", headline(schema), *(f"{headline(schema)}_{end}" for end in ("low", "high"))]  # beside them
+    parts = legal_parts([feature.name for feature in schema.targets], reserved=plain)
+    return [f"{part}/" for part in parts]
 
 
-def legal_parts(names: Sequence[str]) -> list[str]:
-    """Turn labels into parts of metric names that MLflow takes, different ones for different labels.
-
-    A label that is legal keeps its name. In others, what is no letter, digit or one of `_-. :/` becomes `_`, as do
-    dots that stand alone and the slashes beside empty path parts; where that is taken, a number follows.
-    """
-    wanted = [_legal(name) for name in names]
-    taken = {name for name, part in zip(names, wanted, strict=True) if name == part}
-    parts = []
-    for name, part in zip(names, wanted, strict=True):
-        unique, number = part, 1
-        while name != part and unique in taken:
-            number += 1
-            suffix = f"_{number}"
-            unique = part[: MAX_PART_LENGTH - len(suffix)] + suffix
-        taken.add(unique)
-        parts.append(unique)
-    return parts
+def former_metric_names(schema: Schema) -> dict[str, str]:
+    """What runs of older versions call metrics of a class, column, tag or direction; see `former_names`."""
+    if schema.triple is not None:
+        return former_names(METRICS, "", DIRECTIONS)
+    names: dict[str, str] = {}
+    for prefix, feature in zip(target_prefixes(schema), schema.targets, strict=True):
+        if feature.kind == "number" and len(feature.columns) > 1:
+            names |= former_names(NUMBER_METRICS, prefix, feature.columns)
+        elif feature.kind in PART_METRICS:
+            names |= former_names(PART_METRICS[feature.kind], prefix, feature.classes)
+    return names
 
 
 def _measure(part: TargetPart, scale: np.ndarray | None) -> dict[str, float]:
@@ -244,15 +234,15 @@ def _measure(part: TargetPart, scale: np.ndarray | None) -> dict[str, float]:
         return _name_columns(part.feature, measure_numbers(part))
     if part.feature.kind == "labels":
         return measure_tags(part) | _name_tags(part)
-    accuracies = zip(_parts(part.feature.classes), class_accuracies(part), strict=False)
-    return measure_classes(part) | {f"accuracy/{name}": value for name, value in accuracies if value is not None}
+    each = zip(parts_of(part.feature.classes), class_accuracies(part), strict=False)
+    return measure_classes(part) | {name_part("accuracy", name): value for name, value in each if value is not None}
 
 
 def _name_tags(part: TargetPart) -> dict[str, float]:
     """The scores of each tag, those that the rows define."""
-    scores, tags = score_tags(part), _parts(part.feature.classes)
+    scores, tags = score_tags(part), parts_of(part.feature.classes)
     return {
-        f"{name}/{tag}": float(scores[name][at])
+        name_part(name, tag): float(scores[name][at])
         for name in TAG_METRICS
         if name in scores
         for at, tag in enumerate(tags)
@@ -267,9 +257,9 @@ def _name_columns(feature: FeatureSchema, values: dict[str, np.ndarray]) -> dict
         name: float(values_D.mean()) for name, values_D in values.items() if name != "r2" or not is_constant_D.any()
     }
     if len(feature.columns) > 1:
-        for number, part in enumerate(_parts(feature.columns)):
+        for number, part in enumerate(parts_of(feature.columns)):
             defined = [name for name in values if name != "r2" or not is_constant_D[number]]
-            metrics |= {f"{name}/{part}": float(values[name][number]) for name in defined}
+            metrics |= {name_part(name, part): float(values[name][number]) for name in defined}
     return metrics
 
 
@@ -279,30 +269,18 @@ def _names(feature: FeatureSchema) -> list[str]:
         return ["nme", "rmse"] if has_unit(feature) else ["rmse"]
     if feature.kind == "number":
         names = [name for name in NUMBER_METRICS if name not in NOT_MONITORED]
-        columns = _parts(feature.columns) if len(feature.columns) > 1 else []
-        return [*names, *(f"{name}/{column}" for column in columns for name in names)]
+        columns = parts_of(feature.columns) if len(feature.columns) > 1 else []
+        return [*names, *(name_part(name, column) for column in columns for name in names)]
     if feature.kind == "labels":
         names = ["f1_micro", "f1_macro", "precision_micro", "precision_macro", "recall_micro", "recall_macro"]
         names += ["subset_accuracy", "hamming_loss"]
         ranked = feature.num_outputs <= MAX_RANKED
         names += ["auroc_macro", "average_precision_macro"] if ranked else []
         each = TAG_METRICS if ranked else TAG_METRICS[:3]
-        return [*names, *(f"{name}/{tag}" for name in each for tag in _parts(feature.classes))]
+        return [*names, *(name_part(name, tag) for name in each for tag in parts_of(feature.classes))]
     names = ["accuracy", "precision_macro", "recall_macro", "f1_macro"]
     if feature.num_outputs == 2:
         names += ["precision", "recall", "f1", "auroc", "average_precision"]
     elif feature.num_outputs <= MAX_RANKED:
         names.append("auroc_macro")
-    return [*names, *(f"accuracy/{name}" for name in _parts(feature.classes))]
-
-
-def _parts(names: Sequence[str]) -> list[str]:
-    return legal_parts(names) if len(names) <= MAX_PARTS else []
-
-
-def _legal(name: str) -> str:
-    clean = re.sub(r"[^\w\-. :/]", "_", name)[:MAX_PART_LENGTH]
-    illegal = ("", ".", "..")
-    if any(part in illegal for part in clean.split("/")):
-        clean = clean.replace("/", "_")
-    return "_" * max(1, len(clean)) if clean in illegal else clean
+    return [*names, *(name_part("accuracy", name) for name in parts_of(feature.classes))]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..schema import Batch, Triple
+from .metric_names import name_part
 
 # Columns of what a `Ranker` keeps of a question, float64, shape (N, 3): the rank of the true entity, counted from 1;
 # the id of the best that is no other true answer; 1 where the question is asked backwards, for the head.
@@ -116,7 +117,7 @@ def best_answers(scores_BK: Tensor, batch: Batch) -> Tensor:
 
 
 def measure_ranks(found_N3: np.ndarray) -> dict[str, float]:
-    """Means over all questions, and over those of each direction under <name>/tail and <name>/head.
+    """Means over all questions, and over those of each direction under <name>_of/tail and <name>_of/head.
 
     Args:
         found_N3: what a `Ranker` gave.
@@ -127,7 +128,7 @@ def measure_ranks(found_N3: np.ndarray) -> dict[str, float]:
     for number, direction in enumerate(DIRECTIONS):
         ranks = found_N3[found_N3[:, BACKWARDS] == number, RANK]
         if len(ranks):
-            metrics |= {f"{name}/{direction}": value for name, value in _mean_of(ranks).items()}
+            metrics |= {name_part(name, direction): value for name, value in _mean_of(ranks).items()}
     return metrics
 
 
@@ -148,7 +149,7 @@ def reciprocal_ranks(found_N3: np.ndarray, groups_N: np.ndarray | None) -> tuple
 
 def ranking_names() -> list[str]:
     """The names that `measure_ranks` gives."""
-    return [*METRICS, *(f"{name}/{direction}" for direction in DIRECTIONS for name in METRICS)]
+    return [*METRICS, *(name_part(name, direction) for direction in DIRECTIONS for name in METRICS)]
 
 
 def _mean_of(ranks: np.ndarray) -> dict[str, float]:

@@ -26,7 +26,8 @@ from ..engine.freezing import Frozen, learning_rate_factors
 from ..engine.gradients import NotFiniteError
 from ..engine.job import Job
 from ..engine.losses import build_loss, build_training_loss, check_log_probabilities, reduction_of
-from ..engine.metrics import auto_monitor, compute_metrics, metric_names, monitor_mode
+from ..engine.metric_names import names_kept
+from ..engine.metrics import auto_monitor, compute_metrics, former_metric_names, metric_names, monitor_mode
 from ..engine.optimizers import build_optimizer
 from ..engine.schedules import build_schedule
 from ..engine.weights import load_into, load_unwrapped
@@ -36,6 +37,7 @@ from ..models.registry import build_model, probe
 from ..recipe import Recipe, nearest
 from ..schema import Batch, Schema
 from ..settings import home
+from ..tracking.journal import Journal
 from .console import say
 from .preflight import check_validation
 from .ranked import summary_of
@@ -218,10 +220,18 @@ def choose_monitor(recipe: Recipe, schema: Schema) -> str:
     Who balances the classes wants the rare ones found: by accuracy a model that never names them would be the best.
     """
     if recipe.checkpoint.monitor != "auto":
-        return recipe.checkpoint.monitor
+        named = recipe.checkpoint.monitor  # perhaps as older versions called it
+        former = {f"valid/{old}": f"valid/{new}" for new, old in former_metric_names(schema).items()}
+        return former.get(named, named) if named not in metric_names(schema) else named
     is_balanced = "balanced" in (recipe.train.class_weights, recipe.train.sampling)
     has_recall = len(schema.targets) == 1 and schema.triple is None
     return "valid/recall_macro" if is_balanced and has_recall else auto_monitor(schema)
+
+
+def names_of_run(journal: Journal, schema: Schema) -> dict[str, str]:
+    """What a run that an older version began calls metrics, by today's names; nothing where it has those."""
+    former = former_metric_names(schema)
+    return names_kept(former, journal.newest()) if former else {}
 
 
 def _monitor(recipe: Recipe, view: View) -> str:

@@ -25,7 +25,7 @@ from ..tracking import figures
 from ..tracking.journal import JOURNAL_FILE, Journal, points_of, thin
 from ..tracking.recorder import Recorder
 from ..tracking.records import load_record, mark_done, update_record
-from .assemble import build_scorer, choose_monitor, rows_in_order, rows_scale
+from .assemble import build_scorer, choose_monitor, names_of_run, rows_in_order, rows_scale
 from .console import say
 from .options import UNCACHED
 from .pictures import draw_evaluation, images_as_stored, write_tables
@@ -57,13 +57,14 @@ def evaluate_model(run_dir: Path) -> None:
         return
     view = open_view(Path(record.pack_dir), Path(record.split_dir))
     with Journal(run_dir / JOURNAL_FILE) as journal:
-        recorder = Recorder(journal, thin(0, 1))
+        recorder = Recorder(journal, thin(0, 1), names_of_run(journal, view.schema))
         metrics: dict[str, float] = {}
         if len(view.rows["test"]):
             found, precision = score_rows(run_dir, recipe, view)
             update_record(run_dir, precision=precision)
             reach("evaluate.scored")
             metrics = _write_results(run_dir, recipe, view, found, rows_scale(view, found.rows.numpy()))
+            metrics = recorder.named(metrics)
             recorder.log_epoch(record.steps, record.epochs, metrics)
             recorder.log_artifacts(run_dir / PREDICTIONS_FILE, "")
         else:
@@ -107,6 +108,7 @@ def _draw_curves(journal: Journal, recipe: Recipe, schema: Schema, path: Path) -
     """Draw how training went, with the metric that decided which epoch is best."""
     train, chosen = recipe.train, choose_monitor(recipe, schema)
     shown = auto_monitor(schema) if chosen == "valid/loss" else chosen
+    shown = names_of_run(journal, schema).get(shown, shown)
     differs = (
         train.label_smoothing > 0
         or train.class_weights != "none"

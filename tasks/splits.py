@@ -18,7 +18,8 @@ from prefect import task
 
 from ..datasets.build import open_view
 from ..datasets.table import with_split_column
-from ..engine.metrics import INTERVAL_NAMES, auto_monitor, unit_of
+from ..engine.metric_names import SPLITS
+from ..engine.metrics import INTERVAL_NAMES, auto_monitor, former_metric_names, unit_of
 from ..errors import TorchrelayError, TrainingError
 from ..files import write_atomic
 from ..recipe import Recipe
@@ -110,10 +111,15 @@ def summarise_splits(run_dir: Path, failures: Mapping[str, str]) -> None:
             f"{len(failures)} of {len(parent.splits)} splits failed: {_say_failures(failures)}. "
             f"torchrelay resume {parent.run_id} trains what is missing"
         )
-    values = {child.split_column: _comparable(child.metrics) for child in children}
+    schema = Schema.load(run_dir / "schema.json")
+    # A child that an older version trained has other names than one that was trained now.
+    today = {f"{split}/{old}": f"{split}/{new}" for new, old in former_metric_names(schema).items() for split in SPLITS}
+    values = {
+        child.split_column: {today.get(name, name): value for name, value in _comparable(child.metrics).items()}
+        for child in children
+    }
     metrics = mean_and_deviation(values)
     write_atomic(run_dir / "splits.csv", _to_csv(values))
-    schema = Schema.load(run_dir / "schema.json")
     headline = _headline(schema, metrics)
     if headline:
         shown = {column: metrics[headline] for column, metrics in values.items() if headline in metrics}

@@ -32,7 +32,7 @@ from ..recipe_file import dump_recipe, flatten, load_recipe, parse_recipe
 from ..tracking.journal import JOURNAL_FILE, Journal, thin
 from ..tracking.recorder import Recorder
 from ..tracking.records import RunRecord, load_record, mark_done, update_record
-from .assemble import build_job, name_table_rows
+from .assemble import build_job, name_table_rows, names_of_run
 from .cancel import acknowledge_cancel
 from .console import Progress, say
 from .options import UNCACHED
@@ -89,7 +89,7 @@ def train_model(run_dir: Path) -> None:
     started = time.perf_counter()
     with journal, Progress("train", "steps") as bar:
         num_steps = job.num_epochs * job.steps_per_epoch
-        recorder = Recorder(journal, thin(recipe.tracking.every_steps, num_steps))
+        recorder = Recorder(journal, thin(recipe.tracking.every_steps, num_steps), names_of_run(journal, view.schema))
 
         def on_step(progress: TrainingProgress, values: dict[str, float], epoch_ended: bool) -> None:
             if not epoch_ended:

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from torchrelay.engine.classification import confusion_matrix, describe_classes
+from torchrelay.engine.metric_names import former_names, legal_parts, names_kept
 from torchrelay.engine.metrics import (
     auto_monitor,
     compute_metrics,
+    former_metric_names,
     headline_interval,
-    legal_parts,
     metric_names,
     monitor_mode,
     unit_of,
@@ -80,9 +81,9 @@ def test_accuracies_and_f1_are_those_worked_out_by_hand() -> None:
             "recall_macro": (2 / 3 + 1 / 2 + 0 / 1) / 3,
             # 2 hits / (3 true + 2 predicted), 1 / (2 + 3), 0 / (1 + 1).
             "f1_macro": (4 / 5 + 2 / 5 + 0) / 3,
-            "accuracy/cat": 2 / 3,
-            "accuracy/dog": 1 / 2,
-            "accuracy/owl": 0.0,
+            "accuracy_of/cat": 2 / 3,
+            "accuracy_of/dog": 1 / 2,
+            "accuracy_of/owl": 0.0,
         }
     )
     matrix = confusion_matrix(part_of(schema, outputs, target))
@@ -155,7 +156,7 @@ def test_several_columns_give_their_mean_and_each_its_own() -> None:
     }
     for name, function in functions.items():
         each = function(truth, guess, multioutput="raw_values")
-        assert [metrics[f"{name}/width"], metrics[f"{name}/height"]] == pytest.approx(list(each))
+        assert [metrics[f"{name}_of/width"], metrics[f"{name}_of/height"]] == pytest.approx(list(each))
         assert metrics[name] == pytest.approx(each.mean())
 
 
@@ -164,8 +165,8 @@ def test_r2_is_left_out_where_the_target_is_constant() -> None:
     target = torch.tensor([[0.7, 1.0], [0.7, 2.0]])
     metrics = compute_metrics(schema, target + 1, target, torch.zeros(2))
     assert "r2" not in metrics
-    assert "r2/a" not in metrics
-    assert metrics["r2/b"] == pytest.approx(1 - 2 / 0.5)
+    assert "r2_of/a" not in metrics
+    assert metrics["r2_of/b"] == pytest.approx(1 - 2 / 0.5)
     assert metrics["rmse"] == pytest.approx((1 + 0.3) / 2)
 
 
@@ -189,22 +190,56 @@ def test_labels_become_names_that_mlflow_takes_without_collisions() -> None:
     validation = pytest.importorskip("mlflow.utils.validation")
     parts = legal_parts(LABELS)
     for part in parts:
-        validation._validate_metric_name(f"valid/accuracy/{part}_std")
-        validation._validate_length_limit("name", validation.MAX_ENTITY_KEY_LENGTH, f"valid/accuracy/{part}_std")
+        validation._validate_metric_name(f"valid/accuracy_of/{part}_std")
+        validation._validate_length_limit("name", validation.MAX_ENTITY_KEY_LENGTH, f"valid/accuracy_of/{part}_std")
         assert not {".", "..", ""} & set(part.split("/"))
     assert len(set(parts)) == len(LABELS)
 
 
+@pytest.mark.parametrize(
+    ("labels", "parts"),
+    [
+        (["C+", "C++", "C#", "C"], ["C_", "C__", "C__2", "C"]),
+        (["Cat", "cat", "CAT"], ["Cat", "cat_2", "CAT_3"]),
+        (["cafe", "café", "cafe\u0301"], ["cafe", "café_2", "café_3"]),
+        (["a", "a/b", "a_b"], ["a", "a_b_2", "a_b"]),
+        (["a", "a_std"], ["a", "a_std_2"]),
+        ([".", "..", "", " a", "a.", "a:b"], ["_", "__", "__2", "_a", "a_", "a_b"]),
+        (["\N{PILE OF POO}", "\N{GRINNING FACE}"], ["_", "__2"]),
+        (["é" * 300, "é" * 299], ["é" * 100, "é" * 96 + "_2"]),
+    ],
+)
+def test_no_two_labels_share_a_file_or_a_key_in_any_store(labels: list[str], parts: list[str]) -> None:
+    assert legal_parts(labels) == parts
+    assert all(len(f"{part}_std".encode()) <= 255 for part in parts)
+
+
+def test_no_metric_of_a_part_lies_below_the_name_of_another_metric() -> None:
+    first = numbers(y=(0, 1), z=(0, 1)).targets[0].model_copy(update={"name": "rmse"})
+    two = Schema(inputs=[X], targets=[first, first.model_copy(update={"name": "loss"})])
+    for schema in (categories("a", "b"), numbers(a=(0.0, 1.0), b=(0.0, 1.0)), two):
+        names = {*metric_names(schema), *(f"valid/{name}" for name in former_metric_names(schema))}
+        assert not [name for name in names for other in names if other.startswith(f"{name}/")]
+
+
+def test_a_run_of_an_older_version_keeps_its_names_and_a_new_one_has_the_new() -> None:
+    former = former_names(("accuracy",), "", ["a:b", "C+"])
+    assert former == {"accuracy_of/a_b": "accuracy/a:b", "accuracy_of/C_": "accuracy/C_"}
+    assert names_kept(former, {"valid/accuracy", "valid/accuracy/C_"})["test/accuracy_of/a_b"] == "test/accuracy/a:b"
+    assert names_kept(former, {"valid/accuracy", "valid/accuracy_of/C_"}) == {}
+    assert monitor_mode("valid/rmse/a", numbers(a=(0, 1), b=(0, 1))) == "min"
+
+
 def test_a_legal_label_keeps_its_name_whatever_stands_before_it() -> None:
     assert legal_parts(["a?b", "a!b", "a_b", "a_b_2"]) == ["a_b_3", "a_b_4", "a_b", "a_b_2"]
-    assert legal_parts(["a/b", "007", "NA", "a: b-c.d"]) == ["a/b", "007", "NA", "a: b-c.d"]
+    assert legal_parts(["007", "NA", "a b-c.d"]) == ["007", "NA", "a b-c.d"]
 
 
 def test_more_than_a_hundred_classes_have_no_accuracies_of_their_own() -> None:
     for num_classes, expected in ((100, 2), (101, 0)):
         schema = categories(*map(str, range(num_classes)))
         metrics = compute_metrics(schema, scores_of([0, 1], num_classes), torch.tensor([0, 1]), torch.zeros(2))
-        assert sum(name.startswith("accuracy/") for name in metrics) == expected
+        assert sum(name.startswith("accuracy_of/") for name in metrics) == expected
 
 
 @pytest.mark.parametrize(
@@ -246,7 +281,7 @@ def test_less_is_better_for_errors_and_more_for_r2_whatever_the_target_is_called
     named = numbers(y=(0, 1)).targets[0].model_copy(update={"name": "r2"})
     schema = Schema(inputs=[X], targets=[named, named.model_copy(update={"name": "loss"})])
     more = {name for name in metric_names(schema) if monitor_mode(name, schema) == "max"}
-    assert more == {"valid/r2/r2", "valid/loss/r2"}
+    assert more == {"valid/r2/r2", "valid/loss_2/r2"}
     assert {monitor_mode(name, points(0, 0)) for name in metric_names(points(0, 0))} == {"min"}
 
 
@@ -260,7 +295,12 @@ def test_errors_are_counted_in_the_unit_of_their_target_and_shares_in_none() -> 
         "loss": "",
     }
     two = Schema(inputs=[X], targets=[strength, strength.model_copy(update={"name": "z", "unit": "s"})])
-    assert [unit_of(f"valid/{name}", two) for name in ("y/rmse", "z/rmse", "z/mae/y", "rmse")] == ["MPa", "s", "s", ""]
+    assert [unit_of(f"valid/{name}", two) for name in ("y/rmse", "z/rmse", "z/mae_of/y", "rmse")] == [
+        "MPa",
+        "s",
+        "s",
+        "",
+    ]
     assert unit_of("test/rmse", points(0, 0)) == "px"
     assert unit_of("test/accuracy", categories("a", "b")) == ""
 
@@ -273,8 +313,8 @@ def test_several_targets_have_their_name_before_their_metrics_and_their_mean_as_
     assert metrics["u/accuracy"] == 3 / 4
     assert metrics["v/accuracy"] == 2 / 4
     assert metrics["accuracy"] == 5 / 8
-    assert metrics["u/accuracy/b"] == metrics["u/recall"] == 1.0
-    assert metrics["v/accuracy/z"] == 0.0
+    assert metrics["u/accuracy_of/b"] == metrics["u/recall"] == 1.0
+    assert metrics["v/accuracy_of/z"] == 0.0
     assert "f1_macro" not in metrics
 
 
@@ -282,7 +322,7 @@ def test_several_targets_of_numbers_share_the_outputs_side_by_side() -> None:
     schema = both(numbers(y=(0, 1)), numbers(a=(0, 2), b=(0, 1)))
     target = torch.zeros(2, 3)
     metrics = compute_metrics(schema, torch.tensor([[1.0, 2, 3], [1.0, 2, 3]]), target, torch.zeros(2))
-    assert [metrics[name] for name in ("u/rmse", "v/rmse/a", "v/rmse/b", "v/rmse")] == [1, 4, 3, 3.5]
+    assert [metrics[name] for name in ("u/rmse", "v/rmse_of/a", "v/rmse_of/b", "v/rmse")] == [1, 4, 3, 3.5]
     assert metrics["rmse"] == (1 + 3.5) / 2
 
 

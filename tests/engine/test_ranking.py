@@ -86,10 +86,10 @@ def test_metrics_of_ranks_by_hand() -> None:
     found = np.array([[1, 0, 0], [2, 0, 0], [4, 0, 1], [3.5, 0, 1]])
     metrics = measure_ranks(found)
     assert metrics["mrr"] == pytest.approx((1 + 1 / 2 + 1 / 4 + 1 / 3.5) / 4)
-    assert metrics["mrr/tail"] == 0.75
-    assert metrics["mrr/head"] == pytest.approx((1 / 4 + 1 / 3.5) / 2)
+    assert metrics["mrr_of/tail"] == 0.75
+    assert metrics["mrr_of/head"] == pytest.approx((1 / 4 + 1 / 3.5) / 2)
     assert [metrics[f"hits_at_{k}"] for k in (1, 3, 10)] == [0.25, 0.5, 1.0]
-    assert metrics["hits_at_3/head"] == 0.0  # 3.5 is not among the first three
+    assert metrics["hits_at_3_of/head"] == 0.0  # 3.5 is not among the first three
     assert metrics["mean_rank"] == 2.625
     pairs, groups = reciprocal_ranks(found, np.array([7, 8, 7, 8]))
     assert pairs.tolist() == [[1.0, 0.25], [0.5, 1 / 3.5]]

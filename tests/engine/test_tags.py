@@ -44,15 +44,15 @@ def test_metrics_of_tags_are_those_worked_out_by_hand() -> None:
         "subset_accuracy": 2 / 4,
         "hamming_loss": 2 / 16,
         # a: 2 of 2 found and none else; b: 1 of 1 and one else; c: 0 of 1. Never is neither true nor predicted.
-        "f1/a": 1.0,
-        "f1/b": 2 / 3,
-        "f1/c": 0.0,
-        "precision/a": 1.0,
-        "precision/b": 1 / 2,
-        "precision/c": 0.0,
-        "recall/a": 1.0,
-        "recall/b": 1.0,
-        "recall/c": 0.0,
+        "f1_of/a": 1.0,
+        "f1_of/b": 2 / 3,
+        "f1_of/c": 0.0,
+        "precision_of/a": 1.0,
+        "precision_of/b": 1 / 2,
+        "precision_of/c": 0.0,
+        "recall_of/a": 1.0,
+        "recall_of/b": 1.0,
+        "recall_of/c": 0.0,
         "f1_macro": (1 + 2 / 3 + 0) / 3,
         "precision_macro": (1 + 1 / 2 + 0) / 3,
         "recall_macro": 2 / 3,
@@ -61,9 +61,9 @@ def test_metrics_of_tags_are_those_worked_out_by_hand() -> None:
         "precision_micro": 3 / 4,
         "recall_micro": 3 / 4,
         # a: both above both others; b: 1 below the 2 of the second row; c: above the -2, -3 and -4 of the others.
-        "auroc/a": 1.0,
-        "auroc/b": 2 / 3,
-        "auroc/c": 1.0,
+        "auroc_of/a": 1.0,
+        "auroc_of/b": 2 / 3,
+        "auroc_of/c": 1.0,
         "auroc_macro": (1 + 2 / 3 + 1) / 3,
         "average_precision_macro": (1 + 1 / 2 + 1) / 3,
     }
@@ -93,7 +93,7 @@ def test_metrics_of_many_rows_agree_with_scikit_learn() -> None:
         expected |= {f"precision_{average}": precision, f"recall_{average}": recall, f"f1_{average}": f1}
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     *_, f1_K, _ = sk.precision_recall_fscore_support(truth, said)
-    assert [found[f"f1/{tag}"] for tag in "abcdef"] == pytest.approx(np.asarray(f1_K).tolist())
+    assert [found[f"f1_of/{tag}"] for tag in "abcdef"] == pytest.approx(np.asarray(f1_K).tolist())
 
 
 def test_the_headline_is_f1_over_all_tags_with_an_interval_of_its_ratio() -> None:
@@ -119,7 +119,7 @@ def test_the_headline_is_f1_over_all_tags_with_an_interval_of_its_ratio() -> Non
 def test_what_rows_without_tags_leave_undefined_is_left_out() -> None:
     metrics = compute_metrics(SCHEMA, SCORES, torch.zeros(4, 4), torch.zeros(4))
     assert set(metrics) == {"loss", "subset_accuracy", "hamming_loss", *(
-        f"{name}/{tag}" for name in ("f1", "precision") for tag in "ab"
+        f"{name}_of/{tag}" for name in ("f1", "precision") for tag in "ab"
     )}  # fmt: skip
     everyone = compute_metrics(SCHEMA, SCORES, torch.ones(4, 4), torch.zeros(4))
     assert not any(name.startswith("auroc") for name in everyone)

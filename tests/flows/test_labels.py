@@ -43,7 +43,7 @@ def test_rows_of_several_tags_are_learned_drawn_and_predicted(tmp_path: Path) ->
     run_dir, metrics = Path(result["run_dir"]), result["metrics"]
     assert metrics["test/f1_micro"] > 0.9
     assert metrics["test/f1_micro_low"] < metrics["test/f1_micro"] < metrics["test/f1_micro_high"]
-    assert {"test/f1/up", "test/recall/big", "test/auroc/right", "valid/hamming_loss"} <= set(metrics)
+    assert {"test/f1_of/up", "test/recall_of/big", "test/auroc_of/right", "valid/hamming_loss"} <= set(metrics)
     figures = {file.name for file in (run_dir / "figures").iterdir()}
     assert figures == {"data.png", "curves.png", "tag_scores.png", "worst.png"}
     table = pd.read_csv(run_dir / "tables" / "tags.csv")

@@ -46,7 +46,7 @@ def test_a_table_of_pictures_becomes_a_trained_and_tracked_model(picture_recipe:
     assert result["status"] == "FINISHED"
     assert result["epochs"] == 4
     assert result["metrics"]["test/accuracy"] == 1.0
-    assert {"test/accuracy/left", "test/accuracy/right", "valid/loss", "train/loss"} <= set(result["metrics"])
+    assert {"test/accuracy_of/left", "test/accuracy_of/right", "valid/loss", "train/loss"} <= set(result["metrics"])
     assert set(result["seconds"]) == {"ingest", "train", "evaluate", "total"}
     assert result["seconds"]["total"] >= result["seconds"]["train"]
     assert result["weights_sha256"] == sha256_of(load_weights(run_dir / "weights" / "last.pt"))

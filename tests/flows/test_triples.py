@@ -31,7 +31,7 @@ def test_a_graph_becomes_a_model_that_ranks_and_answers(graph_recipe: WriteRecip
     # Of 14 questions one asks for the moon and one from there, which no training row knows; the others are regular.
     assert metrics["test/hits_at_3"] >= 0.75
     assert metrics["test/mrr_low"] <= metrics["test/mrr"] <= metrics["test/mrr_high"]
-    assert metrics["test/mrr"] == pytest.approx((metrics["test/mrr/head"] + metrics["test/mrr/tail"]) / 2)
+    assert metrics["test/mrr"] == pytest.approx((metrics["test/mrr_of/head"] + metrics["test/mrr_of/tail"]) / 2)
     assert max(metrics["valid/mrr"], metrics["valid/hits_at_10"]) <= 1
     assert not any("accuracy" in name for name in metrics)
     assert artifacts_of(result["mlflow_run_id"], "tables") == {"neighbours.csv", "relations.csv"}

@@ -110,9 +110,9 @@ def test_the_headline_is_the_mrr_and_its_interval_keeps_rows_together(
     recipe = load_recipe(graph_recipe())
     schema = view_of(recipe, tmp_path).schema
     assert auto_monitor(schema) == choose_monitor(recipe, schema) == "valid/mrr"
-    assert {"valid/loss", "valid/hits_at_10/head", "valid/mean_rank"} <= set(metric_names(schema))
+    assert {"valid/loss", "valid/hits_at_10_of/head", "valid/mean_rank"} <= set(metric_names(schema))
     assert not any("accuracy" in name for name in metric_names(schema))
-    modes = [monitor_mode(f"valid/{name}", schema) for name in ("mrr", "hits_at_1/tail", "mean_rank", "loss")]
+    modes = [monitor_mode(f"valid/{name}", schema) for name in ("mrr", "hits_at_1_of/tail", "mean_rank", "loss")]
     assert modes == ["max", "max", "min", "min"]
     # Rows whose two reciprocal ranks are always 1 and 0.5: no resample of rows moves their mean.
     ranks = torch.tensor([[1.0, 0, 0]] * 10 + [[2.0, 0, 1]] * 10, dtype=torch.float64)
