@@ -32,6 +32,8 @@ def sync(run: str | None, as_json: bool) -> None:
             tell(f"registered: {name} version {number}")
         if done.reason:
             tell(f"  {done.reason}")
+        if done.aside:
+            tell(f"  MLflow does not take {done.aside}")
     tell(f"tracker: {shown_tracking_uri()}" if results else "nothing waits")
     if as_json:
         print_json({"runs": [_describe_shipped(done) for done in results]})
@@ -47,6 +49,7 @@ def _describe_shipped(done: Shipped) -> dict[str, Any]:
         "sent": done.num_sent,
         "waiting": done.num_waiting,
         "reason": done.reason,
+        "set_aside": done.aside,
         "registered": registered,
     }
 

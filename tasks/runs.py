@@ -358,6 +358,8 @@ def _settle(run_dir: Path, at_most_seconds: float) -> None:
             f"warning: {shipped.num_waiting} lines of the journal wait for the tracker; "
             f"torchrelay sync {run_dir.name} sends them: {shipped.reason}"
         )
+    if shipped.aside:
+        say(f"warning: MLflow does not take {shipped.aside}")
 
 
 def seconds_until(record: RunRecord, lines: Iterable[Mapping[str, Any]], end: float) -> float:

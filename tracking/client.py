@@ -5,6 +5,7 @@ What is sent stands in `mlflow_run` and `registry`; nothing here or there touche
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -19,7 +20,7 @@ from typing import ParamSpec, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from .. import settings
 from ..addresses import sqlite_address
@@ -45,6 +46,11 @@ RACE_RETRIES = 8
 DATABASE_TIMEOUT_SECONDS = 120.0
 # HTTP statuses of a request that may be taken another time: not signed in, too slow, too many.
 PASSING = (401, 403, 408, 429)
+# Of whoever stands between us and the tracker.
+GATEWAY = (502, 503, 504)
+# What a file system says of a name that it does not take.
+NAME_ERRORS = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
+CLOSED = ("database is locked", "readonly database", "disk is full", "no space left", "disk i/o error")
 # Called with each answer of the tracker, in the thread that asked.
 on_answer: ContextVar[Callable[[], None] | None] = ContextVar("on_answer", default=None)
 
@@ -151,6 +157,30 @@ def is_refused(error: Exception) -> bool:
         return False
     status = cause.get_http_status_code()
     return 400 <= status < 500 and status not in PASSING
+
+
+def has_answered(error: Exception) -> bool:
+    """Whether the tracker answered a request with a failure that may lie in the request, and not in its own state.
+
+    As a 500 does, or a name that a file system does not take; a gateway before it, a lock or a full disk does not.
+    """
+    cause = error.__cause__
+    if _has_no_way(cause):
+        return False
+    if isinstance(cause, MlflowException):
+        failed = re.search(r"too many (\d+) error responses", str(cause))
+        status = int(failed[1]) if failed else cause.get_http_status_code()
+        is_silent = "failed with" in str(cause) and not failed
+        return not is_silent and status not in (*PASSING, *GATEWAY)
+    return isinstance(cause, OSError | SQLAlchemyError)
+
+
+def _has_no_way(error: BaseException | None) -> bool:
+    """Whether the way to the tracker's store is closed: a lock, a full disk, missing rights, a connection lost."""
+    text = str(error).lower()
+    if isinstance(error, OSError) and error.errno in NAME_ERRORS:
+        return False
+    return isinstance(error, OSError | OperationalError) or any(sign in text for sign in CLOSED)
 
 
 def is_missing(error: Exception) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -17,15 +18,21 @@ from mlflow import MlflowClient
 from ..errors import GoneError, SourceError, TrackingError
 from ..faults import reach
 from ..files import size_of
-from .client import call, is_refused, open_client
-from .cursor import Cursor, is_shipped, unshipped
+from .aside import MAX_REASON_LENGTH, Aside, load_aside, save_aside, set_aside
+from .client import call, has_answered, is_refused, open_client
+from .cursor import Cursor, Line, is_shipped, unshipped
 from .journal import JOURNAL_FILE, points_of
 from .mlflow_run import MAX_METRICS, MlflowRun, check_run, create_run, find_experiment, find_ours
+from .opening import RUN_ID_TAG
 from .records import load_record, update_record
 from .registry import register_staged, staged_folder
 
 # Lines that are looked at before the cursor may move: of a long training most are not for MLflow.
 MAX_LINES = 20_000
+# What says that a line is not taken: the tracker, or MLflow's client of values that no disk kept right.
+REFUSALS = (TrackingError, ValueError, KeyError, TypeError)
+# Before a line that the tracker fails at is sent again.
+PAUSES = (0.3, 1.0)
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +68,10 @@ class Outbox:
         self.num_sent = 0
         self.registered: list[Registered] = []
         self._client: MlflowClient | None = None
+        # Names of metrics that the tracker did not take.
+        self._suspects: set[str] = set()
+        # What is not taken of what was set aside, while that is tried again.
+        self._left: list[Aside] | None = None
 
     def send_batch(self) -> bool:
         """Send the next lines: up to 1,000 points, or one line of another kind.
@@ -90,9 +101,32 @@ class Outbox:
         reach("ship.cursor_moved")
         return True
 
-    def _next_lines(self, file: BinaryIO) -> tuple[list[dict[str, Any]], int, bool]:
+    def retry_aside(self) -> None:
+        """Send again what was set aside; what is not taken this time stays there.
+
+        Raises:
+            TrackingError: as of `send_batch`.
+        """
+        before = load_aside(self.run_dir)
+        if not before:
+            return
+        wanted: dict[int, list[Aside]] = {}
+        for one in before:
+            wanted.setdefault(one.end, []).append(one)
+        self._left = []
+        try:
+            with (self.run_dir / JOURNAL_FILE).open("rb") as file:
+                for line in unshipped(file, 0):
+                    for one in wanted.pop(line.end, ()):
+                        self._send([_only(line, one.keys)])
+            save_aside(self.run_dir, self._left)
+            self.num_sent += len(before) - len(self._left)
+        finally:
+            self._left = None
+
+    def _next_lines(self, file: BinaryIO) -> tuple[list[Line], int, bool]:
         """Lines of one batch, the offset after them, and whether the journal ends there."""
-        lines: list[dict[str, Any]] = []
+        lines: list[Line] = []
         end, num_points = self.cursor.offset, 0
         for number, line in enumerate(unshipped(file, self.cursor.offset)):
             if number >= MAX_LINES:
@@ -101,34 +135,99 @@ class Outbox:
                 num_points += len(points_of(line.values))
                 if lines and (line.values["kind"] != "metrics" or num_points > MAX_METRICS):
                     return lines, end, False
-                lines.append(line.values)
+                lines.append(line)
             end = line.end
-            if lines and lines[0]["kind"] != "metrics":
+            if lines and lines[0].values["kind"] != "metrics":
                 return lines, end, False
         return lines, end, True
 
-    def _send(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Send lines of one batch; what the tracker will never take is left out with a warning."""
-        kind = lines[0]["kind"]
+    def _send(self, lines: Sequence[Line]) -> None:
+        """Send lines of one batch; what the tracker does not take is set aside with a warning."""
+        kind = lines[0].values["kind"]
         if kind == "open":
-            self._open(lines[0])
+            self._open(lines[0].values)
             return
         run = self._run()
+        if kind != "metrics":
+            self._try(run, lines[0], lambda: self._send_one(run, lines[0].values))
+            return
+        # Metrics that were not taken before travel alone, so that they cost the others nothing.
+        for is_suspect in (False, True):
+            some = [_only(line, keys) for line in lines if (keys := self._keys(line, is_suspect))]
+            if some:
+                self._send_metrics(run, some)
+
+    def _keys(self, line: Line, is_suspect: bool) -> list[str]:
+        return [key for key in line.values["values"] if (key in self._suspects) == is_suspect]
+
+    def _send_metrics(self, run: MlflowRun, lines: Sequence[Line]) -> None:
+        """Send metrics; of a batch that is not taken each half again, down to single points."""
+
+        def send() -> None:
+            run.log_metrics(list(itertools.chain.from_iterable(points_of(line.values) for line in lines)))
+
+        keys = list(lines[0].values["values"])
+        if len(lines) == 1 and len(keys) == 1:
+            self._suspects |= set() if self._try(run, lines[0], send) else set(keys)
+            return
         try:
-            if kind == "metrics":
-                run.log_metrics(list(itertools.chain.from_iterable(map(points_of, lines))))
-            else:
-                self._send_one(run, lines[0])
-        except (TrackingError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, TrackingError):
-                if not is_refused(error):
+            send()
+            return
+        except REFUSALS as error:
+            if not self._is_refusal(run, error):
+                raise
+        if len(lines) == 1:
+            halves = [[_only(lines[0], keys[: len(keys) // 2])], [_only(lines[0], keys[len(keys) // 2 :])]]
+        else:
+            halves = [lines[: len(lines) // 2], lines[len(lines) // 2 :]]
+        for half in halves:
+            self._send_metrics(run, half)
+
+    def _try(self, run: MlflowRun, line: Line, send: Callable[[], None]) -> bool:
+        """Send one line, or one point; set it aside where it is not taken, and say whether it was."""
+        keys = tuple(line.values["values"]) if line.values["kind"] == "metrics" else ()
+        for pause in (*PAUSES, None):
+            try:
+                send()
+                return True
+            except REFUSALS as error:
+                if not self._is_refusal(run, error):
                     raise
-                check_run(run.client, run.run_id)  # it may be the run that is refused, not what is sent
-            if len(lines) > 1:
-                for line in lines:
-                    self._send([line])
-                return
-            logger.warning("MLflow does not take a line of kind %s, which stays in the journal: %s", kind, error)
+                if pause is not None and isinstance(error, TrackingError) and not is_refused(error):
+                    time.sleep(pause)  # a failure that may pass, as of a server that was busy
+                    continue
+                self._set_aside(Aside(line.end, line.values["kind"], keys, str(error)[:MAX_REASON_LENGTH]))
+                return False
+        return False
+
+    def _set_aside(self, one: Aside) -> None:
+        which = f"metric {one.keys[0]}: " if one.keys else ""
+        logger.warning(
+            "MLflow does not take a line of kind %s, which stays in the journal: %s%s", one.kind, which, one.reason
+        )
+        if self._left is not None:
+            self._left.append(one)
+        else:
+            set_aside(self.run_dir, one)
+
+    def _is_refusal(self, run: MlflowRun, error: Exception) -> bool:
+        """Whether it is what was sent that the tracker does not take, while it takes other things for this run.
+
+        Raises:
+            GoneError: it is the run that is not there.
+        """
+        if not isinstance(error, TrackingError):
+            return True
+        if not (is_refused(error) or has_answered(error)):
+            return False
+        check_run(run.client, run.run_id)
+        if is_refused(error):
+            return True
+        try:
+            run.set_tags({RUN_ID_TAG: self.run_dir.name})  # which it has: asking to write changes nothing
+        except TrackingError:
+            return False
+        return True
 
     def _send_one(self, run: MlflowRun, line: Mapping[str, Any]) -> None:
         match line["kind"]:
@@ -226,3 +325,11 @@ class Outbox:
         if self._client is None:
             self._client = open_client()
         return self._client
+
+
+def _only(line: Line, keys: Collection[str]) -> Line:
+    """A line with some of its metrics; all of it where none are named."""
+    if not keys or line.values["kind"] != "metrics":
+        return line
+    values = {key: value for key, value in line.values["values"].items() if key in keys}
+    return Line({**line.values, "values": values}, line.end)

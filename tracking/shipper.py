@@ -20,6 +20,7 @@ from .. import settings
 from ..errors import BusyError, GoneError, LockError, TorchrelayError, TrackingError
 from ..files import is_locked, lock
 from ..settings import Home
+from .aside import describe_aside
 from .client import make_database, on_answer, override_environment
 from .cursor import Cursor, waiting
 from .journal import JOURNAL_FILE, Journal
@@ -57,6 +58,7 @@ class Shipped(NamedTuple):
         reason: why they wait; empty where none do.
         is_silent: the reason is the tracker's silence, not this run.
         registered: versions of registered models that were made.
+        aside: what the tracker does not take, in a sentence; empty where it takes all.
     """
 
     run_id: str
@@ -66,6 +68,7 @@ class Shipped(NamedTuple):
     reason: str = ""
     is_silent: bool = False
     registered: tuple[Registered, ...] = ()
+    aside: str = ""
 
 
 class Shipper:
@@ -74,15 +77,19 @@ class Shipper:
     Args:
         run_dir: the run.
         is_helpful: send what other runs left, too, while its own has nothing to send.
+        is_asked: somebody asked for it, so that what was set aside is tried again.
     """
 
-    def __init__(self, run_dir: Path, *, is_helpful: bool = False) -> None:
+    def __init__(self, run_dir: Path, *, is_helpful: bool = False, is_asked: bool = False) -> None:
         self._run_dir = run_dir
         self._is_helpful = is_helpful
+        self._is_asked = is_asked
         self._outbox: Outbox | None = None
         self._ending, self._stopped, self._finished = threading.Event(), threading.Event(), threading.Event()
         self._begun, self._wake = threading.Event(), threading.Event()
-        self._answered = -math.inf
+        # When the tracker answered last, and when that last brought something on; what an upload may take by then.
+        self._answered = self._progressed = -math.inf
+        self._granted = 0.0
         self._error: Exception | None = None
         self._warned = False
 
@@ -117,6 +124,8 @@ class Shipper:
         while not self._finished.wait(0.02):
             now = time.monotonic()
             is_silent = now - max(began, self._answered) > patience_seconds
+            if self._error is not None:  # answers that bring nothing on are no reason to wait
+                is_silent = now - max(began, self._progressed) > patience_seconds + self._granted
             if is_silent or now - began > at_most_seconds or isinstance(self._error, GoneError):
                 break
         return self.stop()
@@ -134,6 +143,7 @@ class Shipper:
             self._why() if num_waiting else "",
             is_silent=num_waiting > 0 and not isinstance(self._error, GoneError | NotYetError | BusyError),
             registered=tuple(outbox.registered) if outbox else (),
+            aside=describe_aside(self._run_dir),
         )
 
     def _why(self) -> str:
@@ -167,12 +177,16 @@ class Shipper:
             try:
                 self._outbox = self._outbox or Outbox(self._run_dir, self._expect)
                 has_more = self._outbox.send_batch()
+                if self._is_asked and not has_more:
+                    self._outbox.retry_aside()
+                    self._is_asked = False
             except Exception as error:  # noqa: BLE001 - whatever it is, the training goes on and the lines wait
                 self._note_failure(error)
                 self._pause(min(pause, 1.0) if is_ending else pause, is_ending)
                 pause = min(2 * pause, LONGEST_PAUSE)
                 continue
             pause, self._error = FIRST_PAUSE, None
+            self._progressed, self._granted = time.monotonic(), 0.0
             if has_more:
                 continue
             if is_ending:
@@ -217,7 +231,8 @@ class Shipper:
         """An upload is given its time where the tracker has just answered."""
         now = time.monotonic()
         if now - self._answered < 1.0:
-            self._answered = now + num_bytes / BYTES_PER_SECOND
+            self._granted = num_bytes / BYTES_PER_SECOND
+            self._answered = now + self._granted
 
     def _note_failure(self, error: Exception) -> None:
         self._error = error
@@ -261,16 +276,22 @@ def settle(run_dir: Path, patience_seconds: float, at_most_seconds: float = math
     return shipper.settle(patience_seconds, at_most_seconds)
 
 
-def sync_run(run_dir: Path, patience_seconds: float = SYNC_PATIENCE_SECONDS) -> Shipped:
+def sync_run(run_dir: Path, patience_seconds: float = SYNC_PATIENCE_SECONDS, *, is_asked: bool = False) -> Shipped:
     """Send what one run left.
 
+    Args:
+        run_dir: the run.
+        patience_seconds: how long to wait for an answer.
+        is_asked: for this run by its name, so that what was set aside is tried again.
     Raises:
         BusyError: its process lives, and sends it itself.
         TrackingError: its cursor or journal cannot be read.
     """
     if is_locked(run_dir / "lock"):
         raise BusyError(f"run {run_dir.name} is being written by a process that sends its journal itself")
-    return settle(run_dir, patience_seconds)
+    shipper = Shipper(run_dir, is_asked=is_asked)
+    shipper.start()
+    return shipper.settle(patience_seconds)
 
 
 class Sender:
@@ -283,11 +304,11 @@ class Sender:
     def __init__(self) -> None:
         self.silence = ""
 
-    def send(self, run_dir: Path) -> Shipped:
+    def send(self, run_dir: Path, *, is_asked: bool = False) -> Shipped:
         """Send what a run left, or say why that is not tried; raises what `sync_run` raises."""
         if self.silence:
             return Shipped(run_dir.name, Cursor.load(run_dir).mlflow_run_id, 0, waiting(run_dir), self.silence)
-        done = sync_run(run_dir, SYNC_PATIENCE_SECONDS)
+        done = sync_run(run_dir, SYNC_PATIENCE_SECONDS, is_asked=is_asked)
         self.silence = done.reason if done.is_silent else ""
         return done
 
@@ -297,12 +318,12 @@ def sync_home(home: Home, run_dirs: list[Path] | None = None) -> Iterator[Shippe
 
     Args:
         home: whose runs.
-        run_dirs: only these.
+        run_dirs: only these, with what was set aside of them.
     """
     sender = Sender()
     for run_dir in _left_behind(home.runs) if run_dirs is None else run_dirs:
         try:
-            done = sender.send(run_dir)
+            done = sender.send(run_dir, is_asked=run_dirs is not None)
         except TorchrelayError as error:
             done = Shipped(run_dir.name, "", 0, waiting(run_dir), str(error))
         yield done

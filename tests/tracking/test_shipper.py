@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import multiprocessing
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,6 +19,8 @@ from torchrelay import faults, settings
 from torchrelay.errors import BusyError
 from torchrelay.files import lock
 from torchrelay.settings import Home
+from torchrelay.tracking.aside import load_aside
+from torchrelay.tracking.client import on_answer
 from torchrelay.tracking.cursor import Cursor, waiting
 from torchrelay.tracking.journal import JOURNAL_FILE, Journal
 from torchrelay.tracking.outbox import Outbox
@@ -361,3 +364,56 @@ def test_changes_of_a_record_by_several_threads_are_all_kept(home: Home, make_re
 def _change_often(run_dir: Path, name: str) -> None:
     for number in range(1, 21):
         update_record(run_dir, **{name: str(number)})
+
+
+def test_metrics_that_a_server_fails_at_are_set_aside_and_hold_up_nothing(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setattr("torchrelay.tracking.outbox.PAUSES", (0.0,))
+    with Journal(run_dir / JOURNAL_FILE) as journal:
+        for step in (NUM_STEPS + 1, NUM_STEPS + 2):
+            journal.append_metrics(step, 1, {"valid/accuracy": 0.5, "valid/accuracy/cold": 0.25, "valid/after": 1.0})
+        journal.append_tags({"after": "it"})
+        journal.append_status("FINISHED", 1_800_000_000_000)
+    done = sync_run(run_dir)
+    assert (done.num_waiting, done.reason) == (0, "")
+    assert "metrics valid/accuracy/cold: MLflow at " in done.aside
+    assert f"torchrelay sync {run_dir.name} tries them again" in done.aside
+    client = MlflowClient(tracking_uri=(tmp_path / "mlruns").as_uri())
+    found = client.get_run(load_record(run_dir).mlflow_run_id)
+    assert (found.info.status, found.data.tags["after"]) == ("FINISHED", "it")
+    assert {"valid/accuracy", "valid/after"} <= set(found.data.metrics)
+    assert [one.path for one in client.list_artifacts(found.info.run_id, "weights")] == ["weights/best.pt"]
+    asides = load_aside(run_dir)
+    assert [one.keys for one in asides] == [("valid/accuracy/cold",)] * 2
+
+    assert sync_run(run_dir, is_asked=True).aside == done.aside  # not taken this time either
+    assert load_aside(run_dir) == asides
+    shutil.rmtree(tmp_path / "mlruns")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    (run_dir / "shipped.json").unlink()
+    assert sync_run(run_dir, is_asked=True).aside == ""  # a tracker that takes them has them all
+    run = shipped_run(run_dir)
+    assert len(run.client.get_metric_history(run.run_id, "valid/accuracy/cold")) == 2
+    assert not (run_dir / "set_aside.jsonl").exists()
+
+
+def test_a_server_that_answers_and_brings_nothing_on_is_not_waited_for(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torchrelay.tracking.shipper.EMBEDDED_PATIENCE_SECONDS", 1.0)
+    num_lines = waiting(run_dir)
+    shutil.rmtree(settings.home().artifacts, ignore_errors=True)
+
+    def answer_and_fail(*_: object) -> None:
+        settings_answered = on_answer.get()
+        assert settings_answered is not None
+        settings_answered()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torchrelay.tracking.outbox.open_client", answer_and_fail)
+    began = time.monotonic()
+    done = settle(run_dir, patience_seconds=0.3)
+    assert time.monotonic() - began < 6
+    assert done.num_waiting == num_lines
+    assert "No space left on device" in done.reason
