@@ -28,6 +28,13 @@ def _as_text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _as_texts(value: object) -> object:
+    values = value if isinstance(value, list) else [value]
+    return [str(one) if isinstance(one, (int, float)) and not isinstance(one, bool) else one for one in values]
+
+
+Texts = Annotated[list[str], BeforeValidator(_as_texts)]
+"""A list of texts, among them numbers; one alone may be written without brackets."""
 Strings = Annotated[list[str], BeforeValidator(_as_list)]
 """A list of texts; one alone may be written without brackets."""
 
@@ -84,6 +91,9 @@ class Feature(Part):
     """points: pairs of points, counted from 0, that change places when the image is mirrored (left and right eye)."""
     normalise_by: list[int] = []
     """points: the two points whose distance is the unit of nme; empty means the diagonal of the points' box."""
+    missing: Literal["reject", "mean", "median"] | Annotated[float, Field(allow_inf_nan=False)] = "reject"
+    """number, as input: a missing cell rejects its row, or is filled by the training rows' mean or median, or by a
+    number; columns that lack some in training rows get an input more each, which says where."""
     unit: str = ""
     """number: what the values are counted in, for example MPa; stands on the axes of figures."""
     vocabulary: str = ""
@@ -212,6 +222,8 @@ class Data(Dialect, TableFile):
     """What the model learns: one feature, or several of one kind."""
     split: Split = Split()
     """Training, validation and test rows."""
+    missing_values: Texts = []
+    """Cells of number and points that say that there is no number, beside empty ones and NA, NaN, ?, . and the like."""
     max_bad_rows: float = Field(default=0.01, ge=0, le=1)
     """Fraction of the rows that may be quarantined before the run stops."""
     max_pixels: int = Field(default=50_000_000, gt=0)
@@ -368,6 +380,9 @@ def recipe_schema() -> dict[str, Any]:
     for texts in (feature["columns"], warm_start["exclude"], warm_start["freeze"]):
         texts["anyOf"] = [{"type": "string"}, {"type": "array", "items": texts.pop("items")}]
         del texts["type"]
+    values, one = schema["$defs"]["Data"]["properties"]["missing_values"], {"type": ["string", "number"]}
+    values["anyOf"] = [one, {"type": "array", "items": one}]
+    del values["type"], values["items"]
     feature["channels"]["type"] = ["string", "integer"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "required": ["name", "data", "model"]}
 

@@ -27,9 +27,9 @@ class FeatureSchema(BaseModel):
     """One feature as a model sees it.
 
     Attributes:
-        shape: of one row's tensor: [C, H, W] for an image, [D] for numbers, [N] for N category columns as input,
-            [] for the one category column of a target, [P, 2] for points (x, y), [0] for a text, whose rows have as
-            many tokens as they have, [K] for labels of K tags.
+        shape: of one row's tensor: [C, H, W] for an image, [D + F] for D columns of numbers of which F are flagged, [N]
+            for N category columns as input, [] for the one category column of a target, [P, 2] for points (x, y), [0]
+            for a text, whose rows have as many tokens as they have, [K] for labels of K tags.
         dtype: of the raw values in a batch, before standardising: uint8, uint16 or float32 for pixels, float64 for
             numbers and points, int64 for ids of categories and tokens, float32 for labels.
         classes: category: labels in the order of their ids. As a target id i is class i. As an input id 0 means
@@ -38,6 +38,12 @@ class FeatureSchema(BaseModel):
             token i.
         mean, std: of the training rows, per channel (image, in raw pixel units) or per column (number, in the
             table's units; points, in pixels of the stored image); empty for categories. No std is 0.
+        fill: number: what stands for a missing number of each column, in the table's units; empty where none may be
+            missing. Raw values are NaN there.
+        flagged: number: columns, by position, that lacked numbers in training rows. Each is followed, behind all
+            columns, by an input that is 1 where the number is missing, else 0.
+        low, high: number: the smallest and the largest value of each column in the training rows; empty in schemas of
+            an older torchrelay.
         counts: category and labels: training rows of each class; text: training occurrences of each token.
         image: points: the image input that they lie on.
         swap: points: pairs of points, counted from 0, that change places when their image is mirrored.
@@ -62,6 +68,10 @@ class FeatureSchema(BaseModel):
     classes: list[str] = []
     mean: list[float] = []
     std: list[float] = []
+    fill: list[float] = []
+    flagged: list[int] = []
+    low: list[float] = []
+    high: list[float] = []
     counts: list[int] = []
     image: str = ""
     swap: list[tuple[int, int]] = []

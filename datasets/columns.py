@@ -56,7 +56,14 @@ class Labels(NamedTuple):
     vocabulary: list[str]
 
 
-def read_numbers(frame: pd.DataFrame, columns: list[str], verdicts: Verdicts, notation: Notation = PLAIN) -> np.ndarray:
+def read_numbers(
+    frame: pd.DataFrame,
+    columns: list[str],
+    verdicts: Verdicts,
+    notation: Notation = PLAIN,
+    missing_values: Sequence[str] = (),
+    may_be_missing: bool = False,
+) -> np.ndarray:
     """Parse columns of numbers; a row with a cell that is none, or not finite, is rejected.
 
     Args:
@@ -64,8 +71,10 @@ def read_numbers(frame: pd.DataFrame, columns: list[str], verdicts: Verdicts, no
         columns: which of them.
         verdicts: gets the reasons.
         notation: how the numbers are written.
+        missing_values: texts, or numbers, that say that there is none.
+        may_be_missing: a cell that is empty or says so rejects no row.
     Returns:
-        float64, shape (rows, columns), correctly rounded; NaN where the row is rejected.
+        float64, shape (rows, columns), correctly rounded; NaN where the row is rejected or the number is missing.
     """
     values = np.empty((len(frame), len(columns)), dtype=np.float64)
     for position, column in enumerate(columns):
@@ -74,12 +83,18 @@ def read_numbers(frame: pd.DataFrame, columns: list[str], verdicts: Verdicts, no
         for row, what in find_other_units(cells, notation.units).items():
             numbers[row] = np.nan
             verdicts.reject(row, f"{what} in {column!r}", repr(cells.iloc[row]))
-        values[:, position] = numbers
-        bad = np.flatnonzero(~(np.abs(numbers) <= _LARGEST))
+        is_bad = ~(np.abs(numbers) <= _LARGEST)
+        is_named = _is_named(cells, numbers, missing_values)
+        if may_be_missing:
+            is_missing = is_named | (is_bad & is_missing_number(cells))
+            numbers, is_bad = np.where(is_missing, np.nan, numbers), is_bad & ~is_missing
+        values[:, position] = np.where(is_bad, np.nan, numbers)
+        bad = np.flatnonzero(is_bad | (is_named & ~may_be_missing))
         finding = find_notation((str(value) for value in cells.unique()), notation) if len(bad) else None
         for row in bad:
             cell = str(cells.iloc[row])
-            reason = Reason(f"{_what_is_wrong(cell, numbers[row])} in {column!r}", repr(cell))
+            what = "missing value" if is_named[row] else _what_is_wrong(cell, numbers[row])
+            reason = Reason(f"{what} in {column!r}", repr(cell))
             if reason.kind.startswith("not a number"):
                 reason = reason._replace(**_explain_notation(cell, finding, notation))
             verdicts.reject(int(row), *reason)
@@ -94,6 +109,16 @@ def _explain_notation(cell: str, of_column: Finding | None, notation: Notation) 
     if of_column is None:
         return {"detail": f"{name_notation(finding)}, which others do not have", "remedy": "write them alike"}
     return {"detail": name_notation(of_column), "remedy": describe_notation(of_column, notation)}
+
+
+def _is_named(cells: pd.Series, numbers: np.ndarray, missing_values: Sequence[str]) -> np.ndarray:
+    """Which cells are one of these texts or numbers: bool, shape (rows,)."""
+    if not missing_values:
+        return np.zeros(len(cells), dtype=bool)
+    wanted = [float(value) for value in parse_numbers(pd.Series(missing_values, dtype="str"))]
+    texts = {value.strip().lower() for value in missing_values}
+    is_text = cells.str.strip().str.lower().isin(texts).to_numpy(dtype=bool)
+    return is_text | np.isin(numbers, [value for value in wanted if not np.isnan(value)])
 
 
 def read_categories(
@@ -190,9 +215,15 @@ def is_empty(cells: pd.Series) -> np.ndarray:
     return (cells.str.strip() == "").to_numpy(dtype=bool)
 
 
-def is_missing_number(cells: pd.Series) -> np.ndarray:
-    """Which text cells of a column of numbers are blank or say that they are missing: bool, shape (rows,)."""
-    return cells.str.strip().str.lower().isin(MISSING_WORDS).to_numpy(dtype=bool)
+def is_missing_number(cells: pd.Series, missing_values: Sequence[str] = ()) -> np.ndarray:
+    """Which text cells of a column of numbers are blank or say that they are missing: bool, shape (rows,).
+
+    Args:
+        cells: of one column.
+        missing_values: other texts, or numbers, that say so.
+    """
+    is_word = cells.str.strip().str.lower().isin(MISSING_WORDS).to_numpy(dtype=bool)
+    return is_word | _is_named(cells, parse_numbers(cells), missing_values) if missing_values else is_word
 
 
 def _what_is_wrong(cell: str, number: float) -> str:

@@ -59,7 +59,7 @@ def _fit_feature(
     if feature.kind == "points":
         return _fit_points(pack, data, name, train)
     if feature.kind == "number":
-        return _fit_numbers(feature, features_of(data)[name].unit, pack.column(name), train)
+        return _fit_numbers(feature, features_of(data)[name], pack.column(name), train)
     if feature.kind == "text":
         return fit_text(pack, data.inputs[name], name, train)
     if feature.kind == "labels":
@@ -128,19 +128,37 @@ def _fit_points(pack: Pack, data: Data, name: str, train: np.ndarray) -> Feature
     )
 
 
-def _fit_numbers(feature: PackFeature, unit: str, values: np.ndarray, train: np.ndarray) -> FeatureSchema:
-    columns = [np.asarray(values[train, column]) for column in range(values.shape[1])]
+def _fit_numbers(feature: PackFeature, asked: Feature, values: np.ndarray, train: np.ndarray) -> FeatureSchema:
+    columns, flagged = [], []
+    for at, name in enumerate(feature.columns):
+        column = np.asarray(values[train, at])
+        present = column[~np.isnan(column)]
+        if not len(present):
+            raise DataError(
+                f"column {name!r} of {feature.name!r} has no number in the training rows; take it out of its columns"
+            )
+        columns.append(present)
+        flagged += [at] if len(present) < len(column) else []
     return FeatureSchema(
         name=feature.name,
         kind=feature.kind,
         columns=feature.columns,
-        shape=[len(columns)],
+        shape=[len(columns) + len(flagged)],
         dtype="float64",
         mean=[float(column.mean()) for column in columns],
         # A constant column is recognised by its range: rounding gives it a tiny deviation, not 0.
         std=[float(column.std()) if np.ptp(column) > 0 else 1.0 for column in columns],
-        unit=unit,
+        fill=[_fill_of(column, asked.missing) for column in columns] if asked.missing != "reject" else [],
+        flagged=flagged,
+        low=[float(column.min()) for column in columns],
+        high=[float(column.max()) for column in columns],
+        unit=asked.unit,
     )
+
+
+def _fill_of(present: np.ndarray, how: str | float) -> float:
+    """What stands for a missing number of a column."""
+    return float(how if isinstance(how, float) else np.median(present) if how == "median" else present.mean())
 
 
 def _fit_categories(feature: PackFeature, ids: np.ndarray, train: np.ndarray, *, is_target: bool) -> FeatureSchema:

@@ -64,12 +64,23 @@ def inherit(fitted: Schema, source: Schema, statistics: Literal["source", "data"
 
 
 def _inherit_input(own: FeatureSchema, theirs: FeatureSchema) -> FeatureSchema:
+    if own.kind == "number" == theirs.kind and own.columns == theirs.columns:
+        own = _keep_fill(own, theirs)
     for field in _SAME:
         if not (field == "columns" and own.kind in _ONE_COLUMN):
             _check_same(own.name, field, getattr(own, field), theirs)
     if own.kind in ("category", "text"):
         return _keep_embedding(_with_classes(own, _merge(theirs.classes, own.classes)), theirs)
     return own.model_copy(update={"mean": theirs.mean, "std": theirs.std})
+
+
+def _keep_fill(own: FeatureSchema, theirs: FeatureSchema) -> FeatureSchema:
+    """The numbers with the source's fillings and flags, which its weights have a place for, and the range of both."""
+    ranges = {"low": own.low, "high": own.high}
+    if theirs.low:
+        ranges = {"low": [*map(min, own.low, theirs.low)], "high": [*map(max, own.high, theirs.high)]}
+    kept = {"shape": theirs.shape, "flagged": theirs.flagged, "fill": theirs.fill or own.fill}
+    return own.model_copy(update={**kept, **ranges})
 
 
 def _told_by(asked: Feature) -> dict[str, object]:

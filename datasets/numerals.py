@@ -19,7 +19,10 @@ import pyarrow.compute as pc
 from ..recipe import Dialect
 
 # What a cell says that has no number, in any case; of a label it may be the name.
-MISSING_WORDS = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "-"})
+MISSING_WORDS = frozenset(
+    {"", "na", "n/a", "n.a.", "nan", "+nan", "-nan", "null", "nil", "none", "nat", "<na>", "#na", "#n/a", "#n/a n/a"}
+    | {"1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "?", ".", "..", "-", "--", "\u2013", "\u2014", "\u2026"}
+)
 # Of a column's distinct cells so many may say something else, and it still holds numbers that are written so.
 MOST_OTHERS = 0.02
 PERCENT = ("%", "‰")

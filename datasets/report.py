@@ -104,11 +104,14 @@ def _describe_feature(
 ) -> dict[str, Any]:
     feature, arrays = columns[name].feature, columns[name].arrays
     used = side != UNUSED
-    is_missing = is_missing_number if feature.kind in ("number", "points") else is_empty
+    numbers = feature.kind in ("number", "points")
     found: dict[str, Any] = {
         "kind": feature.kind,
         "columns": feature.columns,
-        "missing": {name: int(is_missing(frame[name]).sum()) for name in feature.columns},
+        "missing": {
+            name: int((is_missing_number(frame[name], data.missing_values) if numbers else is_empty(frame[name])).sum())
+            for name in feature.columns
+        },
     }
     if feature.kind == "image":
         num_distinct = len(np.unique(arrays["content"][used]))
@@ -167,12 +170,13 @@ def _describe_points(points: np.ndarray, source: np.ndarray) -> dict[str, Any]:
 def _describe_numbers(columns: Sequence[str], values: np.ndarray) -> dict[str, dict[str, float]]:
     return {
         name: {
-            "min": float(column.min()),
-            "max": float(column.max()),
-            "mean": float(column.mean()),
-            "std": float(column.std()),
+            "min": float(present.min()),
+            "max": float(present.max()),
+            "mean": float(present.mean()),
+            "std": float(present.std()),
         }
         for name, column in zip(columns, values.T, strict=True)
+        if len(present := column[~np.isnan(column)])
     }
 
 

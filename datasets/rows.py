@@ -65,7 +65,10 @@ def read_cells(
         if feature.kind == "image":
             cells[name] = find_files(frame[columns[name][0]].tolist(), locate_files(data), verdicts)
         elif feature.kind in ("number", "points"):
-            cells[name] = read_numbers(frame, columns[name], verdicts, notation_of(data))
+            may_be_missing = feature.kind == "number" and name in data.inputs and feature.missing != "reject"
+            cells[name] = read_numbers(
+                frame, columns[name], verdicts, notation_of(data), data.missing_values, may_be_missing
+            )
         elif feature.kind == "text":
             cells[name] = read_texts(frame, columns[name][0], verdicts)
         elif feature.kind == "labels":

@@ -89,6 +89,7 @@ def hash_tags(ids: np.ndarray, vocabulary: list[str]) -> np.ndarray:
 
 def hash_numbers(numbers: np.ndarray) -> np.ndarray:
     """64 bits of each row of float64 numbers of shape (rows, columns); 5, 5.0 and 5e0 are one number."""
+    numbers = np.where(np.isnan(numbers), np.nan, numbers)  # all that are missing are alike
     bits = np.ascontiguousarray(numbers + 0.0).view(np.uint64)  # + 0.0 turns -0.0 into 0.0
     return combine([bits[:, column] for column in range(bits.shape[1])])
 

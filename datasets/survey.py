@@ -61,10 +61,14 @@ MOST_INPUT_VALUES = 100
 SEPARATORS = (",", ";", "|")
 SEVERAL_TAGS = 0.1
 LONGEST_TAG = 40
-# A column of numbers may lack this fraction of its cells and still be an input: rows without it are bad rows.
+# A column of numbers may lack this fraction of its cells and still be an input, with the missing ones filled.
+MOST_FILLED = 0.5
+# Cells that say something else make bad rows: no more than this fraction.
 MOST_MISSING = 0.01
 # A column of so many distinct numbers stays one where this fraction of its other cells says something else.
 MOST_NO_NUMBERS = 0.02
+# And this one where they all say one word.
+MOST_ODD = 0.5
 # Distinct whole numbers of at least so many rows are those of the rows in another order, where they reach no farther.
 FEWEST_COUNTED, MOST_GAPS = 20, 1.1
 _INDEX = re.compile(r"Unnamed: 0|__index_level_\d+__")
@@ -97,6 +101,8 @@ class Column(NamedTuple):
         why: the reason, as the end of a sentence that begins with the column.
         num_values: distinct cells, missing ones aside.
         num_missing: cells that are empty; in a column of numbers also those that say so (NA, nan, …) or are no number.
+        num_odd: cells in a column of numbers that are no number and do not say that it is missing.
+        odd_word: what those say, where they are one word that stands there again and again.
         is_integer: all of its cells are whole numbers.
         is_number: all of its cells that are not missing are numbers.
         separator: labels: what stands between the tags of a cell.
@@ -110,6 +116,8 @@ class Column(NamedTuple):
     is_integer: bool
     is_number: bool
     separator: str = ""
+    num_odd: int = 0
+    odd_word: str = ""
 
 
 class Survey(NamedTuple):
@@ -240,12 +248,18 @@ def _judge_cells(name: str, cells: pd.Series, notation: Notation = PLAIN) -> Col
     kept = [text for text, is_missing in zip(texts, missing, strict=True) if not is_missing]
     numbers = parse_numbers(pd.Series(kept, dtype="str"), notation) if kept else np.empty(0)
     is_finite = np.isfinite(numbers)
+    num_odd, odd_word = 0, ""
     if not is_finite.all() and is_finite.sum() > MOST_INTEGER_CLASSES and not CATEGORY_NAMES.fullmatch(name):
         is_other = missing.copy()
         is_other[~missing] = ~is_finite
-        if is_other[codes].sum() - missing[codes].sum() <= MOST_NO_NUMBERS * (~missing[codes]).sum():
+        others = {text for text, is_number in zip(kept, is_finite, strict=True) if not is_number}
+        num_odd = int(is_other[codes].sum() - missing[codes].sum())
+        odd_word = others.pop() if len(others) == 1 and num_odd > 1 else ""
+        if num_odd <= (MOST_ODD if odd_word else MOST_NO_NUMBERS) * (~missing[codes]).sum():
             kept = [text for text, is_kept in zip(kept, is_finite, strict=True) if is_kept]
             missing, numbers, is_finite = is_other, numbers[is_finite], is_finite[is_finite]
+        else:
+            num_odd, odd_word = 0, ""
     is_number = bool(len(kept)) and bool(is_finite.all())
     is_integer = is_number and bool((numbers == np.round(numbers)).all())
     if not is_number:  # among names, "NA" is one like any other
@@ -257,7 +271,7 @@ def _judge_cells(name: str, cells: pd.Series, notation: Notation = PLAIN) -> Col
     if separator:
         tags = read_labels(cells, separator).vocabulary
         role, why = "labels", f"holds several of {len(tags):,} tags in a cell, with {separator!r} between them"
-    return Column(name, role, why, len(kept), num_missing, is_integer, is_number, separator)
+    return Column(name, role, why, len(kept), num_missing, is_integer, is_number, separator, num_odd, odd_word)
 
 
 def _role_of(

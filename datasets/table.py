@@ -37,7 +37,7 @@ FETCHABLE = ("digits", "cifar10")
 _KINDS_OF = {
     **dict.fromkeys(("size", "channels", "dtype", "background", "preprocess", "statistics"), ("image",)),
     **dict.fromkeys(("image", "swap", "normalise_by"), ("points",)),
-    "unit": ("number",),
+    **dict.fromkeys(("unit", "missing"), ("number",)),
     **dict.fromkeys(("tokens", "ngrams", "lowercase", "min_count", "max_vocabulary"), ("text",)),
     "vocabulary": ("category",),
     "separator": ("labels",),
@@ -300,6 +300,11 @@ def _check_features(data: Data) -> None:
     for name, feature in data.target.items():
         if name in data.inputs:
             raise RecipeError(f"data.target.{name}: an input has this name too; rename one and name its columns")
+        if feature.missing != "reject":
+            raise RecipeError(
+                f"data.target.{name}.missing: {feature.missing}; what is learned cannot be filled, leave it out: a row "
+                f"without a target is left out of the training"
+            )
         if feature.kind in ("image", "text"):
             raise RecipeError(
                 f"data.target.{name}.kind: {feature.kind!r} cannot be a target; legal are category, labels, number, "

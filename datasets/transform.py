@@ -208,10 +208,11 @@ class Unstandardise(nn.Module):
 
 
 class _Affine(nn.Module):
-    """Standardises one feature: multiply, add; ids of categories and tokens, and tags, pass."""
+    """Standardises one feature: multiply, add; fills and flags missing numbers; ids, and tags, pass."""
 
     scale: Tensor
     shift: Tensor
+    fill: Tensor
 
     def __init__(self, feature: FeatureSchema, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
         super().__init__()
@@ -228,6 +229,8 @@ class _Affine(nn.Module):
         device = "cpu" if is_number else device
         self.register_buffer("scale", scale.to(device, work).reshape(shape), persistent=False)
         self.register_buffer("shift", shift.to(device, work).reshape(shape), persistent=False)
+        self.flagged = feature.flagged
+        self.register_buffer("fill", torch.tensor(feature.fill, dtype=torch.float64), persistent=False)
         self.scale_row, self.shift_row = torch.empty(0), torch.empty(0)  # for one row of pixels, made when it is known
 
     def forward(self, raw: Tensor) -> Tensor:
@@ -238,9 +241,17 @@ class _Affine(nn.Module):
         value = raw.to(self.work, copy=True)
         if self.kind == "image":
             value = _multiply_add(value, self.scale, self.shift, raw.dtype)
+        elif len(self.fill):
+            value = self._fill_missing(value)
         else:  # large numbers with a small spread (years, times) keep their digits
             value = value.add_(self.shift).mul_(self.scale)
         return value.to(self.dtype)
+
+    def _fill_missing(self, value: Tensor) -> Tensor:
+        """Standardised numbers with NaN filled, and behind them 1 where a number of a flagged column is missing."""
+        missing = value.isnan()
+        filled = torch.where(missing, self.fill, value).add(self.shift).mul(self.scale)
+        return torch.cat([filled, missing[:, self.flagged].to(value.dtype)], dim=1) if self.flagged else filled
 
     def _forward_channels_last(self, raw: Tensor) -> Tensor:
         """The same numbers, three times as fast: whole rows of pixels, not channels of three, are what is scaled."""

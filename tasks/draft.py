@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ..datasets.survey import Column, Survey, common_pattern
 from ..errors import DataError
 from .draft_choice import Choice, say_are, say_count
-from .draft_features import choose_inputs, choose_target, describe_target, kind_of, target_name
+from .draft_features import choose_inputs, choose_target, describe_target, kind_of, num_bad_cells, target_name
 from .draft_training import choose_augment, choose_batch_size, choose_text_training, choose_training
 from .draft_triples import choose_for_triples
 
@@ -34,6 +34,7 @@ class Draft(NamedTuple):
         inputs, target: features by name, as the recipe writes them, with reasons.
         split: the recipe's `data.split`.
         key: column that names a row; empty where there is none.
+        missing_values: the recipe's `data.missing_values`.
         max_bad_rows: fraction; None where the default does.
         model, epochs, batch_size, optimizer, schedule, augment: the recipe's values.
         unused: columns that nothing reads, with reasons.
@@ -46,6 +47,7 @@ class Draft(NamedTuple):
     target: dict[str, Choice]
     split: Choice
     key: str
+    missing_values: list[str]
     max_bad_rows: Choice | None
     model: Choice
     epochs: Choice
@@ -99,6 +101,7 @@ def draft_recipe(survey: Survey, target: str = "") -> Draft:
         target=features,
         split=split,
         key=key,
+        missing_values=sorted({survey.columns[name].odd_word for name in [*used, *goals]} - {""}),
         max_bad_rows=_choose_max_bad_rows(survey, goals, used, kind),
         model=model,
         epochs=epochs,
@@ -131,6 +134,7 @@ def _draft_triples(survey: Survey) -> Draft:
         target={triple.tail: Choice(chosen.entity, "ranked among all entities")},
         split=_choose_split(survey, parts, [], key, unit="fact"),
         key=key,
+        missing_values=[],
         max_bad_rows=_choose_max_bad_rows(survey, parts, [], "entity"),
         model=Choice(chosen.model, chosen.model_why),
         epochs=Choice(chosen.epochs, chosen.epochs_why),
@@ -190,6 +194,7 @@ def _choose_split(survey: Survey, goals: list[str], used: list[str], key: str, u
 def _choose_max_bad_rows(survey: Survey, goals: list[str], used: list[str], kind: str) -> Choice | None:
     read = {*(goals if kind != "labels" else ()), *used, *survey.of_role("split")}  # a row without tags is a good one
     missing = {name: survey.columns[name].num_missing for name in read}
+    missing |= {name: num_bad_cells(survey.columns[name]) for name in used}
     rare = {name: survey.num_rare[name] for name in goals if survey.num_rare.get(name)} if kind == "category" else {}
     num_bad = (
         survey.num_bad_rows + survey.num_bad_files + survey.num_unread + sum(missing.values()) + sum(rare.values())
@@ -200,7 +205,8 @@ def _choose_max_bad_rows(survey: Survey, goals: list[str], used: list[str], kind
     reasons += [f"{say_are(survey.num_bad_files, 'file')} not there"] if survey.num_bad_files else []
     reasons += [f"about {say_are(survey.num_unread, 'file')} no readable picture"] if survey.num_unread else []
     for name, count in sorted(missing.items()):
-        what = "empty or no number" if survey.columns[name].is_number else "empty"
+        said = "no number" if name in used else "empty or no number"
+        what = said if survey.columns[name].is_number else "empty"
         reasons += [f"{say_are(count, 'cell', f' of {name!r}')} {what}"] if count else []
     reasons += [
         f"{say_are(count, 'row', f' of {name!r}')} in classes of one or two rows, which may get no training row"
@@ -234,7 +240,8 @@ def _why_unused(column: Column) -> str:
     if column.role == "labels":
         return f"{column.why}, which can be learned, not seen"
     if column.num_missing:
-        return f"{say_are(column.num_missing, 'cell')} empty, and rows without it would be bad"
+        many = "more than half of all" if column.is_number else "and rows without it would be bad"
+        return f"{say_are(column.num_missing, 'cell')} empty, {many}"
     if column.role == "category":
         return f"{column.why}, too many to be an input"
     return column.why

@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from ..datasets.survey import (
+    MOST_FILLED,
     MOST_INPUT_VALUES,
     MOST_INTEGER_CLASSES,
     MOST_MISSING,
@@ -18,11 +19,11 @@ from ..datasets.survey import (
 )
 from ..errors import DataError, RecipeError
 from ..recipe import nearest
-from .draft_choice import Choice, say_count
+from .draft_choice import Choice, say_are, say_count
 from .draft_points import choose_mirror
 
-# A column of numbers that lacks no more cells than these is an input of a small table, too; all columns together may
-# make this fraction of the rows bad.
+# A column of numbers with no more odd cells than these is an input of a small table, too; all columns together may make
+# this fraction of the rows bad.
 FEW_MISSING = 3
 MOST_BAD_ROWS = 0.1
 
@@ -99,7 +100,7 @@ def choose_inputs(survey: Survey, goals: list[str], kind: str) -> tuple[dict[str
         wanted = [columns.removesuffix("*").rstrip("_-.")] if isinstance(columns, str) else []
         name = _first_free([*filter(None, wanted), "numbers", "inputs", "features"], {*goals, *inputs, "points"})
         feature = {"kind": "number"} if columns == name else {"kind": "number", "columns": columns}
-        inputs[name] = Choice(feature, f"{say_count(numbers, 'column')} of numbers")
+        inputs[name] = _describe_numbers(survey, numbers, feature)
         used += numbers
     for name, column in survey.columns.items():
         if name not in goals and _is_category_input(column):
@@ -139,22 +140,44 @@ def _choose_texts(
 
 
 def _choose_numbers(survey: Survey, goals: list[str]) -> list[str]:
-    """The columns of numbers that lack few cells, the fullest first where all of them would cost too many rows."""
+    """The columns of numbers that have half of their cells, those with the fewest odd ones first where all of them
+    would cost too many rows.
+    """
     able = [
         column
         for name, column in survey.columns.items()
         if name not in goals
         and (column.role in ("number", "points") or (column.role == "category" and column.is_number))
-        and column.num_missing <= max(FEW_MISSING, MOST_MISSING * survey.num_rows)
+        and num_bad_cells(column) <= max(FEW_MISSING, MOST_MISSING * survey.num_rows)
+        and column.num_missing <= MOST_FILLED * survey.num_rows
     ]
-    fullest = sorted(able, key=lambda column: column.num_missing)
-    lost = itertools.accumulate(column.num_missing for column in fullest)
+    fullest = sorted(able, key=num_bad_cells)
+    lost = itertools.accumulate(map(num_bad_cells, fullest))
     kept = {
         column.name
         for column, num_lost in zip(fullest, lost, strict=True)
         if num_lost <= max(FEW_MISSING, MOST_BAD_ROWS * survey.num_rows)
     }
     return [column.name for column in able if column.name in kept]
+
+
+def num_bad_cells(column: Column) -> int:
+    """Cells of an input that nothing fills, so that their rows are bad."""
+    return (0 if column.odd_word else column.num_odd) if column.is_number else column.num_missing
+
+
+def _describe_numbers(survey: Survey, numbers: list[str], feature: dict[str, Any]) -> Choice:
+    """Columns of numbers as one feature, and what becomes of the cells that lack one."""
+    columns = [survey.columns[name] for name in numbers]
+    why = f"{say_count(numbers, 'column')} of numbers"
+    num_missing = sum(column.num_missing - num_bad_cells(column) for column in columns)
+    if num_missing:
+        some = [column.name for column in columns if column.num_missing > num_bad_cells(column)]
+        shown = ", ".join(some[:4]) + (", …" if len(some) > 4 else "")
+        why += f"; {say_are(num_missing, 'cell')} missing ({shown}): the median of the training rows stands there, and "
+        why += "an input more says where"
+        feature = {**feature, "missing": "median"}
+    return Choice(feature, why)
 
 
 def _is_category_input(column: Column) -> bool:

@@ -119,6 +119,8 @@ def write_draft(draft: Draft, path: Path) -> str:
         for name, choice in features.items():
             lines += [*_comment(_sentence(choice.why), 4), *_feature(name, choice.value)]
     lines += _field("split", draft.split, 2)
+    if draft.missing_values:
+        lines += _field("missing_values", Choice(draft.missing_values, "what cells say that have no number"), 2)
     if draft.max_bad_rows is not None:
         lines += _field("max_bad_rows", draft.max_bad_rows, 2)
     if draft.unused:

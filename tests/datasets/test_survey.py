@@ -153,7 +153,9 @@ def test_empty_cells_are_no_class_and_rows_of_rare_classes_are_counted(write_tab
 def test_one_cell_that_is_no_number_among_many_is_a_bad_row_of_numbers(write_table: WriteTable) -> None:
     rows = [f'{"x" if row == 5 else row / 3:},{"x" if row < 5 else row / 3},"{row},5"' for row in range(60)]
     columns = survey_table(Path(write_table(["a,b,c", *rows]))).columns
-    assert (columns["a"].role, columns["a"].num_missing, columns["b"].role) == ("number", 1, "name")
+    assert (columns["a"].role, columns["a"].num_missing, columns["a"].num_odd) == ("number", 1, 1)
+    # One word that stands there again and again says that there is no number.
+    assert (columns["b"].role, columns["b"].num_odd, columns["b"].odd_word) == ("number", 5, "x")
     assert (columns["c"].role, columns["c"].why) == (
         "comma",
         "holds numbers with a decimal comma such as '0,5', '1,5', as other columns do not",

@@ -215,17 +215,18 @@ def test_empty_split_cells_and_rare_classes_raise_the_limit() -> None:
     assert "2 rows of 'label' are in classes of one or two rows" in text
 
 
-def test_a_few_missing_numbers_cost_rows_and_not_the_column_until_they_are_many() -> None:
+def test_cells_that_are_no_number_cost_rows_and_not_the_column_until_they_are_many() -> None:
     header = ",".join([*(f"x{column}" for column in range(10)), "y"])
     rows = [
-        ",".join([*("NA" if row == column else f"{row / 7 + column:.2f}" for column in range(10)), f"{row / 3:.2f}"])
+        ",".join(
+            [*(f"o{row}" if row == column else f"{row / 7 + column:.2f}" for column in range(10)), f"{row / 3:.2f}"]
+        )
         for row in range(60)
     ]
     recipe, text = draft(write_table([header, *rows]))
     [feature] = recipe.data.inputs.values()
     assert feature.columns == [f"x{column}" for column in range(6)]  # a tenth of 60 rows
-    assert "1 cell is empty" in text
-    assert "1 cell of 'x0' is empty or no number" in text
+    assert "1 cell of 'x0' is no number" in text
 
 
 def test_the_reason_for_a_deep_net_is_the_one_that_it_was_chosen_by() -> None:
@@ -441,3 +442,21 @@ def test_hostile_tables_are_errors_and_never_tracebacks() -> None:
     for number, text in enumerate((["a"], ["a,b"], ["a,b", ","], ["a,b", "1,1", "1,1"], ["a,a", "1,2"])):
         with pytest.raises(TorchrelayError):
             draft(write_table(text, f"{number}.csv"))
+
+
+@pytest.mark.parametrize("cell", ["", "#N/A", "NaN", "?", ".", "unknown"])
+def test_a_column_that_lacks_one_number_of_twenty_is_an_input_and_filled(cell: str) -> None:
+    rows = [f"{row / 7:.2f},{cell if row % 20 == 0 else f'{row / 3:.2f}'},{'ab'[row % 2]}" for row in range(100)]
+    recipe, text = draft(write_table(["u,v,label", *rows]))
+    [feature] = recipe.data.inputs.values()
+    assert (feature.columns, feature.missing) == (["u", "v"], "median")
+    assert recipe.data.missing_values == (["unknown"] if cell == "unknown" else [])
+    assert recipe.data.max_bad_rows == 0.01
+    assert "5 cells are missing (v): the median of the training rows stands there" in text.replace("\n    # ", " ")
+
+
+def test_a_column_that_lacks_most_of_its_numbers_is_no_input() -> None:
+    rows = [f"{row / 7:.2f},{'' if row % 4 else f'{row / 3:.2f}'},{'ab'[row % 2]}" for row in range(100)]
+    recipe, text = draft(write_table(["u,v,label", *rows]))
+    assert recipe.data.inputs["u"].missing == "reject"
+    assert "v (75 cells are empty, more than half of all)" in text
