@@ -16,6 +16,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from .schema import Kind
 
 FORMAT_VERSION = 1
+# More cores than any machine that this runs on.
+MOST_THREADS = 1024
 # What tells the name of a weights file from a run id, which may have dots too.
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors")
 
@@ -265,12 +267,21 @@ class Train(Part):
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = "auto"
     """auto is bf16 for image inputs where the hardware is faster at it, else fp32; fp16 is for CUDA, with a scaler."""
+    threads: Annotated[str, BeforeValidator(_as_text)] = "auto"
+    """Threads that a CPU computes with: a number, or auto: what is fastest for machine, model and batch size."""
     seed: int = 0
     """Decides initial weights, order of the rows and augmentation."""
     num_workers: int = Field(default=0, ge=0)
     """Processes that gather batches; 0 gathers them in this one, which is fastest on a CPU."""
     deterministic: bool = False
     """Ask CUDA for deterministic algorithms; the CPU is deterministic anyway."""
+
+    @field_validator("threads")
+    @classmethod
+    def _check_threads(cls, threads: str) -> str:
+        if threads != "auto" and not (threads.isdecimal() and 1 <= int(threads) <= MOST_THREADS):
+            raise ValueError(f"expected auto, or a number of threads from 1 to {MOST_THREADS}")
+        return threads
 
 
 class Checkpoint(Part):
@@ -383,7 +394,8 @@ def recipe_schema() -> dict[str, Any]:
     values, one = schema["$defs"]["Data"]["properties"]["missing_values"], {"type": ["string", "number"]}
     values["anyOf"] = [one, {"type": "array", "items": one}]
     del values["type"], values["items"]
-    feature["channels"]["type"] = ["string", "integer"]
+    for number in (feature["channels"], schema["$defs"]["Train"]["properties"]["threads"]):
+        number["type"] = ["string", "integer"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "required": ["name", "data", "model"]}
 
 

@@ -25,6 +25,7 @@ from .assemble import build_job, name_table_rows
 from .console import hearing_warnings
 from .ingest import ingest_table
 from .preflight import check_recipe, check_validation
+from .threads import choose_threads, share_batches, share_cores
 from .warm_start import plan_start, say_doubts, say_start
 
 NUM_STEPS = 2
@@ -60,16 +61,20 @@ def _try(recipe: Recipe) -> dict[str, Any]:
     start = plan_start(recipe, view.schema)
     if start is not None:
         say_start(start)
-    job = build_job(recipe, view, recipe.train.epochs, start=None if start is None else start.state)
-    losses, step_seconds = _train_steps(job, view, recipe.train.accumulate)
     num_valid = len(view.rows["valid"]) * (1 if view.schema.triple is None else 2)  # asked in both directions
-    valid_loss, row_seconds = _score_batches(job) if num_valid else (None, 0.0)
+    threads = choose_threads(recipe, view)
+    with share_cores(recipe, threads.number) as cores:
+        job = build_job(recipe, view, recipe.train.epochs, start=None if start is None else start.state)
+        job = share_batches(job, cores)
+        losses, step_seconds = _train_steps(job, view, recipe.train.accumulate)
+        valid_loss, row_seconds = _score_batches(job) if num_valid else (None, 0.0)
     result = {
         "rows": data.rows,
         "model": recipe.model.name,
         "parameters": sum(parameter.numel() for parameter in job.scorer.model.parameters()),
         "device": str(job.scorer.device),
         "precision": job.scorer.precision.name,
+        "threads": threads.number,
         "losses": losses,
         "valid_loss": valid_loss,
         "steps_per_epoch": job.steps_per_epoch,

@@ -31,6 +31,7 @@ from .options import UNCACHED
 from .pictures import draw_evaluation, images_as_stored, write_tables
 from .predictions import tabulate
 from .ranked import facts_of_source, summary_of, tabulate_ranks, write_neighbours, write_ranked
+from .threads import share_cores
 from .words import write_words
 
 PREDICTIONS_FILE = "predictions.parquet"
@@ -91,10 +92,12 @@ def score_rows(run_dir: Path, recipe: Recipe, view: View) -> tuple[Evaluation, s
     Raises:
         SourceError: the weights do not fit the model that the recipe builds.
     """
+    record = load_record(run_dir)
     is_evaluated = view.schema.triple is not None and view.schema.targets[0].name in view.pack.features
-    others = facts_of_source(load_record(run_dir)) if is_evaluated else []
-    scorer = replace(_load_scorer(run_dir, recipe, view.schema), summarise=summary_of(view, *others))
-    return evaluate(scorer, rows_in_order(recipe, view, "test", scorer)), scorer.precision.name
+    others = facts_of_source(record) if is_evaluated else []
+    with share_cores(recipe, record.threads) as cores:
+        scorer = replace(_load_scorer(run_dir, recipe, view.schema), summarise=summary_of(view, *others))
+        return evaluate(scorer, cores.around(rows_in_order(recipe, view, "test", scorer))), scorer.precision.name
 
 
 def _load_scorer(run_dir: Path, recipe: Recipe, schema: Schema) -> Scorer:

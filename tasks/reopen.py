@@ -48,6 +48,7 @@ CHANGEABLE = (
     "train.precision",
     "train.deterministic",
     "train.num_workers",
+    "train.threads",
     "warm_start.thaw_after",
     "checkpoint.every_epochs",
     "checkpoint.every_steps",

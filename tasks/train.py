@@ -17,6 +17,7 @@ from ..datasets.build import View, open_view
 from ..engine.checkpoint import Checkpoint, CheckpointStore
 from ..engine.devices import fingerprint, pick_device
 from ..engine.gradients import NotFiniteError
+from ..engine.hardware.sharing import CoreSharing
 from ..engine.job import Job, OnStep, kept_weights, restore_run
 from ..engine.job import Progress as TrainingProgress
 from ..engine.loop import train
@@ -37,6 +38,7 @@ from .cancel import acknowledge_cancel
 from .console import Progress, say
 from .options import UNCACHED
 from .reopen import changes_between, journal_resumption
+from .threads import run_threads, share_batches
 from .warm_start import load_start
 
 # What may change without a change of the points that a step gives.
@@ -47,6 +49,7 @@ BESIDE_THE_CURVES = (
     "train.epochs",
     "train.max_minutes",
     "train.num_workers",
+    "train.threads",
 )
 
 
@@ -70,6 +73,11 @@ def train_model(run_dir: Path) -> None:
         return
     view = open_view(Path(record.pack_dir), Path(record.split_dir))
     keep_freed_memory()
+    with run_threads(run_dir, record, recipe, view) as cores:
+        _train(run_dir, record, recipe, view, cores)
+
+
+def _train(run_dir: Path, record: RunRecord, recipe: Recipe, view: View, cores: CoreSharing) -> None:
     here = fingerprint(pick_device(recipe.train.device))
     journal = Journal(run_dir / JOURNAL_FILE)
     facts = {"run_id": run_dir.name}
@@ -78,7 +86,7 @@ def train_model(run_dir: Path) -> None:
     checkpoint = store.load_last()
     start = load_start(run_dir, recipe) if checkpoint is None else None
     job = build_job(recipe, view, record.schedule_epochs, is_new=checkpoint is None, start=start)
-    job = replace(job, facts=_facts_of(record, recipe, view))
+    job = share_batches(replace(job, facts=_facts_of(record, recipe, view)), cores)
     progress = TrainingProgress() if checkpoint is None else _restore(job, checkpoint, here, recipe)
     with journal:
         _note_resumption(journal, record, recipe, checkpoint, progress.step)

@@ -66,6 +66,10 @@ class RunRecord(BaseModel):
     """Device it ran on, for example cuda:0."""
     precision: str = ""
     """fp32, bf16, fp16 or fp64."""
+    threads: int = 0
+    """Threads that its training computes with, also where it goes on; 0 where it did not begin yet."""
+    waiting: str = ""
+    """How these threads wait for each other."""
     epochs: int = 0
     """Epochs that are done; of a parent, by the run that has done fewest."""
     steps: int = 0

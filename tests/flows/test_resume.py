@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from mlflow import MlflowClient
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from prefect.client.orchestration import get_client
@@ -258,17 +257,16 @@ def test_what_changes_on_the_way_is_recorded_and_what_would_break_the_run_is_ref
             change_recipe(run_dir, {key: value})
     assert change_recipe(run_dir, {"train.augment": [], "tracking.wait_seconds": 1}).tracking.wait_seconds == 1
     changes = {"train.epochs": 2, "train.optimizer.args.lr": 0.005, "train.optimizer.args.weight_decay": 0.01}
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(threads + 1)
-        second = train(resume=first["run_id"], overrides={**changes, "train.label_smoothing": 0.0})
-    finally:
-        torch.set_num_threads(threads)
+    threads = load_record(run_dir).threads
+    changes["train.threads"] = threads + 1
+    second = train(resume=first["run_id"], overrides={**changes, "train.label_smoothing": 0.0})
+    assert load_record(run_dir).threads == threads + 1
     assert "warning: not bit-identical from here on: num_threads changed" in capsys.readouterr().err
     expected = {
         "train.epochs": ["1", "2"],
         "train.optimizer.args.lr": ["0.02", "0.005"],
         "train.optimizer.args.weight_decay": [None, "0.01"],
+        "train.threads": ["auto", str(threads + 1)],
     }
     lines = list(Journal(run_dir / "journal.jsonl").lines())
     [drift] = [line["fields"] for line in lines if line.get("name") == "drift"]

@@ -1,0 +1,72 @@
+"""How long OpenMP's threads spin before they sleep, changed while they run: GNU's libgomp, which torch brings on Linux.
+
+libgomp lets a thread that waits spin for milliseconds, unless the process has more OpenMP threads than the machine has
+cores: then it spins for some microseconds only (`GOMP_SPINCOUNT` in its manual). It asks so at each wait, so a team of
+threads that sleep switches the long spinning off, and their end switches it on again. Sums do not depend on it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import threading
+from pathlib import Path
+
+MAPS_FILE = Path("/proc/self/maps")
+# What a user may have said of waiting and of places; then nothing is changed.
+USER_SETTINGS = (
+    "OMP_WAIT_POLICY",
+    "GOMP_SPINCOUNT",
+    "GOMP_CPU_AFFINITY",
+    "OMP_PROC_BIND",
+    "OMP_PLACES",
+    "KMP_AFFINITY",
+    "KMP_BLOCKTIME",
+)
+
+
+def waiting_by_user() -> str:
+    """What the environment says of waiting or places, as `NAME=value`; empty where it says nothing."""
+    return next((f"{name}={os.environ[name]}" for name in USER_SETTINGS if os.environ.get(name)), "")
+
+
+@functools.cache
+def libgomp() -> ctypes.CDLL | None:
+    """The libgomp that this process computes with; None where there is none, or several. Import torch before."""
+    try:
+        lines = MAPS_FILE.read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    paths = {line.split(maxsplit=5)[-1] for line in lines if "libgomp" in line}
+    if len(paths) != 1:
+        return None
+    try:
+        library = ctypes.CDLL(paths.pop())
+        return library if library.GOMP_parallel and library.omp_get_num_threads else None
+    except (OSError, AttributeError):
+        return None
+
+
+class SleepingTeam:
+    """A team of OpenMP threads that does nothing; while it is there, no OpenMP thread of this process spins long."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        begun, self._ended = threading.Event(), threading.Event()
+        size = (os.cpu_count() or 1) + 1  # the thread that makes the team is counted by nobody
+
+        def run() -> None:
+            nothing = ctypes.cast(library.omp_get_num_threads, ctypes.c_void_p)
+            library.GOMP_parallel(nothing, None, ctypes.c_uint(size), ctypes.c_uint(0))
+            begun.set()
+            self._ended.wait()
+
+        # A team lives as long as the thread that made it.
+        self._thread = threading.Thread(target=run, name="openmp-sleepers", daemon=True)
+        self._thread.start()
+        begun.wait()
+
+    def end(self) -> None:
+        """Let its threads end."""
+        self._ended.set()
+        self._thread.join()
