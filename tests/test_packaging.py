@@ -14,7 +14,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = {path.parent.name for path in ROOT.glob("*/__init__.py")}
+PACKAGES = {
+    path.parent.relative_to(ROOT).as_posix()
+    for path in ROOT.rglob("__init__.py")
+    if path.parent != ROOT and path.relative_to(ROOT).parts[0] not in ("tests", "build", ".venv", ".venv-peers")
+}
 
 
 def run(*command: str | Path, cwd: Path) -> str:
@@ -92,7 +96,7 @@ def test_every_folder_with_code_is_a_listed_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert set(project["tool"]["setuptools"]["packages"]) == {
         "torchrelay",
-        *(f"torchrelay.{name}" for name in PACKAGES),
+        *(f"torchrelay.{name.replace('/', '.')}" for name in PACKAGES),
     }
 
 

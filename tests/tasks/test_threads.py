@@ -91,7 +91,7 @@ def test_a_run_keeps_its_number_whatever_is_set_where_it_goes_on(
     recipe, view = _prepare(number_recipe())
     run_dir = tmp_path / "home" / "runs" / "numbers-1"
     record = RunRecord(run_id="numbers-1", name="numbers", experiment="numbers", created=now(), threads=3)
-    save_record(run_dir, record)
+    save_record(settings.home(), record)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
     with run_threads(run_dir, record, recipe, view) as cores:
@@ -106,8 +106,8 @@ def test_a_run_of_before_records_named_it_keeps_the_number_of_its_checkpoint(
     recipe, view = _prepare(number_recipe())
     run_dir = tmp_path / "home" / "runs" / "numbers-1"
     record = RunRecord(run_id="numbers-1", name="numbers", experiment="numbers", created=now())
-    save_record(run_dir, record)
-    CheckpointStore(run_dir / "checkpoints", 1, {}, {"num_threads": "5"}).save({"step": 1}, 1)
+    save_record(settings.home(), record)
+    CheckpointStore(run_dir / "checkpoints", 1, {}, {"num_threads": "5"}).save({"step": 1}, 1, is_best=False)
     with run_threads(run_dir, record, recipe, view):
         assert torch.get_num_threads() == 5
     assert load_record(run_dir).threads == 5
