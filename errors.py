@@ -9,6 +9,9 @@ import errno
 
 from .addresses import hide_secrets
 
+# How the note begins that an exception carries once it has ended a run.
+FAILED_RUN = "run "
+
 
 class TorchrelayError(Exception):
     """Base of all errors that a user can act on.

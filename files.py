@@ -78,9 +78,11 @@ def write_atomic(path: Path, data: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # a write does not say of which file, and nobody knows the temporary name
+            error.filename, error.filename2 = str(path), None
         raise
     fsync_folder(path.parent)
 
@@ -91,8 +93,51 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text("utf-8"))
+    """Read a JSON file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON, or nested too deep.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deep") from error
+
+
+def why_no_path(path: Path) -> str:
+    """Why a path can be none: it has a NUL, a name that is too long, links in a circle. Empty where it may be one."""
+    try:
+        path.stat()
+    except ValueError:
+        return "it has a NUL, or half a character"
+    except OSError as error:
+        return (error.strerror or str(error)) if error.errno in (errno.ENAMETOOLONG, errno.ELOOP) else ""
+    return ""
+
+
+def require_place(path: Path) -> None:
+    """Find out before anything expensive whether a file can be written at a place; leaves nothing there.
+
+    Raises:
+        OSError: what the system says, with the path: no such folder, no rights, a name too long, a loop of links; or
+            that something stands there which is no file, as a folder or a device, and would be replaced.
+    """
+    if not path.parent.exists():  # made together with the file
+        return
+    with contextlib.suppress(FileNotFoundError):
+        path.stat()
+    if path.exists() and not path.is_file():
+        kind = errno.EISDIR if path.is_dir() else errno.EEXIST
+        raise OSError(kind, "Is a folder" if path.is_dir() else "Is there and is no file", str(path))
+    probe = _temporary(path)
+    try:
+        with probe.open("wb"):
+            pass
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    probe.unlink()
 
 
 @contextlib.contextmanager

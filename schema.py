@@ -5,7 +5,6 @@ The schema is fitted on training rows alone, is saved as `schema.json` with the 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from .errors import SourceError, check_format
+from .files import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -205,7 +205,7 @@ class Schema(BaseModel):
             SourceError: it is missing, of another format version, or no schema.
         """
         try:
-            values = json.loads(path.read_text("utf-8"))
+            values = read_json(path)
             version = values.get("format_version") if isinstance(values, dict) else None
             again = "train the run again; a split of the data is made again by `torchrelay ingest`"
             check_format(f"schema {path}", version, FORMAT_VERSION, again, SourceError)

@@ -13,6 +13,7 @@ from ..addresses import hide_in_process, hide_secrets
 from ..errors import TorchrelayError
 from . import look, score, start, train, upkeep, weights  # noqa: F401 - each adds its commands
 from .common import commands
+from .failures import accept_all_text, drop_output, exit_code_of, explain, tell_notes
 
 SIGINT_EXIT, SIGTERM_EXIT = 130, 143
 
@@ -22,8 +23,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(SIGTERM_EXIT))
     _heed_hang_up()
     hide_in_process()
+    accept_all_text()
     try:
         commands.main(standalone_mode=False, prog_name="torchrelay")
+        sys.stdout.flush()  # else an error of that comes when nobody can tell it any more
     except click.ClickException as error:
         error.show(shown := io.StringIO())
         click.echo(hide_secrets(shown.getvalue()), err=True, nl=False)
@@ -35,7 +38,14 @@ def main() -> None:
         click.echo("interrupted; `torchrelay runs` shows the run, `torchrelay resume RUN` lets it go on", err=True)
         sys.exit(SIGINT_EXIT)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
+    except Exception as error:
+        if (said := explain(error)) is None:
+            raise
+        drop_output()
+        click.echo(hide_secrets(f"error: {said}"), err=True)
+        tell_notes(error)
+        sys.exit(exit_code_of(error))
 
 
 def _heed_hang_up() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import textwrap
 from typing import Any
 
@@ -83,7 +84,8 @@ def print_json(value: Any) -> None:
 
 
 def _dump(value: Any) -> str:
-    return json.dumps(_finite(value), ensure_ascii=False, default=str, allow_nan=False)
+    is_ascii = sys.stdout.encoding.lower() not in ("utf-8", "utf8")  # an escape of another kind would be no JSON
+    return json.dumps(_finite(value), ensure_ascii=is_ascii, default=str, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

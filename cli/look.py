@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import sys
+from collections import defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .common import commands, echo, json_option, prepare, print_json, print_table, set_option, short, single, tell
-from .results import count_lines, count_runs, result_of
+from .common import (
+    commands,
+    echo,
+    json_option,
+    plainly,
+    prepare,
+    print_json,
+    print_table,
+    set_option,
+    short,
+    single,
+    tell,
+)
+from .results import count_lines, count_runs, headline, result_of
 
 if TYPE_CHECKING:
     from ..tracking.records import RunRecord
@@ -19,28 +33,51 @@ if TYPE_CHECKING:
 def runs(as_json: bool) -> None:
     """List the runs of this home, newest first; needs no server."""
     from ..settings import home
-    from ..tracking.cursor import waiting
-    from ..tracking.records import list_records
+    from ..tracking.records import list_runs
 
-    records = list_records(home())
-    wait = {record.run_id: waiting(home().runs / record.run_id) for record in records}
+    records, problems = list_runs(home())
+    wait = {record.run_id: _count_waiting(home().runs / record.run_id, problems) for record in records}
+    for name, problem in problems.items():
+        tell(f"warning: {plainly(name)}: {problem}; torchrelay doctor says what can be had back")
     if as_json:
-        print_json({"runs": [{**_listed(record), "waiting": wait[record.run_id]} for record in records]})
+        listed = [{**_listed(record), "waiting": wait[record.run_id]} for record in records]
+        print_json({"runs": listed, "problems": problems})
         return
     if not records:
         tell(f"no runs in {home().runs}; torchrelay train RECIPE makes one")
         return
-    shown = {one.run_id: one for one in records}
+    parents = {one.run_id for one in records if one.kind == "splits"}
+    below: dict[str, list[RunRecord]] = defaultdict(list)
+    for one in reversed(records):
+        below[one.parent].append(one)
     rows = [
-        ("  " * (one is not top) + one.run_id, one.status, one.experiment, f"{one.steps:,}", result_of(one))
+        (
+            "  " * (one is not top) + plainly(one.run_id),
+            one.status,
+            plainly(one.experiment),
+            f"{one.steps:,}",
+            result_of(one),
+        )
         for top in records
-        if top.parent not in shown
-        for one in (top, *(below for below in reversed(records) if below.parent == top.run_id))
+        if top.parent not in parents or top.kind == "splits"
+        for one in (top, *(one for one in below[top.run_id] if top.kind == "splits" and one.kind != "splits"))
     ]
     print_table(("run", "status", "experiment", "steps", "result"), rows)
     if left := [number for number in wait.values() if number]:
         waiting_lines = f"{count_lines(sum(left))} of the journals of {count_runs(left)}"
         tell(f"waiting for MLflow: {waiting_lines}; torchrelay sync sends them")
+
+
+def _count_waiting(run_dir: Path, problems: dict[str, str]) -> int:
+    """Lines of a journal that wait for MLflow; of one that cannot be read none, and why not goes to the problems."""
+    from ..errors import TrackingError
+    from ..tracking.cursor import waiting
+
+    try:
+        return waiting(run_dir)
+    except TrackingError as error:
+        problems[run_dir.name] = str(error)
+        return 0
 
 
 @commands.command()
@@ -49,22 +86,25 @@ def runs(as_json: bool) -> None:
 def show(run: str, as_json: bool) -> None:
     """Show one run: status, metrics, where its files are."""
     from ..settings import home
-    from ..tracking.cursor import waiting
-    from ..tracking.records import describe_run, find_run, list_children, load_record
+    from ..tracking.records import describe_run, find_run, load_record
 
     run_dir = find_run(home(), run)
     record = load_record(run_dir)
-    values = {**describe_run(home(), record), "waiting": waiting(run_dir)}
+    problems: dict[str, str] = {}
+    values = {**describe_run(home(), record), "waiting": _count_waiting(run_dir, problems)}
+    for problem in problems.values():
+        tell(f"warning: {problem}; torchrelay doctor says what can be had back")
     if as_json:
         print_json(values)
         return
     for key, value in values.items():
         if key not in ("metrics", "splits", "runs") and value not in ("", {}, 0):
-            echo(f"{key:<22}{value}")
-    children = {child.split_column: child for child in list_children(home(), record)}
+            echo(f"{key:<22}{plainly(value)}")
+    children = {one["split_column"]: one for one in values.get("runs", ())}
     for column in record.splits:
         child = children.get(column)
-        said = f"{child.run_id}  {child.status}  {result_of(child)}" if child else "not begun"
+        result = headline(child["metrics"], len(child["splits"])) if child else ""
+        said = f"{child['run_id']}  {child['status']}  {result}" if child else "not begun"
         echo(f"  {column:<20}{said}".rstrip())
     width = max([20, *(len(key) + 2 for key in record.metrics)])
     for key, number in sorted(record.metrics.items()):

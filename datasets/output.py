@@ -10,8 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import DataError
-from ..files import write_atomic
+from ..errors import DataError, shown
+from ..files import describe_failure, require_place, write_atomic
 from ..recipe import Data
 from .table import locate_table, open_table
 
@@ -32,12 +32,17 @@ def locate_output(path: str, table: str) -> Path:
     if out.suffix.lower() not in SUFFIXES:
         has = f"ends in {out.suffix}" if out.suffix else "has no suffix"
         raise DataError(f"{out} {has}; end its name in one of {', '.join(SUFFIXES)}, which says the format")
-    if not out.parent.is_dir():
-        raise DataError(f"the folder {out.parent} is not there; make it, or write to another")
-    if out.is_dir():
-        raise DataError(f"{out} is a folder; name a file")
-    if out.exists() and out.samefile(table):
-        raise DataError(f"{out} is the table that is read; write to another file")
+    try:
+        if not out.parent.is_dir():
+            raise DataError(f"the folder {shown(str(out.parent))} is not there; make it, or write to another")
+        if out.is_dir():
+            raise DataError(f"{out} is a folder; name a file")
+        if out.exists() and out.samefile(table):
+            raise DataError(f"{out} is the table that is read; write to another file")
+        require_place(out)
+    except (OSError, ValueError, RuntimeError) as error:  # the latter two for a NUL and for links in a circle
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise DataError(f"{shown(str(out))} cannot be written: {reason}; name another file with --out") from error
     return out
 
 
@@ -60,7 +65,16 @@ def write_output(data: Data, columns: Mapping[str, pa.Array], path: Path) -> Non
         data: the table. The cells of a text table stay as they are written, the columns of Parquet keep their types.
         columns: one value a row each.
         path: see `locate_output`.
+    Raises:
+        DataError: it cannot be written, as on a full disk; what stood there before is as it was.
     """
+    try:
+        _write(data, columns, path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {describe_failure(error)}") from error
+
+
+def _write(data: Data, columns: Mapping[str, pa.Array], path: Path) -> None:
     table = _read(data)
     for name, values in columns.items():
         table = table.append_column(name, values)

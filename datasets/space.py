@@ -99,7 +99,7 @@ def shards_of(pack: Path) -> set[Path]:
     try:
         features: list[dict[str, Any]] = read_json(pack / MANIFEST)["features"]
         return {(pack / one["store"] / name).resolve() for one in features for name in one.get("shards", [])}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"pack {pack} does not say which shards it needs ({error}); delete it and prune again"
         ) from error

@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..errors import DataError, RecipeError
+from ..errors import DataError, RecipeError, shown
+from ..files import why_no_path
 from ..recipe import Data, Feature, nearest
 from .columns import read_labels
 from .csv_table import read_csv
@@ -108,6 +109,8 @@ def locate_table(data: Data, named_by: str = "data.table") -> Path:
     if "://" in data.table:
         raise DataError(f"{named_by} is a URL, {data.table}; download it and name the local file")
     path = Path(data.table).absolute()
+    if reason := why_no_path(path):
+        raise DataError(f"{named_by}: {shown(repr(str(path)))} is no path: {reason}; correct it")
     if not path.is_file():
         what = "is not a file" if path.exists() else "is not there"
         raise DataError(f"{path} {what}; {_fetch_hint(path) or f'correct {named_by}'}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ..datasets import space
-from ..errors import BusyError, DataError, RecipeError, SourceError
+from ..errors import BusyError, DataError, RecipeError, SourceError, TrackingError
 from ..files import is_locked, lock, read_json, remove_tree, size_of
 from ..settings import Home, tracking_is_embedded
 from ..tracking.cursor import waiting
@@ -210,7 +210,11 @@ def _reason_to_keep(
             return f"{version} is @{', @'.join(version.aliases)}"
     if made and not versions:
         return f"{made[0]} was made from it; --versions deletes versions without an alias"
-    if waiting(home.runs / record.run_id):
+    try:
+        num_waiting = waiting(home.runs / record.run_id)
+    except TrackingError as error:
+        return f"nobody can say whether its journal waits for MLflow: {error}"
+    if num_waiting:
         return "its journal waits for MLflow; torchrelay sync sends it"
     if sizes[record.run_id] is None:
         return (
@@ -304,6 +308,6 @@ def _packs_in_use(home: Home, gone_runs: set[str]) -> set[str] | None:
             continue
         try:
             needed.add(Path(read_json(path)["pack_dir"]).name)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError):
             return None
     return needed

@@ -21,7 +21,7 @@ from ..addresses import hidden_traceback, hide_secrets
 from ..datasets.build import open_view
 from ..engine.devices import pick_device, pick_precision
 from ..engine.signals import StopFlag
-from ..errors import RecipeError, TorchrelayError
+from ..errors import FAILED_RUN, RecipeError, TorchrelayError
 from ..faults import reach
 from ..files import lock, write_atomic
 from ..recipe import Recipe
@@ -212,6 +212,8 @@ def keep_status(run_dir: Path) -> Iterator[None]:
         yield
     except BaseException as error:
         is_noted = False
+        if isinstance(error, Exception) and not isinstance(error, TorchrelayError):
+            error.add_note(f"{FAILED_RUN}{run_dir.name} failed; more stands in {run_dir / ERROR_FILE}")
         with StopFlag():
             if not (run_dir / RECORD_FILE).exists():
                 shutil.rmtree(run_dir, ignore_errors=True)

@@ -26,6 +26,7 @@ from ..engine.weights_file import (
     strip_module_prefix,
 )
 from ..errors import SourceError
+from ..files import require_place
 from ..models.registry import build_model
 from ..recipe import WEIGHTS_SUFFIXES, Recipe
 from ..recipe_file import load_recipe
@@ -125,6 +126,7 @@ def pack_sources(sources: Sequence[str], names: Mapping[str, str], out: Path) ->
     """
     if out.suffix not in WEIGHTS_SUFFIXES or out.suffix == ".safetensors":
         raise SourceError(f"{out}: several models with their optimizers make a file of torch.save; name it .pt or .tar")
+    require_place(out)
     parts = [part for source in sources for part in _parts(source, names.get(source, ""))]
     counts = Counter(part.name for part in parts)
     parts = [part if counts[part.name] == 1 else part._replace(name=part.label) for part in parts]
@@ -152,6 +154,7 @@ def export_source(source: str, out: Path, model: str = "", strip_prefix: str = "
         raise SourceError(f"{out}: weights are written as {', '.join(WEIGHTS_SUFFIXES)}")
     if is_safetensors and with_optimizer:
         raise SourceError(f"{out}: safetensors hold tensors by name and no optimizer's state; name it .pt")
+    require_place(out)
     part = _part(source, model)
     state = strip_module_prefix(part.state)
     odd = [key for key in state if not key.startswith(strip_prefix)]

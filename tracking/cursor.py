@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import TrackingError, check_format
 from ..files import read_json, write_json
@@ -29,7 +29,7 @@ class Cursor(BaseModel):
 
     format_version: Literal[1] = FORMAT_VERSION
     """Version of this format."""
-    offset: int = 0
+    offset: int = Field(default=0, ge=0)
     """Bytes of the journal that MLflow has, or need not have."""
     mlflow_run_id: str = ""
     """MLflow's id of the run; empty until it was made there."""
@@ -77,7 +77,7 @@ def waiting(run_dir: Path) -> int:
     """How many lines of a run's journal MLflow does not have yet.
 
     Raises:
-        TrackingError: another version wrote the cursor.
+        TrackingError: another version wrote the cursor, or the journal cannot be read.
     """
     with _opened(run_dir) as file:
         if file is None:
@@ -122,5 +122,7 @@ def _opened(run_dir: Path) -> Iterator[BinaryIO | None]:
     except FileNotFoundError:
         yield None
         return
+    except OSError as error:
+        raise TrackingError(f"journal {run_dir / JOURNAL_FILE} cannot be read: {error.strerror}") from error
     with file:
         yield file

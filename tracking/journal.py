@@ -274,9 +274,9 @@ def parse(data: bytes) -> dict[str, Any] | None:
     """A line of a journal; None where it is torn."""
     try:
         line = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return line if isinstance(line, dict) and "kind" in line else None
+    return line if isinstance(line, dict) and isinstance(line.get("kind"), str) else None
 
 
 def points_of(line: Mapping[str, Any]) -> list[Point]:

@@ -212,8 +212,6 @@ def load_record(run_dir: Path, run_id: str = "") -> RunRecord:
         raise SourceError(f"{path} is not a run record: {shown(problems, 400)}") from error
     except (OSError, ValueError) as error:
         raise SourceError(f"{path} cannot be read: {error}") from error
-    except RecursionError as error:
-        raise SourceError(f"{path} cannot be read: its lists and objects are nested too deep") from error
     if record.run_id != (run_id or run_dir.name):
         raise SourceError(
             f"{path} says that it is of run {shown(repr(record.run_id))}, which is not the name of its folder; "

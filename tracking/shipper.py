@@ -203,7 +203,12 @@ class Shipper:
         What was meant for another tracker waits for it, or for a `torchrelay sync`, which somebody asked for.
         """
         for other in _left_behind(self._run_dir.parent, but=self._run_dir):
-            if not is_meant_for_here(Journal(other / JOURNAL_FILE)):
+            try:
+                is_for_here = is_meant_for_here(Journal(other / JOURNAL_FILE))
+            except TrackingError as error:
+                logger.info("%s waits: %s", other.name, error)
+                continue
+            if not is_for_here:
                 continue
             with contextlib.suppress(BusyError, LockError), lock(other / LOCK_FILE, f"run {other.name} in MLflow"):
                 outbox = Outbox(other)
@@ -325,8 +330,16 @@ def sync_home(home: Home, run_dirs: list[Path] | None = None) -> Iterator[Shippe
         try:
             done = sender.send(run_dir, is_asked=run_dirs is not None)
         except TorchrelayError as error:
-            done = Shipped(run_dir.name, "", 0, waiting(run_dir), str(error))
+            done = Shipped(run_dir.name, "", 0, _count_waiting(run_dir), str(error))
         yield done
+
+
+def _count_waiting(run_dir: Path) -> int:
+    """Lines that wait; where nobody can say how many, at least the one that cannot be read."""
+    try:
+        return waiting(run_dir)
+    except TrackingError:
+        return 1
 
 
 def _left_behind(runs: Path, but: Path | None = None) -> list[Path]:
@@ -334,7 +347,6 @@ def _left_behind(runs: Path, but: Path | None = None) -> list[Path]:
     found = []
     for record in reversed(list_records(Home(runs.parent))):
         run_dir = runs / record.run_id
-        with contextlib.suppress(TrackingError):
-            if run_dir != but and waiting(run_dir):
-                found.append(run_dir)
+        if run_dir != but and _count_waiting(run_dir):
+            found.append(run_dir)
     return found

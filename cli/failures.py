@@ -1,0 +1,104 @@
+"""Errors that nobody raised on purpose and that are no bugs: the system, a path, memory, depth, encodings.
+
+One place turns each into one line with its place. Every other exception is a bug, and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import click
+
+from ..errors import FAILED_RUN, shown
+from ..files import describe_failure
+
+PACKAGE = Path(__file__).resolve().parents[1]
+# What the standard library, torch and NumPy say where a path or a number is none, or memory is too small.
+OF_PATHS = ("embedded null", "symlink loop")
+OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "array is too big", "std::bad_alloc")
+OF_NUMBERS = ("integer string conversion", "int too large", "too large to convert", "out of range", "overflow")
+REMEDIES = {
+    errno.ENAMETOOLONG: "give it a shorter name",
+    errno.ELOOP: "its links lead in a circle; mend them",
+    errno.ENOTDIR: "a part of that path is a file; correct it",
+    errno.ENOENT: "correct that path, or make it",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.EISDIR: "it is a folder; name a file",
+}
+DONE_BADLY, USED_BADLY = 1, 2
+
+
+def explain(error: BaseException) -> str | None:
+    """One line on what went wrong and where; None for a bug."""
+    said = " ".join(str(error).split())
+    low = said.lower()
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError | ValueError) and _has(low, OF_MEMORY)):
+        return f"{_place_of(error)}: memory is too small for it ({shown(said) or 'no more to be had'}); make it smaller"
+    if isinstance(error, RecursionError):
+        return f"{_place_of(error)}: what is to be read is nested too deep; look at the file that was named"
+    if isinstance(error, UnicodeError):
+        return f"{_place_of(error)}: text that has no form in the encoding in use: {shown(said)}"
+    if isinstance(error, OSError):
+        return _explain_system(error)
+    if isinstance(error, RuntimeError | ValueError) and _has(low, OF_PATHS):
+        return f"{_place_of(error)}: no path: {shown(said)}; correct it"
+    if isinstance(error, OverflowError) or (isinstance(error, ValueError) and _has(low, OF_NUMBERS)):
+        return f"{_place_of(error)}: a number is out of its range: {shown(said)}"
+    return None
+
+
+def exit_code_of(error: BaseException) -> int:
+    """1 where it ended a run, which is written down as failed; else 2."""
+    return DONE_BADLY if any(note.startswith(FAILED_RUN) for note in getattr(error, "__notes__", ())) else USED_BADLY
+
+
+def drop_output() -> None:
+    """Throw away what standard output cannot take, as when its reader has gone or its disk is full; else write it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def accept_all_text() -> None:
+    """Let names with characters that a terminal's encoding lacks be written as escapes, instead of ending a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if (change := getattr(stream, "reconfigure", None)) is not None:
+            change(errors="backslashreplace")
+
+
+def tell_notes(error: BaseException) -> None:
+    """What was noted of an error on its way up: which run it ended, and where more stands."""
+    for note in getattr(error, "__notes__", ()):
+        click.echo(note, err=True)
+
+
+def _explain_system(error: OSError) -> str:
+    names = [shown(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    place = " and ".join(names) or _place_of(error)
+    if error.errno in REMEDIES:
+        return f"{place}: {error.strerror}; {REMEDIES[error.errno]}"
+    return f"{place}: {describe_failure(error)}"
+
+
+def _has(text: str, signs: tuple[str, ...]) -> bool:
+    return any(sign in text for sign in signs)
+
+
+def _place_of(error: BaseException) -> str:
+    """Where in torchrelay the error came up: the innermost function of ours, as `datasets/table.py, read_table`."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [
+        frame
+        for frame in frames
+        if Path(frame.filename).is_relative_to(PACKAGE) and "site-packages" not in frame.filename
+    ]
+    if not ours:
+        return "torchrelay"
+    return f"{Path(ours[-1].filename).relative_to(PACKAGE)}, {ours[-1].name}"
