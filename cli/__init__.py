@@ -22,8 +22,8 @@ def main() -> None:
     """Run the command line: exit code 0 done, 1 the run failed, 2 bad usage, recipe or data, 130 and 143 signals."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(SIGTERM_EXIT))
     _heed_hang_up()
-    hide_in_process()
     accept_all_text()
+    hide_in_process()
     try:
         commands.main(standalone_mode=False, prog_name="torchrelay")
         sys.stdout.flush()  # else an error of that comes when nobody can tell it any more

@@ -18,14 +18,21 @@ if TYPE_CHECKING:
 @click.argument("run", required=False)
 @json_option
 def sync(run: str | None, as_json: bool) -> None:
-    """Send to MLflow what runs left in their journals while it did not answer; exit code 1 if something still waits."""
+    """Send to MLflow what runs left in their journals while it did not answer; exit code 1 if something still waits.
+
+    Where the database in the home was lost or is none, a new one gets all its runs again, with their versions.
+    """
     prepare()
     from ..settings import home, shown_tracking_uri
     from ..tracking.records import find_run
+    from ..tracking.recovery import recover
     from ..tracking.shipper import sync_home
 
     results = []
-    for done in sync_home(home(), [find_run(home(), run)] if run else None):
+    chosen = [find_run(home(), run)] if run else None
+    for said in recover(home()):
+        tell(said)
+    for done in sync_home(home(), chosen):
         results.append(done)
         tell(f"{done.run_id}: {count_lines(done.num_sent)} sent" + (f", {done.num_waiting:,} wait" * bool(done.reason)))
         for name, number in done.registered:

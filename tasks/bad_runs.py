@@ -1,4 +1,4 @@
-"""Folders of runs whose record or journal is not as a run leaves it: found, with what can be had back of each."""
+"""Runs whose record, journal or MLflow database is not as a run leaves it: found, with what can be had back of each."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from pathlib import Path
 
 from ..datasets.space import list_folders
 from ..errors import TorchrelayError
-from ..tracking.journal import JOURNAL_FILE, Journal
-from ..tracking.records import RECORD_FILE, list_runs
+from ..tracking.database import what_is_wrong
+from ..tracking.journal import JOURNAL_FILE, Journal, parse
+from ..tracking.records import RECORD_FILE, RunRecord
+from ..tracking.recovery import DATABASE_FILE, find_lost, recover
 from .examination import Examination, Finding, is_elsewhere, may_be_alive
 
 PART = "runs"
+# What each line of a journal begins with.
+LINE_START = b'{"time":'
 
 
 def find_bad_records(exam: Examination) -> Iterator[Finding]:
     """Folders with a record that cannot be read or is of another run, and those whose record is gone."""
-    for name, problem in list_runs(exam.home).problems.items():
+    for name, problem in exam.runs().problems.items():
         run_dir = exam.home.runs / name
         yield Finding(PART, f"{name} is no run: {problem}", _what_can_be_had(run_dir))
     for run_dir in list_folders(exam.home.runs):
@@ -24,6 +28,80 @@ def find_bad_records(exam: Examination) -> Iterator[Finding]:
             continue
         if what_is_left(run_dir):
             yield Finding(PART, f"{run_dir.name} has no {RECORD_FILE}, so it is no run", _what_can_be_had(run_dir))
+
+
+def find_bad_journals(exam: Examination) -> Iterator[Finding]:
+    """Journals of runs that nobody writes, that are gone or not as a run leaves them."""
+    for record in exam.runs().records:
+        run_dir = exam.home.runs / record.run_id
+        if may_be_alive(run_dir) or is_elsewhere(exam, run_dir):
+            continue
+        if problem := _what_is_wrong(run_dir / JOURNAL_FILE, record):
+            has = "MLflow has what was sent of it" if record.mlflow_run_id else "MLflow was sent nothing of it"
+            yield Finding(
+                PART,
+                f"the journal of {record.run_id}, which is {record.status}, {problem}",
+                f"put it back from a copy; without one its curves are lost here, {has}, and its newest metrics, "
+                f"weights and figures stand in {run_dir}",
+            )
+
+
+def _what_is_wrong(path: Path, record: RunRecord) -> str:
+    """Why a journal is not what a run leaves; empty where it is.
+
+    A line that a crash tore begins as a line does, or is of zeros where a file system had not written it yet; any other
+    line that is none was garbled later. One that ends with RUNNING is of a run that was lost, which is found as such.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return "is gone" if record.steps or record.status == "FINISHED" else ""
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    read = [parse(line) for line in lines]
+    if not any(line is not None and line["kind"] == "journal" for line in read):
+        return "is empty" if not path.stat().st_size else "has no line that a journal begins with"
+    garbled = [at for at, line in enumerate(read, 1) if line is None and not _is_torn(lines[at - 1])]
+    if garbled:
+        return f"has {len(garbled):,} lines that are garbled, the first of them line {garbled[0]:,}"
+    last = [line.get("status") for line in read if line is not None and line["kind"] == "status"][-1:]
+    is_sent_by_journal = any(line is not None and line["kind"] == "open" for line in read)
+    if record.status == "FINISHED" and is_sent_by_journal and last != ["FINISHED"]:
+        return "does not say that it finished: its end is missing"
+    return ""
+
+
+def _is_torn(line: bytes) -> bool:
+    return not line.strip(b"\0") or line.lstrip(b"\0").startswith(LINE_START[: len(line)])
+
+
+def find_lost_database(exam: Examination) -> Iterator[Finding]:
+    """An embedded database that is none, or that does not have the runs that say that they are in it."""
+    path = exam.home.root / DATABASE_FILE
+    lost = find_lost(exam.home, exam.runs().records, reads_all=True)
+    if not lost.problem and not lost.run_ids:
+        return
+    state = lost.problem or ("is another one" if path.exists() else "is gone")
+    say = (
+        f"{len(lost.run_ids):,} runs say that they are in it"
+        if len(lost.run_ids) != 1
+        else "1 run says that it is in it"
+    )
+    yield Finding(
+        "MLflow",
+        f"MLflow's database {path} {state}, and {say}",
+        f"{exam.fix}, or torchrelay sync, makes a new one and sends them again from their journals and folders: "
+        f"metrics, parameters, tags, artifacts and registered versions; a file that is there is set aside",
+        lambda: _recover(exam, lost.problem),
+    )
+    if problem := what_is_wrong(path):
+        exam.sender.silence = f"MLflow's database {path} {problem}"
+
+
+def _recover(exam: Examination, problem: str) -> str:
+    done = "; ".join(recover(exam.home, problem))
+    exam.listing.clear()
+    return done
 
 
 def what_is_left(run_dir: Path) -> list[str]:

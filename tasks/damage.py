@@ -15,7 +15,7 @@ from ..datasets.space import claim_data, list_folders, list_packs, remove
 from ..engine.generations import DamagedError, list_generations, read_manifest, read_state
 from ..errors import CheckpointError, DataError
 from ..files import is_locked, lock, set_aside
-from ..tracking.records import RECORD_FILE, list_records
+from ..tracking.records import RECORD_FILE
 from .bad_runs import what_is_left
 from .examination import Examination, Finding, is_elsewhere, may_be_alive
 from .verify import VERIFY_PREFIX
@@ -59,7 +59,7 @@ def _remove_leftover(path: Path, where: Path) -> str:
 
 def find_bad_checkpoints(exam: Examination) -> Iterator[Finding]:
     """Checkpoints that do not verify, or that this torchrelay does not read."""
-    for record in list_records(exam.home):
+    for record in exam.runs().records:
         run_dir = exam.home.runs / record.run_id
         if may_be_alive(run_dir) or is_elsewhere(exam, run_dir):
             continue

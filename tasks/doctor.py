@@ -12,8 +12,7 @@ from typing import NamedTuple
 from ..errors import TorchrelayError
 from ..settings import Home
 from ..tracking.records import list_records
-from ..tracking.shipper import Sender
-from .bad_runs import find_bad_records
+from .bad_runs import find_bad_journals, find_bad_records, find_lost_database
 from .damage import find_bad_checkpoints, find_bad_packs, find_leftovers
 from .examination import Examination, Finding, host_of
 from .installation import check_installation
@@ -50,7 +49,7 @@ def doctor(
     """
     left: list[Finding] = []
     mended: list[str] = []
-    for finding in examine(Examination(home, gone_hosts, Sender(), set())):
+    for finding in examine(Examination.of(home, gone_hosts)):
         if not fix or finding.mend is None:
             left.append(finding)
             continue
@@ -73,6 +72,8 @@ def examine(exam: Examination) -> Iterator[Finding]:
         ("installation", _installation),
         ("runs", find_bad_records),
         ("runs", find_lost_runs),
+        ("runs", find_bad_journals),
+        ("MLflow", find_lost_database),
         ("MLflow", find_waiting),
         ("MLflow", find_lost_in_mlflow),
         ("Prefect", find_lost_in_prefect),
@@ -98,5 +99,5 @@ def last_hosts(home: Home) -> set[str]:
 
 
 def _installation(exam: Examination) -> Iterator[Finding]:
-    found = check_installation(exam.home, list_records(exam.home))
+    found = check_installation(exam.home, exam.runs().records)
     yield from (Finding("installation", what, remedy) for what, remedy in found)

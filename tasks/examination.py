@@ -11,10 +11,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import TorchrelayError
 from ..files import is_locked
 from ..settings import Home
-from ..tracking.records import load_record
+from ..tracking.records import Listing, RunRecord, list_runs
 from ..tracking.shipper import Sender
 
 # An evaluation has a folder a moment before it has its lock.
@@ -48,12 +47,25 @@ class Examination(NamedTuple):
         gone_hosts: hosts that somebody says are no more; whose last process was there is lost.
         sender: sends what waits for MLflow, until the tracker is silent.
         buried: ids of runs that were found lost and are called ended now; nobody else tells anybody of that.
+        listing: what `list_runs` found; emptied by whoever changes a record.
     """
 
     home: Home
     gone_hosts: Collection[str]
     sender: Sender
     buried: set[str]
+    listing: list[Listing]
+
+    @classmethod
+    def of(cls, home: Home, gone_hosts: Collection[str] = ()) -> Examination:
+        """One that begins."""
+        return cls(home, gone_hosts, Sender(), set(), [])
+
+    def runs(self) -> Listing:
+        """All runs of the home, and what is none; each record is read once, until one is changed."""
+        if not self.listing:
+            self.listing.append(list_runs(self.home))
+        return self.listing[0]
 
     @property
     def fix(self) -> str:
@@ -68,12 +80,9 @@ def may_be_alive(run_dir: Path) -> bool:
     return not (run_dir / "lock").exists() and age_of(run_dir) < STARTING_SECONDS
 
 
-def is_over(exam: Examination, run_dir: Path) -> bool:
+def is_over(exam: Examination, record: RunRecord) -> bool:
     """Whether a run has ended, or its process was lost, long enough ago that everybody should know."""
-    try:
-        record = load_record(run_dir)
-    except TorchrelayError:
-        return False
+    run_dir = exam.home.runs / record.run_id
     if may_be_alive(run_dir) or is_elsewhere(exam, run_dir):
         return False
     if record.status == "RUNNING" or run_dir.name in exam.buried:

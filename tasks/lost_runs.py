@@ -20,7 +20,7 @@ from ..tracking.cursor import waiting
 from ..tracking.journal import JOURNAL_FILE, Journal
 from ..tracking.opening import is_meant_for_here, tracker_of
 from ..tracking.reconcile import end_run, list_running
-from ..tracking.records import RunRecord, flow_runs_of, list_records, load_record, update_record
+from ..tracking.records import RunRecord, flow_runs_of, load_record, update_record
 from ..tracking.shipper import Sender
 from .examination import (
     ENDING_SECONDS,
@@ -42,7 +42,7 @@ ERRORS_OF_ENDED = {"FINISHED": "", "FAILED": "see error.txt", "KILLED": "stopped
 
 def find_lost_runs(exam: Examination) -> Iterator[Finding]:
     """Runs whose record says RUNNING and that no process writes, here or perhaps on another host."""
-    for record in list_records(exam.home):
+    for record in exam.runs().records:
         run_dir = exam.home.runs / record.run_id
         if record.status != "RUNNING" or may_be_alive(run_dir):
             continue
@@ -102,6 +102,7 @@ def _bury(exam: Examination, run_dir: Path) -> str:
             with journal:
                 journal.append_status("KILLED", round(end))
     exam.buried.add(run_dir.name)
+    exam.listing.clear()
     return f"run {run_dir.name}: {status}, " + (error if ending is None else "as its journal says")
 
 
@@ -125,9 +126,9 @@ def _ending_of(run_dir: Path, record: RunRecord, lines: Iterable[Mapping[str, An
 
 def find_waiting(exam: Examination) -> Iterator[Finding]:
     """Runs that are over and of whose journals MLflow does not have all, the oldest first: a parent before its own."""
-    for record in reversed(list_records(exam.home)):
+    for record in reversed(exam.runs().records):
         run_dir = exam.home.runs / record.run_id
-        if not is_over(exam, run_dir):
+        if not is_over(exam, record):
             continue
         try:
             num_waiting = waiting(run_dir)
@@ -181,11 +182,14 @@ def find_lost_in_mlflow(exam: Examination) -> Iterator[Finding]:
     except TrackingError as error:
         yield Finding("MLflow", str(error), "start it, then look again")
         return
+    records = {record.run_id: record for record in exam.runs().records}
     for believed in running:
         run_dir = exam.home.runs / believed.run_id
-        if run_dir.name != believed.run_id:  # a tag that anybody could set, and a path
+        if believed.run_id not in records:  # a run of another home, or a tag that somebody set
             continue
-        if not is_over(exam, run_dir) or _num_waiting(run_dir):  # what waits says it, or is found already
+        if not is_over(exam, records[believed.run_id]) or _num_waiting(
+            run_dir
+        ):  # what waits says it, or is found already
             continue
         yield Finding(
             "MLflow",
@@ -203,7 +207,7 @@ def _end_in_mlflow(home: Home, mlflow_run_id: str, run_id: str) -> str:
 
 def find_lost_in_prefect(exam: Examination) -> Iterator[Finding]:
     """Flow runs of which Prefect believes that they go on: of runs that are over, or without a process."""
-    records = list_records(exam.home)
+    records = exam.runs().records
     over = {one: record for record in records for one in _flow_runs_over(exam, record)}
     try:
         states = list_unfinished(exam.home, over)
@@ -240,9 +244,9 @@ def _flow_runs_over(exam: Examination, record: RunRecord) -> list[str]:
     One that had the run before another took it up is over too, whatever becomes of the run: it cannot have its lock.
     """
     run_dir = exam.home.runs / record.run_id
-    if record.parent:
+    if record.parent or not flow_runs_of(record):
         return []
-    if is_over(exam, run_dir):
+    if is_over(exam, record):
         return flow_runs_of(record)
     is_taken_up = not is_elsewhere(exam, run_dir) and age_of(run_dir / "lock") > ENDING_SECONDS
     return record.earlier_flow_runs if is_taken_up else []

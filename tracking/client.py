@@ -24,8 +24,9 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from .. import settings
 from ..addresses import sqlite_address
-from ..errors import BusyError, LockError, TrackingError
+from ..errors import BusyError, GoneError, LockError, TrackingError
 from ..files import lock
+from .database import set_companions_aside, what_is_wrong
 from .relocation import follow_home
 
 P = ParamSpec("P")
@@ -89,12 +90,18 @@ def make_database() -> Path:
     Returns:
         Its path.
     Raises:
+        GoneError: what is there is no database of MLflow's.
         TrackingError: it cannot be made or read.
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     home = settings.home()
     path = home.root / "mlflow.db"
+    if problem := what_is_wrong(path):
+        raise GoneError(
+            f"MLflow's database {path} {problem}; torchrelay sync sets it aside, makes a new one and sends all runs "
+            f"again"
+        )
     if path.exists():
         follow_home(path, home.artifacts)
         return path
@@ -113,6 +120,7 @@ def make_database() -> Path:
                             "make its database", SqlAlchemyStore, sqlite_address(temporary), home.artifacts.as_uri()
                         )
                         store.engine.dispose()
+                        set_companions_aside(path)
                         temporary.replace(path)
                     finally:
                         temporary.unlink(missing_ok=True)

@@ -16,6 +16,8 @@ from .journal import JOURNAL_FILE, parse
 
 FORMAT_VERSION = 1
 CURSOR_FILE = "shipped.json"
+# Held by whoever sends a run's journal and moves its cursor.
+SHIP_LOCK_FILE = "ship.lock"
 # Kinds of lines that MLflow gets; the others are for readers of the journal.
 SHIPPED_KINDS = frozenset({"open", "params", "tags", "dataset", "metrics", "artifact", "model", "status"})
 

@@ -133,7 +133,7 @@ def register_staged(run: MlflowRun, run_dir: Path, line: Mapping[str, Any]) -> s
     """
     client, name, folder = run.client, line["name"], staged_folder(run_dir, line)
     number = _find_version(run, line)
-    if not number and not folder.is_dir():
+    if not number and not folder.is_dir() and not _stage_again(run_dir, line, folder):
         logger.warning("%s is gone; %r gets no version of it", folder, name)
         return ""
     if not number:
@@ -163,6 +163,30 @@ def staged_folder(run_dir: Path, line: Mapping[str, Any]) -> Path:
     ):
         raise ValueError(f"its folder {shown(repr(line['folder']))} is none in which a version waits")
     return run_dir / STAGED / name
+
+
+def _stage_again(run_dir: Path, line: Mapping[str, Any], folder: Path) -> bool:
+    """Put a version together that was sent to a database that is lost; from what MLflow kept of it, or the run's files.
+
+    Returns:
+        Whether there is anything that has these very weights.
+    """
+    wanted, best = line["weights_sha256"], run_dir / BEST
+    models = settings.home().artifacts / "models"
+    size = best.stat().st_size if best.is_file() else -1
+    for kept in sorted(models.glob(f"*/artifacts/{BEST}")) if settings.tracking_is_embedded() else ():
+        if size in (-1, kept.stat().st_size) and sha256_file(kept) == wanted:
+            with commit_folder(folder) as temporary:
+                shutil.copytree(kept.parents[1], temporary, dirs_exist_ok=True)
+            return True
+    if size < 0 or sha256_file(best) != wanted:
+        return False
+    with commit_folder(folder) as temporary:
+        for part in NEEDED:
+            (temporary / part).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(run_dir / part, temporary / part)
+    logger.warning("%s: its version of %r has weights but nothing to serve", run_dir.name, line["name"])
+    return True
 
 
 def _make_name(client: MlflowClient, name: str) -> None:

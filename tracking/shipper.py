@@ -22,13 +22,14 @@ from ..files import is_locked, lock
 from ..settings import Home
 from .aside import describe_aside
 from .client import make_database, on_answer, override_environment
+from .cursor import SHIP_LOCK_FILE as LOCK_FILE
 from .cursor import Cursor, waiting
 from .journal import JOURNAL_FILE, Journal
 from .opening import is_meant_for_here
 from .outbox import NotYetError, Outbox, Registered
-from .records import list_records
+from .records import list_records, load_record
+from .recovery import forget, is_lost
 
-LOCK_FILE = "ship.lock"
 POLL_SECONDS = 5.0
 # The embedded database's Python holds up a training while it writes: 0.1 s for 500 points.
 EMBEDDED_POLL_SECONDS = 30.0
@@ -262,6 +263,8 @@ _shippers: dict[Path, Shipper] = {}
 def start_shipping(run_dir: Path) -> None:
     """Send a run's journal, which has its beginning, from now on; `settle` waits for it to be complete."""
     stop_shipping(run_dir)
+    if (record := load_record(run_dir)).mlflow_run_id and is_lost(Home(run_dir.parent.parent), record):
+        forget(run_dir)
     _shippers[run_dir] = Shipper(run_dir, is_helpful=True)
     _shippers[run_dir].start()
 

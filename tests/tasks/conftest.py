@@ -14,6 +14,7 @@ from torchrelay.schema import Schema
 from torchrelay.settings import home
 from torchrelay.tasks.assemble import build_scorer
 from torchrelay.tasks.ingest import ingest_table
+from torchrelay.tracking.journal import JOURNAL_FILE, Journal
 from torchrelay.tracking.records import RunRecord, now, save_record
 
 MakeRun = Callable[..., Path]
@@ -26,6 +27,8 @@ def make_run() -> MakeRun:
         schema = Schema.load(ingest_table.fn(recipe).first.split_dir / "schema.json")
         record = RunRecord(run_id=run_id, name=recipe.name, experiment=recipe.name, created=now(), status="FINISHED")
         run_dir = save_record(home(), record)
+        with Journal(run_dir / JOURNAL_FILE) as journal:
+            journal.append_event("made")
         write_atomic(run_dir / "recipe.yaml", dump_recipe(recipe))
         schema.save(run_dir / "schema.json")
         save_weights(state_of(build_scorer(recipe, schema).model), run_dir / "weights" / "best.pt")

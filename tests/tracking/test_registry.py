@@ -197,6 +197,7 @@ def test_a_version_whose_files_are_gone_costs_a_warning_and_keeps_nothing_behind
     run_dir, run, net = make_run()
     [line] = stage(run_dir, "net", net, PIXELS[:1])
     shutil.rmtree(run_dir / line["folder"])
+    (run_dir / "weights" / "best.pt").write_bytes(b"others")
     with Journal(run_dir / JOURNAL_FILE) as journal:
         journal.append_tags({"after": "it"})
     done = sync_run(run_dir, patience_seconds=0.5)

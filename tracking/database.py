@@ -1,0 +1,114 @@
+"""The embedded tracker's database as a file: whether it is whole, and which runs it has. Looks with SQLite alone.
+
+MLflow would fill an empty file with empty tables, and so hide that all runs are gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ..files import set_aside
+
+MAGIC = b"SQLite format 3\0"
+LOOK_SECONDS = 1.0
+# For reading every page of a large one; what is damaged behind them is found by whoever reads it.
+EXAMINE_SECONDS = 20.0
+# Files beside a database that SQLite would apply to another one of that name.
+COMPANIONS = ("-journal", "-wal", "-shm")
+
+
+class Content(NamedTuple):
+    """What stands in a database.
+
+    Attributes:
+        run_ids: MLflow's ids of its runs, those in its trash too.
+        made_ms: when it was made, in milliseconds since 1970.
+    """
+
+    run_ids: set[str]
+    made_ms: int
+
+
+def what_is_wrong(path: Path, *, reads_all: bool = False) -> str:
+    """Why a file is no database of MLflow's; empty where it is one, is not there, or is locked by somebody.
+
+    Args:
+        path: of the file.
+        reads_all: read every page, for `EXAMINE_SECONDS` at most.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(32)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if size == 0:
+        return "has 0 bytes"
+    if head[:16] != MAGIC:
+        return "is no SQLite database"
+    expected = (int.from_bytes(head[16:18], "big") or 1) * int.from_bytes(head[28:32], "big")
+    if size < expected and not any(path.with_name(path.name + end).exists() for end in COMPANIONS):
+        return f"has {size:,} of its {expected:,} bytes"
+    try:
+        with _opened(path) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if not {"runs", "experiments"} <= tables:
+                return "has no tables of MLflow's"
+            return _read_all(connection) if reads_all else ""
+    except sqlite3.OperationalError:  # locked, most likely: MLflow says what is wrong
+        return ""
+    except sqlite3.DatabaseError as error:
+        return f"is damaged: {error}"
+
+
+def read_content(path: Path) -> Content:
+    """The runs of a database; none where it is not there or cannot be read."""
+    if not path.is_file():
+        return Content(set(), 0)
+    try:
+        with _opened(path) as connection:
+            run_ids = {run_id for (run_id,) in connection.execute("SELECT run_uuid FROM runs")}
+            made = connection.execute("SELECT min(creation_time) FROM experiments").fetchone()[0]
+            return Content(run_ids, int(made or 0))
+    except sqlite3.DatabaseError:
+        return Content(set(), 0)
+
+
+def set_database_aside(path: Path) -> Path:
+    """Give a database another name, and what SQLite keeps beside it too; nothing of it is removed.
+
+    Returns:
+        Where it is now.
+    """
+    set_companions_aside(path)
+    return set_aside(path)
+
+
+def set_companions_aside(path: Path) -> None:
+    """The same for what SQLite keeps beside a database alone, before another takes its place."""
+    for end in COMPANIONS:
+        if (companion := path.with_name(path.name + end)).exists():
+            set_aside(companion)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """For reading alone: a file that is not there is not made."""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=LOOK_SECONDS)
+    with contextlib.closing(connection):
+        yield connection
+
+
+def _read_all(connection: sqlite3.Connection) -> str:
+    """What SQLite finds wrong in the pages."""
+    give_up = time.monotonic() + EXAMINE_SECONDS
+    connection.set_progress_handler(lambda: time.monotonic() > give_up, 100_000)
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    return "" if found == "ok" else f"is damaged: {' '.join(found.split())}"
