@@ -239,7 +239,7 @@ def test_a_journal_that_waits_for_another_tracker_is_found_and_not_sent_here(
         patch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@team:5000")
         journal_a_run(run_dir)
     (run_dir / "lock").write_text("")
-    update_record(run_dir, ended=LONG_AGO)
+    update_record(run_dir, status="KILLED", ended=LONG_AGO)
     [finding] = doctor(home(), fix=True).left
     assert (
         finding.what
@@ -261,7 +261,7 @@ def test_a_silent_tracker_is_waited_for_once(
         for run_dir in (first, second):
             journal_a_run(run_dir)
             (run_dir / "lock").write_text("")
-            update_record(run_dir, ended=LONG_AGO)
+            update_record(run_dir, status="KILLED", ended=LONG_AGO)
         installation, *left = doctor(home(), fix=True).left
     assert "does not answer" in installation.what
     assert [one.what.split()[6] for one in left] == ["first", "second"]
