@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-from .errors import RecipeError
+from .errors import RecipeError, shown_value
 from .recipe import nearest
+
+# No number that stands for a rate, a size or a share is infinite, or none at all.
+_STRICTLY = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
 def check_arguments(
@@ -32,7 +36,8 @@ def check_arguments(
         args: the recipe's arguments.
         function: function or class that will get them by name.
         filled: parameters of the function that the caller gives itself; the recipe may not.
-        typed: hold values against the annotations, by the strict rules of JSON: 1 is a float, "1" is not.
+        typed: hold values against the annotations, by the strict rules of JSON: 1 is a float, "1" is not; and no number
+            is infinite.
     Raises:
         RecipeError: names the key, the value and the nearest legal names, or the reason.
     """
@@ -44,15 +49,16 @@ def check_arguments(
     for arg, value in args.items():
         if arg in filled:
             raise RecipeError(
-                f"{key}.args.{arg}: {value!r} is not the recipe's to give, {name} gets it filled in; leave it out"
+                f"{key}.args.{arg}: {shown_value(value)} is not the recipe's to give, {name} gets it; leave it out"
             )
         if arg not in named and not takes_any:
             hint = nearest(arg, named) if named else "it takes none"
-            raise RecipeError(f"{key}.args.{arg} (value {value!r}): {name} takes no such argument; {hint}")
+            raise RecipeError(f"{key}.args.{arg} (value {shown_value(value)}): {name} takes no such argument; {hint}")
     for arg, parameter in named.items():
         if parameter.default is parameter.empty and arg not in args:
             raise RecipeError(f"{key}.args.{arg} is missing; {name} needs it and it has no default")
     if typed:
+        _check_finite(f"{key}.args", args)
         _check_types(key, args, function)
 
 
@@ -72,7 +78,16 @@ def check_values(key: str, name: str, args: Mapping[str, Any], refusal: Callable
         return
     guilty = [arg for arg in args if not refusal({other: value for other, value in args.items() if other != arg})]
     place, value = (f".{guilty[0]}", args[guilty[0]]) if guilty else ("", dict(args))
-    raise RecipeError(f"{key}.args{place}: got {value!r}; {name} refuses it: {reason}")
+    raise RecipeError(f"{key}.args{place}: got {shown_value(value)}; {name} refuses it: {reason}")
+
+
+def _check_finite(key: str, value: Any) -> None:
+    """Refuse infinities and NaN anywhere in arguments, whatever the annotations are."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"{key}: got {value}; expected a finite number")
+    inner = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for name, one in inner:
+        _check_finite(f"{key}.{name}", one)
 
 
 def _check_types(key: str, args: Mapping[str, Any], function: Callable[..., Any]) -> None:
@@ -83,11 +98,11 @@ def _check_types(key: str, args: Mapping[str, Any], function: Callable[..., Any]
     for arg, value in args.items():
         try:
             text = json.dumps(value)
-            TypeAdapter(hints[arg], config=ConfigDict(arbitrary_types_allowed=True)).validate_json(text, strict=True)
+            TypeAdapter(hints[arg], config=_STRICTLY).validate_json(text, strict=True)
         except ValidationError as error:
             problem = error.errors()[0]
             place = "".join(f".{part}" for part in problem["loc"] if isinstance(part, int))
             reason = problem["msg"][0].lower() + problem["msg"][1:]
-            raise RecipeError(f"{key}.args.{arg}{place}: got {value!r}; {reason}") from error
+            raise RecipeError(f"{key}.args.{arg}{place}: got {shown_value(value)}; {reason}") from error
         except (KeyError, TypeError, PydanticSchemaGenerationError):
             continue  # no annotation, or a value or annotation that JSON does not know

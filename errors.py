@@ -6,11 +6,15 @@ Each message says what was expected, what came and what to do. The command line 
 from __future__ import annotations
 
 import errno
+import reprlib
+from typing import Any
 
 from .addresses import hide_secrets
 
 # How the note begins that an exception carries once it has ended a run.
 FAILED_RUN = "run "
+# Characters of a value in a message.
+MOST_SHOWN = 200
 
 
 class TorchrelayError(Exception):
@@ -122,3 +126,17 @@ def check_format(what: str, found: object, reads: int, again: str, kind: type[To
     is_newer = isinstance(found, int | float) and not isinstance(found, bool) and found > reads
     remedy = "a newer torchrelay wrote it: upgrade this one" if is_newer else again
     raise kind(f"{what} has format_version {found!r}, this torchrelay reads format_version {reads}; {remedy}")
+
+
+def shown_value(value: Any) -> str:
+    """A value as Python writes it, for a message: what is long or deep is shortened."""
+    try:
+        text = _short.repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        text = f"a value of type {type(value).__name__} that is too long to be written"
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]} …"
+
+
+_short = reprlib.Repr()
+_short.maxlevel, _short.maxstring, _short.maxlong, _short.maxother = 4, 120, 60, 120
+_short.maxlist = _short.maxtuple = _short.maxdict = 12

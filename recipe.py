@@ -11,15 +11,36 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from .errors import RecipeError
+from .recipe_types import (
+    Channels,
+    Count,
+    CountOrNone,
+    Delimiter,
+    Encoding,
+    Pixels,
+    Place,
+    Seed,
+    Text,
+    Words,
+    Workers,
+)
 from .schema import Kind
+from .yaml_text import check_bounds
 
 FORMAT_VERSION = 1
 # More cores than any machine that this runs on.
 MOST_THREADS = 1024
 # What tells the name of a weights file from a run id, which may have dots too.
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors")
+
+
+# Of an image as it is stored, height times width: in bytes already a part of any machine's memory.
+MOST_PIXELS = 2**28
+# Characters of a wrong word that are compared with the right ones.
+MOST_COMPARED = 100
 
 
 def _as_list(value: object) -> object:
@@ -44,13 +65,13 @@ Strings = Annotated[list[str], BeforeValidator(_as_list)]
 class Part(BaseModel):
     """A part of the recipe: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Named(Part):
     """Something that has variants: which one, and its arguments."""
 
-    name: str
+    name: Text
     """Name of the variant."""
     args: dict[str, Any] = {}
     """Its arguments, by name."""
@@ -74,9 +95,9 @@ class Feature(Part):
     """How the columns are read."""
     columns: Strings = []
     """Column names or patterns such as `x*`; empty means the column named like the feature."""
-    size: list[int] = []
+    size: list[Pixels] = []
     """image: [height, width] in pixels; empty means that all images have one size already."""
-    channels: Annotated[str, BeforeValidator(_as_text)] = "rgb"
+    channels: Channels = "rgb"
     """image: rgb, gray, or the number of channels in the file."""
     dtype: Literal["uint8", "uint16", "float32"] = "uint8"
     """image: what a pixel is stored as."""
@@ -87,30 +108,30 @@ class Feature(Part):
     """image: functions of scikit-image, for example transform.resize, run once, in this order."""
     statistics: Literal["data", "imagenet", "none"] = "data"
     """image: what standardises the pixels: mean and deviation of the training rows, ImageNet's, or 0 to 1 as it is."""
-    image: str = ""
+    image: Text = ""
     """points: the image input that they lie on; empty means the only one."""
-    swap: list[list[int]] = []
+    swap: list[list[Place]] = []
     """points: pairs of points, counted from 0, that change places when the image is mirrored (left and right eye)."""
-    normalise_by: list[int] = []
+    normalise_by: list[Place] = []
     """points: the two points whose distance is the unit of nme; empty means the diagonal of the points' box."""
     missing: Literal["reject", "mean", "median"] | Annotated[float, Field(allow_inf_nan=False)] = "reject"
     """number, as input: a missing cell rejects its row, or is filled by the training rows' mean or median, or by a
     number; columns that lack some in training rows get an input more each, which says where."""
-    unit: str = ""
+    unit: Text = ""
     """number: what the values are counted in, for example MPa; stands on the axes of figures."""
-    vocabulary: str = ""
+    vocabulary: Text = ""
     """category: name of a vocabulary; features of the same one share their classes (head and tail of a triple)."""
     tokens: Literal["words", "characters"] = "words"
     """text: what a token is made of."""
-    ngrams: list[int] = [1, 1]
+    ngrams: list[Words] = [1, 1]
     """text: [shortest, longest]: how many words or characters in a row make a token."""
     lowercase: bool = True
     """text: whether capitals count as small letters."""
-    min_count: int = Field(default=1, ge=1)
+    min_count: Count = 1
     """text: occurrences in training rows that a token needs to enter the vocabulary."""
-    max_vocabulary: int = Field(default=0, ge=0)
+    max_vocabulary: CountOrNone = 0
     """text: how many tokens the vocabulary keeps, the most frequent ones; 0 means all."""
-    separator: str = Field(default=",", min_length=1)
+    separator: str = Field(default=",", min_length=1, max_length=100)
     """labels: what stands between the tags of a cell."""
     labels: Spelling = Spelling()
     """category, labels: which spellings are one class or tag."""
@@ -118,23 +139,18 @@ class Feature(Part):
     @field_validator("ngrams")
     @classmethod
     def _check_ngrams(cls, ngrams: list[int]) -> list[int]:
-        if len(ngrams) != 2 or not 1 <= ngrams[0] <= ngrams[1]:
+        if len(ngrams) != 2 or ngrams[0] > ngrams[1]:
             raise ValueError("expected [shortest, longest], two numbers from 1 on, for example [1, 3]")
         return ngrams
 
     @field_validator("size")
     @classmethod
     def _check_size(cls, size: list[int]) -> list[int]:
-        if size and (len(size) != 2 or min(size) < 1):
+        if size and len(size) != 2:
             raise ValueError("expected [height, width], two positive numbers of pixels")
+        if size and size[0] * size[1] > MOST_PIXELS:
+            raise ValueError(f"expected at most {MOST_PIXELS:,} pixels, height times width")
         return size
-
-    @field_validator("channels")
-    @classmethod
-    def _check_channels(cls, channels: str) -> str:
-        if channels not in ("rgb", "gray") and not (channels.isdigit() and int(channels) > 0):
-            raise ValueError("expected rgb, gray or a number of channels")
-        return channels
 
     @field_validator("background")
     @classmethod
@@ -157,7 +173,7 @@ class Split(Part):
     """Column whose equal cells stay on one side, for example a patient."""
     stratify: str = ""
     """Column whose values the report counts by side and warns of where fractions left them uneven; moves no row."""
-    seed: int = 0
+    seed: Seed = 0
     """Another seed gives another split."""
 
     @field_validator("test")
@@ -180,9 +196,9 @@ class TableFile(Part):
 class Dialect(Part):
     """How a text table is written; of Parquet the numbers in columns of text."""
 
-    encoding: str = "utf-8"
+    encoding: Encoding = "utf-8"
     """Encoding of a CSV or TSV table."""
-    delimiter: str = ""
+    delimiter: Delimiter = ""
     """Field delimiter; empty means what a first line sep=; says, else comma for .csv, tab for .tsv."""
     skip_lines: int = Field(default=0, ge=0, le=1000)
     """Lines above the header that are no part of the table: a title, comments."""
@@ -218,9 +234,9 @@ class Data(Dialect, TableFile):
 
     key: str = ""
     """Column that names a row; empty means that its inputs do."""
-    inputs: dict[str, Feature] = {}
+    inputs: dict[Text, Feature] = {}
     """What the model sees, by name, in the order of the arguments of its forward pass."""
-    target: dict[str, Feature] = {}
+    target: dict[Text, Feature] = {}
     """What the model learns: one feature, or several of one kind."""
     split: Split = Split()
     """Training, validation and test rows."""
@@ -228,32 +244,32 @@ class Data(Dialect, TableFile):
     """Cells of number and points that say that there is no number, beside empty ones and NA, NaN, ?, . and the like."""
     max_bad_rows: float = Field(default=0.01, ge=0, le=1)
     """Fraction of the rows that may be quarantined before the run stops."""
-    max_pixels: int = Field(default=50_000_000, gt=0)
+    max_pixels: int = Field(default=50_000_000, gt=0, le=2**40)
     """Largest image that is decoded, in pixels times channels."""
 
 
 class Train(Part):
     """The training procedure."""
 
-    epochs: int = Field(default=10, ge=1)
+    epochs: Count = 10
     """Passes over the training rows."""
-    batch_size: int = Field(default=64, ge=1)
+    batch_size: Count = 64
     """Rows in an optimizer step; a last batch of one row joins the one before it."""
     optimizer: Named = Named(name="adamw")
     """Any optimizer of torch.optim by its name, in any case; or sgd_by_hand."""
     schedule: Named = Named(name="constant")
     """Learning rate over the steps: constant, cosine, one_cycle or step, each with a warmup fraction; or plateau."""
-    accumulate: int = Field(default=1, ge=1)
+    accumulate: Count = 1
     """Batches whose gradients make one optimizer step together."""
     ema: float = Field(default=0.0, ge=0, lt=1)
     """Decay of an exponential moving average of the weights, which then is what is evaluated; 0 means none."""
-    early_stop_epochs: int = Field(default=0, ge=0)
+    early_stop_epochs: CountOrNone = 0
     """Stop after so many epochs without a better monitored metric; 0 means never."""
-    max_minutes: float = Field(default=0.0, ge=0)
+    max_minutes: float = Field(default=0.0, ge=0, le=1e7)
     """Stop training after so many minutes, at the next step; 0 means no limit."""
     augment: list[Named] = []
     """Random changes of training rows: flip, crop, rotate, scale, erase, brightness, contrast, noise, mixup, cutmix."""
-    loss: str = "auto"
+    loss: Text = "auto"
     """auto, cross_entropy, nll (category), bce (labels), mse, mse_sum, smooth_l1 or l1 (number, points)."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of a category target's probability that is spread over all classes."""
@@ -263,15 +279,15 @@ class Train(Part):
     """shuffle: every row once an epoch; balanced: as many draws, every class equally often."""
     clip_norm: float = Field(default=0.0, ge=0)
     """Largest norm of all gradients together; 0 means no clipping."""
-    device: str = "auto"
+    device: Text = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = "auto"
     """auto is bf16 for image inputs where the hardware is faster at it, else fp32; fp16 is for CUDA, with a scaler."""
     threads: Annotated[str, BeforeValidator(_as_text)] = "auto"
     """Threads that a CPU computes with: a number, or auto: what is fastest for machine, model and batch size."""
-    seed: int = 0
+    seed: Seed = 0
     """Decides initial weights, order of the rows and augmentation."""
-    num_workers: int = Field(default=0, ge=0)
+    num_workers: Workers = 0
     """Processes that gather batches; 0 gathers them in this one, which is fastest on a CPU."""
     deterministic: bool = False
     """Ask CUDA for deterministic algorithms; the CPU is deterministic anyway."""
@@ -287,28 +303,28 @@ class Train(Part):
 class Checkpoint(Part):
     """When a run's state is kept."""
 
-    every_epochs: int = Field(default=1, ge=1)
+    every_epochs: Count = 1
     """Epochs between checkpoints."""
-    every_steps: int = Field(default=0, ge=0)
+    every_steps: CountOrNone = 0
     """Steps between checkpoints; 0 means at epochs alone."""
-    keep: int = Field(default=3, ge=1)
+    keep: Count = 3
     """How many of the newest stay; the best stays too."""
     on_error: Literal["stop", "warn"] = "stop"
     """What a checkpoint that cannot be written does, as on a full disk: it stops the run, or costs it a warning."""
-    monitor: str = "auto"
+    monitor: str = Field(default="auto", max_length=2_000)
     """Validation metric that decides which is best; auto is accuracy (balanced: recall_macro), rmse, nme or mrr."""
 
 
 class Tracking(Part):
     """What MLflow gets."""
 
-    experiment: str = ""
+    experiment: Text = ""
     """Experiment of the run; empty means the recipe's name."""
-    register_as: str = Field(default="", alias="register")
+    register_as: Text = Field(default="", alias="register")
     """Name of the registered model that a finished run becomes a version of; empty means none."""
-    every_steps: int = Field(default=0, ge=0)
+    every_steps: CountOrNone = 0
     """Steps between training metrics in MLflow; 0 means at most 2,000 points a metric."""
-    wait_seconds: float = Field(default=3.0, ge=0)
+    wait_seconds: float = Field(default=3.0, ge=0, le=86_400)
     """How long the end of a run waits for a tracker that does not answer; what is left goes out later."""
 
     @field_validator("register_as")
@@ -332,7 +348,7 @@ class WarmStart(Part):
     """Patterns of the model's keys that begin at random, whatever the source has."""
     freeze: Strings = []
     """Patterns of the model's keys that are not trained."""
-    thaw_after: int = Field(default=0, ge=0)
+    thaw_after: CountOrNone = 0
     """Epochs after which the frozen keys are trained too; 0 means never."""
     lr_factors: dict[str, float] = {}
     """By pattern of the model's keys: what the learning rate is multiplied by; the first that fits counts."""
@@ -363,7 +379,7 @@ class Recipe(Part):
 
     format_version: Literal[1] = FORMAT_VERSION
     """Version of this format."""
-    name: str = ""
+    name: Text = ""
     """Name of the recipe: runs and, by default, their experiment are named after it."""
     data: Data = Data()
     """The table and how its columns become tensors."""
@@ -377,6 +393,16 @@ class Recipe(Part):
     """What MLflow gets."""
     warm_start: WarmStart = WarmStart()
     """Weights to begin with."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_bounds(cls, values: Any) -> Any:
+        """Values that come by another way than a file, as Prefect's parameters do, have its bounds too."""
+        try:
+            check_bounds(values, "the recipe")
+        except RecipeError as error:
+            raise ValueError(str(error)) from error
+        return values
 
     @property
     def experiment(self) -> str:
@@ -402,5 +428,5 @@ def recipe_schema() -> dict[str, Any]:
 def nearest(word: str, legal: Any) -> str:
     """The ending of an error message that names the nearest legal words, or all of them where none is near."""
     names = sorted(str(name) for name in legal)
-    near = difflib.get_close_matches(word, names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(word[:MOST_COMPARED], names, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else f"legal are {', '.join(names)}"

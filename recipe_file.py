@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -12,61 +11,16 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from .errors import RecipeError, check_format
+from .errors import RecipeError, check_format, shown_value
 from .recipe import FORMAT_VERSION, WEIGHTS_SUFFIXES, Recipe, nearest
+from .yaml_text import MOST_BYTES, MOST_LEVELS, Dumper, check_bounds, parse_yaml
 
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's scalars: `1e-3` is a number; `no`, `on` and `007` are strings. A key that stands twice is refused."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Refuse what YAML would take in silence: of two equal keys it keeps the last."""
-        seen: set[str] = set()
-        keys = [key for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
-        for key in keys:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(problem=f"key {key.value!r} twice", problem_mark=key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-    def construct_float(self, node: Any) -> float:
-        """A decimal, or an infinity written `.inf`."""
-        return float(self.construct_scalar(node).lower().replace(".inf", "inf").replace(".nan", "nan"))
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes the strings that `_Loader` would read as something else, for example the name `1e-3`."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":bool", ":float", ":int", ":timestamp"))]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_SCALARS = (
-    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
-    ("int", r"^[-+]?(?:0|[1-9][0-9]*)$", "-+0123456789"),
-    (
-        "float",
-        r"^[-+]?(?:(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF))$|^\.(?:nan|NaN)$",
-        "-+.0123456789",
-    ),
-)
-for _tag, _pattern, _first in _SCALARS:
-    for _class in (_Loader, _Dumper):
-        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
-_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_float)
-
-
-def parse_yaml(text: str, place: str) -> Any:
-    """Parse YAML with the scalars of version 1.2.
-
-    Raises:
-        RecipeError: it is not YAML; names the place and the line.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{place} is not YAML: {error}") from error
+# Runs of one command: combinations of the values of several --set.
+MOST_RUNS = 1_000
+# Mistakes that one message names.
+MOST_MISTAKES = 20
+# Characters of a key or a path in a message.
+MOST_OF_A_KEY = 120
 
 
 def load_recipe(
@@ -85,7 +39,7 @@ def load_recipe(
     place = "recipe"
     if str(file):
         path = Path(file)
-        place = str(path)
+        place = shown_path(path)
         values = _read_file(path)
         _make_absolute(values, path.absolute().parent)
     if fields is not None:
@@ -94,6 +48,7 @@ def load_recipe(
         _merge(values, over)
     for key, value in (overrides or {}).items():
         _set(values, key, value)
+    check_bounds(values, place)
     _make_absolute(values, Path.cwd())
     return _validate(values, place)
 
@@ -102,16 +57,19 @@ def parse_overrides(items: list[str] | tuple[str, ...]) -> list[dict[str, Any]]:
     """Read `--set` items. Several values of an item, as in `train.seed=0,1,2`, give one dict for each combination.
 
     Raises:
-        RecipeError: an item is not `key=value`.
+        RecipeError: an item is not `key=value`, or they make more runs than anybody means.
     """
     keys: list[str] = []
     choices: list[list[Any]] = []
     for item in items:
         key, sign, text = item.partition("=")
         if not sign or not key.strip():
-            raise RecipeError(f"--set {item}: expected KEY=VALUE, for example --set train.epochs=3")
+            raise RecipeError(f"--set {_cut(item)}: expected KEY=VALUE, for example --set train.epochs=3")
         keys.append(key.strip())
-        choices.append([parse_yaml(part, f"--set {item}") if part else "" for part in _split_values(text)])
+        choices.append([parse_yaml(part, f"--set {_cut(item)}") if part else "" for part in _split_values(text)])
+    num_runs = math.prod(map(len, choices))
+    if num_runs > MOST_RUNS:
+        raise RecipeError(f"--set: these values make {num_runs:,} runs, more than {MOST_RUNS:,}; give fewer at a time")
     return [dict(zip(keys, values, strict=True)) for values in itertools.product(*choices)]
 
 
@@ -134,7 +92,7 @@ def parse_renames(items: list[str] | tuple[str, ...]) -> dict[str, str]:
 
 def dump_recipe(recipe: Recipe) -> str:
     """The whole recipe, defaults included, as YAML that `load_recipe` reads."""
-    return yaml.dump(recipe.model_dump(by_alias=True), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return yaml.dump(recipe.model_dump(by_alias=True), Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
 def parse_recipe(text: str) -> Recipe:
@@ -148,9 +106,7 @@ def parse_recipe(text: str) -> Recipe:
 
 def dump_value(value: Any) -> str:
     """One value as YAML on one line, as it can stand behind a key; `load_recipe` reads the same value."""
-    text = yaml.dump(
-        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=True, width=math.inf
-    )
+    text = yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, default_flow_style=True, width=math.inf)
     return text.removesuffix("\n").removesuffix("\n...")
 
 
@@ -188,14 +144,23 @@ def _split_values(text: str) -> list[str]:
 
 
 def _read_file(path: Path) -> dict[str, Any]:
+    content = b""
     try:
-        text = path.read_text("utf-8")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        text = content.decode("utf-8-sig")
     except FileNotFoundError as error:
         others = sorted(str(other) for pattern in ("*.yaml", "recipes/*.yaml") for other in Path().glob(pattern))
         hint = f"recipes here: {', '.join(others)}" if others else "torchrelay fetch digits writes one to start from"
-        raise RecipeError(f"recipe {path} does not exist; {hint}") from error
-    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {shown_path(path)} does not exist; {hint}") from error
+    except UnicodeDecodeError as error:
+        if len(content) > MOST_BYTES:  # cut within a character, or no text at all
+            raise RecipeError(
+                f"recipe {shown_path(path)} is larger than {MOST_BYTES:,} bytes, which is no recipe"
+            ) from error
         raise RecipeError(f"recipe {path} cannot be read as UTF-8 text: {error}") from error
+    except (OSError, ValueError) as error:  # of a path with a NUL in it
+        raise RecipeError(f"recipe {shown_path(path)} cannot be read as UTF-8 text: {error}") from error
     values = parse_yaml(text, f"recipe {path}")
     if not isinstance(values, dict):
         raise RecipeError(f"recipe {path}: expected keys such as name, data and model; got {type(values).__name__}")
@@ -241,6 +206,10 @@ def _merge(values: dict[str, Any], over: dict[str, Any]) -> None:
 
 def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
     *folders, last = dotted.split(".")
+    if len(folders) >= MOST_LEVELS:
+        raise RecipeError(
+            f"--set {_cut(dotted)}: {len(folders) + 1:,} parts, more than the {MOST_LEVELS} of any recipe"
+        )
     inner: Any = values
     part: Any = Recipe
     for name in folders:
@@ -250,14 +219,14 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
         if isinstance(inner, list):
             inner = inner[_index(inner, name, dotted)]
             if not isinstance(inner, dict | list):
-                raise RecipeError(f"--set {dotted}: position {name} is {inner!r}, which has no parts")
+                raise RecipeError(f"--set {dotted}: position {name} is {shown_value(inner)}, which has no parts")
             continue
         if inner.get(name) is None:
             has_default = field is not None and isinstance(field.default, BaseModel)
             inner[name] = field.default.model_dump(by_alias=True) if field and has_default else {}
         inner = inner[name]
         if not isinstance(inner, dict | list):
-            raise RecipeError(f"--set {dotted}: {name} is {inner!r}, which has no parts")
+            raise RecipeError(f"--set {dotted}: {name} is {shown_value(inner)}, which has no parts")
     if isinstance(inner, list):
         inner[_index(inner, last, dotted)] = value
     else:
@@ -281,26 +250,40 @@ def _validate(values: dict[str, Any], place: str) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(problem) for problem in error.errors()]
+        problems = error.errors(include_url=False)
+        lines = [_explain(problem) for problem in problems[:MOST_MISTAKES]]
+        if len(problems) > MOST_MISTAKES:
+            lines.append(f"and {len(problems) - MOST_MISTAKES:,} mistakes more")
         raise RecipeError(f"{place}: " + "\n".join(lines)) from error
 
 
 def _explain(problem: Any) -> str:
     """One line for one of pydantic's findings: the key, the value, what is legal."""
     loc = [str(part) for part in problem["loc"]]
-    key, value = ".".join(loc), problem["input"]
+    key, value = _cut(".".join(loc)), shown_value(problem["input"])
     if problem["type"] == "extra_forbidden":
-        return f"unknown key {key} (value {value!r}); {nearest(loc[-1], _legal_keys(loc[:-1]))}"
+        return f"unknown key {key} (value {value}); {nearest(loc[-1], _legal_keys(loc[:-1]))}"
     if problem["type"] == "literal_error":
         legal = get_args(_annotation(loc))
-        return f"{key}: {value!r} is not legal; {nearest(str(value), legal)}"
+        return f"{key}: {value} is not legal; {nearest(str(problem['input']), legal)}"
     if problem["type"] == "missing":
-        owner = ".".join(loc[:-1]) or "the recipe"
+        owner = _cut(".".join(loc[:-1])) or "the recipe"
         return f"{key} is missing; legal keys of {owner} are {', '.join(_legal_keys(loc[:-1]))}"
     if problem["type"] == "model_type":
-        return f"{key}: got {value!r}; expected keys and values, legal keys are {', '.join(_legal_keys(loc))}"
+        return f"{key}: got {value}; expected keys and values, legal keys are {', '.join(_legal_keys(loc))}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{key}: got {value!r}; {message[0].lower()}{message[1:]}"
+    return f"{key}: got {value}; {message[0].lower()}{message[1:]}"
+
+
+def _cut(text: str) -> str:
+    """A key or an option for a message, without what a terminal would obey, and not longer than one wants to read."""
+    short = text if len(text) <= MOST_OF_A_KEY else f"{text[:MOST_OF_A_KEY]}…"
+    return short if short.isprintable() else repr(short)
+
+
+def shown_path(path: Path) -> str:
+    """A file's name for a message, see `_cut`."""
+    return _cut(str(path))
 
 
 def _annotation(loc: list[str]) -> Any:

@@ -142,6 +142,6 @@ def doubts_about_augment(
 def _refusal(augmentation: Callable[..., object], args: dict[str, Any]) -> str:
     try:
         augmentation(**args)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         return str(error)
     return ""

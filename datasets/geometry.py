@@ -22,6 +22,10 @@ from .pixels import Augmentation, as_floats, channels_last, check_probability, m
 
 # Shapes: B rows in a batch, C channels, H height, W width, P points.
 Edge = Literal["zeros", "reflect"]
+# As many as an image's side may have: farther out is nothing.
+MOST_PADDING = 65_536
+# And of one image, in multiples of its longer side: what is padded takes the square of it.
+MOST_SIDES = 2
 
 
 class Geometric(Augmentation, ABC):
@@ -85,8 +89,8 @@ class Crop(Geometric):
     copies = True
 
     def __init__(self, padding: int = 4, mode: Edge = "zeros") -> None:
-        if padding < 0:
-            raise ValueError("expected a number of pixels, 0 or more")
+        if not 0 <= padding <= MOST_PADDING:
+            raise ValueError(f"expected a number of pixels from 0 to {MOST_PADDING:,}")
         self._padding, self._mode = padding, mode
 
     def __call__(self, image: Tensor, draw: Draw, feature: FeatureSchema) -> Tensor:
@@ -94,6 +98,11 @@ class Crop(Geometric):
         if self._mode == "reflect" and self._padding >= min(image.shape[2:]):
             raise RecipeError(
                 f"train.augment crop: cannot reflect {self._padding} pixels of an image of {tuple(image.shape[2:])}"
+            )
+        if self._padding > MOST_SIDES * max(image.shape[2:]):
+            raise RecipeError(
+                f"train.augment crop: padding {self._padding} moves an image of {tuple(image.shape[2:])} out of sight; "
+                f"give at most {MOST_SIDES * max(image.shape[2:])}"
             )
         top, left = self._window(draw)
         if image.device.type == "cpu":

@@ -6,14 +6,15 @@ import difflib
 import functools
 import importlib
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..arguments import check_arguments
-from ..errors import RecipeError
-from ..recipe import Feature, nearest
+from ..errors import RecipeError, shown_value
+from ..recipe import MOST_PIXELS, Feature, Named, nearest
 from .raster import BadImage, channels_first
 from .verdicts import quote
 
@@ -27,6 +28,8 @@ PREPROCESS_MODULES = (
     "transform",
     "util",
 )
+# By which a picture may be enlarged.
+MOST_SCALE = 1_000
 
 
 def check_preprocess(feature: Feature) -> None:
@@ -39,6 +42,20 @@ def check_preprocess(feature: Feature) -> None:
         function = _preprocess_function(step.name)
         picture = next(iter(inspect.signature(function).parameters))
         check_arguments(f"preprocess.{step.name}", step.name, step.args, function, filled=(picture,))
+        _check_size(step)
+
+
+def _check_size(step: Named) -> None:
+    """Refuse to make pictures of which none would find room in memory."""
+    for name, most in (("output_shape", MOST_PIXELS), ("scale", MOST_SCALE)):
+        given = step.args.get(name, 1)
+        factors = [
+            float(one) for one in (given if isinstance(given, list) else [given]) if isinstance(one, int | float)
+        ]
+        if math.prod(factors) > most:
+            raise RecipeError(
+                f"preprocess.{step.name}.args.{name}: got {shown_value(given)}; expected a product of at most {most:,}"
+            )
 
 
 def run_preprocess(image: np.ndarray, feature: Feature) -> np.ndarray:

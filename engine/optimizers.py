@@ -123,6 +123,6 @@ def _refusal(kind: type[Optimizer], args: dict[str, Any]) -> str:
     """Torch's reason for not building the optimizer over one small matrix, or nothing."""
     try:
         kind([nn.Parameter(torch.zeros(2, 2))], **args)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         return str(error) or type(error).__name__
     return ""

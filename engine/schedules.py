@@ -68,10 +68,10 @@ def plateau(
     optimizer: Optimizer,
     mode: Literal["min", "max"],
     factor: Fraction = 0.1,
-    patience: Annotated[int, Field(ge=0)] = 10,
+    patience: Annotated[int, Field(ge=0, le=2**31 - 1)] = 10,
     threshold: NotNegative = 1e-4,
     threshold_mode: Literal["rel", "abs"] = "rel",
-    cooldown: Annotated[int, Field(ge=0)] = 0,
+    cooldown: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0,
     min_lr: NotNegative = 0.0,
 ) -> ReduceLROnPlateau:
     """Torch's ReduceLROnPlateau: times `factor` after more than `patience` epochs without a better metric."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple, Protocol
 
 import torch
@@ -22,6 +22,7 @@ from .knowledge_graph import ComplEx, DistMult, Power, TransE, find_sizes
 from .lenet import LeNet
 from .mlp import MLP, Norm
 from .side_inputs import add_side_inputs, find_image
+from .size import check_room, count_bytes
 from .torchvision_nets import build_torchvision, check_torchvision, list_torchvision
 from .two_layer import Form, build_net
 from .user_classes import build_class, check_class
@@ -31,9 +32,10 @@ _OTHER_FORMS = (f"{TORCHVISION}<name>", "package.module:Class")
 # What a model's outputs are one of each.
 _OUTPUTS = {"category": "classes", "labels": "tags"}
 
-Units = Annotated[int, Field(gt=0)]
+Units = Annotated[int, Field(gt=0, le=10_000_000)]
+Layers = Annotated[Sequence[Units], Field(max_length=1_000)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Weight = Annotated[float, Field(ge=0)]
 Scale = Annotated[float, Field(gt=0)]
 
@@ -98,7 +100,7 @@ def build_cifar_net(schema: Schema) -> nn.Module:
 
 def build_mlp(
     schema: Schema,
-    hidden: list[Units] | tuple[Units, ...] = (64, 64),
+    hidden: Layers = (64, 64),
     dropout: Probability = 0.0,
     norm: Norm = "none",
 ) -> nn.Module:
@@ -234,17 +236,22 @@ def build_model(model: Named, schema: Schema) -> nn.Module:
     Returns:
         The model on the CPU, in float32. `forward` takes one tensor an input feature, in the recipe's order.
     Raises:
-        RecipeError: see `check_model`; or the model refuses its arguments.
+        RecipeError: see `check_model`; or the model refuses its arguments, or its weights find no room in memory.
         ShapeError: the model does not fit the table's inputs, or does not give (2, schema.num_outputs) for 2 rows.
     """
     check_model(model)
     name = model.name
-    if name in MODELS:
-        built = MODELS[name].build(schema, **model.args)
-    elif name.startswith(TORCHVISION):
-        built = build_torchvision(name.removeprefix(TORCHVISION), model.args, schema)
-    else:
-        built = build_class(name, model.args, schema)
+
+    def build() -> nn.Module:
+        if name in MODELS:
+            return MODELS[name].build(schema, **model.args)
+        if name.startswith(TORCHVISION):
+            return build_torchvision(name.removeprefix(TORCHVISION), model.args, schema)
+        return build_class(name, model.args, schema)
+
+    if ":" not in name or name.startswith(TORCHVISION):  # a class of the user's own is built once: it may do anything
+        check_room(name, "weights", count_bytes(build))
+    built = build()
     _prove(name, built, schema)
     return built
 

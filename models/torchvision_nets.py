@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..arguments import check_arguments, check_values
-from ..errors import RecipeError, ShapeError
+from ..errors import RecipeError, ShapeError, shown_value
 from ..recipe import nearest
 from ..schema import Schema
 from .pretrained import ARGUMENTS as WEIGHTS_ARGUMENTS
@@ -75,7 +75,7 @@ def build_torchvision(name: str, args: dict[str, Any], schema: Schema) -> nn.Mod
     except Exception as error:
         raise ShapeError(
             f"model.name: torchvision:{name} cannot be built for {channels} x {height} x {width} with model.args "
-            f"{args!r}: {error}; change data.inputs.{image.name}.size, the arguments, or the net"
+            f"{shown_value(args)}: {error}; change data.inputs.{image.name}.size, the arguments, or the net"
         ) from error
     if channels != 3:
         _fit_first_layer(model, channels)

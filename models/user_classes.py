@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from ..arguments import check_arguments
-from ..errors import RecipeError, ShapeError
+from ..errors import RecipeError, ShapeError, shown_value
 from ..recipe import nearest
 from ..schema import Schema
 
@@ -57,7 +57,7 @@ def build_class(name: str, args: dict[str, Any], schema: Schema) -> nn.Module:
     try:
         return kind(**{key: known[key] for key in wanted}, **args)
     except Exception as error:
-        raise RecipeError(f"model.args: {name} refuses {args!r}: {_explain(error)}") from error
+        raise RecipeError(f"model.args: {name} refuses {shown_value(args)}: {_explain(error)}") from error
 
 
 def _import_class(name: str) -> type[nn.Module]:

@@ -14,7 +14,8 @@ from ..datasets.survey import Survey, survey_table
 from ..errors import RecipeError
 from ..files import write_atomic
 from ..recipe import Dialect, Recipe
-from ..recipe_file import dump_value, load_recipe, parse_yaml
+from ..recipe_file import dump_value, load_recipe
+from ..yaml_text import parse_yaml
 from .draft import Draft, default_path, draft_recipe
 from .draft_choice import Choice
 from .preflight import check_recipe

@@ -297,3 +297,79 @@ def test_every_key_stands_in_the_documentation() -> None:
 def test_shipped_recipes_fit_the_schema_and_load(path: Path) -> None:
     jsonschema.validate(yaml.safe_load(path.read_text("utf-8")), recipe_schema())
     assert load_recipe(path).name == path.stem
+
+
+# Limits
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"train: {{seed: {2**70}}}", r"train.seed: got 1180591620717411303424; .* less than"),
+        ("train: {seed: -9223372036854775809}", r"train.seed: got -9223372036854775809; "),
+        (f"data: {{split: {{seed: {2**70}}}}}", r"data.split.seed: got 1180591620717411303424; "),
+        (
+            "data: {inputs: {i: {kind: image, channels: 99999999999999999999}}}",
+            r"i.channels: got 99999999999999999999; ",
+        ),
+        ("data: {inputs: {i: {kind: image, channels: 65537}}}", r"i.channels: got .*a number of channels up to 65,536"),
+        ("data: {inputs: {i: {kind: image, channels: '²'}}}", r"i.channels: got '²'; expected rgb, gray or a number"),
+        (
+            "data: {inputs: {i: {kind: image, size: [100000, 1]}}}",
+            r"i.size.0: got 100000; .*less than or equal to 65536",
+        ),
+        ("data: {inputs: {i: {kind: image, size: [60000, 60000]}}}", r"i.size: got .*at most 268,435,456 pixels"),
+        ("data: {inputs: {i: {kind: image, size: [0, 8]}}}", r"i.size.0: got 0; "),
+        ("data: {inputs: {t: {kind: text, ngrams: [1, 1000]}}}", r"t.ngrams.1: got 1000; "),
+        (f"data: {{inputs: {{t: {{kind: text, min_count: {10**30}}}}}}}", r"t.min_count: got 10{30}; "),
+        (f"data: {{inputs: {{t: {{kind: text, max_vocabulary: {10**30}}}}}}}", r"t.max_vocabulary: got 10{30}; "),
+        (f"data: {{max_pixels: {10**30}}}", r"data.max_pixels: got 10{30}; "),
+        ("data: {encoding: idna}", r"data.encoding: got 'idna'; no encoding that a table is written in"),
+        ("data: {encoding: punycode}", r"data.encoding: got 'punycode'; no encoding that a table is"),
+        ("data: {encoding: unicode_escape}", r"data.encoding: got 'unicode_escape'; no encoding that a table is"),
+        ("data: {encoding: undefined}", r"data.encoding: got 'undefined'; no encoding that a table is"),
+        ('data: {encoding: "a\\0b"}', r"data.encoding: got 'a\\x00b'; expected characters"),
+        ('data: {delimiter: "\\n"}', r"data.delimiter: got '\\n'; expected one character that can be printed"),
+        ('data: {delimiter: "\\0"}', r"data.delimiter: got '\\x00'; expected one character"),
+        ("data: {delimiter: '\"'}", r"data.delimiter: got '\"'; expected one character"),
+        ("train: {num_workers: 100000}", r"train.num_workers: got 100000; .*less than or equal to 256"),
+        (f"train: {{epochs: {10**20}}}", r"train.epochs: got 10{20}; .*less than or equal to 2147483647"),
+        (f"train: {{batch_size: {10**20}}}", r"train.batch_size: got 10{20}; "),
+        (f"train: {{accumulate: {10**20}}}", r"train.accumulate: got 10{20}; "),
+        (f"train: {{early_stop_epochs: {10**20}}}", r"train.early_stop_epochs: got 10{20}; "),
+        (f"checkpoint: {{keep: {10**20}}}", r"checkpoint.keep: got 10{20}; "),
+        ("train: {max_minutes: .inf}", r"train.max_minutes: got inf; input should be a finite number"),
+        ("train: {max_minutes: 1e9}", r"train.max_minutes: got 1000000000.0; "),
+        ("train: {ema: .nan}", r"train.ema: got nan; input should be a finite number"),
+        ("train: {label_smoothing: .nan}", r"train.label_smoothing: got nan; "),
+        ("train: {clip_norm: .inf}", r"train.clip_norm: got inf; "),
+        ("data: {split: {test: .nan}}", r"data.split.test: got nan; "),
+        ("tracking: {wait_seconds: .inf}", r"tracking.wait_seconds: got inf; "),
+        ("tracking: {wait_seconds: 1e300}", r"tracking.wait_seconds: got 1e\+300; "),
+        ("warm_start: {lr_factors: {a: .inf}}", r"warm_start.lr_factors.a: got inf; "),
+        ('name: "a\\0b"', r"name: got 'a\\x00b'; expected characters that can be printed"),
+        ('name: "a\\nb"', r"name: got 'a\\nb'; expected characters that can be printed"),
+        (f"name: {'x' * 300}", r"name: got 'xxx.*at most 250 characters"),
+        (f"tracking: {{experiment: {'x' * 300}}}", r"tracking.experiment: got 'xxx.*at most 250 characters"),
+        ('tracking: {register: "a\\eb"}', r"tracking.register: got 'a\\x1bb'; expected characters"),
+        ('data: {inputs: {"a\\nb": {kind: number}}}', r"expected characters that can be printed"),
+        (f"model: {{name: {'m' * 300}}}", r"model.name: got 'mmm.*at most 250 characters"),
+    ],
+)
+def test_what_no_machine_or_library_takes_is_refused_with_the_limit(write: Write, text: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(write(text))
+
+
+def test_the_largest_values_are_taken(write: Write) -> None:
+    text = f"""
+train: {{seed: {2**63 - 1}, num_workers: 256, epochs: {2**31 - 1}}}
+data:
+  delimiter: "\\t"
+  encoding: utf-16
+  inputs: {{i: {{kind: image, channels: 65536, size: [65536, 4096]}}}}
+  split: {{seed: {-(2**63)}}}
+"""
+    recipe = load_recipe(write(text))
+    assert recipe.train.seed == 2**63 - 1
+    assert recipe.data.inputs["i"].channels == "65536"

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from torchrelay.errors import RecipeError, ShapeError
-from torchrelay.models.registry import build_model, check_model, describe_models
+from torchrelay.models.registry import MODELS, build_model, check_model, describe_models
 from torchrelay.recipe import Named
 from torchrelay.schema import Schema
 
@@ -187,3 +187,26 @@ def test_lenet_with_spare_channels_equals_the_plain_net(image_schema: MakeSchema
         grads.append([parameter.grad for parameter in net.parameters()])
     torch.testing.assert_close(net(image), plain(image), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(grads[0], grads[1], rtol=1e-10, atol=1e-10)
+
+
+def test_a_model_that_finds_no_room_in_memory_is_refused_before_it_is_made(
+    number_schema: Schema, image_schema: MakeSchema
+) -> None:
+    with pytest.raises(
+        RecipeError, match=r"model\.name: mlp: its weights take 372,529\.\d GiB, and [\d,.]+ GiB of mem"
+    ):
+        build_model(Named(name="mlp", args={"hidden": [10_000_000, 10_000_000]}), number_schema)
+    wide = Named(name="torchvision:resnet50", args={"width_per_group": 10**7})
+    with pytest.raises(RecipeError, match=r"its weights take [\d,.]+ GiB|larger than any memory"):
+        build_model(wide, image_schema(3, 32, 32))
+
+
+@pytest.mark.parametrize("name", ["mlp", "dynamic_net"])
+def test_counting_a_model_before_it_is_made_draws_no_random_number(name: str, number_schema: Schema) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        build_model(Named(name=name), number_schema)
+        after_both = torch.get_rng_state()
+        torch.manual_seed(3)
+        MODELS[name].build(number_schema)
+        assert torch.get_rng_state().equal(after_both)

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from torchrelay.datasets.preprocess import check_preprocess
 from torchrelay.errors import RecipeError, ShapeError
-from torchrelay.recipe import Recipe
+from torchrelay.recipe import Feature, Recipe
 from torchrelay.tasks.preflight import check_names, check_validation
 
 
@@ -52,6 +53,72 @@ def test_what_looks_at_validation_rows_is_refused_where_there_are_none(train: di
     with pytest.raises(RecipeError, match=words):
         check_validation(recipe(**train), num_rows=0)
     check_validation(recipe(**train), num_rows=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"model": {"name": "mlp", "args": {"hidden": [10**9]}}},
+            r"model\.args\.hidden\.0: got \[1000000000\]; .*10000000",
+        ),
+        ({"model": {"name": "mlp", "args": {"hidden": [1e9]}}}, r"model\.args\.hidden\.0: got \[1000000000\.0\]; "),
+        ({"model": {"name": "mlp", "args": {"hidden": [8] * 2_000}}}, r"model\.args\.hidden: got \[8, .*at most 1000"),
+        ({"model": {"name": "mlp", "args": {"dropout": float("nan")}}}, r"model\.args\.dropout: got nan; .*finite"),
+        ({"model": {"name": "dynamic_net", "args": {"hidden": 10**18}}}, r"model\.args\.hidden: got 10{18}; "),
+        (
+            {"train": {"optimizer": {"name": "sgd", "args": {"lr": float("inf")}}}},
+            r"optimizer\.args\.lr: got inf; .*finite",
+        ),
+        (
+            {"train": {"optimizer": {"name": "sgd", "args": {"lr": 10**400}}}},
+            r"optimizer\.args\.lr: got 1000.*; input should be a finite number",
+        ),
+        (
+            {"train": {"optimizer": {"name": "adam", "args": {"betas": [0.9, float("nan")]}}}},
+            r"optimizer\.args\.betas\.1: got nan; expected a finite number",
+        ),
+        (
+            {"train": {"schedule": {"name": "plateau", "args": {"patience": 10**20}}}},
+            r"schedule\.args\.patience: got 10{20}; ",
+        ),
+        (
+            {"train": {"augment": [{"name": "crop", "args": {"padding": 10**12}}]}},
+            r"args\.padding: got 10{12}; .*to 65,536",
+        ),
+        ({"train": {"augment": [{"name": "crop", "args": {"padding": 1e12}}]}}, r"args\.padding: got 10{12}\.0; "),
+        ({"train": {"augment": [{"name": "mixup", "args": {"alpha": float("inf")}}]}}, r"args\.alpha: got inf; "),
+    ],
+)
+def test_numbers_beyond_what_a_machine_can_take_are_refused_with_the_limit(changes: dict[str, Any], words: str) -> None:
+    values = recipe().model_dump(by_alias=True)
+    with pytest.raises(RecipeError, match=words):
+        check_names(Recipe.model_validate({**values, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        (
+            {"name": "transform.resize", "args": {"output_shape": [10**9, 10**9]}},
+            r"resize\.args\.output_shape: got .*at most",
+        ),
+        (
+            {"name": "transform.rescale", "args": {"scale": 1e9}},
+            r"rescale\.args\.scale: got 1000000000\.0; .*at most 1,000",
+        ),
+        ({"name": "io.imread"}, r"io\.imread is not a function of scikit-image"),
+        ({"name": "skimage.io.imread"}, r"skimage\.io\.imread is not a function of scikit-image"),
+        (
+            {"name": "util.apply_parallel", "args": {"function": "os.system"}},
+            r"function: 'os\.system' is not the recipe's",
+        ),
+        ({"name": "transform.__class__"}, r"transform\.__class__ is not a function of scikit-image"),
+    ],
+)
+def test_preprocessing_that_reads_files_or_fills_the_memory_is_refused(step: dict[str, Any], words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        check_preprocess(Feature.model_validate({"kind": "image", "preprocess": [step]}))
 
 
 def test_an_optimizer_with_a_closure_may_average_and_accumulate() -> None:
