@@ -33,6 +33,8 @@ from .yaml_text import check_bounds
 FORMAT_VERSION = 1
 # More cores than any machine that this runs on.
 MOST_THREADS = 1024
+# A message names at most so many legal words; so many are compared with a wrong one.
+MOST_SHOWN, MOST_NAMES = 200, 20_000
 # What tells the name of a weights file from a run id, which may have dots too.
 WEIGHTS_SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".bin", ".safetensors")
 
@@ -426,7 +428,16 @@ def recipe_schema() -> dict[str, Any]:
 
 
 def nearest(word: str, legal: Any) -> str:
-    """The ending of an error message that names the nearest legal words, or all of them where none is near."""
+    """The ending of an error message that names the nearest legal words, or the first of them where none is near."""
     names = sorted(str(name) for name in legal)
-    near = difflib.get_close_matches(word[:MOST_COMPARED], names, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"legal are {', '.join(names)}"
+    near = difflib.get_close_matches(word[:MOST_COMPARED], names[:MOST_NAMES], n=3, cutoff=0.5)
+    if near:
+        return f"did you mean {' or '.join(map(quote_name, near))}?"
+    rest = f", … ({len(names):,} in all)" if len(names) > MOST_SHOWN else ""
+    return f"legal are {', '.join(map(quote_name, names[:MOST_SHOWN]))}{rest}"
+
+
+def quote_name(name: str) -> str:
+    """A name as a message shows it: in quotes where spaces or commas would hide where it begins and ends."""
+    is_plain = name == name.strip() and name.isprintable() and "," not in name and name
+    return name if is_plain else repr(name)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
 import sys
 import textwrap
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -17,6 +19,36 @@ from ..addresses import hide_in_values, hide_secrets, may_carry_secrets
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 set_option = click.option("--set", "items", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe.")
 device_option = click.option("--device", default="", metavar="D", help="auto, cpu, cuda, cuda:1 or mps.")
+
+
+# Each is a setting of the recipe's `data` of the same name.
+_DIALECT_OPTIONS = (
+    click.option("--encoding", metavar="NAME", help="Encoding of a text table."),
+    click.option("--delimiter", metavar="SIGN", help=r"What stands between the fields of a text table; \t is a tab."),
+    click.option("--skip-lines", type=click.IntRange(min=0), metavar="N", help="Lines above the names of the columns."),
+    click.option("--skip-spaces/--keep-spaces", default=None, help="Whether spaces after a delimiter do not count."),
+    click.option("--escape", metavar="SIGN", help=r"What stands before a quote within a cell: \ or nothing."),
+    click.option("--decimal", type=click.Choice([".", ","]), help="Decimal sign of numbers."),
+    click.option("--thousands", type=click.Choice(["", ",", ".", " ", "'"]), help="What parts thousands."),
+    click.option("--units", multiple=True, metavar="SIGN", help="Sign beside numbers, such as $; may be repeated."),
+)
+_DIALECT = ("encoding", "delimiter", "skip_lines", "skip_spaces", "escape", "decimal", "thousands", "units")
+
+
+def dialect_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that say how a table is written; the command gets those that are given as `dialect`, by their names."""
+
+    @functools.wraps(command)
+    def with_dialect(**arguments: Any) -> None:
+        given = {key: arguments.pop(key) for key in _DIALECT}
+        dialect = {key: value for key, value in given.items() if value not in (None, ())}
+        if "units" in dialect:
+            dialect["units"] = list(dialect["units"])
+        if dialect.get("delimiter") == r"\t":
+            dialect["delimiter"] = "\t"
+        command(dialect=dialect, **arguments)
+
+    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_DIALECT_OPTIONS), with_dialect)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

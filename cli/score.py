@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
-from .common import commands, device_option, echo, json_option, prepare, print_json
+from .common import commands, device_option, dialect_options, echo, json_option, prepare, print_json
 from .results import run_line, tell_result
 
 
@@ -12,9 +14,10 @@ from .results import run_line, tell_result
 @click.argument("source")
 @click.option("--table", required=True, type=click.Path(), help="CSV, TSV or Parquet file; all its rows are scored.")
 @click.option("--files", default="", type=click.Path(), help="Root of the table's file paths; by default its folder.")
+@dialect_options
 @device_option
 @json_option
-def evaluate(source: str, table: str, files: str, device: str, as_json: bool) -> None:
+def evaluate(source: str, table: str, files: str, dialect: dict[str, Any], device: str, as_json: bool) -> None:
     """Score all rows of another table with SOURCE; a row that cannot be read gets a verdict.
 
     SOURCE is a run id, runs:/…, models:/name@alias, or a weights file of a run.
@@ -29,7 +32,7 @@ def evaluate(source: str, table: str, files: str, device: str, as_json: bool) ->
     resolve_source(source, home())  # before a Prefect server starts for it
     from ..flows.evaluate import evaluate as evaluate_flow
 
-    result = evaluate_flow(source=source, table=table, files=files, device=device or "auto")
+    result = evaluate_flow(source=source, table=table, files=files, device=device or "auto", dialect=dialect)
     tell_result(result, True, as_json)
     if as_json:
         print_json(result)
@@ -41,9 +44,19 @@ def evaluate(source: str, table: str, files: str, device: str, as_json: bool) ->
 @click.option("--out", required=True, type=click.Path(), help="File to write: .csv, .tsv or .parquet.")
 @click.option("--files", default="", type=click.Path(), help="Root of the table's file paths; by default its folder.")
 @click.option("--prefix", default="", help="Before the names of the columns that are added.")
+@dialect_options
 @device_option
 @json_option
-def predict(source: str, table: str, out: str, files: str, prefix: str, device: str, as_json: bool) -> None:
+def predict(
+    source: str,
+    table: str,
+    out: str,
+    files: str,
+    prefix: str,
+    dialect: dict[str, Any],
+    device: str,
+    as_json: bool,
+) -> None:
     """Write TABLE again, with a prediction or a verdict for every row.
 
     SOURCE is a run id, runs:/…, models:/name@alias, or a weights file of a run.
@@ -59,7 +72,9 @@ def predict(source: str, table: str, out: str, files: str, prefix: str, device: 
     resolve_source(source, home())  # before a Prefect server starts for it
     from ..flows.predict import predict as predict_flow
 
-    result = predict_flow(source=source, table=table, out=out, files=files, device=device or "auto", prefix=prefix)
+    result = predict_flow(
+        source=source, table=table, out=out, files=files, device=device or "auto", prefix=prefix, dialect=dialect
+    )
     if as_json:
         print_json(result)
     lines = [run_line(result), f"folder    {result['run_dir']}"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from .common import check, commands, json_option, prepare, print_json, set_option, single, tell
+from .common import check, commands, dialect_options, json_option, prepare, print_json, set_option, single, tell
 
 
 @commands.command()
@@ -15,8 +16,11 @@ from .common import check, commands, json_option, prepare, print_json, set_optio
 @click.option("--files", default="", type=click.Path(), help="Root of the table's file paths; looked for by default.")
 @click.option("--target", default="", metavar="COLUMN", help="Column to learn; guessed by default.")
 @click.option("--out", default="", metavar="FILE", type=click.Path(), help="Recipe to write; by default beside TABLE.")
+@dialect_options
 @json_option
-def init(table: str | None, force: bool, files: str, target: str, out: str, as_json: bool) -> None:
+def init(
+    table: str | None, force: bool, files: str, target: str, out: str, dialect: dict[str, Any], as_json: bool
+) -> None:
     """Look at a table and write a recipe that trains as it is, with the reasons of each guess."""
     if not table:
         from ..tasks.draft_text import EXPLANATION
@@ -31,7 +35,9 @@ def init(table: str | None, force: bool, files: str, target: str, out: str, as_j
 
     locate_table(Data(table=table), NAMED_BY)  # as it was typed: a Path would make another URL of a URL
     place = Path(out) if out else None
-    path, draft = init_recipe(Path(table), files=Path(files) if files else None, target=target, force=force, out=place)
+    path, draft = init_recipe(
+        Path(table), files=Path(files) if files else None, target=target, force=force, out=place, dialect=dialect
+    )
     guesses = describe_draft(draft)
     for part, text in guesses:
         tell(f"{part:<10}{text}")

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import TorchrelayError
-from .common import check, commands, device_option, echo, json_option, prepare, print_json, set_option, single, tell
+from .common import (
+    check,
+    commands,
+    device_option,
+    dialect_options,
+    echo,
+    json_option,
+    prepare,
+    print_json,
+    set_option,
+    single,
+    tell,
+)
 from .results import tell_result
 
 if TYPE_CHECKING:
@@ -53,6 +65,7 @@ def train(recipe: str, items: tuple[str, ...], device: str, is_dry: bool, as_jso
 @click.option("--freeze", multiple=True, metavar="GLOB", help="Keys of the model that are not trained.")
 @click.option("--thaw-after", type=click.IntRange(min=1), metavar="N", help="Epochs after which they are.")
 @click.option("--grow-head/--no-grow-head", default=None, help="Give new classes outputs of their own, or refuse them.")
+@dialect_options
 @set_option
 @device_option
 @click.option("--dry-run", "is_dry", is_flag=True, help="Check everything, ingest, train two steps; write no run.")
@@ -65,6 +78,7 @@ def finetune(
     freeze: tuple[str, ...],
     thaw_after: int | None,
     grow_head: bool | None,
+    dialect: dict[str, Any],
     items: tuple[str, ...],
     device: str,
     is_dry: bool,
@@ -87,11 +101,12 @@ def finetune(
         "train.device": device,
     }
     given = {key: value for key, value in options.items() if value not in (None, "", [], {})}
-    several = [{**given, **overrides} for overrides in parse_overrides(items)]
     prepare()
     from ..recipe import Recipe
     from ..tasks.preflight import check_recipe
-    from ..tasks.runs import recipe_for_finetune
+    from ..tasks.runs import over_data, recipe_for_finetune
+
+    several = [over_data({**given, **overrides}, dialect) for overrides in parse_overrides(items)]
 
     recipes = [recipe_for_finetune(Recipe(), recipe, overrides, source) for overrides in several]
     if is_dry:

@@ -44,7 +44,8 @@ from .space import REJECTED
 from .spelling import compose_cells
 from .split_files import find_split, verify_split, write_manifest
 from .splits import TEST, TRAIN, UNUSED, Sides, assign_by_column, assign_by_hash, combine, hash_texts, unused_settings
-from .table import Table, features_of, open_table, resolve_features, unused_feature_settings
+from .table import Table, advise_dialect, features_of, open_table, resolve_features, unused_feature_settings
+from .torn import reject_torn_end, warn_of_index
 from .verdicts import QUARANTINE, REPORT, Verdicts
 from .vocabularies import find_triple, reject_unknown_parts, reject_unseen_relations
 
@@ -125,7 +126,7 @@ def prepare_data(
     reach("ingest.begun")
     table = open_table(data)
     columns = resolve_features(data, list(table.frame.columns), table.index_columns)
-    verdicts = _judge_shape(table)
+    verdicts = _judge_shape(data, columns, table)
     cells = read_cells(data, columns, table.frame, verdicts)
     if heritage is not None:
         cells = match_classes(data, cells, heritage.schema)
@@ -145,7 +146,8 @@ def prepare_data(
     _check_limit(data, home, table.frame, verdicts)
     side = np.where(verdicts.good, sides.side, UNUSED).astype(np.int8)
     _check_training(data, rows, side)
-    return _commit(data, home, table.frame, cells, rows, verdicts, side, None, heritage)
+    prepared = _commit(data, home, table.frame, cells, rows, verdicts, side, None, heritage)
+    return prepared._replace(warnings=[*table.notes, *warn_of_index(columns, table), *prepared.warnings])
 
 
 def prepare_for_schema(data: Data, schema: Schema, home: Home, on_progress: Progress | None = None) -> Prepared:
@@ -167,7 +169,7 @@ def prepare_for_schema(data: Data, schema: Schema, home: Home, on_progress: Prog
     split = Split(group=data.split.group if data.split.group in names else "")
     data = data.model_copy(update={"split": split, "key": key, "max_bad_rows": 1.0})
     columns = _columns_of(data, schema, names)
-    verdicts = _judge_shape(table)
+    verdicts = _judge_shape(data, columns, table)
     cells = match_classes(data, read_cells(data, columns, table.frame, verdicts), schema)
     _check_limit(data, home, table.frame, verdicts)
     rows = read_rows(data, home, columns, cells, verdicts, on_progress)
@@ -177,7 +179,8 @@ def prepare_for_schema(data: Data, schema: Schema, home: Home, on_progress: Prog
     _check_limit(data, home, table.frame, verdicts)
     _check_shapes(data, schema, rows)
     side = np.where(verdicts.good, TEST, UNUSED).astype(np.int8)
-    return _commit(data, home, table.frame, cells, rows, verdicts, side, schema)
+    prepared = _commit(data, home, table.frame, cells, rows, verdicts, side, schema)
+    return prepared._replace(warnings=[*table.notes, *prepared.warnings])
 
 
 def prepare_inputs(data: Data, schema: Schema, home: Home, on_progress: Progress | None = None) -> Prepared:
@@ -196,7 +199,7 @@ def prepare_inputs(data: Data, schema: Schema, home: Home, on_progress: Progress
     table = open_table(data)
     data = data.model_copy(update={"target": {}, "split": Split(), "key": "", "max_bad_rows": 1.0})
     columns = _columns_of(data, schema.model_copy(update={"targets": []}), list(table.frame.columns))
-    verdicts = _judge_shape(table)
+    verdicts = _judge_shape(data, columns, table)
     cells = match_classes(data, read_cells(data, columns, table.frame, verdicts), schema)
     _check_limit(data, home, table.frame, verdicts)
     rows = read_rows(data, home, columns, cells, verdicts, on_progress)
@@ -204,7 +207,8 @@ def prepare_inputs(data: Data, schema: Schema, home: Home, on_progress: Progress
     _check_limit(data, home, table.frame, verdicts)
     _check_shapes(data, schema, rows)
     side = np.where(verdicts.good, TEST, UNUSED).astype(np.int8)
-    return _commit(data, home, table.frame, cells, rows, verdicts, side, schema)
+    prepared = _commit(data, home, table.frame, cells, rows, verdicts, side, schema)
+    return prepared._replace(warnings=[*table.notes, *prepared.warnings])
 
 
 def open_view(pack_dir: Path, split_dir: Path) -> View:
@@ -233,10 +237,11 @@ def read_keys(split_dir: Path) -> np.ndarray | None:
     return pd.read_parquet(path).iloc[:, 0].to_numpy(dtype=object) if path.exists() else None
 
 
-def _judge_shape(table: Table) -> Verdicts:
+def _judge_shape(data: Data, columns: Mapping[str, list[str]], table: Table) -> Verdicts:
     verdicts = Verdicts(len(table.frame))
     for row, reason in table.bad.items():
         verdicts.reject(row, *reason)
+    reject_torn_end(data, columns, table, verdicts)
     return verdicts
 
 
@@ -316,12 +321,13 @@ def _columns_of(data: Data, schema: Schema, names: Sequence[str]) -> dict[str, l
             f"the recipe's features {', '.join([*data.inputs, *data.target])} are not the model's, which are "
             f"{', '.join(feature.name for feature in [*schema.inputs, *schema.targets])}"
         )
+    known = set(names)
     for feature in [*schema.inputs, *schema.targets]:
         for column in feature.columns:
-            if column not in names:
+            if column not in known:
                 raise DataError(
                     f"{data.table}: the model's feature {feature.name!r} reads column {column!r}, which the table does "
-                    f"not have; {nearest(column, names)}"
+                    f"not have; {nearest(column, names)}{advise_dialect(data)}"
                 )
     return {feature.name: feature.columns for feature in [*schema.inputs, *schema.targets]}
 

@@ -33,6 +33,7 @@ from .text_encoding import (
     describe_mark,
     find_broken,
     find_mojibake,
+    find_utf8,
     guess_encoding,
 )
 from .verdicts import Reason
@@ -54,6 +55,7 @@ def read_csv(path: Path, dialect: Dialect) -> TextTable:
         DataError: not in that encoding, no header, a column name twice, an extra field in every row, or not CSV.
     """
     check_encoding(path, dialect.encoding)
+    _check_not_utf8(path, dialect.encoding)
     before = path.stat()
     reader = _Reader(path, dialect, has_nul=_has_nul(path, dialect.encoding))
     try:
@@ -330,6 +332,22 @@ def _check_unchanged(path: Path, before: os.stat_result, notes: list[str]) -> No
         raise DataError(f"{path} was written anew while it was read; begin again when its writer is done")
     added = after.st_size - before.st_size
     notes.append(f"{path.name} grew by {added:,} bytes while it was read; they wait for the next run")
+
+
+def _check_not_utf8(path: Path, encoding: str) -> None:
+    """Refuse to read UTF-8 by an encoding that reads any bytes, and makes other letters of them.
+
+    Raises:
+        DataError: names the encoding to set.
+    """
+    if codecs.lookup(encoding).name.startswith("utf"):
+        return
+    cells = find_utf8(path)
+    if cells:
+        raise DataError(
+            f"{path} is UTF-8, not {encoding}: its cells such as {', '.join(map(repr, cells))} would become other "
+            f"letters; set data.encoding: utf-8"
+        )
 
 
 def _explain_encoding(path: Path, encoding: str, error: UnicodeError) -> DataError:

@@ -64,8 +64,9 @@ def find_dialect(path: Path, given: Dialect) -> Dialect:
     lines = lines[1:] if said else lines[given.skip_lines :]
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
     fixed = given.delimiter or said
-    sign = fixed or _find_delimiter(lines, usual)
-    reading = _read(lines, sign)
+    escape = given.escape or ("\\" if _has_escapes(lines, fixed, usual) else "")
+    sign = fixed or _find_delimiter(lines, usual, escape)
+    reading = _read(lines, sign, escape)
     found: dict[str, object] = {}
     if not fixed and sign != usual:
         found["delimiter"] = sign
@@ -76,9 +77,7 @@ def find_dialect(path: Path, given: Dialect) -> Dialect:
     table = lines[reading.lines[reading.header] if reading.records else 0 :]
     if not given.skip_spaces and (sign == " " or _has_spaces(table, sign)):
         found["skip_spaces"] = True
-    if not given.escape and _has_escapes(table, sign):
-        found["escape"] = "\\"
-    return given.model_copy(update=found)
+    return given.model_copy(update={**found, "escape": escape})
 
 
 def advise(path: Path, dialect: Dialect) -> str:
@@ -118,16 +117,16 @@ def looks_like_data(names: list[str], rows: list[list[str]]) -> bool:
     if not columns or not all(is_number[at] for at in columns):
         return False
     values = [numbers[at] for at in columns]
-    counts_up = len(values) > 2 and all(two > one for one, two in itertools.pairwise(values))
+    counts_up = len(values) > 1 and all(two > one and one == int(one) for one, two in itertools.pairwise(values))
     repeats = [at for at in range(len(names)) if not held[at] and any(row[at] == names[at] for row in rows)]
     return bool(repeats) or not counts_up
 
 
-def _find_delimiter(lines: list[str], usual: str) -> str:
+def _find_delimiter(lines: list[str], usual: str, escape: str = "") -> str:
     """The sign by which the records below the header have one number of fields; the usual one where none does."""
     best, best_rank = usual, (False, False, 0, 0.0)
     for sign in dict.fromkeys((usual, ";", "\t", "|", ",")):
-        reading = _read(lines, sign)
+        reading = _read(lines, sign, escape)
         if reading.width < 2 or not reading.records:
             continue
         names = reading.records[reading.header]
@@ -136,12 +135,12 @@ def _find_delimiter(lines: list[str], usual: str) -> str:
         if rank > best_rank:
             best, best_rank = sign, rank
     if best_rank == (False, False, 0, 0.0):
-        spaced = _read(lines, " ")
+        spaced = _read(lines, " ", escape)
         return " " if spaced.width > 1 and spaced.is_even and len(spaced.records) > 1 else usual
     return best
 
 
-def _read(lines: list[str], sign: str, *, escape: str = "") -> _Reading:
+def _read(lines: list[str], sign: str, escape: str = "") -> _Reading:
     """A sample as records of one delimiter."""
     reader = csv.reader(lines, delimiter=sign, escapechar=escape or None, skipinitialspace=sign == " ")
     records: list[list[str]] = []
@@ -169,15 +168,18 @@ def _read(lines: list[str], sign: str, *, escape: str = "") -> _Reading:
 
 def _find_header(records: list[list[str]], width: int) -> int:
     """The first record that can name the columns: not a title, nor a comment above the names."""
+    filled = [sum(map(bool, fields)) for fields in records if len(fields) == width]
+    usual = sorted(filled)[len(filled) // 2] if filled else 0
     for at, fields in enumerate(records[:_MOST_LINES_ABOVE]):
-        below = next(iter(records[at + 1 : at + 2]), None)
-        is_title = len(fields) < width or (width > 1 and fields[0] and not any(fields[1:]))
-        if is_title and below is not None and sum(map(bool, below)) > sum(map(bool, fields)):
-            continue
-        is_comment = fields[0].startswith("#")
-        if is_comment and below is not None and (below[0].startswith("#") or len(fields) != width or _names(below)):
-            continue
-        return at if len(fields) == width or at == 0 or not is_title else 0
+        below = next(iter(records[at + 1 : at + 2]), [])
+        has_names_below = len(below) == width and _names(below) and not all(map(_names, records[at + 2 : at + 12]))
+        num_filled = sum(map(bool, fields))
+        is_title = bool(fields[0]) and 2 * num_filled <= usual
+        is_title |= len(fields) < width and has_names_below
+        is_comment = fields[0].startswith("#") and bool(below)
+        is_comment &= below[:1] != [] and (below[0].startswith("#") or len(fields) != width or _names(below))
+        if not is_title and not is_comment:
+            return at
     return 0
 
 
@@ -201,11 +203,12 @@ def _has_spaces(lines: list[str], sign: str) -> bool:
     return bool(fields) and sum(field.startswith(" ") for field in fields) >= 0.95 * len(fields)
 
 
-def _has_escapes(lines: list[str], sign: str) -> bool:
+def _has_escapes(lines: list[str], sign: str, usual: str) -> bool:
     """Whether a backslash stands before quotes that belong to a cell."""
     text = "".join(lines[:_MOST_RECORDS])
-    if '"' not in text or not _ESCAPED.search(text) or re.search(r'[^,;\t|\r\n"]""[^,;\t|\r\n"]', text):
+    if not _ESCAPED.search(text) or re.search(r'[^,;\t|\r\n"]""[^,;\t|\r\n"]', text):
         return False
-    plain, escaped = _read(lines, sign), _read(lines, sign, escape="\\")
-    even = [sum(len(fields) == one.width for fields in one.records) / len(one.records) for one in (plain, escaped)]
-    return escaped.width <= plain.width and even[1] >= even[0]
+    plain = _read(lines, sign or _find_delimiter(lines, usual))
+    escaped = _read(lines, sign or _find_delimiter(lines, usual, "\\"), "\\")
+    even = [sum(len(fields) == one.width for fields in one.records) for one in (plain, escaped)]
+    return even[1] * max(1, len(plain.records)) >= even[0] * max(1, len(escaped.records))

@@ -6,6 +6,7 @@ How points follow an augmentation is in `transform.py`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -115,7 +116,7 @@ def _check_numbers(feature: Feature, key: str, num_points: int) -> None:
         if len(pair) != 2 or pair[0] == pair[1]:
             raise RecipeError(f"{key}.swap: expected pairs of two different points, got {pair}")
     mentioned = [point for pair in feature.swap for point in pair]
-    twice = sorted({point for point in mentioned if mentioned.count(point) > 1})
+    twice = sorted(point for point, count in Counter(mentioned).items() if count > 1)
     if twice:
         raise RecipeError(f"{key}.swap: point {twice[0]} stands in two pairs; it can change places with one other")
     if feature.normalise_by and len(set(feature.normalise_by)) != 2:

@@ -104,14 +104,10 @@ def _describe_feature(
 ) -> dict[str, Any]:
     feature, arrays = columns[name].feature, columns[name].arrays
     used = side != UNUSED
-    numbers = feature.kind in ("number", "points")
     found: dict[str, Any] = {
         "kind": feature.kind,
         "columns": feature.columns,
-        "missing": {
-            name: int((is_missing_number(frame[name], data.missing_values) if numbers else is_empty(frame[name])).sum())
-            for name in feature.columns
-        },
+        "missing": _count_missing(columns[name], frame, data.missing_values),
     }
     if feature.kind == "image":
         num_distinct = len(np.unique(arrays["content"][used]))
@@ -135,6 +131,17 @@ def _describe_feature(
     else:
         found["classes"] = _count_classes(columns[name], side)
     return found
+
+
+def _count_missing(column: PackColumn, frame: pd.DataFrame, words: Sequence[str]) -> dict[str, int]:
+    """Missing cells of each column of a feature; only columns with values that could not be read are looked at."""
+    names = column.feature.columns
+    if column.feature.kind not in ("number", "points"):
+        return {name: int(is_empty(frame[name]).sum()) for name in names}
+    unread = set(np.flatnonzero(np.isnan(column.arrays["values"]).any(axis=0)).tolist())
+    return {
+        name: int(is_missing_number(frame[name], words).sum()) if at in unread else 0 for at, name in enumerate(names)
+    }
 
 
 def _describe_sizes(source: np.ndarray) -> dict[str, Any]:
@@ -168,16 +175,22 @@ def _describe_points(points: np.ndarray, source: np.ndarray) -> dict[str, Any]:
 
 
 def _describe_numbers(columns: Sequence[str], values: np.ndarray) -> dict[str, dict[str, float]]:
-    return {
-        name: {
-            "min": float(present.min()),
-            "max": float(present.max()),
-            "mean": float(present.mean()),
-            "std": float(present.std()),
-        }
-        for name, column in zip(columns, values.T, strict=True)
-        if len(present := column[~np.isnan(column)])
-    }
+    has_gaps = np.isnan(values).any(axis=0)
+    wide = np.ascontiguousarray(values[:, ~has_gaps].T)
+    found = dict(zip(np.flatnonzero(~has_gaps).tolist(), _describe_lines(wide), strict=True))
+    for at in np.flatnonzero(has_gaps).tolist():
+        present = values[~np.isnan(values[:, at]), at]
+        if len(present):
+            found |= {at: _describe_lines(present[None])[0]}
+    return {name: found[at] for at, name in enumerate(columns) if at in found}
+
+
+def _describe_lines(wide: np.ndarray) -> list[dict[str, float]]:
+    """Minimum, maximum, mean and deviation of each line of an array."""
+    if not wide.size:
+        return []
+    found = {"min": wide.min(1), "max": wide.max(1), "mean": wide.mean(1), "std": wide.std(1)}
+    return [dict(zip(found, line, strict=True)) for line in zip(*(one.tolist() for one in found.values()), strict=True)]
 
 
 def _count_classes(column: PackColumn, side: np.ndarray) -> dict[str, dict[str, int]]:

@@ -137,6 +137,22 @@ def find_broken(path: Path, encoding: str) -> Broken | None:
     return None
 
 
+def find_utf8(path: Path) -> list[str]:
+    """Some cells beyond ASCII of a file whose bytes are UTF-8 throughout; none where they could be so by chance."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    cells: dict[str, None] = {}
+    num_letters = 0
+    try:
+        for block in _blocks(path):
+            text = decoder.decode(block, final=not block)
+            if not text.isascii():
+                num_letters += sum(sign > "\x7f" for sign in text[:100_000])
+                cells |= dict.fromkeys(_short(cell) for cell in _CELL.findall(text[:100_000])[:3])
+    except UnicodeDecodeError:
+        return []
+    return list(cells)[:3] if num_letters >= _FEWEST_LETTERS else []
+
+
 def find_mojibake(path: Path) -> list[str]:
     """Some pieces of UTF-8 text that look as if UTF-8 had been read as Windows-1252 before, such as `GrÃ¼n`."""
     found: dict[str, None] = {}

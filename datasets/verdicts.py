@@ -6,6 +6,7 @@ is kept in its parts and becomes one sentence where somebody reads it; nobody ta
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import re
@@ -139,10 +140,11 @@ class Verdicts:
     def to_csv(self, frame: pd.DataFrame) -> str:
         """The bad rows as CSV: row (the table's first row of data is 1), reason, then the row's cells."""
         rows = sorted(self.reasons)
-        cells = frame.iloc[rows].reset_index(drop=True)
-        head = pd.DataFrame({"row": [row + 1 for row in rows], "reason": [str(self.reasons[row]) for row in rows]})
         text = io.StringIO()
-        pd.concat([head, cells], axis=1).to_csv(text, index=False)
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["row", "reason", *frame.columns])
+        cells = frame.iloc[rows].to_numpy() if rows else []
+        writer.writerows([row + 1, str(self.reasons[row]), *line] for row, line in zip(rows, cells, strict=True))
         return text.getvalue()
 
     def check_limit(self, max_bad_rows: float, table: str, frame: pd.DataFrame, quarantine: Path) -> None:

@@ -8,12 +8,18 @@ from prefect import flow
 
 from ..tasks.evaluate import evaluate_model
 from ..tasks.runs import finish_run, hold_run, keep_status
-from ..tasks.scoring import name_scoring, start_evaluation
+from ..tasks.scoring import OtherTable, name_scoring, start_evaluation
 from .quiet import quiet_user_errors
 
 
 @flow(name="evaluate", persist_result=False)
-def evaluate(source: str, table: str, files: str = "", device: str = "auto") -> dict[str, Any]:
+def evaluate(
+    source: str,
+    table: str,
+    files: str = "",
+    device: str = "auto",
+    dialect: dict[str, Any] = {},  # noqa: B006 - Prefect shows the default in its form; nobody writes to it
+) -> dict[str, Any]:
     """Score every row of a table; the result is a run of its own, tagged with the one it came from.
 
     Args:
@@ -21,6 +27,8 @@ def evaluate(source: str, table: str, files: str = "", device: str = "auto") -> 
         table: CSV, TSV or Parquet file with the columns of the source's recipe, its target included.
         files: root of the table's relative file paths; empty means the table's folder.
         device: auto, cpu, cuda, cuda:1 or mps.
+        dialect: how the table is written where that is not as the source's recipe says: `data.encoding`,
+            `data.delimiter`, `data.decimal` and the like, by their last names, for example {"delimiter": ";"}.
 
     Returns:
         The run's record as JSON (ids, status, metrics, seconds) with `rows`, `rows_scored` and `quarantine`, the file
@@ -29,6 +37,6 @@ def evaluate(source: str, table: str, files: str = "", device: str = "auto") -> 
     quiet_user_errors()
     run_dir = name_scoring("evaluate", source)
     with hold_run(run_dir), keep_status(run_dir):
-        scored = start_evaluation(run_dir, source, table, files, device)
+        scored = start_evaluation(run_dir, source, OtherTable(table, files, dialect), device)
         evaluate_model(run_dir)
         return {**finish_run(run_dir), **scored._asdict()}

@@ -8,7 +8,7 @@ from prefect import flow
 
 from ..recipe import Recipe
 from ..tasks.reopen import find_attempt
-from ..tasks.runs import resolve_finetune
+from ..tasks.runs import over_data, resolve_finetune
 from .quiet import quiet_user_errors
 from .train import begin, go_on
 
@@ -19,6 +19,7 @@ def finetune(
     recipe_file: str = "",
     overrides: dict[str, Any] = {},  # noqa: B006 - Prefect shows the default in its form; nobody writes to it
     source: str = "",
+    dialect: dict[str, Any] = {},  # noqa: B006 - the same
 ) -> dict[str, Any]:
     """Train a new run from the weights of a source; `resume` of the train flow, or a retry of this one, lets it go on.
 
@@ -29,6 +30,8 @@ def finetune(
         overrides: dotted keys that go over both, for example {"warm_start.freeze": ["conv1.*"]}.
         source: run id, `runs:/…`, `models:/name@alias`, or a weights file; empty means the recipe's
             `warm_start.source`.
+        dialect: how the table is written, by the last names of the recipe's keys, for example {"delimiter": ";"}; goes
+            over all of them.
 
     Returns:
         The run's record as JSON, with its `source`; `transfer.csv` in its folder says what came from there.
@@ -39,4 +42,4 @@ def finetune(
         return attempt.result
     if attempt.run_dir is not None:
         return go_on(attempt.run_dir, {})
-    return begin(resolve_finetune(recipe, recipe_file, overrides, source), recipe_file)
+    return begin(resolve_finetune(recipe, recipe_file, over_data(overrides, dialect), source), recipe_file)

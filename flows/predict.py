@@ -8,13 +8,19 @@ from prefect import flow
 
 from ..tasks.predict import predict_rows
 from ..tasks.runs import finish_run, hold_run, keep_status
-from ..tasks.scoring import name_scoring, start_prediction
+from ..tasks.scoring import OtherTable, name_scoring, start_prediction
 from .quiet import quiet_user_errors
 
 
 @flow(name="predict", persist_result=False)
 def predict(
-    source: str, table: str, out: str, files: str = "", device: str = "auto", prefix: str = ""
+    source: str,
+    table: str,
+    out: str,
+    files: str = "",
+    device: str = "auto",
+    prefix: str = "",
+    dialect: dict[str, Any] = {},  # noqa: B006 - Prefect shows the default in its form; nobody writes to it
 ) -> dict[str, Any]:
     """Write a table again with a prediction, or a verdict, for every row; the run is tagged with its source.
 
@@ -25,6 +31,8 @@ def predict(
         files: root of the table's relative file paths; empty means the table's folder.
         device: auto, cpu, cuda, cuda:1 or mps.
         prefix: before the names of the columns that are added.
+        dialect: how the table is written where that is not as the source's recipe says: `data.encoding`,
+            `data.delimiter`, `data.decimal` and the like, by their last names, for example {"delimiter": ";"}.
 
     Returns:
         The run's record as JSON, with `out`, `rows` and `rows_predicted`.
@@ -32,6 +40,6 @@ def predict(
     quiet_user_errors()
     run_dir = name_scoring("predict", source)
     with hold_run(run_dir), keep_status(run_dir):
-        prediction = start_prediction(run_dir, source, table, out, files, device, prefix)
+        prediction = start_prediction(run_dir, source, OtherTable(table, files, dialect), out, device, prefix)
         predicted = predict_rows(run_dir, prediction)
         return {**finish_run(run_dir), **predicted._asdict()}

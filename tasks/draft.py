@@ -89,7 +89,8 @@ def draft_recipe(survey: Survey, target: str = "") -> Draft:
         model, size, epochs, optimizer, schedule = choose_training(survey, kind, num_train, batch_size)
     if "image" in inputs:
         inputs = {**inputs, "image": _size_image(inputs["image"], survey, size)}
-    spare = {name: column for name, column in survey.columns.items() if name not in {*used, *goals}}
+    taken = {*used, *goals}
+    spare = {name: column for name, column in survey.columns.items() if name not in taken}
     key = next((name for name, column in spare.items() if column.role == "key"), "")
     split = _choose_split(survey, goals, used, key)
     unused = {name: _why_unused(column) for name, column in spare.items() if column.role not in ("split", "key")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shlex
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..datasets.survey import (
     common_pattern,
 )
 from ..errors import DataError, RecipeError
-from ..recipe import nearest
+from ..recipe import nearest, quote_name
 from .draft_choice import Choice, say_are, say_count
 from .draft_points import choose_mirror
 
@@ -40,7 +41,9 @@ def choose_target(survey: Survey, wanted: str) -> tuple[list[str], str]:
     points = survey.of_role("points")
     if wanted:
         if wanted not in columns:
-            raise RecipeError(f"--target {wanted}: {survey.table} has no such column; {nearest(wanted, columns)}")
+            raise RecipeError(
+                f"--target {shlex.quote(wanted)}: {survey.table} has no such column; {nearest(wanted, columns)}"
+            )
         column = columns[wanted]
         if column.role == "points":
             return points, "one of them was named by --target"
@@ -48,7 +51,8 @@ def choose_target(survey: Survey, wanted: str) -> tuple[list[str], str]:
             column.role in ("id", "key") and not column.is_number
         ):
             raise DataError(
-                f"--target {wanted}: that column cannot be learned, as it {column.why}; {_candidates(survey)}"
+                f"{shlex.join(['--target', wanted])}: that column cannot be learned, as it {column.why}; "
+                f"{_candidates(survey)}"
             )
         if column.role in ("id", "key"):
             columns[wanted] = column._replace(role="number")
@@ -79,16 +83,18 @@ def _candidates(survey: Survey, named: list[str] | None = None) -> str:
     if not able:
         said = "; ".join(f"{column.name!r} {column.why}" for column in list(survey.columns.values())[:8])
         return f"no column can be: {said}"
-    some = ", ".join(able[:8]) + (", …" if len(able) > 8 else "")
+    some = ", ".join(map(quote_name, able[:8])) + (", …" if len(able) > 8 else "")
     points = survey.of_role("points")
     together = f" (the {say_count(len(points) // 2, 'point')} of {points[0]} together)" if points else ""
-    return f"it could be {some}{together}; say which: torchrelay init {survey.table.name} --target {able[-1]}"
+    command = shlex.join(["torchrelay", "init", survey.table.name, "--target", able[-1]])
+    return f"it could be {some}{together}; say which: {command}"
 
 
 def choose_inputs(survey: Survey, goals: list[str], kind: str) -> tuple[dict[str, Choice], list[str]]:
     """The inputs by name, and the columns that they read."""
     inputs: dict[str, Choice] = {}
     used: list[str] = []
+    known_goals = set(goals)
     images = survey.of_role("image")[:1]
     if images and survey.pictures is not None:
         [column] = images
@@ -102,11 +108,13 @@ def choose_inputs(survey: Survey, goals: list[str], kind: str) -> tuple[dict[str
         feature = {"kind": "number"} if columns == name else {"kind": "number", "columns": columns}
         inputs[name] = _describe_numbers(survey, numbers, feature)
         used += numbers
+    taken = {*goals, *inputs, "points"}
     for name, column in survey.columns.items():
-        if name not in goals and _is_category_input(column):
-            free = _first_free([name], {*goals, *inputs, "points"})
+        if name not in known_goals and _is_category_input(column):
+            free = _first_free([name], taken)
             feature = {"kind": "category"} if free == name else {"kind": "category", "columns": name}
             inputs[free] = Choice(feature, f"column {name!r} {column.why}")
+            taken.add(free)
             used.append(name)
     texts = _choose_texts(survey, goals, {*goals, *inputs, "points"}, alone=not inputs)
     return {**inputs, **{name: choice for name, (choice, _) in texts.items()}}, [
@@ -143,10 +151,11 @@ def _choose_numbers(survey: Survey, goals: list[str]) -> list[str]:
     """The columns of numbers that have half of their cells, those with the fewest odd ones first where all of them
     would cost too many rows.
     """
+    taken = set(goals)
     able = [
         column
         for name, column in survey.columns.items()
-        if name not in goals
+        if name not in taken
         and (column.role in ("number", "points") or (column.role == "category" and column.is_number))
         and num_bad_cells(column) <= max(FEW_MISSING, MOST_MISSING * survey.num_rows)
         and column.num_missing <= MOST_FILLED * survey.num_rows

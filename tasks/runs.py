@@ -84,6 +84,11 @@ def resolve_finetune(recipe: Recipe, recipe_file: str, overrides: Mapping[str, A
     return pin_source(resolved)
 
 
+def over_data(overrides: Mapping[str, Any], dialect: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides of a recipe, and over them the settings of its table's dialect by their last names."""
+    return {**overrides, **{f"data.{key}": value for key, value in dialect.items()}}
+
+
 def recipe_for_finetune(recipe: Recipe, recipe_file: str, overrides: Mapping[str, Any], source: str) -> Recipe:
     """The recipe that file, fields, overrides and a source make.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 from prefect import task
@@ -19,7 +21,7 @@ from ..engine.devices import pick_device, pick_precision
 from ..engine.weights import load_weights, save_weights
 from ..errors import DataError
 from ..files import sha256_file
-from ..recipe import Recipe
+from ..recipe import Dialect, Recipe
 from ..recipe_file import load_recipe
 from ..schema import Schema
 from ..settings import home
@@ -45,6 +47,20 @@ def name_scoring(kind: Kind, source: str) -> Path:
     return home().runs / new_run_id(f"{recipe.name}-{kind}")
 
 
+class OtherTable(NamedTuple):
+    """A table that a model is used on.
+
+    Attributes:
+        path: as the user names it.
+        files: root of its file paths; empty means its folder.
+        dialect: how it is written where that is not as the source's recipe says, by the last names of its keys.
+    """
+
+    path: str
+    files: str
+    dialect: Mapping[str, Any]
+
+
 class Scored(NamedTuple):
     """What an evaluation is about.
 
@@ -60,14 +76,14 @@ class Scored(NamedTuple):
 
 
 @task(**UNCACHED)
-def start_evaluation(run_dir: Path, source: str, table: str, files: str, device: str) -> Scored:
+def start_evaluation(run_dir: Path, source: str, table: OtherTable, device: str) -> Scored:
     """Open a run that scores all rows of a table with the best weights of a source. Hold the run first.
 
     Raises:
         SourceError: there is no such source, or it lacks recipe, schema or weights.
         DataError: the table does not have the columns that the source was trained on, or no row that can be read.
     """
-    data = _start_scoring(run_dir, "evaluate", _open_source(source, table, files, device), prepare_for_schema)
+    data = _start_scoring(run_dir, "evaluate", _open_source(source, table, device), prepare_for_schema)
     scored = data.rows["test"]
     return Scored(scored + data.num_quarantined, scored, str(data.split_dir / "quarantine.csv"))
 
@@ -87,9 +103,7 @@ class Prediction(NamedTuple):
 
 
 @task(**UNCACHED)
-def start_prediction(
-    run_dir: Path, source: str, table: str, out: str, files: str, device: str, prefix: str
-) -> Prediction:
+def start_prediction(run_dir: Path, source: str, table: OtherTable, out: str, device: str, prefix: str) -> Prediction:
     """Open a run that predicts all rows of a table with the best weights of a source. Hold the run first.
 
     Raises:
@@ -98,11 +112,12 @@ def start_prediction(
             does not have the inputs that the source was trained on. Where no row can be read the table is written
             with their verdicts first, and no run is opened.
     """
-    opened = _open_source(source, table, files, device)
+    opened = _open_source(source, table, device)
     data = opened.recipe.data
     path = locate_output(out, str(locate_table(data)))
     added = [f"{prefix}{name}" for name in (*name_columns(opened.schema), VERDICT)]
-    check_new_columns(data, added, "give ours another beginning with --prefix, for example --prefix new_")
+    with _naming_options():
+        check_new_columns(data, added, "give ours another beginning with --prefix, for example --prefix new_")
     digest = sha256_file(Path(data.table))
     try:
         _start_scoring(run_dir, "predict", opened, prepare_inputs)
@@ -124,16 +139,18 @@ class _Opened(NamedTuple):
     seconds: float
 
 
-def _open_source(source: str, table: str, files: str, device: str) -> _Opened:
+def _open_source(source: str, table: OtherTable, device: str) -> _Opened:
     started = time.perf_counter()
     found = resolve_source(source, home())
-    recipe = load_recipe(found.folder / "recipe.yaml")
+    overrides = {f"data.{key}": value for key, value in table.dialect.items()}
+    recipe = load_recipe(found.folder / "recipe.yaml", None, overrides)
     schema = Schema.load(found.folder / "schema.json")
     # Fp16 is a way to train, on CUDA; elsewhere such a model is scored in fp32.
     precision = recipe.train.precision
     if precision == "fp16" and pick_device(device).type != "cuda":
         precision = "fp32"
-    paths = {"table": str(Path(table).absolute()), "files": str(Path(files).absolute()) if files else ""}
+    files = str(Path(table.files).absolute()) if table.files else ""
+    paths = {"table": str(Path(table.path).absolute()), "files": files}
     recipe = recipe.model_copy(
         update={
             "data": recipe.data.model_copy(update=paths),
@@ -144,13 +161,25 @@ def _open_source(source: str, table: str, files: str, device: str) -> _Opened:
     return _Opened(found, recipe, schema, time.perf_counter() - started)
 
 
+@contextlib.contextmanager
+def _naming_options() -> Iterator[None]:
+    """Say by which options a setting of the recipe can be given that an error advises: another table has no recipe."""
+    try:
+        yield
+    except DataError as error:
+        known = [key for key in Dialect.model_fields if re.search(rf"\bdata\.{key}\b", str(error))]
+        options = ", ".join(f"--{key.replace('_', '-')}" for key in known)
+        error.args = (f"{error}. Of this table say it with {options}" if options else str(error),)
+        raise
+
+
 def _start_scoring(run_dir: Path, kind: Kind, opened: _Opened, prepare: Callable[..., Prepared]) -> Prepared:
     """Open a run with the weights of a source, on all good rows of the table that its recipe names."""
     started = time.perf_counter()
     found, recipe, schema, seconds = opened
     weights = load_weights(found.weights)
     picked = pick_device(recipe.train.device)
-    with Progress("ingest", "images") as progress, hold_data(home()):
+    with Progress("ingest", "images") as progress, hold_data(home()), _naming_options():
         data = prepare(recipe.data, schema, home(), progress.update)
         mark_used(data.pack_dir)
     for warning in data.warnings:

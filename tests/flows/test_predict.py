@@ -12,10 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from click.testing import CliRunner
 from mlflow import MlflowClient
 from PIL import Image
 
 from torchrelay import settings
+from torchrelay.cli import commands
 from torchrelay.errors import DataError, SourceError
 from torchrelay.faults import FaultError
 from torchrelay.files import is_locked
@@ -282,3 +284,20 @@ def test_a_run_that_predicted_cannot_be_resumed_and_can_be_a_source(numbers: dic
     with pytest.raises(SourceError, match="is of kind predict; only training runs can go on"):
         train(resume=second["run_id"])
     assert load_recipe(Path(second["run_dir"]) / "recipe.yaml").data.table == str(Path("new.csv").absolute())
+
+
+def test_a_table_of_another_dialect_is_refused_with_the_options_that_read_it_and_read_by_them(
+    numbers: dict[str, Any],
+) -> None:
+    plain = pd.read_csv("numbers.csv")
+    lines = [f"{a};{b};{colour}".replace(".", ",") for a, b, colour in plain[["a", "b", "colour"]].to_numpy().tolist()]
+    Path("german.csv").write_text("Messung\n" + "\n".join(["a;b;colour", *lines]) + "\n")
+    with pytest.raises(DataError, match=r"data\.skip_lines: 1.*Of this table say it with .*--skip-lines"):
+        predict(source=numbers["run_id"], table="german.csv", out="out.csv")
+    options = ["--delimiter", ";", "--skip-lines", "1", "--decimal", ","]
+    command = ["predict", numbers["run_id"], "--table", "german.csv", "--out", "out.csv", *options]
+    CliRunner().invoke(commands, command, catch_exceptions=False)
+    again = predict(source=numbers["run_id"], table="numbers.csv", out="plain.csv", prefix="new_")
+    assert again["rows_predicted"] == 120
+    german = [row["prediction"] for row in rows_of("out.csv")]
+    assert german == [row["new_prediction"] for row in rows_of("plain.csv")]

@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from torchrelay.datasets import csv_table
+from torchrelay.datasets.build import prepare_data
+from torchrelay.datasets.survey import survey_table
+from torchrelay.datasets.table import open_table, read_table, resolve_features
+from torchrelay.errors import DataError
+from torchrelay.recipe import Data
+from torchrelay.settings import Home
+from torchrelay.tasks.draft import draft_recipe
+from torchrelay.tasks.draft_features import choose_target
+
+WriteTable = Callable[..., str]
+MakeData = Callable[..., Data]
+
+ROWS = "".join(f"{row / 7:.3f},{row % 3 * 1.5},{'ab'[row % 2]}\n" for row in range(40))
+
+
+def dialect_of(table: str, **given: Any) -> dict[str, Any]:
+    """The settings that init would write."""
+    dialect = survey_table(Path(table), None, given).dialect
+    return {key: value for key, value in dialect.model_dump().items() if value != type(dialect)().model_dump()[key]}
+
+
+def read_as_found(table: str) -> pd.DataFrame:
+    return read_table(Data(table=table, **dialect_of(table)))
+
+
+@pytest.mark.parametrize(
+    ("above", "sign", "found"),
+    [
+        ("", ",", {}),
+        ("", ";", {"delimiter": ";"}),
+        ("", "\t", {"delimiter": "\t"}),
+        ("", "|", {"delimiter": "|"}),
+        ("", " ", {"delimiter": " ", "skip_spaces": True}),
+        ("Sales of 2024\n", ",", {"skip_lines": 1}),
+        ("Sales of 2024,,\n,,\n", ",", {"skip_lines": 2}),
+        ("Sales of 2024\n\nby region, in EUR\n", ";", {"delimiter": ";", "skip_lines": 3}),
+        ("# made by a script\n# 3, 4, 5\n", ",", {"skip_lines": 2}),
+        ("sep=;\n", ";", {}),
+        ("\ufeffsep=;\n", ";", {}),
+    ],
+)
+def test_delimiter_and_lines_above_the_header_are_found_and_read(
+    write_table: WriteTable, above: str, sign: str, found: dict[str, Any]
+) -> None:
+    table = write_table(above + "size,weight,kind\n".replace(",", sign) + ROWS.replace(",", sign))
+    assert dialect_of(table) == found
+    frame = read_as_found(table)
+    assert list(frame.columns) == ["size", "weight", "kind"]
+    assert frame.iloc[1].tolist() == ["0.143", "1.5", "b"]
+    assert len(frame) == 40
+
+
+def test_a_hand_written_recipe_is_told_what_reads_the_table_better(
+    write_table: WriteTable, number_data: MakeData
+) -> None:
+    table = write_table("Sales of 2024\nx0,x1,label\n" + ROWS)
+    with pytest.raises(
+        DataError, match=r"the header is one column, 'Sales of 2024'; it reads better with data\.skip_lines: 1"
+    ):
+        read_table(Data(table=table))
+    table = write_table("Sales of 2024,,\nx0,x1,label\n" + ROWS)
+    frame = read_table(Data(table=table))
+    with pytest.raises(DataError, match=r"the table reads better with data\.skip_lines: 1"):
+        resolve_features(number_data(table), list(frame.columns))
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_space_after_the_comma_is_found_and_no_part_of_names_and_cells(write_table: WriteTable, quote: str) -> None:
+    works = ["Private", "State gov", "Self, own" if quote else "Self own"]
+    lines = [
+        f"{row / 7:.2f}, {quote}{works[row % 3]}{quote}, {quote}{'<=50K' if row % 2 else '>50K'}{quote}"
+        for row in range(60)
+    ]
+    table = write_table(["age, work, income", *lines])
+    assert dialect_of(table) == {"skip_spaces": True}
+    frame = read_as_found(table)
+    assert list(frame.columns) == ["age", "work", "income"]
+    assert set(frame["work"]) == set(works)
+    assert set(frame["income"]) == {"<=50K", ">50K"}
+    assert open_table(Data(table=table, skip_spaces=True)).bad == {}
+    data = Data.model_validate(
+        {"table": table, "inputs": {"age": {"kind": "number"}}, "target": {"income": {"kind": "category"}}}
+    )
+    with pytest.raises(
+        DataError, match=r"did you mean ' income'\?; the table reads better with data.skip_spaces: true"
+    ):
+        resolve_features(data, list(read_table(data).columns))
+
+
+def test_names_with_spaces_are_advised_so_that_the_command_can_be_pasted(write_table: WriteTable) -> None:
+    survey = survey_table(
+        Path(write_table("big size,my kind\n" + "".join(f"{row / 7},{'ab'[row % 2]}\n" for row in range(40))))
+    )
+    with pytest.raises(DataError, match=r"say which: torchrelay init table.csv --target 'big size'"):
+        choose_target(survey._replace(columns={"big size": survey.columns["big size"]}), "")
+
+
+def test_empty_rows_at_the_end_and_empty_columns_at_the_right_do_not_count(write_table: WriteTable) -> None:
+    table = open_table(Data(table=write_table("a,b,,\n1,2,,\n,,,\n3,4,,\n" + ",,,\n" * 5)))
+    assert table.frame.to_numpy().tolist() == [["1", "2"], ["", ""], ["3", "4"]]
+    assert list(table.frame.columns) == ["a", "b"]
+    assert table.notes == ["5 empty rows at the end of the table are left out"]
+
+
+@pytest.mark.parametrize(("cell", "found"), [('"say ""hi"", now"', {}), (r'"say \"hi\", now"', {"escape": "\\"})])
+def test_quotes_within_cells_are_doubled_or_escaped(write_table: WriteTable, cell: str, found: dict[str, Any]) -> None:
+    table = write_table("x,text,y\n" + "".join(f"{row / 7},{cell},{'ab'[row % 2]}\n" for row in range(40)))
+    assert dialect_of(table) == found
+    assert read_as_found(table)["text"][0] == 'say "hi", now'
+
+
+def test_a_long_cell_is_read_beside_an_uneven_row_and_the_limit_of_the_process_stays(write_table: WriteTable) -> None:
+    rows = [f'"good film {row}",pos\n' for row in range(200)]
+    rows[50] = '"' + "word " * 30_000 + '",pos\n'
+    rows[70] = "dull,unquoted,comma,text,neg\n"
+    before = csv.field_size_limit()
+    table = open_table(Data(table=write_table("text,y\n" + "".join(rows))))
+    assert csv.field_size_limit() == before
+    assert len(table.frame["text"][50]) == 150_000
+    assert {row: str(reason) for row, reason in table.bad.items()} == {
+        70: "extra field: 5 fields, the header names 2 columns"
+    }
+
+
+def test_a_header_that_is_repeated_is_a_bad_row_and_one_in_another_order_refuses_the_table(
+    write_table: WriteTable,
+) -> None:
+    table = open_table(Data(table=write_table("a,b\n1,x\n\ufeffa,b\n2,y\n")))
+    assert {row: str(reason) for row, reason in table.bad.items()} == {1: "the header again: a, b"}
+    with pytest.raises(DataError, match=r"row 2 is a header whose columns stand in another order \(b, a\)"):
+        open_table(Data(table=write_table("a,b\n1,x\nb,a\ny,2\n")))
+
+
+def test_a_header_that_is_a_row_of_data_is_warned_of(write_table: WriteTable) -> None:
+    lines = [f"{row / 7:.2f},{row % 9 / 2},{('setosa', 'virginica')[row % 2]}" for row in range(40)]
+    [warning] = survey_table(Path(write_table(["5.1,3.5,setosa", *lines]))).warnings
+    assert warning.startswith("the first line looks like data, not like names of columns (5.1, 3.5, setosa)")
+    assert survey_table(Path(write_table(["a,b,kind", *lines]))).warnings == []
+    assert survey_table(Path(write_table(["400,410,kind", *lines]))).warnings == []  # wavelengths, say
+
+
+@pytest.mark.parametrize(("last", "bad"), [("lea", True), ("stay", False)])
+def test_a_class_that_stands_in_a_torn_last_line_alone_is_left_out(
+    write_table: WriteTable, home: Home, number_data: MakeData, last: str, bad: bool
+) -> None:
+    lines = [f"{row / 7:.3f},{('stay', 'leave')[row % 2]}\n" for row in range(200)]
+    prepared = prepare_data(number_data(write_table("x0,label\n" + "".join(lines) + f"0.5,{last}")), home)
+    assert prepared.num_quarantined == int(bad)
+    assert ("torn line: 'lea', the file ends within it" in (prepared.split_dir / "quarantine.csv").read_text()) == bad
+    whole = prepare_data(number_data(write_table("x0,label\n" + "".join(lines) + f"0.5,{last}\n", "whole.csv")), home)
+    assert whole.num_quarantined == 0
+
+
+def test_a_last_line_without_its_fields_or_its_quote_is_torn(write_table: WriteTable) -> None:
+    short = open_table(Data(table=write_table("a,b,c\n1,2,3\n4,5,6\n7,8")))
+    assert str(short.bad[2]) == "torn line: the file ends after 2 of 3 fields, without a line's end"
+    quote = open_table(Data(table=write_table('a,b\n1,"x"\n2,"y"\n3,"z')))
+    assert str(quote.bad[2]) == "torn line: a quote is opened in it, and the file ends"
+    assert quote.frame.iloc[2].tolist() == ["3", "z"]
+    assert open_table(Data(table=write_table("a,b\n1,2\n3,4"))).bad == {}
+
+
+def test_a_table_that_changes_while_it_is_read_is_said(
+    write_table: WriteTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(write_table("a,b\n1,2\n3,4\n"))
+    read = csv_table.pd.read_csv
+
+    def read_and_append(*arguments: Any, **options: Any) -> Any:
+        frame = read(*arguments, **options)
+        path.write_text(path.read_text() + added if added else "a,b\n9,9\n7,7\n")
+        os.utime(path, ns=(1, 1))
+        return frame
+
+    monkeypatch.setattr(csv_table.pd, "read_csv", read_and_append)
+    added = "5,6\n"
+    assert open_table(Data(table=str(path))).notes == [
+        "table.csv grew by 4 bytes while it was read; they wait for the next run"
+    ]
+    added = ""
+    with pytest.raises(DataError, match="was written anew while it was read"):
+        open_table(Data(table=str(path)))
+
+
+@pytest.mark.parametrize("delimiter", ["a", "7"])
+def test_a_delimiter_that_can_be_none_is_refused(write_table: WriteTable, delimiter: str) -> None:
+    with pytest.raises(DataError, match=r"data\.delimiter is .*, expected one character"):
+        read_table(Data(table=write_table("a,b\n1,2\n"), delimiter=delimiter))
+
+
+def write_indexed(path: Path, index: Any = None) -> Path:
+    draw = np.random.default_rng(74)
+    frame = pd.DataFrame(
+        {"width": draw.normal(size=300), "height": draw.normal(size=300), "species": np.repeat(["a", "b", "c"], 100)},
+        index=index,
+    )
+    frame[frame.width > -2.5].sample(frac=1, random_state=1).to_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("index", "names"),
+    [
+        (None, ["__index_level_0__"]),
+        (pd.Index(np.arange(300) * 3, name="sample"), ["sample"]),
+        (pd.MultiIndex.from_arrays([np.arange(300) // 2, np.arange(300) % 2], names=["i", "j"]), ["i", "j"]),
+    ],
+)
+def test_the_index_that_pandas_wrote_is_no_input(tmp_path: Path, index: Any, names: list[str]) -> None:
+    path = write_indexed(tmp_path / "table.parquet", index)
+    survey = survey_table(path)
+    draft = draft_recipe(survey)
+    assert draft.inputs["numbers"].value["columns"] == ["width", "height"]
+    assert all(draft.unused[name] == "is the index of the rows that pandas wrote" for name in names)
+    data = Data.model_validate(
+        {
+            "table": str(path),
+            "inputs": {"x": {"kind": "number", "columns": "[!s]*"}},
+            "target": {"species": {"kind": "category"}},
+        }
+    )
+    table = open_table(data)
+    found = resolve_features(data, list(table.frame.columns), table.index_columns)
+    assert found["x"] == ["width", "height"]
+
+
+def test_an_index_that_a_recipe_names_is_read_and_warned_of(tmp_path: Path, home: Home) -> None:
+    path = write_indexed(tmp_path / "table.parquet")
+    inputs = {"x": {"kind": "number", "columns": ["width", "__index_level_0__"]}}
+    data = Data.model_validate({"table": str(path), "inputs": inputs, "target": {"species": {"kind": "category"}}})
+    [warning] = [text for text in prepare_data(data, home).warnings if "index" in text]
+    assert warning.startswith("'x' reads '__index_level_0__', the index")
+
+
+def test_shuffled_numbers_of_rows_are_no_input(write_table: WriteTable) -> None:
+    draw = np.random.default_rng(0)
+    numbers, sizes = draw.permutation(60), draw.integers(0, 900, 60)
+    lines = [f"{numbers[row]},{numbers[row] + 1},{sizes[row]},{row // 30}" for row in range(60)]
+    columns = survey_table(Path(write_table([",order,size,label", *lines]))).columns
+    assert [columns[name].role for name in ("Unnamed: 0", "order", "size")] == ["id", "id", "number"]
+
+
+def test_a_wide_table_takes_as_many_looks_at_each_column_as_a_narrow_one(
+    write_table: WriteTable, number_data: MakeData, tmp_path: Path
+) -> None:
+    """Columns are counted by what reads their names: twice the columns, at most a little more than twice the work."""
+
+    class Name(str):
+        num_compared = 0
+
+        def __eq__(self, other: object) -> bool:
+            Name.num_compared += 1
+            return str.__eq__(self, other)  # type: ignore[arg-type]
+
+        __hash__ = str.__hash__
+
+    def count(width: int) -> int:
+        names = [Name(f"x{at}") for at in range(width)]
+        Name.num_compared = 0
+        csv_table._name_columns(Path("t.csv"), list(names))
+        data = number_data("t.csv", inputs={"x": {"kind": "number", "columns": [f"x{at}" for at in range(width)]}})
+        resolve_features(data, [*names, "label"])
+        return Name.num_compared
+
+    assert count(2000) <= 2.5 * count(1000)
+    assert count(2000) < 40_000
