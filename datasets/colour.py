@@ -102,12 +102,10 @@ def to_channels(raster: Raster, channels: str, background: str) -> np.ndarray:
     if channels.isdigit():
         if num != int(channels):
             remedy = "say `channels: rgb`" if what == CMYK else ""
-            raise BadImage("wrong channels", f"expected {channels}, got {what or num}", remedy)
+            raise BadImage("wrong channels", f"expected {channels}, got {what if what == CMYK else num}", remedy)
         return pixels
     if not raster.colour and num > 1:
-        found = f"{num} {what}" if what else f"{num}"
-        remedy = f"say `channels: {num}` to keep them"
-        raise BadImage("wrong channels", f"expected {channels}, got {found}", remedy)
+        raise BadImage("wrong channels", f"expected {channels}, got {num}", f"say `channels: {num}` to keep them{what}")
     if raster.has_alpha:
         pixels = compose(raster, channels, background)
     return weigh(pixels, channels)

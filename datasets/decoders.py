@@ -107,6 +107,8 @@ def of_pillow(image: PillowImage) -> Raster:
     if image.mode not in _AS_THEY_ARE:
         raise BadImage(f"colours of the kind {image.mode}, which are not read", remedy="save it as RGB")
     pixels = channels_first(np.asarray(image))
+    if image.mode == "RGBA" and image.format == "BMP" and not pixels[3].any():
+        return plain_raster(pixels[:3])  # a fourth byte that nobody filled
     return plain_raster(pixels.astype(pixels.dtype.newbyteorder("="), copy=False), "A" in image.mode)
 
 
@@ -121,7 +123,9 @@ def shape_of_pillow(image: PillowImage, data: bytes) -> Shape:
     if image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8):  # stored on its side
         height, width = width, height
     is_gray = image.mode.startswith(("1", "L", "I", "F")) and image.mode != "LAB"
-    bits = 32 if image.mode in ("I", "F") and image.format != "PNG" else num_bits(image, data)
+    bits = num_bits(image, data)
+    if image.mode == "F" or (image.mode == "I" and bits == 8):
+        bits = 32
     return Shape(height, width, 1 if is_gray else 3, bits if bits in (8, 32) else 16)
 
 

@@ -50,6 +50,9 @@ def decode_png(data: bytes, max_pixels: int) -> Raster:
         exif = image.getexif() if b"eXIf" in header.chunks else {}
         # Pillow cuts 16 bits to 8, but where there is one channel.
         is_deep = header.bits == 16 and header.channels > 1
+        if "transparency" in image.info and header.colour == _GRAY and header.bits in (2, 4):
+            # Stated as stored; Pillow compares it with what it made of the samples, which fill 8 bits.
+            image.info["transparency"] *= 255 // ((1 << header.bits) - 1)
         raster = _decode_deep(data, header) if is_deep else of_pillow(image)
     num_frames = int.from_bytes(header.chunks.get(b"acTL", b"\0\0\0\1")[:4], "big")
     return raster._replace(pixels=orient(raster.pixels, exif.get(EXIF_ORIENTATION, 1)), num_frames=num_frames)

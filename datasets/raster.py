@@ -53,7 +53,7 @@ class Raster(NamedTuple):
         has_alpha: one channel more, the last, is opacity, which is not multiplied into the colours.
         bits: of a sample, where they are fewer than those of the pixels' dtype; 0 where they are all.
         num_frames: pictures in the file, of which this is the first.
-        what: what the file holds, where a number of channels does not say it.
+        what: what the channels are, where their number does not say it, to end the advice to keep them.
     """
 
     pixels: np.ndarray

@@ -31,7 +31,10 @@ MOST_CHANNELS = 16
 # labels and overviews beside the one.
 _ALBUMS = ("generic", "uniform", "shaped", "ome", "imagej")
 _BITS_PER_SAMPLE, _DNG_VERSION, _JPEG_TABLES = 258, 50706, 347
+_SPLIT = "save each as a file of its own"
 _UNCOMPRESSED, _FAXES, _OLD_JPEG, _JPEG = 1, (2, 3, 4), 6, 7
+# LZW, deflate, PackBits, LZMA and Zstandard give back the bytes that were put in.
+_BYTES = (5, 8, 32946, 32773, 34925, 50000)
 
 
 def decode_tiff(data: bytes, max_pixels: int) -> Raster:
@@ -80,10 +83,13 @@ def _decode_picture(tiff: TiffFile, data: bytes, max_pixels: int) -> Raster:
     axes, shape = series.axes, series.shape
     check_size(math.prod(shape), 1, 1, max_pixels)
     others = [axis for axis, length in zip(axes, shape, strict=True) if axis not in "YX" and length > 1]
+    if len(others) > 1 and "S" in others:
+        several = f"expected one, got {math.prod(shape) // math.prod(series.keyframe.shape)} (axes {axes}, {shape})"
+        raise BadImage("several pictures", several, _SPLIT)
     if len(others) > 1 or "Y" not in axes or "X" not in axes:
         raise BadImage("too many axes", f"expected height, width and at most one axis of channels, got {axes} {shape}")
     page = _first_page(series)
-    _check_page(page)
+    _check_page(page, data)
     _check_jpegs(page, data)
     order = sorted(range(len(axes)), key=lambda at: (axes[at] in "YX", "YX".find(axes[at])))
     height, width = shape[axes.index("Y")], shape[axes.index("X")]
@@ -116,9 +122,7 @@ def _find_picture(tiff: TiffFile) -> TiffPageSeries:
         raise BadImage("a TIFF of a thumbnail or a mask alone, as cameras' raw files are", remedy="develop it to PNG")
     if len(found) > 1 and found[0].kind in _ALBUMS:
         sizes = ", ".join(" x ".join(str(length) for length in one.shape) for one in found[:3])
-        raise BadImage(
-            "several pictures", f"expected one, got {len(found)} of {sizes}", "save each as a file of its own"
-        )
+        raise BadImage("several pictures", f"expected one, got {len(found)} of {sizes}", _SPLIT)
     return found[0]
 
 
@@ -132,7 +136,7 @@ def _add_mask(raster: Raster, tiff: TiffFile, size: tuple[int, int]) -> Raster:
     return raster._replace(pixels=np.concatenate([raster.pixels, alpha[None]]), has_alpha=True)
 
 
-def _check_page(page: TiffPage) -> None:
+def _check_page(page: TiffPage, data: bytes) -> None:
     """Refuse what would be read in another sense than it was written in.
 
     Raises:
@@ -145,11 +149,27 @@ def _check_page(page: TiffPage) -> None:
     # Without the tag a sample has one bit, which is what faxes and their like rely on.
     if not is_stated and page.compression not in (_UNCOMPRESSED, *_FAXES):
         raise BadImage("damaged", "the TIFF does not say how many bits a sample has (BitsPerSample)")
-    if page.compression != _UNCOMPRESSED or page.is_tiled or not isinstance(page.bitspersample, int):
-        return
-    planes, samples = (page.samplesperpixel, 1) if page.planarconfig == 2 else (1, page.samplesperpixel)
-    expected = planes * page.imagelength * math.ceil(page.imagewidth * samples * page.bitspersample / 8)
-    found = sum(page.databytecounts)
+    if not page.is_tiled and page.compression in (_UNCOMPRESSED, *_BYTES):
+        _check_strips(page, data, is_stated=is_stated)
+
+
+def _check_strips(page: TiffPage, data: bytes, *, is_stated: bool) -> None:
+    """Compare the bytes of a page's strips, or of its first one's where they are compressed, with what it says."""
+    import tifffile
+
+    samples = _num_samples(page)
+    row = math.ceil(page.imagewidth * samples * page.bitspersample / 8)
+    if page.compression == _UNCOMPRESSED:
+        found, rows = sum(page.databytecounts), page.imagelength * page.samplesperpixel // samples
+    else:
+        first = data[page.dataoffsets[0] : page.dataoffsets[0] + page.databytecounts[0]]
+        decompress = tifffile.TIFF.DECOMPRESSORS[page.compression]
+        rows = min(page.rowsperstrip, page.imagelength)
+        try:
+            found = len(decompress(first, out=2 * rows * row))  # a bomb gets no further
+        except (RuntimeError, ValueError) as error:
+            raise BadImage("damaged", "a strip of the TIFF is not what it says", said=quote(error)) from error
+    expected = rows * row
     # Some writers pad the last strip, or count what follows it.
     if found < expected or found >= 2 * expected or (not is_stated and found != expected):
         raise BadImage(

@@ -26,6 +26,7 @@ _UNREAD = {
     51177: "a map of depths",
     52527: "a semantic mask",
 }
+_PAGES = ": they are pages, planes or times, of which one may be the picture"
 _SAVE = "save it as RGB or gray"
 _JPEG = 7
 # Compressions that give back what was put in, without a colour space of their own.
@@ -92,6 +93,7 @@ def read_colours(pixels: np.ndarray, page: TiffPage, *, is_one: bool) -> Raster:
     bits = page.bitspersample if pixels.dtype.kind == "u" and page.bitspersample < pixels.itemsize * 8 else 0
     raster = Raster(pixels, "", bits=bits)
     if not is_one:
+        raster = raster._replace(what=_PAGES)
         if kind not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _MASK):
             raise BadImage("several pictures", f"expected one, got {len(pixels)} pages of {_name(kind)}")
         return _fill_range(_invert(raster) if kind == _WHITE_IS_ZERO else raster)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,6 +14,8 @@ from PIL import Image
 
 from torchrelay.recipe import Data
 from torchrelay.settings import Home
+
+sys.path.append(str(Path(__file__).parent))
 
 WriteTable = Callable[..., str]
 WritePictures = Callable[..., None]
