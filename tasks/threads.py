@@ -18,6 +18,7 @@ from ..engine.generations import list_generations, read_manifest
 from ..engine.gradients import take_step
 from ..engine.hardware.sharing import CoreSharing
 from ..engine.hardware.thread_count import ThreadCount, find_thread_count, threads_by_user
+from ..engine.hardware.turns import turn_alone
 from ..engine.job import Job, Progress
 from ..engine.losses import build_training_loss, reduction_of
 from ..engine.randomness import random_states, set_random_states
@@ -105,7 +106,8 @@ def choose_threads(recipe: Recipe, view: View) -> ThreadCount:
     states = random_states()
     try:
         step = _Step(recipe, view)
-        return find_thread_count(step, home().cache / MEMORY_FILE, digest(machine, settings))
+        with turn_alone():
+            return find_thread_count(step, home().cache / MEMORY_FILE, digest(machine, settings))
     except Exception:  # noqa: BLE001 - whatever is wrong with model or rows, the training says it better than a trial
         return ThreadCount(torch.get_num_threads(), "all cores")
     finally:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from torchrelay.engine.hardware import turns
+from torchrelay.engine.hardware.cpu_load import usable_cores
 from torchrelay.engine.hardware.turns import Turns
 
 CORES = frozenset({0, 1})
@@ -127,6 +128,21 @@ def test_a_forked_child_does_not_keep_the_turn_of_its_parent(tmp_path: Path) -> 
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+def test_what_is_timed_has_all_cores_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    training = Turns(turns.lock_folder(), usable_cores(), 1)
+    with turns.turn_alone():
+        thread, times = _in_thread(training)
+        time.sleep(0.1)
+        assert not times
+    thread.join(5)
+    assert times
+    training.close()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "nowhere"))
+    with turns.turn_alone():
+        pass
 
 
 def test_a_folder_that_others_can_write_is_refused(tmp_path: Path) -> None:
