@@ -193,6 +193,8 @@ class TableFile(Part):
     """CSV, TSV or Parquet file; a relative path starts at the recipe file."""
     files: str = ""
     """Root of the relative file paths in the table; empty means the table's folder."""
+    links: list[str] = []
+    """Folders outside of it that symlinks may lead into, such as a cache; a relative path starts at the recipe file."""
 
 
 class Dialect(Part):

@@ -178,6 +178,8 @@ def _make_absolute(values: dict[str, Any], root: Path) -> None:
             text = data.get(key)
             if isinstance(text, str) and text and "://" not in text:
                 data[key] = str(Path(root, text).resolve())
+        if isinstance(links := data.get("links"), list):
+            data["links"] = [str(Path(root, one).resolve()) if isinstance(one, str) else one for one in links]
     model = values.get("model")
     if isinstance(model, dict) and str(model.get("name")).startswith("torchvision:"):
         args = model.get("args")

@@ -20,6 +20,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 set_option = click.option("--set", "items", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe.")
 device_option = click.option("--device", default="", metavar="D", help="auto, cpu, cuda, cuda:1 or mps.")
 
+recheck_option = click.option(
+    "--recheck", is_flag=True, help="Read all files again, also those that seem to be as they were."
+)
+
 
 # Each is a setting of the recipe's `data` of the same name.
 _DIALECT_OPTIONS = (

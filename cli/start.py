@@ -7,7 +7,18 @@ from typing import Any
 
 import click
 
-from .common import check, commands, dialect_options, json_option, prepare, print_json, set_option, single, tell
+from .common import (
+    check,
+    commands,
+    dialect_options,
+    json_option,
+    prepare,
+    print_json,
+    recheck_option,
+    set_option,
+    single,
+    tell,
+)
 
 
 @commands.command()
@@ -83,14 +94,15 @@ def fetch(name: str | None, source: str | None, as_json: bool) -> None:
 @commands.command()
 @click.argument("recipe")
 @set_option
+@recheck_option
 @json_option
-def ingest(recipe: str, items: tuple[str, ...], as_json: bool) -> None:
+def ingest(recipe: str, items: tuple[str, ...], recheck: bool, as_json: bool) -> None:
     """Turn the recipe's table into a pack: verdicts, decoding, data report."""
     overrides = single(items)
     check([overrides], recipe)
     from ..flows.ingest import ingest as ingest_flow
 
-    result = ingest_flow(recipe_file=recipe, overrides=overrides)
+    result = ingest_flow(recipe_file=recipe, overrides=overrides, recheck=recheck)
     tell(f"pack      {result['pack_dir']}\nreport    {result['report_csv']}\nfigure    {result['figure']}")
     tell(f"next      torchrelay train {recipe}")
     if as_json:

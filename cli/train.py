@@ -19,6 +19,7 @@ from .common import (
     json_option,
     prepare,
     print_json,
+    recheck_option,
     set_option,
     single,
     tell,
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
 @set_option
 @device_option
 @click.option("--dry-run", "is_dry", is_flag=True, help="Check everything, ingest, train two steps; write no run.")
+@recheck_option
 @json_option
-def train(recipe: str, items: tuple[str, ...], device: str, is_dry: bool, as_json: bool) -> None:
+def train(recipe: str, items: tuple[str, ...], device: str, is_dry: bool, recheck: bool, as_json: bool) -> None:
     """Train a new run: ingest, train, evaluate, log, register.
 
     Several values of a key (--set train.seed=0,1,2) make one run each. A split by several columns (data.split.column:
@@ -49,12 +51,16 @@ def train(recipe: str, items: tuple[str, ...], device: str, is_dry: bool, as_jso
     if is_dry:
         recipes = [load_recipe(recipe, None, overrides) for overrides in several]
         options = [word for item in items for word in ("--set", item)] + (["--device", device] if device else [])
-        _try_recipes(recipes, f"next      torchrelay train {shlex.join([recipe, *options])}", as_json)
+        next_line = f"next      torchrelay train {shlex.join([recipe, *options])}"
+        _try_recipes(recipes, next_line, as_json, recheck=recheck)
         return
     check(several, recipe)
     from ..flows.train import train as train_flow
 
-    _run_several(several, as_json, lambda overrides: train_flow(recipe_file=recipe, overrides=overrides))
+    again = [recheck, *[False] * len(several)]  # what was read a moment ago need not be read again
+    _run_several(
+        several, as_json, lambda overrides: train_flow(recipe_file=recipe, overrides=overrides, recheck=again.pop(0))
+    )
 
 
 @commands.command()
@@ -204,14 +210,14 @@ def _run_several(
         sys.exit(1)
 
 
-def _try_recipes(recipes: list[Recipe], next_line: str, as_json: bool) -> None:
+def _try_recipes(recipes: list[Recipe], next_line: str, as_json: bool, *, recheck: bool = False) -> None:
     """A dry run of each recipe, and what it found."""
     prepare()
     from ..tasks.dry_run import dry_run
 
     results = []
     for resolved in recipes:
-        results.append(dry_run(resolved))
+        results.append(dry_run(resolved, recheck=recheck))
         for line in (*_describe_dry_run(results[-1]), next_line):
             echo(line, err=as_json)
     num_warnings = sum(len(found["warnings"]) for found in results)

@@ -110,7 +110,12 @@ class View(NamedTuple):
 
 
 def prepare_data(
-    data: Data, home: Home, on_progress: Progress | None = None, heritage: Heritage | None = None
+    data: Data,
+    home: Home,
+    on_progress: Progress | None = None,
+    heritage: Heritage | None = None,
+    *,
+    recheck: bool = False,
 ) -> Prepared:
     """Make the pack of a recipe's table, and its split and schema; or find them.
 
@@ -119,6 +124,7 @@ def prepare_data(
         home: where store and packs are.
         on_progress: called with the numbers of images done and of all images.
         heritage: what the schema takes over from that of another model.
+        recheck: read all files again, also those that seem to be as they were.
     Raises:
         RecipeError: the recipe's data part is incomplete or contradicts itself.
         DataError: the data cannot be trained on; says why and what to do.
@@ -133,7 +139,7 @@ def prepare_data(
     reach("ingest.rows_read")
     sides = _assign_by_column(data, table.frame, cells, verdicts)
     _check_limit(data, home, table.frame, verdicts)
-    rows = read_rows(data, home, columns, cells, verdicts, on_progress)
+    rows = read_rows(data, home, columns, cells, verdicts, on_progress, recheck=recheck)
     reach("ingest.decoded")
     if sides is None:
         sides = Sides(assign_by_hash(data.split, _choose_keys(data, table.frame, rows)), {})
@@ -375,6 +381,7 @@ def _commit(
         if heritage is not None:
             fitted = inherit(fitted, *heritage)
         warnings += warn_of_unknown_tags(fitted, rows, side)
+        warnings += [f"{name!r}: {note}" for name, one in cells.items() if isinstance(one, Files) for note in one.notes]
         report = _report(data, frame, rows, verdicts, side, warnings, fitted)
         with writing(f"split {split_dir.name}", split_dir.parent, split.nbytes), commit_folder(split_dir) as temporary:
             np.save(temporary / "split.npy", split)

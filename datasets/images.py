@@ -13,6 +13,7 @@ import numpy as np
 
 from ..recipe import Feature
 from .colour import is_transparent, to_channels
+from .contents import HEAD_BYTES, SAVE_PICTURE, is_camera_raw, name_contents
 from .decoders import NPY, decode_by_pillow, decode_npy
 from .jpeg import JPEG, decode_into, decode_jpeg
 from .png import PNG, decode_png
@@ -75,7 +76,19 @@ def decode_image(data: bytes, feature: Feature, max_pixels: int) -> Picture:
     except BadImage:
         raise
     except Exception as error:  # a decoder met bytes or a function met pixels that it cannot work with
-        raise BadImage("not a readable image", said=quote(error)) from error
+        raise _name_reason(data, error) from error
+
+
+def _name_reason(data: bytes, error: Exception) -> BadImage:
+    """What a file is that no decoder reads, else what a decoder said of it."""
+    from PIL import UnidentifiedImageError
+
+    if not isinstance(error, UnidentifiedImageError):
+        return BadImage("not a readable image", said=quote(error))
+    contents = name_contents(data[:HEAD_BYTES])
+    if contents is None or contents.is_picture:
+        return BadImage("not a readable image", "it begins as no format that is known", SAVE_PICTURE)
+    return BadImage(contents.what, remedy=contents.remedy or SAVE_PICTURE)
 
 
 def _decode(data: bytes, max_pixels: int) -> Raster:
@@ -86,6 +99,8 @@ def _decode(data: bytes, max_pixels: int) -> Raster:
     if data.startswith(NPY):
         return decode_npy(data, max_pixels)
     if data.startswith(TIFF):
+        if is_camera_raw(data):
+            raise BadImage("a raw picture of a camera", remedy=SAVE_PICTURE)
         return decode_tiff(data, max_pixels)
     return decode_by_pillow(data, max_pixels)
 

@@ -63,7 +63,7 @@ def read_cells(
     cells: dict[str, Cells] = {}
     for name, feature in features_of(data).items():
         if feature.kind == "image":
-            cells[name] = find_files(frame[columns[name][0]].tolist(), locate_files(data), verdicts)
+            cells[name] = find_files(frame[columns[name][0]].tolist(), locate_files(data), verdicts, data.links)
         elif feature.kind in ("number", "points"):
             may_be_missing = feature.kind == "number" and name in data.inputs and feature.missing != "reject"
             cells[name] = read_numbers(
@@ -85,6 +85,8 @@ def read_rows(
     cells: Mapping[str, Cells],
     verdicts: Verdicts,
     on_progress: Progress | None,
+    *,
+    recheck: bool = False,
 ) -> Rows:
     """Bring the images of all good rows into the store, and every feature into the form of a pack.
 
@@ -95,6 +97,7 @@ def read_rows(
         cells: what `read_cells` found.
         verdicts: gets what is wrong with an image.
         on_progress: called with the numbers of images done and of all images, for each image feature.
+        recheck: read all files, also those that are known.
     """
     features = features_of(data)
     packed: dict[str, PackColumn] = {}
@@ -105,7 +108,7 @@ def read_rows(
         feature = PackFeature(name=name, kind=features[name].kind, columns=columns[name], file=name_file(name))
         if isinstance(found, Files):
             store = PixelStore(home.store, features[name], data.max_pixels)
-            located, at = _ingest_images(store, found, locate_files(data), verdicts, on_progress)
+            located, at = _ingest_images(store, found, locate_files(data), verdicts, on_progress, recheck=recheck)
             num_decoded += located.num_decoded
             notes[name] = np.zeros(len(verdicts.good), np.uint8)
             notes[name][at] = located.notes
@@ -126,14 +129,14 @@ def read_rows(
 
 
 def _ingest_images(
-    store: PixelStore, files: Files, root: Path, verdicts: Verdicts, on_progress: Progress | None
+    store: PixelStore, files: Files, root: Path, verdicts: Verdicts, on_progress: Progress | None, *, recheck: bool
 ) -> tuple[Located, np.ndarray]:
     """Locate the images of all good rows; also gives these rows, int64."""
     rows = np.flatnonzero(verdicts.good)
-    paths = [files.paths[row] for row in rows.tolist()]
-    located = store.ingest(paths, files.sizes[rows], files.mtimes_ns[rows], on_progress)
+    wanted = files.take(rows)
+    located = store.ingest(wanted, on_progress, recheck=recheck)
     for position, reason in located.reasons.items():
-        path = os.path.relpath(paths[position], os.path.realpath(root))
+        path = os.path.relpath(wanted.paths[position], os.path.realpath(root))
         verdicts.reject(int(rows[position]), *reason._replace(kind=f"bad image, {reason.kind}", value=path))
     return located, rows
 

@@ -1,7 +1,7 @@
 """A shard of the pixel store: written as a whole, never changed, set aside where it is not as it was written.
 
 On disk a folder: `pixels.npy` (uint8, uint16 or float32, shape (N, H, W, C)); `index.arrow`, one row a file that was
-seen: its key (path, size and mtime), the hash of its bytes, and where its pixels are or why there are none; and
+seen: its key (path and stamp), the hash of its bytes, and where its pixels are or why there are none; and
 `manifest.json`, the size and sha256 of both. Which files go into which shard is decided in `store.py`.
 """
 
@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +37,13 @@ BAD = "bad-"
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
+# Whether a file's path and stamp stand for its content: not yet where it may still change without another stamp, never
+# where it did.
+Trust = Literal["yes", "not yet", "never"]
+# Before the key of a file, which is an absolute path and its stamp.
+SIGNS: dict[Trust, str] = {"yes": "", "not yet": "?", "never": "!"}
+
+
 class Seen(NamedTuple):
     """What became of one file; the reason is a `verdicts.Reason` as text."""
 
@@ -47,7 +54,8 @@ class Seen(NamedTuple):
     source: tuple[int, int] = (0, 0)
     reason: str = ""
     notes: int = 0  # what the data report says of it, see `raster.Note`
-    lasting: bool = True  # false where the next call should look again
+    lasting: bool = True  # false where there is nothing to remember, or the next call should look again
+    trust: Trust = "yes"
 
 
 def open_shard(store_folder: Path, shard: str) -> np.ndarray:
@@ -221,7 +229,8 @@ class ShardWriter:
                     files[PIXELS] = self._finish(self._file, folder / PIXELS)
                     reach("ingest.shard_written")
                 index = folder / INDEX
-                _write_index(index, keys.take(pa.array(lasting)), [seen[at] for at in lasting], shards)
+                remembered = [seen[at] for at in lasting]
+                _write_index(index, _sign(keys.take(pa.array(lasting)), remembered), remembered, shards)
                 files[INDEX] = {"size": index.stat().st_size, "header": 0, "sha256": sha256_file(index)}
                 (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=2) + "\n", "utf-8")
                 reach("ingest.index_written")
@@ -255,6 +264,13 @@ class ShardWriter:
         shape = (self.num_rows, *self._shape)
         np.lib.format.write_array_header_1_0(header, {"descr": self._dtype.str, "fortran_order": False, "shape": shape})
         return header.getvalue()
+
+
+def _sign(keys: pa.Array, seen: list[Seen]) -> pa.Array:
+    if all(one.trust == "yes" for one in seen):
+        return keys
+    texts = [SIGNS[one.trust] + key for one, key in zip(seen, keys.to_pylist(), strict=True)]
+    return pa.array(texts, keys.type)
 
 
 def _write_index(path: Path, keys: pa.Array, seen: list[Seen], shards: list[str]) -> None:

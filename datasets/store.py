@@ -3,6 +3,10 @@
 On disk, `store/<digest of the image specification>/<shard>/`; what is in a shard stands in `shards.py`. A shard is
 committed as a whole and never changes; files that were only touched or are bad are remembered in shards without pixels.
 
+A file is known by its path and its stamp (`paths.stamp_of`), which changes with its bytes, where it had not been
+touched for `SETTLED_SECONDS` when it was read; `recheck` believes no stamp. Else its bytes are read and hashed, and
+decoded where their hash is new.
+
 An ingest reads every index and looks at the size of the pixels; a shard that does not fit its manifest is set aside as
 `bad-<shard>` with a warning, and its files are decoded anew. Every byte of the pixels is read by `verify_shard` alone.
 """
@@ -22,7 +26,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -32,8 +36,9 @@ from ..files import digest
 from ..recipe import Feature
 from .disk import writing
 from .images import DECODER_VERSION, decode_image, decode_images, num_channels
+from .paths import Files, stamp_of
 from .raster import BadImage, TooLarge
-from .shards import BAD, SHARD_VERSION, Seen, ShardWriter, read_shard, set_damaged_aside
+from .shards import BAD, SHARD_VERSION, SIGNS, Seen, ShardWriter, Trust, read_shard, set_damaged_aside
 from .verdicts import Reason, quote
 
 SHARD_BYTES = 64_000_000
@@ -41,6 +46,11 @@ SHARD_BYTES = 64_000_000
 BATCH_BYTES = 8_000_000
 BATCH_FILES = 256
 STALE_SECONDS = 24 * 3600
+# A file that was changed less than this before it was read may change again without another stamp: by the clock of its
+# file system, or through memory that is mapped to it, which the system writes and stamps within half a minute.
+SETTLED_SECONDS = 60
+# How often a file is read again that changes meanwhile.
+TRIES = 3
 
 Progress = Callable[[int, int], None]
 
@@ -76,7 +86,7 @@ class Located(NamedTuple):
 class _Index(NamedTuple):
     """The rows of every `index.arrow`, as columns."""
 
-    key: pa.ChunkedArray  # path, size and mtime
+    key: pa.ChunkedArray  # path and stamp, behind the sign of `shards.SIGNS`
     content: np.ndarray  # S32
     shard: np.ndarray  # int32, position in `shards`; -1 without pixels
     offset: np.ndarray  # int64, row in the shard
@@ -90,7 +100,7 @@ class _Index(NamedTuple):
         """Add rows, whose keys nobody will ask for."""
         if not seen:
             return self._replace(shards=shards)
-        content, shard, offset, size, source, reason, notes, _ = zip(*seen, strict=True)
+        content, shard, offset, size, source, reason, notes = zip(*(one[:7] for one in seen), strict=True)
         return _Index(
             key=self.key,
             content=np.concatenate([self.content, np.array(content, "S32")]),
@@ -102,6 +112,16 @@ class _Index(NamedTuple):
             reason=pa.chunked_array([*self.reason.chunks, pa.array(reason, pa.large_string())]),
             shards=shards,
         )
+
+
+class _Wanted(NamedTuple):
+    """A file to read; `content` is what it had under this stamp, b"" where nothing is known, and then no trust."""
+
+    path: str
+    size: int
+    stamp: str
+    content: bytes
+    trust: Trust | Literal[""]
 
 
 _Decoded = tuple[list[Seen], np.ndarray]
@@ -126,54 +146,61 @@ class PixelStore:
         self._feature = feature
         self._max_pixels = max_pixels
 
-    def ingest(
-        self, paths: Sequence[str], sizes: np.ndarray, mtimes_ns: np.ndarray, on_progress: Progress | None = None
-    ) -> Located:
+    def ingest(self, files: Files, on_progress: Progress | None = None, *, recheck: bool = False) -> Located:
         """Locate the pixels of all files, decoding those whose content is new.
 
-        A file is read only if its (path, size, mtime) is new. Complete shards survive a kill; calling again goes on.
+        A file is read only if its path and stamp are new. Complete shards survive a kill; calling again goes on.
         Where the feature has no size, the first good image sets it, and images of another size are bad. The shards that
         the files' pixels are in are read and verified, once for each process; what a damaged one held is decoded anew.
 
         Args:
-            paths: absolute; may repeat.
-            sizes: int64, bytes of each file.
-            mtimes_ns: int64, modification time of each file.
+            files: may repeat.
             on_progress: called with the number of files done and the number of all files.
+            recheck: read all files, also those that are known.
         Raises:
             DataError: what is new cannot be written, as on a full disk; complete shards stay.
         """
-        located = self._ingest(paths, sizes, mtimes_ns, on_progress)
+        located = self._ingest(files, on_progress, recheck=recheck)
         while set_damaged_aside([self.folder / shard for shard in located.shards]):
-            located = self._ingest(paths, sizes, mtimes_ns, on_progress)
+            located = self._ingest(files, on_progress, recheck=False)
         return located
 
-    def _ingest(
-        self, paths: Sequence[str], sizes: np.ndarray, mtimes_ns: np.ndarray, on_progress: Progress | None
-    ) -> Located:
+    def _ingest(self, files: Files, on_progress: Progress | None, *, recheck: bool) -> Located:
         index = _read_index(self.folder)
-        keys = _keys(paths, sizes, mtimes_ns)
+        keys = _keys(files)
         row = _find(keys, index.key)
-        size = self._image_size(paths, row, index)
+        believed = _find_believed(keys, row, index.key)
+        row[[at for at, (trust, _) in believed.items() if trust == "never"]] = -1
+        if recheck:
+            for at in np.flatnonzero(row >= 0).tolist():
+                believed.setdefault(at, ("yes", int(row[at])))
+            row[:] = -1
+        size = self._image_size(files, row, index)
         # A known image that was of the wrong size has no pixels in the store; now its size may be the right one.
         absent = (index.shard < 0) & (index.size == size).all(1) & (index.size[:, 0] > 0)
         row[np.isin(row, np.flatnonzero(absent))] = -1
         unknown = np.flatnonzero(row < 0)
         new, place = _first_of_each(keys, unknown)
         ingest = _Ingest(self.folder, self._feature, self._max_pixels, size, index)
-        seen = ingest.run(paths, sizes, keys, new, on_progress)
+        wanted = []
+        for at in new.tolist():
+            known = believed.get(at)
+            content = bytes(index.content[known[1]]) if known else b""
+            trust = known[0] if known else ""
+            wanted.append(_Wanted(files.paths[at], int(files.sizes[at]), files.stamps[at], content, trust))
+        seen = ingest.run(wanted, keys.take(pa.array(new)), len(files.paths), on_progress)
         row[unknown] = len(index.shard) + place
         return self._locate(row, index.extend(seen, ingest.shards), size, ingest.num_decoded)
 
-    def _image_size(self, paths: Sequence[str], row: np.ndarray, index: _Index) -> tuple[int, int]:
+    def _image_size(self, files: Files, row: np.ndarray, index: _Index) -> tuple[int, int]:
         if self._feature.size:
             return self._feature.size[0], self._feature.size[1]
-        for position in range(len(paths)):
+        for position, path in enumerate(files.paths):
             if row[position] >= 0:
                 height, width = index.size[row[position]].tolist()
             else:
                 try:
-                    data = _read_file(paths[position], 0)
+                    data = _read_file(path, int(files.sizes[position]), files.stamps[position])[0]
                     image = decode_image(data, self._feature, self._max_pixels)
                     _, height, width = image.pixels.shape
                 except (OSError, BadImage):
@@ -222,36 +249,32 @@ class _Ingest:
         # Reading is a row of short calls, between which threads would only take the interpreter's lock from each other.
         self._reading = threading.Lock()
 
-    def run(
-        self, paths: Sequence[str], sizes: np.ndarray, keys: pa.Array, new: np.ndarray, on_progress: Progress | None
-    ) -> list[Seen]:
-        """Read the files at the positions `new`; what became of each, in that order."""
-        if not len(new):
+    def run(self, files: list[_Wanted], keys: pa.Array, num_all: int, on_progress: Progress | None) -> list[Seen]:
+        """Read the files, whose keys these are; what became of each, in their order."""
+        if not files:
             return []
         _remove_stale(self._folder)
-        with writing("pixels", self._folder, len(new) * self._image_bytes):
+        num_new = sum(not one.content for one in files)
+        with writing("pixels", self._folder, num_new * self._image_bytes):
             pass  # there is room, should each of the new files be a picture of its own
         gc.freeze()  # else the collector, woken by each thousand of files, looks through all libraries again
         try:
-            return self._run(paths, sizes, keys, new, on_progress)
+            return self._run(files, keys, num_all, on_progress)
         finally:
             gc.unfreeze()
 
-    def _run(
-        self, paths: Sequence[str], sizes: np.ndarray, keys: pa.Array, new: np.ndarray, on_progress: Progress | None
-    ) -> list[Seen]:
+    def _run(self, files: list[_Wanted], keys: pa.Array, num_all: int, on_progress: Progress | None) -> list[Seen]:
         seen: list[Seen] = []
-        parts = self._batches(sizes[new])
-        files = list(zip([paths[int(position)] for position in new], sizes[new].tolist(), strict=True))
+        parts = self._batches(np.array([one.size for one in files], np.int64))
         batches = _in_order(self._decode, [files[part] for part in parts])
         with contextlib.closing(ShardWriter(self._folder, self._feature, self._size)) as writer:
             for part, (batch, pixels) in zip(parts, batches, strict=True):
                 seen.extend(self._place(batch, pixels, writer))
                 if on_progress:
-                    on_progress(len(paths) - len(new) + part.stop, len(paths))
-                if writer.num_rows * self._image_bytes >= SHARD_BYTES or part.stop == len(new):
+                    on_progress(num_all - len(files) + part.stop, num_all)
+                if writer.num_rows * self._image_bytes >= SHARD_BYTES or part.stop == len(files):
                     first = writer.num_committed
-                    writer.commit(keys.take(pa.array(new[first : part.stop])), seen[first:], self.shards)
+                    writer.commit(keys[first : part.stop], seen[first:], self.shards)
         return seen
 
     def _batches(self, sizes: np.ndarray) -> list[slice]:
@@ -261,35 +284,42 @@ class _Ingest:
         edges = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(sizes)]
         return [slice(start, stop) for start, stop in itertools.pairwise(edges)]
 
-    def _decode(self, files: list[tuple[str, int]]) -> _Decoded:
+    def _decode(self, files: list[_Wanted]) -> _Decoded:
         """In a thread: what can be said of each file alone, and the pixels of those that are new and good."""
         with self._reading:
             seen, new = self._read(files)
         decoded = decode_images(list(new.values()), self._feature, self._max_pixels, self._size)
         for at, found in zip(new, decoded.found, strict=True):
-            content = seen[at].content
             if isinstance(found, BadImage):
-                seen[at] = Seen(content, reason=found.reason.dump(), lasting=not isinstance(found, TooLarge))
+                lasting = not isinstance(found, TooLarge)
+                seen[at] = seen[at]._replace(reason=found.reason.dump(), lasting=lasting)
             else:
-                seen[at] = Seen(content, size=found.size, source=found.source, notes=int(found.notes))
+                seen[at] = seen[at]._replace(size=found.size, source=found.source, notes=int(found.notes))
         return seen, decoded.pixels
 
-    def _read(self, files: list[tuple[str, int]]) -> tuple[list[Seen], dict[int, bytes]]:
+    def _read(self, files: list[_Wanted]) -> tuple[list[Seen], dict[int, bytes]]:
         """What is known of each file by its bytes alone; and, by position, the bytes of those to be decoded."""
         seen: list[Seen] = []
         new: dict[int, bytes] = {}
-        for at, (path, size) in enumerate(files):
+        for at, (path, size, stamp, known, believed) in enumerate(files):
             try:
-                data = _read_file(path, size)
+                data, is_settled = _read_file(path, size, stamp)
             except OSError as error:
                 reason = Reason("a file that cannot be read", said=quote(error))
                 seen.append(Seen(reason=reason.dump(), lasting=False))
                 continue
+            except BadImage as error:
+                seen.append(Seen(reason=error.reason.dump(), lasting=False))
+                continue
             content = hashlib.sha256(data).hexdigest()[:32].encode()
+            has_lied = believed == "never" or known not in (b"", content)
+            trust: Trust = "never" if has_lied else "yes" if is_settled else "not yet"
             old = self._placed.get(content) or self._stored(content)
             if old is None:
                 new[at] = data
-            seen.append(old or Seen(content))
+            says_new = (trust, content) != (believed, known) and (believed, trust) != ("yes", "not yet")
+            says_new &= believed != "never"  # which stays so
+            seen.append(Seen(content, trust=trust) if old is None else old._replace(trust=trust, lasting=says_new))
         return seen, new
 
     def _stored(self, content: bytes) -> Seen | None:
@@ -324,20 +354,37 @@ class _Ingest:
                     if not writer.num_rows + len(keep):
                         self.shards.append(writer.name)
                     row = writer.num_rows + len(keep)
-                    self._placed[one.content] = one._replace(shard=len(self.shards) - 1, offset=row)
+                    one = self._placed[one.content] = one._replace(shard=len(self.shards) - 1, offset=row)
                     keep.append(at)
+                else:
+                    one = self._placed[one.content]._replace(trust=one.trust)
                 at += 1
-                one = self._placed[one.content]
             placed.append(one)
         self.num_decoded += len(pixels)
         writer.append(pixels if len(keep) == len(pixels) else pixels[keep])
         return placed
 
 
-def _keys(paths: Sequence[str], sizes: np.ndarray, mtimes_ns: np.ndarray) -> pa.Array:
+def _keys(files: Files) -> pa.Array:
     text = pa.large_string()
-    columns = [pa.array(paths, text), pa.array(sizes).cast(text), pa.array(mtimes_ns).cast(text)]
+    columns = [pa.array(files.paths, text), pa.array(files.stamps, text)]
     return pc.call_function("binary_join_element_wise", [*columns, pa.scalar("\0", text)])
+
+
+def _find_believed(keys: pa.Array, row: np.ndarray, known: pa.ChunkedArray) -> dict[int, tuple[Trust, int]]:
+    """The files whose stamp stands for nothing, or not yet: by position, and a row of the index with their content."""
+    text = pa.large_string()
+    found: dict[int, tuple[Trust, int]] = {}
+    for trust in ("not yet", "never"):
+        options = pc.MatchSubstringOptions(SIGNS[trust])
+        if not pc.call_function("any", [pc.call_function("starts_with", [known], options)]).as_py():
+            continue
+        sign, nothing = pa.scalar(SIGNS[trust], text), pa.scalar("", text)
+        signed = pc.call_function("binary_join_element_wise", [sign, keys, nothing])
+        rows = _find(signed, known)
+        for at in np.flatnonzero((rows >= 0) & ((row < 0) | (trust == "never"))).tolist():
+            found[at] = trust, int(rows[at])
+    return found
 
 
 def _find(keys: pa.Array, known: pa.ChunkedArray) -> np.ndarray:
@@ -365,21 +412,30 @@ def _wrong_size(found: Sequence[int], size: tuple[int, int]) -> Reason:
     )
 
 
-def _read_file(path: str, size: int) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        data = os.read(descriptor, size + 1)
-        if len(data) == size:
-            return data
-        with open(descriptor, "rb", closefd=False) as file:  # the file is another than the caller saw
-            return data + file.read()
-    finally:
-        os.close(descriptor)
+def _read_file(path: str, size: int, stamp: str) -> tuple[bytes, bool]:
+    """A file's bytes; and whether that stamp stands for them: it is theirs, and they have not changed for a while.
+
+    Raises:
+        BadImage: it changes all the time.
+    """
+    for _ in range(TRIES):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            now, before = time.time_ns(), os.fstat(descriptor)
+            data = os.read(descriptor, size + 1)
+            if len(data) != size:
+                with open(descriptor, "rb", closefd=False) as file:  # the file is another than the caller saw
+                    data += file.read()
+            after = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        if stamp_of(before) == stamp_of(after):
+            is_settled = max(after.st_mtime_ns, after.st_ctime_ns) + SETTLED_SECONDS * 1e9 < now
+            return data, is_settled and stamp_of(after) == stamp
+    raise BadImage("a file that changes while it is read", remedy="ingest again when it is written")
 
 
-def _in_order(
-    work: Callable[[list[tuple[str, int]]], _Decoded], batches: list[list[tuple[str, int]]]
-) -> Iterator[_Decoded]:
+def _in_order(work: Callable[[list[_Wanted]], _Decoded], batches: list[list[_Wanted]]) -> Iterator[_Decoded]:
     """The results of `work` for all batches, in order, made by one thread a core with a bounded lead."""
     num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     waiting: collections.deque[Future[_Decoded]] = collections.deque()

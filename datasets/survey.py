@@ -20,8 +20,10 @@ import pandas as pd
 from ..errors import DataError
 from ..recipe import Dialect
 from .columns import read_labels
+from .contents import HEAD_BYTES, SAVE_PICTURE, name_contents
+from .file_names import is_windows
 from .numerals import MISSING_WORDS, PLAIN, Notation, notation_of, parse_numbers
-from .paths import find_files
+from .paths import common_folders, count_files, find_files
 from .pictures import IMAGE_SUFFIXES, Pictures, look_at_pictures
 from .splits import SPLIT_WORDS, TRAIN, VALID
 from .survey_dialect import open_undescribed
@@ -132,6 +134,7 @@ class Survey(NamedTuple):
         warnings: sentences for the user.
         num_bad_rows: rows that cannot be what was meant, such as the header again; the columns are judged without.
         files: the folder that the paths of the image columns start at.
+        links: folders outside of it that links there lead into, which the recipe has to allow.
         num_bad_files: rows whose file is not there.
         num_unread: about as many rows have a file that is no readable picture, by the sample.
         pictures: what a sample of the first image column's files is; None where there is none.
@@ -150,6 +153,7 @@ class Survey(NamedTuple):
     warnings: list[str]
     num_bad_rows: int
     files: Path | None
+    links: list[str]
     num_bad_files: int
     num_unread: int
     pictures: Pictures | None
@@ -183,19 +187,20 @@ def survey_table(table: Path, files: Path | None = None, given: Mapping[str, Any
     columns |= {name: _judge_index(columns[name]) for name in opened.table.index_columns}
     columns = _find_points(columns)
     images = [name for name, column in columns.items() if column.role == "image"]
-    root, num_bad, num_unread, pictures = None, 0, 0, None
+    root, links, num_bad, num_unread, pictures = None, [], 0, 0, None
     if images:
         cells = frame[images[0]].tolist()
         root = _find_root(path, images[0], _spread(cells), files)
         verdicts = Verdicts(len(frame))
         found = find_files(cells, root, verdicts)
+        if links := common_folders(found.links):
+            verdicts = Verdicts(len(frame))
+            found = find_files(cells, root, verdicts, links)
         num_bad = len(verdicts.reasons)
         looked = _spread([one for one in found.paths if one])
         pictures = look_at_pictures([Path(one) for one in looked])
         if pictures is None:
-            raise DataError(
-                f"{path}: column {images[0]!r}: no file that was looked at is a picture; one is {cells[0]!r}"
-            )
+            raise _no_picture(f"{path}: column {images[0]!r}", looked, verdicts)
         num_unread = math.ceil((1 - pictures.num_looked / len(looked)) * (len(frame) - num_bad))
     splits = [name for name, column in columns.items() if column.role == "split"]
     words = frame[splits[0]].str.strip().str.lower().map(SPLIT_WORDS).value_counts() if splits else {}
@@ -209,6 +214,7 @@ def survey_table(table: Path, files: Path | None = None, given: Mapping[str, Any
         warnings=opened.warnings,
         num_bad_rows=len(opened.table.bad),
         files=root,
+        links=links,
         num_bad_files=num_bad,
         num_unread=num_unread,
         pictures=pictures,
@@ -382,24 +388,42 @@ def _find_root(table: Path, column: str, cells: list[str], given: Path | None) -
     Raises:
         DataError: none has half of them, or half of the paths cannot start at any.
     """
-    leaving = [cell for cell in cells if PurePath(cell).is_absolute() or ".." in PurePath(cell).parts]
+    leaving = [cell for cell in cells if _is_absolute(cell) or ".." in PurePath(cell).parts]
     if 2 * len(leaving) >= len(cells):
-        what = "absolute paths" if PurePath(leaving[0]).is_absolute() else "paths with .."
+        what = "absolute paths" if _is_absolute(leaving[0]) else "paths with .."
         raise DataError(
             f"{table}: column {column!r} holds {what} such as {leaving[0]!r}; expected paths relative to data.files, "
             f"the folder that --files DIR names: shorten them in the table"
         )
     cells = [cell for cell in cells if cell not in leaving]
     candidates = [given.absolute()] if given else _folders_near(table)
-    counts = {folder: sum((folder / cell).is_file() for cell in cells if cell) for folder in candidates}
+    counts = {folder: count_files(cells, folder) for folder in candidates}
     best = max(counts, key=lambda folder: counts[folder])
     if 2 * counts[best] > len(cells):
         return best
     some = ", ".join(str(folder) for folder in candidates[:4]) + (", …" if len(candidates) > 4 else "")
+    verdicts = Verdicts(len(cells))
+    find_files(cells, best, verdicts)
+    reason = next((f" ({one})" for one in verdicts.reasons.values() if one.detail), "")
     raise DataError(
         f"{table}: column {column!r} names pictures such as {cells[0]!r}, and {counts[best]} of {len(cells)} that were "
-        f"looked for are in {some}; say with --files DIR where these paths start"
+        f"looked for are in {some}{reason}; say with --files DIR where these paths start"
     )
+
+
+def _is_absolute(cell: str) -> bool:
+    return PurePath(cell).is_absolute() or is_windows(cell)
+
+
+def _no_picture(column: str, looked: list[str], verdicts: Verdicts) -> DataError:
+    """Why no file of a column can be looked at, by the first of them."""
+    if not looked:
+        return DataError(f"{column}: no file can be read; the first: {next(iter(verdicts.reasons.values()))}")
+    path = Path(looked[0])
+    with path.open("rb") as file:
+        contents = name_contents(file.read(HEAD_BYTES))
+    what = f", which is {contents.what}; {contents.remedy or SAVE_PICTURE}" if contents else ""
+    return DataError(f"{column}: no file that was looked at is a picture; one is {path}{what}")
 
 
 def _folders_near(table: Path) -> list[Path]:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from ..errors import DataError
 from ..recipe import Data, Dialect
+from .contents import check_table_file
 from .dialects import find_dialect, find_sep_line, looks_like_data
 from .numerals import PLAIN, Finding, Notation, find_notation, name_notation, notation_of
 from .table import Table, locate_table, open_table
@@ -53,6 +54,7 @@ def open_undescribed(table: Path, given: Mapping[str, Any]) -> Opened:
         DataError: it cannot be read, or its numbers could be read in two ways and nothing tells by which.
     """
     path = locate_table(Data(table=str(table)), NAMED_BY)
+    check_table_file(path)
     data, whys = Data(table=str(path), **given), dict.fromkeys(given, "as it was named")
     if path.suffix.lower() != ".parquet":
         data, found = _find_dialect(path, data, given)

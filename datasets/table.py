@@ -23,6 +23,7 @@ from ..errors import DataError, RecipeError, shown
 from ..files import why_no_path
 from ..recipe import Data, Feature, nearest
 from .columns import read_labels
+from .contents import check_table_file
 from .csv_table import read_csv
 from .dialects import advise
 from .fetch import PLACED
@@ -78,6 +79,7 @@ def open_table(data: Data, named_by: str = "data.table") -> Table:
         DataError: it is not there, not a table, or has no row; says what to do.
     """
     path = locate_table(data, named_by)
+    check_table_file(path)
     if path.suffix.lower() == ".parquet":
         table = _read_parquet(path, data)
     else:

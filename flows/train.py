@@ -34,6 +34,7 @@ def train(
     recipe_file: str = "",
     overrides: dict[str, Any] = {},  # noqa: B006 - Prefect shows the default in its form; nobody writes to it
     resume: str = "",
+    recheck: bool = False,
 ) -> dict[str, Any]:
     """Train a new run, or let one go on.
 
@@ -44,6 +45,7 @@ def train(
         recipe_file: recipe to start from; relative to the working directory.
         overrides: dotted keys that go over both, for example {"train.epochs": 3}.
         resume: id of a run that goes on instead; its own recipe is used, with the overrides.
+        recheck: read all files of the table again, also those that seem to be as they were.
 
     Returns:
         The run's record as JSON: ids, status, metrics, seconds, and where the weights are; over several split columns
@@ -55,12 +57,12 @@ def train(
         return attempt.result
     if attempt.run_dir is not None or resume:
         return go_on(attempt.run_dir or locate_run(resume), overrides if resume else {})
-    return begin(resolve_recipe(recipe, recipe_file, overrides), recipe_file)
+    return begin(resolve_recipe(recipe, recipe_file, overrides), recipe_file, recheck)
 
 
-def begin(recipe: Recipe, recipe_file: str) -> dict[str, Any]:
+def begin(recipe: Recipe, recipe_file: str, recheck: bool = False) -> dict[str, Any]:
     """A new run from ingest to its end; gives its record as JSON."""
-    ingested, run_dir = ingest_table(recipe), name_run(recipe)
+    ingested, run_dir = ingest_table(recipe, recheck), name_run(recipe)
     with hold_run(run_dir), keep_status(run_dir):
         start_run(run_dir, recipe, ingested, recipe_file)
         train_to_the_end(run_dir)

@@ -92,6 +92,7 @@ def parse_draft(text: str, path: Path) -> Recipe:
     values = parse_yaml(text, str(path))
     data = values["data"]
     data |= {key: str(path.absolute().parent / data[key]) for key in ("table", "files") if key in data}
+    data |= {key: [str(path.absolute().parent / one) for one in data[key]] for key in ("links",) if key in data}
     return load_recipe("", None, values)
 
 
@@ -111,6 +112,9 @@ def write_draft(draft: Draft, path: Path) -> str:
         found = survey.num_rows - survey.num_bad_files
         lines += _comment(f"{found:,} of {survey.num_rows:,} files are there.", 2)
         lines.append(f"  files: {dump_value(_relative(survey.files, folder))}")
+        if survey.links:
+            lines += _comment("Files there are links that lead into these folders; no other link is followed.", 2)
+            lines.append(f"  links: {dump_value([_relative(Path(one), folder) for one in survey.links])}")
     for key, choice in dialect_of(survey).items():
         lines += _field(key, choice, 2)
     if draft.key:
@@ -157,6 +161,8 @@ def describe_draft(draft: Draft) -> list[tuple[str, str]]:
     said += [("split", draft.split.why)]
     if draft.survey.files is not None:
         said.append(("files", str(draft.survey.files)))
+    if draft.survey.links:
+        said.append(("links", f"files there are links into {', '.join(draft.survey.links)}, which data.links allows"))
     if draft.max_bad_rows is not None:
         said.append(("bad rows", draft.max_bad_rows.why))
     said.append(("model", f"{draft.model.value['name']}: {draft.model.why}"))

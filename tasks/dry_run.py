@@ -32,11 +32,11 @@ NUM_STEPS = 2
 NUM_VALID_BATCHES = 2
 
 
-def dry_run(recipe: Recipe) -> dict[str, Any]:
+def dry_run(recipe: Recipe, *, recheck: bool = False) -> dict[str, Any]:
     """Check a recipe, ingest its table, train two steps and score two batches of validation rows, or all if need be.
 
     The pack and the decoded images stay: they are a cache, which the real run finds. Of several splits the first
-    is tried. No run, and nothing in MLflow, is made; Prefect is not needed.
+    is tried. No run, and nothing in MLflow, is made; Prefect is not needed. With `recheck` every file is read again.
 
     Returns:
         What was found, as JSON: rows by split, parameters, device, precision, losses, seconds of a step and, from
@@ -45,13 +45,13 @@ def dry_run(recipe: Recipe) -> dict[str, Any]:
         TorchrelayError: whatever the real run would raise.
     """
     with hearing_warnings() as warnings:
-        found = _try(recipe)
+        found = _try(recipe, recheck)
     return {**found, "warnings": warnings}
 
 
-def _try(recipe: Recipe) -> dict[str, Any]:
+def _try(recipe: Recipe, recheck: bool) -> dict[str, Any]:
     check_recipe(recipe)
-    ingested = ingest_table.fn(recipe)
+    ingested = ingest_table.fn(recipe, recheck)
     for one in ingested.splits.values():
         check_validation(recipe, one.rows["valid"])
     data = ingested.first

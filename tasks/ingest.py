@@ -41,8 +41,10 @@ class Ingested(NamedTuple):
 
 
 @task(**UNCACHED)
-def ingest_table(recipe: Recipe) -> Ingested:
+def ingest_table(recipe: Recipe, recheck: bool = False) -> Ingested:
     """Judge the rows, decode what is new, write the pack, fit the schema for each split.
+
+    With `recheck` every file is read again, also those that seem to be as they were.
 
     Raises:
         DataError: the table or too many of its rows cannot be trained on, by one of its splits.
@@ -50,7 +52,9 @@ def ingest_table(recipe: Recipe) -> Ingested:
     started = time.perf_counter()
     columns = split_columns(recipe.data) or [""]
     several = columns != [recipe.data.split.column]
-    splits = {column: _ingest_split(recipe, column, several) for column in columns}
+    splits = {
+        column: _ingest_split(recipe, column, several, recheck=recheck and column == columns[0]) for column in columns
+    }
     for warning in dict.fromkeys(text for data in splits.values() for text in data.warnings):
         warned = [column for column, data in splits.items() if warning in data.warnings]
         say(f"warning: {warning}" if len(warned) == len(splits) else f"warning: by {', '.join(warned)}: {warning}")
@@ -74,11 +78,12 @@ def report_data(ingested: Ingested) -> dict[str, Any]:
     return report
 
 
-def _ingest_split(recipe: Recipe, column: str, several: bool) -> Prepared:
+def _ingest_split(recipe: Recipe, column: str, several: bool, *, recheck: bool) -> Prepared:
     """The pack, the first time, and the split that a column makes of it."""
     started = time.perf_counter()
     with Progress("ingest", "images") as progress, hold_data(home()):
-        data = prepare_data(with_split_column(recipe.data, column), home(), progress.update, heritage_of(recipe))
+        one = with_split_column(recipe.data, column)
+        data = prepare_data(one, home(), progress.update, heritage_of(recipe), recheck=recheck)
         mark_used(data.pack_dir)
     rows = ", ".join(f"{count:,} {split}" for split, count in data.rows.items() if count)
     quarantined = f", {data.num_quarantined:,} quarantined" if data.num_quarantined else ""

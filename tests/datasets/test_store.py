@@ -24,6 +24,8 @@ from torchrelay.datasets.store import Located, PixelStore
 from torchrelay.errors import DataError
 from torchrelay.recipe import Feature
 
+from .conftest import stat_files
+
 
 def make_store(root: Path, max_pixels: int = 1_000_000, **feature: Any) -> PixelStore:
     return PixelStore(root / "store", Feature.model_validate({"kind": "image", **feature}), max_pixels)
@@ -42,10 +44,7 @@ def write(path: Path, pixels: np.ndarray) -> str:
 
 
 def ingest(store: PixelStore, paths: Sequence[str], **options: Any) -> Located:
-    found = [Path(path).stat() if Path(path).exists() else None for path in paths]
-    sizes = np.array([one.st_size if one else 0 for one in found], np.int64)
-    mtimes = np.array([one.st_mtime_ns if one else 0 for one in found], np.int64)
-    return store.ingest(paths, sizes, mtimes, **options)
+    return store.ingest(stat_files(paths), **options)
 
 
 def pixels_of(store: PixelStore, located: Located, position: int) -> np.ndarray:
@@ -74,15 +73,15 @@ def test_content_is_the_start_of_the_sha256(tmp_path: Path) -> None:
     assert ingest(make_store(tmp_path), [path]).content[0].decode() == sum_line[:32]
 
 
-def test_known_files_are_not_read_again(tmp_path: Path) -> None:
+def test_known_files_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "SETTLED_SECONDS", 0)
     store = make_store(tmp_path)
     paths = [write(tmp_path / f"{seed}.png", picture(seed)) for seed in range(5)]
     first = ingest(store, paths)
-    found = [Path(path).stat() for path in paths]
+    found = stat_files(paths)
     for path in paths:
         Path(path).unlink()
-    sizes, mtimes = (np.array([getattr(one, name) for one in found]) for name in ("st_size", "st_mtime_ns"))
-    again = make_store(tmp_path).ingest(paths, sizes, mtimes)
+    again = make_store(tmp_path).ingest(found)
     assert again.num_decoded == 0
     for name in ("content", "shard", "offset"):
         np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
@@ -99,7 +98,8 @@ def test_a_growing_table_decodes_only_what_is_new(tmp_path: Path) -> None:
         np.testing.assert_array_equal(pixels_of(store, grown, position), picture(position).transpose(2, 0, 1))
 
 
-def test_a_touched_file_is_read_once_and_not_decoded(tmp_path: Path) -> None:
+def test_a_touched_file_is_read_once_and_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "SETTLED_SECONDS", 0)
     store = make_store(tmp_path)
     path = write(tmp_path / "a.png", picture(0))
     first = ingest(store, [path])
@@ -124,6 +124,84 @@ def test_a_replaced_file_is_decoded_anew(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels_of(store, replaced, 0), picture(1).transpose(2, 0, 1))
 
 
+@pytest.mark.parametrize("settled_seconds", [0, 60])
+def test_a_file_replaced_with_the_same_size_and_time_is_decoded_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settled_seconds: int
+) -> None:
+    monkeypatch.setattr(store_module, "SETTLED_SECONDS", settled_seconds)
+    store = make_store(tmp_path)
+    path, other = tmp_path / "a.bmp", tmp_path / "b.bmp"
+    Image.fromarray(picture(0)).save(path)
+    time.sleep(0.02)  # its file system counts time in steps
+    ingest(store, [str(path)])
+    before = path.stat()
+    Image.fromarray(picture(1)).save(other)
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other.replace(path)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    replaced = ingest(store, [str(path)])
+    assert replaced.num_decoded == 1
+    np.testing.assert_array_equal(pixels_of(store, replaced, 0), picture(1).transpose(2, 0, 1))
+    path.write_bytes(path.read_bytes()[::-1])  # in place, the inode stays
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert ingest(store, [str(path)]).reasons[0].kind == "not a readable image"
+
+
+def test_a_file_that_has_just_changed_is_read_again_and_not_decoded(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    path = write(tmp_path / "a.png", picture(0))
+    found = stat_files([path])
+    assert store.ingest(found).num_decoded == 1
+    folders = shard_folders(store)
+    again = store.ingest(found)  # as if it had not changed
+    assert (again.num_decoded, shard_folders(store)) == (0, folders)
+    write(Path(path), picture(1))  # another picture under the stamp that was seen
+    changed = store.ingest(found)
+    assert changed.num_decoded == 1
+    np.testing.assert_array_equal(pixels_of(store, changed, 0), picture(1).transpose(2, 0, 1))
+
+
+def test_a_recheck_finds_what_no_stamp_shows_and_does_not_believe_that_stamp_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "SETTLED_SECONDS", 0)
+    monkeypatch.setattr(store_module, "stamp_of", lambda status: "always the same")
+    store = make_store(tmp_path)
+    path = write(tmp_path / "a.png", picture(0))
+    time.sleep(0.02)
+
+    def ingest_again(*, recheck: bool = False) -> Located:
+        return store.ingest(stat_files([path])._replace(stamps=["always the same"]), recheck=recheck)
+
+    ingest_again()
+    write(Path(path), picture(1))
+    time.sleep(0.02)
+    assert ingest_again().num_decoded == 0  # which no stamp can find
+    assert ingest_again(recheck=True).num_decoded == 1
+    folders = shard_folders(store)
+    for seed in (1, 0):
+        write(Path(path), picture(seed))
+        located = ingest_again()
+        np.testing.assert_array_equal(pixels_of(store, located, 0), picture(seed).transpose(2, 0, 1))
+    assert ingest_again(recheck=True).num_decoded == 0
+    assert len(shard_folders(store)) == len(folders)
+
+
+def test_a_file_that_is_written_while_it_is_read_is_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "a.png", picture(0))
+    read = os.read
+
+    def read_and_write(descriptor: int, size: int) -> bytes:
+        data = read(descriptor, size)
+        if data.startswith(b"\x89PNG"):
+            Path(path).write_bytes(data + b"more")
+        return data
+
+    monkeypatch.setattr(store_module.os, "read", read_and_write)
+    reason = ingest(make_store(tmp_path, size=[4, 6]), [path]).reasons[0]
+    assert str(reason) == "a file that changes while it is read; ingest again when it is written"
+
+
 def test_equal_files_are_stored_once(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     paths = [write(tmp_path / f"{number}.png", picture(number % 3)) for number in range(600)]
@@ -142,7 +220,7 @@ def test_bad_images_have_reasons_and_are_remembered(tmp_path: Path) -> None:
     assert list(located.shard) == [-1, 0, -1, -1]
     assert list(located.offset) == [-1, 0, -1, -1]
     assert located.content[3] == b""
-    assert located.reasons[0].kind == "not a readable image"
+    assert str(located.reasons[0]) == "a text file; save it as PNG, JPEG or TIFF"
     assert str(located.reasons[2]) == "zero bytes"
     assert str(located.reasons[3]) == "a file that cannot be read (No such file or directory)"
     assert located.num_decoded == 1
@@ -228,15 +306,16 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from torchrelay.datasets import store
+from torchrelay.datasets.paths import find_files
+from torchrelay.datasets.verdicts import Verdicts
 from torchrelay.recipe import Feature
 store.SHARD_BYTES, store.BATCH_FILES = 72 * 10, 4
-paths = sys.argv[2:]
-found = [Path(path).stat() for path in paths]
+names = [Path(path).name for path in sys.argv[2:]]
 def report(done, total):
     print(done, flush=True)
     time.sleep(0.05)
 store.PixelStore(Path(sys.argv[1]) / "store", Feature(kind="image"), 1000).ingest(
-    paths, np.array([one.st_size for one in found]), np.array([one.st_mtime_ns for one in found]), report)
+    find_files(names, Path(sys.argv[1]), Verdicts(len(names))), report)
 """
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), *paths], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -9,6 +9,9 @@ from PIL import Image
 
 from torchrelay.datasets.survey import common_pattern, survey_table
 from torchrelay.errors import DataError
+from torchrelay.recipe_file import load_recipe
+from torchrelay.tasks.draft import draft_recipe
+from torchrelay.tasks.draft_text import parse_draft, write_draft
 
 from .conftest import WritePictures, WriteTable
 
@@ -102,7 +105,7 @@ def test_files_that_are_no_pictures_are_counted_and_an_error_where_all_are(
     assert survey_table(table).num_unread == 1
     for name in ("0.png", "1.png", "2.png"):
         (tmp_path / "images" / name).write_text("no picture")
-    with pytest.raises(DataError, match=r"'image': no file that was looked at is a picture; one is '0.png'"):
+    with pytest.raises(DataError, match=r"no file that was looked at is a picture; one is .*0.png, which is a text"):
         survey_table(table)
 
 
@@ -212,3 +215,56 @@ def test_a_pattern_fits_its_columns_and_no_other() -> None:
     assert common_pattern(["split_0", "split_1"], ["split_0", "y", "split_1"]) == "split_*"
     assert common_pattern(["x0", "x1"], ["x0", "x1", "xtra"]) == ""
     assert common_pattern(["a", "b"], ["a", "b"]) == ""
+
+
+def linked(tmp_path: Path, write_pictures: WritePictures) -> list[str]:
+    """A table's lines whose pictures are links in files/ into a cache beside it."""
+    names = [f"{number}.png" for number in range(6)]
+    write_pictures(names)
+    (tmp_path / "images").rename(tmp_path / "cache")
+    (tmp_path / "work" / "files").mkdir(parents=True)
+    for name in names:
+        (tmp_path / "work" / "files" / name).symlink_to(tmp_path / "cache" / name)
+    return ["file,label", *(f"{name},{name[0] > '2'}" for name in names)]
+
+
+def test_links_into_a_cache_are_looked_at_and_proposed(
+    tmp_path: Path, write_table: WriteTable, write_pictures: WritePictures
+) -> None:
+    lines = linked(tmp_path, write_pictures)
+    survey = survey_table(Path(write_table(lines, "work/table.csv")))
+    assert survey.files == tmp_path / "work" / "files"
+    assert (survey.links, survey.num_bad_files) == ([str(tmp_path / "cache")], 0)
+    draft = draft_recipe(survey)
+    path = tmp_path / "work" / "table.yaml"
+    text = write_draft(draft, path)
+    assert "  links: [../cache]\n" in text
+    assert parse_draft(text, path).data.links == [str(tmp_path / "cache")]
+    path.write_text(text)
+    data = load_recipe(str(path)).data
+    assert data.links == [str(tmp_path / "cache")]
+
+
+def test_links_that_may_not_be_followed_are_said_as_such(tmp_path: Path, write_table: WriteTable) -> None:
+    (tmp_path / "files").mkdir()
+    rows = []
+    for number, target in enumerate(("/etc/hostname", "/dev/null", "/proc/version", "/bin/sh")):
+        (tmp_path / "files" / f"{number}.png").symlink_to(target)
+        rows.append(f"{number}.png,{number % 2}")
+    with pytest.raises(DataError, match=r"no file can be read; the first: a symlink that leaves data.files: 0\.png"):
+        survey_table(Path(write_table(["file,label", *rows])))
+
+
+def test_names_of_another_case_and_of_windows_are_named_by_init(
+    write_table: WriteTable, write_pictures: WritePictures
+) -> None:
+    write_pictures([f"cats/{number}.png" for number in range(4)])
+    labels = [f",{number % 2}" for number in range(4)]
+    windows = [f"cats\\{number}.png{label}" for number, label in enumerate(labels)]
+    assert survey_table(Path(write_table(["file,label", *windows]))).num_bad_files == 0
+    capitals = [f"images/cats/{number}.PNG{label}" for number, label in enumerate(labels)]
+    with pytest.raises(DataError, match=r"nearest there is 'images/cats/0\.png'"):
+        survey_table(Path(write_table(["file,label", *capitals])))
+    drive = [f"C:\\data\\{number}.png{label}" for number, label in enumerate(labels)]
+    with pytest.raises(DataError, match="holds absolute paths such as 'C:"):
+        survey_table(Path(write_table(["file,label", *drive])))

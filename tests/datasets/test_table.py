@@ -180,7 +180,7 @@ def test_a_parquet_column_of_lists_is_left_out_unless_the_recipe_reads_it(tmp_pa
 
 
 def test_text_named_parquet_is_refused(write_table: WriteTable) -> None:
-    with pytest.raises(DataError, match=r"table\.parquet is not Parquet"):
+    with pytest.raises(DataError, match=r"table\.parquet is named \.parquet, but it is a text file"):
         read_table(Data(table=write_table("a,b\n1,2\n", "table.parquet")))
 
 

@@ -65,7 +65,7 @@ def test_bad_files_of_one_kind_are_one_count_with_the_remedy(
 ) -> None:
     write_pictures([f"{number}.png" for number in range(8)])
     for number in range(40):  # each of another length
-        (tmp_path / "images" / f"bad{number}.jpg").write_bytes(b"x" * (number + 60))
+        (tmp_path / "images" / f"bad{number}.jpg").write_bytes(b"\x81x" * (number + 60))
     Image.fromarray(np.full((4, 4), 30_000, np.int32)).save(tmp_path / "images" / "gray: deep.tif")
     names = [f"{number}.png" for number in range(8)] + [f"bad{number}.jpg" for number in range(40)] + ["gray: deep.tif"]
     rows = [f"{name},{'ab'[at % 2]},{SPLITS[at % 4]}" for at, name in enumerate(names)]
@@ -74,8 +74,8 @@ def test_bad_files_of_one_kind_are_one_count_with_the_remedy(
     counts = read_json(prepared.split_dir / "report.json")["quarantined"]["reasons"]
     assert counts == {"bad image, not a readable image": 40, "bad image, int32 pixels that do not fit dtype uint8": 1}
     assert say_verdicts(prepared.split_dir) == (
-        "40 bad image, not a readable image, 1 bad image, int32 pixels that do not fit dtype uint8 "
-        "(say `dtype: float32` to keep them)"
+        "40 bad image, not a readable image (save it as PNG, JPEG or TIFF), "
+        "1 bad image, int32 pixels that do not fit dtype uint8 (say `dtype: float32` to keep them)"
     )
     sentence = (
         "bad image, int32 pixels that do not fit dtype uint8: gray: deep.tif, they go from 30000 to 30000; "

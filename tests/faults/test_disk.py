@@ -28,6 +28,7 @@ from torchrelay.errors import CheckpointError, DataError, TorchrelayError
 from torchrelay.recipe import Feature
 
 from ..conftest import WriteRecipe
+from ..datasets.conftest import stat_files
 
 NUM_BYTES = 2_000_000
 Fill = Callable[[int], None]
@@ -153,12 +154,11 @@ def test_an_ingest_keeps_its_complete_shards_and_goes_on_from_them(
     paths = [tmp_path / f"{seed}.png" for seed in range(100)]
     for seed, path in enumerate(paths):
         Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
-    found = [path.stat() for path in paths]
-    sizes, mtimes = np.array([one.st_size for one in found]), np.array([one.st_mtime_ns for one in found])
+    files_there = stat_files([str(path) for path in paths])
 
     def ingest() -> int:
         store = PixelStore(small / "store", Feature(kind="image"), 10_000)
-        return store.ingest([str(path) for path in paths], sizes, mtimes).num_decoded
+        return store.ingest(files_there).num_decoded
 
     fill(300_000)
     with pytest.raises(DataError, match=r"pixels cannot be written to .*No space left on device"):
@@ -178,11 +178,10 @@ def test_an_ingest_keeps_its_complete_shards_and_goes_on_from_them(
 def test_pixels_that_cannot_fit_are_refused_before_any_is_decoded(small: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(path)
-    found = path.stat()
     store = PixelStore(small / "store", Feature.model_validate({"kind": "image", "size": [700, 700]}), 10_000)
     needed = f"{3 * 700 * 700 + disk.MARGIN_BYTES:,}"
     with pytest.raises(DataError, match=f"about {needed} bytes are needed"):
-        store.ingest([str(path)], np.array([found.st_size]), np.array([found.st_mtime_ns]))
+        store.ingest(stat_files([str(path)]))
     assert names(small) == []
 
 
