@@ -23,12 +23,18 @@ import numpy as np
 from ..errors import DataError
 from ..files import digest
 from ..recipe import nearest
+from .file_names import fold
 
 # scikit-learn, torchvision and PIL are imported where they are used: the command line reads this file first.
 
 # An archive that unpacks to more than this, or to more than this many times its own size, is refused.
 MAX_UNPACKED_BYTES = 50_000_000_000
 MAX_UNPACKED_RATIO = 200
+MAX_ENTRIES = 5_000_000
+# Bytes of a name that any disk takes, and letters of a path below the folder.
+MAX_NAME, MAX_PATH = 255, 1_000
+# A table of a data set.
+MAX_TABLE_BYTES = 20_000_000_000
 # Data sets of ready recipes that have no source to fetch them from, and their tables.
 PLACED = {
     "faces": ("face_landmarks.csv",),
@@ -104,18 +110,30 @@ def place(source: Path, folder: Path, names: Sequence[str] = ()) -> list[Fetched
     """
     if not source.is_dir():
         raise DataError(f"{source} is not a folder; expected one whose sub-folders hold a CSV table each")
-    found = {entry.name: entry for entry in sorted(source.iterdir()) if entry.is_dir() and list(entry.glob("*.csv"))}
+    try:
+        entries = sorted(entry for entry in source.iterdir() if entry.is_dir())
+        found = {entry.name: entry for entry in entries if list(entry.glob("*.csv"))}
+    except OSError as error:
+        raise DataError(f"{source} cannot be read: {error.strerror}") from error
     if not found:
         raise DataError(f"no sub-folder of {source} holds a CSV table")
     for name in names:
         if name not in found:
             raise DataError(f"{source} has no data set {name!r}; {nearest(name, found)}")
-    return [fetched for name in names or found for fetched in _place_one(found[name], folder / name)]
+    try:
+        return [fetched for name in names or found for fetched in _place_one(found[name], folder / name)]
+    except OSError as error:
+        place_of = error.filename2 or error.filename or folder
+        raise DataError(f"data sets cannot be placed in {folder}: {place_of}: {error.strerror}") from error
 
 
 def _place_one(source: Path, final: Path) -> Iterator[Fetched]:
     archive = source / "images.zip"
     tables = sorted(source.glob("*.csv"))
+    for file, limit in [(archive, MAX_UNPACKED_BYTES), *((table, MAX_TABLE_BYTES) for table in tables)]:
+        if file == archive and not os.path.lexists(file):
+            continue
+        _check_file(file, limit)
     if archive.is_file() and not (final / "images").is_dir():
         with _whole_folder(final / "images") as images:
             _unpack(archive, images)
@@ -126,6 +144,59 @@ def _place_one(source: Path, final: Path) -> Iterator[Fetched]:
             with _whole_file(target) as temporary:
                 shutil.copyfile(table, temporary)
         yield Fetched(target, final / "images" if archive.is_file() else final, _count_rows(target))
+
+
+def _check_file(path: Path, limit: int) -> None:
+    """Refuse what is no regular file, as a pipe or a device gives bytes without an end, or too large.
+
+    Raises:
+        DataError: says what it is.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        what = f"a link to {path.resolve()}, which is no regular file" if path.is_symlink() else "no regular file"
+        raise DataError(f"{path} is {what}, expected a file that ends; nothing was copied from it")
+    if status.st_size > limit:
+        raise DataError(f"{path} has {status.st_size:,} bytes, at most {limit:,} are copied")
+
+
+def _check_names(archive: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
+    """Refuse entries whose files would not all be there beside each other, on whatever disk.
+
+    Raises:
+        DataError: names the entries.
+    """
+    if len(entries) > MAX_ENTRIES:
+        raise DataError(f"{archive} holds {len(entries):,} files, at most {MAX_ENTRIES:,} are unpacked")
+    firsts: dict[str, zipfile.ZipInfo] = {}
+    folders: dict[str, str] = {}
+    for entry in entries:
+        parts = entry.filename.split("/")
+        if any(part in ("", ".") for part in parts) or entry.filename.endswith("\\"):
+            raise DataError(f"{archive}: the entry {_shown(entry)} names no file; nothing was unpacked")
+        if max(len(part.encode("utf-8", "replace")) for part in parts) > MAX_NAME or len(entry.filename) > MAX_PATH:
+            raise DataError(f"{archive}: the entry {_shown(entry)} has too long a name; nothing was unpacked")
+        first = firsts.setdefault(fold(entry.filename), entry)
+        is_same = first.filename == entry.filename and (first.CRC, first.file_size) == (entry.CRC, entry.file_size)
+        if first is not entry and not is_same:
+            what = "twice with other bytes" if first.filename == entry.filename else f"beside {_shown(first)}"
+            why = "" if first.filename == entry.filename else ", which many disks take for one name"
+            raise DataError(f"{archive}: it holds {_shown(entry)} {what}{why}; nothing was unpacked")
+        for depth in range(1, len(parts)):
+            below = "/".join(parts[:depth])
+            if (known := folders.setdefault(fold(below), below)) != below:
+                raise DataError(
+                    f"{archive}: it holds the folders {known!r} and {below!r}, which many disks take for one; "
+                    f"nothing was unpacked"
+                )
+    for key, folder in folders.items():
+        if key in firsts:
+            raise DataError(f"{archive}: it holds {folder!r} as a file and as a folder; nothing was unpacked")
+
+
+def _shown(entry: zipfile.ZipInfo) -> str:
+    name = entry.filename
+    return repr(name if len(name) <= 120 else f"{name[:80]}…{name[-39:]}")
 
 
 def _unpack(archive: Path, folder: Path) -> None:
@@ -147,6 +218,7 @@ def _unpack(archive: Path, folder: Path) -> None:
                     raise DataError(f"{archive}: the entry {entry.filename!r} leaves the folder; nothing was unpacked")
                 if stat.S_ISLNK(entry.external_attr >> 16):
                     raise DataError(f"{archive}: the entry {entry.filename!r} is a link; nothing was unpacked")
+            _check_names(archive, entries)
             for entry in entries:  # zipfile stops at the declared size and checks the sum
                 opened.extract(entry, folder)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:

@@ -3,7 +3,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import pickle
+import re
 import stat
 import tarfile
 import zipfile
@@ -233,3 +235,71 @@ def test_the_shipped_recipe_reads_what_fetch_writes(name: str) -> None:
     assert recipe.data.table == str(root / "data" / name / f"{name}.csv")
     assert recipe.data.files == str(root / "data" / name / "images")
     assert list(recipe.data.inputs) == ["image"]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["a", "a/b.png"], "'a' as a file and as a folder"),
+        (["a/b.png", "A"], "'a' as a file and as a folder"),
+        (["a/" + "x" * 300 + ".png"], "too long a name"),
+        (["/".join(["y" * 100] * 60)], "too long a name"),
+        (["."], "names no file"),
+        (["a/./b.png"], "names no file"),
+        (["a//b.png"], "names no file"),
+        (["a.png", "A.png"], "'A.png' beside 'a.png', which many disks take for one name"),
+        (["é.png", "e\u0301.png"], "which many disks take for one name"),
+        (["Cats/a.png", "cats/b.png"], "the folders 'Cats' and 'cats', which many disks take for one"),
+        (["a.png", "a.png"], "'a.png' twice with other bytes"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_archive_whose_names_collide_or_name_no_file_is_refused(tmp_path: Path, names: list[str], said: str) -> None:
+    folder = tmp_path / "source" / "bad"
+    folder.mkdir(parents=True)
+    (folder / "bad.csv").write_text("image\n")
+    with zipfile.ZipFile(folder / "images.zip", "w") as archive:
+        for number, name in enumerate(names):
+            archive.writestr(zipfile.ZipInfo(name), bytes([number]))
+    with pytest.raises(DataError, match=re.escape(said)):
+        place(tmp_path / "source", tmp_path / "data")
+    assert not list((tmp_path / "data").rglob("*.png"))
+    assert not (tmp_path / "data" / "bad" / "images").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_name_that_stands_twice_with_the_same_bytes_is_unpacked(tmp_path: Path) -> None:
+    folder = tmp_path / "source" / "twice"
+    folder.mkdir(parents=True)
+    (folder / "twice.csv").write_text("image\n")
+    with zipfile.ZipFile(folder / "images.zip", "w") as archive:
+        for _ in range(2):
+            archive.writestr("a.png", b"same")
+    place(tmp_path / "source", tmp_path / "data")
+    assert (tmp_path / "data" / "twice" / "images" / "a.png").read_bytes() == b"same"
+
+
+@pytest.mark.parametrize("name", ["table.csv", "images.zip"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, name: str, kind: str) -> None:
+    folder = tmp_path / "source" / "odd"
+    folder.mkdir(parents=True)
+    (folder / "good.csv").write_text("image\n")
+    if kind == "pipe":
+        os.mkfifo(folder / name)
+    elif kind == "device":
+        (folder / name).symlink_to("/dev/zero")
+    else:
+        (folder / name).mkdir()
+    with pytest.raises(DataError, match=rf"{name} is .*no regular file.*, expected a file that ends"):
+        place(tmp_path / "source", tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_target_that_is_no_folder_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "source" / "good"
+    folder.mkdir(parents=True)
+    (folder / "good.csv").write_text("image\n")
+    (tmp_path / "data").symlink_to("/dev/null")
+    with pytest.raises(DataError, match=r"data sets cannot be placed in .*/data"):
+        place(tmp_path / "source", tmp_path / "data")
