@@ -90,6 +90,12 @@ class TrackingError(TorchrelayError):
     """The tracking server refused something or cannot be reached."""
 
 
+class ServerError(TorchrelayError):
+    """A server that the environment names does not answer, seen before anything expensive starts."""
+
+    exit_code = 2
+
+
 class GoneError(TrackingError):
     """What a run's journal belongs to was deleted in the tracker, or never was there; somebody has to bring it back."""
 

@@ -55,12 +55,17 @@ def fsync_folder(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, each durable under its name."""
+    """Make a folder and those above it, each durable under its name and with no more rights than the one above."""
     if path.is_dir():
         return
     make_folder(path.parent)
-    path.mkdir(exist_ok=True)
+    path.mkdir(0o777 & path.parent.stat().st_mode, exist_ok=True)
     fsync_folder(path.parent)
+
+
+def mode_of_files(folder: Path) -> int:
+    """The rights of a new file: no more than its folder has, so that a private home has private files."""
+    return 0o666 & folder.stat().st_mode
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -73,7 +78,8 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     make_folder(path.parent)
     temporary = _temporary(path)
     try:
-        with temporary.open("wb") as file:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode_of_files(path.parent))
+        with open(descriptor, "wb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
@@ -321,7 +327,7 @@ _open_locks: set[IO[str]] = set()
 @contextlib.contextmanager
 def _own(path: Path) -> Iterator[IO[str]]:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         file = path.open("a+")
     except OSError as error:
         raise _no_lock(path, error) from error

@@ -76,7 +76,12 @@ def prefect_is_embedded() -> bool:
 
 def prefect_address() -> str:
     """Where the environment or the active Prefect profile says that Prefect's API is; empty where it is embedded."""
-    return os.environ.get("PREFECT_API_URL") or str(_prefect_profile().get("PREFECT_API_URL") or "")
+    return prefect_setting("PREFECT_API_URL")
+
+
+def prefect_setting(name: str) -> str:
+    """One of Prefect's settings, from the environment or the active profile; empty where neither has it."""
+    return os.environ.get(name) or str(_prefect_profile().get(name) or "")
 
 
 def set_environment() -> None:

@@ -71,10 +71,20 @@ def prepare() -> None:
 
     set_environment()
     try:
-        home().root.mkdir(parents=True, exist_ok=True)
+        home().root.mkdir(0o700, parents=True, exist_ok=True)  # it may hold addresses with passwords
     except OSError as error:
         raise HomeError.of(home().root, error) from error
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+
+
+def require_prefect() -> None:
+    """Refuse a command that runs a flow where Prefect's server is named and does not answer."""
+    from ..settings import prefect_is_embedded
+
+    if not prefect_is_embedded():
+        from ..tasks.servers import require_prefect as ask
+
+        ask()
 
 
 def check(several: list[dict[str, Any]], recipe: str) -> None:
@@ -83,6 +93,7 @@ def check(several: list[dict[str, Any]], recipe: str) -> None:
 
     recipes = [load_recipe(recipe, None, overrides) for overrides in several]
     prepare()
+    require_prefect()
     from ..tasks.preflight import check_recipe
 
     for resolved in recipes:

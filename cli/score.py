@@ -6,7 +6,16 @@ from typing import Any
 
 import click
 
-from .common import commands, device_option, dialect_options, echo, json_option, prepare, print_json
+from .common import (
+    commands,
+    device_option,
+    dialect_options,
+    echo,
+    json_option,
+    prepare,
+    print_json,
+    require_prefect,
+)
 from .results import run_line, tell_result
 
 
@@ -23,6 +32,7 @@ def evaluate(source: str, table: str, files: str, dialect: dict[str, Any], devic
     SOURCE is a run id, runs:/…, models:/name@alias, or a weights file of a run.
     """
     prepare()
+    require_prefect()
     from ..datasets.table import locate_table
     from ..recipe import Data
     from ..settings import home
@@ -62,6 +72,7 @@ def predict(
     SOURCE is a run id, runs:/…, models:/name@alias, or a weights file of a run.
     """
     prepare()
+    require_prefect()
     from ..datasets.output import locate_output
     from ..datasets.table import locate_table
     from ..recipe import Data

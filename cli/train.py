@@ -20,6 +20,7 @@ from .common import (
     prepare,
     print_json,
     recheck_option,
+    require_prefect,
     set_option,
     single,
     tell,
@@ -108,6 +109,8 @@ def finetune(
     }
     given = {key: value for key, value in options.items() if value not in (None, "", [], {})}
     prepare()
+    if not is_dry:
+        require_prefect()
     from ..recipe import Recipe
     from ..tasks.preflight import check_recipe
     from ..tasks.runs import over_data, recipe_for_finetune
@@ -138,6 +141,7 @@ def resume(run: str, items: tuple[str, ...], as_json: bool) -> None:
     overrides = single(items)
     run_dir = find_run(home(), run)
     prepare()
+    require_prefect()
     from ..flows.train import train as train_flow
     from ..tasks.reopen import change_recipe
 

@@ -6,8 +6,6 @@ import contextlib
 import importlib.metadata
 import shutil
 import time
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -26,8 +24,8 @@ from ..settings import (
     tracking_uri,
 )
 from ..tracking.records import RunRecord
+from .servers import ask_prefect, ask_server
 
-SERVER_SECONDS = 3.0
 LITTLE_SPACE = 1_000_000_000
 # Between two clocks that are right.
 CLOCK_SECONDS = 300.0
@@ -61,9 +59,9 @@ def check_installation(home: Home, records: Sequence[RunRecord]) -> Iterator[tup
             "install the build of torch for CUDA, or a driver that is new enough for it",
         )
     if not tracking_is_embedded() and (uri := tracking_uri()).startswith("http"):
-        yield from _check_server("MLflow", f"{uri.rstrip('/')}/health", "MLFLOW_TRACKING_URI")
+        yield from _check_server("MLflow", uri, ask_server(f"{uri.rstrip('/')}/health"), "MLFLOW_TRACKING_URI")
     if not prefect_is_embedded():
-        yield from _check_server("Prefect", f"{prefect_address().rstrip('/')}/health", "PREFECT_API_URL")
+        yield from _check_server("Prefect", prefect_address(), ask_prefect(), "PREFECT_API_URL")
     yield from _check_disk(home)
     yield from check_clock(records, time.time())
 
@@ -100,18 +98,10 @@ def check_clock(records: Sequence[RunRecord], now: float) -> Iterator[tuple[str,
             return
 
 
-def _check_server(name: str, address: str, variable: str) -> Iterator[tuple[str, str]]:
-    reason = ""
-    try:
-        with urllib.request.urlopen(address, timeout=SERVER_SECONDS):  # noqa: S310 - the user's own setting
-            pass
-    except urllib.error.HTTPError as error:
-        reason = f"answers {error.code}" if error.code >= 500 else ""
-    except (OSError, ValueError) as error:
-        reason = f"does not answer ({error})"
+def _check_server(name: str, address: str, reason: str, variable: str) -> Iterator[tuple[str, str]]:
     if reason:
         yield (
-            f"the {name} server at {address} {reason}",
+            f"the {name} server at {hide_secrets(address)} {reason}",
             f"start it, or unset {variable} to work without one",
         )
 

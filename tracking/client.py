@@ -25,8 +25,8 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from .. import settings
 from ..addresses import sqlite_address
 from ..errors import BusyError, GoneError, LockError, TrackingError
-from ..files import lock
-from .database import set_companions_aside, what_is_wrong
+from ..files import lock, mode_of_files
+from .database import check_lock, database_of, set_companions_aside, what_is_wrong
 from .relocation import follow_home
 
 P = ParamSpec("P")
@@ -71,6 +71,12 @@ def open_client() -> MlflowClient:
     if settings.tracking_is_embedded():
         make_database()
     uri = settings.tracking_uri()
+    if not settings.tracking_is_embedded() and (named := database_of(uri)) is not None:
+        problem = what_is_wrong(named) if named.exists() and not named.is_file() else ""
+        if problem:
+            raise TrackingError(f"MLflow's database {named} {problem}; point MLFLOW_TRACKING_URI at another")
+        if named.is_file() and named.stat().st_size:
+            check_lock(named)
     return call("open the tracker", MlflowClient, tracking_uri=uri, registry_uri=uri)
 
 
@@ -103,6 +109,7 @@ def make_database() -> Path:
             f"again"
         )
     if path.exists():
+        check_lock(path)
         follow_home(path, home.artifacts)
         return path
     for name in ("mlflow.store.db.utils", "alembic"):
@@ -121,6 +128,7 @@ def make_database() -> Path:
                         )
                         store.engine.dispose()
                         set_companions_aside(path)
+                        temporary.chmod(mode_of_files(home.root))
                         temporary.replace(path)
                     finally:
                         temporary.unlink(missing_ok=True)
@@ -227,7 +235,13 @@ def _reason(error: Exception) -> str:
         return f"{detail}, point MLFLOW_TRACKING_URI at another, or unset it to track in {settings.home().root}"
     if "database is locked" in text:
         return "another process holds its lock for long; end what reads or writes it and try again"
-    if isinstance(error, MlflowException) and "out-of-date database schema" not in text:
+    if "out-of-date database schema" in text:
+        found = re.search(r"found version (\w+), but expected (\w+)", text)
+        return (
+            f"its schema is of another version of MLflow ({found[0] if found else 'unknown'}); of an older one, make a "
+            f"copy of it and call mlflow db upgrade with its address; of a newer one, install that version"
+        )
+    if isinstance(error, MlflowException):
         return text.splitlines()[0][:500]
     if isinstance(error, ImportError):
         return f"{error}; install the driver of that database, or unset MLFLOW_TRACKING_URI"

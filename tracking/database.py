@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from ..errors import TrackingError
 from ..files import set_aside
 
 MAGIC = b"SQLite format 3\0"
 LOOK_SECONDS = 1.0
+# Whoever writes a database holds its lock for an instant.
+LOCK_SECONDS = 3.0
 # For reading every page of a large one; what is damaged behind them is found by whoever reads it.
 EXAMINE_SECONDS = 20.0
 # Files beside a database that SQLite would apply to another one of that name.
@@ -42,6 +49,9 @@ def what_is_wrong(path: Path, *, reads_all: bool = False) -> str:
         reads_all: read every page, for `EXAMINE_SECONDS` at most.
     """
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):  # a pipe would not even let itself be opened
+            return "is a folder" if stat.S_ISDIR(mode) else "is no ordinary file"
         size = path.stat().st_size
         with path.open("rb") as file:
             head = file.read(32)
@@ -66,6 +76,36 @@ def what_is_wrong(path: Path, *, reads_all: bool = False) -> str:
         return ""
     except sqlite3.DatabaseError as error:
         return f"is damaged: {error}"
+
+
+def check_lock(path: Path) -> None:
+    """Make sure that a database can be written now; MLflow would try for a minute and more.
+
+    Raises:
+        TrackingError: it is locked for seconds, or must not be written; says what to do.
+    """
+    try:
+        uri = f"{path.absolute().as_uri()}?mode=rw"
+        with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=LOCK_SECONDS)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.rollback()
+    except sqlite3.Error as error:
+        said = str(error)
+        remedy = "make it and its folder writable, or free space there"
+        if "locked" in said:
+            remedy = "another process holds its lock for long; end what reads or writes it and try again"
+        raise TrackingError(f"MLflow's database {path} cannot be written: {said}; {remedy}") from error
+
+
+def database_of(uri: str) -> Path | None:
+    """The file of a tracker's address; None where it is no SQLite database, or one in memory."""
+    if not uri.lower().startswith("sqlite"):
+        return None
+    try:
+        named = make_url(uri).database or ""
+    except ArgumentError:
+        return None
+    return None if named in ("", ":memory:") or named.startswith("file:") else Path(named)
 
 
 def read_content(path: Path) -> Content:

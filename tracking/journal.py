@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 
 from ..errors import TrackingError, check_format
 from ..faults import reach
-from ..files import describe_failure
+from ..files import describe_failure, make_folder, mode_of_files
 
 FORMAT_VERSION = 1
 JOURNAL_FILE = "journal.jsonl"
@@ -231,8 +231,9 @@ class Journal:
             if line["kind"] == "metrics":
                 self._last_step.update(dict.fromkeys(line["values"], line["step"]))
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+            make_folder(self.path.parent)
+            mode = mode_of_files(self.path.parent)
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, mode)
             size = os.fstat(self._descriptor).st_size
             if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
                 self._buffer.insert(0, "\n")  # a torn line: end it, so that ours begins on its own
