@@ -152,13 +152,15 @@ class Outbox:
             self._try(run, lines[0], lambda: self._send_one(run, lines[0].values))
             return
         # Metrics that were not taken before travel alone, so that they cost the others nothing.
+        suspects = frozenset(self._suspects)
         for is_suspect in (False, True):
-            some = [_only(line, keys) for line in lines if (keys := self._keys(line, is_suspect))]
+            some = [
+                _only(line, keys)
+                for line in lines
+                if (keys := [key for key in line.values["values"] if (key in suspects) == is_suspect])
+            ]
             if some:
                 self._send_metrics(run, some)
-
-    def _keys(self, line: Line, is_suspect: bool) -> list[str]:
-        return [key for key in line.values["values"] if (key in self._suspects) == is_suspect]
 
     def _send_metrics(self, run: MlflowRun, lines: Sequence[Line]) -> None:
         """Send metrics; of a batch that is not taken each half again, down to single points."""
@@ -202,9 +204,10 @@ class Outbox:
 
     def _set_aside(self, one: Aside) -> None:
         which = f"metric {one.keys[0]}: " if one.keys else ""
-        logger.warning(
-            "MLflow does not take a line of kind %s, which stays in the journal: %s%s", one.kind, which, one.reason
-        )
+        if not self._suspects.issuperset(one.keys) or not one.keys:  # of a metric, once
+            logger.warning(
+                "MLflow does not take a line of kind %s, which stays in the journal: %s%s", one.kind, which, one.reason
+            )
         if self._left is not None:
             self._left.append(one)
         else:

@@ -387,9 +387,11 @@ def test_metrics_that_a_server_fails_at_are_set_aside_and_hold_up_nothing(
     assert {"valid/accuracy", "valid/after"} <= set(found.data.metrics)
     assert [one.path for one in client.list_artifacts(found.info.run_id, "weights")] == ["weights/best.pt"]
     asides = load_aside(run_dir)
+    assert len((run_dir / "set_aside.jsonl").read_text().splitlines()) == 2
     assert [one.keys for one in asides] == [("valid/accuracy/cold",)] * 2
 
-    assert sync_run(run_dir, is_asked=True).aside == done.aside  # not taken this time either
+    again = sync_run(run_dir, is_asked=True)
+    assert (again.num_sent, again.aside) == (0, done.aside)  # not taken this time either
     assert load_aside(run_dir) == asides
     shutil.rmtree(tmp_path / "mlruns")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
