@@ -45,12 +45,7 @@ def test_no_command_shows_the_trackers_password_and_no_file_has_it(
     open_run(make_record())
     said = ""
     with caplog.at_level(logging.DEBUG, "torchrelay"):
-        for arguments in (
-            ["sync"],
-            ["sync", "--json"],
-            ["runs"],
-            ["evaluate", "models:/x@y", "--table", "pyproject.toml"],
-        ):
+        for words in ("sync", "sync --json", "runs", "evaluate models:/x@y --table pyproject.toml"):
             done = CliRunner().invoke(commands, words.split())
             said += done.output + str(done.exception)
     assert "127.0.0.1" in said
