@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from ..errors import FAILED_RUN, shown
+from ..errors import FAILED_RUN, TorchrelayError, shown
 from ..files import describe_failure
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -21,6 +21,8 @@ PACKAGE = Path(__file__).resolve().parents[1]
 OF_PATHS = ("embedded null", "symlink loop")
 OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "array is too big", "std::bad_alloc")
 OF_NUMBERS = ("integer string conversion", "int too large", "too large to convert", "out of range", "overflow")
+# Packages whose errors come from talking to Prefect's server.
+OF_PREFECT = ("prefect", "httpx", "httpcore")
 REMEDIES = {
     errno.ENAMETOOLONG: "give it a shorter name",
     errno.ELOOP: "its links lead in a circle; mend them",
@@ -48,6 +50,8 @@ def explain(error: BaseException) -> str | None:
         return f"{_place_of(error)}: no path: {shown(said)}; correct it"
     if isinstance(error, OverflowError) or (isinstance(error, ValueError) and _has(low, OF_NUMBERS)):
         return f"{_place_of(error)}: a number is out of its range: {shown(said)}"
+    if type(error).__module__.partition(".")[0] in OF_PREFECT or "failed to reach api" in low:
+        return _explain_prefect(error)
     return None
 
 
@@ -85,6 +89,16 @@ def _explain_system(error: OSError) -> str:
     if error.errno in REMEDIES:
         return f"{place}: {error.strerror}; {REMEDIES[error.errno]}"
     return f"{place}: {describe_failure(error)}"
+
+
+def _explain_prefect(error: BaseException) -> str:
+    """What Prefect's client raises where its server fails or is gone; it hides what ended the run before."""
+    earlier: BaseException | None = error
+    while (earlier := earlier.__context__) is not None:
+        if isinstance(earlier, TorchrelayError):
+            return f"{earlier} (Prefect's server could not be told of it)"
+    said = " ".join(str(error).split()) or type(error).__name__
+    return f"Prefect's server fails or is gone: {shown(said)}; torchrelay doctor finds what that left"
 
 
 def _has(text: str, signs: tuple[str, ...]) -> bool:

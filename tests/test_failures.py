@@ -12,13 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from torchrelay import cli, files, settings
 from torchrelay.cli.failures import exit_code_of, explain
 from torchrelay.datasets.output import locate_output, write_output
 from torchrelay.datasets.table import locate_table
-from torchrelay.errors import DataError, SourceError
+from torchrelay.errors import DataError, SourceError, TrackingError
 from torchrelay.recipe import Data
 from torchrelay.schema import Schema
 from torchrelay.settings import Home
@@ -354,3 +355,17 @@ def test_listing_reads_each_record_once(good: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Path, "read_text", count)
     assert len(list_runs(settings.home()).records) == 21
     assert len(opened) == len(set(opened)) == 21
+
+
+def test_a_prefect_server_that_fails_does_not_hide_what_ended_the_run() -> None:
+    gone = httpx.ConnectError("All connection attempts failed")
+    assert explain(gone) == (
+        "Prefect's server fails or is gone: All connection attempts failed; torchrelay doctor finds what that left"
+    )
+    assert "Failed to reach API at http://x" in str(explain(RuntimeError("Failed to reach API at http://x")))
+    with pytest.raises(httpx.ConnectError) as caught:
+        try:
+            raise TrackingError("the journal cannot be written")
+        except TrackingError:
+            raise gone  # noqa: B904 - as a flow's engine does
+    assert explain(caught.value) == "the journal cannot be written (Prefect's server could not be told of it)"
