@@ -98,7 +98,7 @@ def show(run: str, as_json: bool) -> None:
         print_json(values)
         return
     for key, value in values.items():
-        if key not in ("metrics", "splits", "runs") and value not in ("", {}, 0):
+        if key not in ("metrics", "splits", "runs", "files") and value not in ("", {}, 0):
             echo(f"{key:<22}{plainly(value)}")
     children = {one["split_column"]: one for one in values.get("runs", ())}
     for column in record.splits:

@@ -24,9 +24,14 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
 
 def save_weights(state: Mapping[str, Any], path: Path) -> None:
     """Write a state_dict (of a model or an optimizer) with `torch.save`, atomically."""
+    write_atomic(path, dump_weights(state))
+
+
+def dump_weights(state: Mapping[str, Any]) -> bytes:
+    """What `save_weights` writes."""
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
-    write_atomic(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def save_pack(parts: Mapping[str, Mapping[str, Any]], path: Path) -> None:

@@ -16,6 +16,7 @@ from ..engine.generations import DamagedError, list_generations, read_manifest, 
 from ..errors import CheckpointError, DataError
 from ..files import is_locked, lock, set_aside
 from ..tracking.records import RECORD_FILE
+from .altered import mend_by_ingest
 from .bad_runs import what_is_left
 from .examination import Examination, Finding, is_elsewhere, may_be_alive
 from .verify import VERIFY_PREFIX
@@ -65,7 +66,7 @@ def find_bad_checkpoints(exam: Examination) -> Iterator[Finding]:
             continue
         for folder in list_generations(run_dir / "checkpoints"):
             try:
-                read_state(folder, read_manifest(folder))
+                read_state(folder, read_manifest(folder, run_dir.name))
             except DamagedError as error:
                 yield Finding(
                     "checkpoints",
@@ -90,4 +91,6 @@ def find_bad_packs(exam: Examination) -> Iterator[Finding]:
             Pack.open(folder).verify()
         except (DataError, OSError) as error:
             what, _, remedy = str(error).partition("; ")
-            yield Finding("packs", what, remedy or "look at the health of that disk")
+            mend = mend_by_ingest(exam, folder)
+            remedy = f"{exam.fix} reads its table again" if mend else remedy or "look at the health of that disk"
+            yield Finding("packs", what, remedy, mend)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ..errors import TorchrelayError
 from ..settings import Home
 from ..tracking.records import list_records
+from .altered import find_altered_files, find_bad_pointers, find_bad_splits
 from .bad_runs import find_bad_journals, find_bad_records, find_lost_database
 from .damage import find_bad_checkpoints, find_bad_packs, find_leftovers
 from .examination import Examination, Finding, host_of
@@ -80,7 +81,10 @@ def examine(exam: Examination) -> Iterator[Finding]:
         ("processes", find_orphans),
         ("leftovers", find_leftovers),
         ("checkpoints", find_bad_checkpoints),
+        ("checkpoints", find_bad_pointers),
         ("packs", find_bad_packs),
+        ("packs", find_bad_splits),
+        ("runs", find_altered_files),
     )
     for name, part in parts:
         try:

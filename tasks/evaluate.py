@@ -19,12 +19,12 @@ from ..faults import reach
 from ..files import write_atomic
 from ..models.knowledge_graph import KnowledgeGraphModel
 from ..recipe import Recipe
-from ..recipe_file import load_recipe
 from ..schema import Schema
 from ..tracking import figures
 from ..tracking.journal import JOURNAL_FILE, Journal, points_of, thin
 from ..tracking.recorder import Recorder
 from ..tracking.records import load_record, mark_done, update_record
+from ..tracking.run_files import read_recipe, rewriting, verify_files
 from .assemble import build_scorer, choose_monitor, names_of_run, rows_in_order, rows_scale
 from .console import say
 from .options import UNCACHED
@@ -52,12 +52,12 @@ def evaluate_model(run_dir: Path) -> None:
     """
     started = time.perf_counter()
     reach("evaluate.begun")
-    record, recipe = load_record(run_dir), load_recipe(run_dir / "recipe.yaml")
+    record, recipe = load_record(run_dir), read_recipe(run_dir)
     if "evaluate" in record.done:
         say("evaluate: done")
         return
     view = open_view(Path(record.pack_dir), Path(record.split_dir))
-    with Journal(run_dir / JOURNAL_FILE) as journal:
+    with rewriting(run_dir, PREDICTIONS_FILE, "tables"), Journal(run_dir / JOURNAL_FILE) as journal:
         recorder = Recorder(journal, thin(0, 1), names_of_run(journal, view.schema))
         metrics: dict[str, float] = {}
         if len(view.rows["test"]):
@@ -90,7 +90,7 @@ def score_rows(run_dir: Path, recipe: Recipe, view: View) -> tuple[Evaluation, s
     """Run the best weights of a run over a view's test rows; also gives the precision's name.
 
     Raises:
-        SourceError: the weights do not fit the model that the recipe builds.
+        SourceError: the weights are not those that were written, or do not fit the model that the recipe builds.
     """
     record = load_record(run_dir)
     is_evaluated = view.schema.triple is not None and view.schema.targets[0].name in view.pack.features
@@ -102,6 +102,7 @@ def score_rows(run_dir: Path, recipe: Recipe, view: View) -> tuple[Evaluation, s
 
 def _load_scorer(run_dir: Path, recipe: Recipe, schema: Schema) -> Scorer:
     scorer = build_scorer(recipe, schema)
+    verify_files(run_dir, load_record(run_dir), ["weights/best.pt"])
     weights = run_dir / "weights" / "best.pt"
     load_into(scorer.model, load_weights(weights), str(weights))
     return scorer

@@ -14,13 +14,13 @@ import psutil
 
 from ..errors import TrackingError
 from ..files import lock
-from ..recipe_file import load_recipe
 from ..settings import Home, shown_tracking_uri
 from ..tracking.cursor import waiting
 from ..tracking.journal import JOURNAL_FILE, Journal
 from ..tracking.opening import is_meant_for_here, tracker_of
 from ..tracking.reconcile import end_run, list_running
 from ..tracking.records import RunRecord, flow_runs_of, load_record, update_record
+from ..tracking.run_files import read_recipe
 from ..tracking.shipper import Sender
 from .examination import (
     ENDING_SECONDS,
@@ -118,7 +118,7 @@ def _ending_of(run_dir: Path, record: RunRecord, lines: Iterable[Mapping[str, An
     if last is None or last.get("status", "RUNNING") == "RUNNING":
         return None
     if last["status"] == "FINISHED" and record.kind == "train":
-        is_registered = bool(load_recipe(run_dir / "recipe.yaml").tracking.register_as)
+        is_registered = bool(read_recipe(run_dir).tracking.register_as)
         parts = {"train", "evaluate", "register"} if is_registered else {"train", "evaluate"}
         return last if parts <= set(record.done) else None
     return last

@@ -15,10 +15,10 @@ from ..datasets.output import write_output
 from ..datasets.verdicts import read_verdicts
 from ..errors import DataError
 from ..files import sha256_file
-from ..recipe_file import load_recipe
 from ..tracking.journal import JOURNAL_FILE, Journal, thin
 from ..tracking.recorder import Recorder
 from ..tracking.records import load_record, update_record
+from ..tracking.run_files import read_recipe
 from .assemble import rows_scale
 from .console import say
 from .evaluate import score_rows
@@ -52,7 +52,7 @@ def predict_rows(run_dir: Path, prediction: Prediction) -> Predicted:
         DataError: the table's file has changed since its rows were read.
     """
     started = time.perf_counter()
-    record, recipe = load_record(run_dir), load_recipe(run_dir / "recipe.yaml")
+    record, recipe = load_record(run_dir), read_recipe(run_dir)
     view = open_view(Path(record.pack_dir), Path(record.split_dir))
     found, precision = score_rows(run_dir, recipe, view)
     rows = found.rows.numpy()

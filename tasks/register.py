@@ -14,11 +14,11 @@ from ..datasets.transform import Standardise, Unstandardise
 from ..engine.weights import load_into, load_weights
 from ..faults import reach
 from ..models.registry import build_model
-from ..recipe_file import load_recipe
 from ..schema import Schema
 from ..tracking.journal import JOURNAL_FILE, Journal
 from ..tracking.records import load_record, mark_done
 from ..tracking.registry import stage_model
+from ..tracking.run_files import read_recipe
 from .console import say
 from .options import UNCACHED
 
@@ -53,7 +53,7 @@ def register_model(run_dir: Path) -> None:
 
     It is in the registry once the run's journal is in MLflow.
     """
-    record, recipe = load_record(run_dir), load_recipe(run_dir / "recipe.yaml")
+    record, recipe = load_record(run_dir), read_recipe(run_dir)
     name = recipe.tracking.register_as
     if not name or "register" in record.done:
         return

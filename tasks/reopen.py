@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from ..tracking.records import (
     load_record,
     update_record,
 )
+from ..tracking.run_files import RECIPE_FILE, SCHEMA_FILE, digests_of, read_recipe, verify_files
 from ..tracking.shipper import start_shipping
 from .console import say
 from .options import UNCACHED
@@ -106,7 +107,8 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
         RecipeError: an override is not legal, or is one that a run cannot change on its way.
     """
     record = load_record(run_dir)
-    recipe, before = change_recipe(run_dir, overrides), load_recipe(run_dir / "recipe.yaml")
+    recipe, before = change_recipe(run_dir, overrides), read_recipe(run_dir)
+    verify_files(run_dir, record, [SCHEMA_FILE])
     journal = Journal(run_dir / JOURNAL_FILE)
     begun, last_time = _look_through(journal, before)
     if begun is not None:
@@ -150,6 +152,7 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
             stopped="" if trains_on else record.stopped,
             done=done,
             schedule_epochs=schedule_epochs,
+            files={**record.files, **digests_of(run_dir, (RECIPE_FILE, SCHEMA_FILE))},
             **links,
         )
         if was_lost and last_time:
@@ -234,16 +237,27 @@ def change_recipe(run_dir: Path, overrides: Mapping[str, Any]) -> Recipe:
     Raises:
         RecipeError: an override is not legal, or is one that only a new run can have.
     """
-    before = load_recipe(run_dir / "recipe.yaml")
+    before = read_recipe(run_dir)
     recipe = load_recipe(run_dir / "recipe.yaml", None, overrides)
     changed = changes_between(flatten(before), flatten(recipe))
+    refuse_fixed(changed)
+    return recipe
+
+
+def refuse_fixed(changed: Iterable[str]) -> None:
+    """Refuse changes that only a new run can have.
+
+    Args:
+        changed: dotted keys.
+    Raises:
+        RecipeError: names those that a run cannot change on its way.
+    """
     fixed = [key for key in changed if not any(key == one or key.startswith(f"{one}.") for one in CHANGEABLE)]
     if fixed:
         raise RecipeError(
             f"{', '.join(fixed)}: a run goes on with what it began with; train a new run to change that "
             f"(it can change {', '.join(CHANGEABLE)})"
         )
-    return recipe
 
 
 def changes_between(then: Mapping[str, str], now: Mapping[str, str]) -> dict[str, list[str | None]]:

@@ -43,6 +43,7 @@ from ..tracking.records import (
     save_record,
     update_record,
 )
+from ..tracking.run_files import RECIPE_FILE, SCHEMA_FILE, digests_of, read_schema
 from ..tracking.shipper import settle, start_shipping, stop_shipping
 from .console import say
 from .ingest import Ingested, draw_report
@@ -307,7 +308,8 @@ def open_run(
             shutil.copyfile(draw_report(Path(record.split_dir)), run_dir / "figures" / "data.png")
         with Journal(run_dir / JOURNAL_FILE) as journal:
             journal_run(journal, record, recipe, schema, rows)
-        save_record(home(), record)
+        files = digests_of(run_dir, (RECIPE_FILE, SCHEMA_FILE, TRANSFER_FILE, "weights"))
+        save_record(home(), record.model_copy(update={"files": files}))
         reach("run.recorded")
     except BaseException:
         shutil.rmtree(run_dir)
@@ -331,7 +333,7 @@ def journal_run(
         view = open_view(Path(record.pack_dir), Path(record.split_dir)) if record.split_dir else None
         rows = {} if view is None else {name: len(some) for name, some in view.rows.items()}
     with journal.together():
-        journal_opening(journal, record, recipe, schema or Schema.load(run_dir / "schema.json"), rows)
+        journal_opening(journal, record, recipe, schema or read_schema(run_dir), rows)
         for name in ("recipe.yaml", "schema.json", TRANSFER_FILE):
             if (run_dir / name).exists():
                 journal.append_artifact(run_dir / name)

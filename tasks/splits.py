@@ -23,13 +23,13 @@ from ..engine.metrics import INTERVAL_NAMES, auto_monitor, former_metric_names, 
 from ..errors import TorchrelayError, TrainingError
 from ..files import write_atomic
 from ..recipe import Recipe
-from ..recipe_file import load_recipe
 from ..schema import Schema
 from ..settings import home
 from ..tracking import figures
 from ..tracking.journal import JOURNAL_FILE, Journal, thin
 from ..tracking.recorder import STEP_METRICS, Recorder
 from ..tracking.records import RunRecord, list_children, load_record, new_run_id, update_record
+from ..tracking.run_files import read_recipe, read_schema, rewriting
 from .console import say
 from .options import UNCACHED
 from .reopen import CHANGEABLE, reopen_run
@@ -45,11 +45,11 @@ def is_over_splits(run_dir: Path) -> bool:
 @task(**UNCACHED)
 def list_unfinished(run_dir: Path) -> list[str]:
     """A parent's columns without a run, or with one that has not come to the end that the parent's recipe asks for."""
-    parent, wanted = load_record(run_dir), load_recipe(run_dir / "recipe.yaml").train
+    parent, wanted = load_record(run_dir), read_recipe(run_dir).train
 
     def is_done(child: RunRecord) -> bool:
         """One that stopped before its last epoch is done too, unless the parent's recipe now says otherwise."""
-        trained = load_recipe(_folder(child) / "recipe.yaml").train
+        trained = read_recipe(_folder(child)).train
         return child.status == "FINISHED" and (child.epochs >= wanted.epochs or trained == wanted)
 
     done = {child.split_column for child in list_children(home(), parent) if is_done(child)}
@@ -64,7 +64,7 @@ def open_split(parent_dir: Path, column: str) -> Iterator[Path]:
         BusyError: another process works on it.
     """
     parent = load_record(parent_dir)
-    recipe = _recipe_of(load_recipe(parent_dir / "recipe.yaml"), column)
+    recipe = _recipe_of(read_recipe(parent_dir), column)
     known = [child for child in list_children(home(), parent) if child.split_column == column]
     run_dir = _folder(known[0]) if known else home().runs / new_run_id(f"{recipe.name}-{column}")
     with Journal(parent_dir / JOURNAL_FILE) as journal:
@@ -111,7 +111,7 @@ def summarise_splits(run_dir: Path, failures: Mapping[str, str]) -> None:
             f"{len(failures)} of {len(parent.splits)} splits failed: {_say_failures(failures)}. "
             f"torchrelay resume {parent.run_id} trains what is missing"
         )
-    schema = Schema.load(run_dir / "schema.json")
+    schema = read_schema(run_dir)
     # A child that an older version trained has other names than one that was trained now.
     today = {f"{split}/{old}": f"{split}/{new}" for new, old in former_metric_names(schema).items() for split in SPLITS}
     values = {
@@ -119,7 +119,8 @@ def summarise_splits(run_dir: Path, failures: Mapping[str, str]) -> None:
         for child in children
     }
     metrics = mean_and_deviation(values)
-    write_atomic(run_dir / "splits.csv", _to_csv(values))
+    with rewriting(run_dir, "splits.csv"):
+        write_atomic(run_dir / "splits.csv", _to_csv(values))
     headline = _headline(schema, metrics)
     if headline:
         shown = {column: metrics[headline] for column, metrics in values.items() if headline in metrics}

@@ -25,19 +25,20 @@ from ..engine.memory import keep_freed_memory
 from ..engine.metrics import HEADLINES, RANKED_HEADLINE
 from ..engine.signals import StopFlag, StopRequested
 from ..engine.weights import save_weights, sha256_of, state_of
-from ..errors import CheckpointError, TrackingError
+from ..errors import CheckpointError, SourceError, TrackingError
 from ..faults import reach
 from ..files import describe_failure, digest
 from ..recipe import Recipe
-from ..recipe_file import dump_recipe, flatten, load_recipe, parse_recipe
+from ..recipe_file import dump_recipe, flatten, parse_recipe
 from ..tracking.journal import JOURNAL_FILE, Journal, thin
 from ..tracking.recorder import Recorder
 from ..tracking.records import RunRecord, load_record, mark_done, update_record
+from ..tracking.run_files import read_recipe, rewriting
 from .assemble import build_job, name_table_rows, names_of_run
 from .cancel import acknowledge_cancel
 from .console import Progress, say
 from .options import UNCACHED
-from .reopen import changes_between, journal_resumption
+from .reopen import changes_between, journal_resumption, refuse_fixed
 from .threads import run_threads, share_batches
 from .warm_start import load_start
 
@@ -62,12 +63,13 @@ def train_model(run_dir: Path) -> None:
 
     Raises:
         TrainingError: the loss is not finite; names the step and the rows.
-        RecipeError: model, optimizer or monitor does not fit the data.
+        RecipeError: model, optimizer or monitor does not fit the data, or the checkpoint is of another recipe.
+        SourceError: the checkpoint is of other rows.
         CheckpointError: a checkpoint cannot be written, and `checkpoint.on_error` is stop; or the weights cannot.
         TrackingError: journal or record cannot be written, whatever `checkpoint.on_error` is.
     """
     reach("train.begun")
-    record, recipe = load_record(run_dir), load_recipe(run_dir / "recipe.yaml")
+    record, recipe = load_record(run_dir), read_recipe(run_dir)
     if "train" in record.done:
         say(f"train: done, {record.epochs} epochs")
         return
@@ -87,6 +89,8 @@ def _train(run_dir: Path, record: RunRecord, recipe: Recipe, view: View, cores: 
     start = load_start(run_dir, recipe) if checkpoint is None else None
     job = build_job(recipe, view, record.schedule_epochs, is_new=checkpoint is None, start=start)
     job = share_batches(replace(job, facts=_facts_of(record, recipe, view)), cores)
+    if checkpoint is not None:
+        _check_facts(checkpoint, job.facts, recipe)
     progress = TrainingProgress() if checkpoint is None else _restore(job, checkpoint, here, recipe)
     with journal:
         _note_resumption(journal, record, recipe, checkpoint, progress.step)
@@ -181,6 +185,23 @@ def _facts_of(record: RunRecord, recipe: Recipe, view: View) -> dict[str, str]:
     }
 
 
+def _check_facts(checkpoint: Checkpoint, facts: Mapping[str, str], recipe: Recipe) -> None:
+    """Refuse to go on from a checkpoint with another recipe or other rows than it was made with, whoever changed them.
+
+    Raises:
+        RecipeError: the run's recipe differs in something that a run cannot change on its way, for example its seed.
+        SourceError: its pack or its split has other rows.
+    """
+    then = checkpoint.state["facts"]
+    refuse_fixed(changes_between(flatten(parse_recipe(then["recipe"])), flatten(recipe)))
+    if then.get("data_fingerprint", facts["data_fingerprint"]) != facts["data_fingerprint"]:
+        raise SourceError(
+            f"{checkpoint.folder} was made with data of the fingerprint {then['data_fingerprint']}, the run's split "
+            f"has {facts['data_fingerprint']}: other rows train, validate or test now; bring the old split back, or "
+            f"train a new run"
+        )
+
+
 def _restore(job: Job, checkpoint: Checkpoint, here: Mapping[str, str], recipe: Recipe) -> TrainingProgress:
     progress = restore_run(job, checkpoint.state)
     if checkpoint.best_is_lost:
@@ -259,12 +280,13 @@ def _keep_weights(run_dir: Path, job: Job, store: CheckpointStore) -> None:
     best = store.load_best()
     folder = run_dir / "weights"
     try:
-        save_weights(last, folder / "last.pt")
-        reach("train.last_written")
-        save_weights(kept_weights(best.state) if best else last, folder / "best.pt")
-        reach("train.best_written")
-        save_weights(job.optimizer.state_dict(), folder / "optimizer.pt")
-        reach("train.optimizer_written")
+        with rewriting(run_dir, *(f"weights/{name}.pt" for name in ("last", "best", "optimizer"))):
+            save_weights(last, folder / "last.pt")
+            reach("train.last_written")
+            save_weights(kept_weights(best.state) if best else last, folder / "best.pt")
+            reach("train.best_written")
+            save_weights(job.optimizer.state_dict(), folder / "optimizer.pt")
+            reach("train.optimizer_written")
     except OSError as error:
         raise CheckpointError(
             f"weights cannot be written to {folder}: {describe_failure(error)}; then resume the run"

@@ -20,6 +20,8 @@ from ..models.pretrained import asks_for_weights, load_pretrained
 from ..recipe import Recipe, WarmStart
 from ..schema import Schema
 from ..settings import home
+from ..tracking.records import load_record
+from ..tracking.run_files import verify_files
 from .assemble import build_scorer
 from .console import say
 from .sources import WarmSource, doubts_about_settings, find_source
@@ -102,9 +104,12 @@ def load_start(run_dir: Path, recipe: Recipe) -> dict[str, Tensor] | None:
     """What `keep_start` kept; None where the run begins at random.
 
     Raises:
-        SourceError: it is gone.
+        SourceError: it is gone, or not what was kept.
     """
-    return load_weights(run_dir / START_FILE) if recipe.warm_start.source else None
+    if not recipe.warm_start.source:
+        return None
+    verify_files(run_dir, load_record(run_dir), [START_FILE])
+    return load_weights(run_dir / START_FILE)
 
 
 def _refuse_new_classes(source: WarmSource, schema: Schema, theirs: Schema) -> None:

@@ -13,6 +13,7 @@ from torchrelay.datasets.pack import Pack
 from torchrelay.engine.checkpoint import CheckpointStore
 from torchrelay.engine.generations import dump_manifest
 from torchrelay.errors import CheckpointError, DataError, RecipeError, SourceError, TorchrelayError, TrackingError
+from torchrelay.files import digest
 from torchrelay.recipe_file import load_recipe
 from torchrelay.schema import FORMAT_VERSION as SCHEMA
 from torchrelay.schema import FeatureSchema, Schema
@@ -31,11 +32,10 @@ def make_recipe(folder: Path) -> tuple[Path, Reader]:
 
 
 def make_pack(folder: Path) -> tuple[Path, Reader]:
-    path = folder / "pack" / "manifest.json"
+    manifest = {"format_version": 2, "fingerprint": "0" * 32, "num_rows": 0, "features": [], "files": {}}
+    path = folder / digest(manifest) / "manifest.json"
     path.parent.mkdir()
-    path.write_text(
-        json.dumps({"format_version": 2, "fingerprint": "0" * 32, "num_rows": 0, "features": [], "files": {}})
-    )
+    path.write_text(json.dumps(manifest))
     return path, lambda: Pack.open(path.parent)
 
 

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 
 from ..errors import HomeError, SourceError, TrackingError, check_format, shown
 from ..files import describe_failure, read_json, write_json
+from ..seals import DIGEST, is_sealed, seal, unseal
 from ..settings import Home
 
 FORMAT_VERSION = 1
@@ -102,6 +103,8 @@ class RunRecord(BaseModel):
     """Digest of the last weights, over the tensors' names, shapes, dtypes and bytes."""
     source: str = ""
     """Run, model version or file whose weights it was made from; empty where there is none."""
+    files: dict[str, str] = {}
+    """sha256 of the files that it is made of, by their path in its folder; a run of before has none."""
     source_sha256: str = ""
     """Digest of the weights that a warm start began from, as in `weights_sha256`."""
     prefect_flow_run_id: str = ""
@@ -127,6 +130,14 @@ class RunRecord(BaseModel):
     def _is_path(cls, value: str) -> str:
         if "\0" in value:
             raise ValueError("has a NUL character, which no path has")
+        return value
+
+    @field_validator("files")
+    @classmethod
+    def _are_within(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if not name or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+                raise ValueError(f"{shown(repr(name))} is no file in the run's folder")
         return value
 
 
@@ -204,7 +215,7 @@ def load_record(run_dir: Path, run_id: str = "") -> RunRecord:
         values = read_json(path)
         version = values.get("format_version") if isinstance(values, dict) else None
         check_format(f"run record {path}", version, FORMAT_VERSION, "train the run again", SourceError)
-        record = RunRecord.model_validate(values)
+        record = RunRecord.model_validate({name: value for name, value in values.items() if name != DIGEST})
     except FileNotFoundError as error:
         raise SourceError(f"{run_dir} has no {RECORD_FILE}, so it is no run; see torchrelay runs") from error
     except ValidationError as error:
@@ -216,6 +227,11 @@ def load_record(run_dir: Path, run_id: str = "") -> RunRecord:
         raise SourceError(
             f"{path} says that it is of run {shown(repr(record.run_id))}, which is not the name of its folder; "
             f"where that folder was renamed or copied, give it that name again"
+        )
+    if is_sealed(values) and unseal(values) is None:
+        raise SourceError(
+            f"{path} is not as torchrelay wrote it; put a copy of it back, or, where all that it says is right, take "
+            f"out its line {DIGEST!r}"
         )
     root = run_dir.absolute().parent.parent
     return _with_paths(record, lambda one: str(root / one) if one else "")
@@ -240,7 +256,8 @@ def update_record(run_dir: Path, **changes: Any) -> RunRecord:
 
 def _write(path: Path, record: RunRecord) -> None:
     try:
-        write_json(path, _with_paths(record, lambda one: _shorten(one, path.absolute().parents[2])).model_dump())
+        stored = _with_paths(record, lambda one: _shorten(one, path.absolute().parents[2]))
+        write_json(path, seal(stored.model_dump()))
     except OSError as error:
         raise TrackingError(f"run record {path} cannot be written: {describe_failure(error)}") from error
 

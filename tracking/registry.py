@@ -28,25 +28,31 @@ from mlflow.exceptions import MlflowException
 from .. import settings
 from ..errors import SourceError, TrackingError, shown
 from ..faults import reach
-from ..files import commit_folder, digest, remove_tree, sha256_file, write_atomic
+from ..files import commit_folder, digest, read_json, remove_tree, sha256_file, write_atomic, write_json
 from ..recipe import WEIGHTS_SUFFIXES
+from ..seals import find_changed, list_files
 from ..settings import Home
 from .client import call, open_client
 from .journal import Journal
 from .mlflow_run import MlflowRun
 from .opening import FINGERPRINT_TAG, RUN_ID_TAG
 from .records import RunRecord, find_run, list_children, load_record
+from .run_files import digests_of, verify_files, verify_weights
 
 if TYPE_CHECKING:
     import torch
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 WEIGHTS_TAG = "torchrelay.weights_file_sha256"
+# sha256 of recipe, schema and weights, as JSON; versions of before have only that of the weights.
+FILES_TAG = "torchrelay.files_sha256"
 # Folder of a run's folder where versions wait to be sent.
 STAGED = "register"
 MODEL_VERSIONS_TAG = "mlflow.modelVersions"
 BEST = "weights/best.pt"
 NEEDED = ("recipe.yaml", "schema.json", BEST)
+# In the folder of a source that was downloaded: sha256 and size of its files.
+DOWNLOADED = "downloaded.json"
 FORMS = "a run id, runs:/<run id>, models:/<name>@<alias>, models:/<name>/<version>, or a weights file in a run folder"
 # Folders above a weights file that may hold its recipe and schema: beside it, of weights/best.pt, of a checkpoint.
 MOST_FOLDERS_UP = 3
@@ -93,7 +99,9 @@ def stage_model(
         Whether a line was journaled.
     """
     run_dir = journal.path.parent
-    weights_sha256 = sha256_file(run_dir / BEST)
+    verify_files(run_dir, record, NEEDED)
+    files = digests_of(run_dir, NEEDED)
+    weights_sha256 = files[BEST]
     known = {(line["name"], line["weights_sha256"]) for line in journal.lines() if line["kind"] == "model"}
     if (name, weights_sha256) in known:
         return False
@@ -112,7 +120,7 @@ def stage_model(
         folder=f"{STAGED}/{folder.name}",
         weights_sha256=weights_sha256,
         step=record.steps,
-        tags=_version_tags(record, weights_sha256),
+        tags={**_version_tags(record, weights_sha256), FILES_TAG: json.dumps(files)},
     )
     return True
 
@@ -137,6 +145,7 @@ def register_staged(run: MlflowRun, run_dir: Path, line: Mapping[str, Any]) -> s
         logger.warning("%s is gone; %r gets no version of it", folder, name)
         return ""
     if not number:
+        _check_staged(folder, line)
         _make_name(client, name)
         number = _create_version(run, folder, line)
     reach("register.version_created")
@@ -187,6 +196,24 @@ def _stage_again(run_dir: Path, line: Mapping[str, Any], folder: Path) -> bool:
             shutil.copyfile(run_dir / part, temporary / part)
     logger.warning("%s: its version of %r has weights but nothing to serve", run_dir.name, line["name"])
     return True
+
+
+def _check_staged(folder: Path, line: Mapping[str, Any]) -> None:
+    """Refuse to register what is no longer what was put together.
+
+    Raises:
+        ValueError: names the file.
+    """
+    for part, expected in _files_of(line["tags"]).items():
+        if sha256_file(folder / part) != expected:
+            raise ValueError(f"{folder / part} is not what was put together; delete {folder} and resume the run")
+
+
+def _files_of(tags: Mapping[str, str]) -> dict[str, str]:
+    """sha256 of the files of a version, by its tags."""
+    if FILES_TAG in tags:
+        return json.loads(tags[FILES_TAG])
+    return {BEST: tags[WEIGHTS_TAG]} if tags.get(WEIGHTS_TAG) else {}
 
 
 def _make_name(client: MlflowClient, name: str) -> None:
@@ -295,6 +322,7 @@ def resolve_source(source: str, home: Home) -> Source:
                 f"run {record.run_id} ({record.status}) has no {part}; "
                 f"torchrelay resume {record.run_id} brings it to its end"
             )
+    verify_files(run_dir, record, NEEDED)
     return Source(run_dir, run_dir / BEST, record.mlflow_run_id, record.run_id)
 
 
@@ -311,6 +339,7 @@ def look_around(weights: Path) -> Source | None:
         record = load_record(folder)
     except SourceError:
         return Source(folder, weights, "", str(weights))
+    verify_weights(folder, record, weights)
     return Source(folder, weights, record.mlflow_run_id, record.run_id)
 
 
@@ -385,7 +414,7 @@ def _resolve_version(source: str, home: Home) -> Source:
             artifact_uri=f"{uri}/{part}", dst_path=str(folder), tracking_uri=settings.tracking_uri()
         )
 
-    return _fetch(home, version.run_id or "versions", key, label, download)
+    return _fetch(home, version.run_id or "versions", key, label, download, _files_of(version.tags))
 
 
 def _local_weights(version: ModelVersion, home: Home) -> Path | None:
@@ -454,9 +483,30 @@ def _resolve_remote(identifier: str, home: Home, local_error: SourceError) -> So
     return _fetch(home, run_id, key, run.data.tags.get(RUN_ID_TAG, run_id), download)
 
 
-def _fetch(home: Home, run_id: str, key: str, label: str, download: Callable[[str, Path], str]) -> Source:
-    """Download what a source needs, once: `key` changes when the artifacts may have."""
+def _fetch(
+    home: Home,
+    run_id: str,
+    key: str,
+    label: str,
+    download: Callable[[str, Path], str],
+    expected: Mapping[str, str] | None = None,
+) -> Source:
+    """Download what a source needs, once: `key` changes when the artifacts may have.
+
+    Args:
+        home: whose cache keeps it.
+        run_id: MLflow's.
+        key: of the artifacts' state.
+        label: for messages.
+        download: fetches a part into a folder.
+        expected: sha256 of the parts, where they are known.
+    Raises:
+        SourceError: a part is not there, or is not what was registered.
+    """
     folder = _cached(home, run_id, key)
+    if folder.is_dir() and (changed := _why_changed(folder)):
+        logger.warning("%s: %s; downloaded anew", folder, changed)
+        remove_tree(folder)
     if not folder.is_dir():
         with commit_folder(folder) as temporary:
             for part in NEEDED:
@@ -466,7 +516,24 @@ def _fetch(home: Home, run_id: str, key: str, label: str, download: Callable[[st
                     raise SourceError(f"{label} has no {part} among its artifacts in MLflow: {error}") from error
                 (temporary / part).parent.mkdir(exist_ok=True)
                 path.replace(temporary / part)
+            for part, sha256 in (expected or {}).items():
+                if part in NEEDED and sha256_file(temporary / part) != sha256:
+                    raise SourceError(
+                        f"{label}: {part} among its artifacts in MLflow does not have the sha256 that it was "
+                        f"registered with; put it back there, or name another version"
+                    )
+            write_json(temporary / DOWNLOADED, list_files(temporary, NEEDED))
     return Source(folder, folder / BEST, run_id, label)
+
+
+def _why_changed(folder: Path) -> str:
+    """Why a downloaded source is not what was downloaded; empty where it is, or an older version left no list."""
+    try:
+        return next(find_changed(folder, read_json(folder / DOWNLOADED)), "")
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return f"{DOWNLOADED} cannot be read: {error}"
 
 
 def _cached(home: Home, run_id: str, key: str) -> Path:

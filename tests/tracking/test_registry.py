@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +19,7 @@ from torchrelay.schema import FeatureSchema, Schema
 from torchrelay.tasks.register import Servable
 from torchrelay.tracking.journal import JOURNAL_FILE, Journal
 from torchrelay.tracking.records import load_record, update_record
-from torchrelay.tracking.registry import register_staged, resolve_source, stage_model
+from torchrelay.tracking.registry import NEEDED, register_staged, resolve_source, stage_model
 from torchrelay.tracking.shipper import sync_run
 
 from .conftest import mlflow_run_of
@@ -106,6 +107,7 @@ def test_a_version_is_tagged_with_its_run_its_data_and_its_test_metrics(make_run
         "torchrelay.run_id": run_dir.name,
         "torchrelay.fingerprint": "0123456789abcdef" * 2,
         "torchrelay.weights_file_sha256": sha256_file(run_dir / BEST),
+        "torchrelay.files_sha256": json.dumps({part: sha256_file(run_dir / part) for part in NEEDED}),
         "test/accuracy": "0.975",
     }
 
