@@ -48,7 +48,7 @@ from torchrelay.tasks.ingest import ingest_table
 from torchrelay.tasks.predict import predict_rows
 from torchrelay.tasks.reopen import reopen_run
 from torchrelay.tasks.runs import hold_run, name_run, start_run
-from torchrelay.tasks.scoring import name_scoring, start_evaluation, start_prediction
+from torchrelay.tasks.scoring import OtherTable, name_scoring, start_evaluation, start_prediction
 from torchrelay.tasks.train import train_model
 from torchrelay.tracking.cursor import waiting
 from torchrelay.tracking.journal import JOURNAL_FILE, Journal
@@ -206,7 +206,7 @@ def _predict(case: Case, *, whole: bool = False) -> Any:
     run_dir = name_scoring("predict", case.run_id)
     out = case.root / "predicted.csv"
     with hold_run(run_dir):
-        prediction = start_prediction.fn(run_dir, case.run_id, str(case.table), str(out), "", "cpu", "")
+        prediction = start_prediction.fn(run_dir, case.run_id, OtherTable(str(case.table), "", {}), str(out), "cpu", "")
         predict_rows.fn(run_dir, prediction)
         if whole:
             _finish(run_dir)
@@ -218,7 +218,7 @@ def _predict(case: Case, *, whole: bool = False) -> Any:
 def _evaluate(case: Case, *, whole: bool = False) -> Any:
     run_dir = name_scoring("evaluate", case.run_id)
     with hold_run(run_dir):
-        start_evaluation.fn(run_dir, case.run_id, str(case.table), "", "cpu")
+        start_evaluation.fn(run_dir, case.run_id, OtherTable(str(case.table), "", {}), "cpu")
         if whole:
             evaluate_model.fn(run_dir)
             _finish(run_dir)
