@@ -28,6 +28,8 @@ NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)
 DAMAGE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)
 # `is_locked` holds a lock for an instant; who finds it held looks again for so long.
 LOCK_PATIENCE_SECONDS = 0.2
+# Characters of JSON that are still indented for people.
+LONGEST_INDENTED = 1 << 20
 
 
 def sha256_file(path: Path) -> str:
@@ -94,8 +96,11 @@ def write_atomic(path: Path, data: bytes | str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, atomically."""
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write a value as JSON, atomically; indented unless it is so long that nobody reads it and writing it is slow."""
+    text = json.dumps(value, ensure_ascii=False)
+    if len(text) <= LONGEST_INDENTED:
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+    write_atomic(path, text + "\n")
 
 
 def read_json(path: Path) -> Any:

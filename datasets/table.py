@@ -7,17 +7,11 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
-import json
-import re
-from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from ..errors import DataError, RecipeError, shown
 from ..files import why_no_path
@@ -27,6 +21,7 @@ from .contents import check_table_file
 from .csv_table import read_csv
 from .dialects import advise
 from .fetch import PLACED
+from .parquet_table import read_parquet
 from .points import check_points, find_image
 from .spelling import spell, strip_unseen
 from .verdicts import Reason
@@ -81,7 +76,8 @@ def open_table(data: Data, named_by: str = "data.table") -> Table:
     path = locate_table(data, named_by)
     check_table_file(path)
     if path.suffix.lower() == ".parquet":
-        table = _read_parquet(path, data)
+        columns = read_parquet(path, data.decimal, lambda name: _reads(data, name))
+        table = Table(columns.frame, {}, index_columns=columns.index_columns, numbers=columns.numbers)
     else:
         read = read_csv(path, data)
         table = Table(read.frame, read.bad, read.notes, is_torn=read.is_torn)
@@ -367,66 +363,6 @@ def _reads(data: Data, column: str) -> bool:
     """Whether a recipe names a column, or a pattern that it fits."""
     wanted = [one for name, feature in features_of(data).items() for one in feature.columns or [name]]
     return any(column == one or fnmatch.fnmatchcase(column, one) for one in [*wanted, *_named_columns(data).values()])
-
-
-def _read_parquet(path: Path, data: Data) -> Table:
-    """All columns as text; those that hold lists and the like are left out where the recipe does not read them."""
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not Parquet: {error}; write it again") from error
-    names = table.column_names
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    if twice:
-        raise DataError(f"{path} has a column twice: {', '.join(twice[:5])}; rename all but one of each")
-    texts, others = {}, {}
-    for name, column in zip(names, table.columns, strict=True):
-        try:
-            texts[name] = texts_of(column, data.decimal)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            others[name] = column.type
-    for name, kind in others.items():
-        if not texts or _reads(data, name):
-            raise DataError(
-                f"{path}: column {name!r} holds {kind}, expected text, numbers or dates; write it as one of them or "
-                f"drop it"
-            )
-    index = [name for name in _find_index(table.schema) if name in texts]
-    numbers = [name for name, kind in zip(names, table.schema.types, strict=True) if _is_number(kind) and name in texts]
-    return Table(pd.DataFrame(texts), {}, index_columns=index, numbers=frozenset(numbers))
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-
-
-def texts_of(column: pa.ChunkedArray, decimal: str = ".") -> pd.Series:
-    """Cells of Parquet as text, as one of this table's features would find them in a CSV file; null is "".
-
-    Args:
-        column: of any type that has one text a cell.
-        decimal: sign of fractions, as the recipe says it for text tables.
-    Raises:
-        pa.ArrowInvalid, pa.ArrowNotImplementedError: cells are lists and the like, or bytes that are no text.
-    """
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        column, kind = pc.cast(column, kind.value_type), kind.value_type
-    if pa.types.is_float16(kind):
-        column = pc.cast(column, pa.float32())
-    text = pd.Series(pd.array(pc.fill_null(pc.cast(column, pa.large_string()), ""), dtype="str"))
-    has_fraction = pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    return text.str.replace(".", decimal, regex=False) if has_fraction and decimal != "." else text
-
-
-def _find_index(schema: pa.Schema) -> list[str]:
-    """The columns that pandas wrote as the index of its rows: what it says itself, and those of its names."""
-    found = [name for name in schema.names if re.fullmatch(r"__index_level_\d+__", name)]
-    try:
-        said = json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
-    except (ValueError, AttributeError):  # not pandas' own
-        said = []
-    return list(dict.fromkeys([*found, *(name for name in said if isinstance(name, str))]))
 
 
 def _fetch_hint(path: Path) -> str:

@@ -10,8 +10,9 @@ import pytest
 
 from torchrelay.datasets.columns import read_numbers
 from torchrelay.datasets.numerals import Notation, find_notation, notation_of, parse_cell, parse_numbers
+from torchrelay.datasets.parquet_table import texts_of
 from torchrelay.datasets.survey import survey_table
-from torchrelay.datasets.table import open_table, texts_of
+from torchrelay.datasets.table import open_table
 from torchrelay.datasets.verdicts import Verdicts
 from torchrelay.errors import DataError
 from torchrelay.recipe import Data
