@@ -30,7 +30,7 @@ MOST_CHANNELS = 16
 # Kinds of files, in tifffile's words, whose series are pictures in their own right; those of scanners for slides hold
 # labels and overviews beside the one.
 _ALBUMS = ("generic", "uniform", "shaped", "ome", "imagej")
-_BITS_PER_SAMPLE, _DNG_VERSION, _JPEG_TABLES = 258, 50706, 347
+_BITS_PER_SAMPLE, _DNG_VERSION = 258, 50706
 _SPLIT = "save each as a file of its own"
 _UNCOMPRESSED, _FAXES, _OLD_JPEG, _JPEG = 1, (2, 3, 4), 6, 7
 # LZW, deflate, PackBits, LZMA and Zstandard give back the bytes that were put in.

@@ -45,8 +45,11 @@ def _pngs() -> Iterator[Sample]:
         full = few * np.uint8(255 // (2**bits - 1))
         rows = [pack_bits(row[None], bits) for row in few]
         yield Sample(f"PNG, gray, {bits} bits", png_by_hand(rows, bits, 0), full)
-        data = png_by_hand(rows, bits, 0, {b"tRNS": struct.pack(">H", 0)})
-        yield Sample(f"PNG, gray, {bits} bits, 0 transparent", data, np.where(few == 0, 255, full).astype(np.uint8))
+        clear = int(bits > 1)  # neither black nor white, where there are more
+        data = png_by_hand(rows, bits, 0, {b"tRNS": struct.pack(">H", clear)})
+        yield Sample(
+            f"PNG, gray, {bits} bits, a transparent level", data, np.where(few == clear, 255, full).astype(np.uint8)
+        )
         indexed = picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=2**bits)
         yield Sample(
             f"PNG, palette, {bits} bits", encode(indexed, "png", bits=bits), np.asarray(indexed.convert("RGB"))
