@@ -175,6 +175,8 @@ class Split(Part):
     """Column whose equal cells stay on one side, for example a patient."""
     stratify: str = ""
     """Column whose values the report counts by side and warns of where fractions left them uneven; moves no row."""
+    repeats: Literal["together", "apart"] = "together"
+    """Rows of the same inputs, or of one key, on one side; or each by itself, where there are few different ones."""
     seed: Seed = 0
     """Another seed gives another split."""
 
@@ -246,6 +248,10 @@ class Data(Dialect, TableFile):
     """Training, validation and test rows."""
     missing_values: Texts = []
     """Cells of number and points that say that there is no number, beside empty ones and NA, NaN, ?, . and the like."""
+    rare_classes: Literal["reject", "drop", "keep"] = "reject"
+    """Rows of a class without a training row: bad ones; left out, and counted as no bad ones; or kept."""
+    max_unknown: float = Field(default=0.5, ge=0, le=1)
+    """Fraction of an input's cells of another table that a model may not know before their rows get no prediction."""
     max_bad_rows: float = Field(default=0.01, ge=0, le=1)
     """Fraction of the rows that may be quarantined before the run stops."""
     max_pixels: int = Field(default=50_000_000, gt=0, le=2**40)

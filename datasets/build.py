@@ -25,12 +25,15 @@ from ..settings import Home
 from .classes import (
     check_trained_classes,
     match_classes,
+    move_rare_classes,
     reject_unknown_classes,
     reject_untrained_classes,
     warn_of_unknown_tags,
 )
 from .columns import is_empty
 from .disk import writing
+from .doubts import count_contradictions, warn_of_contradictions, warn_of_wild_numbers
+from .few_keys import number_repeats, warn_of_few_keys
 from .fit import find_farthest, fit_schema
 from .inherit import inherit
 from .leaks import check_files
@@ -46,6 +49,7 @@ from .split_files import find_split, verify_split, write_manifest
 from .splits import TEST, TRAIN, UNUSED, Sides, assign_by_column, assign_by_hash, combine, hash_texts, unused_settings
 from .table import Table, advise_dialect, features_of, open_table, resolve_features, unused_feature_settings
 from .torn import reject_torn_end, warn_of_index
+from .unfamiliar import describe_strange, reject_strange, warn_of_strange
 from .verdicts import QUARANTINE, REPORT, Verdicts
 from .vocabularies import find_triple, reject_unknown_parts, reject_unseen_relations
 
@@ -147,7 +151,10 @@ def prepare_data(
     for row, reason in sides.reasons.items():
         verdicts.reject(row, *reason)
     _reject_repeated_keys(data, table.frame, verdicts)
-    reject_untrained_classes(data, rows, sides.side, verdicts)
+    if data.rare_classes == "keep" and not data.split.column:
+        sides = sides._replace(side=move_rare_classes(data, rows, sides.side, verdicts))
+    num_dropped = reject_untrained_classes(data, rows, sides.side, verdicts)
+    data = data.model_copy(update={"max_bad_rows": min(1.0, data.max_bad_rows + num_dropped / len(table.frame))})
     reject_unseen_relations(data, rows.columns, sides.side, verdicts)
     _check_limit(data, home, table.frame, verdicts)
     side = np.where(verdicts.good, sides.side, UNUSED).astype(np.int8)
@@ -182,6 +189,7 @@ def prepare_for_schema(data: Data, schema: Schema, home: Home, on_progress: Prog
     _reject_repeated_keys(data, table.frame, verdicts)
     reject_unknown_classes(data, schema, rows, verdicts)
     reject_unknown_parts(schema, rows.columns, verdicts)
+    reject_strange(schema, rows.columns, verdicts, data.max_unknown)
     _check_limit(data, home, table.frame, verdicts)
     _check_shapes(data, schema, rows)
     side = np.where(verdicts.good, TEST, UNUSED).astype(np.int8)
@@ -210,6 +218,7 @@ def prepare_inputs(data: Data, schema: Schema, home: Home, on_progress: Progress
     _check_limit(data, home, table.frame, verdicts)
     rows = read_rows(data, home, columns, cells, verdicts, on_progress)
     reject_unknown_parts(schema, rows.columns, verdicts)
+    reject_strange(schema, rows.columns, verdicts, data.max_unknown)
     _check_limit(data, home, table.frame, verdicts)
     _check_shapes(data, schema, rows)
     side = np.where(verdicts.good, TEST, UNUSED).astype(np.int8)
@@ -267,6 +276,8 @@ def _choose_keys(data: Data, frame: pd.DataFrame, rows: Rows) -> np.ndarray:
     """
     names = find_triple(data) or list(data.inputs)
     own = hash_texts(frame[data.key]) if data.key else combine([rows.keys[name] for name in names])
+    if data.split.repeats == "apart":
+        own = number_repeats(own)
     if not data.split.group:
         return own
     groups = frame[data.split.group]
@@ -382,7 +393,7 @@ def _commit(
             fitted = inherit(fitted, *heritage)
         warnings += warn_of_unknown_tags(fitted, rows, side)
         warnings += [f"{name!r}: {note}" for name, one in cells.items() if isinstance(one, Files) for note in one.notes]
-        report = _report(data, frame, rows, verdicts, side, warnings, fitted)
+        report = _report(data, frame, rows, verdicts, side, warnings, fitted, is_given=schema is not None)
         with writing(f"split {split_dir.name}", split_dir.parent, split.nbytes), commit_folder(split_dir) as temporary:
             np.save(temporary / "split.npy", split)
             fitted.save(temporary / "schema.json")
@@ -416,7 +427,7 @@ def _name_split(
     given: Any = None if schema is None else schema.model_dump()
     if heritage is not None:
         given = [heritage.schema.model_dump(), heritage.statistics]
-    spec = data.model_dump(include={"table", "inputs", "target", "key", "split"})
+    spec = data.model_dump(include={"table", "inputs", "target", "key", "split", "missing_values", "rare_classes"})
     versions = [SPLIT_FORMAT_VERSION, SCHEMA_FORMAT_VERSION]
     return digest(versions, spec, verdicts.digest(), hashlib.sha256(side.tobytes()).hexdigest(), given)
 
@@ -429,6 +440,8 @@ def _report(
     side: np.ndarray,
     warnings: Sequence[str],
     schema: Schema,
+    *,
+    is_given: bool,
 ) -> dict[str, Any]:
     samples = {"rows": combine(list(rows.keys.values()))}
     samples |= {name: rows.keys[name] for name, column in rows.columns.items() if column.feature.kind == "image"}
@@ -436,6 +449,17 @@ def _report(
     report = describe_data(data, frame, rows.columns, verdicts, side, samples, warnings, schema)
     for name, notes in rows.notes.items():
         report["features"][name]["pictures"] = count_notes(notes[side != UNUSED])
+    # Of a table that is scored all rows that could be read, of one that is trained on those that only test the model.
+    is_new = np.where(rows.readable, TEST, UNUSED) if is_given else np.where(side == TRAIN, UNUSED, side)
+    strange = describe_strange(schema, rows.columns, is_new)
+    contradictions = count_contradictions(data, rows.keys, side)
+    report |= {"unfamiliar": strange, "contradictions": contradictions}
+    report["warnings"] += warn_of_strange(strange)
+    if not is_given:
+        report["warnings"] += warn_of_wild_numbers(data, frame, rows.columns, side)
+        report["warnings"] += warn_of_contradictions(contradictions, int((side != UNUSED).sum()))
+        if not data.split.column:
+            report["warnings"] += warn_of_few_keys(data.split, _choose_keys(data, frame, rows), side)
     return report
 
 

@@ -5,7 +5,7 @@ Which spellings are one stands in `spelling.py`; classes are fitted in `fit.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from .splits import TRAIN, UNUSED
 from .table import check_num_classes, check_tags, features_of
 from .verdicts import PREVIEW, Verdicts
 from .vocabularies import find_triple
+
+_KEEP = "data.rare_classes: keep or drop lets the run go on"
 
 
 def match_classes(data: Data, cells: Mapping[str, Cells], schema: Schema) -> dict[str, Cells]:
@@ -40,16 +42,51 @@ def match_classes(data: Data, cells: Mapping[str, Cells], schema: Schema) -> dic
     return found
 
 
-def reject_untrained_classes(data: Data, rows: Rows, side: np.ndarray, verdicts: Verdicts) -> None:
-    """Call rows bad whose class no training row has."""
+def reject_untrained_classes(data: Data, rows: Rows, side: np.ndarray, verdicts: Verdicts) -> int:
+    """Call rows bad whose class no training row has, unless the recipe keeps them; gives how many it drops."""
+    if data.rare_classes == "keep":
+        return 0
+    before = len(verdicts.reasons)
+    for column, is_untrained in _untrained(data, rows, side, verdicts):
+        for row in np.flatnonzero(is_untrained):
+            _reject_class(column, int(row), "class without a training row", data, verdicts, _KEEP)
+    return len(verdicts.reasons) - before if data.rare_classes == "drop" else 0
+
+
+def move_rare_classes(data: Data, rows: Rows, side: np.ndarray, verdicts: Verdicts) -> np.ndarray:
+    """The sides with all rows of a class that no training row has among the training rows; int8, shape (rows,)."""
+    side = side.copy()
+    for _, is_untrained in _untrained(data, rows, side, verdicts):
+        side[is_untrained] = TRAIN
+    return side
+
+
+def _untrained(data: Data, rows: Rows, side: np.ndarray, verdicts: Verdicts) -> Iterator[tuple[PackColumn, np.ndarray]]:
+    """Of each category target the good rows whose class no training row has: bool, shape (rows,)."""
     trains = verdicts.good & (side == TRAIN)
     if not trains.any() or find_triple(data) is not None:
         return  # the first has an error of its own; entities that no training row has stay in the ranking
     for column in category_targets(data, rows):
         ids = column.arrays["values"][:, 0]
         trained = np.bincount(ids[trains], minlength=len(column.feature.vocabulary)) > 0
-        for row in np.flatnonzero(verdicts.good & ~trained[ids]):
-            _reject_class(column, int(row), "class without a training row", data, verdicts)
+        yield column, verdicts.good & ~trained[ids]
+
+
+def warn_of_untrained_classes(schema: Schema, side: np.ndarray, columns: Mapping[str, PackColumn]) -> list[str]:
+    """Name the classes that the model has and no training row: their rows count, and it cannot learn them."""
+    found = []
+    for target in schema.targets:
+        names = [name for name, count in zip(target.classes, target.counts, strict=True) if not count]
+        if target.kind != "category" or target.vocabulary or not names or target.name not in columns:
+            continue
+        of_none = np.isin(columns[target.name].feature.vocabulary, names)
+        num = int((of_none[columns[target.name].arrays["values"][:, 0]] & (side != UNUSED)).sum())
+        if num:
+            found.append(
+                f"{target.name!r}: {num:,} rows are of {len(names):,} classes without a training row, which cannot be "
+                f"learned ({_preview(names)}); they are kept, as data.rare_classes says, and count as wrong"
+            )
+    return found
 
 
 def reject_unknown_classes(data: Data, schema: Schema, rows: Rows, verdicts: Verdicts) -> None:
@@ -154,9 +191,10 @@ def _only_target(data: Data, schema: Schema, name: str) -> FeatureSchema | None:
     return theirs if theirs.kind == data.target[name].kind else None
 
 
-def _reject_class(column: PackColumn, row: int, kind: str, data: Data, verdicts: Verdicts) -> None:
+def _reject_class(column: PackColumn, row: int, kind: str, data: Data, verdicts: Verdicts, remedy: str = "") -> None:
     label = repr(column.feature.vocabulary[column.arrays["values"][row, 0]])
-    verdicts.reject(row, kind, label if len(data.target) == 1 else f"{label} in {column.feature.name!r}")
+    value = label if len(data.target) == 1 else f"{label} in {column.feature.name!r}"
+    verdicts.reject(row, kind, value, remedy=remedy)
 
 
 def _preview(names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from ..schema import FeatureSchema, Schema
 from .columns import sort_classes
 from .pack import ImageColumn, Pack, PackFeature
 from .points import find_image, scale_to_stored
-from .splits import TRAIN
+from .splits import TRAIN, UNUSED
 from .table import features_of
 from .text import fit_text
 from .vocabularies import Classes, fit_vocabularies
@@ -42,17 +42,17 @@ def fit_schema(pack: Pack, data: Data, split: np.ndarray) -> Schema:
         data: which features are inputs and which are targets, in their order.
         split: int8, shape (rows of the pack,): 0 marks the training rows.
     """
-    train = np.flatnonzero(split == TRAIN)
     shared = fit_vocabularies(pack, data, split)
     return Schema(
-        inputs=[_fit_feature(pack, data, name, train, shared, is_target=False) for name in data.inputs],
-        targets=[_fit_feature(pack, data, name, train, shared, is_target=True) for name in data.target],
+        inputs=[_fit_feature(pack, data, name, split, shared, is_target=False) for name in data.inputs],
+        targets=[_fit_feature(pack, data, name, split, shared, is_target=True) for name in data.target],
     )
 
 
 def _fit_feature(
-    pack: Pack, data: Data, name: str, train: np.ndarray, shared: Mapping[str, Classes], *, is_target: bool
+    pack: Pack, data: Data, name: str, split: np.ndarray, shared: Mapping[str, Classes], *, is_target: bool
 ) -> FeatureSchema:
+    train = np.flatnonzero(split == TRAIN)
     feature = pack.features[name]
     if feature.kind == "image":
         return _fit_image(feature, data.inputs[name], pack.image(name), train)
@@ -66,7 +66,8 @@ def _fit_feature(
         return _fit_labels(feature, data.target[name], pack.column(name), train)
     if vocabulary := features_of(data)[name].vocabulary:
         return _share_classes(feature, vocabulary, shared[vocabulary], is_target=is_target)
-    return _fit_categories(feature, pack.column(name), train, is_target=is_target)
+    kept = np.flatnonzero(split != UNUSED) if is_target and data.rare_classes == "keep" else train
+    return _fit_categories(feature, pack.column(name), train, kept, is_target=is_target)
 
 
 def _fit_image(feature: PackFeature, asked: Feature, image: ImageColumn, train: np.ndarray) -> FeatureSchema:
@@ -161,8 +162,13 @@ def _fill_of(present: np.ndarray, how: str | float) -> float:
     return float(how if isinstance(how, float) else np.median(present) if how == "median" else present.mean())
 
 
-def _fit_categories(feature: PackFeature, ids: np.ndarray, train: np.ndarray, *, is_target: bool) -> FeatureSchema:
-    classes, counts = _count_classes(feature.vocabulary, ids[train])
+def _fit_categories(
+    feature: PackFeature, ids: np.ndarray, train: np.ndarray, kept: np.ndarray, *, is_target: bool
+) -> FeatureSchema:
+    """Classes of the rows `kept`, counted over those that train."""
+    classes, _ = _count_classes(feature.vocabulary, ids[kept])
+    count_of = dict(zip(*_count_classes(feature.vocabulary, ids[train]), strict=True))
+    counts = [count_of.get(name, 0) for name in classes]
     return FeatureSchema(
         name=feature.name,
         kind=feature.kind,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..recipe import Data, Split
 from ..schema import SPLITS, Schema
-from .classes import count_look_alikes, warn_of_look_alikes
+from .classes import count_look_alikes, warn_of_look_alikes, warn_of_untrained_classes
 from .columns import is_empty, is_missing_number, sort_classes
 from .leaks import count_duplicates, rows_in_two
 from .pack import PackColumn
@@ -84,7 +84,8 @@ def describe_data(
     report["warnings"] = [
         *warnings,
         *warn_of_look_alikes(data, alike),
-        *_warn_of_leaks(leaked),
+        *warn_of_untrained_classes(schema, side, columns),
+        *_warn_of_leaks(leaked, are_apart=data.split.repeats == "apart"),
         *_warn_of_split(data.split, report),
         *_warn_of_texts(report["features"]),
         *_warn_of_classes({name: counts for name, counts in classes.items() if counts}, side),
@@ -244,10 +245,11 @@ def _count_groups(cells: pd.Series, side: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _warn_of_leaks(leaked: Mapping[str, np.ndarray]) -> list[str]:
+def _warn_of_leaks(leaked: Mapping[str, np.ndarray], *, are_apart: bool) -> list[str]:
+    """Name the rows that stand on two sides, unless the recipe wants rows of the same inputs apart."""
     found = []
     for name, rows in leaked.items():
-        if rows.any():
+        if rows.any() and not (name == "rows" and are_apart):
             what = "hold the same row" if name == "rows" else f"hold the same picture in {name!r} under different names"
             first = ", ".join(str(row + 1) for row in np.flatnonzero(rows)[:PREVIEW])
             found.append(f"{int(rows.sum()):,} rows of different splits {what}, for example rows {first}")

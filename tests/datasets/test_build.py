@@ -285,8 +285,8 @@ def test_a_class_that_only_test_rows_have_is_quarantined(
     table = write_table("x0,label,split\n1,a,train\n2,b,train\n3,new,test\n4,a,test\n5,new,valid\n")
     prepared = prepare_data(number_data(table, split={"column": "split"}, max_bad_rows=0.5), home)
     assert quarantine_of(prepared) == [
-        (3, "class without a training row: 'new'"),
-        (5, "class without a training row: 'new'"),
+        (3, "class without a training row: 'new'; data.rare_classes: keep or drop lets the run go on"),
+        (5, "class without a training row: 'new'; data.rare_classes: keep or drop lets the run go on"),
     ]
     assert open_view(prepared.pack_dir, prepared.split_dir).schema.targets[0].classes == ["a", "b"]
 

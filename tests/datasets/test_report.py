@@ -32,7 +32,7 @@ def test_the_report_counts_rows_classes_ranges_missing_values_and_reasons(
     assert report["quarantined"] == {
         "rows": 2,
         "reasons": {"empty cell in 'x0'": 1, "class without a training row": 1},
-        "remedies": {},
+        "remedies": {"class without a training row": "data.rare_classes: keep or drop lets the run go on"},
     }
     assert report["features"]["x"] == {
         "kind": "number",
@@ -104,7 +104,8 @@ def test_16_bits_of_which_8_are_kept_warn(
 def test_the_same_row_in_two_splits_is_a_warning(home: Home, write_table: WriteTable, number_data: MakeData) -> None:
     table = write_table("x0,label,split\n1,a,train\n2,b,train\n1.0,a,test\n2,a,test\n3,b,test\n")
     prepared = prepare_data(number_data(table, split={"column": "split"}), home)
-    assert prepared.warnings == ["2 rows of different splits hold the same row, for example rows 1, 3"]
+    assert prepared.warnings[:1] == ["2 rows of different splits hold the same row, for example rows 1, 3"]
+    assert "rows 2 and 4" in prepared.warnings[1]  # which have the same inputs and other classes
 
 
 @pytest.mark.parametrize(("column", "num_warnings"), [("", 0), ("split", 1)])

@@ -45,8 +45,14 @@ def test_a_row_is_rejected_for_a_class_that_training_lacks_in_any_target(
     prepared = prepare_data(data, home)
     assert prepared.rows == {"train": 3, "valid": 0, "test": 1}
     quarantine = (prepared.split_dir / "quarantine.csv").read_text()
-    assert "5,class without a training row: 'ring' in 'shape'" in quarantine
-    assert "6,class without a training row: 'pink' in 'colour'" in quarantine
+    assert (
+        "5,class without a training row: 'ring' in 'shape'; data.rare_classes: keep or drop lets the run go on"
+        in quarantine
+    )
+    assert (
+        "6,class without a training row: 'pink' in 'colour'; data.rare_classes: keep or drop lets the run go on"
+        in quarantine
+    )
     assert prepared.warnings == [
         "1 of 2 classes of 'colour' have no test row: red",
         "1 of 2 classes of 'shape' have no test row: disc",

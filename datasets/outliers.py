@@ -1,0 +1,80 @@
+"""Finds numbers so far from all others of their column that, beside them, all others look alike; rejects nothing.
+
+Means and deviations are fitted over all training rows, so that one -99999999 flattens a column. Heavy tails are none:
+a few cells count as wild where a gap parts them from the rest, where they make most of the deviation, and, in a column
+of one sign, where they are far on a logarithmic scale too.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+# At most this part of the cells is wild, and they are so many times as far from the median as any other cell.
+MOST_WILD = 0.1
+SMALLEST_GAP = 30.0
+# With them the column's deviation is so many times that of the rest.
+SMALLEST_SPREAD = 3.0
+# So many robust deviations from the median of the logarithms, which count at least as so much.
+FAR_IN_LOGARITHMS = 10.0
+LEAST_DEVIATION, LEAST_DEVIATION_OF_FEW = 0.3, 1.0
+FEWEST_CELLS = 20
+# Median absolute deviation to standard deviation, of a normal distribution.
+_MAD = 1.4826
+
+
+class Wild(NamedTuple):
+    """The wild numbers of a column.
+
+    Attributes:
+        rows: positions, the farthest first.
+        times: how many times as far from the median the nearest of them is as the farthest other number.
+        median: of the column.
+    """
+
+    rows: np.ndarray
+    times: float
+    median: float
+
+
+def find_wild(values: np.ndarray) -> Wild | None:
+    """The wild numbers of one column; None where it has none.
+
+    Args:
+        values: float64, shape (rows,); NaN does not count.
+    """
+    present = np.flatnonzero(~np.isnan(values))
+    if len(present) < FEWEST_CELLS:
+        return None
+    numbers = values[present]
+    median = float(np.median(numbers))
+    distance = np.abs(numbers - median)
+    order = np.argsort(distance, kind="stable")
+    ordered = distance[order]
+    first = max(1, len(ordered) - int(MOST_WILD * len(ordered)))
+    below = ordered[first - 1 : -1]
+    if not len(below) or ordered[-1] < SMALLEST_GAP * below[0] or ordered[first - 1] == ordered[-1]:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):
+        gaps = np.where(below > 0, ordered[first:] / below, 0.0)
+    at = int((gaps >= SMALLEST_GAP).argmax())
+    start = first + at
+    rest, wild = numbers[order[:start]], numbers[order[start:]]
+    if gaps[at] < SMALLEST_GAP or numbers.std() < SMALLEST_SPREAD * rest.std():
+        return None
+    if _is_tail(rest, wild):
+        return None
+    return Wild(present[order[start:]][::-1], float(gaps[at]), median)
+
+
+def _is_tail(rest: np.ndarray, wild: np.ndarray) -> bool:
+    """Whether numbers of one sign go on on a logarithmic scale, as those of a heavy-tailed column do."""
+    sign = 1.0 if rest.max() > 0 else -1.0
+    if (sign * rest < 0).any() or (sign * wild < 0).any():
+        return False
+    logarithms = np.log(np.abs(rest[rest != 0]))
+    median = float(np.median(logarithms))
+    deviation = _MAD * float(np.median(np.abs(logarithms - median)))
+    least = LEAST_DEVIATION if 2 * len(logarithms) > len(rest) else LEAST_DEVIATION_OF_FEW
+    return float(np.log(np.abs(wild)).min()) - median < FAR_IN_LOGARITHMS * max(deviation, least)
