@@ -8,6 +8,7 @@ import functools
 import itertools
 import os
 import queue
+import re
 import signal
 import sys
 import threading
@@ -239,6 +240,11 @@ def _begin_worker(parent: int, worker: int) -> None:
     # What the parent's threads would do at exit: they are not in a forked worker, which would exit with code 1.
     # Prefect's event worker, which runs beside every flow, leaves such a callback.
     getattr(threading, "_threading_atexits", []).clear()
+
+
+def is_lost_worker(error: RuntimeError) -> bool:
+    """Whether torch says that a process which gathers batches has died; it says so by the message alone."""
+    return re.match(r"DataLoader worker \(pid\S* [\d, ]+\) (is killed|exited unexpectedly)", str(error)) is not None
 
 
 def _identity(batch: Any) -> Any:

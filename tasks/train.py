@@ -14,6 +14,8 @@ from typing import Any
 from prefect import task
 
 from ..datasets.build import View, open_view
+from ..datasets.loader import is_lost_worker
+from ..datasets.verdicts import quote
 from ..engine.checkpoint import Checkpoint, CheckpointStore
 from ..engine.devices import fingerprint, pick_device
 from ..engine.gradients import NotFiniteError
@@ -25,7 +27,7 @@ from ..engine.memory import keep_freed_memory
 from ..engine.metrics import HEADLINES, RANKED_HEADLINE
 from ..engine.signals import StopFlag, StopRequested
 from ..engine.weights import save_weights, sha256_of, state_of
-from ..errors import CheckpointError, SourceError, TrackingError
+from ..errors import CheckpointError, SourceError, TrackingError, TrainingError
 from ..faults import reach
 from ..files import describe_failure, digest
 from ..recipe import Recipe
@@ -130,6 +132,12 @@ def _train(run_dir: Path, record: RunRecord, recipe: Recipe, view: View, cores: 
                 note_progress()
             if isinstance(error, NotFiniteError):
                 raise name_table_rows(error, view) from error
+            if isinstance(error, RuntimeError) and is_lost_worker(error):
+                raise TrainingError(
+                    f"a process that gathers batches was killed ({quote(error)}), for example for want of memory; "
+                    f"torchrelay resume {run_dir.name} goes on from the last checkpoint, with --set "
+                    f"train.num_workers=0 in this process alone"
+                ) from error
             raise
         finally:
             if store.failures:

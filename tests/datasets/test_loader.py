@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from torchrelay.datasets.loader import (
     balanced_order,
     check_sampling,
     epoch_order,
+    is_lost_worker,
     make_loader,
     num_batches,
     prefetch,
@@ -282,3 +287,16 @@ def test_a_pack_travels_to_workers_as_its_path(view: View) -> None:
     copy = pickle.loads(pickle.dumps(data))
     assert isinstance(copy._pack, Pack)
     assert same(copy.__getitems__([1, 2]), data.__getitems__([1, 2]))
+
+
+def test_a_killed_worker_is_told_from_other_errors(view: View) -> None:
+    batches = iter(make_loader(rows_of(view, "train"), 1, seed=0, epoch=0, num_workers=1))
+    next(batches)
+    [worker] = multiprocessing.active_children()
+    os.kill(cast(int, worker.pid), signal.SIGKILL)
+    with pytest.raises(RuntimeError, match="DataLoader worker") as caught:
+        for _ in range(100):
+            worker.join(0.1)
+            next(batches)
+    assert is_lost_worker(caught.value)
+    assert not is_lost_worker(RuntimeError("CUDA error: DataLoader worker"))
