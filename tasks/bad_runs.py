@@ -8,14 +8,12 @@ from pathlib import Path
 from ..datasets.space import list_folders
 from ..errors import TorchrelayError
 from ..tracking.database import what_is_wrong
-from ..tracking.journal import JOURNAL_FILE, Journal, parse
+from ..tracking.journal import JOURNAL_FILE, Journal, is_torn, parse
 from ..tracking.records import RECORD_FILE, RunRecord
 from ..tracking.recovery import DATABASE_FILE, find_lost, recover
 from .examination import Examination, Finding, is_elsewhere, may_be_alive
 
 PART = "runs"
-# What each line of a journal begins with.
-LINE_START = b'{"time":'
 
 
 def find_bad_records(exam: Examination) -> Iterator[Finding]:
@@ -61,7 +59,7 @@ def _what_is_wrong(path: Path, record: RunRecord) -> str:
     read = [parse(line) for line in lines]
     if not any(line is not None and line["kind"] == "journal" for line in read):
         return "is empty" if not path.stat().st_size else "has no line that a journal begins with"
-    garbled = [at for at, line in enumerate(read, 1) if line is None and not _is_torn(lines[at - 1])]
+    garbled = [at for at, line in enumerate(read, 1) if line is None and not is_torn(lines[at - 1])]
     if garbled:
         return f"has {len(garbled):,} lines that are garbled, the first of them line {garbled[0]:,}"
     last = [line.get("status") for line in read if line is not None and line["kind"] == "status"][-1:]
@@ -69,10 +67,6 @@ def _what_is_wrong(path: Path, record: RunRecord) -> str:
     if record.status == "FINISHED" and is_sent_by_journal and last != ["FINISHED"]:
         return "does not say that it finished: its end is missing"
     return ""
-
-
-def _is_torn(line: bytes) -> bool:
-    return not line.strip(b"\0") or line.lstrip(b"\0").startswith(LINE_START[: len(line)])
 
 
 def find_lost_database(exam: Examination) -> Iterator[Finding]:

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import TrackingError, check_format
 from ..files import read_json, write_json
-from .journal import JOURNAL_FILE, parse
+from ..seals import is_sealed, seal, unseal
+from .journal import JOURNAL_FILE, is_torn, parse, warn_of_damage
 
 FORMAT_VERSION = 1
 CURSOR_FILE = "shipped.json"
@@ -52,6 +53,8 @@ class Cursor(BaseModel):
             values = read_json(path)
             version = values.get("format_version") if isinstance(values, dict) else None
             check_format(str(path), version, FORMAT_VERSION, "remove it: all is sent again, once", TrackingError)
+            if is_sealed(values) and (values := unseal(values)) is None:
+                raise ValueError("it is not as it was written")
             return cls.model_validate(values)
         except FileNotFoundError:
             return cls()
@@ -61,7 +64,7 @@ class Cursor(BaseModel):
 
     def save(self, run_dir: Path) -> None:
         """Write it, atomically and durably."""
-        write_json(run_dir / CURSOR_FILE, self.model_dump())
+        write_json(run_dir / CURSOR_FILE, seal(self.model_dump()))
 
 
 class Line(NamedTuple):
@@ -107,6 +110,8 @@ def unshipped(file: BinaryIO, offset: int) -> Iterator[Line]:
         if not data.endswith(b"\n"):
             return  # still being written, or torn; what opens the journal next ends it
         values = parse(data)
+        if values is None and not is_torn(data):
+            warn_of_damage(Path(file.name), f"the line before byte {offset:,}")
         has_begun = has_begun or (values is not None and values["kind"] == "open")
         if has_begun:
             yield Line(values or {"kind": "torn"}, offset)

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -18,12 +19,15 @@ from typing import Any, NamedTuple, Self
 from ..errors import TrackingError, check_format
 from ..faults import reach
 from ..files import describe_failure, make_folder, mode_of_files
+from ..seals import seal_line, unseal_line
 
 FORMAT_VERSION = 1
 JOURNAL_FILE = "journal.jsonl"
 MAX_POINTS = 2000
 # A step's metrics wait in memory for at most so long while steps follow each other.
 BUFFER_SECONDS = 0.5
+# What each line begins with.
+LINE_START = b'{"time":'
 # As Python's JSON writes and reads them.
 NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 
@@ -47,7 +51,8 @@ class Point(NamedTuple):
 class Journal:
     """Appends to, and reads, one journal file.
 
-    Each line is `{"time": ms, "kind": …, …}`; the first says the format version. The kinds:
+    Each line is `{"time": ms, "kind": …, …, "crc": …}`; the first says the format version. Lines of before have no CRC.
+    The kinds:
 
         metrics   step, epoch, values by name; with "kept": false where MLflow is not to get them
         event     name, fields: what happened, for people; stays here
@@ -59,7 +64,8 @@ class Journal:
         status    status, in MLflow's words, and ended_ms; RUNNING where a run goes on
 
     NaN and infinities stand as Python's JSON writes them. A line that a crash tore is dropped on reading, never cut
-    from the file. Metrics are buffered for up to `BUFFER_SECONDS`; `flush` writes them, `sync` makes them durable.
+    from the file; so is one that is not as it was written, with a warning. Metrics are buffered for up to
+    `BUFFER_SECONDS`; `flush` writes them, `sync` makes them durable.
     """
 
     def __init__(self, path: Path) -> None:
@@ -94,8 +100,10 @@ class Journal:
         if not fresh:
             return
         self._buffer.append(
-            f'{{"time":{_milliseconds()},"kind":"metrics","step":{step},"epoch":{epoch},'
-            f'"values":{{{",".join(fresh)}}}{"" if is_kept else NOT_KEPT}}}\n'
+            seal_line(
+                f'{{"time":{_milliseconds()},"kind":"metrics","step":{step},"epoch":{epoch},'
+                f'"values":{{{",".join(fresh)}}}{"" if is_kept else NOT_KEPT}}}'
+            )
         )
         reach("journal.buffered")
         if time.monotonic() - self._written > BUFFER_SECONDS:
@@ -260,7 +268,10 @@ class Journal:
             for number, data in enumerate(file, start=1):
                 line = parse(data)
                 if line is None:
-                    logger.info("%s: line %d is torn and dropped", self.path, number)
+                    if is_torn(data):
+                        logger.info("%s: line %d is torn and dropped", self.path, number)
+                    else:
+                        warn_of_damage(self.path, f"line {number:,}")
                     continue
                 if line["kind"] == "journal":
                     version = line.get("format_version")
@@ -272,12 +283,29 @@ NOT_KEPT = ',"kept":false'
 
 
 def parse(data: bytes) -> dict[str, Any] | None:
-    """A line of a journal; None where it is torn."""
+    """A line of a journal without its CRC; None where it is torn, or not as it was written."""
     try:
-        line = json.loads(data)
+        line = json.loads(unseal_line(data).text)
     except (ValueError, RecursionError):
         return None
     return line if isinstance(line, dict) and isinstance(line.get("kind"), str) else None
+
+
+def is_torn(data: bytes) -> bool:
+    """Whether a line that `parse` does not take is what a crash left of one; any other was changed since.
+
+    A torn line begins as a line does, or is of zeros where a file system had not written it yet, and ends before its
+    CRC does.
+    """
+    line = data.strip(b"\0\n")
+    _, begun, rest = line.rpartition(b',"crc":"')
+    is_cut = not unseal_line(line).has_crc and (not begun or len(rest) < len('01234567"}'))
+    return is_cut and line.startswith(LINE_START[: len(line)])
+
+
+def warn_of_damage(path: Path, where: str) -> None:
+    """Say that a line is not as it was written, and is left out."""
+    warnings.warn(f"journal {path}: {where} is not as it was written, and is left out", stacklevel=4)
 
 
 def points_of(line: Mapping[str, Any]) -> list[Point]:
@@ -301,7 +329,7 @@ def thin(every_steps: int, num_steps: int) -> Callable[[int], bool]:
 
 
 def _dump(line: Mapping[str, Any]) -> str:
-    return json.dumps(line, ensure_ascii=False, separators=(",", ":")) + "\n"
+    return seal_line(json.dumps(line, ensure_ascii=False, separators=(",", ":")))
 
 
 def _milliseconds() -> int:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 
@@ -177,3 +178,36 @@ def test_auto_thinning_keeps_at_most_2000_steps_and_the_last(num_steps):
 def test_a_given_distance_is_kept():
     keeps = thin(50, 120)
     assert [step for step in range(1, 121) if keeps(step)] == [50, 100, 120]
+
+
+def test_a_flipped_bit_of_a_line_is_said_and_the_line_left_out(path):
+    with Journal(path) as journal:
+        journal.append_metrics(1, 0, {"train/loss": 2.5})
+        journal.append_metrics(2, 0, {"train/loss": 1.25})
+        journal.append_status("FINISHED", 7)
+    whole, lines = path.read_bytes(), list(Journal(path).lines())
+    for place in range(8 * len(whole)):
+        changed = bytearray(whole)
+        changed[place // 8] ^= 1 << place % 8
+        path.write_bytes(bytes(changed))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = list(Journal(path).lines())
+        assert all(line in lines for line in found)
+        assert caught or found == lines
+    path.write_bytes(whole)
+
+
+def test_a_line_of_an_older_version_has_no_crc_and_a_torn_one_is_dropped_without_a_word(path):
+    path.parent.mkdir()
+    head = '{"time":1,"kind":"journal","format_version":1}'
+    path.write_text(f'{head}\n{{"time":2,"kind":"event","name":"x","fields":{{}}}}\n')
+    with Journal(path) as journal:
+        journal.append_event("y")
+    whole = path.read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [line["name"] for line in Journal(path).lines()] == ["x", "y"]
+        for end in range(whole.rindex(b'{"time"') + 1, len(whole) - 1):
+            path.write_bytes(whole[:end])
+            assert [line["name"] for line in Journal(path).lines()] == ["x"]
