@@ -100,6 +100,10 @@ class GoneError(TrackingError):
     """What a run's journal belongs to was deleted in the tracker, or never was there; somebody has to bring it back."""
 
 
+class RunLostError(TorchrelayError):
+    """The folder of a run was removed or replaced while this process wrote to it."""
+
+
 class BusyError(TorchrelayError):
     """Another living process holds the lock that is needed."""
 

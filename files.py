@@ -56,10 +56,30 @@ def fsync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+# Folders that this process writes to and that are there; one that somebody removed is not made again by half.
+_held: set[Path] = set()
+
+
+@contextlib.contextmanager
+def hold_folder(path: Path) -> Iterator[None]:
+    """Never make a folder for the life of the block: what is in the way of that was done by somebody else."""
+    _held.add(path)
+    try:
+        yield
+    finally:
+        _held.discard(path)
+
+
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, each durable under its name and with no more rights than the one above."""
+    """Make a folder and those above it, each durable under its name and with no more rights than the one above.
+
+    Raises:
+        OSError: the system refuses, or a folder is held (`hold_folder`) and was removed.
+    """
     if path.is_dir():
         return
+    if path in _held:
+        raise FileNotFoundError(errno.ENOENT, "Was removed while it was written to", str(path))
     make_folder(path.parent)
     path.mkdir(0o777 & path.parent.stat().st_mode, exist_ok=True)
     fsync_folder(path.parent)
@@ -289,7 +309,7 @@ def share_lock(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def lock(path: Path, what: str) -> Iterator[None]:
+def lock(path: Path, what: str) -> Iterator[IO[str]]:
     """Hold an advisory lock for the life of the block; it dies with its process, whatever becomes of its children.
 
     Args:
@@ -314,7 +334,7 @@ def lock(path: Path, what: str) -> Iterator[None]:
             os.write(file.fileno(), f"pid {os.getpid()} on {socket.gethostname()}".encode())
         except OSError as error:
             raise _no_lock(path, error) from error
-        yield
+        yield file
 
 
 def _try_lock(file: IO[str]) -> bool:

@@ -27,6 +27,7 @@ from ..tracking.records import load_record, mark_done, update_record
 from ..tracking.run_files import read_recipe, rewriting, verify_files
 from .assemble import build_scorer, choose_monitor, names_of_run, rows_in_order, rows_scale
 from .console import say
+from .holding import check_folder, checked
 from .options import UNCACHED
 from .pictures import draw_evaluation, images_as_stored, write_tables
 from .predictions import tabulate
@@ -97,7 +98,10 @@ def score_rows(run_dir: Path, recipe: Recipe, view: View) -> tuple[Evaluation, s
     others = facts_of_source(record) if is_evaluated else []
     with share_cores(recipe, record.threads) as cores:
         scorer = replace(_load_scorer(run_dir, recipe, view.schema), summarise=summary_of(view, *others))
-        return evaluate(scorer, cores.around(rows_in_order(recipe, view, "test", scorer))), scorer.precision.name
+        batches = checked(run_dir, lambda: rows_in_order(recipe, view, "test", scorer))
+        found = evaluate(scorer, cores.around(batches()))
+    check_folder(run_dir, is_now=True)
+    return found, scorer.precision.name
 
 
 def _load_scorer(run_dir: Path, recipe: Recipe, schema: Schema) -> Scorer:

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import prefect.runtime.flow_run as flow_run
 from prefect import task
@@ -21,7 +21,7 @@ from ..addresses import hidden_traceback, hide_secrets
 from ..datasets.build import open_view
 from ..engine.devices import pick_device, pick_precision
 from ..engine.signals import StopFlag
-from ..errors import FAILED_RUN, RecipeError, TorchrelayError
+from ..errors import FAILED_RUN, BusyError, LockError, RecipeError, RunLostError, TorchrelayError
 from ..faults import reach
 from ..files import lock, write_atomic
 from ..recipe import Recipe
@@ -44,8 +44,9 @@ from ..tracking.records import (
     update_record,
 )
 from ..tracking.run_files import RECIPE_FILE, SCHEMA_FILE, digests_of, read_schema
-from ..tracking.shipper import settle, start_shipping, stop_shipping
+from ..tracking.shipper import abandon, settle, start_shipping, stop_shipping
 from .console import say
+from .holding import Hold, check_folder, hold_of, watch_folder
 from .ingest import Ingested, draw_report
 from .options import UNCACHED
 from .preflight import check_recipe, check_validation, has_images
@@ -200,7 +201,7 @@ def hold_run(run_dir: Path) -> Iterator[None]:
     Raises:
         BusyError: another process is; names its pid and host.
     """
-    with lock(run_dir / "lock", f"run {run_dir.name}"):
+    with lock(run_dir / "lock", f"run {run_dir.name}") as file, watch_folder(run_dir, file):
         try:
             yield
         finally:
@@ -218,6 +219,8 @@ def keep_status(run_dir: Path) -> Iterator[None]:
         yield
     except BaseException as error:
         is_noted = False
+        if (hold := hold_of(run_dir)) is not None and hold.why_lost():
+            _end_lost(run_dir, hold, error)
         if isinstance(error, Exception) and not isinstance(error, TorchrelayError):
             error.add_note(f"{FAILED_RUN}{run_dir.name} failed; more stands in {run_dir / ERROR_FILE}")
         with StopFlag():
@@ -229,6 +232,34 @@ def keep_status(run_dir: Path) -> Iterator[None]:
             with contextlib.suppress(OSError, TorchrelayError):  # what is raised says more
                 _settle(run_dir, SECONDS_AFTER_A_FAILURE)
         raise
+
+
+def _end_lost(run_dir: Path, hold: Hold, error: BaseException) -> NoReturn:
+    """End a run whose folder is not its own any more: nothing is written there, and MLflow is told.
+
+    Raises:
+        RunLostError: says what became of it; or the signal that came.
+    """
+    lost = error if isinstance(error, RunLostError) else _lost(hold)
+    if hold.lacks_lock_alone():
+        with contextlib.suppress(BusyError, LockError), lock(run_dir / "lock", f"run {run_dir.name}"):
+            if _note_end(run_dir, lost):
+                with contextlib.suppress(OSError, TorchrelayError):
+                    _settle(run_dir, SECONDS_AFTER_A_FAILURE)
+    else:
+        with StopFlag():
+            abandon(run_dir, SECONDS_AFTER_A_FAILURE)
+    if not isinstance(error, Exception):
+        raise error
+    raise lost from error
+
+
+def _lost(hold: Hold) -> RunLostError:
+    try:
+        hold.check(is_now=True)
+    except RunLostError as lost:
+        return lost
+    raise AssertionError("unreachable")
 
 
 def _note_end(run_dir: Path, error: BaseException) -> bool:
@@ -270,9 +301,11 @@ def finish_run(run_dir: Path) -> dict[str, Any]:
 
     A signal waits until that is written, so that what is done is called done.
     """
+    check_folder(run_dir, is_now=True)
     with StopFlag():
         _end(run_dir, "FINISHED", "")
     _settle(run_dir, math.inf)
+    check_folder(run_dir, is_now=True)
     (run_dir / ERROR_FILE).unlink(missing_ok=True)  # of an earlier attempt; MLflow keeps what it was sent of it
     record = load_record(run_dir)
     if not record.parent:

@@ -39,6 +39,7 @@ from ..tracking.run_files import read_recipe, rewriting
 from .assemble import build_job, name_table_rows, names_of_run
 from .cancel import acknowledge_cancel
 from .console import Progress, say
+from .holding import check_folder, checked
 from .options import UNCACHED
 from .reopen import changes_between, journal_resumption, refuse_fixed
 from .threads import run_threads, share_batches
@@ -93,6 +94,7 @@ def _train(run_dir: Path, record: RunRecord, recipe: Recipe, view: View, cores: 
     job = share_batches(replace(job, facts=_facts_of(record, recipe, view)), cores)
     if checkpoint is not None:
         _check_facts(checkpoint, job.facts, recipe)
+    job = replace(job, valid_batches=checked(run_dir, job.valid_batches))
     progress = TrainingProgress() if checkpoint is None else _restore(job, checkpoint, here, recipe)
     with journal:
         _note_resumption(journal, record, recipe, checkpoint, progress.step)
@@ -106,6 +108,7 @@ def _train(run_dir: Path, record: RunRecord, recipe: Recipe, view: View, cores: 
         recorder = Recorder(journal, thin(recipe.tracking.every_steps, num_steps), names_of_run(journal, view.schema))
 
         def on_step(progress: TrainingProgress, values: dict[str, float], epoch_ended: bool) -> None:
+            check_folder(run_dir)
             if not epoch_ended:
                 recorder.log_step(progress.step, progress.epoch, values)
                 bar.update(progress.step, num_steps, f"loss {values['train/loss']:.4f}")
@@ -145,6 +148,7 @@ def _train(run_dir: Path, record: RunRecord, recipe: Recipe, view: View, cores: 
                 say(f"warning: checkpoints could not be written ({kinds}); the last one that was is intact")
         note_progress()
     reach("train.loop_done")
+    check_folder(run_dir, is_now=True)
     update_record(run_dir, stopped=stopped)
     _keep_weights(run_dir, job, store)
     with journal:
@@ -175,7 +179,8 @@ class _JournaledStore(CheckpointStore):
         self._journal = journal
 
     def save(self, *args: Any, **options: Any) -> Path | None:
-        """Commit a generation."""
+        """Commit a generation, where the run's folder is still its own."""
+        check_folder(self.folder.parent, is_now=True)
         self._journal.sync()
         return super().save(*args, **options)
 

@@ -27,6 +27,7 @@ from .cursor import Cursor, waiting
 from .journal import JOURNAL_FILE, Journal
 from .opening import is_meant_for_here
 from .outbox import NotYetError, Outbox, Registered
+from .reconcile import end_run
 from .records import list_records, load_record
 from .recovery import forget, is_lost
 
@@ -146,6 +147,12 @@ class Shipper:
             registered=tuple(outbox.registered) if outbox else (),
             aside=describe_aside(self._run_dir),
         )
+
+    def forsake(self) -> str:
+        """End the thread like `stop`, and give MLflow's id of the run as the thread knows it; looks at no file."""
+        self._stopped.set()
+        self._wake.set()
+        return self._outbox.cursor.mlflow_run_id if self._outbox else ""
 
     def _why(self) -> str:
         if self._error is not None:
@@ -273,6 +280,32 @@ def stop_shipping(run_dir: Path) -> None:
     """End it without waiting."""
     if (shipper := _shippers.pop(run_dir, None)) is not None:
         shipper.stop()
+
+
+def abandon(run_dir: Path, at_most_seconds: float) -> bool:
+    """Tell MLflow that a run failed whose folder, and with it its journal and cursor, is not its own any more.
+
+    Args:
+        run_dir: the run, whose journal was being sent.
+        at_most_seconds: how long to wait for the answer.
+    Returns:
+        Whether MLflow was told; where it does not have the run, or its database is gone, there is nothing to tell.
+    """
+    shipper = _shippers.pop(run_dir, None)
+    mlflow_run_id = "" if shipper is None else shipper.forsake()
+    if not mlflow_run_id or (settings.tracking_is_embedded() and not (settings.home().root / "mlflow.db").is_file()):
+        return False
+    told = threading.Event()
+
+    def tell() -> None:
+        with contextlib.suppress(TorchrelayError):
+            end_run(mlflow_run_id, "FAILED", time.time_ns() // 1_000_000)
+            told.set()
+
+    thread = threading.Thread(target=tell, name=f"end {run_dir.name}", daemon=True)
+    thread.start()
+    thread.join(at_most_seconds)
+    return told.is_set()
 
 
 def settle(run_dir: Path, patience_seconds: float, at_most_seconds: float = math.inf) -> Shipped:

@@ -1,0 +1,81 @@
+"""How long `runs`, `show`, `prune` and `doctor` take in a home of many runs.
+
+    python benchmarks/many_runs.py [--runs 10000] [--folder DIR]
+
+Makes the home, whose runs have a record, a recipe's worth of metrics, a journal that MLflow has and a lock, then times
+each command as a user starts it. The database of MLflow knows none of them, as on a server that is not asked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from torchrelay.settings import Home
+from torchrelay.tracking.cursor import Cursor
+from torchrelay.tracking.journal import JOURNAL_FILE, Journal
+from torchrelay.tracking.records import RunRecord, save_record
+
+COMMANDS = (
+    ("runs",),
+    ("runs", "--json"),
+    ("show", "run-00042"),
+    ("prune", "--keep-runs", "100000", "--dry-run"),
+    ("prune", "--older-than", "1000000d", "--dry-run"),
+    ("doctor",),
+)
+
+
+def make_home(root: Path, number: int) -> None:
+    """Write the folders of so many runs."""
+    home = Home(root)
+    for at in range(number):
+        day = f"2026-01-{1 + at * 28 // number:02}T00:00:00.{at % 1000:03}+00:00"
+        metrics = {f"valid/metric_{name}": name / 7 for name in range(20)}
+        record = RunRecord(
+            run_id=f"run-{at:05}",
+            name="run",
+            experiment="run",
+            created=day,
+            ended=day,
+            status="FINISHED",
+            steps=1,
+            metrics=metrics,
+        )
+        run_dir = save_record(home, record)
+        with Journal(run_dir / JOURNAL_FILE) as journal:
+            for step in range(1, 11):
+                journal.append_metrics(step, 1, metrics)
+            journal.append_status("FINISHED", 1)
+        Cursor(offset=(run_dir / JOURNAL_FILE).stat().st_size).save(run_dir)
+        (run_dir / "lock").write_text(f"pid 1 on {os.uname().nodename}")
+
+
+def main() -> None:
+    """Make the home and time the commands."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--folder", type=Path, help="Keep the home here; made anew only where it is not there.")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        root = (given.folder or Path(temporary)) / "home"
+        if not root.exists():
+            make_home(root, given.runs)
+        environment = {**os.environ, "TORCHRELAY_HOME": str(root)}
+        for command in COMMANDS:
+            began = time.perf_counter()
+            main_of = "import sys; from torchrelay.cli import main; sys.argv[0] = 'torchrelay'; main()"
+            done = subprocess.run(
+                [sys.executable, "-c", main_of, *command], env=environment, capture_output=True, check=False
+            )
+            seconds = time.perf_counter() - began
+            print(f"{' '.join(command):<46}{seconds:6.2f} s  exit code {done.returncode}")
+
+
+if __name__ == "__main__":
+    main()
