@@ -147,8 +147,8 @@ def _finite(value: Any) -> Any:
 def print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     """Rows in columns as wide as they need, on standard output."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    for row in [header, *rows]:
-        echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows])
+    echo("\n".join(line.rstrip() for line in lines))
 
 
 def short(text: str) -> str:

@@ -86,7 +86,7 @@ def doctor(fix: bool, hosts: tuple[str, ...], as_json: bool) -> None:
     facts = describe_installation(home())
     for line in facts:
         tell(line)
-    for name in sorted(set(hosts) - last_hosts(home())):
+    for name in sorted(set(hosts) - last_hosts(home())) if hosts else ():
         tell(f"warning: --host {name} has no effect: no run here was last on a host of that name")
     say = tell if as_json else echo
     left, mended = examine_home(home(), fix=fix, gone_hosts=hosts, tell=lambda line: say(f"mended     {line}"))

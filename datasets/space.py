@@ -116,9 +116,19 @@ def leftovers(home: Home) -> list[Path]:
     """
     found = [folder for folder in list_folders(home.packs / REJECTED) if _age(folder / QUARANTINE) > STALE_SECONDS]
     for root in (home.store, home.packs, home.runs, home.cache):
-        found += [path for path in root.rglob(".*.tmp") if _age(path) > STALE_SECONDS]
-        found += [path for path in root.rglob(f".*{TRASH}") if root != home.runs]
+        found += [path for path in list_hidden(root, ".tmp") if _age(path) > STALE_SECONDS]
+        found += list_hidden(root, TRASH) if root != home.runs else []
     return found
+
+
+def list_hidden(root: Path, suffix: str) -> list[Path]:
+    """All below a folder whose names begin with a dot and end so; behind links nothing is looked for."""
+    return [
+        Path(folder, name)
+        for folder, folders, names in os.walk(root)
+        for name in (*folders, *names)
+        if name.startswith(".") and name.endswith(suffix)
+    ]
 
 
 def remove(path: Path) -> None:

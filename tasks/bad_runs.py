@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ..datasets.space import list_folders
 from ..errors import TorchrelayError
@@ -11,7 +12,7 @@ from ..tracking.database import what_is_wrong
 from ..tracking.journal import JOURNAL_FILE, Journal, is_torn, parse
 from ..tracking.records import RECORD_FILE, RunRecord
 from ..tracking.recovery import DATABASE_FILE, find_lost, recover
-from .examination import Examination, Finding, is_elsewhere, may_be_alive
+from .examination import Examination, Finding, is_quiet
 
 PART = "runs"
 
@@ -22,7 +23,7 @@ def find_bad_records(exam: Examination) -> Iterator[Finding]:
         run_dir = exam.home.runs / name
         yield Finding(PART, f"{name} is no run: {problem}", _what_can_be_had(run_dir))
     for run_dir in list_folders(exam.home.runs):
-        if (run_dir / RECORD_FILE).exists() or may_be_alive(run_dir) or is_elsewhere(exam, run_dir):
+        if (run_dir / RECORD_FILE).exists() or not is_quiet(exam, run_dir):
             continue
         if what_is_left(run_dir):
             yield Finding(PART, f"{run_dir.name} has no {RECORD_FILE}, so it is no run", _what_can_be_had(run_dir))
@@ -32,7 +33,7 @@ def find_bad_journals(exam: Examination) -> Iterator[Finding]:
     """Journals of runs that nobody writes, that are gone or not as a run leaves them."""
     for record in exam.runs().records:
         run_dir = exam.home.runs / record.run_id
-        if may_be_alive(run_dir) or is_elsewhere(exam, run_dir):
+        if not is_quiet(exam, run_dir):
             continue
         if problem := _what_is_wrong(run_dir / JOURNAL_FILE, record):
             has = "MLflow has what was sent of it" if record.mlflow_run_id else "MLflow was sent nothing of it"
@@ -51,11 +52,12 @@ def _what_is_wrong(path: Path, record: RunRecord) -> str:
     line that is none was garbled later. One that ends with RUNNING is of a run that was lost, which is found as such.
     """
     try:
-        lines = path.read_bytes().splitlines()
+        data = path.read_bytes()
     except FileNotFoundError:
         return "is gone" if record.steps or record.status == "FINISHED" else ""
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+    lines = data.splitlines()
     read = [parse(line) for line in lines]
     if not any(line is not None and line["kind"] == "journal" for line in read):
         return "is empty" if not path.stat().st_size else "has no line that a journal begins with"

@@ -11,14 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..datasets.pack import Pack
-from ..datasets.space import claim_data, list_folders, list_packs, remove
+from ..datasets.space import claim_data, list_folders, list_hidden, list_packs, remove
 from ..engine.generations import DamagedError, list_generations, read_manifest, read_state
-from ..errors import CheckpointError, DataError
+from ..errors import BusyError, CheckpointError, DataError
 from ..files import is_locked, lock, set_aside
+from ..settings import Home
 from ..tracking.records import RECORD_FILE
 from .altered import mend_by_ingest
 from .bad_runs import what_is_left
-from .examination import Examination, Finding, is_elsewhere, may_be_alive
+from .examination import Examination, Finding, is_quiet, may_be_alive
 from .verify import VERIFY_PREFIX
 
 
@@ -28,12 +29,12 @@ def find_leftovers(exam: Examination) -> Iterator[Finding]:
     with claim_data(exam.home) if exam.home.root.is_dir() else contextlib.nullcontext(False) as is_alone:
         if is_alone:
             for root in (exam.home.packs, exam.home.store):
-                found += root.rglob(".*.tmp")
+                found += list_hidden(root, ".tmp")
     for run_dir in list_folders(exam.home.runs):
-        if may_be_alive(run_dir) or is_elsewhere(exam, run_dir):
+        if not is_quiet(exam, run_dir):
             continue
         if (run_dir / RECORD_FILE).exists():
-            found += run_dir.rglob(".*.tmp")
+            found += list_hidden(run_dir, ".tmp")
         elif (run_dir / "lock").is_file() and not what_is_left(run_dir):
             found.append(run_dir)
     for path in sorted(found):
@@ -42,7 +43,7 @@ def find_leftovers(exam: Examination) -> Iterator[Finding]:
             "leftovers",
             f"{where} is half-written, and its writer is gone",
             f"{exam.fix} removes it",
-            lambda path=path, where=where: _remove_leftover(path, where),
+            lambda path=path, where=where: _remove_leftover(exam.home, path, where),
         )
     for folder in sorted(exam.home.root.glob(f"{VERIFY_PREFIX}*")):
         if not is_locked(folder / "lock"):
@@ -53,7 +54,9 @@ def find_leftovers(exam: Examination) -> Iterator[Finding]:
             )
 
 
-def _remove_leftover(path: Path, where: Path) -> str:
+def _remove_leftover(home: Home, path: Path, where: Path) -> str:
+    if where.parts[0] == home.runs.name and may_be_alive(home.runs / where.parts[1]):
+        raise BusyError(f"{where} is being written after all")
     remove(path)
     return f"{where}: removed"
 
@@ -62,7 +65,7 @@ def find_bad_checkpoints(exam: Examination) -> Iterator[Finding]:
     """Checkpoints that do not verify, or that this torchrelay does not read."""
     for record in exam.runs().records:
         run_dir = exam.home.runs / record.run_id
-        if may_be_alive(run_dir) or is_elsewhere(exam, run_dir):
+        if not is_quiet(exam, run_dir):
             continue
         for folder in list_generations(run_dir / "checkpoints"):
             try:

@@ -48,6 +48,7 @@ class Examination(NamedTuple):
         sender: sends what waits for MLflow, until the tracker is silent.
         buried: ids of runs that were found lost and are called ended now; nobody else tells anybody of that.
         listing: what `list_runs` found; emptied by whoever changes a record.
+        quiet: run's name -> whether nobody writes it, here or perhaps elsewhere, as it was when it was first asked.
     """
 
     home: Home
@@ -55,11 +56,12 @@ class Examination(NamedTuple):
     sender: Sender
     buried: set[str]
     listing: list[Listing]
+    quiet: dict[str, bool]
 
     @classmethod
     def of(cls, home: Home, gone_hosts: Collection[str] = ()) -> Examination:
         """One that begins."""
-        return cls(home, gone_hosts, Sender(), set(), [])
+        return cls(home, gone_hosts, Sender(), set(), [], {})
 
     def runs(self) -> Listing:
         """All runs of the home, and what is none; each record is read once, until one is changed."""
@@ -80,10 +82,17 @@ def may_be_alive(run_dir: Path) -> bool:
     return not (run_dir / "lock").exists() and age_of(run_dir) < STARTING_SECONDS
 
 
+def is_quiet(exam: Examination, run_dir: Path) -> bool:
+    """Whether no process writes a run, here or perhaps elsewhere; asked once. Whoever mends something asks again."""
+    if (known := exam.quiet.get(run_dir.name)) is None:
+        known = exam.quiet[run_dir.name] = not may_be_alive(run_dir) and not is_elsewhere(exam, run_dir)
+    return known
+
+
 def is_over(exam: Examination, record: RunRecord) -> bool:
     """Whether a run has ended, or its process was lost, long enough ago that everybody should know."""
     run_dir = exam.home.runs / record.run_id
-    if may_be_alive(run_dir) or is_elsewhere(exam, run_dir):
+    if not is_quiet(exam, run_dir):
         return False
     if record.status == "RUNNING" or run_dir.name in exam.buried:
         return True

@@ -132,12 +132,12 @@ def find_waiting(exam: Examination) -> Iterator[Finding]:
             continue
         try:
             num_waiting = waiting(run_dir)
+            if not num_waiting:
+                continue
             journal = Journal(run_dir / JOURNAL_FILE)
             is_for_here, tracker = is_meant_for_here(journal), tracker_of(journal)
         except TrackingError as error:
             yield Finding("MLflow", str(error), "do that, then look again")
-            continue
-        if not num_waiting:
             continue
         what = f"{num_waiting:,} lines of the journal of {record.run_id} wait for the tracker"
         if not is_for_here:

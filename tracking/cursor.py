@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
@@ -87,7 +88,10 @@ def waiting(run_dir: Path) -> int:
     with _opened(run_dir) as file:
         if file is None:
             return 0
-        return sum(1 for line in unshipped(file, Cursor.load(run_dir).offset) if is_shipped(line.values))
+        offset = Cursor.load(run_dir).offset
+        if offset and offset == os.fstat(file.fileno()).st_size:
+            return 0
+        return sum(1 for line in unshipped(file, offset) if is_shipped(line.values))
 
 
 def unshipped(file: BinaryIO, offset: int) -> Iterator[Line]:

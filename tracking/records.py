@@ -233,6 +233,8 @@ def load_record(run_dir: Path, run_id: str = "") -> RunRecord:
             f"{path} is not as torchrelay wrote it; put a copy of it back, or, where all that it says is right, take "
             f"out its line {DIGEST!r}"
         )
+    if not record.splits and not any(getattr(record, name) for name in PATHS):
+        return record
     root = run_dir.absolute().parent.parent
     return _with_paths(record, lambda one: str(root / one) if one else "")
 
