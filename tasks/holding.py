@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -112,7 +112,7 @@ def check_folder(run_dir: Path, *, is_now: bool = False) -> None:
         hold.check(is_now=is_now)
 
 
-def checked(run_dir: Path, batches: Callable[[], Iterator[T]]) -> Callable[[], Iterator[T]]:
+def checked(run_dir: Path, batches: Callable[[], Iterable[T]]) -> Callable[[], Iterator[T]]:
     """Batches between which the run's folder is looked at."""
 
     def give() -> Iterator[T]:

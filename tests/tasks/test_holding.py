@@ -132,6 +132,7 @@ def test_a_run_that_is_lost_before_its_end_does_not_end_well_and_mlflow_hears_th
     recipe, schema = load_recipe(source / "recipe.yaml"), Schema.load(source / "schema.json")
     run_dir = home.runs / "held"
     record = RunRecord(run_id="held", name="x", experiment="x", created=now())
+    mlflow_run_id = ""
     with pytest.raises(RunLostError, match="run held ends here"), hold_run(run_dir), keep_status(run_dir):
         open_run(record, recipe, schema, {"train": 10})
         mlflow_run_id = load_record(run_dir).mlflow_run_id
