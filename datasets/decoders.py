@@ -147,7 +147,7 @@ def _decode_deep(data: bytes, bits: int) -> Raster | None:
         return None
     if header := _PNM.match(data):
         return plain_raster(_decode_pnm(data, header))
-    import imagecodecs  # pyright: ignore[reportMissingImports]
+    import imagecodecs
 
     is_jpeg_2000 = data.startswith(_JPEG_2000)
     pixels = imagecodecs.jpeg2k_decode(data) if is_jpeg_2000 else imagecodecs.avif_decode(data, index=0)

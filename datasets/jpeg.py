@@ -10,6 +10,7 @@ import struct
 from typing import NamedTuple
 
 import numpy as np
+import simplejpeg
 
 from .colour import inks_to_rgb
 from .raster import CMYK, EXIF_ORIENTATION, BadImage, Raster, channels_first, check_size, orient
@@ -97,10 +98,6 @@ def decode_into(out: np.ndarray, data: bytes, max_pixels: int) -> bool:
 
 
 def _decode(data: bytes, space: str, out: np.ndarray | None = None) -> np.ndarray:
-    try:
-        import simplejpeg  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        return _decode_by_pillow(data, space, out)
     try:
         return simplejpeg.decode_jpeg(data, space, buffer=out)
     except ValueError as error:

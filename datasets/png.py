@@ -59,7 +59,7 @@ def decode_png(data: bytes, max_pixels: int) -> Raster:
 
 
 def _decode_deep(data: bytes, header: PngHeader) -> Raster:
-    import imagecodecs  # pyright: ignore[reportMissingImports]
+    import imagecodecs
 
     pixels = channels_first(imagecodecs.png_decode(data))
     if pixels.dtype != np.uint16:

@@ -183,7 +183,7 @@ def _check_jpegs(page: TiffPage, data: bytes) -> None:
     """Listen to libjpeg's warnings, which the decoder that tifffile calls keeps to itself."""
     if page.compression != _JPEG or page.bitspersample != 8:
         return
-    import simplejpeg  # pyright: ignore[reportMissingImports]
+    import simplejpeg
 
     tables = page.jpegtables or b""
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):

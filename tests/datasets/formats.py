@@ -10,7 +10,7 @@ import struct
 import warnings
 from collections.abc import Iterator
 
-import imagecodecs  # pyright: ignore[reportMissingImports]
+import imagecodecs
 import numpy as np
 import tifffile
 from format_files import (
@@ -56,7 +56,7 @@ def _pngs() -> Iterator[Sample]:
         )
     for shape, name in ((deep, "RGB"), (deep[..., 0], "gray"), (np.dstack([deep, deep[..., :1] * 0 + 65535]), "RGBA")):
         known = rgb[..., 0] if name == "gray" else rgb
-        yield Sample(f"PNG, {name}, 16 bits", imagecodecs.png_encode(np.ascontiguousarray(shape)), known)
+        yield Sample(f"PNG, {name}, 16 bits", bytes(imagecodecs.png_encode(np.ascontiguousarray(shape))), known)
     rows = [row.astype(">u2").tobytes() for row in deep]
     hidden = (deep == deep[0, 0]).all(2)[..., None]
     data = png_by_hand(rows, 16, 2, {b"tRNS": deep[0, 0].astype(">u2").tobytes()})
@@ -82,10 +82,10 @@ def _others() -> Iterator[Sample]:
     yield seen_by_pillow("JPEG, CMYK", encode(inks, "jpeg", quality=98))
     mpo = encode(picture, "mpo", save_all=True, append_images=turned, quality=95)
     yield seen_by_pillow("JPEG, MPO of two pictures", mpo)
-    data = imagecodecs.jpeg8_encode(deep >> 4, bitspersample=12)
+    data = bytes(imagecodecs.jpeg8_encode(deep >> 4, bitspersample=12))
     yield Sample("JPEG, 12 bits", data, verdict="a JPEG of 12 bits")
-    yield Sample("JPEG, lossless", imagecodecs.ljpeg_encode(gray), verdict="a lossless JPEG")
-    yield Sample("JPEG-LS", imagecodecs.jpegls_encode(gray), verdict="a JPEG-LS")
+    yield Sample("JPEG, lossless", bytes(imagecodecs.ljpeg_encode(gray)), verdict="a lossless JPEG")
+    yield Sample("JPEG-LS", bytes(imagecodecs.jpegls_encode(gray)), verdict="a JPEG-LS")
     for mode in ("1", "L", "P", "RGB"):
         yield Sample(
             f"BMP, {mode}", encode(picture.convert(mode), "bmp"), np.asarray(picture.convert(mode).convert("RGB"))
@@ -99,9 +99,11 @@ def _others() -> Iterator[Sample]:
     for name in ("webp", "avif"):
         animated = encode(picture, name, save_all=True, append_images=turned, quality=90)
         yield seen_by_pillow(f"{name}, animated", animated)
-    yield Sample("avif, 10 bits", imagecodecs.avif_encode(deep >> 6, level=100, bitspersample=10), rgb, tolerance=1)
-    yield Sample("jpeg2000, 16 bits", imagecodecs.jpeg2k_encode(deep, level=0, reversible=True), rgb)
-    data = imagecodecs.jpeg2k_encode(deep >> 4, level=0, reversible=True, bitspersample=12)
+    yield Sample(
+        "avif, 10 bits", bytes(imagecodecs.avif_encode(deep >> 6, level=100, bitspersample=10)), rgb, tolerance=1
+    )
+    yield Sample("jpeg2000, 16 bits", bytes(imagecodecs.jpeg2k_encode(deep, level=0, reversible=True)), rgb)
+    data = bytes(imagecodecs.jpeg2k_encode(deep >> 4, level=0, reversible=True, bitspersample=12))
     yield Sample("jpeg2000, 12 bits", data, rgb)
     yield Sample(
         "PGM, 16 bits", b"P5 %d %d 65535\n" % (WIDTH, HEIGHT) + deep[..., 0].astype(">u2").tobytes(), rgb[..., 0]

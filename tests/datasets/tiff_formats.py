@@ -178,7 +178,11 @@ def _tiffs_refused() -> Iterator[Sample]:
             f"TIFF, photometric {kind}", tiff_by_hand(tags_of(kind, 8, 3), rgb.tobytes()), verdict=f"a TIFF of .*{said}"
         )
     yield Sample("TIFF, CFA", tiff_by_hand(tags_of(32803, 8), gray.tobytes()), verdict="camera's sensor")
-    yield Sample("DNG", tiff_by_hand({**tags_of(2, 8, 3), 50706: (1, [1, 4, 0, 0])}, rgb.tobytes()), verdict="a DNG")
+    yield Sample(
+        "DNG",
+        tiff_by_hand({**tags_of(2, 8, 3), 50706: (1, [1, 4, 0, 0])}, rgb.tobytes()),
+        verdict="a raw picture of a camera",
+    )
     inks = np.asarray(picture.convert("CMYK")).tobytes()
     yield Sample(
         "TIFF, other inks", tiff_by_hand({**tags_of(5, 8, 4), 332: (3, [2])}, inks), verdict="a TIFF of inks that"
