@@ -7,6 +7,7 @@ of one sign, where they are far on a logarithmic scale too.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,8 @@ SMALLEST_SPREAD = 3.0
 FAR_IN_LOGARITHMS = 10.0
 LEAST_DEVIATION, LEAST_DEVIATION_OF_FEW = 0.3, 1.0
 FEWEST_CELLS = 20
+# What tables write where there is no number: -9, -99.0, 9999 and the like, or the end of a range of whole numbers.
+_SENTINEL = re.compile(r"-?9{2,}|-9|-8{3,}|-7{3,}|-?32768|32767|65535|-?2147483648|2147483647|4294967295")
 # Median absolute deviation to standard deviation, of a normal distribution.
 _MAD = 1.4826
 
@@ -36,6 +39,40 @@ class Wild(NamedTuple):
     rows: np.ndarray
     times: float
     median: float
+
+
+class Sentinel(NamedTuple):
+    """A number that may say that there is none.
+
+    Attributes:
+        value: it.
+        num: cells that say it.
+        low, high: the least and the largest of the others.
+    """
+
+    value: float
+    num: int
+    low: float
+    high: float
+
+
+def find_sentinel(values: np.ndarray) -> Sentinel | None:
+    """The number of a column that is written like -999, again and again, and lies outside of the others' range.
+
+    Args:
+        values: float64, shape (rows,); NaN does not count.
+    """
+    present = values[~np.isnan(values)]
+    distinct, counts = np.unique(present, return_counts=True)
+    if len(present) < FEWEST_CELLS or len(distinct) < 3:
+        return None
+    for at, rest in ((0, distinct[1:]), (-1, distinct[:-1])):
+        value, low, high = float(distinct[at]), float(rest[0]), float(rest[-1])
+        is_far = (low - value if at == 0 else value - high) > high - low
+        written = f"{value:.0f}" if value == round(value) else ""
+        if is_far and counts[at] > 1 and _SENTINEL.fullmatch(written):
+            return Sentinel(value, int(counts[at]), low, high)
+    return None
 
 
 def find_wild(values: np.ndarray) -> Wild | None:

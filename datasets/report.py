@@ -12,6 +12,7 @@ from ..recipe import Data, Split
 from ..schema import SPLITS, Schema
 from .classes import count_look_alikes, warn_of_look_alikes, warn_of_untrained_classes
 from .columns import is_empty, is_missing_number, sort_classes
+from .few_keys import are_few
 from .leaks import count_duplicates, rows_in_two
 from .pack import PackColumn
 from .points import count_outside, find_image
@@ -85,7 +86,7 @@ def describe_data(
         *warnings,
         *warn_of_look_alikes(data, alike),
         *warn_of_untrained_classes(schema, side, columns),
-        *_warn_of_leaks(leaked, are_apart=data.split.repeats == "apart"),
+        *_warn_of_leaks(leaked, are_apart=_are_apart(data, columns, samples["rows"][used])),
         *_warn_of_split(data.split, report),
         *_warn_of_texts(report["features"]),
         *_warn_of_classes({name: counts for name, counts in classes.items() if counts}, side),
@@ -243,6 +244,14 @@ def _count_groups(cells: pd.Series, side: np.ndarray) -> dict[str, Any]:
         "largest": int(np.bincount(ids, minlength=len(values)).max(initial=0)),
         "rows_of_none": int(is_none.sum()),
     }
+
+
+def _are_apart(data: Data, columns: Mapping[str, PackColumn], rows: np.ndarray) -> bool:
+    """Whether the recipe wants equal rows on several sides: it says so, or names rows of few different contents."""
+    if data.split.repeats == "apart":
+        return True
+    has_pictures = any(column.feature.kind == "image" for column in columns.values())
+    return bool(data.key) and not has_pictures and are_few(np.unique(rows, return_counts=True)[1])
 
 
 def _warn_of_leaks(leaked: Mapping[str, np.ndarray], *, are_apart: bool) -> list[str]:

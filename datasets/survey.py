@@ -26,6 +26,7 @@ from .numerals import MISSING_WORDS, PLAIN, Notation, notation_of, parse_numbers
 from .paths import common_folders, count_files, find_files
 from .pictures import IMAGE_SUFFIXES, Pictures, look_at_pictures
 from .splits import SPLIT_WORDS, TRAIN, VALID
+from .survey_classes import Classes, count_classes
 from .survey_dialect import open_undescribed
 from .survey_triples import TripleColumns, find_triple
 from .verdicts import Verdicts
@@ -80,8 +81,6 @@ FEWEST_LETTERS = 4
 _WORD = re.compile(r"[^\W\d_]+")
 # Kana, Chinese characters, Thai, Lao, Myanmar, Khmer.
 _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
-# Classes of fewer rows than these may get no training row.
-FEWEST_ROWS = 3
 CATEGORY_NAMES = re.compile(r"(label|labels|class|classes|category|species|diagnosis)", re.IGNORECASE)
 TARGET_NAMES = re.compile(
     rf"{CATEGORY_NAMES.pattern}|tags?|topics?|genres?|y|y_?\d+|target|targets|outcome|output", re.IGNORECASE
@@ -128,6 +127,7 @@ class Survey(NamedTuple):
     Attributes:
         table: its path, absolute.
         num_rows: rows of data.
+        frame: text cells of the rows that the columns are judged by.
         columns: in the table's order.
         dialect: how it is written.
         dialect_whys: the reason of each setting that is not the default, by its name.
@@ -140,13 +140,13 @@ class Survey(NamedTuple):
         pictures: what a sample of the first image column's files is; None where there is none.
         train_fraction: share of the rows that train, by the first split column; 0 where there is none.
         has_valid: rows validate, by the first split column.
-        smallest_class: rows of the rarest value of each category.
-        num_rare: rows of each category whose value stands in fewer than `FEWEST_ROWS` rows.
+        classes: those of each column of categories or tags.
         triple: the columns that hold triples of a knowledge graph; None where none do.
     """
 
     table: Path
     num_rows: int
+    frame: pd.DataFrame
     columns: dict[str, Column]
     dialect: Dialect
     dialect_whys: dict[str, str]
@@ -159,8 +159,7 @@ class Survey(NamedTuple):
     pictures: Pictures | None
     train_fraction: float
     has_valid: bool
-    smallest_class: dict[str, int]
-    num_rare: dict[str, int]
+    classes: dict[str, Classes]
     triple: TripleColumns | None
 
     def of_role(self, *roles: Role) -> list[str]:
@@ -204,10 +203,15 @@ def survey_table(table: Path, files: Path | None = None, given: Mapping[str, Any
         num_unread = math.ceil((1 - pictures.num_looked / len(looked)) * (len(frame) - num_bad))
     splits = [name for name, column in columns.items() if column.role == "split"]
     words = frame[splits[0]].str.strip().str.lower().map(SPLIT_WORDS).value_counts() if splits else {}
-    classes = {name: _count_classes(frame[name]) for name, one in columns.items() if one.role == "category"}
+    classes = {
+        name: count_classes(frame[name], one.separator)
+        for name, one in columns.items()
+        if one.role in ("category", "labels")
+    }
     return Survey(
         table=path,
         num_rows=num_rows,
+        frame=frame,
         columns=columns,
         dialect=opened.dialect,
         dialect_whys=opened.whys,
@@ -220,8 +224,7 @@ def survey_table(table: Path, files: Path | None = None, given: Mapping[str, Any
         pictures=pictures,
         train_fraction=float(words.get(TRAIN, 0)) / len(frame) if splits else 0.0,
         has_valid=bool(splits and words.get(VALID, 0)),
-        smallest_class={name: int(counts.min()) for name, counts in classes.items()},
-        num_rare={name: int(counts[counts < FEWEST_ROWS].sum()) for name, counts in classes.items()},
+        classes=classes,
         triple=find_triple(frame, _telling(columns), [name for name, one in columns.items() if one.is_number]),
     )
 
@@ -307,7 +310,8 @@ def _role_of(
     if SPLIT_NAMES.fullmatch(name) and (is_integer or not is_number):
         some = ", ".join(_preview(text) for text in kept[:3]) + (", …" if num_values > 3 else "")
         return "parts", f"is named like a split and says {some}; only train, valid and test are read"
-    if num_values <= most and repeats and (is_integer or not is_number):
+    num_kinds = len(np.unique(numbers)) if is_integer else num_values  # 1 and 1.0 are one
+    if num_kinds <= most and repeats and (is_integer or not is_number):
         kind = "whole numbers" if is_integer else "values"
         return "category", f"has {num_values:,} distinct {kind} in {num_rows:,} rows"
     if is_number:
@@ -349,12 +353,6 @@ def _find_separator(cells: pd.Series) -> str:
         if combines and repeats and len(tags) <= MOST_CLASSES and max(map(len, tags)) <= LONGEST_TAG:
             return separator
     return ""
-
-
-def _count_classes(cells: pd.Series) -> pd.Series:
-    """Rows of each value; empty cells are no class."""
-    counts = cells.str.strip().value_counts()
-    return counts[counts.index != ""]
 
 
 def _find_points(columns: dict[str, Column]) -> dict[str, Column]:

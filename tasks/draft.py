@@ -17,6 +17,7 @@ from .draft_choice import Choice, say_are, say_count
 from .draft_features import choose_inputs, choose_target, describe_target, kind_of, num_bad_cells, target_name
 from .draft_training import choose_augment, choose_batch_size, choose_text_training, choose_training
 from .draft_triples import choose_for_triples
+from .draft_values import Telling, choose_rare_classes, choose_telling, hint_at_sentinels
 
 KINDS = (
     "image (a column of paths), text, number, category, labels (several tags in a cell, as target), points (columns "
@@ -35,6 +36,8 @@ class Draft(NamedTuple):
         split: the recipe's `data.split`.
         key: column that names a row; empty where there is none.
         missing_values: the recipe's `data.missing_values`.
+        key_why: why that column is named, where it is not by its own name.
+        rare_classes: the recipe's `data.rare_classes`; None where the default does.
         max_bad_rows: fraction; None where the default does.
         model, epochs, batch_size, optimizer, schedule, augment: the recipe's values.
         unused: columns that nothing reads, with reasons.
@@ -47,7 +50,9 @@ class Draft(NamedTuple):
     target: dict[str, Choice]
     split: Choice
     key: str
+    key_why: str
     missing_values: list[str]
+    rare_classes: Choice | None
     max_bad_rows: Choice | None
     model: Choice
     epochs: Choice
@@ -91,9 +96,10 @@ def draft_recipe(survey: Survey, target: str = "") -> Draft:
         inputs = {**inputs, "image": _size_image(inputs["image"], survey, size)}
     taken = {*used, *goals}
     spare = {name: column for name, column in survey.columns.items() if name not in taken}
-    key = next((name for name, column in spare.items() if column.role == "key"), "")
-    split = _choose_split(survey, goals, used, key)
+    telling = choose_telling(survey, used, list(spare))
+    split = _choose_split(survey, goals, used, telling)
     unused = {name: _why_unused(column) for name, column in spare.items() if column.role not in ("split", "key")}
+    unused.pop(telling.key, None)
     unused.pop(split.value.get("group", ""), None)
     return Draft(
         survey=survey,
@@ -101,8 +107,10 @@ def draft_recipe(survey: Survey, target: str = "") -> Draft:
         inputs=inputs,
         target=features,
         split=split,
-        key=key,
+        key=telling.key,
+        key_why=telling.why,
         missing_values=sorted({survey.columns[name].odd_word for name in [*used, *goals]} - {""}),
+        rare_classes=choose_rare_classes(survey, goals, kind),
         max_bad_rows=_choose_max_bad_rows(survey, goals, used, kind),
         model=model,
         epochs=epochs,
@@ -111,7 +119,7 @@ def draft_recipe(survey: Survey, target: str = "") -> Draft:
         schedule=schedule,
         augment=choose_augment(survey, kind, goals, size),
         unused=unused,
-        hints=_hints(survey, goals, kind),
+        hints=[*_hints(survey, goals, kind), *hint_at_sentinels(survey, used, goals)],
     )
 
 
@@ -133,9 +141,11 @@ def _draft_triples(survey: Survey) -> Draft:
             triple.relation: Choice(chosen.relation, f"column {triple.relation!r}, asked forwards and backwards"),
         },
         target={triple.tail: Choice(chosen.entity, "ranked among all entities")},
-        split=_choose_split(survey, parts, [], key, unit="fact"),
+        split=_choose_split(survey, parts, [], Telling(key, ""), unit="fact"),
         key=key,
+        key_why="",
         missing_values=[],
+        rare_classes=None,
         max_bad_rows=_choose_max_bad_rows(survey, parts, [], "entity"),
         model=Choice(chosen.model, chosen.model_why),
         epochs=Choice(chosen.epochs, chosen.epochs_why),
@@ -162,7 +172,9 @@ def _size_image(image: Choice, survey: Survey, size: tuple[int, int]) -> Choice:
     return Choice({**image.value, "size": list(size)}, f"{image.why}; {seen}, {sizes} pixels (height x width)")
 
 
-def _choose_split(survey: Survey, goals: list[str], used: list[str], key: str, unit: str = "row's inputs") -> Choice:
+def _choose_split(
+    survey: Survey, goals: list[str], used: list[str], telling: Telling, unit: str = "row's inputs"
+) -> Choice:
     names = survey.of_role("split")
     rest = "" if survey.has_valid else "; no row validates, so the last weights are kept, not the best"
     if len(names) == 1:
@@ -174,6 +186,7 @@ def _choose_split(survey: Survey, goals: list[str], used: list[str], key: str, u
             return Choice({"column": pattern}, text)
         return Choice({"column": names[0]}, f"the first of the columns {', '.join(names)}{rest}")
     split: dict[str, Any] = {"valid": 0.1, "test": 0.2}
+    key = telling.key
     what = f"row's {key!r}" if key else unit
     text = f"no column says train, valid or test: a hash of each {what} decides, so that no row changes side"
     groups = [
@@ -187,6 +200,9 @@ def _choose_split(survey: Survey, goals: list[str], used: list[str], key: str, u
     if groups:
         split["group"] = groups[0]
         text = f"no column says train, valid or test: a hash decides; rows of one {groups[0]!r} stay on one side"
+    elif telling.why and not key:
+        split["repeats"] = "apart"
+        text = f"no column says train, valid or test, and {telling.why}: rows of the same inputs go each by itself"
     if survey.num_rows < 200:
         split["valid"] = 0.15
     return Choice(split, text)
@@ -196,10 +212,7 @@ def _choose_max_bad_rows(survey: Survey, goals: list[str], used: list[str], kind
     read = {*(goals if kind != "labels" else ()), *used, *survey.of_role("split")}  # a row without tags is a good one
     missing = {name: survey.columns[name].num_missing for name in read}
     missing |= {name: num_bad_cells(survey.columns[name]) for name in used}
-    rare = {name: survey.num_rare[name] for name in goals if survey.num_rare.get(name)} if kind == "category" else {}
-    num_bad = (
-        survey.num_bad_rows + survey.num_bad_files + survey.num_unread + sum(missing.values()) + sum(rare.values())
-    )
+    num_bad = survey.num_bad_rows + survey.num_bad_files + survey.num_unread + sum(missing.values())
     if num_bad <= 0.005 * survey.num_rows:
         return None
     reasons = [f"{say_are(survey.num_bad_rows, 'row')} broken"] if survey.num_bad_rows else []
@@ -209,19 +222,15 @@ def _choose_max_bad_rows(survey: Survey, goals: list[str], used: list[str], kind
         said = "no number" if name in used else "empty or no number"
         what = said if survey.columns[name].is_number else "empty"
         reasons += [f"{say_are(count, 'cell', f' of {name!r}')} {what}"] if count else []
-    reasons += [
-        f"{say_are(count, 'row', f' of {name!r}')} in classes of one or two rows, which may get no training row"
-        for name, count in rare.items()
-    ]
     value = min(1.0, math.ceil(125 * num_bad / survey.num_rows + 2) / 100)
     return Choice(value, f"{'; '.join(reasons)}: such rows are left out")
 
 
 def _hints(survey: Survey, goals: list[str], kind: str) -> list[str]:
     hints = []
-    even = survey.num_rows / max(1, survey.columns[goals[0]].num_values)
-    smallest = survey.smallest_class.get(goals[0], even)
-    if kind == "category" and 5 * smallest < even:
+    counts = survey.classes[goals[0]].counts if kind == "category" and goals[0] in survey.classes else {"": 0}
+    even, smallest = survey.num_rows / len(counts), min(counts.values())
+    if len(counts) > 1 and 5 * smallest < even:
         hints.append(
             f"The rarest class has {say_count(int(smallest), 'row')}, an even share would be {even:,.0f}. If rare "
             f"classes matter as much: class_weights: balanced"

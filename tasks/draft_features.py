@@ -22,6 +22,7 @@ from ..errors import DataError, RecipeError
 from ..recipe import nearest, quote_name
 from .draft_choice import Choice, say_are, say_count
 from .draft_points import choose_mirror
+from .draft_values import choose_spelling
 
 # A column of numbers with no more odd cells than these is an input of a small table, too; all columns together may make
 # this fraction of the rows bad.
@@ -113,7 +114,7 @@ def choose_inputs(survey: Survey, goals: list[str], kind: str) -> tuple[dict[str
         if name not in known_goals and _is_category_input(column):
             free = _first_free([name], taken)
             feature = {"kind": "category"} if free == name else {"kind": "category", "columns": name}
-            inputs[free] = Choice(feature, f"column {name!r} {column.why}")
+            inputs[free] = _spell(Choice(feature, f"column {name!r} {column.why}"), survey, name)
             taken.add(free)
             used.append(name)
     texts = _choose_texts(survey, goals, {*goals, *inputs, "points"}, alone=not inputs)
@@ -189,6 +190,12 @@ def _describe_numbers(survey: Survey, numbers: list[str], feature: dict[str, Any
     return Choice(feature, why)
 
 
+def _spell(choice: Choice, survey: Survey, column: str) -> Choice:
+    """A feature of classes or tags with the spellings that are one."""
+    labels = choose_spelling(survey, column)
+    return Choice({**choice.value, **labels.value}, f"{choice.why}. {labels.why}") if labels.value else choice
+
+
 def _is_category_input(column: Column) -> bool:
     is_name = column.role == "category" and not column.is_number
     return is_name and column.num_values <= MOST_INPUT_VALUES and not column.num_missing
@@ -228,7 +235,8 @@ def describe_target(survey: Survey, goals: list[str], kind: str, why: str) -> Ch
         what = f"{say_count(goals, 'column')}" if len(goals) > 1 else f"column {goals[0]!r}"
         other = "; as a quantity it would be kind: number" if kind == "category" and column.is_number else ""
         article = "" if kind == "labels" else "a "
-        return Choice(feature, f"{what}, {why}: {article}{kind}, as it {column.why}{other}")
+        found = Choice(feature, f"{what}, {why}: {article}{kind}, as it {column.why}{other}")
+        return _spell(found, survey, goals[0]) if kind in ("category", "labels") else found
     text = f"{say_count(len(goals) // 2, 'point')}, {why}"
     mirror = choose_mirror(goals)
     return Choice({**feature, **mirror.settings}, f"{text}. {mirror.why}" if mirror.why else text)

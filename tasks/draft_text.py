@@ -118,7 +118,7 @@ def write_draft(draft: Draft, path: Path) -> str:
     for key, choice in dialect_of(survey).items():
         lines += _field(key, choice, 2)
     if draft.key:
-        lines += [*_comment(f"Column {draft.key!r} names each row once.", 2), f"  key: {dump_value(draft.key)}"]
+        lines += _field("key", Choice(draft.key, _why_key(draft)), 2)
     for part, features in (("inputs", draft.inputs), ("target", draft.target)):
         lines.append(f"  {part}:")
         for name, choice in features.items():
@@ -126,6 +126,8 @@ def write_draft(draft: Draft, path: Path) -> str:
     lines += _field("split", draft.split, 2)
     if draft.missing_values:
         lines += _field("missing_values", Choice(draft.missing_values, "what cells say that have no number"), 2)
+    if draft.rare_classes is not None:
+        lines += _field("rare_classes", draft.rare_classes, 2)
     if draft.max_bad_rows is not None:
         lines += _field("max_bad_rows", draft.max_bad_rows, 2)
     if draft.unused:
@@ -158,17 +160,26 @@ def describe_draft(draft: Draft) -> list[tuple[str, str]]:
         said.append(("table", f"{key}: {dump_value(choice.value)}, {choice.why}"))
     said += [("input", f"{name}: {choice.why}") for name, choice in draft.inputs.items()]
     said += [("target", f"{name}: {choice.why}") for name, choice in draft.target.items()]
+    if draft.key_why and draft.key:
+        said.append(("key", f"{draft.key}: {_why_key(draft)}"))
     said += [("split", draft.split.why)]
     if draft.survey.files is not None:
         said.append(("files", str(draft.survey.files)))
     if draft.survey.links:
         said.append(("links", f"files there are links into {', '.join(draft.survey.links)}, which data.links allows"))
+    if draft.rare_classes is not None:
+        said.append(("classes", f"rare_classes: {draft.rare_classes.value}, as {draft.rare_classes.why}"))
     if draft.max_bad_rows is not None:
         said.append(("bad rows", draft.max_bad_rows.why))
     said.append(("model", f"{draft.model.value['name']}: {draft.model.why}"))
     said.append(("epochs", f"{draft.epochs.value}: {draft.epochs.why}"))
     said += [("unused", text) for text in _unused(draft)]
+    said += [("hint", text) for text in draft.hints]
     return said
+
+
+def _why_key(draft: Draft) -> str:
+    return f"column {draft.key!r} names each row once" + (f"; {draft.key_why}" if draft.key_why else "")
 
 
 def _relative(path: Path, folder: Path) -> str:

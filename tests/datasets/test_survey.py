@@ -146,10 +146,10 @@ def test_a_column_named_like_a_split_is_read_as_one_or_not_at_all(write_table: W
     assert (survey.train_fraction, survey.has_valid) == (pytest.approx(1 / 3), True)
 
 
-def test_empty_cells_are_no_class_and_rows_of_rare_classes_are_counted(write_table: WriteTable) -> None:
+def test_empty_cells_are_no_class_and_rows_of_classes_are_counted(write_table: WriteTable) -> None:
     labels = ["a"] * 20 + ["b"] * 10 + ["c", "c", "d", "", ""]
     survey = survey_table(Path(write_table(["x,label", *(f"{row / 7},{label}" for row, label in enumerate(labels))])))
-    assert (survey.smallest_class["label"], survey.num_rare["label"]) == (1, 3)
+    assert survey.classes["label"].counts == {"a": 20, "b": 10, "c": 2, "d": 1}
     assert survey.columns["label"].num_missing == 2
 
 

@@ -205,14 +205,15 @@ def test_an_input_whose_name_is_taken_keeps_its_column() -> None:
     }
 
 
-def test_empty_split_cells_and_rare_classes_raise_the_limit() -> None:
+def test_empty_split_cells_raise_the_limit_and_rare_classes_are_kept() -> None:
     sides = ("train", "valid", "test", "train", "train", "")
     rows = [f"{row / 7:.2f},{'ab'[row % 2] if row < 58 else row},{sides[row % 6]}" for row in range(60)]
     recipe, text = draft(write_table(["x,label,split", *rows]))
     assert recipe.data.max_bad_rows >= 12 / 60
     text = text.replace("\n  #", "")
     assert "10 cells of 'split' are empty" in text
-    assert "2 rows of 'label' are in classes of one or two rows" in text
+    assert recipe.data.rare_classes == "keep"
+    assert "Column 'label' has classes of fewer than 10 rows: '58' (1), '59' (1)" in text
 
 
 def test_cells_that_are_no_number_cost_rows_and_not_the_column_until_they_are_many() -> None:
