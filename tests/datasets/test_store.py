@@ -439,8 +439,8 @@ def test_every_bit_of_the_pixels_is_verified(tmp_path: Path, at: int) -> None:
 
 def test_pixels_that_do_not_fit_are_refused_before_a_file_is_decoded(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png", picture(0))
-    store = make_store(tmp_path, size=[10**8, 10**8])
-    with pytest.raises(DataError, match=r"pixels cannot be written to .*about 30,000,000,001,000,000 bytes are needed"):
+    store = make_store(tmp_path, size=[16_384, 16_384], channels="1024", dtype="float32")
+    with pytest.raises(DataError, match=r"pixels cannot be written to .*about 1,099,512,627,776 bytes are needed"):
         ingest(store, [path])
     assert not store.folder.exists()
 

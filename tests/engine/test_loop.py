@@ -200,7 +200,8 @@ def test_gradients_are_clipped_to_the_norm(make_job: MakeJob, tmp_path: Path) ->
 
 
 def test_an_optimizer_with_a_closure_trains(make_job: MakeJob, tmp_path: Path) -> None:
-    job = make_job(epochs=3, optimizer=Named(name="lbfgs", args={"lr": 0.1}))
+    # Without dropout: with it each of its calls has another net, and where they lead depends on the processor.
+    job = make_job(epochs=3, dropout=0.0, optimizer=Named(name="lbfgs", args={"lr": 0.1}))
     progress = Progress()
     train(job, progress, store_in(tmp_path), no_report)
     assert progress.loss < 0.69
