@@ -18,6 +18,9 @@ from ..addresses import hide_in_values, hide_secrets, may_carry_secrets
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
 set_option = click.option("--set", "items", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe.")
+trust_option = click.option(
+    "--trust-code", "trust_code", multiple=True, metavar="MODULE", help="A module that SOURCE's recipe may import."
+)
 device_option = click.option("--device", default="", metavar="D", help="auto, cpu, cuda, cuda:1 or mps.")
 
 recheck_option = click.option(

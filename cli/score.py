@@ -15,6 +15,7 @@ from .common import (
     prepare,
     print_json,
     require_prefect,
+    trust_option,
 )
 from .results import run_line, tell_result
 
@@ -23,10 +24,19 @@ from .results import run_line, tell_result
 @click.argument("source")
 @click.option("--table", required=True, type=click.Path(), help="CSV, TSV or Parquet file; all its rows are scored.")
 @click.option("--files", default="", type=click.Path(), help="Root of the table's file paths; by default its folder.")
+@trust_option
 @dialect_options
 @device_option
 @json_option
-def evaluate(source: str, table: str, files: str, dialect: dict[str, Any], device: str, as_json: bool) -> None:
+def evaluate(
+    source: str,
+    table: str,
+    files: str,
+    dialect: dict[str, Any],
+    device: str,
+    trust_code: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Score all rows of another table with SOURCE; a row that cannot be read gets a verdict.
 
     SOURCE is a run id, runs:/…, models:/name@alias, or a weights file of a run.
@@ -35,14 +45,20 @@ def evaluate(source: str, table: str, files: str, dialect: dict[str, Any], devic
     require_prefect()
     from ..datasets.table import locate_table
     from ..recipe import Data
-    from ..settings import home
-    from ..tracking.registry import resolve_source
+    from ..tasks.trust import check_source_code
 
     locate_table(Data(table=table), "--table")
-    resolve_source(source, home())  # before a Prefect server starts for it
+    check_source_code(source, trust_code)  # before a Prefect server starts for it
     from ..flows.evaluate import evaluate as evaluate_flow
 
-    result = evaluate_flow(source=source, table=table, files=files, device=device or "auto", dialect=dialect)
+    result = evaluate_flow(
+        source=source,
+        table=table,
+        files=files,
+        device=device or "auto",
+        dialect=dialect,
+        trust_code=list(trust_code),
+    )
     tell_result(result, True, as_json)
     if as_json:
         print_json(result)
@@ -54,6 +70,7 @@ def evaluate(source: str, table: str, files: str, dialect: dict[str, Any], devic
 @click.option("--out", required=True, type=click.Path(), help="File to write: .csv, .tsv or .parquet.")
 @click.option("--files", default="", type=click.Path(), help="Root of the table's file paths; by default its folder.")
 @click.option("--prefix", default="", help="Before the names of the columns that are added.")
+@trust_option
 @dialect_options
 @device_option
 @json_option
@@ -65,6 +82,7 @@ def predict(
     prefix: str,
     dialect: dict[str, Any],
     device: str,
+    trust_code: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Write TABLE again, with a prediction or a verdict for every row.
@@ -76,15 +94,21 @@ def predict(
     from ..datasets.output import locate_output
     from ..datasets.table import locate_table
     from ..recipe import Data
-    from ..settings import home
-    from ..tracking.registry import resolve_source
+    from ..tasks.trust import check_source_code
 
     locate_output(out, str(locate_table(Data(table=table), "--table")))
-    resolve_source(source, home())  # before a Prefect server starts for it
+    check_source_code(source, trust_code)  # before a Prefect server starts for it
     from ..flows.predict import predict as predict_flow
 
     result = predict_flow(
-        source=source, table=table, out=out, files=files, device=device or "auto", prefix=prefix, dialect=dialect
+        source=source,
+        table=table,
+        out=out,
+        files=files,
+        device=device or "auto",
+        prefix=prefix,
+        dialect=dialect,
+        trust_code=list(trust_code),
     )
     if as_json:
         print_json(result)

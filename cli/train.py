@@ -24,6 +24,7 @@ from .common import (
     set_option,
     single,
     tell,
+    trust_option,
 )
 from .results import tell_result
 
@@ -73,6 +74,7 @@ def train(recipe: str, items: tuple[str, ...], device: str, is_dry: bool, rechec
 @click.option("--thaw-after", type=click.IntRange(min=1), metavar="N", help="Epochs after which they are.")
 @click.option("--grow-head/--no-grow-head", default=None, help="Give new classes outputs of their own, or refuse them.")
 @dialect_options
+@trust_option
 @set_option
 @device_option
 @click.option("--dry-run", "is_dry", is_flag=True, help="Check everything, ingest, train two steps; write no run.")
@@ -86,6 +88,7 @@ def finetune(
     thaw_after: int | None,
     grow_head: bool | None,
     dialect: dict[str, Any],
+    trust_code: tuple[str, ...],
     items: tuple[str, ...],
     device: str,
     is_dry: bool,
@@ -117,7 +120,7 @@ def finetune(
 
     several = [over_data({**given, **overrides}, dialect) for overrides in parse_overrides(items)]
 
-    recipes = [recipe_for_finetune(Recipe(), recipe, overrides, source) for overrides in several]
+    recipes = [recipe_for_finetune(Recipe(), recipe, overrides, source, trust_code) for overrides in several]
     if is_dry:
         _try_recipes(recipes, "next      torchrelay finetune, the same without --dry-run", as_json)
         return
@@ -125,14 +128,19 @@ def finetune(
         check_recipe(resolved)
     from ..flows.finetune import finetune as finetune_flow
 
-    _run_several(several, as_json, lambda one: finetune_flow(source=source, recipe_file=recipe, overrides=one))
+    _run_several(
+        several,
+        as_json,
+        lambda one: finetune_flow(Recipe(), recipe, one, source, trust_code=list(trust_code)),
+    )
 
 
 @commands.command()
 @click.argument("run")
+@trust_option
 @set_option
 @json_option
-def resume(run: str, items: tuple[str, ...], as_json: bool) -> None:
+def resume(run: str, items: tuple[str, ...], trust_code: tuple[str, ...], as_json: bool) -> None:
     """Let a run go on from its last checkpoint; --set train.epochs=20 makes it longer."""
     from ..files import lock
     from ..settings import home
@@ -144,12 +152,14 @@ def resume(run: str, items: tuple[str, ...], as_json: bool) -> None:
     require_prefect()
     from ..flows.train import train as train_flow
     from ..tasks.reopen import change_recipe
+    from ..tasks.trust import admit_run
 
     change_recipe(run_dir, overrides)
+    admit_run.fn(run_dir, trust_code)
     with lock(run_dir / "lock", f"run {run_dir.name}"):
         pass  # on a disk that cannot be written Prefect's server would fail first, and say less
 
-    result = train_flow(overrides=overrides, resume=run_dir.name)
+    result = train_flow(overrides=overrides, resume=run_dir.name, trust_code=list(trust_code))
     tell_result(result, True, as_json)
     if as_json:
         print_json(result)

@@ -19,6 +19,7 @@ def evaluate(
     files: str = "",
     device: str = "auto",
     dialect: dict[str, Any] = {},  # noqa: B006 - Prefect shows the default in its form; nobody writes to it
+    trust_code: list[str] = [],  # noqa: B006 - Prefect shows the default in its form; nobody writes to it
 ) -> dict[str, Any]:
     """Score every row of a table; the result is a run of its own, tagged with the one it came from.
 
@@ -29,13 +30,14 @@ def evaluate(
         device: auto, cpu, cuda, cuda:1 or mps.
         dialect: how the table is written where that is not as the source's recipe says: `data.encoding`,
             `data.delimiter`, `data.decimal` and the like, by their last names, for example {"delimiter": ";"}.
+        trust_code: modules that the source's recipe may have imported, such as my_package.nets.
 
     Returns:
         The run's record as JSON (ids, status, metrics, seconds) with `rows`, `rows_scored` and `quarantine`, the file
         with the verdicts on the others.
     """
     quiet_user_errors()
-    run_dir = name_scoring("evaluate", source)
+    run_dir = name_scoring("evaluate", source, trust_code)
     with hold_run(run_dir), keep_status(run_dir):
         scored = start_evaluation(run_dir, source, OtherTable(table, files, dialect), device)
         evaluate_model(run_dir)

@@ -20,6 +20,7 @@ def finetune(
     overrides: dict[str, Any] = {},  # noqa: B006 - Prefect shows the default in its form; nobody writes to it
     source: str = "",
     dialect: dict[str, Any] = {},  # noqa: B006 - the same
+    trust_code: list[str] = [],  # noqa: B006 - Prefect shows the default in its form; nobody writes to it
 ) -> dict[str, Any]:
     """Train a new run from the weights of a source; `resume` of the train flow, or a retry of this one, lets it go on.
 
@@ -32,6 +33,7 @@ def finetune(
             `warm_start.source`.
         dialect: how the table is written, by the last names of the recipe's keys, for example {"delimiter": ";"}; goes
             over all of them.
+        trust_code: modules that the source's recipe may have imported, where that recipe is the one that is trained.
 
     Returns:
         The run's record as JSON, with its `source`; `transfer.csv` in its folder says what came from there.
@@ -42,4 +44,5 @@ def finetune(
         return attempt.result
     if attempt.run_dir is not None:
         return go_on(attempt.run_dir, {})
-    return begin(resolve_finetune(recipe, recipe_file, over_data(overrides, dialect), source), recipe_file)
+    resolved = resolve_finetune(recipe, recipe_file, over_data(overrides, dialect), source, trust_code)
+    return begin(resolved, recipe_file, trust_code=trust_code)

@@ -21,6 +21,7 @@ def predict(
     device: str = "auto",
     prefix: str = "",
     dialect: dict[str, Any] = {},  # noqa: B006 - Prefect shows the default in its form; nobody writes to it
+    trust_code: list[str] = [],  # noqa: B006 - Prefect shows the default in its form; nobody writes to it
 ) -> dict[str, Any]:
     """Write a table again with a prediction, or a verdict, for every row; the run is tagged with its source.
 
@@ -33,12 +34,13 @@ def predict(
         prefix: before the names of the columns that are added.
         dialect: how the table is written where that is not as the source's recipe says: `data.encoding`,
             `data.delimiter`, `data.decimal` and the like, by their last names, for example {"delimiter": ";"}.
+        trust_code: modules that the source's recipe may have imported, such as my_package.nets.
 
     Returns:
         The run's record as JSON, with `out`, `rows` and `rows_predicted`.
     """
     quiet_user_errors()
-    run_dir = name_scoring("predict", source)
+    run_dir = name_scoring("predict", source, trust_code)
     with hold_run(run_dir), keep_status(run_dir):
         prediction = start_prediction(run_dir, source, OtherTable(table, files, dialect), out, device, prefix)
         predicted = predict_rows(run_dir, prediction)

@@ -5,6 +5,7 @@ A recipe that is split by several columns makes a run of each, below a parent wi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ..tasks.runs import (
 )
 from ..tasks.splits import is_over_splits, list_unfinished, note_failure, open_split, summarise_splits
 from ..tasks.train import train_model
+from ..tasks.trust import admit_run, vouch
 from .quiet import quiet_user_errors
 
 
@@ -35,6 +37,7 @@ def train(
     overrides: dict[str, Any] = {},  # noqa: B006 - Prefect shows the default in its form; nobody writes to it
     resume: str = "",
     recheck: bool = False,
+    trust_code: list[str] = [],  # noqa: B006 - Prefect shows the default in its form; nobody writes to it
 ) -> dict[str, Any]:
     """Train a new run, or let one go on.
 
@@ -46,6 +49,7 @@ def train(
         overrides: dotted keys that go over both, for example {"train.epochs": 3}.
         resume: id of a run that goes on instead; its own recipe is used, with the overrides.
         recheck: read all files of the table again, also those that seem to be as they were.
+        trust_code: modules that the recipe of a run that goes on may have imported, where it was not begun here.
 
     Returns:
         The run's record as JSON: ids, status, metrics, seconds, and where the weights are; over several split columns
@@ -56,21 +60,23 @@ def train(
     if attempt.result is not None:
         return attempt.result
     if attempt.run_dir is not None or resume:
-        return go_on(attempt.run_dir or locate_run(resume), overrides if resume else {})
+        return go_on(attempt.run_dir or locate_run(resume), overrides if resume else {}, trust_code)
     return begin(resolve_recipe(recipe, recipe_file, overrides), recipe_file, recheck)
 
 
-def begin(recipe: Recipe, recipe_file: str, recheck: bool = False) -> dict[str, Any]:
+def begin(recipe: Recipe, recipe_file: str, recheck: bool = False, trust_code: Sequence[str] = ()) -> dict[str, Any]:
     """A new run from ingest to its end; gives its record as JSON."""
     ingested, run_dir = ingest_table(recipe, recheck), name_run(recipe)
     with hold_run(run_dir), keep_status(run_dir):
+        vouch(run_dir, recipe, trust_code)
         start_run(run_dir, recipe, ingested, recipe_file)
         train_to_the_end(run_dir)
         return finish_run(run_dir)
 
 
-def go_on(run_dir: Path, overrides: dict[str, Any]) -> dict[str, Any]:
+def go_on(run_dir: Path, overrides: dict[str, Any], trust_code: Sequence[str] = ()) -> dict[str, Any]:
     """A run that was begun before, from where it stopped to its end; gives its record as JSON."""
+    admit_run(run_dir, trust_code)
     with hold_run(run_dir), keep_status(run_dir):
         reopen_run(run_dir, overrides)
         train_to_the_end(run_dir)

@@ -7,6 +7,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..arguments import check_arguments
 from ..errors import RecipeError, ShapeError, shown_value
 from ..recipe import nearest
 from ..schema import Schema
+from .input_kinds import TORCHVISION
 
 # Filled in from the schema where the signature has them and the recipe does not give them.
 _FROM_SCHEMA = ("schema", "num_outputs", "num_classes", "in_channels")
@@ -60,12 +62,39 @@ def build_class(name: str, args: dict[str, Any], schema: Schema) -> nn.Module:
         raise RecipeError(f"model.args: {name} refuses {shown_value(args)}: {_explain(error)}") from error
 
 
-def _import_class(name: str) -> type[nn.Module]:
-    module_name, _, class_name = name.partition(":")
+def module_of(name: str) -> str:
+    """The module that a model's name would have imported; empty for a model that is registered here."""
+    module, _, class_name = name.partition(":")
+    return "" if not module or not class_name or name.startswith(TORCHVISION) else module
+
+
+def locate_module(name: str) -> str:
+    """The file of a module, found without importing it, or any package above it; empty where there is none."""
+    _look_here()
+    first, *rest = name.split(".")
+    try:
+        spec = importlib.util.find_spec(first) if first else None
+        for part in rest:
+            if spec is None or spec.submodule_search_locations is None:
+                return ""
+            spec = PathFinder.find_spec(f"{spec.name}.{part}", list(spec.submodule_search_locations))
+    except (ImportError, ValueError):
+        return ""
+    return "" if spec is None else str(spec.origin or "")
+
+
+def _look_here() -> str:
+    """Let modules be found in the working directory too."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)  # at the end: a folder here must not hide an installed package of its name
     importlib.invalidate_caches()
+    return here
+
+
+def _import_class(name: str) -> type[nn.Module]:
+    module_name, _, class_name = name.partition(":")
+    here = _look_here()
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

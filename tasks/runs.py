@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -51,6 +51,7 @@ from .ingest import Ingested, draw_report
 from .options import UNCACHED
 from .preflight import check_recipe, check_validation, has_images
 from .sources import pin_source, recipe_of
+from .trust import admit_code, trusted_by_word, vouch
 from .warm_start import TRANSFER_FILE, Start, keep_start, plan_start, say_doubts
 
 # A cancelled process is killed after 30 s.
@@ -73,7 +74,9 @@ def resolve_recipe(recipe: Recipe, recipe_file: str, overrides: Mapping[str, Any
 
 
 @task(**UNCACHED)
-def resolve_finetune(recipe: Recipe, recipe_file: str, overrides: Mapping[str, Any], source: str) -> Recipe:
+def resolve_finetune(
+    recipe: Recipe, recipe_file: str, overrides: Mapping[str, Any], source: str, trust_code: Sequence[str] = ()
+) -> Recipe:
     """The recipe of a finetuning, checked; where neither file nor fields are given, the source's own.
 
     Raises:
@@ -81,7 +84,7 @@ def resolve_finetune(recipe: Recipe, recipe_file: str, overrides: Mapping[str, A
         SourceError: the source cannot be had.
         DataError: its table cannot be read or lacks columns, or has other inputs than the source.
     """
-    resolved = recipe_for_finetune(recipe, recipe_file, overrides, source)
+    resolved = recipe_for_finetune(recipe, recipe_file, overrides, source, trust_code)
     check_recipe(resolved)
     return pin_source(resolved)
 
@@ -91,7 +94,9 @@ def over_data(overrides: Mapping[str, Any], dialect: Mapping[str, Any]) -> dict[
     return {**overrides, **{f"data.{key}": value for key, value in dialect.items()}}
 
 
-def recipe_for_finetune(recipe: Recipe, recipe_file: str, overrides: Mapping[str, Any], source: str) -> Recipe:
+def recipe_for_finetune(
+    recipe: Recipe, recipe_file: str, overrides: Mapping[str, Any], source: str, trust_code: Sequence[str] = ()
+) -> Recipe:
     """The recipe that file, fields, overrides and a source make.
 
     Args:
@@ -100,6 +105,7 @@ def recipe_for_finetune(recipe: Recipe, recipe_file: str, overrides: Mapping[str
             without the warm start that it may have had itself.
         overrides: dotted keys that go over both.
         source: goes over all three; empty means the one that they name.
+        trust_code: modules that may be imported where the recipe is the source's own.
     Raises:
         RecipeError: something is not legal, or no source is named.
         SourceError: the source does not exist.
@@ -112,6 +118,9 @@ def recipe_for_finetune(recipe: Recipe, recipe_file: str, overrides: Mapping[str
         if named:
             own = recipe.warm_start.model_dump(exclude_unset=True)
             recipe_file, over = str(recipe_of(named)), {"warm_start": own, **over}
+            if not recipe.model.name and over.keys().isdisjoint(("model", "model.name")):
+                folder = Path(recipe_file).parent
+                admit_code(load_recipe(recipe_file), folder, named, trust_code)
     resolved = load_recipe(recipe_file, recipe, over)
     if not resolved.warm_start.source:
         raise RecipeError(
@@ -330,6 +339,9 @@ def open_run(
         TrackingError: the journal cannot be written.
     """
     run_dir = home().runs / record.run_id
+    record = record.model_copy(update={"trust_code": trusted_by_word(record.parent or record.run_id)})
+    if not record.parent:
+        vouch(run_dir, recipe)
     try:
         write_atomic(run_dir / "recipe.yaml", dump_recipe(recipe))
         reach("run.recipe_written")

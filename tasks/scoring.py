@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -33,18 +33,23 @@ from .options import UNCACHED
 from .predictions import VERDICT, name_columns
 from .preflight import check_names, has_images
 from .runs import flow_run_id, flow_run_url, open_run
+from .trust import admit_code, vouch
 
 Kind = Literal["evaluate", "predict"]
 
 
-def name_scoring(kind: Kind, source: str) -> Path:
-    """Where the folder of a new evaluation or prediction will be.
+def name_scoring(kind: Kind, source: str, trust_code: Sequence[str] = ()) -> Path:
+    """Where the folder of a new evaluation or prediction will be; it may import what the user lets the source import.
 
     Raises:
         SourceError: there is no such source, or it lacks recipe, schema or weights.
     """
-    recipe = load_recipe(resolve_source(source, home()).folder / "recipe.yaml")
-    return home().runs / new_run_id(f"{recipe.name}-{kind}")
+    found = resolve_source(source, home())
+    recipe = load_recipe(found.folder / "recipe.yaml")
+    admit_code(recipe, found.folder, source, trust_code)
+    run_dir = home().runs / new_run_id(f"{recipe.name}-{kind}")
+    vouch(run_dir, recipe, trust_code)
+    return run_dir
 
 
 class OtherTable(NamedTuple):
@@ -83,7 +88,7 @@ def start_evaluation(run_dir: Path, source: str, table: OtherTable, device: str)
         SourceError: there is no such source, or it lacks recipe, schema or weights.
         DataError: the table does not have the columns that the source was trained on, or no row that can be read.
     """
-    data = _start_scoring(run_dir, "evaluate", _open_source(source, table, device), prepare_for_schema)
+    data = _start_scoring(run_dir, "evaluate", _open_source(run_dir, source, table, device), prepare_for_schema)
     scored = data.rows["test"]
     return Scored(scored + data.num_quarantined, scored, str(data.split_dir / "quarantine.csv"))
 
@@ -112,7 +117,7 @@ def start_prediction(run_dir: Path, source: str, table: OtherTable, out: str, de
             does not have the inputs that the source was trained on. Where no row can be read the table is written
             with their verdicts first, and no run is opened.
     """
-    opened = _open_source(source, table, device)
+    opened = _open_source(run_dir, source, table, device)
     data = opened.recipe.data
     path = locate_output(out, str(locate_table(data)))
     added = [f"{prefix}{name}" for name in (*name_columns(opened.schema), VERDICT)]
@@ -139,7 +144,7 @@ class _Opened(NamedTuple):
     seconds: float
 
 
-def _open_source(source: str, table: OtherTable, device: str) -> _Opened:
+def _open_source(run_dir: Path, source: str, table: OtherTable, device: str) -> _Opened:
     started = time.perf_counter()
     found = resolve_source(source, home())
     overrides = {f"data.{key}": value for key, value in table.dialect.items()}
@@ -157,6 +162,7 @@ def _open_source(source: str, table: OtherTable, device: str) -> _Opened:
             "train": recipe.train.model_copy(update={"device": device, "precision": precision}),
         }
     )
+    admit_code(recipe, run_dir, source, ())  # `name_scoring` has let it in
     check_names(recipe)
     return _Opened(found, recipe, schema, time.perf_counter() - started)
 

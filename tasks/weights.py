@@ -35,6 +35,7 @@ from ..settings import home
 from ..tracking.records import find_run, load_record
 from ..tracking.registry import resolve_source
 from .register import Servable
+from .trust import admit_code
 
 # Buffers of batch normalisation: in a state_dict, but not trained by an optimizer.
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -71,7 +72,7 @@ class Part(NamedTuple):
     extras: dict[str, Any]
 
 
-def load_model(source: str, device: str = "cpu") -> LoadedModel:
+def load_model(source: str, device: str = "cpu", trust_code: Sequence[str] = ()) -> LoadedModel:
     """Build the model that a source's recipe and schema say, and load its weights into it.
 
     No code comes out of a weights file: architecture and arguments are the recipe's, the classes those installed here.
@@ -79,12 +80,14 @@ def load_model(source: str, device: str = "cpu") -> LoadedModel:
     Args:
         source: run id, runs:/…, models:/name@alias, or a weights file with recipe.yaml and schema.json near it.
         device: auto, cpu, cuda, cuda:1 or mps; wherever the weights were saved from, they come by way of the CPU.
+        trust_code: modules that the source's recipe may have imported, such as my_package.nets.
     Raises:
-        SourceError: there is no such source, or its weights do not fit.
+        SourceError: there is no such source, its weights do not fit, or its recipe names code that nobody has let in.
         DeviceError: the device is not there.
     """
     found = resolve_source(source, home())
     recipe = load_recipe(found.folder / "recipe.yaml")
+    admit_code(recipe, found.folder, source, trust_code)
     schema = Schema.load(found.folder / "schema.json")
     picked = pick_device(device)
     with torch.random.fork_rng(devices=[]):

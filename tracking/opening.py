@@ -147,6 +147,7 @@ def _tags_of(record: RunRecord) -> dict[str, str]:
         "torchrelay.kind": record.kind,
         "torchrelay.source": record.source,
         "torchrelay.source_sha256": record.source_sha256,
+        **({"torchrelay.trust_code": ", ".join(record.trust_code)} if record.trust_code else {}),
         "torchrelay.parent": record.parent,
         "torchrelay.split_column": record.split_column,
         "device": record.device,

@@ -107,6 +107,8 @@ class RunRecord(BaseModel):
     """sha256 of the files that it is made of, by their path in its folder; a run of before has none."""
     source_sha256: str = ""
     """Digest of the weights that a warm start began from, as in `weights_sha256`."""
+    trust_code: list[str] = []
+    """Modules of its source that were imported because the user said that they may be."""
     prefect_flow_run_id: str = ""
     """Prefect's id of the flow run."""
     earlier_flow_runs: list[str] = []
