@@ -11,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 import socket
@@ -123,15 +124,19 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, text + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, most_bytes: float = math.inf) -> Any:
     """Read a JSON file.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no JSON, or nested too deep.
+        ValueError: it is no JSON, nested too deep, or larger than `most_bytes`; then nothing of it is read.
     """
     try:
-        return json.loads(path.read_text("utf-8"))
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > most_bytes:
+                raise ValueError(f"{path} has {size:,} bytes, more than the {most_bytes:,} that such a file can have")
+            return json.loads(file.read().decode("utf-8"))
     except RecursionError as error:
         raise ValueError(f"{path} is nested too deep") from error
 

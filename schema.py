@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT_VERSION = 2
+# One of a million classes has 40 MB; it may be from anybody, and its lists take 20 times as much once they are read.
+MOST_BYTES = 128_000_000
 Kind = Literal["image", "category", "number", "points", "text", "labels"]
 SPLITS = ("train", "valid", "test")
 
@@ -205,7 +207,7 @@ class Schema(BaseModel):
             SourceError: it is missing, of another format version, or no schema.
         """
         try:
-            values = read_json(path)
+            values = read_json(path, MOST_BYTES)
             version = values.get("format_version") if isinstance(values, dict) else None
             again = "train the run again; a split of the data is made again by `torchrelay ingest`"
             check_format(f"schema {path}", version, FORMAT_VERSION, again, SourceError)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -20,23 +22,30 @@ from .common import (
 from .results import run_line, tell_result
 
 
+def _table_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The table that SOURCE is used on; the command gets `other`: table, files and dialect, as the flows call them."""
+
+    @dialect_options
+    @functools.wraps(command)
+    def with_table(table: str, files: str, dialect: dict[str, Any], **arguments: Any) -> None:
+        command(other={"table": table, "files": files, "dialect": dialect}, **arguments)
+
+    files = click.option(
+        "--files", default="", type=click.Path(), help="Root of the table's file paths; by default its folder."
+    )
+    table = click.option(
+        "--table", required=True, type=click.Path(), help="CSV, TSV or Parquet file; all its rows are used."
+    )
+    return table(files(with_table))
+
+
 @commands.command()
 @click.argument("source")
-@click.option("--table", required=True, type=click.Path(), help="CSV, TSV or Parquet file; all its rows are scored.")
-@click.option("--files", default="", type=click.Path(), help="Root of the table's file paths; by default its folder.")
+@_table_options
 @trust_option
-@dialect_options
 @device_option
 @json_option
-def evaluate(
-    source: str,
-    table: str,
-    files: str,
-    dialect: dict[str, Any],
-    device: str,
-    trust_code: tuple[str, ...],
-    as_json: bool,
-) -> None:
+def evaluate(source: str, other: dict[str, Any], device: str, trust_code: tuple[str, ...], as_json: bool) -> None:
     """Score all rows of another table with SOURCE; a row that cannot be read gets a verdict.
 
     SOURCE is a run id, runs:/…, models:/name@alias, or a weights file of a run.
@@ -47,18 +56,11 @@ def evaluate(
     from ..recipe import Data
     from ..tasks.trust import check_source_code
 
-    locate_table(Data(table=table), "--table")
+    locate_table(Data(table=other["table"]), "--table")
     check_source_code(source, trust_code)  # before a Prefect server starts for it
     from ..flows.evaluate import evaluate as evaluate_flow
 
-    result = evaluate_flow(
-        source=source,
-        table=table,
-        files=files,
-        device=device or "auto",
-        dialect=dialect,
-        trust_code=list(trust_code),
-    )
+    result = evaluate_flow(source=source, **other, device=device or "auto", trust_code=list(trust_code))
     tell_result(result, True, as_json)
     if as_json:
         print_json(result)
@@ -66,21 +68,17 @@ def evaluate(
 
 @commands.command()
 @click.argument("source")
-@click.option("--table", required=True, type=click.Path(), help="CSV, TSV or Parquet file with the source's inputs.")
 @click.option("--out", required=True, type=click.Path(), help="File to write: .csv, .tsv or .parquet.")
-@click.option("--files", default="", type=click.Path(), help="Root of the table's file paths; by default its folder.")
 @click.option("--prefix", default="", help="Before the names of the columns that are added.")
+@_table_options
 @trust_option
-@dialect_options
 @device_option
 @json_option
 def predict(
     source: str,
-    table: str,
+    other: dict[str, Any],
     out: str,
-    files: str,
     prefix: str,
-    dialect: dict[str, Any],
     device: str,
     trust_code: tuple[str, ...],
     as_json: bool,
@@ -96,19 +94,12 @@ def predict(
     from ..recipe import Data
     from ..tasks.trust import check_source_code
 
-    locate_output(out, str(locate_table(Data(table=table), "--table")))
+    locate_output(out, str(locate_table(Data(table=other["table"]), "--table")))
     check_source_code(source, trust_code)  # before a Prefect server starts for it
     from ..flows.predict import predict as predict_flow
 
     result = predict_flow(
-        source=source,
-        table=table,
-        out=out,
-        files=files,
-        device=device or "auto",
-        prefix=prefix,
-        dialect=dialect,
-        trust_code=list(trust_code),
+        source=source, **other, out=out, prefix=prefix, device=device or "auto", trust_code=list(trust_code)
     )
     if as_json:
         print_json(result)

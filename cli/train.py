@@ -152,10 +152,9 @@ def resume(run: str, items: tuple[str, ...], trust_code: tuple[str, ...], as_jso
     require_prefect()
     from ..flows.train import train as train_flow
     from ..tasks.reopen import change_recipe
-    from ..tasks.trust import admit_run
+    from ..tasks.trust import admit_code
 
-    change_recipe(run_dir, overrides)
-    admit_run.fn(run_dir, trust_code)
+    admit_code(change_recipe(run_dir, overrides), run_dir, f"run {run_dir.name}", trust_code)
     with lock(run_dir / "lock", f"run {run_dir.name}"):
         pass  # on a disk that cannot be written Prefect's server would fail first, and say less
 

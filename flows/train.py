@@ -26,7 +26,6 @@ from ..tasks.runs import (
 )
 from ..tasks.splits import is_over_splits, list_unfinished, note_failure, open_split, summarise_splits
 from ..tasks.train import train_model
-from ..tasks.trust import admit_run, vouch
 from .quiet import quiet_user_errors
 
 
@@ -68,17 +67,15 @@ def begin(recipe: Recipe, recipe_file: str, recheck: bool = False, trust_code: S
     """A new run from ingest to its end; gives its record as JSON."""
     ingested, run_dir = ingest_table(recipe, recheck), name_run(recipe)
     with hold_run(run_dir), keep_status(run_dir):
-        vouch(run_dir, recipe, trust_code)
-        start_run(run_dir, recipe, ingested, recipe_file)
+        start_run(run_dir, recipe, ingested, recipe_file, trust_code)
         train_to_the_end(run_dir)
         return finish_run(run_dir)
 
 
 def go_on(run_dir: Path, overrides: dict[str, Any], trust_code: Sequence[str] = ()) -> dict[str, Any]:
     """A run that was begun before, from where it stopped to its end; gives its record as JSON."""
-    admit_run(run_dir, trust_code)
     with hold_run(run_dir), keep_status(run_dir):
-        reopen_run(run_dir, overrides)
+        reopen_run(run_dir, overrides, trust_code)
         train_to_the_end(run_dir)
         return finish_run(run_dir)
 

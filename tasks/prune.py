@@ -22,6 +22,7 @@ from ..settings import Home, tracking_is_embedded
 from ..tracking.cursor import waiting
 from ..tracking.records import RECORD_FILE, RunRecord, list_records, load_record
 from ..tracking.removal import Version, list_versions, measure_run, remove_run, remove_unreferenced
+from .trust import forget
 
 # A run that begins has a record a moment before it has its lock.
 STARTING_SECONDS = 600.0
@@ -262,6 +263,7 @@ def _empty(trash: Path, registered: dict[str, list[Version]], *, versions: bool)
         if record.mlflow_run_id:
             remove_run(record.mlflow_run_id, run_id, made)
     remove_tree(trash)
+    forget(run_id)
     return ""
 
 

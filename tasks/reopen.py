@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ from .console import say
 from .options import UNCACHED
 from .preflight import check_names
 from .runs import flow_run_id, flow_run_url, journal_run, seconds_until
+from .trust import admit_code, trusted_by_word, vouch
 
 # What a run can change on its way; all else would break its optimizer's state, its order of rows, or its meaning.
 CHANGEABLE = (
@@ -99,15 +100,17 @@ def locate_run(run: str) -> Path:
 
 
 @task(**UNCACHED)
-def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
+def reopen_run(run_dir: Path, overrides: Mapping[str, Any], trust_code: Sequence[str] = ()) -> None:
     """Let a run go on: same folder, same MLflow run, its own recipe with the overrides. Hold the run first.
 
     Raises:
-        SourceError: its pack is gone, or it is finished already.
+        SourceError: its pack is gone, it is finished already, or its recipe names code that nobody has let in.
         RecipeError: an override is not legal, or is one that a run cannot change on its way.
     """
     record = load_record(run_dir)
     recipe, before = change_recipe(run_dir, overrides), read_recipe(run_dir)
+    is_retry = bool(flow_run_id()) and flow_run_id() in flow_runs_of(record)
+    admit_code(recipe, run_dir, f"run {record.run_id}", trust_code, anywhere=is_retry)
     verify_files(run_dir, record, [SCHEMA_FILE])
     journal = Journal(run_dir / JOURNAL_FILE)
     begun, last_time = _look_through(journal, before)
@@ -140,6 +143,9 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any]) -> None:
         )
     was_lost = record.status == "RUNNING"  # nobody ended it, so nobody counted its seconds
     links = _link(record)
+    if trust_code:
+        vouch(run_dir, recipe, trust_code)
+        record = update_record(run_dir, trust_code=trusted_by_word(run_dir.name))
     schedule_epochs = recipe.train.epochs if has_schedule else record.schedule_epochs
     with journal:
         if drift or schedule_epochs != record.schedule_epochs:

@@ -136,7 +136,9 @@ def name_run(recipe: Recipe) -> Path:
 
 
 @task(**UNCACHED)
-def start_run(run_dir: Path, recipe: Recipe, ingested: Ingested, recipe_file: str) -> None:
+def start_run(
+    run_dir: Path, recipe: Recipe, ingested: Ingested, recipe_file: str, trust_code: Sequence[str] = ()
+) -> None:
     """Open a new run: its folder with recipe and schema, its journal with all that is known before training.
 
     Hold the run first. Where the recipe's split is a pattern of columns, it is the parent of one run for each of them
@@ -176,6 +178,7 @@ def start_run(run_dir: Path, recipe: Recipe, ingested: Ingested, recipe_file: st
         **describe_source(start),
         **own,
     )
+    vouch(run_dir, recipe, trust_code)
     # The runs over several splits begin each with weights of their own; here they were tried on the first.
     open_run(record, recipe, schema, rows, None if ingested.several else start)
 
@@ -340,8 +343,6 @@ def open_run(
     """
     run_dir = home().runs / record.run_id
     record = record.model_copy(update={"trust_code": trusted_by_word(record.parent or record.run_id)})
-    if not record.parent:
-        vouch(run_dir, recipe)
     try:
         write_atomic(run_dir / "recipe.yaml", dump_recipe(recipe))
         reach("run.recipe_written")

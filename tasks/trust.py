@@ -6,12 +6,11 @@ what the user's word was is kept beside the runs, in the home, not in what can b
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from prefect import task
 
 from ..errors import RecipeError, SourceError, shown_value
 from ..files import read_json, write_json
@@ -22,7 +21,6 @@ from ..settings import home
 from ..tracking.records import load_record
 from ..tracking.registry import resolve_source
 from .console import say
-from .options import UNCACHED
 
 # Folder of the home: for each run with code of the user's own, by its id, what was let in.
 FOLDER = "trusted"
@@ -38,7 +36,9 @@ def check_source_code(source: str, trust_code: Sequence[str]) -> None:
     admit_code(load_recipe(found.folder / "recipe.yaml"), found.folder, source, trust_code)
 
 
-def admit_code(recipe: Recipe, folder: Path, label: str, trust_code: Sequence[str]) -> None:
+def admit_code(
+    recipe: Recipe, folder: Path, label: str, trust_code: Sequence[str] = (), *, anywhere: bool = False
+) -> None:
     """Refuse code of a source that the user has let in neither now nor when its run was trained here.
 
     Args:
@@ -46,6 +46,8 @@ def admit_code(recipe: Recipe, folder: Path, label: str, trust_code: Sequence[st
         folder: of the source; a run of this home where it is one of its runs' folders.
         label: the source, for messages.
         trust_code: modules that may be imported, each with what is below it.
+        anywhere: of a run of this home it does not matter in which file its class is: where Prefect retries a flow
+            run, its code may have been checked out anew.
     Raises:
         SourceError: names the module and the option.
         RecipeError: what is to be trusted is no module's name.
@@ -54,13 +56,14 @@ def admit_code(recipe: Recipe, folder: Path, label: str, trust_code: Sequence[st
         if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", one):
             raise RecipeError(f"--trust-code {shown_value(one)}: expected a module, such as my_package.nets")
     module = module_of(recipe.model.name)
-    if trust_code and not any(_covers(one, module) for one in trust_code):
-        say(f"warning: --trust-code {' '.join(trust_code)}: without effect, because {label} names no code of these")
-    if not module or any(_covers(one, module) for one in trust_code):
+    is_covered = any(_covers(one, module) for one in trust_code)
+    if trust_code and not is_covered:
+        _warn(f"--trust-code {' '.join(trust_code)}: without effect, because {label} names no code of these")
+    if not module or is_covered:
         return
     file = locate_module(module)
     known = _read(_key_of(folder)) if folder.absolute().parent == home().runs else {}
-    if known.get("model") == recipe.model.name and known.get("file") == file:
+    if known.get("model") == recipe.model.name and (anywhere or known.get("file") == file):
         return
     raise SourceError(
         f"{label}: its recipe names the model {recipe.model.name}, and nobody has said that this code may run here; "
@@ -69,26 +72,19 @@ def admit_code(recipe: Recipe, folder: Path, label: str, trust_code: Sequence[st
     )
 
 
-@task(**UNCACHED)
-def admit_run(run_dir: Path, trust_code: Sequence[str]) -> None:
-    """Let a run go on with the code that its recipe names, where the user has let it in; what he says now is kept.
-
-    Raises:
-        SourceError: see `admit_code`.
-    """
-    recipe = load_recipe(run_dir / "recipe.yaml")
-    admit_code(recipe, run_dir, f"run {run_dir.name}", trust_code)
-    if trust_code:
-        vouch(run_dir, recipe, trust_code)
-
-
 def vouch(run_dir: Path, recipe: Recipe, trust_code: Sequence[str] = ()) -> None:
     """Keep that a run of this home may import what its recipe names; nothing where that is no own code."""
-    module, key = module_of(recipe.model.name), run_dir.name
-    if not module or (not trust_code and _read(key).get("model") == recipe.model.name):
+    module, known = module_of(recipe.model.name), _read(run_dir.name)
+    if not module or (not trust_code and known.get("model") == recipe.model.name):
         return
-    values = {"model": recipe.model.name, "file": locate_module(module), "trust_code": list(trust_code)}
-    write_json(home().root / FOLDER / f"{key}.json", values)
+    said = list(dict.fromkeys([*known.get("trust_code", []), *trust_code]))
+    values = {"model": recipe.model.name, "file": locate_module(module), "trust_code": said}
+    write_json(_file_of(run_dir.name), values)
+
+
+def forget(run_id: str) -> None:
+    """Drop what was let in for a run that is removed."""
+    _file_of(run_id).unlink(missing_ok=True)
 
 
 def trusted_by_word(run_id: str) -> list[str]:
@@ -108,9 +104,21 @@ def _key_of(run_dir: Path) -> str:
         return run_dir.name
 
 
+def _file_of(run_id: str) -> Path:
+    return home().root / FOLDER / f"{run_id}.json"
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    """Say it once: a command looks before its flow does."""
+    say(f"warning: {text}")
+
+
 def _read(run_id: str) -> dict[str, Any]:
+    if Path(run_id).name != run_id:  # a record may state any parent
+        return {}
     try:
-        values = read_json(home().root / FOLDER / f"{run_id}.json")
+        values = read_json(_file_of(run_id))
     except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}

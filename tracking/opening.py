@@ -20,6 +20,7 @@ from .records import RunRecord
 
 RUN_ID_TAG = "torchrelay.run_id"
 FINGERPRINT_TAG = "torchrelay.fingerprint"
+TRUST_TAG = "torchrelay.trust_code"
 DRIFT_TAG = "torchrelay.drift"
 
 
@@ -90,7 +91,8 @@ def journal_reopening(journal: Journal, record: RunRecord, recipe: Recipe) -> No
     params = hide_in_values(flatten(recipe))
     journal.append_params({key: value for key, value in params.items() if key not in before})
     drift = {key: [before[key], value] for key, value in params.items() if before.get(key, value) != value}
-    tags = {name: value for name, value in _tags_of(record).items() if name.startswith("prefect.") and value}
+    changing = ("prefect.", TRUST_TAG)
+    tags = {name: value for name, value in _tags_of(record).items() if name.startswith(changing) and value}
     if drift or has_drifted:
         tags[DRIFT_TAG] = json.dumps(drift, ensure_ascii=False)
     journal.append_tags(tags)
@@ -147,7 +149,7 @@ def _tags_of(record: RunRecord) -> dict[str, str]:
         "torchrelay.kind": record.kind,
         "torchrelay.source": record.source,
         "torchrelay.source_sha256": record.source_sha256,
-        **({"torchrelay.trust_code": ", ".join(record.trust_code)} if record.trust_code else {}),
+        **({TRUST_TAG: ", ".join(record.trust_code)} if record.trust_code else {}),
         "torchrelay.parent": record.parent,
         "torchrelay.split_column": record.split_column,
         "device": record.device,

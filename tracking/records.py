@@ -27,6 +27,8 @@ from ..settings import Home
 
 FORMAT_VERSION = 1
 RECORD_FILE = "run.json"
+# It may be from anybody; one with ten metrics of each of 100,000 classes has 50 MB.
+MOST_BYTES = 128_000_000
 # Fields that are paths; on disk they are relative to the home where they lie in it, so that a home may be moved.
 PATHS = ("pack_dir", "split_dir", "weights")
 MAX_NAME_LENGTH = 60
@@ -214,7 +216,7 @@ def load_record(run_dir: Path, run_id: str = "") -> RunRecord:
     """
     path = run_dir / RECORD_FILE
     try:
-        values = read_json(path)
+        values = read_json(path, MOST_BYTES)
         version = values.get("format_version") if isinstance(values, dict) else None
         check_format(f"run record {path}", version, FORMAT_VERSION, "train the run again", SourceError)
         record = RunRecord.model_validate({name: value for name, value in values.items() if name != DIGEST})
