@@ -6,20 +6,25 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
+from torchrelay.datasets.preprocess import check_preprocess
 from torchrelay.errors import RecipeError, SourceError
 from torchrelay.models.user_classes import locate_module, module_of
 from torchrelay.recipe import Recipe
 from torchrelay.recipe_file import dump_recipe
 from torchrelay.schema import FeatureSchema, Schema
 from torchrelay.settings import home
+from torchrelay.tasks.reopen import reopen_run
 from torchrelay.tasks.runs import recipe_for_finetune
 from torchrelay.tasks.scoring import name_scoring
-from torchrelay.tasks.trust import admit_code, trusted_by_word, vouch
+from torchrelay.tasks.trust import admit_code, forget, trusted_by_word, vouch
+from torchrelay.tracking.records import RunRecord, load_record, now, save_record
 
 SENT = """
 from pathlib import Path
@@ -64,11 +69,13 @@ def send(folder: Path, model: str = "sent_code.nets:Net") -> Path:
 
 
 @pytest.fixture
-def weights(tmp_path: Path) -> Path:
+def weights(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "sent_code").mkdir()
     (tmp_path / "sent_code" / "__init__.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
     (tmp_path / "sent_code" / "nets.py").write_text(SENT)
-    return send(tmp_path / "sent")
+    yield send(tmp_path / "sent")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "sent_code"]:
+        del sys.modules[name]
 
 
 def audited(trust_code: list[str]) -> list[object]:
@@ -149,3 +156,84 @@ def test_code_that_has_moved_since_wants_a_new_word(
     with pytest.raises(SourceError, match=r"Look into .*sent/sent_code/nets\.py"):
         admit_code(recipe, run_dir, "run mine", ())
     assert not list(tmp_path.rglob("ran"))
+
+
+def test_the_users_own_recipe_that_names_the_same_class_needs_no_word(weights: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(dump_recipe(own_recipe("sent_code.nets:Net")))
+    resolved = recipe_for_finetune(Recipe(), str(own), {}, str(weights))
+    assert (resolved.model.name, resolved.warm_start.source) == ("sent_code.nets:Net", str(weights))
+    fields = Recipe.model_validate({"model": {"name": "sent_code.nets:Net"}})
+    assert recipe_for_finetune(fields, "", {}, str(weights)).model.name == "sent_code.nets:Net"
+    with pytest.raises(SourceError, match=r"--trust-code sent_code\.nets"):
+        recipe_for_finetune(Recipe(), "", {"model.args": {}}, str(weights))
+
+
+def test_a_run_goes_on_with_code_that_was_let_in_and_a_retry_wherever_it_was_checked_out(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = own_recipe("sent_code.nets:Net")
+    record = RunRecord(run_id="mine", name="sent", experiment="sent", created=now(), prefect_flow_run_id="first")
+    run_dir = save_record(home(), record)
+    (run_dir / "recipe.yaml").write_text(dump_recipe(recipe))
+    with pytest.raises(SourceError, match=r"run mine: its recipe names .*--trust-code sent_code\.nets"):
+        reopen_run.fn(run_dir, {})
+    vouch(run_dir, recipe)
+    shutil.copytree(tmp_path / "sent_code", tmp_path / "anew" / "sent_code")
+    shutil.rmtree(tmp_path / "sent_code")
+    monkeypatch.chdir(tmp_path / "anew")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "anew"), *sys.path])
+    with pytest.raises(SourceError, match=r"Look into .*anew/sent_code/nets\.py"):
+        reopen_run.fn(run_dir, {})
+    monkeypatch.setattr("torchrelay.tasks.reopen.flow_run_id", lambda: "first")
+    assert not list(tmp_path.rglob("ran"))
+    with pytest.raises(SourceError, match="is not a pack"):  # comes after, and this run has none
+        reopen_run.fn(run_dir, {})
+    assert (tmp_path / "anew" / "ran").exists()
+
+
+def test_the_parent_that_a_record_states_is_a_run_and_no_path(weights: Path, tmp_path: Path) -> None:
+    recipe, mine = own_recipe("sent_code.nets:Net"), home().runs / "mine"
+    vouch(mine, recipe)
+    vouched = home().root / "trusted" / "mine.json"
+    for parent, is_known in (("mine", True), (str(vouched.with_suffix("")), False), ("../trusted/mine", False)):
+        record = RunRecord(run_id="child", name="sent", experiment="sent", created=now(), parent=parent)
+        child = save_record(home(), record)
+        with nullcontext() if is_known else pytest.raises(SourceError, match="nobody has said"):
+            admit_code(recipe, child, "run child", ())
+
+
+def test_what_was_let_in_for_a_run_goes_with_it(tmp_path: Path) -> None:
+    vouch(home().runs / "mine", own_recipe("lab:Net"), ["lab"])
+    vouch(home().runs / "mine", own_recipe("lab:Net"), ["lab.more", "lab"])
+    assert trusted_by_word("mine") == ["lab", "lab.more"]
+    forget("mine")
+    forget("mine")
+    assert trusted_by_word("mine") == []
+
+
+def test_a_sources_preprocessing_is_scikit_images_or_refused(weights: Path, tmp_path: Path) -> None:
+    image = {"kind": "image", "columns": ["a"], "size": [8, 8], "preprocess": [{"name": "nets.run"}]}
+    data = {"inputs": {"x": image}, "target": {"y": {"kind": "number"}}}
+    for name in ("nets.run", "sent_code.nets", "os.system", "util.os.system", "util._warnings", "io.imread"):
+        image["preprocess"] = [{"name": name}]
+        recipe = Recipe.model_validate({"name": "sent", "data": data, "model": {"name": "lenet"}})
+        with pytest.raises(RecipeError, match="is not a function of scikit-image"):
+            check_preprocess(recipe.data.inputs["x"])
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "load"), [("schema.json", Schema.load), ("run.json", lambda at: load_record(at.parent))]
+)
+def test_a_source_states_no_more_than_a_schema_or_a_record_can_have(
+    tmp_path: Path, name: str, load: Callable[[Path], object]
+) -> None:
+    path = tmp_path / name
+    with path.open("wb") as file:
+        file.truncate(128_000_001)  # a hole: it takes no room on the disk
+    with pytest.raises(SourceError, match=rf"{name} has 128,000,001 bytes, more than the 128,000,000"):
+        load(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(SourceError, match="nested too deep"):
+        load(path)

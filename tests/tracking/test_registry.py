@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from torchrelay import faults, settings
+from torchrelay.engine.weights_file import read_weights_file
 from torchrelay.errors import SourceError, TrackingError
 from torchrelay.files import sha256_file
 from torchrelay.schema import FeatureSchema, Schema
@@ -243,6 +245,56 @@ def test_a_source_without_a_run_folder_here_is_fetched_from_mlflow(make_run, tmp
     assert found.mlflow_run_id == run.run_id
     for name in ("recipe.yaml", "schema.json", BEST):
         assert (found.folder / name).read_bytes() == (tmp_path / "elsewhere" / name).read_bytes()
+
+
+class Sent:
+    """Unpickled, it leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("form", ["models:/net@champion", "runs:/{theirs}"])
+def test_neither_code_nor_a_pickle_of_a_logged_model_is_fetched_or_run(make_run, tmp_path, form):
+    run_dir, run, _ = make_run()
+    mark, flavor = tmp_path / "ran", tmp_path / "flavor"
+    for folder in ("code", "data"):
+        (flavor / folder).mkdir(parents=True)
+    (flavor / "code" / "sent_net.py").write_text(f"from pathlib import Path\nPath({str(mark)!r}).touch()\n")
+    (flavor / "MLmodel").write_text("flavors:\n  pytorch: {code: code, model_data: data}\n")
+    for name in ("model.pth", "pickle_module_info.txt"):
+        (flavor / "data" / name).write_bytes(pickle.dumps(Sent(mark)))
+    line = stage(run_dir, "net", None, None)[-1]
+    shutil.copytree(flavor, run_dir / line["folder"], dirs_exist_ok=True)
+    register_staged(run, run_dir, line)
+    run.client.log_artifacts(run.run_id, str(flavor))
+    run.set_status("FINISHED")
+    run_dir.rename(tmp_path / "elsewhere")
+    found = resolve_source(form.format(theirs=run.run_id), settings.home())
+    files = {str(path.relative_to(found.folder)) for path in found.folder.rglob("*") if path.is_file()}
+    assert files == {*NEEDED, "downloaded.json"}
+    assert read_weights_file(found.weights).state
+    assert not mark.exists()
+    assert list(settings.home().artifacts.rglob("sent_net.py"))  # it is there to be had
+    pickle.loads((flavor / "data" / "model.pth").read_bytes())
+    assert mark.exists()
+
+
+@pytest.mark.parametrize("form", ["models:/net@champion", "runs:/{theirs}"])
+def test_weights_of_mlflow_that_are_a_pickle_are_refused_unread(make_run, tmp_path, form):
+    run_dir, run, _ = make_run()
+    torch.save(Sent(tmp_path / "ran"), run_dir / BEST)
+    register(run_dir, "net", None, None)
+    run.log_artifact(run_dir / BEST, "weights")
+    run.set_status("FINISHED")
+    run_dir.rename(tmp_path / "elsewhere")
+    found = resolve_source(form.format(theirs=run.run_id), settings.home())
+    with pytest.raises(SourceError, match="loading it would run or build"):
+        read_weights_file(found.weights)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_version_keeps_its_weights_when_its_run_goes_on(make_run):
