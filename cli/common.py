@@ -80,9 +80,13 @@ def prepare() -> None:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
 
 
-def require_prefect() -> None:
-    """Refuse a command that runs a flow where Prefect's server is named and does not answer."""
+def require_servers() -> None:
+    """Refuse a command that runs a flow where files or room are too few, or a named Prefect server does not answer."""
     from ..settings import prefect_is_embedded
+    from ..tasks.servers import require_files, require_room
+
+    require_files()
+    require_room()
 
     if not prefect_is_embedded():
         from ..tasks.servers import require_prefect as ask
@@ -96,7 +100,7 @@ def check(several: list[dict[str, Any]], recipe: str) -> None:
 
     recipes = [load_recipe(recipe, None, overrides) for overrides in several]
     prepare()
-    require_prefect()
+    require_servers()
     from ..tasks.preflight import check_recipe
 
     for resolved in recipes:

@@ -23,6 +23,8 @@ OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "arr
 OF_NUMBERS = ("integer string conversion", "int too large", "too large to convert", "out of range", "overflow")
 # Packages whose errors come from talking to Prefect's server.
 OF_PREFECT = ("prefect", "httpx", "httpcore")
+# What a machine runs out of.
+OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE)
 REMEDIES = {
     errno.ENAMETOOLONG: "give it a shorter name",
     errno.ELOOP: "its links lead in a circle; mend them",
@@ -50,14 +52,13 @@ def explain(error: BaseException) -> str | None:
         return f"{_place_of(error)}: no path: {shown(said)}; correct it"
     if isinstance(error, OverflowError) or (isinstance(error, ValueError) and _has(low, OF_NUMBERS)):
         return f"{_place_of(error)}: a number is out of its range: {shown(said)}"
-    if type(error).__module__.partition(".")[0] in OF_PREFECT or "failed to reach api" in low:
-        return _explain_prefect(error)
-    return None
+    return _explain_prefect(error) if _is_of_prefect(error) else None
 
 
 def exit_code_of(error: BaseException) -> int:
-    """1 where it ended a run, which is written down as failed; else 2."""
-    return DONE_BADLY if any(note.startswith(FAILED_RUN) for note in getattr(error, "__notes__", ())) else USED_BADLY
+    """1 where it ended a run, which is written down as failed, or Prefect failed around one; else 2."""
+    has_run = any(note.startswith(FAILED_RUN) for note in getattr(error, "__notes__", ()))
+    return DONE_BADLY if has_run or _is_of_prefect(error) else USED_BADLY
 
 
 def drop_output() -> None:
@@ -91,14 +92,24 @@ def _explain_system(error: OSError) -> str:
     return f"{place}: {describe_failure(error)}"
 
 
+def _is_of_prefect(error: BaseException) -> bool:
+    return type(error).__module__.partition(".")[0] in OF_PREFECT or "failed to reach api" in str(error).lower()
+
+
 def _explain_prefect(error: BaseException) -> str:
     """What Prefect's client raises where its server fails or is gone; it hides what ended the run before."""
     earlier: BaseException | None = error
     while (earlier := earlier.__context__) is not None:
         if isinstance(earlier, TorchrelayError):
             return f"{earlier} (Prefect's server could not be told of it)"
-    said = " ".join(str(error).split()) or type(error).__name__
-    return f"Prefect's server fails or is gone: {shown(said)}; torchrelay doctor finds what that left"
+        if isinstance(earlier, OSError) and earlier.errno in OF_THE_MACHINE:
+            return f"{_explain_system(earlier)} (Prefect's server could not be told of it)"
+    from ..tasks.server_start import last_error  # where there is an error of Prefect's, it is imported
+
+    said = last_error() or shown(" ".join(str(error).split()) or type(error).__name__)
+    return (
+        f"Prefect's server fails or is gone: {said}; torchrelay runs shows what is done, torchrelay doctor what is not"
+    )
 
 
 def _has(text: str, signs: tuple[str, ...]) -> bool:

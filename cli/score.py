@@ -16,7 +16,7 @@ from .common import (
     json_option,
     prepare,
     print_json,
-    require_prefect,
+    require_servers,
     trust_option,
 )
 from .results import run_line, tell_result
@@ -51,7 +51,7 @@ def evaluate(source: str, other: dict[str, Any], device: str, trust_code: tuple[
     SOURCE is a run id, runs:/…, models:/name@alias, or a weights file of a run.
     """
     prepare()
-    require_prefect()
+    require_servers()
     from ..datasets.table import locate_table
     from ..recipe import Data
     from ..tasks.trust import check_source_code
@@ -88,7 +88,7 @@ def predict(
     SOURCE is a run id, runs:/…, models:/name@alias, or a weights file of a run.
     """
     prepare()
-    require_prefect()
+    require_servers()
     from ..datasets.output import locate_output
     from ..datasets.table import locate_table
     from ..recipe import Data

@@ -20,7 +20,7 @@ from .common import (
     prepare,
     print_json,
     recheck_option,
-    require_prefect,
+    require_servers,
     set_option,
     single,
     tell,
@@ -113,7 +113,7 @@ def finetune(
     given = {key: value for key, value in options.items() if value not in (None, "", [], {})}
     prepare()
     if not is_dry:
-        require_prefect()
+        require_servers()
     from ..recipe import Recipe
     from ..tasks.preflight import check_recipe
     from ..tasks.runs import over_data, recipe_for_finetune
@@ -149,7 +149,7 @@ def resume(run: str, items: tuple[str, ...], trust_code: tuple[str, ...], as_jso
     overrides = single(items)
     run_dir = find_run(home(), run)
     prepare()
-    require_prefect()
+    require_servers()
     from ..flows.train import train as train_flow
     from ..tasks.reopen import change_recipe
     from ..tasks.trust import admit_code

@@ -17,6 +17,10 @@ class _UserErrors(logging.Filter):
             record.exc_info = record.exc_text = None
             record.msg, record.args = "%s", (str(error),)
             return runs_in_worker() and record.name == "prefect.flow_runs"
+        if isinstance(error, OSError | MemoryError) and not runs_in_worker():
+            return False  # the command line says it in one line, and the run keeps the traceback
+        if record.getMessage().startswith("Failed to write result"):
+            return False  # nothing reads Prefect's copy of an exception
         # The engine says of a task that failed what the flow, and then the command line, say again.
         return runs_in_worker() or not record.getMessage().startswith("Finished in state Failed")
 

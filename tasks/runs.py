@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -57,6 +58,9 @@ from .warm_start import TRANSFER_FILE, Start, keep_start, plan_start, say_doubts
 # A cancelled process is killed after 30 s.
 SECONDS_AFTER_A_FAILURE = 10.0
 ERROR_FILE = "error.txt"
+ROOM_FILE = "room"
+# The end of a run is a line of its journal, its record, and a traceback.
+ROOM_BYTES = 1 << 17
 
 
 @task(**UNCACHED)
@@ -214,10 +218,27 @@ def hold_run(run_dir: Path) -> Iterator[None]:
         BusyError: another process is; names its pid and host.
     """
     with lock(run_dir / "lock", f"run {run_dir.name}") as file, watch_folder(run_dir, file):
+        keep_room(run_dir)
         try:
             yield
         finally:
             stop_shipping(run_dir)
+            give_room(run_dir)
+
+
+def keep_room(run_dir: Path) -> None:
+    """Keep a little room for the end of a run to be written down on a disk that is full by then."""
+    with contextlib.suppress(OSError):
+        # Random, as a file system that compresses would keep nothing for zeros.
+        (run_dir / ROOM_FILE).write_bytes(os.urandom(ROOM_BYTES))
+
+
+def give_room(run_dir: Path) -> bool:
+    """Give it to whatever is written next; whether there was any."""
+    with contextlib.suppress(OSError):
+        (run_dir / ROOM_FILE).unlink()
+        return True
+    return False
 
 
 @contextlib.contextmanager
@@ -284,6 +305,7 @@ def _note_end(run_dir: Path, error: BaseException) -> bool:
         if not isinstance(error, Exception):
             _end(run_dir, "KILLED", _name_signal(error))
             return True
+        give_room(run_dir)
         said = str(error) if isinstance(error, TorchrelayError) else hidden_traceback(error)
         with contextlib.suppress(OSError):  # the record is smaller, says it too, and may still find room
             write_atomic(run_dir / ERROR_FILE, said.rstrip() + "\n")
@@ -390,7 +412,16 @@ def journal_run(
 
 
 def _end(run_dir: Path, status: str, error: str) -> None:
-    """Write down how a run ended."""
+    """Write down how a run ended; on a full disk in the room that was kept for it."""
+    try:
+        _write_end(run_dir, status, error)
+    except (OSError, TorchrelayError):
+        if not give_room(run_dir):
+            raise
+        _write_end(run_dir, status, error)
+
+
+def _write_end(run_dir: Path, status: str, error: str) -> None:
     record = load_record(run_dir)
     ended = now()
     with Journal(run_dir / JOURNAL_FILE) as journal:

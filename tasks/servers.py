@@ -1,18 +1,77 @@
-"""Whether a server that the environment names is there: asked once, in seconds, before anything waits for it."""
+"""Whether the servers that a flow needs can work: looked at once, in seconds, before anything waits for them.
+
+One that the environment names has to answer; one inside the home has to have room for its database.
+"""
 
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
+import resource
+import tempfile
+from pathlib import Path
 
 import httpx
 
 from ..addresses import hide_secrets
-from ..errors import ServerError
-from ..settings import prefect_address, prefect_is_embedded, prefect_setting
+from ..errors import HomeError, ServerError
+from ..files import describe_failure, require_space
+from ..settings import home, prefect_address, prefect_is_embedded, prefect_setting, tracking_is_embedded
 
 SECONDS = 4.0
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+# Measured after one run: 5.4 MB with the log of SQLite's transactions, which grows to 4 MB before it is emptied.
+PREFECT_BYTES = 8_000_000
+# 1 MB after one run; an artifact is written beside it.
+MLFLOW_BYTES = 4_000_000
+# Records, journals, figures. Pixels, packs and checkpoints ask for their own room once their size is known.
+RUN_BYTES = 4_000_000
+# Prefect's server, MLflow and a training stay below 100; macOS gives 256.
+OPEN_FILES = 128
+
+
+def require_files() -> None:
+    """Make sure that a flow may open as many files as it needs; with fewer it ends wherever it happens to be.
+
+    Raises:
+        HomeError: says the limit and what is needed.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit != resource.RLIM_INFINITY and limit < OPEN_FILES:
+        raise HomeError(
+            f"this process may open {limit:,} files at once, and a flow with its databases needs about {OPEN_FILES}; "
+            f"raise the limit, for example with ulimit -n 1024"
+        )
+
+
+def require_room() -> None:
+    """Make sure that the home can be written, and has room for the databases inside it and for a run's records.
+
+    Raises:
+        HomeError: says what is needed, and by what, and what is free.
+    """
+    root = home().root
+    try:
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise HomeError.of(root, error) from error
+    needs = {"the records of a run": RUN_BYTES}
+    if tracking_is_embedded():
+        needs["MLflow's database"] = MLFLOW_BYTES
+    if prefect_is_embedded() and Path(os.environ.get("PREFECT_HOME") or root).is_relative_to(root):
+        needs["Prefect's database"] = PREFECT_BYTES
+    try:
+        require_space(root, sum(needs.values()))
+    except OSError as error:
+        kinds = ", ".join(f"{num_bytes:,} for {what}" for what, num_bytes in needs.items())
+        raise HomeError(
+            f"the disk of the home {root} is too full: {describe_failure(error)}, or set TORCHRELAY_HOME to a folder "
+            f"on a larger disk (of what is needed: {kinds})"
+        ) from error
 
 
 def require_prefect() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,8 @@ import torch
 from PIL import Image
 
 from torchrelay import files
+from torchrelay.cli import main
+from torchrelay.cli.failures import exit_code_of, explain
 from torchrelay.datasets import disk
 from torchrelay.datasets import store as store_module
 from torchrelay.datasets.pack import Pack, PackColumn, PackFeature, write_pack
@@ -24,8 +28,9 @@ from torchrelay.datasets.shards import verify_shard
 from torchrelay.datasets.store import PixelStore
 from torchrelay.engine import loop as loop_file
 from torchrelay.engine.checkpoint import CheckpointStore
-from torchrelay.errors import CheckpointError, DataError, TorchrelayError
+from torchrelay.errors import CheckpointError, DataError, HomeError, TorchrelayError
 from torchrelay.recipe import Feature
+from torchrelay.tasks.servers import require_room
 
 from ..conftest import WriteRecipe
 from ..datasets.conftest import stat_files
@@ -209,15 +214,23 @@ def test_a_run_on_a_full_disk_fails_or_warns_as_the_recipe_says(
 
 @pytest.mark.usefixtures("prefect_server")
 @pytest.mark.parametrize(
-    "point", ["train.reported", "train.reported with a signal", "train.loop_done", "train.last_written", "run.ended"]
+    ("point", "status"),
+    [
+        ("train.reported", "FAILED"),
+        ("train.reported with a signal", "KILLED"),
+        ("train.loop_done", "FAILED"),
+        ("train.last_written", "FAILED"),
+        ("run.ended", "FINISHED"),
+    ],
 )
-def test_a_home_that_fills_up_ends_a_run_with_one_error_that_names_the_file(
+def test_a_home_that_fills_up_ends_a_run_with_one_error_and_its_true_status(
     small: Path,
     fill: Fill,
     number_recipe: WriteRecipe,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     point: str,
+    status: str,
 ) -> None:
     from torchrelay.flows.train import train
     from torchrelay.tasks import runs as runs_file
@@ -241,7 +254,9 @@ def test_a_home_that_fills_up_ends_a_run_with_one_error_that_names_the_file(
     recipe = number_recipe(
         train={"epochs": 30, "batch_size": 8}, checkpoint={"on_error": "warn"}, tracking={"wait_seconds": 0}
     )
-    if signalled:
+    if status == "FINISHED":
+        assert train(recipe_file=str(recipe))["status"] == status
+    elif signalled:
         with pytest.raises(KeyboardInterrupt):
             train(recipe_file=str(recipe))
     else:
@@ -251,8 +266,81 @@ def test_a_home_that_fills_up_ends_a_run_with_one_error_that_names_the_file(
         ):
             train(recipe_file=str(recipe))
     assert has_come
-    assert "warning: how run" in capsys.readouterr().err
+    assert "cannot be written: run" not in capsys.readouterr().err
     [run_dir] = [path for path in (small / "home" / "runs").iterdir() if path.is_dir()]
-    assert load_record(run_dir).status == "RUNNING"
+    assert (load_record(run_dir).status, (run_dir / "room").exists()) == (status, False)
     fill(NUM_BYTES)
-    assert train(resume=run_dir.name)["status"] == "FINISHED"
+    if status != "FINISHED":
+        assert train(resume=run_dir.name)["status"] == "FINISHED"
+
+
+def test_a_disk_without_room_for_the_databases_is_refused_before_a_flow_begins(
+    small: Path, number_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCHRELAY_HOME", str(small / "home"))
+    monkeypatch.setattr(sys, "argv", ["torchrelay", "train", str(number_recipe())])
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    for name in ("PREFECT_HOME", "PREFECT_API_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capsys.readouterr().err
+    assert (end.value.code, said.count("\n"), names(small / "home")) == (2, 1, [])
+    assert f"the disk of the home {small}/home is too full: about 16,000,000 bytes are needed and " in said
+    assert "torchrelay prune, or set TORCHRELAY_HOME to a folder on a larger disk" in said
+    assert "8,000,000 for Prefect's database" in said
+
+
+def test_databases_on_other_disks_need_no_room_in_the_home(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (small / "home").mkdir()
+    monkeypatch.setenv("TORCHRELAY_HOME", str(small / "home"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    with pytest.raises(HomeError, match=r"about 4,000,000 bytes are needed and .*4,000,000 for the records of a run\)"):
+        require_room()
+    monkeypatch.setenv("TORCHRELAY_HOME", str(tmp_path))
+    require_room()
+
+
+def test_a_home_on_a_disk_that_is_read_only_is_refused(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (small / "home").mkdir()
+    subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+    monkeypatch.setenv("TORCHRELAY_HOME", str(small / "home"))
+    with pytest.raises(HomeError, match=f"the home {small}/home cannot be used: Read-only file system; set TORCHRELAY"):
+        require_room()
+
+
+@pytest.mark.slow
+def test_prefects_server_that_has_no_room_is_given_up_with_what_it_said(small: Path, fill: Fill) -> None:
+    script = "import torchrelay.flows; from prefect import flow; flow(lambda: 1, name='x')()"
+    (small / "home" / "prefect").mkdir(parents=True)
+    fill(300_000)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment |= {"TORCHRELAY_HOME": str(small / "home")}
+    ended = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=200
+    )
+    said = ended.stderr.strip().splitlines()[-1]
+    assert "Prefect's temporary server does not start (exit code 3)" in said
+    assert f"disk is full, in {small}/home; free space there" in said
+    assert "aiosqlite" not in ended.stderr
+
+
+def test_an_error_of_prefect_after_a_full_disk_names_the_disk() -> None:
+    class PrefectError(Exception): ...
+
+    PrefectError.__module__ = "prefect.exceptions"
+    try:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device", "/data/x")
+        except OSError:
+            raise PrefectError("500 Internal Server Error")  # noqa: B904 - as Prefect's client does it
+    except PrefectError as error:
+        said, code = explain(error), exit_code_of(error)
+    assert code == 1
+    assert said == (
+        "/data/x: No space left on device; free space there, for example with torchrelay prune "
+        "(Prefect's server could not be told of it)"
+    )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import resource
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -111,3 +114,22 @@ def test_every_command_that_runs_a_flow_says_in_one_line_that_the_server_is_gone
             assert error.exit_code == 2
             assert str(error).endswith("; start it, or unset PREFECT_API_URL to work without one")
             assert SECRET not in str(error)
+
+
+@pytest.mark.parametrize(
+    "command", [("evaluate", "x", "--table", "x.csv"), ("predict", "x", "--table", "x", "--out", "y")]
+)
+def test_a_limit_of_open_files_that_is_too_low_is_refused_with_the_remedy(command: tuple[str, ...]):
+    ended = subprocess.run(
+        [sys.executable, "-c", "from torchrelay.cli import main; main()", *command],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        "error: this process may open 64 files at once, and a flow with its databases needs about 128; "
+        "raise the limit, for example with ulimit -n 1024\n"
+    )
