@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 # The metrics that say how good a model is, and how they are written.
 HEADLINES = {"accuracy": ".4f", "f1_micro": ".4f", "nme": ".4f", "rmse": ".4g", "mrr": ".4f"}
 
+# Columns of which a summary says what the model does not know.
+MOST_UNFAMILIAR = 8
+
 
 def tell_result(result: dict[str, Any], last: bool, as_json: bool) -> None:
     """Say where the run is, what one does next, and, as the very last line, the result."""
@@ -24,6 +27,17 @@ def tell_result(result: dict[str, Any], last: bool, as_json: bool) -> None:
         lines.append(interval)
     for line in (*lines, headline(result["metrics"], len(result["splits"]))):
         echo(line, err=as_json)
+
+
+def tell_unfamiliar(result: dict[str, Any], as_json: bool) -> None:
+    """Say of each column what the model does not know, the largest part first."""
+    from ..datasets.unfamiliar import say_strange
+
+    found = sorted(result["unfamiliar"], key=lambda one: -one["share"])
+    for sentence in say_strange(found[:MOST_UNFAMILIAR]):
+        echo(f"unfamiliar {sentence}", err=as_json)
+    if len(found) > MOST_UNFAMILIAR:
+        echo(f"unfamiliar {len(found) - MOST_UNFAMILIAR:,} more columns; report.json names them", err=as_json)
 
 
 def run_line(result: dict[str, Any]) -> str:

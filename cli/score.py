@@ -19,7 +19,7 @@ from .common import (
     require_servers,
     trust_option,
 )
-from .results import run_line, tell_result
+from .results import run_line, tell_result, tell_unfamiliar
 
 
 def _table_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -27,8 +27,11 @@ def _table_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @dialect_options
     @functools.wraps(command)
-    def with_table(table: str, files: str, dialect: dict[str, Any], **arguments: Any) -> None:
-        command(other={"table": table, "files": files, "dialect": dialect}, **arguments)
+    def with_table(
+        table: str, files: str, dialect: dict[str, Any], max_unknown: float | None, **arguments: Any
+    ) -> None:
+        limit = {} if max_unknown is None else {"max_unknown": max_unknown}
+        command(other={"table": table, "files": files, "dialect": dialect | limit}, **arguments)
 
     files = click.option(
         "--files", default="", type=click.Path(), help="Root of the table's file paths; by default its folder."
@@ -36,7 +39,12 @@ def _table_options(command: Callable[..., None]) -> Callable[..., None]:
     table = click.option(
         "--table", required=True, type=click.Path(), help="CSV, TSV or Parquet file; all its rows are used."
     )
-    return table(files(with_table))
+    max_unknown = click.option(
+        "--max-unknown",
+        type=click.FloatRange(0, 1),
+        help="Part of an input's cells that SOURCE may not know before their rows get a verdict.",
+    )
+    return table(files(max_unknown(with_table)))
 
 
 @commands.command()
@@ -61,6 +69,7 @@ def evaluate(source: str, other: dict[str, Any], device: str, trust_code: tuple[
     from ..flows.evaluate import evaluate as evaluate_flow
 
     result = evaluate_flow(source=source, **other, device=device or "auto", trust_code=list(trust_code))
+    tell_unfamiliar(result, as_json)
     tell_result(result, True, as_json)
     if as_json:
         print_json(result)
@@ -103,6 +112,7 @@ def predict(
     )
     if as_json:
         print_json(result)
+    tell_unfamiliar(result, as_json)
     lines = [run_line(result), f"folder    {result['run_dir']}"]
     verdicts = result["rows"] - result["rows_predicted"]
     if verdicts:

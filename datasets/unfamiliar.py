@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -26,12 +26,14 @@ class Strange(NamedTuple):
 
     Attributes:
         name: of the column.
+        kind: unknown, outside (of the training range), changed (a column that was constant in training) or missing.
         what: what is strange about its cells, after their number.
         counted: bool, shape (rows,): rows whose cell leaves what training rows had.
         unknown: bool, shape (rows,): those of them about which training says nothing.
     """
 
     name: str
+    kind: Literal["unknown", "outside", "changed", "missing"]
     what: str
     counted: np.ndarray
     unknown: np.ndarray
@@ -50,7 +52,7 @@ def find_strange(schema: Schema, columns: Mapping[str, PackColumn]) -> Iterator[
             known = _is_known(column.feature.vocabulary, feature)
             for at, name in enumerate(feature.columns):
                 unknown = ~known[column.arrays["values"][:, at]]
-                yield Strange(name, "unknown to the model", unknown, unknown)
+                yield Strange(name, "unknown", "unknown to the model", unknown, unknown)
         elif feature.kind == "number":
             yield from _look_at_numbers(feature, column.arrays["values"])
         elif feature.kind == "text":
@@ -59,42 +61,52 @@ def find_strange(schema: Schema, columns: Mapping[str, PackColumn]) -> Iterator[
             row_of = np.repeat(np.arange(len(tokens.lengths)), tokens.lengths)
             num_unknown = np.bincount(row_of, weights=unknown, minlength=len(tokens.lengths))
             most = num_unknown * 2 > tokens.lengths
-            yield Strange(feature.columns[0], "mostly of unknown tokens", most, most)
+            yield Strange(feature.columns[0], "unknown", "mostly of unknown tokens", most, most)
 
 
-def describe_strange(schema: Schema, columns: Mapping[str, PackColumn], side: np.ndarray) -> dict[str, Any]:
-    """The counts of each column that has something strange, by name, for the data report.
+def describe_strange(schema: Schema, columns: Mapping[str, PackColumn], side: np.ndarray) -> list[dict[str, Any]]:
+    """The counts of each column that has something strange, for the data report.
 
     Args:
         schema, columns: see `find_strange`.
         side: int8, shape (rows,); -1 for rows that are not used.
+    Returns:
+        column, kind and what (see `Strange`), cells, unknown (those about which training says nothing), share (of the
+        rows); in the order of the inputs.
     """
     used = side != UNUSED
-    found = {}
-    for one in find_strange(schema, columns):
-        if num := int(one.counted[used].sum()):
-            found[one.name] = {
-                "what": one.what,
-                "cells": num,
-                "unknown": int(one.unknown[used].sum()),
-                "share": num / int(used.sum()),
-            }
-    return found
+    counted = [(one, int(one.counted[used].sum())) for one in find_strange(schema, columns)]
+    return [
+        {
+            "column": one.name,
+            "kind": one.kind,
+            "what": one.what,
+            "cells": num,
+            "unknown": int(one.unknown[used].sum()),
+            "share": num / int(used.sum()),
+        }
+        for one, num in counted
+        if num
+    ]
 
 
-def say_strange(found: Mapping[str, Any]) -> list[str]:
+def say_strange(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """What `describe_strange` counted as sentences."""
-    return [f"{name!r}: {one['cells']:,} cells ({one['share']:.0%}) are {one['what']}" for name, one in found.items()]
+    return [
+        f"{one['column']!r}: {one['cells']:,} {'cell' if one['cells'] == 1 else 'cells'} ({one['share']:.1%}) "
+        f"{'is' if one['cells'] == 1 else 'are'} {one['what']}"
+        for one in found
+    ]
 
 
-def warn_of_strange(found: Mapping[str, Any]) -> list[str]:
+def warn_of_strange(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """Warn of columns of which the model does not know many cells."""
-    rows = {name: one["unknown"] / one["cells"] * one["share"] for name, one in found.items()}
-    many = {
-        name: one
-        for name, one in found.items()
-        if one["cells"] >= FEWEST_CELLS and (one["share"] >= WARN_OUTSIDE or rows[name] >= WARN_UNKNOWN)
-    }
+    many = [
+        one
+        for one in found
+        if one["cells"] >= FEWEST_CELLS
+        and (one["share"] >= WARN_OUTSIDE or one["unknown"] / one["cells"] * one["share"] >= WARN_UNKNOWN)
+    ]
     return say_strange(many)
 
 
@@ -113,7 +125,7 @@ def reject_strange(schema: Schema, columns: Mapping[str, PackColumn], verdicts: 
         if num < FEWEST_CELLS or num <= max_unknown * num_good:
             continue
         detail = f"as {num / num_good:.0%} of its cells"
-        remedy = "write it as in the training table, or train with a higher data.max_unknown"
+        remedy = "write it as in the training table, or raise data.max_unknown"
         for row in np.flatnonzero(unknown):
             verdicts.reject(int(row), f"{one.name!r} is {one.what}", "", detail, remedy)
 
@@ -130,11 +142,11 @@ def _look_at_numbers(feature: FeatureSchema, values: np.ndarray) -> Iterator[Str
             outside = (column < low[at]) | (column > high[at])
             far = (column < low[at] - width) | (column > high[at] + width)
         if width == 0:
-            yield Strange(name, f"not {low[at]:g}, which all were in training,", outside, outside)
+            yield Strange(name, "changed", f"not {low[at]:g}, which all were in training,", outside, outside)
         else:
-            yield Strange(name, f"outside the training range ({low[at]:g} to {high[at]:g})", outside, far)
+            yield Strange(name, "outside", f"outside the training range ({low[at]:g} to {high[at]:g})", outside, far)
         if at not in feature.flagged and missing.any():
-            yield Strange(name, "missing, as none was in training,", missing, missing)
+            yield Strange(name, "missing", "missing, as none was in training,", missing, missing)
 
 
 def _is_known(vocabulary: Any, feature: FeatureSchema) -> np.ndarray:

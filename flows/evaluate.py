@@ -29,12 +29,13 @@ def evaluate(
         files: root of the table's relative file paths; empty means the table's folder.
         device: auto, cpu, cuda, cuda:1 or mps.
         dialect: how the table is written where that is not as the source's recipe says: `data.encoding`,
-            `data.delimiter`, `data.decimal` and the like, by their last names, for example {"delimiter": ";"}.
+            `data.delimiter`, `data.decimal` and the like, by their last names, for example {"delimiter": ";"}; and
+            `max_unknown` where another part of an input's cells than the recipe says may be unknown.
         trust_code: modules that the source's recipe may have imported, such as my_package.nets.
 
     Returns:
-        The run's record as JSON (ids, status, metrics, seconds) with `rows`, `rows_scored` and `quarantine`, the file
-        with the verdicts on the others.
+        The run's record as JSON (ids, status, metrics, seconds) with `rows`, `rows_scored`, `quarantine`, the file
+        with the verdicts on the others, and `unfamiliar`, what the model does not know of the inputs, by column.
     """
     quiet_user_errors()
     run_dir = name_scoring("evaluate", source, trust_code)

@@ -33,11 +33,13 @@ def predict(
         device: auto, cpu, cuda, cuda:1 or mps.
         prefix: before the names of the columns that are added.
         dialect: how the table is written where that is not as the source's recipe says: `data.encoding`,
-            `data.delimiter`, `data.decimal` and the like, by their last names, for example {"delimiter": ";"}.
+            `data.delimiter`, `data.decimal` and the like, by their last names, for example {"delimiter": ";"}; and
+            `max_unknown` where another part of an input's cells than the recipe says may be unknown.
         trust_code: modules that the source's recipe may have imported, such as my_package.nets.
 
     Returns:
-        The run's record as JSON, with `out`, `rows` and `rows_predicted`.
+        The run's record as JSON, with `out`, `rows`, `rows_predicted` and `unfamiliar`, what the model does not
+        know of the inputs, by column.
     """
     quiet_user_errors()
     run_dir = name_scoring("predict", source, trust_code)

@@ -14,7 +14,14 @@ import pandas as pd
 
 from ..datasets.build import View
 from ..datasets.pack_dataset import PackDataset
-from ..engine.classification import confusion_matrix, describe_classes, log_probabilities
+from ..engine.classification import (
+    best_probabilities,
+    confusion_matrix,
+    count_classes,
+    describe_classes,
+    log_probabilities,
+    row_losses,
+)
 from ..engine.evaluation import Evaluation
 from ..engine.losses import bce
 from ..engine.metrics import headline, headline_interval, scaled_parts
@@ -35,6 +42,8 @@ from ..tracking import figures
 
 NUM_SHOWN = 25
 MAX_COLUMNS = 3
+# Of more classes no page shows which is taken for which; classes.csv says what each is most often taken for.
+MAX_CONFUSED = 1000
 # Of a text beside its prediction.
 MAX_LETTERS = 90
 # What is shown of a row of labels that has none.
@@ -62,15 +71,18 @@ def draw_evaluation(
         rows = _Rows(view, found, part, share, losses_N, as_stored)
         heading = "Worst predictions"
         if feature.kind == "category":
-            matrix = confusion_matrix(part)
-            figures.confusion(matrix, feature.classes, folder / f"confusion{end}.png", interval=interval)
-            figures.class_accuracy(matrix, feature.classes, folder / f"class_accuracy{end}.png", interval=interval)
-            figures.class_scores(matrix, feature.classes, folder / f"class_scores{end}.png")
+            hits_K, rows_K, predicted_K, *_ = count_classes(part)
+            if len(feature.classes) <= MAX_CONFUSED:
+                matrix = confusion_matrix(part)
+                figures.confusion(matrix, feature.classes, folder / f"confusion{end}.png", interval=interval)
+            path = folder / f"class_accuracy{end}.png"
+            figures.class_accuracy(hits_K, rows_K, feature.classes, path, interval=interval)
+            figures.class_scores(hits_K, rows_K, predicted_K, feature.classes, folder / f"class_scores{end}.png")
             if len(feature.classes) == 2:
                 scores_N = log_probabilities(part)[:, 1]
                 figures.roc(scores_N, part.target.numpy() == 1, feature.classes[1], folder / f"roc{end}.png")
             _draw_rows(rows, _doubtful(part), "Most doubtful predictions", folder / f"doubtful{end}.png")
-            heading += f": {matrix.sum() - np.trace(matrix):,} wrong of {matrix.sum():,}"
+            heading += f": {rows_K.sum() - hits_K.sum():,} wrong of {rows_K.sum():,}"
         elif feature.kind == "labels":
             counts = count_tags(part)
             figures.tag_scores(
@@ -167,8 +179,7 @@ def _losses(part: TargetPart, share: np.ndarray | None, found: Evaluation) -> np
         middle = np.median(errors.unit[defined_N]) if defined_N.any() else 1.0
         return errors.distance.mean(axis=1) / np.where(defined_N, errors.unit, middle)
     if part.feature.kind == "category":
-        losses_N = -np.take_along_axis(log_probabilities(part), part.target.numpy()[:, None], axis=1)[:, 0]
-        return np.maximum(losses_N, 0.0)
+        return np.maximum(row_losses(part), 0.0)
     if part.feature.kind == "labels":
         return bce(part.outputs.double(), part.target).numpy()
     if part.outputs.shape == found.outputs.shape:
@@ -178,8 +189,8 @@ def _losses(part: TargetPart, share: np.ndarray | None, found: Evaluation) -> np
 
 def _doubtful(part: TargetPart) -> np.ndarray:
     """The rows whose two most probable classes are nearest to each other."""
-    two_N2 = part.outputs.double().softmax(dim=1).topk(2, dim=1).values
-    return np.argsort((two_N2[:, 0] - two_N2[:, 1]).numpy(), kind="stable")[:NUM_SHOWN]
+    two_N2 = best_probabilities(part, 2)
+    return np.argsort(two_N2[:, 0] - two_N2[:, 1], kind="stable")[:NUM_SHOWN]
 
 
 class _Rows(NamedTuple):

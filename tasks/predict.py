@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -36,11 +36,13 @@ class Predicted(NamedTuple):
         out: the file.
         rows: of the table.
         rows_predicted: those that have a prediction; the others have a verdict.
+        unfamiliar: what the model does not know of the inputs, by column; see `datasets/unfamiliar.py`.
     """
 
     out: str
     rows: int
     rows_predicted: int
+    unfamiliar: list[dict[str, Any]]
 
 
 @task(**UNCACHED)
@@ -79,7 +81,7 @@ def predict_rows(run_dir: Path, prediction: Prediction) -> Predicted:
     changes = {**record.seconds, "predict": round(seconds, 3)}
     update_record(run_dir, metrics={**record.metrics, **metrics}, precision=precision, seconds=changes)
     say(f"predict: {num_predicted:,} of {num_rows:,} rows in {seconds:.1f} s")
-    return Predicted(str(prediction.out), num_rows, num_predicted)
+    return Predicted(str(prediction.out), num_rows, num_predicted, prediction.unfamiliar)
 
 
 def _spread(columns: Columns, table_rows: np.ndarray, is_given: np.ndarray, num_rows: int) -> dict[str, pa.Array]:

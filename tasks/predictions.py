@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..engine.classification import log_probabilities, predicted_ids
+from ..engine.classification import best_probabilities, log_probabilities, predicted_ids
 from ..engine.evaluation import Evaluation
 from ..engine.metrics import scaled_parts
 from ..engine.regression import in_file_pixels, in_own_units
@@ -123,10 +123,9 @@ def _describe(part: TargetPart, scale: np.ndarray | None) -> Columns:
         return dict(zip(_names(feature), [join_tags(predicted_tags(part), part), *each], strict=True))
     if feature.kind != "category":
         return dict(zip(_names(feature), _values(part, part.outputs, scale).T, strict=True))
-    ids_N, probabilities_NK = predicted_ids(part), np.exp(log_probabilities(part)).astype(np.float32)
-    labels = np.array(feature.classes, dtype=object)[ids_N]
-    each = probabilities_NK.T if len(feature.classes) <= MAX_CLASSES else ()
-    highest_N = np.take_along_axis(probabilities_NK, ids_N[:, None], axis=1)[:, 0]
+    labels = np.array(feature.classes, dtype=object)[predicted_ids(part)]
+    highest_N = best_probabilities(part, 1)[:, 0].astype(np.float32)
+    each = np.exp(log_probabilities(part)).astype(np.float32).T if len(feature.classes) <= MAX_CLASSES else ()
     return dict(zip(_names(feature), [labels, highest_N, *each], strict=True))
 
 

@@ -20,7 +20,7 @@ from ..datasets.verdicts import NoRowsError
 from ..engine.devices import pick_device, pick_precision
 from ..engine.weights import load_weights, save_weights
 from ..errors import DataError
-from ..files import sha256_file
+from ..files import read_json, sha256_file
 from ..recipe import Dialect, Recipe
 from ..recipe_file import load_recipe
 from ..schema import Schema
@@ -58,7 +58,8 @@ class OtherTable(NamedTuple):
     Attributes:
         path: as the user names it.
         files: root of its file paths; empty means its folder.
-        dialect: how it is written where that is not as the source's recipe says, by the last names of its keys.
+        dialect: how it is written where that is not as the source's recipe says, by the last names of its keys, and
+            another `max_unknown` than that.
     """
 
     path: str
@@ -73,11 +74,13 @@ class Scored(NamedTuple):
         rows: of the table.
         rows_scored: those that could be read; the others have a verdict.
         quarantine: file with the verdicts.
+        unfamiliar: what the model does not know of the inputs, by column; see `datasets/unfamiliar.py`.
     """
 
     rows: int
     rows_scored: int
     quarantine: str
+    unfamiliar: list[dict[str, Any]]
 
 
 @task(**UNCACHED)
@@ -90,7 +93,8 @@ def start_evaluation(run_dir: Path, source: str, table: OtherTable, device: str)
     """
     data = _start_scoring(run_dir, "evaluate", _open_source(run_dir, source, table, device), prepare_for_schema)
     scored = data.rows["test"]
-    return Scored(scored + data.num_quarantined, scored, str(data.split_dir / "quarantine.csv"))
+    quarantine = str(data.split_dir / "quarantine.csv")
+    return Scored(scored + data.num_quarantined, scored, quarantine, _read_unfamiliar(data))
 
 
 class Prediction(NamedTuple):
@@ -100,11 +104,13 @@ class Prediction(NamedTuple):
         out: where the table is written, absolute.
         prefix: before the names of the columns that are added.
         table_sha256: of the table's file when its rows were read.
+        unfamiliar: what the model does not know of the inputs, by column; see `datasets/unfamiliar.py`.
     """
 
     out: Path
     prefix: str
     table_sha256: str
+    unfamiliar: list[dict[str, Any]]
 
 
 @task(**UNCACHED)
@@ -125,14 +131,18 @@ def start_prediction(run_dir: Path, source: str, table: OtherTable, out: str, de
         check_new_columns(data, added, "give ours another beginning with --prefix, for example --prefix new_")
     digest = sha256_file(Path(data.table))
     try:
-        _start_scoring(run_dir, "predict", opened, prepare_inputs)
+        prepared = _start_scoring(run_dir, "predict", opened, prepare_inputs)
     except NoRowsError as error:
         rows = range(len(error.reasons))
         columns: dict[str, pa.Array] = dict.fromkeys(added, pa.nulls(len(rows)))
         columns[f"{prefix}{VERDICT}"] = pa.array([str(error.reasons[row]) for row in rows], pa.string())
         write_output(data, columns, path)
         raise DataError(f"{error}. {path} has these verdicts and no prediction") from error
-    return Prediction(path, prefix, digest)
+    return Prediction(path, prefix, digest, _read_unfamiliar(prepared))
+
+
+def _read_unfamiliar(data: Prepared) -> list[dict[str, Any]]:
+    return read_json(data.split_dir / "report.json")["unfamiliar"]
 
 
 class _Opened(NamedTuple):
@@ -173,7 +183,7 @@ def _naming_options() -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        known = [key for key in Dialect.model_fields if re.search(rf"\bdata\.{key}\b", str(error))]
+        known = [key for key in (*Dialect.model_fields, "max_unknown") if re.search(rf"\bdata\.{key}\b", str(error))]
         options = ", ".join(f"--{key.replace('_', '-')}" for key in known)
         error.args = (f"{error}. Of this table say it with {options}" if options else str(error),)
         raise

@@ -98,21 +98,26 @@ def confusion(
 
 @drawn
 def class_accuracy(
-    matrix_KK: np.ndarray, classes: Sequence[str], path: Path, *, interval: tuple[float, float] | None = None
+    hits_K: np.ndarray,
+    rows_K: np.ndarray,
+    classes: Sequence[str],
+    path: Path,
+    *,
+    interval: tuple[float, float] | None = None,
 ) -> tuple[Figure, Path]:
     """Accuracy of each class as bars, the worst on top; of more than 100 classes the 100 worst.
 
     Args:
-        matrix_KK: counts, rows true, columns predicted; a class without rows has no bar.
+        hits_K, rows_K: rows that were predicted as the class that they are of, and all of it; one without rows has no
+            bar.
         classes: the K labels.
         path: PNG file to write.
         interval: of the accuracy of all rows, drawn as a band.
     """
-    totals = matrix_KK.sum(axis=1)
-    present = np.flatnonzero(totals)
-    accuracy = matrix_KK[present, present] / totals[present]
+    present = np.flatnonzero(rows_K)
+    accuracy = hits_K[present] / rows_K[present]
     order = np.argsort(accuracy, kind="stable")[:MAX_BARS]
-    names = [f"{short(classes[int(number)])}  ({totals[number]:,})" for number in present[order]]
+    names = [f"{short(classes[int(number)])}  ({rows_K[number]:,})" for number in present[order]]
     figure = Figure(figsize=(6.6, _height_of(len(order))))
     axes = figure.subplots()
     hidden = len(present) - len(order)
@@ -125,7 +130,7 @@ def class_accuracy(
     for row, value in enumerate(accuracy[order]):
         beside = axes.get_yaxis_transform()
         axes.text(1.02, row, percent(value), transform=beside, va="center", fontsize=size - 0.5, clip_on=False)
-    overall = np.trace(matrix_KK) / totals.sum()
+    overall = hits_K.sum() / rows_K.sum()
     if interval is not None:
         axes.axvspan(*interval, color=ORANGE, alpha=0.18, linewidth=0)
     text = with_interval(f"all rows {percent(overall)}", interval, ".1%")
@@ -139,15 +144,18 @@ def class_accuracy(
 
 
 @drawn
-def class_scores(matrix_KK: np.ndarray, classes: Sequence[str], path: Path) -> tuple[Figure, Path]:
+def class_scores(
+    hits_K: np.ndarray, rows_K: np.ndarray, predicted_K: np.ndarray, classes: Sequence[str], path: Path
+) -> tuple[Figure, Path]:
     """Precision, recall and F1 of each class, the lowest F1 on top; of more than 100 classes the 100 lowest.
 
     Args:
-        matrix_KK: counts, rows true, columns predicted; a class without rows is left out.
+        hits_K, rows_K, predicted_K: rows that are of the class and were predicted to be, that are, that were predicted
+            to be; a class without rows is left out.
         classes: the K labels.
         path: PNG file to write.
     """
-    return _draw_scores(matrix_KK.diagonal(), matrix_KK.sum(axis=1), matrix_KK.sum(axis=0), classes, "class"), path
+    return _draw_scores(hits_K, rows_K, predicted_K, classes, "class"), path
 
 
 @drawn

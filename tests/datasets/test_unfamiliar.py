@@ -53,7 +53,8 @@ def predict(
 
 
 def unfamiliar(prepared: Prepared) -> dict[str, dict[str, object]]:
-    return read_json(prepared.split_dir / "report.json")["unfamiliar"]
+    found = read_json(prepared.split_dir / "report.json")["unfamiliar"]
+    return {one.pop("column"): one for one in found}
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -82,8 +83,14 @@ def test_categories_that_the_model_never_saw_are_counted_and_past_the_limit_a_ve
     new.loc[:9, "store"] = "S9"
     prepared = predict(trained, home, write_table, new)
     assert (prepared.rows["test"], prepared.num_quarantined) == (40, 0)
-    assert unfamiliar(prepared)["store"] == {"what": "unknown to the model", "cells": 10, "unknown": 10, "share": 0.25}
-    assert any("'store': 10 cells (25%) are unknown to the model" in warning for warning in prepared.warnings)
+    assert unfamiliar(prepared)["store"] == {
+        "kind": "unknown",
+        "what": "unknown to the model",
+        "cells": 10,
+        "unknown": 10,
+        "share": 0.25,
+    }
+    assert any("'store': 10 cells (25.0%) are unknown to the model" in warning for warning in prepared.warnings)
     new.loc[:29, "store"] = "S9"
     assert predict(trained, home, write_table, new).num_quarantined == 30
     new["store"] = "S9"
@@ -107,7 +114,7 @@ def test_a_column_that_was_constant_in_training_and_is_not_now_is_named(
     new = FRAME.head(40).copy()
     new.loc[:9, "same"] = 8
     prepared = predict(trained, home, write_table, new)
-    assert any("'same': 10 cells (25%) are not 7, which all were in training" in one for one in prepared.warnings)
+    assert any("'same': 10 cells (25.0%) are not 7, which all were in training" in one for one in prepared.warnings)
 
 
 def test_rows_like_those_of_training_are_not_strange(trained: Trained, home: Home, write_table: WriteTable) -> None:

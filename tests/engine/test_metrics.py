@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -108,6 +109,25 @@ def test_metrics_of_categories_are_those_of_scikit_learn() -> None:
         assert metrics[f"{name}_macro"] == pytest.approx(function(target, predicted, average="macro"))
     matrix = confusion_matrix(part_of(categories("no", "yes"), outputs, target))
     assert matrix.tolist() == sklearn_metrics.confusion_matrix(target, predicted).tolist()
+
+
+def test_a_hundred_thousand_classes_are_measured_without_a_number_for_each_pair() -> None:
+    num_classes = 100_000
+    target = torch.arange(0, num_classes, num_classes // 20)
+    outputs = torch.zeros(len(target), num_classes)
+    predicted = target.clone()
+    predicted[:3] = torch.tensor([7, 7, 99_999])
+    outputs[torch.arange(len(target)), predicted] = 5.0
+    schema = categories(*(f"c{number}" for number in range(num_classes)))
+    tracemalloc.start()
+    metrics = compute_metrics(schema, outputs, target, torch.zeros(len(target)))
+    table = describe_classes(part_of(schema, outputs, target))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1e9 < num_classes**2  # a table of all pairs would have 80 GB
+    assert (metrics["accuracy"], metrics["recall_macro"]) == (17 / 20, pytest.approx(17 / 22))
+    assert (table[0]["most_confused_with"], table[0]["rows_so_confused"], table[99_999]["rows"]) == ("c7", 1, 0)
+    assert {name for name in metrics if name.startswith("accuracy_of/")} <= {f"accuracy_of/c{at}" for at in range(100)}
 
 
 def test_auroc_is_the_share_of_pairs_in_the_right_order() -> None:

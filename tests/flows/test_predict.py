@@ -301,3 +301,25 @@ def test_a_table_of_another_dialect_is_refused_with_the_options_that_read_it_and
     assert again["rows_predicted"] == 120
     german = [row["prediction"] for row in rows_of("out.csv")]
     assert german == [row["new_prediction"] for row in rows_of("plain.csv")]
+
+
+def test_what_the_model_does_not_know_stands_in_summary_and_json_and_another_limit_makes_it_a_verdict(
+    numbers: dict[str, Any],
+) -> None:
+    known = pd.read_csv("numbers.csv").head(12)
+    new = known.assign(colour=[*(["purple"] * 6), *known["colour"][6:]], a=[*known["a"][:11], 1e6])
+    new.to_csv("new.csv", index=False)
+    command = [numbers["run_id"], "--table", "new.csv", "--json"]
+    found = CliRunner().invoke(commands, ["evaluate", *command], catch_exceptions=False)
+    result = json.loads(found.stdout)
+    assert (result["rows_scored"], {one["column"] for one in result["unfamiliar"]}) == (12, {"a", "colour"})
+    assert "unfamiliar 'colour': 6 cells (50.0%) are unknown to the model" in found.stderr
+    assert "unfamiliar 'a': 1 cell (8.3%) is outside the training range" in found.stderr
+    command += ["--out", "out.csv", "--max-unknown", "0.4"]
+    found = CliRunner().invoke(commands, ["predict", *command], catch_exceptions=False)
+    result = json.loads(found.stdout)
+    assert (result["rows"], result["rows_predicted"]) == (12, 6)
+    assert "unfamiliar 'colour': 6 cells (50.0%) are unknown to the model" in found.stderr
+    verdicts = [row["verdict"] for row in rows_of("out.csv")]
+    assert ["'colour' is unknown to the model" in verdict for verdict in verdicts] == [True] * 6 + [False] * 6
+    assert "raise data.max_unknown" in verdicts[0]
