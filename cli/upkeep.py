@@ -11,7 +11,7 @@ from .common import commands, echo, json_option, prepare, print_json, print_tabl
 from .results import count_lines
 
 if TYPE_CHECKING:
-    from ..tracking.shipper import Shipped
+    from ..tracking.sender import Shipped
 
 
 @commands.command()
@@ -81,7 +81,7 @@ def doctor(fix: bool, hosts: tuple[str, ...], as_json: bool) -> None:
     from ..settings import home
     from ..tasks.doctor import doctor as examine_home
     from ..tasks.doctor import last_hosts
-    from ..tasks.installation import describe_installation
+    from ..tasks.installation import describe_devices, describe_installation
 
     facts = describe_installation(home())
     for line in facts:
@@ -90,6 +90,8 @@ def doctor(fix: bool, hosts: tuple[str, ...], as_json: bool) -> None:
         tell(f"warning: --host {name} has no effect: no run here was last on a host of that name")
     say = tell if as_json else echo
     left, mended = examine_home(home(), fix=fix, gone_hosts=hosts, tell=lambda line: say(f"mended     {line}"))
+    facts.append(describe_devices())
+    tell(facts[-1])
     if as_json:
         found = [{"part": one.part, "what": one.what, "remedy": one.remedy, "mends": bool(one.mend)} for one in left]
         print_json({"facts": facts, "findings": found, "mended": mended})

@@ -28,11 +28,11 @@ from ..faults import reach
 from ..files import commit_folder, digest, read_json, set_aside, sha256_file, write_atomic
 from ..schema import Kind
 from .disk import writing
+from .layout import MANIFEST
 from .ragged import Ragged
 from .shards import open_shard, verify_shard
 
 FORMAT_VERSION = 2
-MANIFEST = "manifest.json"
 
 
 class PackFeature(BaseModel):

@@ -28,10 +28,11 @@ from ..files import commit_folder, is_damage, make_folder, read_json, set_aside,
 from ..recipe import Feature
 from .disk import writing
 from .images import num_channels
+from .layout import MANIFEST, PIXELS
 
 # Raise it when a shard's files change: every store is then decoded anew.
 SHARD_VERSION = 4
-PIXELS, INDEX, MANIFEST = "pixels.npy", "index.arrow", "manifest.json"
+INDEX = "index.arrow"
 BAD = "bad-"
 # What reading a shard raises where it is not as it was written, or cannot be read.
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)

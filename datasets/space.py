@@ -17,10 +17,7 @@ from typing import Any
 from ..errors import BusyError, DataError
 from ..files import lock, read_json, remove_tree, share_lock
 from ..settings import Home
-from .pack import MANIFEST
-from .shards import PIXELS
-from .store import STALE_SECONDS
-from .verdicts import QUARANTINE
+from .layout import MANIFEST, PIXELS, QUARANTINE, STALE_SECONDS
 
 # Between an ingest and the record of the run that it was for, nothing refers to a pack but the process in between.
 GRACE_SECONDS = 60.0

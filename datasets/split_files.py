@@ -13,9 +13,9 @@ from typing import Any
 from ..errors import DataError, check_format
 from ..files import describe_failure, is_damage, read_json, set_aside
 from ..seals import find_changed, list_files, seal, unseal
+from .layout import MANIFEST
 
 FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
 AGAIN = "run `torchrelay ingest` again, which makes it anew"
 
 

@@ -36,6 +36,7 @@ from ..files import digest
 from ..recipe import Feature
 from .disk import writing
 from .images import DECODER_VERSION, decode_image, decode_images, num_channels
+from .layout import STALE_SECONDS
 from .paths import Files, stamp_of
 from .raster import BadImage, TooLarge
 from .shards import BAD, SHARD_VERSION, SIGNS, Seen, ShardWriter, Trust, read_shard, set_damaged_aside
@@ -45,7 +46,6 @@ SHARD_BYTES = 64_000_000
 # A batch is what one thread reads and decodes before it hands over; it bounds the memory.
 BATCH_BYTES = 8_000_000
 BATCH_FILES = 256
-STALE_SECONDS = 24 * 3600
 # A file that was changed less than this before it was read may change again without another stamp: by the clock of its
 # file system, or through memory that is mapped to it, which the system writes and stamps within half a minute.
 SETTLED_SECONDS = 60

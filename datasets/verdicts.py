@@ -20,9 +20,10 @@ import pandas as pd
 
 from ..errors import DataError
 from ..files import digest, read_json, write_atomic
+from .layout import QUARANTINE
 
 PREVIEW = 3
-QUARANTINE, REPORT = "quarantine.csv", "report.json"
+REPORT = "report.json"
 # A message names at most so many kinds of reasons, and of a value or another's words at most so many characters.
 MOST_KINDS = 8
 MOST_CHARACTERS = 200

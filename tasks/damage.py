@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..datasets.pack import Pack
 from ..datasets.space import claim_data, list_folders, list_hidden, list_packs, remove
 from ..engine.generations import DamagedError, list_generations, read_manifest, read_state
 from ..errors import BusyError, CheckpointError, DataError
@@ -19,8 +18,7 @@ from ..settings import Home
 from ..tracking.records import RECORD_FILE
 from .altered import mend_by_ingest
 from .bad_runs import what_is_left
-from .examination import Examination, Finding, is_quiet, may_be_alive
-from .verify import VERIFY_PREFIX
+from .examination import VERIFY_PREFIX, Examination, Finding, is_quiet, may_be_alive
 
 
 def find_leftovers(exam: Examination) -> Iterator[Finding]:
@@ -30,10 +28,11 @@ def find_leftovers(exam: Examination) -> Iterator[Finding]:
         if is_alone:
             for root in (exam.home.packs, exam.home.store):
                 found += list_hidden(root, ".tmp")
+    known = {record.run_id for record in exam.runs().records}
     for run_dir in list_folders(exam.home.runs):
         if not is_quiet(exam, run_dir):
             continue
-        if (run_dir / RECORD_FILE).exists():
+        if run_dir.name in known or (run_dir / RECORD_FILE).exists():
             found += list_hidden(run_dir, ".tmp")
         elif (run_dir / "lock").is_file() and not what_is_left(run_dir):
             found.append(run_dir)
@@ -64,7 +63,7 @@ def _remove_leftover(home: Home, path: Path, where: Path) -> str:
 def find_bad_checkpoints(exam: Examination) -> Iterator[Finding]:
     """Checkpoints that do not verify, or that this torchrelay does not read."""
     for record in exam.runs().records:
-        run_dir = exam.home.runs / record.run_id
+        run_dir = exam.folder(record.run_id)
         if not is_quiet(exam, run_dir):
             continue
         for folder in list_generations(run_dir / "checkpoints"):
@@ -90,6 +89,8 @@ def _set_aside(folder: Path) -> str:
 def find_bad_packs(exam: Examination) -> Iterator[Finding]:
     """Packs that do not verify, with the pixels that they refer to; only an ingest of their tables can mend them."""
     for folder in list_packs(exam.home):
+        from ..datasets.pack import Pack  # heavy, and a home may have none
+
         try:
             Pack.open(folder).verify()
         except (DataError, OSError) as error:

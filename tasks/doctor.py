@@ -12,11 +12,12 @@ from typing import NamedTuple
 from ..errors import TorchrelayError
 from ..settings import Home
 from ..tracking.records import list_records
+from .accelerators import begin_to_ask
 from .altered import find_altered_files, find_bad_pointers, find_bad_splits
 from .bad_runs import find_bad_journals, find_bad_records, find_lost_database
 from .damage import find_bad_checkpoints, find_bad_packs, find_leftovers
 from .examination import Examination, Finding, host_of
-from .installation import check_installation
+from .installation import check_devices, check_installation
 from .lost_runs import find_lost_in_mlflow, find_lost_in_prefect, find_lost_runs, find_orphans, find_waiting
 
 
@@ -48,6 +49,7 @@ def doctor(
             are lost.
         tell: is given each thing that was mended as soon as it is, in a sentence.
     """
+    begin_to_ask()
     left: list[Finding] = []
     mended: list[str] = []
     for finding in examine(Examination.of(home, gone_hosts)):
@@ -85,6 +87,7 @@ def examine(exam: Examination) -> Iterator[Finding]:
         ("packs", find_bad_packs),
         ("packs", find_bad_splits),
         ("runs", find_altered_files),
+        ("installation", _devices),  # last, as torch answers meanwhile
     )
     for name, part in parts:
         try:
@@ -105,3 +108,7 @@ def last_hosts(home: Home) -> set[str]:
 def _installation(exam: Examination) -> Iterator[Finding]:
     found = check_installation(exam.home, exam.runs().records)
     yield from (Finding("installation", what, remedy) for what, remedy in found)
+
+
+def _devices(exam: Examination) -> Iterator[Finding]:
+    yield from (Finding("installation", what, remedy) for what, remedy in check_devices())

@@ -14,12 +14,14 @@ from typing import NamedTuple
 from ..files import is_locked
 from ..settings import Home
 from ..tracking.records import Listing, RunRecord, list_runs
-from ..tracking.shipper import Sender
+from ..tracking.sender import Sender
 
 # An evaluation has a folder a moment before it has its lock.
 STARTING_SECONDS = 600.0
 # Prefect and MLflow hear of an end a moment after the run's record.
 ENDING_SECONDS = 60.0
+# Of the folders in which verify-resume lets runs die and go on.
+VERIFY_PREFIX = "verify-"
 LOST = "process ended without a word"
 
 
@@ -49,6 +51,7 @@ class Examination(NamedTuple):
         buried: ids of runs that were found lost and are called ended now; nobody else tells anybody of that.
         listing: what `list_runs` found; emptied by whoever changes a record.
         quiet: run's name -> whether nobody writes it, here or perhaps elsewhere, as it was when it was first asked.
+        folders: run's name -> its folder; of ten thousand runs each path is put together once.
     """
 
     home: Home
@@ -57,17 +60,24 @@ class Examination(NamedTuple):
     buried: set[str]
     listing: list[Listing]
     quiet: dict[str, bool]
+    folders: dict[str, Path]
 
     @classmethod
     def of(cls, home: Home, gone_hosts: Collection[str] = ()) -> Examination:
         """One that begins."""
-        return cls(home, gone_hosts, Sender(), set(), [], {})
+        return cls(home, gone_hosts, Sender(), set(), [], {}, {})
 
     def runs(self) -> Listing:
         """All runs of the home, and what is none; each record is read once, until one is changed."""
         if not self.listing:
             self.listing.append(list_runs(self.home))
         return self.listing[0]
+
+    def folder(self, name: str) -> Path:
+        """The folder of a run."""
+        if (known := self.folders.get(name)) is None:
+            known = self.folders[name] = self.home.runs / name
+        return known
 
     @property
     def fix(self) -> str:
@@ -91,7 +101,7 @@ def is_quiet(exam: Examination, run_dir: Path) -> bool:
 
 def is_over(exam: Examination, record: RunRecord) -> bool:
     """Whether a run has ended, or its process was lost, long enough ago that everybody should know."""
-    run_dir = exam.home.runs / record.run_id
+    run_dir = exam.folder(record.run_id)
     if not is_quiet(exam, run_dir):
         return False
     if record.status == "RUNNING" or run_dir.name in exam.buried:

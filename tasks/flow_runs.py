@@ -1,4 +1,7 @@
-"""What Prefect believes of our flow runs, and telling it otherwise; which of them is dead is found in `doctor.py`."""
+"""What Prefect believes of our flow runs, and telling it otherwise; which of them is dead is found in `doctor.py`.
+
+Prefect is imported when it is asked, and not to look into the database inside the home.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,6 @@ import uuid
 from collections.abc import Collection
 
 import psutil
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.states import Cancelled, Completed, Crashed
 
 from ..settings import Home, prefect_is_embedded
 
@@ -59,6 +59,9 @@ def end_flow_run(flow_run_id: str, status: str, state: str, message: str) -> str
     Returns:
         The new state's name.
     """
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelled, Completed, Crashed
+
     kind = Completed if status == "FINISHED" else Cancelled if state == "CANCELLING" else Crashed
     new = kind(message=message)
     with get_client(sync_client=True) as client:
@@ -106,6 +109,11 @@ def _states_in_database(home: Home) -> dict[str, str]:
 
 def _states_on_server(wanted: list[str]) -> dict[str, str]:
     states: dict[str, str] = {}
+    if not wanted:
+        return states
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
     with get_client(sync_client=True) as client:
         for start in range(0, len(wanted), PAGE):
             some = FlowRunFilter(id=FlowRunFilterId(any_=[uuid.UUID(one) for one in wanted[start : start + PAGE]]))

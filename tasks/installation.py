@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
-import torch
 from packaging.requirements import Requirement
 
 from ..addresses import hide_secrets
+from ..engine.hardware.cpu_load import usable_cores
 from ..settings import (
     Home,
     prefect_address,
@@ -24,6 +24,7 @@ from ..settings import (
     tracking_uri,
 )
 from ..tracking.records import RunRecord
+from .accelerators import is_nvidia_unused, list_accelerators
 from .servers import ask_prefect, ask_server
 
 LITTLE_SPACE = 1_000_000_000
@@ -32,18 +33,14 @@ CLOCK_SECONDS = 300.0
 
 
 def describe_installation(home: Home) -> list[str]:
-    """Lines for people: versions, devices, servers, space; nothing in them is judged."""
+    """Lines for people: versions, servers, space; nothing in them is judged."""
     names = ("torchrelay", "torch", "torchvision", "prefect", "mlflow")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
-    devices = [f"cpu ({torch.get_num_threads()} threads)"]
-    devices += [f"cuda:{at} {torch.cuda.get_device_name(at)}" for at in range(torch.cuda.device_count())]
-    devices += ["mps"] if torch.backends.mps.is_available() else []
     mlflow = "embedded" if tracking_is_embedded() else shown_tracking_uri()
     prefect = "embedded" if prefect_is_embedded() else hide_secrets(prefect_address())
     free = shutil.disk_usage(_existing(home.root)).free
     return [
         versions,
-        f"devices: {', '.join(devices)}",
         f"MLflow: {mlflow}; Prefect: {prefect}",
         f"home: {home.root}, {free / 1e9:,.1f} GB free",
     ]
@@ -53,17 +50,27 @@ def check_installation(home: Home, records: Sequence[RunRecord]) -> Iterator[tup
     """What is wrong, each with its remedy."""
     yield from check_versions("torchrelay")
     yield from check_versions("torchvision", ("torch",))
-    if not torch.cuda.is_available() and Path("/dev/nvidiactl").exists():
-        yield (
-            "there is an NVIDIA device, and torch cannot use it",
-            "install the build of torch for CUDA, or a driver that is new enough for it",
-        )
     if not tracking_is_embedded() and (uri := tracking_uri()).startswith("http"):
         yield from _check_server("MLflow", uri, ask_server(f"{uri.rstrip('/')}/health"), "MLFLOW_TRACKING_URI")
     if not prefect_is_embedded():
         yield from _check_server("Prefect", prefect_address(), ask_prefect(), "PREFECT_API_URL")
     yield from _check_disk(home)
     yield from check_clock(records, time.time())
+
+
+def describe_devices() -> str:
+    """A line for people: what there is to compute with; waits for torch where there may be an accelerator."""
+    devices = (f"{name} {of}".rstrip() for name, of in list_accelerators().items())
+    return f"devices: {', '.join((f'cpu ({len(usable_cores())} cores)', *devices))}"
+
+
+def check_devices() -> Iterator[tuple[str, str]]:
+    """An accelerator that torch cannot use, with its remedy."""
+    if is_nvidia_unused():
+        yield (
+            "there is an NVIDIA device, and torch cannot use it",
+            "install the build of torch for CUDA, or a driver that is new enough for it",
+        )
 
 
 def check_versions(package: str, among: Sequence[str] = ()) -> Iterator[tuple[str, str]]:

@@ -21,7 +21,7 @@ from ..tracking.opening import is_meant_for_here, tracker_of
 from ..tracking.reconcile import end_run, list_running
 from ..tracking.records import RunRecord, flow_runs_of, load_record, update_record
 from ..tracking.run_files import read_recipe
-from ..tracking.shipper import Sender
+from ..tracking.sender import Sender
 from .examination import (
     ENDING_SECONDS,
     LOST,
@@ -34,7 +34,6 @@ from .examination import (
     may_be_alive,
 )
 from .flow_runs import end_flow_run, list_deserted, list_orphans, list_unfinished
-from .runs import seconds_until
 
 # What a record says of a run that was lost when its journal had its end already.
 ERRORS_OF_ENDED = {"FINISHED": "", "FAILED": "see error.txt", "KILLED": "stopped by a signal or a cancel"}
@@ -43,7 +42,7 @@ ERRORS_OF_ENDED = {"FINISHED": "", "FAILED": "see error.txt", "KILLED": "stopped
 def find_lost_runs(exam: Examination) -> Iterator[Finding]:
     """Runs whose record says RUNNING and that no process writes, here or perhaps on another host."""
     for record in exam.runs().records:
-        run_dir = exam.home.runs / record.run_id
+        run_dir = exam.folder(record.run_id)
         if record.status != "RUNNING" or may_be_alive(run_dir):
             continue
         if is_elsewhere(exam, run_dir):
@@ -73,6 +72,8 @@ def _bury(exam: Examination, run_dir: Path) -> str:
 
     One that was lost when it had just ended ended as its journal says.
     """
+    from .runs import seconds_until
+
     with lock(run_dir / "lock", f"run {run_dir.name}"):
         record = load_record(run_dir)
         journal = Journal(run_dir / JOURNAL_FILE)
@@ -127,7 +128,7 @@ def _ending_of(run_dir: Path, record: RunRecord, lines: Iterable[Mapping[str, An
 def find_waiting(exam: Examination) -> Iterator[Finding]:
     """Runs that are over and of whose journals MLflow does not have all, the oldest first: a parent before its own."""
     for record in reversed(exam.runs().records):
-        run_dir = exam.home.runs / record.run_id
+        run_dir = exam.folder(record.run_id)
         if not is_over(exam, record):
             continue
         try:
@@ -184,7 +185,7 @@ def find_lost_in_mlflow(exam: Examination) -> Iterator[Finding]:
         return
     records = {record.run_id: record for record in exam.runs().records}
     for believed in running:
-        run_dir = exam.home.runs / believed.run_id
+        run_dir = exam.folder(believed.run_id)
         if believed.run_id not in records:  # a run of another home, or a tag that somebody set
             continue
         if not is_over(exam, records[believed.run_id]) or _num_waiting(
@@ -211,9 +212,7 @@ def find_lost_in_prefect(exam: Examination) -> Iterator[Finding]:
     over = {one: record for record in records for one in _flow_runs_over(exam, record)}
     try:
         states = list_unfinished(exam.home, over)
-        # On a disk that another host uses too, its processes cannot be seen.
-        is_shared = any(is_elsewhere(exam, exam.home.runs / record.run_id) for record in records)
-        deserted = {} if is_shared else list_deserted(exam.home)
+        deserted = list_deserted(exam.home)
     except (httpx.HTTPError, sqlite3.Error) as error:
         yield Finding("Prefect", f"its flow runs cannot be read: {error}", "start its server, then look again")
         return
@@ -227,6 +226,9 @@ def find_lost_in_prefect(exam: Examination) -> Iterator[Finding]:
             f"{exam.fix} tells Prefect",
             lambda one=flow_run_id, state=state, run_id=record.run_id: _end_in_prefect(exam.home, one, state, run_id),
         )
+    # On a disk that another host uses too, its processes cannot be seen.
+    if deserted and any(is_elsewhere(exam, exam.folder(record.run_id)) for record in records):
+        return
     known = {one for record in records for one in flow_runs_of(record)}
     for flow_run_id, state in deserted.items():
         if flow_run_id not in known:
@@ -243,7 +245,7 @@ def _flow_runs_over(exam: Examination, record: RunRecord) -> list[str]:
 
     One that had the run before another took it up is over too, whatever becomes of the run: it cannot have its lock.
     """
-    run_dir = exam.home.runs / record.run_id
+    run_dir = exam.folder(record.run_id)
     if record.parent or not flow_runs_of(record):
         return []
     if is_over(exam, record):

@@ -20,8 +20,8 @@ from ..errors import BusyError, DataError, RecipeError, SourceError, TrackingErr
 from ..files import is_locked, lock, read_json, remove_tree, size_of
 from ..settings import Home, tracking_is_embedded
 from ..tracking.cursor import waiting
+from ..tracking.holdings import Holdings, Version, has_unreferenced, list_holdings
 from ..tracking.records import RECORD_FILE, RunRecord, list_records, load_record
-from ..tracking.removal import Version, list_versions, measure_run, remove_run, remove_unreferenced
 from .trust import forget
 
 # A run that begins has a record a moment before it has its lock.
@@ -90,10 +90,12 @@ def prune(
     result = Pruned([], {}, [])
     if not home.root.is_dir():
         return result
-    registered = list_versions()
+    held = list_holdings()
     families = _choose_runs(home, keep_runs, older_than)
-    gone_runs = _prune_runs(home, families, registered, result, versions=versions, dry_run=dry_run)
-    if not dry_run:
+    gone_runs = _prune_runs(home, families, held, result, versions=versions, dry_run=dry_run)
+    if not dry_run and has_unreferenced():
+        from ..tracking.removal import remove_unreferenced  # MLflow, which takes seconds
+
         remove_unreferenced()
     with space.claim_data(home) as is_alone:
         if not is_alone:
@@ -160,20 +162,21 @@ def _last_sign(home: Home, record: RunRecord) -> float:
 def _prune_runs(
     home: Home,
     families: Sequence[_Family],
-    registered: dict[str, list[Version]],
+    held: Holdings,
     result: Pruned,
     *,
     versions: bool,
     dry_run: bool,
 ) -> set[str]:
     """Remove families whole, and what an earlier prune left of a run; gives the ids of the runs that are gone."""
+    registered = held.versions
     if not dry_run:
         for trash in sorted(home.runs.glob(f".*{space.TRASH}")):
             if said := _empty(trash, registered, versions=versions):
                 result.notes.append(said)
     gone: set[str] = set()
     for family in families:
-        sizes = {one.run_id: _measure(home, one) for one in family.records}
+        sizes = {one.run_id: _measure(home, one, held) for one in family.records}
         reasons = {one.run_id: _reason_to_keep(home, one, sizes, registered, versions) for one in family.records}
         if not any(reasons.values()) and not dry_run:
             reasons = _move(home, family)
@@ -189,9 +192,9 @@ def _prune_runs(
     return gone
 
 
-def _measure(home: Home, record: RunRecord) -> int | None:
+def _measure(home: Home, record: RunRecord, held: Holdings) -> int | None:
     """Bytes of a run here and in the embedded tracker; None where the tracker does not have it."""
-    in_mlflow = measure_run(record.mlflow_run_id, record.run_id) if record.mlflow_run_id else 0
+    in_mlflow = held.measure(record.mlflow_run_id, record.run_id) if record.mlflow_run_id else 0
     return None if in_mlflow is None else in_mlflow + size_of(home.runs / record.run_id)
 
 
@@ -261,6 +264,8 @@ def _empty(trash: Path, registered: dict[str, list[Version]], *, versions: bool)
             trash.rename(trash.with_name(run_id))
             return ""
         if record.mlflow_run_id:
+            from ..tracking.removal import remove_run
+
             remove_run(record.mlflow_run_id, run_id, made)
     remove_tree(trash)
     forget(run_id)

@@ -39,6 +39,7 @@ from ..tracking.journal import JOURNAL_FILE, Journal
 from ..tracking.records import RunRecord, list_records, load_record
 from .console import say
 from .evaluate import evaluate_model
+from .examination import VERIFY_PREFIX
 from .ingest import Ingested, ingest_table
 from .preflight import check_recipe, has_images
 from .reopen import reopen_run
@@ -47,7 +48,6 @@ from .sources import find_source
 from .train import train_model
 
 # Of the folders in the home that hold the runs.
-VERIFY_PREFIX = "verify-"
 NUM_EPOCHS = 2
 NUM_CHECKPOINTS = 10
 # A kill comes up to two steps after the one that was drawn, and what goes on from there needs another to die in.

@@ -24,9 +24,9 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from .. import settings
 from ..addresses import sqlite_address
-from ..errors import BusyError, GoneError, LockError, TrackingError
+from ..errors import BusyError, LockError, TrackingError
 from ..files import lock, mode_of_files
-from .database import check_lock, database_of, set_companions_aside, what_is_wrong
+from .database import check_database, check_lock, database_of, set_companions_aside, what_is_wrong
 from .relocation import follow_home
 
 P = ParamSpec("P")
@@ -99,19 +99,14 @@ def make_database() -> Path:
         GoneError: what is there is no database of MLflow's.
         TrackingError: it cannot be made or read.
     """
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
     home = settings.home()
     path = home.root / "mlflow.db"
-    if problem := what_is_wrong(path):
-        raise GoneError(
-            f"MLflow's database {path} {problem}; torchrelay sync sets it aside, makes a new one and sends all runs "
-            f"again"
-        )
     if path.exists():
-        check_lock(path)
+        check_database(path)
         follow_home(path, home.artifacts)
         return path
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
     for name in ("mlflow.store.db.utils", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     deadline = time.monotonic() + DATABASE_TIMEOUT_SECONDS

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
@@ -85,13 +84,17 @@ def waiting(run_dir: Path) -> int:
     Raises:
         TrackingError: another version wrote the cursor, or the journal cannot be read.
     """
+    try:
+        size = (run_dir / JOURNAL_FILE).stat().st_size
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise _unreadable(run_dir, error) from error
+    offset = Cursor.load(run_dir).offset
+    if offset and offset == size:
+        return 0
     with _opened(run_dir) as file:
-        if file is None:
-            return 0
-        offset = Cursor.load(run_dir).offset
-        if offset and offset == os.fstat(file.fileno()).st_size:
-            return 0
-        return sum(1 for line in unshipped(file, offset) if is_shipped(line.values))
+        return 0 if file is None else sum(1 for line in unshipped(file, offset) if is_shipped(line.values))
 
 
 def unshipped(file: BinaryIO, offset: int) -> Iterator[Line]:
@@ -134,6 +137,10 @@ def _opened(run_dir: Path) -> Iterator[BinaryIO | None]:
         yield None
         return
     except OSError as error:
-        raise TrackingError(f"journal {run_dir / JOURNAL_FILE} cannot be read: {error.strerror}") from error
+        raise _unreadable(run_dir, error) from error
     with file:
         yield file
+
+
+def _unreadable(run_dir: Path, error: OSError) -> TrackingError:
+    return TrackingError(f"journal {run_dir / JOURNAL_FILE} cannot be read: {error.strerror}")

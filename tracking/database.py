@@ -6,6 +6,8 @@ MLflow would fill an empty file with empty tables, and so hide that all runs are
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import re
 import sqlite3
 import stat
 import time
@@ -13,12 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
-
-from ..errors import TrackingError
+from ..errors import GoneError, TrackingError
 from ..files import set_aside
 
+DATABASE_FILE = "mlflow.db"
 MAGIC = b"SQLite format 3\0"
 LOOK_SECONDS = 1.0
 # Whoever writes a database holds its lock for an instant.
@@ -78,6 +78,63 @@ def what_is_wrong(path: Path, *, reads_all: bool = False) -> str:
         return f"is damaged: {error}"
 
 
+def check_database(path: Path) -> None:
+    """Make sure that the embedded database, which is there, is one of MLflow's and can be written now.
+
+    Raises:
+        GoneError: what is there is none; `sync` makes a new one.
+        TrackingError: it is locked for seconds, or must not be written.
+    """
+    if problem := what_is_wrong(path):
+        raise GoneError(
+            f"MLflow's database {path} {problem}; torchrelay sync sets it aside, makes a new one and sends all runs "
+            f"again"
+        )
+    check_lock(path)
+
+
+def has_our_schema(path: Path) -> bool:
+    """Whether the embedded database, which is there, has the tables of the installed MLflow, so that we can read them.
+
+    One of another version is for MLflow to speak of, and for its client to be asked.
+
+    Raises:
+        TrackingError: it is none, or cannot be written now; a `GoneError` where it is none.
+    """
+    check_database(path)
+    return {one for (one,) in ask_database(path, "SELECT version_num FROM alembic_version")} == _newest_schemas()
+
+
+def _newest_schemas() -> set[str]:
+    """The revisions of MLflow's tables that no other follows, as its migrations say."""
+    # Not imported: that takes seconds.
+    found = importlib.util.find_spec("mlflow")
+    folders = found.submodule_search_locations if found else None
+    texts = [
+        path.read_text("utf-8", "replace")
+        for folder in folders or ()
+        for path in Path(folder, "store", "db_migrations", "versions").glob("*.py")
+    ]
+    named, followed = (
+        {match[1] for text in texts if (match := re.search(rf"^{name} = [\"'](\w+)[\"']", text, re.MULTILINE))}
+        for name in ("revision", "down_revision")
+    )
+    return named - followed
+
+
+def ask_database(path: Path, question: str, *values: str) -> list[tuple[str, ...]]:
+    """The rows that a database answers with.
+
+    Raises:
+        TrackingError: it cannot be read.
+    """
+    try:
+        with _opened(path) as connection:
+            return connection.execute(question, values).fetchall()
+    except sqlite3.Error as error:
+        raise TrackingError(f"MLflow's database {path} cannot be read: {error}") from error
+
+
 def check_lock(path: Path) -> None:
     """Make sure that a database can be written now; MLflow would try for a minute and more.
 
@@ -101,6 +158,9 @@ def database_of(uri: str) -> Path | None:
     """The file of a tracker's address; None where it is no SQLite database, or one in memory."""
     if not uri.lower().startswith("sqlite"):
         return None
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
     try:
         named = make_url(uri).database or ""
     except ArgumentError:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from .. import settings
-from .client import call, open_client, override_environment
-from .mlflow_run import RUN_ID_TAG
+from .database import DATABASE_FILE, ask_database, has_our_schema
+from .opening import RUN_ID_TAG
 
 # Somebody waits for the answer, who is told of a silence and can ask again.
 ENVIRONMENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+# As MLflow's search finds them: not those in its trash.
+RUNNING = """SELECT runs.run_uuid, tags.value FROM runs JOIN tags USING (run_uuid)
+    WHERE runs.status = 'RUNNING' AND runs.lifecycle_stage = 'active' AND tags.key = ?"""
 
 
 class Believed(NamedTuple):
@@ -29,8 +32,14 @@ def list_running() -> list[Believed]:
     Raises:
         TrackingError: the tracker cannot be reached.
     """
-    if settings.tracking_is_embedded() and not (settings.home().root / "mlflow.db").exists():
-        return []
+    path = settings.home().root / DATABASE_FILE
+    if settings.tracking_is_embedded():
+        if not path.exists():
+            return []
+        if has_our_schema(path):
+            return [Believed(*row) for row in ask_database(path, RUNNING, RUN_ID_TAG)]
+    from .client import call, open_client, override_environment
+
     override_environment(ENVIRONMENT)
     client = open_client()
     experiments = [one.experiment_id for one in call("list the experiments", client.search_experiments)]
@@ -60,4 +69,6 @@ def end_run(mlflow_run_id: str, status: str, ended: int) -> None:
     Raises:
         TrackingError: the tracker cannot be reached.
     """
+    from .client import call, open_client
+
     call("end the run", open_client().set_terminated, mlflow_run_id, status, ended)

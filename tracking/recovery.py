@@ -17,12 +17,10 @@ from ..errors import BusyError, TrackingError
 from ..files import lock
 from ..settings import Home
 from .cursor import SHIP_LOCK_FILE, Cursor
-from .database import Content, read_content, set_database_aside, what_is_wrong
+from .database import DATABASE_FILE, Content, read_content, set_database_aside, what_is_wrong
 from .journal import JOURNAL_FILE, Journal
 from .opening import is_meant_for_here, is_open
 from .records import RunRecord, list_records, update_record
-
-DATABASE_FILE = "mlflow.db"
 
 logger = logging.getLogger(__name__)
 

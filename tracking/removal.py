@@ -6,11 +6,8 @@ tracker is the database inside the home. A server keeps that to itself: `mlflow 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import unquote, urlparse
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Run
@@ -21,34 +18,8 @@ from .. import settings
 from ..errors import TrackingError
 from ..files import remove_tree, size_of
 from .client import call, open_client
+from .holdings import UNREFERENCED, Version, join_versions, own_folders
 from .opening import RUN_ID_TAG
-
-# What a run read and made stands in MLflow's database under the run's id without a foreign key: deleting the run leaves
-# it. First come the edges, whose deletion takes the lock that the rest needs.
-UNREFERENCED = (
-    """DELETE FROM inputs
-    WHERE (destination_type = 'RUN' AND destination_id NOT IN (SELECT run_uuid FROM runs))
-    OR (source_type IN ('RUN_INPUT', 'RUN_OUTPUT') AND source_id NOT IN (SELECT run_uuid FROM runs))""",
-    "DELETE FROM input_tags WHERE input_uuid NOT IN (SELECT input_uuid FROM inputs)",
-    """DELETE FROM datasets
-    WHERE dataset_uuid NOT IN (SELECT source_id FROM inputs WHERE source_type = 'DATASET')
-    AND dataset_uuid NOT IN (SELECT dataset_uuid FROM logged_model_metrics WHERE dataset_uuid IS NOT NULL)""",
-)
-
-
-class Version(NamedTuple):
-    """A version of a registered model.
-
-    Attributes:
-        aliases: names such as champion that lead to it.
-    """
-
-    name: str
-    number: str
-    aliases: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"models:/{self.name}/{self.number}"
 
 
 def list_versions() -> dict[str, list[Version]]:
@@ -58,15 +29,10 @@ def list_versions() -> dict[str, list[Version]]:
         TrackingError: the registry cannot be reached.
     """
     client = open_client()
-    aliases: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for model in _pages("list registered models", client.search_registered_models):
-        for alias, number in model.aliases.items():
-            aliases[model.name, str(number)].append(alias)
-    versions: dict[str, list[Version]] = defaultdict(list)
-    for one in _pages("list model versions", client.search_model_versions):
-        number = str(one.version)
-        versions[one.run_id or ""].append(Version(one.name, number, tuple(sorted(aliases[one.name, number]))))
-    return dict(versions)
+    models = list(_pages("list registered models", client.search_registered_models))
+    aliases = ((model.name, str(number), alias) for model in models for alias, number in model.aliases.items())
+    made = _pages("list model versions", client.search_model_versions)
+    return join_versions(((one.name, str(one.version), one.run_id or "") for one in made), aliases)
 
 
 def measure_run(mlflow_run_id: str, run_id: str) -> int | None:
@@ -80,7 +46,7 @@ def measure_run(mlflow_run_id: str, run_id: str) -> int | None:
     run = _find(client, mlflow_run_id, run_id)
     if run is None:
         return None
-    return sum(size_of(folder) for folder in _folders(run, _logged_models(client, run)))
+    return sum(size_of(folder) for folder in own_folders(_places(run, _logged_models(client, run))))
 
 
 def remove_run(mlflow_run_id: str, run_id: str, versions: Sequence[Version]) -> None:
@@ -105,7 +71,7 @@ def remove_run(mlflow_run_id: str, run_id: str, versions: Sequence[Version]) -> 
     call(f"delete run {mlflow_run_id}", client.delete_run, mlflow_run_id)
     if not settings.tracking_is_embedded():
         return
-    for folder in _folders(run, models):
+    for folder in own_folders(_places(run, models)):
         remove_tree(folder)
     # As `mlflow gc` does it, which itself would also empty the trash of what this prune is not about.
     store: Any = client._tracking_client.store
@@ -128,8 +94,8 @@ def remove_unreferenced() -> None:
 
     def remove() -> None:
         with store.ManagedSessionMaker(read_only=False) as session:
-            for statement in UNREFERENCED:
-                session.execute(text(statement))
+            for table, condition in UNREFERENCED:
+                session.execute(text(f"DELETE FROM {table} WHERE {condition}"))  # noqa: S608
 
     call("remove data sets that no run refers to", remove)
 
@@ -156,20 +122,8 @@ def _logged_models(client: MlflowClient, run: Run) -> list[LoggedModel]:
     )
 
 
-def _folders(run: Run, models: Sequence[LoggedModel]) -> Iterator[Path]:
-    """Folders of the embedded tracker's artifacts that hold nothing but this run's.
-
-    That is artifacts/<run id> and artifacts/models/<model id>, below an experiment's folder where it has one. A place
-    of another name, or outside the artifacts once links and `..` are followed, is stated by somebody, and left alone.
-    """
-    artifacts = settings.home().artifacts.resolve()
-    named = [(run.info.run_id, run.info.artifact_uri), *((one.model_id, one.artifact_location) for one in models)]
-    for name, uri in named:
-        parts = urlparse(uri or "")
-        folder = Path(unquote(parts.path)).parent
-        is_ours = folder.name == name and artifacts in folder.resolve().parents
-        if settings.tracking_is_embedded() and parts.scheme == "file" and is_ours:
-            yield folder
+def _places(run: Run, models: Sequence[LoggedModel]) -> list[tuple[str, str]]:
+    return [(run.info.run_id, run.info.artifact_uri), *((one.model_id, one.artifact_location) for one in models)]
 
 
 def _pages(doing: str, search: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:

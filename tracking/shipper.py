@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from .. import settings
 from ..errors import BusyError, GoneError, LockError, TorchrelayError, TrackingError
@@ -26,10 +25,11 @@ from .cursor import SHIP_LOCK_FILE as LOCK_FILE
 from .cursor import Cursor, waiting
 from .journal import JOURNAL_FILE, Journal
 from .opening import is_meant_for_here
-from .outbox import NotYetError, Outbox, Registered
+from .outbox import NotYetError, Outbox
 from .reconcile import end_run
 from .records import list_records, load_record
 from .recovery import forget, is_lost
+from .sender import Sender, Shipped
 
 POLL_SECONDS = 5.0
 # The embedded database's Python holds up a training while it writes: 0.1 s for 500 points.
@@ -47,30 +47,6 @@ EMBEDDED_START_SECONDS = 5.0
 BYTES_PER_SECOND = 5e6
 
 logger = logging.getLogger(__name__)
-
-
-class Shipped(NamedTuple):
-    """How far the shipping of one run came.
-
-    Attributes:
-        run_id: ours.
-        mlflow_run_id: MLflow's; empty where it does not have the run yet.
-        num_sent: lines of its journal that were sent.
-        num_waiting: lines that MLflow does not have yet.
-        reason: why they wait; empty where none do.
-        is_silent: the reason is the tracker's silence, not this run.
-        registered: versions of registered models that were made.
-        aside: what the tracker does not take, in a sentence; empty where it takes all.
-    """
-
-    run_id: str
-    mlflow_run_id: str
-    num_sent: int
-    num_waiting: int
-    reason: str = ""
-    is_silent: bool = False
-    registered: tuple[Registered, ...] = ()
-    aside: str = ""
 
 
 class Shipper:
@@ -333,25 +309,6 @@ def sync_run(run_dir: Path, patience_seconds: float = SYNC_PATIENCE_SECONDS, *, 
     shipper = Shipper(run_dir, is_asked=is_asked)
     shipper.start()
     return shipper.settle(patience_seconds)
-
-
-class Sender:
-    """Sends what runs left, one after another; after one to which the tracker is silent, the others are not tried.
-
-    Attributes:
-        silence: why no other is tried; empty while the tracker answers.
-    """
-
-    def __init__(self) -> None:
-        self.silence = ""
-
-    def send(self, run_dir: Path, *, is_asked: bool = False) -> Shipped:
-        """Send what a run left, or say why that is not tried; raises what `sync_run` raises."""
-        if self.silence:
-            return Shipped(run_dir.name, Cursor.load(run_dir).mlflow_run_id, 0, waiting(run_dir), self.silence)
-        done = sync_run(run_dir, SYNC_PATIENCE_SECONDS, is_asked=is_asked)
-        self.silence = done.reason if done.is_silent else ""
-        return done
 
 
 def sync_home(home: Home, run_dirs: list[Path] | None = None) -> Iterator[Shipped]:
