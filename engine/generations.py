@@ -39,6 +39,8 @@ def parse_name(name: str) -> tuple[int, int] | None:
 
 def list_generations(folder: Path) -> list[Path]:
     """The generations that stand in a folder of checkpoints, oldest first."""
+    if not folder.is_dir():
+        return []
     found = {path: parse_name(path.name) for path in folder.glob("step-*")}
     return sorted((path for path, order in found.items() if order), key=lambda path: found[path] or (0, 0))
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..datasets.space import list_folders
 from ..errors import TorchrelayError
 from ..seals import are_sealed
 from ..tracking.database import DATABASE_FILE, what_is_wrong
@@ -15,6 +15,9 @@ from ..tracking.recovery import find_lost, recover
 from .examination import Examination, Finding, is_quiet
 
 PART = "runs"
+# How a journal begins, and what it says last of a run that finished.
+HEAD = re.compile(rb'\{"time":\d+,"kind":"journal"')
+FINISHED = re.compile(rb'\{"time":\d+,"kind":"status","status":"FINISHED"')
 
 
 def find_bad_records(exam: Examination) -> Iterator[Finding]:
@@ -23,7 +26,7 @@ def find_bad_records(exam: Examination) -> Iterator[Finding]:
         run_dir = exam.folder(name)
         yield Finding(PART, f"{name} is no run: {problem}", _what_can_be_had(run_dir))
     known = {record.run_id for record in exam.runs().records}
-    for run_dir in list_folders(exam.home.runs):
+    for run_dir in exam.run_dirs():
         if run_dir.name in known or (run_dir / RECORD_FILE).exists() or not is_quiet(exam, run_dir):
             continue
         if what_is_left(run_dir):
@@ -79,16 +82,10 @@ def _is_as_left(data: bytes, record: RunRecord) -> bool:
 
     So that of ten thousand journals each byte is looked at, and hardly a line is parsed.
     """
-    if not are_sealed(data):
+    if not are_sealed(data) or not HEAD.match(data):
         return False
-    first = parse(data.partition(b"\n")[0])
-    if first is None or first["kind"] != "journal":
-        return False
-    if record.status != "FINISHED":
-        return True
-    start = data.rfind(b"\n", 0, max(data.rfind(b'"kind":"status"'), 0)) + 1
-    last = parse(data[start:].partition(b"\n")[0])
-    return last is not None and last["kind"] == "status" and last.get("status") == "FINISHED"
+    last_status = data.rfind(b"\n", 0, max(data.rfind(b'"kind":"status"'), 0)) + 1
+    return record.status != "FINISHED" or bool(FINISHED.match(data, last_status))
 
 
 def find_lost_database(exam: Examination) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..datasets.space import claim_data, list_folders, list_hidden, list_packs, remove
+from ..datasets.space import claim_data, list_hidden, list_packs, remove
 from ..engine.generations import DamagedError, list_generations, read_manifest, read_state
 from ..errors import BusyError, CheckpointError, DataError
 from ..files import is_locked, lock, set_aside
@@ -29,7 +29,7 @@ def find_leftovers(exam: Examination) -> Iterator[Finding]:
             for root in (exam.home.packs, exam.home.store):
                 found += list_hidden(root, ".tmp")
     known = {record.run_id for record in exam.runs().records}
-    for run_dir in list_folders(exam.home.runs):
+    for run_dir in exam.run_dirs():
         if not is_quiet(exam, run_dir):
             continue
         if run_dir.name in known or (run_dir / RECORD_FILE).exists():

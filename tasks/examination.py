@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from ..datasets.space import list_folders
 from ..files import is_locked
 from ..settings import Home
 from ..tracking.records import Listing, RunRecord, list_runs
@@ -73,11 +74,17 @@ class Examination(NamedTuple):
             self.listing.append(list_runs(self.home))
         return self.listing[0]
 
+    def run_dirs(self) -> list[Path]:
+        """The folders in which runs may be, in order, as they were when they were first asked for."""
+        if not self.folders:
+            self.folders.update((one.name, one) for one in list_folders(self.home.runs))
+        return list(self.folders.values())
+
     def folder(self, name: str) -> Path:
         """The folder of a run."""
-        if (known := self.folders.get(name)) is None:
-            known = self.folders[name] = self.home.runs / name
-        return known
+        if not self.folders:
+            self.run_dirs()
+        return self.folders.get(name) or self.home.runs / name
 
     @property
     def fix(self) -> str:

@@ -327,9 +327,10 @@ def list_runs(home: Home) -> Listing:
     """
     records: list[RunRecord] = []
     problems: dict[str, str] = {}
+    root = home.runs
     for name in _names_of_runs(home):
         try:
-            records.append(load_record(home.runs / name))
+            records.append(load_record(root / name))
         except SourceError as error:
             if not isinstance(error.__cause__, FileNotFoundError):
                 problems[name] = str(error)

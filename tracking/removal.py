@@ -123,7 +123,7 @@ def _logged_models(client: MlflowClient, run: Run) -> list[LoggedModel]:
 
 
 def _places(run: Run, models: Sequence[LoggedModel]) -> list[tuple[str, str]]:
-    return [(run.info.run_id, run.info.artifact_uri), *((one.model_id, one.artifact_location) for one in models)]
+    return [(run.info.run_id, run.info.artifact_uri or ""), *((one.model_id, one.artifact_location) for one in models)]
 
 
 def _pages(doing: str, search: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:

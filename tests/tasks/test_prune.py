@@ -21,7 +21,7 @@ from torchrelay import settings
 from torchrelay.datasets import space
 from torchrelay.datasets.pack import Pack
 from torchrelay.errors import RecipeError
-from torchrelay.files import lock, read_json, write_json
+from torchrelay.files import lock, read_json
 from torchrelay.flows.evaluate import evaluate
 from torchrelay.flows.train import train
 from torchrelay.settings import Home
@@ -224,8 +224,7 @@ def test_with_both_options_a_run_goes_where_both_say_so(home: Home, runs: list[s
 
 
 def _end_earlier(home: Home, run: str) -> None:
-    path = home.runs / run / "run.json"
-    write_json(path, {**read_json(path), "ended": "2020-01-01T00:00:00.000+00:00"})
+    update_record(home.runs / run, ended="2020-01-01T00:00:00.000+00:00")
 
 
 def test_a_run_that_is_being_written_stays(home: Home, runs: list[str]) -> None:
@@ -302,8 +301,7 @@ def test_a_parent_and_its_children_go_together_or_stay(home: Home, runs: list[st
 def test_a_run_that_this_tracker_does_not_know_stays(
     home: Home, runs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = home.runs / runs[1] / "run.json"
-    write_json(path, {**read_json(path), "mlflow_run_id": "0" * 32})
+    update_record(home.runs / runs[1], mlflow_run_id="0" * 32)
     done = prune(home, keep_runs=0)
     assert "this tracker does not have it" in done.kept[runs[1]]
     assert names(done, "run") == [runs[2]]
