@@ -22,7 +22,6 @@ from ..settings import Home, tracking_is_embedded
 from ..tracking.cursor import waiting
 from ..tracking.holdings import Holdings, Version, has_unreferenced, list_holdings
 from ..tracking.records import RECORD_FILE, RunRecord, list_records, load_record
-from .trust import forget
 
 # A run that begins has a record a moment before it has its lock.
 STARTING_SECONDS = 600.0
@@ -267,6 +266,8 @@ def _empty(trash: Path, registered: dict[str, list[Version]], *, versions: bool)
             from ..tracking.removal import remove_run
 
             remove_run(record.mlflow_run_id, run_id, made)
+    from .trust import forget  # which knows models, and so torch
+
     remove_tree(trash)
     forget(run_id)
     return ""
