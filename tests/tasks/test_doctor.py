@@ -336,7 +336,7 @@ def test_what_was_mended_is_said_at_once_and_what_fails_is_a_finding_beside_the_
     def no_server(**options: object) -> None:
         raise error
 
-    monkeypatch.setattr("torchrelay.tasks.flow_runs.get_client", no_server)
+    monkeypatch.setattr("prefect.client.orchestration.get_client", no_server)
     told: list[str] = []
     with pytest.raises(KeyboardInterrupt):
         doctor(home(), fix=True, tell=told.append)

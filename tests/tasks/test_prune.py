@@ -278,7 +278,7 @@ def test_a_prune_that_was_killed_is_finished_by_the_next(
     def kill(*arguments: object) -> None:
         raise Killed
 
-    for victim in ("torchrelay.tasks.prune.remove_run", "torchrelay.tasks.prune.remove_tree"):
+    for victim in ("torchrelay.tracking.removal.remove_run", "torchrelay.tasks.prune.remove_tree"):
         with monkeypatch.context() as patch, pytest.raises(Killed):
             patch.setattr(victim, lambda *arguments, **options: kill())
             prune(home, keep_runs=0)
