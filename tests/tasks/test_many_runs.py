@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -99,11 +100,11 @@ def test_a_command_imports_nothing_heavy_and_opens_few_files_of_each_run(
     ],
     ids=["zeroed", "a value changed", "end missing", "head missing", "empty"],
 )
-def test_of_many_journals_the_damaged_one_is_found(spoil: object, said: str) -> None:
+def test_of_many_journals_the_damaged_one_is_found(spoil: Callable[[bytes], bytes], said: str) -> None:
     home = make_runs(5)
     path = home.runs / "run-3" / JOURNAL_FILE
     assert doctor(home).left == []
-    path.write_bytes(spoil(path.read_bytes()))  # type: ignore[operator]
+    path.write_bytes(spoil(path.read_bytes()))
     found = [one for one in doctor(home).left if "the journal of run-3" in one.what and said in one.what]
     assert len(found) == 1
 
