@@ -51,6 +51,15 @@ def verify_split(split_dir: Path) -> None:
         raise DamagedSplitError(f"split {split_dir}: {changed}; {AGAIN}")
 
 
+def list_split(split_dir: Path) -> dict[str, dict[str, Any]]:
+    """sha256 and size of a split's files, by name; none of a split of an older version.
+
+    Raises:
+        DamagedSplitError: the list itself is not as it was written.
+    """
+    return _read_manifest(split_dir)["files"] if (split_dir / MANIFEST).exists() else {}
+
+
 def find_split(split_dir: Path) -> bool:
     """Whether a split of this version is there as it was written; one that is not is set aside, with a warning.
 

@@ -15,14 +15,13 @@ from ..engine.generations import DamagedError, list_generations, read_manifest, 
 from ..errors import DataError, SourceError
 from ..files import lock, set_aside, write_atomic
 from ..seals import seal_name
-from ..tracking.records import RunRecord
 from ..tracking.run_files import CHECKPOINTS, why_changed
-from .examination import Examination, Finding, is_quiet
+from .examination import Examination, Finding, resting
 
 
 def find_altered_files(exam: Examination) -> Iterator[Finding]:
     """Files of runs that do not have the sha256 that the record has of them."""
-    for record, run_dir in _resting(exam):
+    for record, run_dir in resting(exam):
         for name in record.files:
             try:
                 reason = why_changed(run_dir, record, name)
@@ -40,7 +39,7 @@ def find_altered_files(exam: Examination) -> Iterator[Finding]:
 
 def find_bad_pointers(exam: Examination) -> Iterator[Finding]:
     """Pointers to checkpoints that are not as they were written."""
-    for record, run_dir in _resting(exam):
+    for record, run_dir in resting(exam):
         for pointer in ("best", "last") if (run_dir / CHECKPOINTS).exists() else ():
             try:
                 verify_pointer(run_dir / CHECKPOINTS, pointer)
@@ -51,14 +50,6 @@ def find_bad_pointers(exam: Examination) -> Iterator[Finding]:
                     f"{exam.fix} writes it anew, as the newest manifest says",
                     lambda run_dir=run_dir, pointer=pointer: _point_anew(run_dir, pointer),
                 )
-
-
-def _resting(exam: Examination) -> Iterator[tuple[RunRecord, Path]]:
-    """Runs that nobody writes, here or perhaps elsewhere."""
-    for record in exam.runs().records:
-        run_dir = exam.folder(record.run_id)
-        if is_quiet(exam, run_dir):
-            yield record, run_dir
 
 
 def _point_anew(run_dir: Path, pointer: str) -> str:

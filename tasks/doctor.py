@@ -14,6 +14,7 @@ from ..settings import Home
 from ..tracking.records import list_records
 from .accelerators import begin_to_ask
 from .altered import find_altered_files, find_bad_pointers, find_bad_splits
+from .altered_artifacts import find_altered_artifacts, find_altered_versions
 from .bad_runs import find_bad_journals, find_bad_records, find_lost_database
 from .damage import find_bad_checkpoints, find_bad_packs, find_leftovers
 from .examination import Examination, Finding, host_of
@@ -87,6 +88,8 @@ def examine(exam: Examination) -> Iterator[Finding]:
         ("packs", find_bad_packs),
         ("packs", find_bad_splits),
         ("runs", find_altered_files),
+        ("MLflow", find_altered_artifacts),
+        ("MLflow", find_altered_versions),
         ("installation", _devices),  # last, as torch answers meanwhile
     )
     for name, part in parts:

@@ -6,7 +6,7 @@ import contextlib
 import re
 import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -120,6 +120,19 @@ def is_over(exam: Examination, record: RunRecord) -> bool:
 def is_elsewhere(exam: Examination, run_dir: Path) -> bool:
     """Whether a run's last process was on another host, of which nothing is known here."""
     return host_of(run_dir) not in ("", socket.gethostname(), *exam.gone_hosts)
+
+
+def resting(exam: Examination) -> Iterator[tuple[RunRecord, Path]]:
+    """Runs that nobody writes, here or perhaps elsewhere, and their folders."""
+    for record in exam.runs().records:
+        run_dir = exam.folder(record.run_id)
+        if is_quiet(exam, run_dir):
+            yield record, run_dir
+
+
+def artifacts_of(home: Home, record: RunRecord) -> Path:
+    """Where the embedded MLflow keeps a run's artifacts; whether there are any is not said."""
+    return home.artifacts / record.mlflow_run_id / "artifacts"
 
 
 def host_of(run_dir: Path) -> str:

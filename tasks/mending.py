@@ -21,6 +21,7 @@ from ..files import lock, set_aside, write_atomic
 from ..settings import Home
 from ..tracking.records import RunRecord, load_record
 from ..tracking.run_files import CHECKPOINTS, RECIPE_FILE, SCHEMA_FILE, read_recipe, read_schema
+from .examination import artifacts_of
 from .sources import heritage_of
 
 
@@ -44,7 +45,8 @@ def put_back(home: Home, run_dir: Path, name: str) -> str:
 
 def _copies(home: Home, run_dir: Path, record: RunRecord, name: str) -> Iterator[tuple[str, bytes]]:
     """Where a file may be had from, and its bytes there, right or wrong."""
-    for path in home.artifacts.glob(f"*/{record.mlflow_run_id}/artifacts/{name}") if record.mlflow_run_id else ():
+    path = artifacts_of(home, record) / name
+    if record.mlflow_run_id and path.is_file():
         yield "MLflow's artifacts", path.read_bytes()
     split = Path(record.split_dir) / SCHEMA_FILE
     if name == SCHEMA_FILE and record.split_dir and split.is_file():

@@ -27,7 +27,7 @@ from ..tracking.records import (
     load_record,
     update_record,
 )
-from ..tracking.run_files import RECIPE_FILE, SCHEMA_FILE, digests_of, read_recipe, verify_files
+from ..tracking.run_files import RECIPE_FILE, SCHEMA_FILE, digests_of, read_recipe, tag_files, verify_files
 from ..tracking.shipper import start_shipping
 from .console import say
 from .options import UNCACHED
@@ -170,6 +170,7 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any], trust_code: Sequence
             journal_run(journal, record, recipe)
         elif drift:
             journal.append_artifact(run_dir / "recipe.yaml")
+            journal.append_tags(tag_files(run_dir))
         journal_reopening(journal, record, recipe)
     start_shipping(run_dir)
     reach("run.reopened")

@@ -35,7 +35,7 @@ from ..recipe_file import dump_recipe, flatten, parse_recipe
 from ..tracking.journal import JOURNAL_FILE, Journal, thin
 from ..tracking.recorder import Recorder
 from ..tracking.records import RunRecord, load_record, mark_done, update_record
-from ..tracking.run_files import read_recipe, rewriting
+from ..tracking.run_files import read_recipe, rewriting, tag_files
 from .assemble import build_job, name_table_rows, names_of_run
 from .cancel import acknowledge_cancel
 from .console import Progress, say
@@ -153,6 +153,7 @@ def _train(run_dir: Path, record: RunRecord, recipe: Recipe, view: View, cores: 
     _keep_weights(run_dir, job, store)
     with journal:
         recorder.log_artifacts(run_dir / "weights", "weights")
+        journal.append_tags(tag_files(run_dir))
     mark_done(run_dir, "train")
     reach("train.done")
 

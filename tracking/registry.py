@@ -30,27 +30,23 @@ from ..errors import SourceError, TrackingError, shown
 from ..faults import reach
 from ..files import commit_folder, digest, read_json, remove_tree, sha256_file, write_atomic, write_json
 from ..recipe import WEIGHTS_SUFFIXES
-from ..seals import find_changed, list_files
+from ..seals import find_changed, list_files, seal, sha256_of_file
 from ..settings import Home
 from .client import call, open_client
 from .journal import Journal
 from .mlflow_run import MlflowRun
 from .opening import FINGERPRINT_TAG, RUN_ID_TAG
 from .records import RunRecord, find_run, list_children, load_record
-from .run_files import digests_of, verify_files, verify_weights
+from .run_files import BEST, FILES_TAG, NEEDED, VERSION_FILES, digests_of, verify_files, verify_weights, why_changed
 
 if TYPE_CHECKING:
     import torch
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 WEIGHTS_TAG = "torchrelay.weights_file_sha256"
-# sha256 of recipe, schema and weights, as JSON; versions of before have only that of the weights.
-FILES_TAG = "torchrelay.files_sha256"
 # Folder of a run's folder where versions wait to be sent.
 STAGED = "register"
 MODEL_VERSIONS_TAG = "mlflow.modelVersions"
-BEST = "weights/best.pt"
-NEEDED = ("recipe.yaml", "schema.json", BEST)
 # In the folder of a source that was downloaded: sha256 and size of its files.
 DOWNLOADED = "downloaded.json"
 FORMS = "a run id, runs:/<run id>, models:/<name>@<alias>, models:/<name>/<version>, or a weights file in a run folder"
@@ -237,6 +233,7 @@ def _create_version(run: MlflowRun, folder: Path, line: Mapping[str, Any]) -> st
         tags={WEIGHTS_TAG: line["weights_sha256"]},
     )
     _sign(folder, run.run_id, logged.model_id)
+    _list_files(folder)
     call("log the model", client.log_model_artifacts, logged.model_id, str(folder))
     call("log the model", client.finalize_logged_model, logged.model_id, "READY")
     outputs = call("read the run", client.get_run, run.run_id).outputs
@@ -286,6 +283,13 @@ def _sign(folder: Path, run_id: str, model_id: str) -> None:
     if path.is_file():
         facts = yaml.safe_load(path.read_text("utf-8"))
         write_atomic(path, yaml.safe_dump({**facts, "run_id": run_id, "model_id": model_id, "model_uuid": model_id}))
+
+
+def _list_files(folder: Path) -> None:
+    """Write down what a staged model's files are."""
+    names = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
+    files = list_files(folder, (name for name in names if name != VERSION_FILES))
+    write_json(folder / VERSION_FILES, seal({"files": files}))
 
 
 def resolve_source(source: str, home: Home) -> Source:
@@ -418,13 +422,17 @@ def _resolve_version(source: str, home: Home) -> Source:
 
 
 def _local_weights(version: ModelVersion, home: Home) -> Path | None:
-    """The run folder that a version was made from, where it is here and its weights are still the same."""
+    """The run folder that a version was made from, where it is here and what makes up the model is still the same."""
     try:
         run_dir = find_run(home, version.tags.get(RUN_ID_TAG, ""))
     except SourceError:
         return None
-    is_whole = all((run_dir / part).is_file() for part in NEEDED)
-    return run_dir if is_whole and sha256_file(run_dir / BEST) == version.tags.get(WEIGHTS_TAG) else None
+    files = _files_of(version.tags)
+    if not files or not all((run_dir / part).is_file() for part in NEEDED):
+        return None
+    record = load_record(run_dir)
+    is_same = all(sha256_of_file(run_dir / part) == expected for part, expected in files.items() if part in NEEDED)
+    return run_dir if is_same and not any(why_changed(run_dir, record, part) for part in NEEDED) else None
 
 
 def _resolve_file(path: Path) -> Source:
@@ -480,7 +488,7 @@ def _resolve_remote(identifier: str, home: Home, local_error: SourceError) -> So
     def download(part: str, folder: Path) -> str:
         return client.download_artifacts(run_id, part, str(folder))
 
-    return _fetch(home, run_id, key, run.data.tags.get(RUN_ID_TAG, run_id), download)
+    return _fetch(home, run_id, key, run.data.tags.get(RUN_ID_TAG, run_id), download, _files_of(run.data.tags))
 
 
 def _fetch(
@@ -520,7 +528,7 @@ def _fetch(
                 if part in NEEDED and sha256_file(temporary / part) != sha256:
                     raise SourceError(
                         f"{label}: {part} among its artifacts in MLflow does not have the sha256 that it was "
-                        f"registered with; put it back there, or name another version"
+                        f"sent with; put it back there, or name another source"
                     )
             write_json(temporary / DOWNLOADED, list_files(temporary, NEEDED))
     return Source(folder, folder / BEST, run_id, label)

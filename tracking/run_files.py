@@ -6,8 +6,10 @@ Runs of before have none there: their files are read as they are. Which file is 
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ..errors import SourceError, TorchrelayError
 from ..files import describe_failure, digest, is_damage, read_json
@@ -20,6 +22,13 @@ from .records import RunRecord, load_record, update_record
 
 RECIPE_FILE, SCHEMA_FILE = "recipe.yaml", "schema.json"
 CHECKPOINTS = "checkpoints"
+BEST = "weights/best.pt"
+# What a model is built from.
+NEEDED = (RECIPE_FILE, SCHEMA_FILE, BEST)
+# Tag of a run and of a version in MLflow: sha256 of these, as JSON; those of before have none.
+FILES_TAG = "torchrelay.files_sha256"
+# In a version's folder: sha256 and size of its other files, of which MLflow serves some.
+VERSION_FILES = "files.json"
 
 
 def read_recipe(run_dir: Path) -> Recipe:
@@ -51,6 +60,11 @@ def digests_of(run_dir: Path, names: Iterable[str]) -> dict[str, str]:
             if file.is_file():
                 found[file.relative_to(run_dir).as_posix()] = sha256_of_file(file)
     return found
+
+
+def tag_files(run_dir: Path) -> dict[str, str]:
+    """The tag by which MLflow's copies of a run's files are checked when they are fetched."""
+    return {FILES_TAG: json.dumps(digests_of(run_dir, NEEDED))}
 
 
 @contextlib.contextmanager
@@ -108,6 +122,23 @@ def _is_changing(run_dir: Path) -> bool:
         for line in Journal(run_dir / JOURNAL_FILE).lines():
             last = line["fields"] if line["kind"] == "event" and line["name"] == "recipe" else last
     return last is not None and last["digest"] == digest((run_dir / RECIPE_FILE).read_text("utf-8", "replace"))
+
+
+def read_version_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """sha256 and size of the files of a version, by their path in its folder; none of a version of before.
+
+    Raises:
+        SourceError: the list is not as it was written.
+    """
+    try:
+        values = unseal(dict(read_json(folder / VERSION_FILES)))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
+        raise SourceError(f"{VERSION_FILES} cannot be read: {error}") from error
+    if values is None:
+        raise SourceError(f"{VERSION_FILES} does not have the digest that it names")
+    return values["files"]
 
 
 def verify_weights(run_dir: Path, record: RunRecord, weights: Path) -> None:

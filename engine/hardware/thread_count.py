@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ import torch
 
 from ...errors import BusyError, LockError
 from ...files import lock, read_json, write_json
+from ...seals import DIGEST, is_sealed, seal, unseal
 from .cpu_load import LoadMeter, usable_cores
 
 # More threads must be faster by so much to be worth it: each keeps a core busy.
@@ -67,7 +69,7 @@ def find_thread_count(step: Callable[[], None], memory: Path, key: str) -> Threa
         with lock(memory.with_suffix(".lock"), "the number of threads"):
             if known := _remembered(memory, key):  # another process was faster, and its number counts
                 return known
-            write_json(memory, {**_read(memory), key: found._asdict()})
+            write_json(memory, seal({**_read(memory), key: found._asdict()}))
     except (OSError, BusyError, LockError):  # then the next run measures again; this one's record keeps its number
         return found
     return found
@@ -133,6 +135,13 @@ def _remembered(memory: Path, key: str) -> ThreadCount | None:
 def _read(memory: Path) -> dict[str, Any]:
     try:
         values = read_json(memory)
-    except (OSError, ValueError):
+    except FileNotFoundError:
         return {}
-    return values if isinstance(values, dict) else {}
+    except (OSError, ValueError) as error:
+        warnings.warn(f"{memory} cannot be read, and numbers of threads are found anew: {error}", stacklevel=5)
+        return {}
+    values = values if isinstance(values, dict) else {}
+    if is_sealed(values) and unseal(values) is None:
+        warnings.warn(f"{memory} is not as it was written, and numbers of threads are found anew", stacklevel=5)
+        return {}
+    return {name: value for name, value in values.items() if name != DIGEST}

@@ -10,22 +10,28 @@ from pathlib import Path
 
 import pytest
 import torch
+from flips import OUTCOMES, Flip, Flipper, kind_of, try_flips, why_harmless
+from home_probes import PROBES, Case, at_home, attempt, make_case
 
 from torchrelay.engine.generations import read_pointer
 from torchrelay.errors import DataError, RecipeError, SourceError, TorchrelayError
-from torchrelay.files import write_json
+from torchrelay.files import sha256_file, write_json
 from torchrelay.settings import home
 from torchrelay.tasks.altered import find_altered_files, find_bad_splits
+from torchrelay.tasks.altered_artifacts import find_altered_artifacts, find_altered_versions
+from torchrelay.tasks.doctor import doctor
 from torchrelay.tasks.examination import Examination
-from torchrelay.tracking.records import load_record
+from torchrelay.tracking import registry
+from torchrelay.tracking.cursor import Cursor
+from torchrelay.tracking.journal import JOURNAL_FILE, Journal
+from torchrelay.tracking.records import load_record, update_record
 from torchrelay.tracking.registry import resolve_source
-
-from .flips import PROBES, Case, at_home, attempt, make_case
+from torchrelay.tracking.run_files import FILES_TAG, NEEDED
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return make_case(tmp_path_factory.mktemp("case"))
+    return make_case(tmp_path_factory.mktemp("case"), is_whole=False)
 
 
 @pytest.fixture
@@ -172,3 +178,140 @@ def test_a_record_that_names_a_file_outside_its_folder_is_refused(run_dir: Path)
     write_json(run_dir / "run.json", record | {"files": {"../../other": "0"}})
     with pytest.raises(TorchrelayError, match=r"'\.\./\.\./other' is no file in the run's folder"):
         load_record(run_dir)
+
+
+def test_a_flip_in_the_middle_of_each_file_is_noticed_or_harmless_for_a_reason(case: Case) -> None:
+    flipper = Flipper(case, ("show", "doctor"))
+    found: dict[str, set[str]] = {}
+    for file in flipper.files:
+        if size := (case.root.with_name("kept") / file).stat().st_size:
+            outcome, why = flipper.try_flip(Flip(file, 4 * size + 1))
+            assert outcome in OUTCOMES[:3], (file, outcome, why)
+            found.setdefault(kind_of(file), set()).add(outcome)
+    harmless = {kind for kind, outcomes in found.items() if "harmless" in outcomes}
+    assert harmless == {
+        *("runs/…/*.png", "packs/…/*.png"),
+        *(f"run ({kind})/{name}" for kind in ("train", "predict") for name in ("lock", "ship.lock")),
+    }
+    assert len(found) > 30
+
+
+@pytest.mark.parametrize(
+    ("file", "after", "is_harmless"),
+    [
+        ("runs/a/run.json", b'{"a":  1}', True),
+        ("runs/a/run.json", b'{"a": 3}', False),
+        ("runs/a/run.json", b'{"a": ', False),
+        ("runs/a/recipe.yaml", b'{"a":  1}', False),
+        ("runs/a/checkpoints/best", b"step-00000001", False),
+        ("runs/a/figures/data.png", b"", True),
+        ("runs/a/ship.lock", b"", True),
+    ],
+)
+def test_harmless_is_what_has_a_reason(file: str, after: bytes, is_harmless: bool) -> None:
+    assert bool(why_harmless(file, b'{"a": 1}', after)) == is_harmless
+
+
+def test_the_flips_find_a_result_that_changes_in_silence(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchrelay.tracking.run_files.why_changed", lambda run_dir, record, name: "")
+    monkeypatch.setattr("torchrelay.tasks.altered.why_changed", lambda run_dir, record, name: "")
+    flipper = Flipper(case, ("doctor", "predict"))
+    name = f"runs/{case.run_id}/schema.json"
+    schema = json.loads((case.root.with_name("kept") / name).read_text())
+    schema["targets"][0]["classes"].reverse()
+    assert flipper.try_change(name, json.dumps(schema).encode()) == ("silent", "predict gives something else")
+
+
+@pytest.mark.slow
+def test_a_hundred_random_flips_of_all_files_of_a_home_change_nothing_in_silence(tmp_path: Path) -> None:
+    flipper = Flipper(make_case(tmp_path / "case"))
+    assert try_flips(flipper, flipper.draw(100, 13)) == []
+
+
+def test_a_seed_is_refused_on_a_resume_by_set_and_by_hand(case: Case, run_dir: Path) -> None:
+    from torchrelay.tasks.reopen import reopen_run
+
+    with pytest.raises(RecipeError, match=r"^train\.seed: a run goes on with what it began with"):
+        reopen_run.fn(run_dir, {"train.seed": 1, "train.epochs": 3})
+    path = run_dir / "recipe.yaml"
+    path.write_text(path.read_text().replace("  seed: 0\n", "  seed: 1\n"))
+    with pytest.raises(SourceError, match=r"recipe\.yaml does not have the sha256"):
+        PROBES["resume"](case)
+
+
+def test_artifacts_that_are_not_what_was_sent_are_named_and_copied_again(case: Case, run_dir: Path) -> None:
+    update_record(run_dir, mlflow_run_id="0" * 32)
+    folder = case.root / "artifacts" / ("0" * 32) / "artifacts"
+    split_dir = Path(load_record(run_dir).split_dir)
+    shutil.copytree(run_dir / "weights", folder / "weights")
+    (folder / "data").mkdir()
+    shutil.copy(run_dir / "recipe.yaml", folder)
+    shutil.copy(split_dir / "report.json", folder / "data")
+    (folder / "data" / "report.json").write_text("{}")
+    zero_weights(folder)
+    assert list(find_altered_artifacts(Examination.of(home()))) == []  # lines wait: MLflow has not all of it yet
+    Cursor(offset=(run_dir / JOURNAL_FILE).stat().st_size).save(run_dir)
+    findings = list(find_altered_artifacts(Examination.of(home())))
+    told = f"of run {case.run_id} is not what was sent to MLflow"
+    assert {one.what for one in findings} == {f"artifact weights/best.pt {told}", f"artifact data/report.json {told}"}
+    assert all(one.mend is not None and "copied from" in one.mend() for one in findings)
+    assert list(find_altered_artifacts(Examination.of(home()))) == []
+    change_seed(folder)
+    change_seed(run_dir)
+    [finding] = find_altered_artifacts(Examination.of(home()))
+    assert finding.mend is not None
+    with pytest.raises(DataError, match="is not as it was either"):
+        finding.mend()
+
+
+def test_the_doctor_puts_weights_back_from_artifacts(case: Case, run_dir: Path) -> None:
+    update_record(run_dir, mlflow_run_id="0" * 32)
+    shutil.copytree(run_dir / "weights", case.root / "artifacts" / ("0" * 32) / "artifacts" / "weights")
+    content = (run_dir / "weights" / "optimizer.pt").read_bytes()
+    (run_dir / "weights" / "optimizer.pt").write_bytes(content[:-1])
+    [finding] = find_altered_files(Examination.of(home()))
+    assert finding.mend is not None
+    assert "put back from MLflow's artifacts" in finding.mend()
+    assert (run_dir / "weights" / "optimizer.pt").read_bytes() == content
+
+
+def test_a_registered_model_that_is_not_what_was_registered_is_named(case: Case, run_dir: Path) -> None:
+    folder = case.root / "artifacts" / "models" / "m-0" / "artifacts"
+    shutil.copytree(run_dir / "weights", folder / "weights")
+    assert list(find_altered_versions(Examination.of(home()))) == []  # a version of before has no list
+    registry._list_files(folder)
+    assert list(find_altered_versions(Examination.of(home()))) == []
+    (folder / "weights" / "last.pt").write_bytes(b"")
+    [finding] = find_altered_versions(Examination.of(home()))
+    assert "registered model in artifacts/models/m-0/artifacts: weights/last.pt has 0 bytes" in finding.what
+    listed = (folder / "files.json").read_text()
+    (folder / "files.json").write_text(listed.replace("weights/last.pt", "weights/lost.pt"))
+    [finding] = find_altered_versions(Examination.of(home()))
+    assert "files.json does not have the digest that it names" in finding.what
+
+
+def test_a_run_that_mlflow_alone_has_is_fetched_as_it_was_sent_or_refused(
+    case: Case, run_dir: Path, tmp_path: Path
+) -> None:
+    tags = [line["values"] for line in Journal(run_dir / JOURNAL_FILE).lines() if line["kind"] == "tags"]
+    files = json.loads(next(values[FILES_TAG] for values in tags if FILES_TAG in values))
+    assert files == {name: sha256_file(run_dir / name) for name in NEEDED}
+
+    def download(part: str, folder: Path) -> str:
+        return shutil.copy(run_dir / part, folder / Path(part).name)
+
+    fetched = registry._fetch(home(), "a", "whole", "run a", download, files)
+    assert fetched.weights.read_bytes() == (run_dir / "weights" / "best.pt").read_bytes()
+    exchange_classes(run_dir)
+    with pytest.raises(SourceError, match=r"run a: schema\.json among its artifacts .* sha256 that it was sent with"):
+        registry._fetch(home(), "a", "changed", "run a", download, files)
+
+
+def test_lines_of_a_journal_that_were_changed_are_named_by_the_doctor(case: Case, run_dir: Path) -> None:
+    path = run_dir / JOURNAL_FILE
+    data = path.read_bytes()
+    at = data.index(b'"epoch":1')
+    path.write_bytes(data[: at + 8] + b"2" + data[at + 9 :])
+    number = data[:at].count(b"\n") + 1
+    told = f"has 1 lines that are garbled, the first of them line {number}"
+    assert any(told in finding.what for finding in doctor(home()).left)

@@ -62,6 +62,12 @@ def test_the_number_is_measured_once_and_remembered(tmp_path: Path, slow: int, e
     assert find_thread_count(step, memory, "key") == found
     assert not steps
     assert find_thread_count(step, memory, "another machine, model or batch size") is not None
+    assert find_thread_count(step, memory, "key") == found
+    memory.write_text(memory.read_text().replace('"number": ', '"number":  '))
+    assert find_thread_count(step, memory, "key") == found
+    memory.write_text(memory.read_text().replace(f'"number":  {found.number}', f'"number":  {3 - found.number}'))
+    with pytest.warns(UserWarning, match="is not as it was written, and numbers of threads are found anew"):
+        find_thread_count(step, memory, "key")
     assert steps
 
 
@@ -79,6 +85,7 @@ def test_a_long_step_is_not_tried_for_long(tmp_path: Path, monkeypatch: pytest.M
 
 @needs_two_cores
 @pytest.mark.parametrize("text", ["", "[1]", "{", '{"key": 3}', '{"key": {"number": 10000, "reason": ""}}'])
+@pytest.mark.filterwarnings("ignore:.*numbers of threads are found anew")
 def test_a_memory_that_cannot_be_read_is_made_anew(tmp_path: Path, text: str) -> None:
     memory = tmp_path / "threads.json"
     memory.write_text(text)
