@@ -15,6 +15,7 @@ from ..engine.generations import DamagedError, list_generations, read_manifest, 
 from ..errors import DataError, SourceError
 from ..files import lock, set_aside, write_atomic
 from ..seals import seal_name
+from ..tracking.records import RunRecord
 from ..tracking.run_files import CHECKPOINTS, why_changed
 from .examination import Examination, Finding, resting
 
