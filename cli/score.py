@@ -68,7 +68,14 @@ def evaluate(source: str, other: dict[str, Any], device: str, trust_code: tuple[
     check_source_code(source, trust_code)  # before a Prefect server starts for it
     from ..flows.evaluate import evaluate as evaluate_flow
 
-    result = evaluate_flow(source=source, **other, device=device or "auto", trust_code=list(trust_code))
+    result = evaluate_flow(
+        source=source,
+        table=other["table"],
+        files=other["files"],
+        dialect=other["dialect"],
+        device=device or "auto",
+        trust_code=list(trust_code),
+    )
     tell_unfamiliar(result, as_json)
     tell_result(result, True, as_json)
     if as_json:
@@ -108,7 +115,14 @@ def predict(
     from ..flows.predict import predict as predict_flow
 
     result = predict_flow(
-        source=source, **other, out=out, prefix=prefix, device=device or "auto", trust_code=list(trust_code)
+        source=source,
+        table=other["table"],
+        files=other["files"],
+        dialect=other["dialect"],
+        out=out,
+        prefix=prefix,
+        device=device or "auto",
+        trust_code=list(trust_code),
     )
     if as_json:
         print_json(result)

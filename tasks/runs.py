@@ -254,8 +254,6 @@ def keep_status(run_dir: Path) -> Iterator[None]:
         is_noted = False
         if (hold := hold_of(run_dir)) is not None and hold.why_lost():
             _end_lost(run_dir, hold, error)
-        if isinstance(error, Exception) and not isinstance(error, TorchrelayError):
-            error.add_note(f"{FAILED_RUN}{run_dir.name} failed; more stands in {run_dir / ERROR_FILE}")
         with StopFlag():
             if not (run_dir / RECORD_FILE).exists():
                 shutil.rmtree(run_dir, ignore_errors=True)
@@ -264,6 +262,8 @@ def keep_status(run_dir: Path) -> Iterator[None]:
         if is_noted:  # what a second signal has to wait for is written
             with contextlib.suppress(OSError, TorchrelayError):  # what is raised says more
                 _settle(run_dir, SECONDS_AFTER_A_FAILURE)
+        if (run_dir / ERROR_FILE).exists() and not isinstance(error, TorchrelayError):
+            error.add_note(f"{FAILED_RUN}{run_dir.name} failed; more stands in {run_dir / ERROR_FILE}")
         raise
 
 

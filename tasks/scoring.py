@@ -142,7 +142,7 @@ def start_prediction(run_dir: Path, source: str, table: OtherTable, out: str, de
 
 
 def _read_unfamiliar(data: Prepared) -> list[dict[str, Any]]:
-    return read_json(data.split_dir / "report.json")["unfamiliar"]
+    return read_json(data.split_dir / "report.json").get("unfamiliar", [])
 
 
 class _Opened(NamedTuple):

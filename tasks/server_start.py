@@ -51,15 +51,17 @@ class OwnServer(SubprocessASGIServer):
         Raises:
             ServerError: it ended before, or had its time; says what it said last.
         """
+        code: int | None = None
         for _ in range(MOST_PORTS):
             process = self._begin()
             if _is_up(process, f"{self.api_url}/health"):
                 return process
+            code = process.returncode
             if self.port is None or self.is_port_available(self.port):
                 break
             self.port = self.find_available_port()
         raise ServerError(
-            f"Prefect's temporary server does not start (exit code {process.returncode}): "
+            f"Prefect's temporary server does not start (exit code {code}): "
             f"{last_error() or 'it said nothing'}; a server that PREFECT_API_URL names would be used instead"
         )
 
