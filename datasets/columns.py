@@ -28,6 +28,8 @@ from .verdicts import Reason, Verdicts
 _LARGEST = float(np.finfo(np.float32).max)
 # Cells are one value where Unicode says so, and else as they are written.
 AS_WRITTEN = Spelling()
+# So many cells are looked at at once: some columns of a table with few rows, one of a table with many.
+CELLS_AT_ONCE = 1 << 18
 _PLAIN_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,99}")
 
 
@@ -77,28 +79,73 @@ def read_numbers(
         float64, shape (rows, columns), correctly rounded; NaN where the row is rejected or the number is missing.
     """
     values = np.empty((len(frame), len(columns)), dtype=np.float64)
-    for position, column in enumerate(columns):
-        cells = frame[column]
+    at_once = max(1, CELLS_AT_ONCE // max(1, len(frame)))
+    for start in range(0, len(columns), at_once):
+        some = columns[start : start + at_once]
+        cells = flatten_columns(frame, some)
         numbers = parse_numbers(cells, notation)
-        for row, what in find_other_units(cells, notation.units).items():
-            numbers[row] = np.nan
-            verdicts.reject(row, f"{what} in {column!r}", repr(cells.iloc[row]))
+        units = _find_other_units(cells, len(some), notation.units)
+        if units:
+            numbers[list(units)] = np.nan
         is_bad = ~(np.abs(numbers) <= _LARGEST)
         is_named = _is_named(cells, numbers, missing_values)
         if may_be_missing:
             is_missing = is_named | (is_bad & is_missing_number(cells))
             numbers, is_bad = np.where(is_missing, np.nan, numbers), is_bad & ~is_missing
-        values[:, position] = np.where(is_bad, np.nan, numbers)
-        bad = np.flatnonzero(is_bad | (is_named & ~may_be_missing))
-        finding = find_notation((str(value) for value in cells.unique()), notation) if len(bad) else None
-        for row in bad:
-            cell = str(cells.iloc[row])
-            what = "missing value" if is_named[row] else _what_is_wrong(cell, numbers[row])
-            reason = Reason(f"{what} in {column!r}", repr(cell))
-            if reason.kind.startswith("not a number"):
-                reason = reason._replace(**_explain_notation(cell, finding, notation))
-            verdicts.reject(int(row), *reason)
+        read = np.where(is_bad, np.nan, numbers).reshape(len(some), len(frame))
+        values[:, start : start + len(some)] = read.T
+        bad = is_bad | (is_named & ~may_be_missing)
+        has_bad = np.array(bad.reshape(read.shape).any(axis=1))
+        has_bad[[row // len(frame) for row in units]] = True
+        for position in np.flatnonzero(has_bad).tolist():
+            begin = position * len(frame)
+            part = slice(begin, begin + len(frame))
+            column = _Column(some[position], cells.iloc[part], numbers[part], is_named[part])
+            for row in range(begin, begin + len(frame)) if units else ():
+                if row in units:
+                    verdicts.reject(row - begin, f"{units[row]} in {column.name!r}", repr(cells.iloc[row]))
+            _reject_numbers(column, np.flatnonzero(bad[part]), notation, verdicts)
     return values
+
+
+class _Column(NamedTuple):
+    """A column of numbers: its cells, what they are read as, and which say that a number is missing."""
+
+    name: str
+    cells: pd.Series
+    numbers: np.ndarray
+    is_named: np.ndarray
+
+
+def _reject_numbers(column: _Column, rows: np.ndarray, notation: Notation, verdicts: Verdicts) -> None:
+    """Say of these rows of a column why their cell is no number."""
+    if not len(rows):
+        return
+    finding = find_notation((str(value) for value in column.cells.unique()), notation)
+    for row in rows:
+        cell = str(column.cells.iloc[row])
+        what = "missing value" if column.is_named[row] else _what_is_wrong(cell, float(column.numbers[row]))
+        reason = Reason(f"{what} in {column.name!r}", repr(cell))
+        if reason.kind.startswith("not a number"):
+            reason = reason._replace(**_explain_notation(cell, finding, notation))
+        verdicts.reject(int(row), *reason)
+
+
+def flatten_columns(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
+    """The text cells of columns one below the other; of a wide table at once, as pandas is slow column by column."""
+    if len(columns) == 1:
+        return frame[columns[0]]
+    return pd.Series(frame[list(columns)].to_numpy(object).ravel(order="F"), dtype=str)
+
+
+def _find_other_units(cells: pd.Series, num_columns: int, units: Sequence[str]) -> dict[int, str]:
+    """See `find_other_units`; of columns that stand one below the other, by the row in all of them."""
+    num_rows = len(cells) // num_columns
+    found: dict[int, str] = {}
+    for start in range(0, len(cells), max(1, num_rows)) if units else ():
+        each = find_other_units(cells.iloc[start : start + num_rows], units)
+        found |= {start + row: what for row, what in each.items()}
+    return found
 
 
 def _explain_notation(cell: str, of_column: Finding | None, notation: Notation) -> dict[str, str]:

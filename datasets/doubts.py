@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from ..recipe import Data
-from .outliers import find_wild
+from .outliers import Wild, find_wild, may_be_wild
 from .pack import PackColumn
 from .splits import UNUSED, combine
-from .verdicts import PREVIEW
+from .verdicts import PREVIEW, shorten_warnings
 from .vocabularies import find_triple
 
 # Above it float64 lacks whole numbers.
@@ -37,23 +37,28 @@ def warn_of_wild_numbers(
     for name, column in columns.items():
         if column.feature.kind != "number":
             continue
-        for at, of in enumerate(column.feature.columns):
-            values = column.arrays["values"][used, at]
-            if wild := find_wild(values):
-                rows = used[wild.rows]
-                cells = list(dict.fromkeys(str(frame[of].iloc[row]).strip() for row in rows))
-                where = ", ".join(str(row + 1) for row in rows[:PREVIEW]) + (", …" if len(rows) > PREVIEW else "")
-                named = ", ".join(cells[:PREVIEW])
-                fill = f" with data.inputs.{name}.missing: median" if name in data.inputs else ""
-                found.append(
-                    f"{of!r}: {len(rows):,} of {len(values):,} numbers {'is' if len(rows) == 1 else 'are'} at least "
-                    f"{wild.times:,.0f} times as far from the median ({wild.median:g}) as any other: {named} in row "
-                    f"{where}; beside it all others look alike. If it means that the number is missing, say "
-                    f"data.missing_values: [{named}]{fill}; if it is a mistake, correct or drop the row"
-                )
-            if text := _say_inexact(values, frame[of].iloc[used]):
+        values = column.arrays["values"][used]
+        for at in np.flatnonzero(may_be_wild(values) | (np.abs(values) >= EXACT).any(axis=0)):
+            of = column.feature.columns[at]
+            if wild := find_wild(values[:, at]):
+                found.append(_say_wild(of, wild, frame[of], used, name if name in data.inputs else ""))
+            if text := _say_inexact(values[:, at], frame[of].iloc[used]):
                 found.append(f"{of!r}: {text}")
-    return found
+    return shorten_warnings(found, "columns have numbers that are as odd")
+
+
+def _say_wild(column: str, wild: Wild, cells: pd.Series, used: np.ndarray, feature: str) -> str:
+    rows = used[wild.rows]
+    texts = list(dict.fromkeys(str(cells.iloc[row]).strip() for row in rows))
+    where = ", ".join(str(row + 1) for row in rows[:PREVIEW]) + (", …" if len(rows) > PREVIEW else "")
+    named = ", ".join(texts[:PREVIEW])
+    fill = f" with data.inputs.{feature}.missing: median" if feature else ""
+    return (
+        f"{column!r}: {len(rows):,} of {len(used):,} numbers {'is' if len(rows) == 1 else 'are'} at least "
+        f"{wild.times:,.0f} times as far from the median ({wild.median:g}) as any other: {named} in row "
+        f"{where}; beside it all others look alike. If it means that the number is missing, say "
+        f"data.missing_values: [{named}]{fill}; if it is a mistake, correct or drop the row"
+    )
 
 
 def count_contradictions(data: Data, keys: Mapping[str, np.ndarray], side: np.ndarray) -> dict[str, Any]:

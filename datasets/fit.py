@@ -130,36 +130,52 @@ def _fit_points(pack: Pack, data: Data, name: str, train: np.ndarray) -> Feature
 
 
 def _fit_numbers(feature: PackFeature, asked: Feature, values: np.ndarray, train: np.ndarray) -> FeatureSchema:
-    columns, flagged = [], []
-    for at, name in enumerate(feature.columns):
-        column = np.asarray(values[train, at])
-        present = column[~np.isnan(column)]
+    each = np.ascontiguousarray(np.asarray(values[train]).T)  # so that a column is summed as if it stood alone
+    has_gaps = np.isnan(each).any(axis=1)
+    moments = _measure_lines(each)
+    fill = [] if asked.missing == "reject" else _fill_lines(each, asked.missing)
+    for at in np.flatnonzero(has_gaps):
+        present = each[at][~np.isnan(each[at])]
         if not len(present):
             raise DataError(
-                f"column {name!r} of {feature.name!r} has no number in the training rows; take it out of its columns"
+                f"column {feature.columns[at]!r} of {feature.name!r} has no number in the training rows; take it out "
+                f"of its columns"
             )
-        columns.append(present)
-        flagged += [at] if len(present) < len(column) else []
+        moments[:, at] = _measure_lines(present[None])[:, 0]
+        if asked.missing != "reject":
+            fill[at] = _fill_lines(present[None], asked.missing)[0]
+    flagged = np.flatnonzero(has_gaps).tolist()
+    mean, std, low, high = moments.tolist()
     return FeatureSchema(
         name=feature.name,
         kind=feature.kind,
         columns=feature.columns,
-        shape=[len(columns) + len(flagged)],
+        shape=[len(mean) + len(flagged)],
         dtype="float64",
-        mean=[float(column.mean()) for column in columns],
-        # A constant column is recognised by its range: rounding gives it a tiny deviation, not 0.
-        std=[float(column.std()) if np.ptp(column) > 0 else 1.0 for column in columns],
-        fill=[_fill_of(column, asked.missing) for column in columns] if asked.missing != "reject" else [],
+        mean=mean,
+        std=std,
+        fill=fill,
         flagged=flagged,
-        low=[float(column.min()) for column in columns],
-        high=[float(column.max()) for column in columns],
+        low=low,
+        high=high,
         unit=asked.unit,
     )
 
 
-def _fill_of(present: np.ndarray, how: str | float) -> float:
-    """What stands for a missing number of a column."""
-    return float(how if isinstance(how, float) else np.median(present) if how == "median" else present.mean())
+def _measure_lines(lines: np.ndarray) -> np.ndarray:
+    """Mean, deviation, minimum and maximum of each line: shape (4, lines); NaN for a line with NaN."""
+    with np.errstate(invalid="ignore"):
+        mean, std, low, high = lines.mean(1), lines.std(1), lines.min(1), lines.max(1)
+    # A constant column is recognised by its range: rounding gives it a tiny deviation, not 0.
+    return np.stack([mean, np.where(high > low, std, 1.0), low, high])
+
+
+def _fill_lines(lines: np.ndarray, how: str | float) -> list[float]:
+    """What stands for a missing number of each line."""
+    if isinstance(how, float):
+        return [how] * len(lines)
+    with np.errstate(invalid="ignore"):
+        return (np.median(lines, axis=1) if how == "median" else lines.mean(1)).tolist()
 
 
 def _fit_categories(

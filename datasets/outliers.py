@@ -105,6 +105,22 @@ def find_wild(values: np.ndarray) -> Wild | None:
     return Wild(present[order[start:]][::-1], float(gaps[at]), median)
 
 
+def may_be_wild(values: np.ndarray) -> np.ndarray:
+    """Columns that `find_wild` has to look at: bool, shape (columns,); quick for many columns.
+
+    Args:
+        values: float64, shape (rows, columns); columns with NaN are always looked at.
+    """
+    num_rows = len(values)
+    if num_rows < FEWEST_CELLS:
+        return np.zeros(values.shape[1], dtype=bool)
+    with np.errstate(invalid="ignore"):
+        distance = np.sort(np.abs(values - np.median(values, axis=0)), axis=0)
+    first = max(1, num_rows - int(MOST_WILD * num_rows))
+    usual, farthest = distance[first - 1], distance[-1]
+    return np.isnan(values).any(axis=0) | ((farthest >= SMALLEST_GAP * usual) & (farthest > usual))
+
+
 def _is_tail(rest: np.ndarray, wild: np.ndarray) -> bool:
     """Whether numbers of one sign go on on a logarithmic scale, as those of a heavy-tailed column do."""
     sign = 1.0 if rest.max() > 0 else -1.0

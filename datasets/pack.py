@@ -27,6 +27,7 @@ from ..errors import DataError, check_format
 from ..faults import reach
 from ..files import commit_folder, digest, read_json, set_aside, sha256_file, write_atomic
 from ..schema import Kind
+from .columns import CELLS_AT_ONCE, flatten_columns
 from .disk import writing
 from .layout import MANIFEST
 from .ragged import Ragged
@@ -316,13 +317,18 @@ def fingerprint_table(frame: pd.DataFrame, contents: Sequence[np.ndarray]) -> st
         contents: for each column of files the digests of their bytes, shape (rows,), "" where there is no file.
     """
     total = hashlib.sha256(digest(list(frame.columns), len(frame), len(contents)).encode())
-    for name in frame.columns:
-        texts = _texts(frame[name])
+    at_once = max(1, CELLS_AT_ONCE // max(1, len(frame)))
+    names = [str(name) for name in frame.columns]
+    for start in range(0, len(names), at_once):
+        some = names[start : start + at_once]
+        texts = _texts(flatten_columns(frame, some))
         _, ends, characters = texts.buffers()
         ends = np.frombuffer(ends, dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]
-        total.update(np.diff(ends).tobytes())
-        if characters is not None:
-            total.update(memoryview(characters)[int(ends[0]) : int(ends[-1])])
+        for begin in range(0, len(frame) * len(some), len(frame)) if len(frame) else ():
+            of_column = ends[begin : begin + len(frame) + 1]
+            total.update(np.diff(of_column).tobytes())
+            if characters is not None:
+                total.update(memoryview(characters)[int(of_column[0]) : int(of_column[-1])])
     for content in contents:
         total.update(content.astype("S32").tobytes())
     return total.hexdigest()[:32]

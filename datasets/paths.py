@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from .file_names import UNICODE, Folders, fold, is_windows, respell
-from .verdicts import Reason, Verdicts, quote
+from .verdicts import MISSING_FILE, Reason, Verdicts, quote
 
-MISSING, URL = "missing file", "a URL"
+URL = "a URL"
 # Parts of the path of a folder that links may be proposed to lead into: `/srv/cache` has three.
 MIN_DEPTH = 3
 LEAVES, BROKEN = "a symlink that leaves data.files", "a broken link"
@@ -140,7 +140,7 @@ class _Finder:
     def find(self, cell: str) -> _File | Reason:
         """A cell's file, or why there is none."""
         found, how = self._look(cell), ""
-        if isinstance(found, Reason) and found.kind in (MISSING, URL):
+        if isinstance(found, Reason) and found.kind in (MISSING_FILE, URL):
             if is_windows(cell):
                 return Reason("an absolute path of Windows, expected one relative to data.files", cell)
             found, how, text = self._look_again(cell, found)
@@ -159,7 +159,7 @@ class _Finder:
         """The file that a cell means in another spelling, how that is and which; else why there is none."""
         for how, text in respell(cell):
             other = self._look(text)
-            if not isinstance(other, Reason) or other.kind not in (MISSING, URL):
+            if not isinstance(other, Reason) or other.kind not in (MISSING_FILE, URL):
                 return other, how, text
             found = other if other.detail else found
         return found, "", cell
@@ -226,12 +226,12 @@ class _Finder:
         except FileNotFoundError:
             same = self.listed.same_letters(parent, name)
             if len(same) == 1:
-                return self._follow(parent, same[0]) if same[0] != name else Reason(MISSING)
+                return self._follow(parent, same[0]) if same[0] != name else Reason(MISSING_FILE)
             if not same and (instead := self.listed.stand_in(parent, name)):
-                return Reason(MISSING, detail=f"in its place is {instead.name!r}", remedy=instead.remedy)
+                return Reason(MISSING_FILE, detail=f"in its place is {instead.name!r}", remedy=instead.remedy)
             near = same or self.listed.nearest(parent, name)
             shown = ", ".join(repr(os.path.relpath(f"{parent}/{one}", self.root)) for one in near)
-            return Reason(MISSING, detail=f"nearest there is {shown}" if near else "")
+            return Reason(MISSING_FILE, detail=f"nearest there is {shown}" if near else "")
         except (OSError, ValueError) as error:
             return Reason("a path that cannot be opened", said=quote(error))
         return self._resolve(path) if stat.S_ISLNK(status.st_mode) else (path, status)

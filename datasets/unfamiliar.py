@@ -10,7 +10,7 @@ import numpy as np
 from ..schema import FeatureSchema, Schema
 from .pack import PackColumn
 from .splits import UNUSED
-from .verdicts import Verdicts
+from .verdicts import Verdicts, shorten_warnings
 
 # Schemas of an older torchrelay say no range: then it reaches so many deviations from the mean.
 OLD_RANGE = 6.0
@@ -107,7 +107,7 @@ def warn_of_strange(found: Sequence[Mapping[str, Any]]) -> list[str]:
         if one["cells"] >= FEWEST_CELLS
         and (one["share"] >= WARN_OUTSIDE or one["unknown"] / one["cells"] * one["share"] >= WARN_UNKNOWN)
     ]
-    return say_strange(many)
+    return shorten_warnings(say_strange(many), "columns hold cells that the model does not know")
 
 
 def reject_strange(schema: Schema, columns: Mapping[str, PackColumn], verdicts: Verdicts, max_unknown: float) -> None:

@@ -11,7 +11,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -23,6 +23,7 @@ from ..files import digest, read_json, write_atomic
 from .layout import QUARANTINE
 
 PREVIEW = 3
+MISSING_FILE = "missing file"
 REPORT = "report.json"
 # A message names at most so many kinds of reasons, and of a value or another's words at most so many characters.
 MOST_KINDS = 8
@@ -82,6 +83,24 @@ def say_counts(counts: Mapping[str, int], remedies: Mapping[str, str] | None = N
         rest = list(counts.values())[MOST_KINDS:]
         said.append(f"{sum(rest):,} for {len(rest):,} other reasons")
     return ", ".join(said)
+
+
+def shorten_warnings(found: Sequence[str], others: str) -> list[str]:
+    """The first `MOST_KINDS` of warnings that are alike, and how many more there are: a wide table has one a column."""
+    if len(found) <= MOST_KINDS + 1:
+        return list(found)
+    return [*found[:MOST_KINDS], f"{len(found) - MOST_KINDS:,} more {others}; see report.json"]
+
+
+def _say_first(reasons: Mapping[int, Reason]) -> str:
+    """The first rows with their reasons; what to do is said once."""
+    said, told = [], set[tuple[str, str]]()
+    for row in sorted(reasons)[:PREVIEW]:
+        reason = reasons[row]
+        known = (reason.kind, reason.remedy) in told
+        told.add((reason.kind, reason.remedy))
+        said.append(f"row {row + 1}: {reason._replace(remedy='') if known else reason}")
+    return "; ".join(said)
 
 
 def _shorten(text: str) -> str:
@@ -160,12 +179,14 @@ class Verdicts:
             return
         write_atomic(quarantine, self.to_csv(frame))
         counts = say_counts(self.counts)
-        first = "; ".join(f"row {row + 1}: {self.reasons[row]}" for row in sorted(self.reasons)[:PREVIEW])
+        first = _say_first(self.reasons)
         if num_bad < num_rows:
             allowed = f", data.max_bad_rows = {max_bad_rows:g} allows {int(max_bad_rows * num_rows):,}"
             remedy = f"correct them, or raise data.max_bad_rows above {num_bad / num_rows:.2g}"
         else:
-            allowed, remedy = "", "no row is left, correct the table, or the folder that its files are looked for in"
+            allowed, remedy = "", "no row is left, correct the table"
+            if MISSING_FILE in self.counts:
+                remedy += ", or the folder that its files are looked for in"
         message = (
             f"{table}: {num_bad:,} of {num_rows:,} rows are bad{allowed} ({counts}). First: {first}. All of them "
             f"with their reasons are in {quarantine}; {remedy}. Rows are counted from 1, without the header"

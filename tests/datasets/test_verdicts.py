@@ -11,7 +11,17 @@ import pytest
 from PIL import Image, UnidentifiedImageError
 
 from torchrelay.datasets.build import prepare_data
-from torchrelay.datasets.verdicts import MOST_KINDS, Reason, Verdicts, quote, read_verdicts, say_counts, say_verdicts
+from torchrelay.datasets.verdicts import (
+    MISSING_FILE,
+    MOST_KINDS,
+    NoRowsError,
+    Reason,
+    Verdicts,
+    quote,
+    read_verdicts,
+    say_counts,
+    say_verdicts,
+)
 from torchrelay.files import read_json
 from torchrelay.settings import Home
 
@@ -97,3 +107,20 @@ def test_two_homes_give_one_table_with_bad_files_the_same_split(
     found = [prepare_data(image_data(table, max_bad_rows=0.5), Home(tmp_path / name)) for name in ("one", "two")]
     assert found[0].split_dir.name == found[1].split_dir.name
     assert read_verdicts(found[0].split_dir) == read_verdicts(found[1].split_dir)
+
+
+def test_what_to_do_is_said_once_and_of_files_only_where_files_are_looked_for(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"a": ["1,5", "2,5", "3,5"]}, dtype=str)
+    verdicts = Verdicts(3)
+    for row, cell in enumerate(frame["a"]):
+        verdicts.reject(row, "not a number in 'a'", repr(cell), remedy='set data.decimal: ","')
+    with pytest.raises(NoRowsError) as caught:
+        verdicts.check_limit(0.0, "t.csv", frame, tmp_path / "quarantine.csv")
+    said = str(caught.value)
+    assert said.count("set data.decimal") == 1
+    assert "row 2: not a number in 'a': '2,5'; row 3: not a number in 'a': '3,5'. All" in said
+    assert "no row is left, correct the table. Rows" in said
+    verdicts = Verdicts(1)
+    verdicts.reject(0, MISSING_FILE, "a.png")
+    with pytest.raises(NoRowsError, match="correct the table, or the folder that its files are looked for in"):
+        verdicts.check_limit(0.0, "t.csv", frame, tmp_path / "quarantine.csv")
