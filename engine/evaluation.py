@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..errors import TrainingError
 from ..schema import Batch, Schema
 from .devices import Precision
 from .losses import Loss
@@ -17,6 +18,9 @@ from .randomness import random_states, set_random_states
 
 # Shapes: N rows of a pass, K outputs of a model.
 
+
+# Precisions that overflow where fp32 does not: fp16 beyond 65,504, bf16 in what it rounds away.
+NARROW = ("bf16", "fp16")
 
 Summarise = Callable[[Tensor, Batch], Tensor]
 
@@ -27,8 +31,8 @@ class Scorer:
 
     Attributes:
         loss: (outputs, target) to one loss a row, shape (B,): the plain loss, neither smoothed nor weighted.
-        summarise: of a batch's outputs, what an evaluation keeps, shape (B, any); None keeps them all, which over ten
-            thousands of entities would not fit.
+        summarise: of a batch's outputs, what an evaluation keeps, shape (B, any), with NaN where they are not finite;
+            None keeps them all, which over ten thousands of entities would not fit.
     """
 
     schema: Schema
@@ -55,11 +59,40 @@ class Evaluation(NamedTuple):
     losses: Tensor
 
 
+class OutputsNotFiniteError(TrainingError):
+    """A model gave NaN or infinity for rows that were to be measured: no metric is computed from them.
+
+    Args:
+        rows: whose outputs are not finite, each once.
+        num_rows: that were scored.
+        precision: that the model ran in.
+        place: what `rows` are positions in.
+    """
+
+    def __init__(self, rows: list[int], num_rows: int, precision: str, place: str) -> None:
+        shown = ", ".join(str(row) for row in rows[:10]) + (", …" if len(rows) > 10 else "")
+        which = "all" if len(rows) == num_rows else f"{len(rows):,} of"
+        causes = ["weights that have grown without bound"] if len(rows) == num_rows else []
+        causes += ["inputs far outside of what the model was trained on"]
+        causes += [f"{precision}, which overflows where fp32 does not (train.precision: fp32)"] * (precision in NARROW)
+        super().__init__(
+            f"the model's outputs are not finite for {which} {num_rows:,} rows, in these rows of the {place}: {shown}. "
+            f"Nothing is measured; the cause may be {', or '.join(causes)}"
+        )
+        self.rows, self.num_rows, self.precision = rows, num_rows, precision
+
+
 Measure = Callable[[Evaluation], dict[str, float]]
 
 
-def evaluate(scorer: Scorer, batches: Iterable[Batch]) -> Evaluation:
-    """Run the model over batches without training; its modes and all random states are as before afterwards."""
+def evaluate(scorer: Scorer, batches: Iterable[Batch], *, must_be_finite: bool = True) -> Evaluation:
+    """Run the model over batches without training; its modes and all random states are as before afterwards.
+
+    Args:
+        must_be_finite: whether the outputs are to be measured; else rows whose outputs are not finite are the caller's.
+    Raises:
+        OutputsNotFiniteError: an output is NaN or infinite; says of which rows, as positions in the pack.
+    """
     parts: list[Evaluation] = []
     with _evaluating(scorer.model), torch.inference_mode():
         for batch in batches:
@@ -70,7 +103,20 @@ def evaluate(scorer: Scorer, batches: Iterable[Batch]) -> Evaluation:
                 outputs = scorer.summarise(outputs, batch)
             outputs = outputs if outputs.dtype == torch.float64 else outputs.float()
             parts.append(Evaluation(batch.rows, outputs.cpu(), batch.target.cpu(), losses.cpu()))
-    return Evaluation(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    found = Evaluation(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    is_bad_N = ~finite_rows(found.outputs)
+    if must_be_finite and bool(is_bad_N.any()):
+        rows = found.rows[is_bad_N].unique().tolist()
+        raise OutputsNotFiniteError(rows, len(found.rows.unique()), scorer.precision.name, "pack")
+    return found
+
+
+def finite_rows(outputs_NK: Tensor) -> Tensor:
+    """Whether all of a row's outputs are finite: bool, shape (N,). A sum tells it, but where it overflows itself."""
+    is_finite_N = outputs_NK.sum(dim=1).isfinite()
+    if bool(is_finite_N.all()):
+        return is_finite_N
+    return outputs_NK.isfinite().all(dim=1)
 
 
 def autocast(scorer: Scorer) -> contextlib.AbstractContextManager[Any]:

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, SourceError
 from ..schema import Batch
+from ..weight_values import check_state
 from .averaging import Average
 from .evaluation import Measure, Scorer
 from .freezing import Frozen
@@ -147,11 +148,17 @@ def state_of_run(job: Job, progress: Progress) -> dict[str, Any]:
     return state
 
 
-def restore_run(job: Job, state: dict[str, Any]) -> Progress:
+def restore_run(job: Job, state: dict[str, Any], place: str = "") -> Progress:
     """Put a job into the state that `state_of_run` gave, and say where it stands.
 
+    Args:
+        job: as it was built.
+        state: of a checkpoint.
+        place: its folder, for messages.
+
     Raises:
-        CheckpointError: it was trained on other data, or has other parameters than the job's model.
+        CheckpointError: it was trained on other data, or has other parameters than the job's model, or such as are
+            not finite.
     """
     then, now = (facts.get("data_fingerprint") for facts in (state.get("facts", {}), job.facts))
     if then and now and then != now:
@@ -159,6 +166,7 @@ def restore_run(job: Job, state: dict[str, Any]) -> Progress:
             f"the checkpoint of step {state['step']} was trained on data with the fingerprint {then}, the pack has "
             f"{now}: bring the old pack back, or train a new run"
         )
+    _check_values(job, state, place or f"the checkpoint of step {state['step']}")
     progress = Progress(**{name: state[name] for name in Progress.__dataclass_fields__ if name in state})
     try:
         job.scorer.model.load_state_dict(state["model_state_dict"])
@@ -179,6 +187,15 @@ def restore_run(job: Job, state: dict[str, Any]) -> Progress:
         job.scaler.load_state_dict(state["scaler_state_dict"])
     set_random_states(state["random_states"])
     return progress
+
+
+def _check_values(job: Job, state: dict[str, Any], place: str) -> None:
+    try:
+        check_state(job.scorer.model.state_dict(), state["model_state_dict"], place)
+        if job.average is not None:
+            check_state(job.average.model.state_dict(), state["average_state_dict"]["model_state_dict"], place)
+    except SourceError as error:
+        raise CheckpointError(f"{error}; or train a new run") from error
 
 
 def kept_weights(state: dict[str, Any]) -> dict[str, Tensor]:

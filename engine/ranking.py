@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..schema import Batch, Triple
+from .evaluation import finite_rows
 from .metric_names import name_part
 
 # Columns of what a `Ranker` keeps of a question, float64, shape (N, 3): the rank of the true entity, counted from 1;
@@ -89,16 +90,16 @@ def rank_targets(scores_BK: Tensor, target_B: Tensor, question_P: Tensor, answer
     """Rank the true entity of each question among all but its other true answers.
 
     Args:
-        scores_BK: the larger, the likelier; NaN counts as the smallest.
+        scores_BK: the larger, the likelier.
         target_B: int64 class ids.
         question_P, answer_P: true answers: the number of a question and a class id; the target may be among them.
     Returns:
-        Ranks counted from 1, float64, halves among equal scores; and the id of the best of those entities, int64.
-        Shape (B,) each, on the CPU.
+        Ranks counted from 1, float64, halves among equal scores, NaN where a score is not finite; and the id of the
+        best of those entities, int64. Shape (B,) each, on the CPU.
     """
-    scores_BK = scores_BK.float() if scores_BK.dtype in (torch.bfloat16, torch.float16) else scores_BK
-    lowest = torch.finfo(scores_BK.dtype).min
-    scores_BK = scores_BK.nan_to_num(nan=lowest, neginf=lowest)
+    is_finite_B = finite_rows(scores_BK).cpu()
+    is_half = scores_BK.dtype in (torch.bfloat16, torch.float16)
+    scores_BK = scores_BK.float() if is_half else scores_BK.clone()
     target_B1 = target_B[:, None]
     true_B1 = scores_BK.gather(1, target_B1)
     scores_BK[question_P.to(scores_BK.device), answer_P.to(scores_BK.device)] = -torch.inf  # below all that is left
@@ -106,13 +107,18 @@ def rank_targets(scores_BK: Tensor, target_B: Tensor, question_P: Tensor, answer
     above_B = (scores_BK > true_B1).sum(dim=1)
     equal_B = (scores_BK == true_B1).sum(dim=1)  # itself among them
     # On the CPU, as MPS has no float64.
-    return above_B.cpu().double() + (equal_B.cpu().double() + 1) / 2, scores_BK.argmax(dim=1).cpu()
+    rank_B = above_B.cpu().double() + (equal_B.cpu().double() + 1) / 2
+    return rank_B.masked_fill(~is_finite_B, torch.nan), scores_BK.argmax(dim=1).cpu()
 
 
 def best_answers(scores_BK: Tensor, batch: Batch) -> Tensor:
-    """Of each question whose answer is not known: the best entity's id and its probability, float64, shape (B, 2)."""
+    """Of each question whose answer is not known: the best entity's id and its probability, float64, shape (B, 2).
+
+    The probability is NaN where a score is not finite.
+    """
     del batch
     probability_B, best_B = scores_BK.cpu().double().softmax(dim=1).max(dim=1)
+    probability_B = probability_B.masked_fill(~finite_rows(scores_BK).cpu(), torch.nan)
     return torch.stack([best_B.double(), probability_B], dim=1)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import SourceError
 from ..recipe import WarmStart
 from ..schema import AxisLabels
+from ..weight_values import check_state, class_of
 from .keys import MOST_NAMED, check_patterns, first_keys, fits, match_keys
 
 What = Literal["loaded", "renamed", "grown", "fresh", "missing", "surplus", "mismatch", "excluded"]
@@ -70,7 +71,8 @@ def plan_transfer(
         place: the source, for messages.
     Raises:
         RecipeError: a pattern fits no key.
-        SourceError: nothing of the source has a place in the model.
+        SourceError: nothing of the source has a place in the model, or what has one is not finite or of another class
+            of number than the model's.
     """
     check_patterns("warm_start.exclude", settings.exclude, own)
     check_patterns("warm_start.freeze", settings.freeze, own)
@@ -94,7 +96,27 @@ def plan_transfer(
     ]
     if not any(entry.what in ARRIVED and not entry.key.endswith(COUNTER) for entry in entries):
         raise SourceError(f"nothing of {place} fits the model: {_why_nothing(own, source, entries)}")
+    _check_values(own, source, state, entries, place)
     return Transfer(state, entries)
+
+
+def _check_values(
+    own: Mapping[str, Tensor],
+    source: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    entries: Sequence[Entry],
+    place: str,
+) -> None:
+    """Refuse what arrived and cannot be a model's; what was left out, or has no place, may be anything.
+
+    Raises:
+        SourceError: names the source's keys and what is wrong with them.
+    """
+    arrived = [one for one in entries if one.what in ARRIVED]
+    # Of what grew, the rows that came: they have the shape of the model's.
+    theirs = {one.source_key: state[one.key] if one.what == "grown" else source[one.source_key] for one in arrived}
+    remedy = "leave the keys out with warm_start.exclude, or begin from an intact copy or another source"
+    check_state({one.source_key: own[one.key] for one in arrived}, theirs, place, remedy)
 
 
 def tabulate(entries: Sequence[Entry]) -> str:
@@ -155,6 +177,8 @@ def _why_nothing(own: Mapping[str, Tensor], source: Mapping[str, Tensor], entrie
 
 def _transfer(mine: Tensor, theirs: Tensor, labels: Mapping[int, AxisLabels]) -> tuple[What, str, Tensor]:
     """What comes of one tensor: what to call it, a note, and the tensor of the model."""
+    if class_of(theirs) != class_of(mine):
+        return "loaded", "", mine  # not cast, and refused by `_check_values`
     if not labels:
         if mine.shape != theirs.shape:
             return "mismatch", "another shape", mine

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import SourceError
 from ..files import write_atomic
+from ..weight_values import check_state
 from .weights_file import PACK_KEY, PACK_VERSION, match_module_prefix, read_weights_file, strip_module_prefix
 
 
@@ -61,11 +62,19 @@ def load_unwrapped(path: Path) -> dict[str, Tensor]:
 def load_into(model: nn.Module, state: Mapping[str, Tensor], place: str) -> None:
     """Load a state_dict whose keys and shapes are the model's own, but for the `module.` of a wrapper.
 
+    Args:
+        model: as it was built.
+        state: floats of another width are cast to the model's.
+        place: the file, for messages.
     Raises:
-        SourceError: keys are missing or surplus, or shapes differ; names them.
+        SourceError: keys are missing or surplus, shapes differ, or values are not finite or of another class of number,
+            see `check_state`; names them.
     """
+    own = model.state_dict()
+    matched = match_module_prefix(state, own)
+    check_state(own, matched, place)
     try:
-        model.load_state_dict(match_module_prefix(state, model.state_dict()))
+        model.load_state_dict(matched)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise SourceError(f"{place} does not fit the model that the recipe builds: {reason}") from error

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..errors import RecipeError, SourceError
 from ..recipe import Named, nearest
+from ..weight_values import check_state
 
 ReadWeights = Callable[[Path], dict[str, Tensor]]
 
@@ -86,7 +87,7 @@ def load_pretrained(built: nn.Module, model: Named, cache: Path, read: ReadWeigh
     Returns:
         What was loaded and what was not, a line each.
     Raises:
-        SourceError: the weights cannot be read, or are of another net.
+        SourceError: the weights cannot be read, are of another net, or are not finite.
     """
     if not asks_for_weights(model):
         return []
@@ -99,6 +100,7 @@ def load_pretrained(built: nn.Module, model: Named, cache: Path, read: ReadWeigh
     own = net.state_dict()
     odd = [f"{key} {tuple(state[key].shape)}, not {tuple(own[key].shape)}" for key in own if _differs(state, own, key)]
     if not odd:
+        check_state(own, state, f"weights {path}")
         missing, surplus = net.load_state_dict(state, strict=False)
         odd += [f"{key} is missing" for key in missing if not key.startswith(head)]
         odd += [f"{key} is no part of it" for key in surplus if not key.startswith(_AUXILIARY)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -21,7 +22,7 @@ from ..datasets.pack_dataset import PackDataset
 from ..datasets.transform import BatchTransform
 from ..engine.averaging import Average
 from ..engine.devices import pick_device, pick_precision
-from ..engine.evaluation import Evaluation, Scorer
+from ..engine.evaluation import Evaluation, OutputsNotFiniteError, Scorer
 from ..engine.freezing import Frozen, learning_rate_factors
 from ..engine.gradients import NotFiniteError
 from ..engine.job import Job
@@ -45,6 +46,8 @@ from .ranked import summary_of
 # Raw bytes that are gathered and augmented as one: several batches of small rows, one of large ones.
 GROUP_BYTES = 4_000_000
 MOST_AT_ONCE = 32
+# What a message counts rows in.
+TABLE_ROWS = "table (the first after the header is 1)"
 
 
 def build_job(
@@ -175,10 +178,19 @@ def rows_in_order(recipe: Recipe, view: View, split: str, scorer: Scorer) -> Ite
         yield prepare(batch)
 
 
-def name_table_rows(error: NotFiniteError, view: View) -> NotFiniteError:
-    """The same error, its rows counted as in the table."""
-    rows = [int(view.pack.rows[position]) + 1 for position in error.rows]
-    return NotFiniteError(error.what, rows, "table (the first after the header is 1)")
+@contextlib.contextmanager
+def naming_table_rows(view: View) -> Iterator[None]:
+    """Raise errors of rows in the block with their rows counted as in the table."""
+
+    def numbers(error: NotFiniteError | OutputsNotFiniteError) -> list[int]:
+        return [int(view.pack.rows[position]) + 1 for position in error.rows]
+
+    try:
+        yield
+    except NotFiniteError as error:
+        raise NotFiniteError(error.what, numbers(error), TABLE_ROWS) from error
+    except OutputsNotFiniteError as error:
+        raise OutputsNotFiniteError(numbers(error), error.num_rows, error.precision, TABLE_ROWS) from error
 
 
 def rows_scale(view: View, rows: np.ndarray) -> np.ndarray | None:

@@ -13,7 +13,6 @@ from typing import Any
 from ..datasets.build import View, open_view
 from ..engine.checkpoint import CheckpointStore
 from ..engine.evaluation import Evaluation, evaluate
-from ..engine.gradients import NotFiniteError
 from ..engine.job import Job, Progress
 from ..engine.loop import check_monitor, train
 from ..engine.losses import reduce_sum
@@ -21,11 +20,12 @@ from ..engine.memory import keep_freed_memory
 from ..recipe import Recipe
 from ..schema import Batch
 from ..settings import home
-from .assemble import build_job, name_table_rows
+from .assemble import build_job, naming_table_rows
 from .console import hearing_warnings
 from .ingest import ingest_table
 from .preflight import check_recipe, check_validation
 from .threads import choose_threads, share_batches, share_cores
+from .trial import try_early, try_ingested
 from .warm_start import plan_start, say_doubts, say_start
 
 NUM_STEPS = 2
@@ -51,9 +51,11 @@ def dry_run(recipe: Recipe, *, recheck: bool = False) -> dict[str, Any]:
 
 def _try(recipe: Recipe, recheck: bool) -> dict[str, Any]:
     check_recipe(recipe)
+    try_early(recipe)
     ingested = ingest_table.fn(recipe, recheck)
     for one in ingested.splits.values():
         check_validation(recipe, one.rows["valid"])
+    try_ingested(recipe, ingested)
     data = ingested.first
     view = open_view(data.pack_dir, data.split_dir)
     keep_freed_memory()
@@ -67,7 +69,8 @@ def _try(recipe: Recipe, recheck: bool) -> dict[str, Any]:
         job = build_job(recipe, view, recipe.train.epochs, start=None if start is None else start.state)
         job = share_batches(job, cores)
         losses, step_seconds = _train_steps(job, view, recipe.train.accumulate)
-        valid_loss, row_seconds = _score_batches(job) if num_valid else (None, 0.0)
+        with naming_table_rows(view):
+            valid_loss, row_seconds = _score_batches(job) if num_valid else (None, 0.0)
     result = {
         "rows": data.rows,
         "model": recipe.model.name,
@@ -111,11 +114,9 @@ def _train_steps(job: Job, view: View, accumulate: int) -> tuple[list[float], fl
     few = replace(endless, train_batches=few_batches, num_epochs=1, monitor="", every_steps=0)
     cache = home().cache
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="dry-run-", dir=cache) as folder:  # the loop wants to keep a checkpoint
-        try:
-            train(few, Progress(), CheckpointStore(Path(folder), keep=1, facts={}, fingerprint={}), on_step)
-        except NotFiniteError as error:
-            raise name_table_rows(error, view) from error
+    # The loop wants to keep a checkpoint.
+    with tempfile.TemporaryDirectory(prefix="dry-run-", dir=cache) as folder, naming_table_rows(view):
+        train(few, Progress(), CheckpointStore(Path(folder), keep=1, facts={}, fingerprint={}), on_step)
     return losses, min(end - start for start, end in itertools.pairwise(times))
 
 

@@ -25,7 +25,7 @@ from ..tracking.journal import JOURNAL_FILE, Journal, points_of, thin
 from ..tracking.recorder import Recorder
 from ..tracking.records import load_record, mark_done, update_record
 from ..tracking.run_files import read_recipe, rewriting, verify_files
-from .assemble import build_scorer, choose_monitor, names_of_run, rows_in_order, rows_scale
+from .assemble import build_scorer, choose_monitor, names_of_run, naming_table_rows, rows_in_order, rows_scale
 from .console import say
 from .holding import check_folder, checked
 from .options import UNCACHED
@@ -50,6 +50,7 @@ def evaluate_model(run_dir: Path) -> None:
 
     Raises:
         SourceError: the weights do not fit the model that the recipe builds.
+        TrainingError: the model's outputs are not finite; names the rows.
     """
     started = time.perf_counter()
     reach("evaluate.begun")
@@ -62,7 +63,8 @@ def evaluate_model(run_dir: Path) -> None:
         recorder = Recorder(journal, thin(0, 1), names_of_run(journal, view.schema))
         metrics: dict[str, float] = {}
         if len(view.rows["test"]):
-            found, precision = score_rows(run_dir, recipe, view)
+            with naming_table_rows(view):
+                found, precision = score_rows(run_dir, recipe, view)
             update_record(run_dir, precision=precision)
             reach("evaluate.scored")
             metrics = _write_results(run_dir, recipe, view, found, rows_scale(view, found.rows.numpy()))
@@ -87,11 +89,12 @@ def evaluate_model(run_dir: Path) -> None:
     reach("evaluate.done")
 
 
-def score_rows(run_dir: Path, recipe: Recipe, view: View) -> tuple[Evaluation, str]:
+def score_rows(run_dir: Path, recipe: Recipe, view: View, *, must_be_finite: bool = True) -> tuple[Evaluation, str]:
     """Run the best weights of a run over a view's test rows; also gives the precision's name.
 
     Raises:
         SourceError: the weights are not those that were written, or do not fit the model that the recipe builds.
+        OutputsNotFiniteError: see `evaluate`.
     """
     record = load_record(run_dir)
     is_evaluated = view.schema.triple is not None and view.schema.targets[0].name in view.pack.features
@@ -99,7 +102,7 @@ def score_rows(run_dir: Path, recipe: Recipe, view: View) -> tuple[Evaluation, s
     with share_cores(recipe, record.threads) as cores:
         scorer = replace(_load_scorer(run_dir, recipe, view.schema), summarise=summary_of(view, *others))
         batches = checked(run_dir, lambda: rows_in_order(recipe, view, "test", scorer))
-        found = evaluate(scorer, cores.around(batches()))
+        found = evaluate(scorer, cores.around(batches()), must_be_finite=must_be_finite)
     check_folder(run_dir, is_now=True)
     return found, scorer.precision.name
 

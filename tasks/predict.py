@@ -13,13 +13,14 @@ from prefect import task
 from ..datasets.build import open_view
 from ..datasets.output import write_output
 from ..datasets.verdicts import read_verdicts
+from ..engine.evaluation import OutputsNotFiniteError, finite_rows
 from ..errors import DataError
 from ..files import sha256_file
 from ..tracking.journal import JOURNAL_FILE, Journal, thin
 from ..tracking.recorder import Recorder
 from ..tracking.records import load_record, update_record
 from ..tracking.run_files import read_recipe
-from .assemble import rows_scale
+from .assemble import TABLE_ROWS, rows_scale
 from .console import say
 from .evaluate import score_rows
 from .options import UNCACHED
@@ -37,12 +38,14 @@ class Predicted(NamedTuple):
         rows: of the table.
         rows_predicted: those that have a prediction; the others have a verdict.
         unfamiliar: what the model does not know of the inputs, by column; see `datasets/unfamiliar.py`.
+        rows_not_finite: those among the others for which the model gave NaN or infinity.
     """
 
     out: str
     rows: int
     rows_predicted: int
     unfamiliar: list[dict[str, Any]]
+    rows_not_finite: int
 
 
 @task(**UNCACHED)
@@ -52,17 +55,21 @@ def predict_rows(run_dir: Path, prediction: Prediction) -> Predicted:
     Raises:
         SourceError: the weights do not fit the model that the recipe builds.
         DataError: the table's file has changed since its rows were read.
+        TrainingError: the model's outputs are finite in no row; nothing is written.
     """
     started = time.perf_counter()
     record, recipe = load_record(run_dir), read_recipe(run_dir)
     view = open_view(Path(record.pack_dir), Path(record.split_dir))
-    found, precision = score_rows(run_dir, recipe, view)
+    found, precision = score_rows(run_dir, recipe, view, must_be_finite=False)
     rows = found.rows.numpy()
     verdicts = read_verdicts(Path(record.split_dir))
     table_rows = view.pack.rows[rows]
-    finite = found.outputs.isfinite().all(dim=1).numpy()
+    finite = finite_rows(found.outputs).numpy()
+    num_odd = int((~finite).sum())
+    if num_odd == len(rows):
+        raise OutputsNotFiniteError((table_rows + 1).tolist(), len(rows), precision, TABLE_ROWS)
     verdicts |= dict.fromkeys(table_rows[~finite].tolist(), NOT_FINITE)
-    num_rows = len(rows) + len(verdicts) - int((~finite).sum())
+    num_rows = len(rows) + len(verdicts) - num_odd
     columns = describe_predictions(view.schema, found, rows_scale(view, rows))
     spread = _spread(columns, table_rows, finite, num_rows)
     spread[VERDICT] = pa.array([verdicts.get(row, "") for row in range(num_rows)], pa.string())
@@ -75,13 +82,16 @@ def predict_rows(run_dir: Path, prediction: Prediction) -> Predicted:
         "predict/rows": float(num_rows),
         "predict/rows_predicted": float(num_predicted),
         "predict/rows_with_verdict": float(len(verdicts)),
+        **({"predict/rows_not_finite": float(num_odd)} if num_odd else {}),
     }
     with Journal(run_dir / JOURNAL_FILE) as journal:
         Recorder(journal, thin(0, 1)).log_epoch(0, 0, metrics)
     changes = {**record.seconds, "predict": round(seconds, 3)}
     update_record(run_dir, metrics={**record.metrics, **metrics}, precision=precision, seconds=changes)
+    if num_odd:
+        say(f"warning: {NOT_FINITE} in {num_odd:,} of {len(rows):,} rows, which have this as their verdict")
     say(f"predict: {num_predicted:,} of {num_rows:,} rows in {seconds:.1f} s")
-    return Predicted(str(prediction.out), num_rows, num_predicted, prediction.unfamiliar)
+    return Predicted(str(prediction.out), num_rows, num_predicted, prediction.unfamiliar, num_odd)
 
 
 def _spread(columns: Columns, table_rows: np.ndarray, is_given: np.ndarray, num_rows: int) -> dict[str, pa.Array]:

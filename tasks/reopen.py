@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from prefect import task
 
+from ..datasets.build import open_view
 from ..datasets.pack import Pack
 from ..datasets.split_files import verify_split
 from ..errors import DataError, RecipeError, SourceError, TrackingError
@@ -33,6 +34,7 @@ from .console import say
 from .options import UNCACHED
 from .preflight import check_names
 from .runs import flow_run_id, flow_run_url, journal_run, seconds_until
+from .trial import try_training
 from .trust import admit_code, trusted_by_word, vouch
 
 # What a run can change on its way; all else would break its optimizer's state, its order of rows, or its meaning.
@@ -120,6 +122,8 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any], trust_code: Sequence
     drift = changes_between(flatten(before), flatten(recipe))
     check_names(recipe)
     _check_data(record)
+    if drift:
+        _try_changed(record, recipe)
     trains_on = recipe.train != before.train if record.stopped else recipe.train.epochs > record.epochs
     is_renamed = recipe.tracking.register_as != before.tracking.register_as
     if record.status == "FINISHED" and not trains_on and not is_renamed:
@@ -272,6 +276,18 @@ def changes_between(then: Mapping[str, str], now: Mapping[str, str]) -> dict[str
     before, after = ({key: value for key, value in one.items() if value != "{}"} for one in (then, now))
     keys = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
     return {key: [before.get(key), after.get(key)] for key in keys}
+
+
+def _try_changed(record: RunRecord, recipe: Recipe) -> None:
+    """Try the model with the changed recipe: a norm that thaws, or another device, may not take the run's batches.
+
+    Raises:
+        RecipeError: see `try_training`.
+    """
+    split_dirs = [record.split_dir] if record.split_dir else list(record.splits.values())
+    views = [open_view(Path(record.pack_dir), Path(one)) for one in split_dirs]
+    view = min(views, key=lambda one: len(one.rows["train"]))
+    try_training(recipe, view.schema, len(view.rows["train"]))
 
 
 def _check_data(record: RunRecord) -> None:

@@ -52,6 +52,7 @@ from .ingest import Ingested, draw_report
 from .options import UNCACHED
 from .preflight import check_recipe, check_validation, has_images
 from .sources import pin_source, recipe_of
+from .trial import try_early, try_ingested
 from .trust import admit_code, trusted_by_word, vouch
 from .warm_start import TRANSFER_FILE, Start, keep_start, plan_start, say_doubts
 
@@ -74,6 +75,7 @@ def resolve_recipe(recipe: Recipe, recipe_file: str, overrides: Mapping[str, Any
     """
     resolved = load_recipe(recipe_file, recipe, overrides)
     check_recipe(resolved)
+    try_early(resolved)
     return pin_source(resolved)
 
 
@@ -90,6 +92,7 @@ def resolve_finetune(
     """
     resolved = recipe_for_finetune(recipe, recipe_file, overrides, source, trust_code)
     check_recipe(resolved)
+    try_early(resolved)
     return pin_source(resolved)
 
 
@@ -149,13 +152,15 @@ def start_run(
     (`splits.py`).
 
     Raises:
-        RecipeError: a setting needs validation rows and there are none, or a pattern of the warm start fits no key.
+        RecipeError: a setting needs validation rows and there are none, a batch is too small for the model, or a
+            pattern of the warm start fits no key.
         SourceError: the weights of a warm start do not fit.
     """
     reach("run.begun")
     data = ingested.first
     for one in ingested.splits.values():
         check_validation(recipe, one.rows["valid"])
+    try_ingested(recipe, ingested)
     say_doubts(recipe)
     schema = Schema.load(data.split_dir / "schema.json")
     start = plan_start(recipe, schema)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
+import torch
 from prefect import task
 
 from ..datasets.build import Prepared, prepare_for_schema, prepare_inputs
@@ -18,9 +19,10 @@ from ..datasets.space import hold_data, mark_used
 from ..datasets.table import locate_table
 from ..datasets.verdicts import NoRowsError
 from ..engine.devices import pick_device, pick_precision
-from ..engine.weights import load_weights, save_weights
+from ..engine.weights import load_into, load_weights, save_weights
 from ..errors import DataError
 from ..files import read_json, sha256_file
+from ..models.registry import build_model
 from ..recipe import Dialect, Recipe
 from ..recipe_file import load_recipe
 from ..schema import Schema
@@ -174,6 +176,9 @@ def _open_source(run_dir: Path, source: str, table: OtherTable, device: str) -> 
     )
     admit_code(recipe, run_dir, source, ())  # `name_scoring` has let it in
     check_names(recipe)
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(recipe.model, schema)
+    load_into(model, load_weights(found.weights), f"weights {found.weights}")  # before any row is read
     return _Opened(found, recipe, schema, time.perf_counter() - started)
 
 

@@ -18,7 +18,6 @@ from ..datasets.loader import is_lost_worker
 from ..datasets.verdicts import quote
 from ..engine.checkpoint import Checkpoint, CheckpointStore
 from ..engine.devices import fingerprint, pick_device
-from ..engine.gradients import NotFiniteError
 from ..engine.hardware.sharing import CoreSharing
 from ..engine.job import Job, OnStep, kept_weights, restore_run
 from ..engine.job import Progress as TrainingProgress
@@ -36,7 +35,7 @@ from ..tracking.journal import JOURNAL_FILE, Journal, thin
 from ..tracking.recorder import Recorder
 from ..tracking.records import RunRecord, load_record, mark_done, update_record
 from ..tracking.run_files import read_recipe, rewriting, tag_files
-from .assemble import build_job, name_table_rows, names_of_run
+from .assemble import build_job, names_of_run, naming_table_rows
 from .cancel import acknowledge_cancel
 from .console import Progress, say
 from .holding import check_folder, checked
@@ -123,7 +122,7 @@ def _train(run_dir: Path, record: RunRecord, recipe: Recipe, view: View, cores: 
 
         stop = StopFlag()
         try:
-            with acknowledge_cancel(stop):
+            with acknowledge_cancel(stop), naming_table_rows(view):
                 stopped = _train_until_stopped(job, progress, store, on_step, stop)
             if stop.requested:  # whatever heard the signal ended nothing; the training is not through all the same
                 raise StopRequested
@@ -133,8 +132,6 @@ def _train(run_dir: Path, record: RunRecord, recipe: Recipe, view: View, cores: 
         except BaseException as error:
             with contextlib.suppress(TrackingError):  # a full disk refuses this too, and what is raised is the cause
                 note_progress()
-            if isinstance(error, NotFiniteError):
-                raise name_table_rows(error, view) from error
             if isinstance(error, RuntimeError) and is_lost_worker(error):
                 raise TrainingError(
                     f"a process that gathers batches was killed ({quote(error)}), for example for want of memory; "
@@ -217,7 +214,7 @@ def _check_facts(checkpoint: Checkpoint, facts: Mapping[str, str], recipe: Recip
 
 
 def _restore(job: Job, checkpoint: Checkpoint, here: Mapping[str, str], recipe: Recipe) -> TrainingProgress:
-    progress = restore_run(job, checkpoint.state)
+    progress = restore_run(job, checkpoint.state, str(checkpoint.folder))
     if checkpoint.best_is_lost:
         progress.best_metric = math.nan  # no weights have it any more: the next validation begins the search anew
     if why := why_not_identical(checkpoint.fingerprint, here, is_deterministic=recipe.train.deterministic):

@@ -20,6 +20,7 @@ from ..engine.weights import load_into, load_weights, save_pack, save_weights, s
 from ..engine.weights_file import (
     WeightsFile,
     choose_model,
+    match_module_prefix,
     open_weights_file,
     prefix_of,
     read_weights_file,
@@ -27,13 +28,15 @@ from ..engine.weights_file import (
 )
 from ..errors import SourceError
 from ..files import require_place
+from ..models.input_kinds import TORCHVISION
 from ..models.registry import build_model
 from ..recipe import WEIGHTS_SUFFIXES, Recipe
 from ..recipe_file import load_recipe
 from ..schema import Schema
 from ..settings import home
 from ..tracking.records import find_run, load_record
-from ..tracking.registry import resolve_source
+from ..tracking.registry import look_around, resolve_source
+from ..weight_values import check_finite, check_state
 from .register import Servable
 from .trust import admit_code
 
@@ -125,7 +128,8 @@ def pack_sources(sources: Sequence[str], names: Mapping[str, str], out: Path) ->
             and after their run where those are the same.
         out: the file to write.
     Raises:
-        SourceError: a source is not there; two models would have one name; the file cannot hold them.
+        SourceError: a source is not there; two models would have one name; the file cannot hold them; weights are
+            not finite.
     """
     if out.suffix not in WEIGHTS_SUFFIXES or out.suffix == ".safetensors":
         raise SourceError(f"{out}: several models with their optimizers make a file of torch.save; name it .pt or .tar")
@@ -150,7 +154,8 @@ def export_source(source: str, out: Path, model: str = "", strip_prefix: str = "
         strip_prefix: what to take off the beginning of every key; the `module.` of a wrapper always goes.
         with_optimizer: write a checkpoint with the optimizer's state as well.
     Raises:
-        SourceError: the source or its optimizer is not there; a key lacks the prefix; the file cannot hold it.
+        SourceError: the source or its optimizer is not there; a key lacks the prefix; the file cannot hold it; its
+            weights are not finite or, where recipe and schema are near, of another class of number than the model's.
     """
     is_safetensors = out.suffix == ".safetensors"
     if out.suffix not in WEIGHTS_SUFFIXES:
@@ -193,6 +198,7 @@ def _part(source: str, model: str, name: str = "") -> Part:
     """The only model of a source, or the one that is named."""
     found, label, folder = _open(source)
     chosen = choose_model(found, model)
+    _check_values(found.path, chosen.state, folder)
     if folder is not None:
         optimizer, progress = _training_state(folder, chosen.state)
         return Part(name or _name_of_run(folder, label), label, chosen.state, optimizer, progress)
@@ -208,10 +214,40 @@ def _parts(source: str, name: str) -> list[Part]:
         return [_part(source, "", name)]
     if name:
         raise SourceError(f"{source} holds several models ({', '.join(found.models)}), which keep their names")
+    for state in found.models.values():
+        _check_values(found.path, state, None)
     return [
         Part(key or found.path.stem, f"{label} {key}", state, found.optimizers.get(key), _extras_of(found, key))
         for key, state in found.models.items()
     ]
+
+
+def _check_values(path: Path, state: Mapping[str, Tensor], folder: Path | None) -> None:
+    """Refuse to hand on what cannot be a model's: held against the model where one is known, else looked at alone.
+
+    Args:
+        path: of the file.
+        state: of one of its models.
+        folder: has recipe and schema; None where the file was named, which may lie near them all the same.
+    Raises:
+        SourceError: names the keys and what is wrong with them.
+    """
+    place = f"weights {path}"
+    known = look_around(path.absolute()) if folder is None else None
+    folder = folder or (known.folder if known is not None else None)
+    own = {} if folder is None else _built_from(folder)
+    matched = match_module_prefix(state, own)
+    check_state(own, matched, place)
+    check_finite({key: value for key, value in matched.items() if key not in own}, place)
+
+
+def _built_from(folder: Path) -> dict[str, Tensor]:
+    """The state_dict of the model that a recipe and a schema describe, as it is built; empty for a class of its own."""
+    recipe = load_recipe(folder / "recipe.yaml")
+    if ":" in recipe.model.name and not recipe.model.name.startswith(TORCHVISION):
+        return {}  # to export a file runs no code of anybody's
+    with torch.random.fork_rng(devices=[]):
+        return build_model(recipe.model, Schema.load(folder / "schema.json")).state_dict()
 
 
 def _extras_of(found: WeightsFile, name: str) -> dict[str, Any]:

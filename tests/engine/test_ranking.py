@@ -43,12 +43,15 @@ def test_equal_scores_share_the_mean_of_the_ranks_that_their_order_could_give() 
     assert ranks_of([[0.0] * 7], [6], [(0, 1)]) == [3.5]
 
 
-def test_scores_that_are_no_numbers_gain_nothing() -> None:
-    nan = float("nan")
-    assert ranks_of([[nan, 1.0, 2.0, 3.0]], [0]) == [4.0]
-    assert ranks_of([[nan] * 5], [2]) == [3.0]
-    assert ranks_of([[nan, -3.0, nan, nan]], [1]) == [1.0]
-    assert ranks_of([[nan] * 5], [2], [(0, 0), (0, 1)]) == [2.0]
+def test_a_question_whose_scores_are_not_all_numbers_has_no_rank() -> None:
+    nan, inf = float("nan"), float("inf")
+    scores = [[nan, 1.0, 2.0, 3.0], [0.0, 1.0, 2.0, 3.0], [0.0, 1.0, inf, 3.0], [0.0, -inf, 2.0, 3.0]]
+    ranks = ranks_of(scores, [1, 1, 1, 3], [(2, 2)])  # the infinite one, too, that is another true answer
+    assert [rank if rank == rank else None for rank in ranks] == [None, 3.0, None, None]
+    batch = Batch(torch.arange(4), (), torch.zeros(4, dtype=torch.int64))
+    assert best_answers(torch.tensor(scores), batch)[:, 1].isnan().tolist() == [True, False, True, True]
+    huge = torch.full((1, 4), 3e38)  # whose sum overflows
+    assert rank_targets(huge, torch.tensor([0]), *torch.zeros(2, 0, dtype=torch.int64))[0].tolist() == [2.5]
 
 
 def test_ranks_equal_those_of_a_loop_over_sorted_scores() -> None:
