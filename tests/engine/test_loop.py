@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import math
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torchrelay import faults
 from torchrelay.engine.checkpoint import CheckpointStore
 from torchrelay.engine.devices import FP16
-from torchrelay.engine.evaluation import Evaluation, evaluate
+from torchrelay.engine.evaluation import Evaluation, evaluate, finite_rows
 from torchrelay.engine.gradients import NotFiniteError
 from torchrelay.engine.job import Job, Progress, restore_run
 from torchrelay.engine.loop import check_monitor, train
@@ -316,3 +317,27 @@ def test_evaluation_leaves_the_generator_of_a_net_as_it_found_it(make_job: MakeJ
     assert torch.equal(first.outputs, evaluate(job.scorer, job.valid_batches()).outputs)
     assert weights_of(job) == before
     assert job.scorer.model.training
+
+
+def test_outputs_that_are_not_finite_are_an_error_and_no_class(make_job: MakeJob) -> None:
+    job = make_job()
+    assert evaluate(job.scorer, job.valid_batches()).outputs.isfinite().all()
+
+    def spoilt(value: float) -> Iterator[Batch]:
+        for batch in job.valid_batches():
+            inputs = batch.inputs[0].clone()
+            inputs[batch.rows == 11] = value
+            yield batch._replace(inputs=(inputs,))
+
+    for value in (math.nan, math.inf):
+        words = r"not finite for 1 of 40 rows, in these rows of the pack: 11\. .*inputs far outside"
+        with pytest.raises(TrainingError, match=words):
+            evaluate(job.scorer, spoilt(value))
+    found = evaluate(job.scorer, spoilt(math.nan), must_be_finite=False)
+    assert found.rows[~finite_rows(found.outputs)].tolist() == [11]
+    narrow = replace(job.scorer, precision=job.scorer.precision._replace(name="bf16"))
+    with torch.no_grad():
+        next(narrow.model.parameters()).fill_(math.nan)
+    words = r"for all 40 rows.*0, 1, .*weights that have grown without bound, or .* bf16, which overflows .*fp32\)"
+    with pytest.raises(TrainingError, match=words):
+        evaluate(narrow, job.valid_batches())
