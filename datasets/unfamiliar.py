@@ -107,7 +107,7 @@ def warn_of_strange(found: Sequence[Mapping[str, Any]]) -> list[str]:
         if one["cells"] >= FEWEST_CELLS
         and (one["share"] >= WARN_OUTSIDE or one["unknown"] / one["cells"] * one["share"] >= WARN_UNKNOWN)
     ]
-    return shorten_warnings(say_strange(many), "columns hold cells that the model does not know")
+    return shorten_warnings(say_strange(many), "columns hold cells that the model does not know; see report.json")
 
 
 def reject_strange(schema: Schema, columns: Mapping[str, PackColumn], verdicts: Verdicts, max_unknown: float) -> None:

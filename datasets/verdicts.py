@@ -89,7 +89,7 @@ def shorten_warnings(found: Sequence[str], others: str) -> list[str]:
     """The first `MOST_KINDS` of warnings that are alike, and how many more there are: a wide table has one a column."""
     if len(found) <= MOST_KINDS + 1:
         return list(found)
-    return [*found[:MOST_KINDS], f"{len(found) - MOST_KINDS:,} more {others}; see report.json"]
+    return [*found[:MOST_KINDS], f"{len(found) - MOST_KINDS:,} more {others}"]
 
 
 def _say_first(reasons: Mapping[int, Reason]) -> str:

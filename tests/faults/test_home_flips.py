@@ -298,7 +298,7 @@ def test_a_run_that_mlflow_alone_has_is_fetched_as_it_was_sent_or_refused(
     assert files == {name: sha256_file(run_dir / name) for name in NEEDED}
 
     def download(part: str, folder: Path) -> str:
-        return shutil.copy(run_dir / part, folder / Path(part).name)
+        return str(shutil.copy(run_dir / part, folder / Path(part).name))
 
     fetched = registry._fetch(home(), "a", "whole", "run a", download, files)
     assert fetched.weights.read_bytes() == (run_dir / "weights" / "best.pt").read_bytes()
