@@ -228,7 +228,8 @@ def hold_run(run_dir: Path) -> Iterator[None]:
             yield
         finally:
             stop_shipping(run_dir)
-            give_room(run_dir)
+            if (hold := hold_of(run_dir)) is not None and not hold.why_lost():  # else what lies there is another's
+                give_room(run_dir)
 
 
 def keep_room(run_dir: Path) -> None:
@@ -385,7 +386,7 @@ def open_run(
         save_record(home(), record.model_copy(update={"files": files}))
         reach("run.recorded")
     except BaseException:
-        shutil.rmtree(run_dir)
+        (run_dir / RECORD_FILE).unlink(missing_ok=True)  # `keep_status` removes a folder that is no run
         raise
     start_shipping(run_dir)
     reach("run.opened")

@@ -67,7 +67,7 @@ def test_too_many_missing_files_stop_before_anything_is_decoded(
 def test_rows_that_are_all_bad_leave_nothing_to_train_on(
     home: Home, write_table: WriteTable, number_data: MakeData
 ) -> None:
-    with pytest.raises(DataError, match=r"2 of 2 rows are bad.* no row is left, correct the table, or the folder"):
+    with pytest.raises(DataError, match=r"2 of 2 rows are bad.* no row is left, correct the table"):
         prepare_data(number_data(write_table("x0,label\na,b\nc,d\n"), max_bad_rows=1), home)
 
 

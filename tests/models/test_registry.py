@@ -40,7 +40,7 @@ def test_an_unknown_model_is_named_with_its_key_and_the_nearest(name: str) -> No
         ({"hidden": [8, 0]}, r"model\.args\.hidden\.1: got \[8, 0\].*greater than 0"),
         ({"hidden": "64"}, r"model\.args\.hidden: got '64'"),
         ({"dropout": 1.5}, r"model\.args\.dropout: got 1\.5.*less than 1"),
-        ({"schema": 1}, r"model\.args\.schema: 1 .*filled in"),
+        ({"schema": 1}, r"model\.args\.schema: 1 is not the recipe's to give"),
     ],
 )
 def test_a_wrong_argument_of_a_registered_model_is_refused_without_a_table(args: dict[str, Any], words: str) -> None:

@@ -503,5 +503,5 @@ def test_a_server_that_does_not_answer_is_found(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     found = doctor(home()).left
-    assert "the MLflow server at http://127.0.0.1:9/health does not answer" in found[0].what
+    assert "the MLflow server at http://127.0.0.1:9 does not answer" in found[0].what
     assert found[0].remedy == "start it, or unset MLFLOW_TRACKING_URI to work without one"

@@ -88,7 +88,7 @@ def test_a_file_with_recipe_and_schema_near_it_knows_its_classes_and_one_alone_d
         (own / Path(name).name).write_bytes((run_dir / name).read_bytes())
     beside = plan(more, own / "best.pt")
     assert (whats(beside)["head.weight"], beside.source.label) == ("grown", str(own / "best.pt"))
-    assert recipe_for_finetune(Recipe(), "", {}, str(own / "best.pt")).name == "few"
+    assert recipe_for_finetune(Recipe(), "", {}, str(own / "best.pt"), ["nets_with_norm"]).name == "few"
     (tmp_path / "alone.pt").write_bytes(weights.read_bytes())
     alone = plan(more, "alone.pt")  # relative to the working directory
     assert {key for key, what in whats(alone).items() if what != "loaded"} == {
@@ -170,7 +170,7 @@ def test_without_a_recipe_the_sources_own_is_taken_without_its_warm_start(
     assert own.warm_start == WarmStart(source="older", freeze=["body.*"])
     insect_recipe("more", *MORE)
     changes = {"data.table": "more.csv", "warm_start.thaw_after": 2}
-    resolved = recipe_for_finetune(Recipe(), "", changes, "few")
+    resolved = recipe_for_finetune(Recipe(), "", changes, "few", ["nets_with_norm"])
     assert resolved.data.table == str(tmp_path / "more.csv")
     assert resolved.warm_start == WarmStart(source="few", thaw_after=2)
     assert resolved.train == own.train

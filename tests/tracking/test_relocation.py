@@ -10,7 +10,7 @@ import pytest
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
-from torchrelay.errors import TrackingError
+from torchrelay.errors import GoneError, TrackingError
 from torchrelay.settings import Home
 from torchrelay.tracking.client import make_database, open_client
 from torchrelay.tracking.journal import JOURNAL_FILE, Journal
@@ -64,19 +64,21 @@ def test_a_database_that_stays_is_not_written_to(home: Home) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no database" * 100])
-def test_a_database_that_cannot_be_read_is_left_to_mlflow(content: bytes, home: Home) -> None:
+def test_a_database_that_cannot_be_read_is_left_as_it_is(content: bytes, home: Home) -> None:
     path = home.root / "mlflow.db"
     path.write_bytes(content)
-    assert make_database() == path
+    with pytest.raises(GoneError, match="torchrelay sync sets it aside, makes a new one"):
+        make_database()
     assert path.read_bytes() == content
 
 
-def test_a_database_that_somebody_holds_costs_a_second_at_most(home: Home) -> None:
+def test_a_database_that_somebody_holds_costs_seconds_alone(home: Home) -> None:
     path = make_database()
     with contextlib.closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN EXCLUSIVE")
         began = time.monotonic()
-        make_database()
+        with pytest.raises(TrackingError, match="another process holds its lock"):
+            make_database()
         assert time.monotonic() - began < 10
 
 
