@@ -24,7 +24,7 @@ from torchrelay import settings
 if TYPE_CHECKING:
     from torchrelay.engine.job import Progress
 
-START_SECONDS = 25.0
+START_SECONDS = 18.0
 BURN = "import sys, time\nwhile time.time() < float(sys.argv[1]): pass"
 
 

@@ -33,16 +33,20 @@ def waiting_by_user() -> str:
 
 @functools.cache
 def libgomp() -> ctypes.CDLL | None:
-    """The libgomp that this process computes with; None where there is none, or several. Import torch before."""
+    """The libgomp that torch computes with; None where it has none. Other packages may bring their own."""
+    import torch
+
     try:
         lines = MAPS_FILE.read_text("utf-8", errors="replace").splitlines()
     except OSError:
         return None
     paths = {line.split(maxsplit=5)[-1] for line in lines if "libgomp" in line}
-    if len(paths) != 1:
+    package = Path(torch.__file__).parent
+    own = {path for path in paths if path.startswith((f"{package}/", f"{package}.libs/"))} or paths
+    if len(own) != 1:
         return None
     try:
-        library = ctypes.CDLL(paths.pop())
+        library = ctypes.CDLL(own.pop())
         return library if library.GOMP_parallel and library.omp_get_num_threads else None
     except (OSError, AttributeError):
         return None

@@ -12,8 +12,6 @@ from torchrelay.engine.hardware.cpu_load import LoadMeter, usable_cores
 from torchrelay.engine.hardware.openmp import USER_SETTINGS, libgomp
 from torchrelay.engine.hardware.sharing import CoreSharing
 
-torch = pytest.importorskip("torch")
-
 needs_two_cores = pytest.mark.skipif(
     sys.platform != "linux" or len(usable_cores()) < 2 or libgomp() is None, reason="needs Linux, libgomp and two cores"
 )
@@ -108,6 +106,16 @@ def test_nothing_changes_where_the_user_said_how_to_wait(name: str, monkeypatch:
         cores.tick()
         assert os.sched_getaffinity(0) == usable_cores()
         assert cores.waiting == f"as {name}=passive says"
+
+
+@needs_two_cores
+def test_a_libgomp_of_another_package_is_no_hindrance() -> None:
+    code = (
+        "import torch, sklearn.metrics\n"
+        "from torchrelay.engine.hardware.openmp import libgomp\n"
+        "print(libgomp() is not None)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True).stdout == "True\n"
 
 
 def test_one_thread_needs_no_care() -> None:
