@@ -356,9 +356,9 @@ def finish_run(run_dir: Path) -> dict[str, Any]:
 def open_run(
     record: RunRecord, recipe: Recipe, schema: Schema, rows: Mapping[str, int], start: Start | None = None
 ) -> Path:
-    """Fill the folder of a run, with a journal that opens the MLflow run; where that fails, nothing stays.
+    """Fill the folder of a run, with a journal that opens the MLflow run.
 
-    Hold the run first. The record is the last of the files: without it the folder is no run, whenever we die.
+    Hold the run first, within `keep_status`, which removes the folder where this fails. The record is the last of the files: without it the folder is no run, whenever we die.
 
     Args:
         record: one with a parent becomes a child of the parent's MLflow run.

@@ -21,7 +21,7 @@ from torchrelay.recipe_file import flatten, load_recipe
 from torchrelay.schema import Schema
 from torchrelay.tasks.ingest import ingest_table
 from torchrelay.tasks.reopen import _look_through, reopen_run
-from torchrelay.tasks.runs import keep_status, name_run, open_run, start_run
+from torchrelay.tasks.runs import hold_run, keep_status, name_run, open_run, start_run
 from torchrelay.tasks.train import _note_resumption, train_model
 from torchrelay.tracking.cursor import waiting
 from torchrelay.tracking.journal import JOURNAL_FILE, Journal
@@ -148,9 +148,10 @@ def test_a_run_that_died_before_its_beginning_was_journaled_gets_it_when_it_goes
 def test_a_run_that_cannot_be_opened_leaves_nothing(run_dir: Path) -> None:
     record = load_record(run_dir).model_copy(update={"run_id": "another", "split_dir": "/nowhere"})
     recipe = load_recipe(run_dir / "recipe.yaml")
-    with pytest.raises(FileNotFoundError):
+    another = run_dir.parent / "another"
+    with pytest.raises(FileNotFoundError), hold_run(another), keep_status(another):
         open_run(record, recipe, Schema.load(run_dir / "schema.json"), {})
-    assert not (run_dir.parent / "another").exists()
+    assert not another.exists()
 
 
 def test_a_second_signal_ends_the_wait_for_a_silent_tracker(run_dir: Path) -> None:
