@@ -7,6 +7,7 @@ user's profile, home or servers.
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import yaml
 from PIL import Image
 
+RunCommand = Callable[..., tuple[int, str, str]]
 WriteRecipe = Callable[..., Path]
 
 ROOT = Path(__file__).parents[1]
@@ -58,6 +60,24 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test works in its own folder, with its own TORCHRELAY_HOME inside it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCHRELAY_HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> RunCommand:
+    """A command of this process: exit code, standard output, standard error."""
+    from torchrelay import cli
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["torchrelay", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,26 +16,7 @@ from prefect import get_client
 from torchrelay import cli
 from torchrelay.cli.results import headline
 
-from .conftest import WriteRecipe
-
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command in this process: exit code, standard output, standard error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["torchrelay", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
+from .conftest import RunCommand, WriteRecipe
 
 
 def test_help_answers_without_the_heavy_libraries() -> None:
@@ -50,7 +30,9 @@ def test_help_answers_without_the_heavy_libraries() -> None:
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_train_ends_with_the_place_the_next_commands_and_the_result(run: Run, picture_recipe: WriteRecipe) -> None:
+def test_train_ends_with_the_place_the_next_commands_and_the_result(
+    run: RunCommand, picture_recipe: WriteRecipe
+) -> None:
     code, out, _ = run("train", str(picture_recipe()))
     lines = out.splitlines()
     assert code == 0
@@ -62,7 +44,9 @@ def test_train_ends_with_the_place_the_next_commands_and_the_result(run: Run, pi
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_json_is_one_object_on_standard_output_and_runs_and_show_agree(run: Run, number_recipe: WriteRecipe) -> None:
+def test_json_is_one_object_on_standard_output_and_runs_and_show_agree(
+    run: RunCommand, number_recipe: WriteRecipe
+) -> None:
     code, out, err = run("train", str(number_recipe()), "--set", "train.epochs=2", "--json")
     result = json.loads(out)
     assert code == 0
@@ -79,7 +63,7 @@ def test_json_is_one_object_on_standard_output_and_runs_and_show_agree(run: Run,
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_several_values_make_one_run_each(run: Run, number_recipe: WriteRecipe) -> None:
+def test_several_values_make_one_run_each(run: RunCommand, number_recipe: WriteRecipe) -> None:
     code, out, _ = run(
         "train", str(number_recipe()), "--set", "train.optimizer.args.lr=.01,.02", "--set", "train.epochs=1", "--json"
     )
@@ -102,7 +86,7 @@ def test_several_values_make_one_run_each(run: Run, number_recipe: WriteRecipe) 
     ],
 )
 def test_a_mistake_exits_with_2_and_one_message_before_a_server_starts(
-    run: Run,
+    run: RunCommand,
     picture_recipe: WriteRecipe,
     change: str,
     message: str,
@@ -116,28 +100,28 @@ def test_a_mistake_exits_with_2_and_one_message_before_a_server_starts(
     assert "temporary server" not in err
 
 
-def test_a_recipe_that_is_not_there_names_those_that_are(run: Run, picture_recipe: WriteRecipe) -> None:
+def test_a_recipe_that_is_not_there_names_those_that_are(run: RunCommand, picture_recipe: WriteRecipe) -> None:
     picture_recipe()
     code, _, err = run("train", "picture.yaml")
     assert code == 2
     assert "recipe picture.yaml does not exist; recipes here: pictures.yaml" in err
 
 
-def test_recipe_prints_defaults_and_schema(run: Run, number_recipe: WriteRecipe) -> None:
+def test_recipe_prints_defaults_and_schema(run: RunCommand, number_recipe: WriteRecipe) -> None:
     _, out, _ = run("recipe", str(number_recipe()), "--set", "train.epochs=1e1", "--json")
     assert json.loads(out)["train"]["epochs"] == 10
     _, out, _ = run("recipe", "--schema")
     assert json.loads(out)["properties"]["data"]
 
 
-def test_models_are_listed_with_shapes_and_parameters(run: Run) -> None:
+def test_models_are_listed_with_shapes_and_parameters(run: RunCommand) -> None:
     code, out, _ = run("models")
     assert code == 0
     assert any(line.startswith("lenet") and "61,706" in line and "32" in line for line in out.splitlines())
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_mistake_found_inside_a_task_is_said_once(run: Run, number_recipe: WriteRecipe) -> None:
+def test_a_mistake_found_inside_a_task_is_said_once(run: RunCommand, number_recipe: WriteRecipe) -> None:
     recipe = number_recipe()
     table = Path("numbers.csv")
     table.write_text(table.read_text().replace("\n", "\nnan,1,1\n", 8))
@@ -148,7 +132,7 @@ def test_a_mistake_found_inside_a_task_is_said_once(run: Run, number_recipe: Wri
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_resume_takes_what_a_run_can_change_and_refuses_the_rest(run: Run, number_recipe: WriteRecipe) -> None:
+def test_resume_takes_what_a_run_can_change_and_refuses_the_rest(run: RunCommand, number_recipe: WriteRecipe) -> None:
     result = json.loads(run("train", str(number_recipe()), "--set", "train.epochs=2", "--json")[1])
     code, _, err = run("resume", result["run_id"], "--set", "train.batch_size=4")
     assert code == 2
@@ -163,7 +147,7 @@ def test_resume_takes_what_a_run_can_change_and_refuses_the_rest(run: Run, numbe
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_run_that_another_process_writes_is_left_as_it_is(run: Run, number_recipe: WriteRecipe) -> None:
+def test_a_run_that_another_process_writes_is_left_as_it_is(run: RunCommand, number_recipe: WriteRecipe) -> None:
     result = json.loads(run("train", str(number_recipe()), "--set", "train.epochs=1", "--json")[1])
     run_dir = Path(result["run_dir"])
     before = {name: (run_dir / name).read_bytes() for name in ("run.json", "recipe.yaml", "journal.jsonl")}
@@ -182,7 +166,7 @@ def test_a_run_that_another_process_writes_is_left_as_it_is(run: Run, number_rec
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_sweep_goes_on_after_a_run_that_fails_and_prints_those_that_did_not(
-    run: Run, number_recipe: WriteRecipe
+    run: RunCommand, number_recipe: WriteRecipe
 ) -> None:
     sweep = "train.optimizer={name: sgd, args: {lr: 1.0e+30}},{name: sgd, args: {lr: 0.01}}"
     code, out, err = run("train", str(number_recipe()), "--set", sweep, "--set", "train.epochs=1", "--json")
@@ -193,7 +177,7 @@ def test_a_sweep_goes_on_after_a_run_that_fails_and_prints_those_that_did_not(
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_evaluate_and_ingest_end_with_their_results(run: Run, picture_recipe: WriteRecipe) -> None:
+def test_evaluate_and_ingest_end_with_their_results(run: RunCommand, picture_recipe: WriteRecipe) -> None:
     recipe = str(picture_recipe())
     assert json.loads(run("ingest", recipe, "--json")[1])["rows"] == {"train": 24, "valid": 8, "test": 16}
     trained = json.loads(run("train", recipe, "--json")[1])
@@ -222,7 +206,7 @@ def test_evaluate_and_ingest_end_with_their_results(run: Run, picture_recipe: Wr
 
 @pytest.mark.usefixtures("prefect_server")
 def test_splits_end_with_mean_and_deviation_and_are_shown_below_their_parent(
-    run: Run, splits_recipe: WriteRecipe
+    run: RunCommand, splits_recipe: WriteRecipe
 ) -> None:
     code, out, _ = run("train", str(splits_recipe()), "--set", "train.epochs=1")
     assert code == 0
@@ -253,7 +237,7 @@ def test_mean_and_deviation_are_said_to_the_second_digit_of_the_deviation(deviat
     assert headline({"test/rmse": 4.7213, "test/rmse_std": deviation}, 5) == said
 
 
-def test_options_of_finetune_go_over_the_warm_start_of_the_recipe(run: Run, number_recipe: WriteRecipe) -> None:
+def test_options_of_finetune_go_over_the_warm_start_of_the_recipe(run: RunCommand, number_recipe: WriteRecipe) -> None:
     layer = {"module.net.layers.0.weight": torch.zeros(16, 2), "module.net.layers.0.bias": torch.ones(16)}
     torch.save(layer, "net.pth")
     recipe = str(number_recipe(warm_start={"source": "older", "freeze": ["*"]}))
@@ -276,13 +260,15 @@ def test_options_of_finetune_go_over_the_warm_start_of_the_recipe(run: Run, numb
         assert re.search(message, err), err
 
 
-def test_a_dry_run_over_several_splits_says_which_it_tried(run: Run, splits_recipe: WriteRecipe) -> None:
+def test_a_dry_run_over_several_splits_says_which_it_tried(run: RunCommand, splits_recipe: WriteRecipe) -> None:
     _, out, _ = run("train", str(splits_recipe()), "--dry-run")
     assert [line.split()[0] for line in out.splitlines()[:5]] == ["rows", "rows", "rows", "tried", "model"]
     assert out.splitlines()[3] == "tried     split_0 alone, of 3 splits"
 
 
-def test_a_dry_run_says_what_it_found_and_writes_no_run(run: Run, number_recipe: WriteRecipe, tmp_path: Path) -> None:
+def test_a_dry_run_says_what_it_found_and_writes_no_run(
+    run: RunCommand, number_recipe: WriteRecipe, tmp_path: Path
+) -> None:
     recipe = str(number_recipe())
     code, out, err = run("train", recipe, "--dry-run", "--set", "train.epochs=3")
     assert code == 0
@@ -349,7 +335,7 @@ def test_a_run_in_a_fresh_home_survives_a_temporary_server_that_is_slow_to_start
     assert not (tmp_path / "user").exists() or not any((tmp_path / "user").iterdir())
 
 
-def test_weights_are_shown_packed_and_exported(run: Run, tmp_path: Path) -> None:
+def test_weights_are_shown_packed_and_exported(run: RunCommand, tmp_path: Path) -> None:
     import torch
 
     net = torch.nn.Linear(2, 3)
@@ -377,7 +363,7 @@ def test_weights_are_shown_packed_and_exported(run: Run, tmp_path: Path) -> None
     assert shown["extras"] == {"format": "pt", "source": "both.pt"}
 
 
-def test_a_weights_file_that_would_run_code_is_refused_with_the_reason(run: Run, tmp_path: Path) -> None:
+def test_a_weights_file_that_would_run_code_is_refused_with_the_reason(run: RunCommand, tmp_path: Path) -> None:
     import torch
 
     torch.save(torch.nn.Linear(2, 3), tmp_path / "whole.pt")
@@ -392,7 +378,7 @@ def test_a_weights_file_that_would_run_code_is_refused_with_the_reason(run: Run,
     assert (code, "No such option" in err) == (2, True)
 
 
-def test_placed_data_comes_with_the_recipes_that_read_it(run: Run, tmp_path: Path) -> None:
+def test_placed_data_comes_with_the_recipes_that_read_it(run: RunCommand, tmp_path: Path) -> None:
     code, _, err = run(
         "train",
         str(Path(cli.__file__).parents[1] / "recipes" / "two-layer.yaml"),

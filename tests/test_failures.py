@@ -8,14 +8,13 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from torchrelay import cli, files, settings
+from torchrelay import files, settings
 from torchrelay.cli.failures import exit_code_of, explain
 from torchrelay.datasets.output import locate_output, write_output
 from torchrelay.datasets.table import locate_table
@@ -25,25 +24,9 @@ from torchrelay.schema import Schema
 from torchrelay.settings import Home
 from torchrelay.tracking.records import RunRecord, load_record, now, save_record
 
-Run = Callable[..., tuple[int, str, str]]
+from .conftest import RunCommand
+
 DEEP = "[" * 100_000
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """A command of this process: exit code, standard output, standard error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["torchrelay", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture
@@ -85,7 +68,7 @@ BAD_RECORDS = {
 
 
 @pytest.mark.parametrize("text", BAD_RECORDS.values(), ids=BAD_RECORDS.keys())
-def test_one_record_that_cannot_be_read_is_named_and_hides_no_good_run(run: Run, good: Path, text: str) -> None:
+def test_one_record_that_cannot_be_read_is_named_and_hides_no_good_run(run: RunCommand, good: Path, text: str) -> None:
     bad = write_bad("bad", text)
     code, out, err = run("runs")
     assert (code, "good" in out, "bad" in out) == (0, True, False)
@@ -100,7 +83,7 @@ def test_one_record_that_cannot_be_read_is_named_and_hides_no_good_run(run: Run,
 
 @pytest.mark.parametrize("name", ["rows_per_second", "steps", "experiment"])
 @pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", "-7", str(10**400), '"\\u001b[31m"', '"\\ud800"'])
-def test_numbers_and_texts_of_any_kind_in_a_record_end_no_command(run: Run, name: str, value: str) -> None:
+def test_numbers_and_texts_of_any_kind_in_a_record_end_no_command(run: RunCommand, name: str, value: str) -> None:
     record = RunRecord(run_id="odd", name="x", experiment="x", created=now()).model_dump()
     write_bad("odd", json.dumps({**record, name: "HERE"}).replace('"HERE"', value))
     code, out, err = run("runs")
@@ -111,7 +94,7 @@ def test_numbers_and_texts_of_any_kind_in_a_record_end_no_command(run: Run, name
     assert run("show", "odd")[0] in (0, 2)
 
 
-def test_runs_that_are_each_others_parents_are_listed(run: Run) -> None:
+def test_runs_that_are_each_others_parents_are_listed(run: RunCommand) -> None:
     for name, parent in (("a", "b"), ("b", "a"), ("c", "c")):
         record = RunRecord(run_id=name, name="x", experiment="x", created=now(), parent=parent, kind="splits")
         save_record(settings.home(), record.model_copy(update={"splits": {"s": "x"}}))
@@ -120,7 +103,7 @@ def test_runs_that_are_each_others_parents_are_listed(run: Run) -> None:
     assert run("show", "a")[0] == 0
 
 
-def test_a_journal_that_is_a_folder_is_named_and_hides_no_good_run(run: Run, good: Path) -> None:
+def test_a_journal_that_is_a_folder_is_named_and_hides_no_good_run(run: RunCommand, good: Path) -> None:
     other = save_record(settings.home(), RunRecord(run_id="other", name="x", experiment="x", created=now()))
     (other / "journal.jsonl").mkdir()
     for command in (("runs",), ("show", "other")):
@@ -133,7 +116,7 @@ def test_a_journal_that_is_a_folder_is_named_and_hides_no_good_run(run: Run, goo
 
 
 @pytest.mark.parametrize("text", ['{"offset": -5, "format_version": 1}', DEEP, "null", '{"offset": 1e99}', ""])
-def test_a_cursor_that_says_nothing_sensible_counts_as_none(run: Run, good: Path, text: str) -> None:
+def test_a_cursor_that_says_nothing_sensible_counts_as_none(run: RunCommand, good: Path, text: str) -> None:
     (good / "journal.jsonl").write_text('{"time":1,"kind":"open"}\n{"time":2,"kind":["x"]}\n' + DEEP + "\n")
     (good / "shipped.json").write_text(text)
     listed = json.loads(run("runs", "--json")[1])
@@ -144,7 +127,7 @@ def test_a_cursor_that_says_nothing_sensible_counts_as_none(run: Run, good: Path
 @pytest.mark.parametrize("command", [("runs",), ("show", "x"), ("checkpoints", "x"), ("doctor",), ("sync",)])
 @pytest.mark.parametrize("kind", ["file", "device", "long", "loop"])
 def test_a_home_that_is_none_is_said_and_is_not_taken_for_an_empty_one(
-    run: Run, command: tuple[str, ...], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: RunCommand, command: tuple[str, ...], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "loop").symlink_to("loop")
@@ -157,7 +140,9 @@ def test_a_home_that_is_none_is_said_and_is_not_taken_for_an_empty_one(
 
 
 @pytest.mark.parametrize("name", ["", "relative/home", "with\nline break"])
-def test_a_home_of_any_name_is_used(run: Run, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_home_of_any_name_is_used(
+    run: RunCommand, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("TORCHRELAY_HOME", name)
     save_record(settings.home(), RunRecord(run_id="a", name="x", experiment="x", created=now()))
     assert settings.home().root == tmp_path / (name or ".torchrelay")
@@ -166,7 +151,7 @@ def test_a_home_of_any_name_is_used(run: Run, name: str, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("source", ["s" * 10_000, "a\0b", "x/" * 3000, "../" * 20, ""])
-def test_a_source_that_is_no_name_is_refused_in_one_short_line(run: Run, good: Path, source: str) -> None:
+def test_a_source_that_is_no_name_is_refused_in_one_short_line(run: RunCommand, good: Path, source: str) -> None:
     Path("t.csv").write_text("a\n1\n")
     for command in (("evaluate", source, "--table", "t.csv"), ("weights", "show", source), ("show", source)):
         code, _, err = run(*command)
@@ -229,7 +214,7 @@ def write_safetensors_by_hand(path: Path, key: str) -> None:
 
 
 def test_weights_are_exported_to_files_alone_and_a_full_disk_leaves_the_old_one(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_safetensors_by_hand(Path("w.safetensors"), "a")
     Path("device.pt").symlink_to("/dev/full")
@@ -254,7 +239,7 @@ def test_weights_are_exported_to_files_alone_and_a_full_disk_leaves_the_old_one(
 
 
 @pytest.mark.parametrize("key", ["a\ud800", "b\x1b[31m", "c\n"])
-def test_keys_that_no_terminal_can_show_are_shown_as_escapes(run: Run, key: str) -> None:
+def test_keys_that_no_terminal_can_show_are_shown_as_escapes(run: RunCommand, key: str) -> None:
     write_safetensors_by_hand(Path("w.safetensors"), key)
     code, out, err = run("weights", "show", "w.safetensors")
     if code == 0:

@@ -51,10 +51,10 @@ class Cursor(BaseModel):
         path = run_dir / CURSOR_FILE
         try:
             values = read_json(path)
-            version = values.get("format_version") if isinstance(values, dict) else None
-            check_format(str(path), version, FORMAT_VERSION, "remove it: all is sent again, once", TrackingError)
-            if is_sealed(values) and (values := unseal(values)) is None:
+            if not isinstance(values, dict) or (is_sealed(values) and (values := unseal(values)) is None):
                 raise ValueError("it is not as it was written")
+            version = values.get("format_version")
+            check_format(str(path), version, FORMAT_VERSION, "remove it: all is sent again, once", TrackingError)
             return cls.model_validate(values)
         except FileNotFoundError:
             return cls()

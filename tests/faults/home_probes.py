@@ -38,6 +38,7 @@ from torchrelay.tasks.damage import find_bad_checkpoints, find_bad_packs
 from torchrelay.tasks.evaluate import evaluate_model, score_rows
 from torchrelay.tasks.examination import Examination
 from torchrelay.tasks.ingest import ingest_table
+from torchrelay.tasks.lost_runs import find_waiting
 from torchrelay.tasks.predict import predict_rows
 from torchrelay.tasks.register import register_model
 from torchrelay.tasks.reopen import reopen_run
@@ -57,8 +58,10 @@ NO_TRACKER = "http://127.0.0.1:9"
 # What of the doctor looks into files.
 PARTS = (
     *(find_bad_records, find_bad_checkpoints, find_bad_pointers, find_bad_packs, find_bad_splits),
-    *(find_altered_files, find_bad_journals, find_altered_artifacts, find_altered_versions),
+    *(find_altered_files, find_bad_journals, find_altered_artifacts, find_altered_versions, find_waiting),
 )
+# When its runs ended: the doctor is patient with those that have only just.
+LONG_AGO = "2026-01-01T00:00:00+00:00"
 # Metrics that a clock decides.
 CLOCKED = ("rows_per_second",)
 # What is said because there is no tracker.
@@ -108,6 +111,8 @@ def make_case(folder: Path, *, is_whole: bool = True) -> Case:
             _evaluate(case, whole=True)
             _choose_threads(case)
             _resolve_downloaded(case)
+        for run_dir in home().runs.iterdir():
+            records.update_record(run_dir, ended=LONG_AGO)
     return case
 
 

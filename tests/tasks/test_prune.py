@@ -31,6 +31,8 @@ from torchrelay.tracking.journal import JOURNAL_FILE, Journal
 from torchrelay.tracking.records import list_records, update_record
 from torchrelay.tracking.shipper import sync_run
 
+from ..conftest import RunCommand
+
 DAY = 24 * 3600.0
 
 
@@ -342,20 +344,8 @@ def test_a_pack_that_cannot_say_what_it_needs_keeps_all_pixels(home: Home) -> No
 
 
 def test_the_command_says_what_goes_and_the_next_run_lists_what_is_left(
-    home: Home, runs: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: RunCommand, home: Home, runs: list[str]
 ) -> None:
-    from torchrelay import cli
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["torchrelay", *arguments])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
     assert run("prune")[0] == 2
     assert "--older-than x: expected a number" in run("prune", "--older-than", "x")[2]
     code, out, err = run("prune", "--keep-runs", "0", "--dry-run")

@@ -249,7 +249,9 @@ def test_a_line_is_sent_when_it_is_whole_and_a_torn_one_never(run_dir: Path):
     assert (tags["a"], tags["b"]) == ("in two parts", "whole")
 
 
-@pytest.mark.parametrize("text", ['{"format_version": 1, "offset": "x"}', "{", ""])
+@pytest.mark.parametrize(
+    "text", ['{"format_version": 1, "offset": "x"}', '{"format_versioo": 1, "offset": 9, "digest": "0"}', "{", "[]", ""]
+)
 def test_a_cursor_that_a_disk_has_spoilt_has_all_sent_again_and_there_once(run_dir: Path, text: str):
     assert sync_run(run_dir).num_waiting == 0
     (run_dir / "shipped.json").write_text(text)
