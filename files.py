@@ -10,11 +10,13 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import math
 import os
 import shutil
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -26,16 +28,36 @@ from .errors import BusyError, LockError
 # What some file systems answer to the fsync of a folder, which they do not need.
 NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)
 # What an error of reading must say for a file to count as damaged; pyarrow gives no number to what it cannot parse.
-DAMAGE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO)
+DAMAGE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENXIO, errno.EIO)
 # `is_locked` holds a lock for an instant; who finds it held looks again for so long.
 LOCK_PATIENCE_SECONDS = 0.2
 # Characters of JSON that are still indented for people.
 LONGEST_INDENTED = 1 << 20
 
 
+def open_file(path: Path) -> io.BufferedReader:
+    """Open an ordinary file to read; a pipe or a device, whose bytes may never come or never end, is none.
+
+    Raises:
+        OSError: it cannot be opened, or is no ordinary file.
+    """
+    return open(path, "rb", opener=_open_ordinary)
+
+
+def _open_ordinary(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NONBLOCK)  # so that a pipe without a writer answers at once
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise OSError(errno.ENXIO, "Is a pipe or a device and no file", path)
+
+
 def sha256_file(path: Path) -> str:
     """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -132,7 +154,7 @@ def read_json(path: Path, most_bytes: float = math.inf) -> Any:
         ValueError: it is no JSON, nested too deep, or larger than `most_bytes`; then nothing of it is read.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > most_bytes:
                 raise ValueError(f"{path} has {size:,} bytes, more than the {most_bytes:,} that such a file can have")
@@ -292,7 +314,7 @@ def size_of(path: Path) -> int:
 def is_locked(path: Path) -> bool:
     """Whether a process holds the lock at a path now; leaves the file as it is."""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

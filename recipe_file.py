@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from .errors import RecipeError, check_format, shown_value
+from .files import open_file
 from .recipe import FORMAT_VERSION, WEIGHTS_SUFFIXES, Recipe, nearest
 from .yaml_text import MOST_BYTES, MOST_LEVELS, Dumper, check_bounds, parse_yaml
 
@@ -146,7 +147,7 @@ def _split_values(text: str) -> list[str]:
 def _read_file(path: Path) -> dict[str, Any]:
     content = b""
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             content = file.read(MOST_BYTES + 1)
         text = content.decode("utf-8-sig")
     except FileNotFoundError as error:

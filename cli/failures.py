@@ -30,6 +30,7 @@ REMEDIES = {
     errno.ELOOP: "its links lead in a circle; mend them",
     errno.ENOTDIR: "a part of that path is a file; correct it",
     errno.ENOENT: "correct that path, or make it",
+    errno.EEXIST: "what stands there is neither file nor folder; name another place",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.EISDIR: "it is a folder; name a file",
 }

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, check_format
-from ..files import is_damage
+from ..files import is_damage, open_file
 from ..seals import is_sealed, seal, unseal, unseal_name
 
 FORMAT_VERSION = 2
@@ -70,7 +70,7 @@ def verify_pointer(folder: Path, name: str) -> str:
         OSError: it cannot be read, which does not mean that there is none.
     """
     try:
-        text = (folder / name).read_bytes().decode().strip()
+        text = _read_file(folder / name).decode().strip()
         found = unseal_name(text)
     except (FileNotFoundError, NotADirectoryError):
         return ""
@@ -129,9 +129,14 @@ def read_state(folder: Path, manifest: Mapping[str, Any]) -> bytes:
     return data
 
 
+def _read_file(path: Path) -> bytes:
+    with open_file(path) as file:
+        return file.read()
+
+
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return _read_file(path)
     except FileNotFoundError as error:
         raise DamagedError(f"{path.name} is missing") from error
     except OSError as error:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import TorchrelayError
+from ..files import open_file
 from ..seals import are_sealed
 from ..tracking.database import DATABASE_FILE, what_is_wrong
 from ..tracking.journal import JOURNAL_FILE, Journal, is_torn, parse
@@ -56,7 +57,8 @@ def _what_is_wrong(path: Path, record: RunRecord) -> str:
     line that is none was garbled later. One that ends with RUNNING is of a run that was lost, which is found as such.
     """
     try:
-        data = path.read_bytes()
+        with open_file(path) as file:
+            data = file.read()
     except FileNotFoundError:
         return "is gone" if record.steps or record.status == "FINISHED" else ""
     except OSError as error:

@@ -21,6 +21,7 @@ from torchrelay.files import (
     digest,
     is_locked,
     lock,
+    open_file,
     read_json,
     remove_folder,
     remove_leftovers,
@@ -220,6 +221,21 @@ def test_json_is_read_as_it_was_written(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", value)
     assert read_json(tmp_path / "a.json") == value
     assert "ü" in (tmp_path / "a.json").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"), [("pipe", "pipe or a device"), ("device", "pipe or a device"), ("folder", "Is a directory")]
+)
+def test_what_may_give_bytes_for_ever_or_never_is_refused_at_once(tmp_path: Path, kind: str, message: str) -> None:
+    path = tmp_path / "file"
+    make = {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": Path.mkdir}
+    make[kind](path)
+    signal.alarm(5)  # of the default action, which kills: a pipe that is waited for gives nothing to assert
+    for read in (open_file, read_json, sha256_file):
+        with pytest.raises(OSError, match=message):
+            read(path)
+    assert is_locked(path)
+    signal.alarm(0)
 
 
 # lock

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..errors import TrackingError, check_format
-from ..files import read_json, write_json
+from ..files import open_file, read_json, write_json
 from ..seals import is_sealed, seal, unseal
 from .journal import JOURNAL_FILE, is_torn, parse, warn_of_damage
 
@@ -93,7 +93,7 @@ def waiting(run_dir: Path) -> int:
     offset = Cursor.load(run_dir).offset
     if offset and offset == size:
         return 0
-    with _opened(run_dir) as file:
+    with opened(run_dir) as file:
         return 0 if file is None else sum(1 for line in unshipped(file, offset) if is_shipped(line.values))
 
 
@@ -130,9 +130,14 @@ def is_shipped(line: Mapping[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(run_dir: Path) -> Iterator[BinaryIO | None]:
+def opened(run_dir: Path) -> Iterator[BinaryIO | None]:
+    """A run's journal, open for reading; None where there is none.
+
+    Raises:
+        TrackingError: it cannot be read.
+    """
     try:
-        file = (run_dir / JOURNAL_FILE).open("rb")
+        file = open_file(run_dir / JOURNAL_FILE)
     except FileNotFoundError:
         yield None
         return

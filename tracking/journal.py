@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 
 from ..errors import TrackingError, check_format
 from ..faults import reach
-from ..files import describe_failure, make_folder, mode_of_files
+from ..files import describe_failure, make_folder, mode_of_files, open_file
 from ..seals import seal_line, unseal_line
 
 FORMAT_VERSION = 1
@@ -259,7 +259,7 @@ class Journal:
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         try:
-            file = self.path.open("rb")
+            file = open_file(self.path)
         except FileNotFoundError:
             return
         except OSError as error:

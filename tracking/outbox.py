@@ -20,7 +20,7 @@ from ..faults import reach
 from ..files import size_of
 from .aside import MAX_REASON_LENGTH, Aside, load_aside, save_aside, set_aside
 from .client import call, has_answered, is_refused, open_client
-from .cursor import Cursor, Line, is_shipped, unshipped
+from .cursor import Cursor, Line, is_shipped, opened, unshipped
 from .journal import JOURNAL_FILE, points_of
 from .mlflow_run import MAX_METRICS, MlflowRun, check_run, create_run, find_experiment, find_ours
 from .opening import RUN_ID_TAG
@@ -80,13 +80,11 @@ class Outbox:
             Whether there may be more.
         Raises:
             GoneError: MLflow has no such run any more; what waits goes on waiting.
-            TrackingError: the tracker cannot be reached.
+            TrackingError: the tracker cannot be reached, or the journal cannot be read.
         """
-        try:
-            file = (self.run_dir / JOURNAL_FILE).open("rb")
-        except FileNotFoundError:
-            return False
-        with file:
+        with opened(self.run_dir) as file:
+            if file is None:
+                return False
             lines, end, is_end = self._next_lines(file)
             if not lines:
                 self.cursor.offset = end
@@ -115,7 +113,9 @@ class Outbox:
             wanted.setdefault(one.end, []).append(one)
         self._left = []
         try:
-            with (self.run_dir / JOURNAL_FILE).open("rb") as file:
+            with opened(self.run_dir) as file:
+                if file is None:
+                    return
                 for line in unshipped(file, 0):
                     for one in wanted.pop(line.end, ()):
                         self._send([_only(line, one.keys)])

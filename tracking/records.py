@@ -342,11 +342,19 @@ def _names_of_runs(home: Home) -> list[str]:
     """Names of the folders in which runs may be, in order."""
     try:
         with os.scandir(home.runs) as entries:
-            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and _may_be_folder(entry))
     except FileNotFoundError:
         return []
     except OSError as error:
         raise HomeError.of(home.root, error) from error
+
+
+def _may_be_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder; of one that cannot be looked at, as links in a circle, its record tells why."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return True
 
 
 def list_children(home: Home, parent: RunRecord) -> list[RunRecord]:

@@ -393,7 +393,7 @@ def _version_tags(record: RunRecord, weights_sha256: str) -> dict[str, str]:
 
 
 def _resolve_version(source: str, home: Home) -> Source:
-    match = re.fullmatch(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))", source)
+    match = re.fullmatch(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]{1,9}))", source)
     if match is None:
         raise SourceError(f"{source}: expected models:/<name>@<alias> or models:/<name>/<version>, with a number")
     client, name = open_client(), match["name"]

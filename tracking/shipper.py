@@ -306,6 +306,7 @@ def sync_run(run_dir: Path, patience_seconds: float = SYNC_PATIENCE_SECONDS, *, 
     """
     if is_locked(run_dir / "lock"):
         raise BusyError(f"run {run_dir.name} is being written by a process that sends its journal itself")
+    waiting(run_dir)  # what cannot be read is said at once; the thread would wait for it
     shipper = Shipper(run_dir, is_asked=is_asked)
     shipper.start()
     return shipper.settle(patience_seconds)

@@ -148,15 +148,15 @@ def test_a_checkpoint_is_set_aside_only_where_the_error_of_reading_it_says_that_
     store = make_store(tmp_path)
     save(store, 1)
     path = save(store, 2, is_best=True) / name
-    read = Path.read_bytes
+    open_here = os.open
 
-    def refuse(self: Path) -> bytes:
-        if self == path:
-            raise OSError(number, os.strerror(number), str(self))
-        return read(self)
+    def refuse(name: str | Path, *arguments: int) -> int:
+        if Path(name) == path:
+            raise OSError(number, os.strerror(number), str(name))
+        return open_here(name, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", refuse)
+        patch.setattr(os, "open", refuse)
         if is_bad:
             with pytest.warns(UserWarning, match=f"{name} cannot be read: {os.strerror(number)}"):
                 found = make_store(tmp_path).load_last()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -74,8 +75,11 @@ def test_runs_are_listed_newest_first_and_an_unreadable_one_is_skipped_with_a_wa
     (home.runs / "torn").mkdir()
     (home.runs / "torn" / "run.json").write_text('{"format_version": 1, "run_')
     (home.runs / "empty").mkdir()
+    (home.runs / "circle").symlink_to("circle")
+    (home.runs / "pipe").mkdir()
+    os.mkfifo(home.runs / "pipe" / "run.json")
     assert [record.run_id for record in list_records(home)] == ["run-3", "run-2", "run-1"]
-    assert "torn" in caplog.text
+    assert all(name in caplog.text for name in ("torn", "circle", "pipe"))
     assert "empty" not in caplog.text  # a run that has not begun
 
 

@@ -358,6 +358,7 @@ def test_a_foreign_weights_file_says_what_is_missing(home, tmp_path):
         ("models:/net/7", r"does not exist; net has @champion \(version 1\)"),
         ("models:/nut/1", "does not exist; registered models are net"),
         ("models:/net", "expected models:/<name>@<alias> or models:/<name>/<version>"),
+        ("models:/net/99999999999999999999", "expected models:/<name>@<alias>"),
         ("models:/net/Production", "expected models:/<name>@<alias>"),
         ("missing.pt", "weights file missing.pt does not exist"),
         ("0" * 32, r"does not exist in .*; MLflow at sqlite:.* has none either"),

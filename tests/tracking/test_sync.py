@@ -63,6 +63,17 @@ def test_sync_sends_the_one_run_that_is_named(two_runs: list[Path]):
     assert isinstance(command("sync", "third").exception, SourceError)
 
 
+def test_a_journal_that_cannot_be_read_is_said_at_once_and_holds_up_no_other(two_runs: list[Path], caplog):
+    (two_runs[0] / JOURNAL_FILE).unlink()
+    (two_runs[0] / JOURNAL_FILE).mkdir()
+    done = command("sync", "--json")
+    assert done.exit_code == 1
+    said = json.loads(done.stdout)["runs"]
+    assert [(one["run_id"], one["sent"], one["waiting"]) for one in said] == [("first", 0, 1), ("second", 3, 0)]
+    assert "journal.jsonl cannot be read: Is a directory" in said[0]["reason"]
+    assert caplog.text == ""  # no thread tried it
+
+
 def test_sync_without_a_tracker_says_why_all_wait_and_asks_it_once(two_runs: list[Path], nobody: str):
     done = command("sync", "--json")
     assert done.exit_code == 1
