@@ -454,7 +454,7 @@ def _report(
     strange = describe_strange(schema, rows.columns, is_new)
     contradictions = count_contradictions(data, rows.keys, side)
     report |= {"unfamiliar": strange, "contradictions": contradictions}
-    report["warnings"] += warn_of_strange(strange)
+    report["warnings"] += warn_of_strange(strange, 0 if is_given else int((side == TRAIN).sum()))
     if not is_given:
         report["warnings"] += warn_of_wild_numbers(data, frame, rows.columns, side)
         report["warnings"] += warn_of_contradictions(contradictions, int((side != UNUSED).sum()))

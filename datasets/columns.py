@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from ..recipe import Spelling
 from .numerals import (
@@ -135,7 +136,9 @@ def flatten_columns(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
     """The text cells of columns one below the other; of a wide table at once, as pandas is slow column by column."""
     if len(columns) == 1:
         return frame[columns[0]]
-    return pd.Series(frame[list(columns)].to_numpy(object).ravel(order="F"), dtype=str)
+    arrays = [pa.array(cells.array) for _, cells in frame[list(columns)].items()]
+    chunks = [chunk for one in arrays for chunk in (one.chunks if isinstance(one, pa.ChunkedArray) else [one])]
+    return pd.Series(pd.array(pa.chunked_array(chunks, pa.large_string()).combine_chunks(), dtype="str"))
 
 
 def _find_other_units(cells: pd.Series, num_columns: int, units: Sequence[str]) -> dict[int, str]:
@@ -162,7 +165,7 @@ def _is_named(cells: pd.Series, numbers: np.ndarray, missing_values: Sequence[st
     """Which cells are one of these texts or numbers: bool, shape (rows,)."""
     if not missing_values:
         return np.zeros(len(cells), dtype=bool)
-    wanted = [float(value) for value in parse_numbers(pd.Series(missing_values, dtype="str"))]
+    wanted = [float(value) for value in parse_numbers(list(missing_values))]
     texts = {value.strip().lower() for value in missing_values}
     is_text = cells.str.strip().str.lower().isin(texts).to_numpy(dtype=bool)
     return is_text | np.isin(numbers, [value for value in wanted if not np.isnan(value)])

@@ -104,8 +104,8 @@ class _Reader(NamedTuple):
         if frame is None:
             frame, num_fields, bad = self._read_uneven_rows(names, is_torn=is_torn)
         else:
-            surplus = frame.iloc[:, -1]
-            frame = frame.iloc[:, :-1].set_axis(pd.Index(names, dtype=str), axis=1)
+            surplus = frame.pop(frame.columns[-1])
+            frame.columns = pd.Index(names, dtype=str)
             num_fields = {int(row): len(names) + 1 for row in (surplus != "").to_numpy().nonzero()[0]}
         for row, number in num_fields.items():
             bad[row] = Reason("extra field", detail=f"{number} fields, the header names {len(names)} columns")

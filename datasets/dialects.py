@@ -110,15 +110,18 @@ def looks_like_data(names: list[str], rows: list[list[str]]) -> bool:
     """
     if not rows:
         return False
-    numbers = [parse_cell(name) for name in names]
-    is_number = [not math.isnan(number) for number in numbers]
-    held = [all(_is_number(row[at]) for row in rows) for at in range(len(names))]
-    columns = [at for at, holds in enumerate(held) if holds]
-    if not columns or not all(is_number[at] for at in columns):
+    values, others = [], []
+    for at, name in enumerate(names):
+        if not all(_is_number(row[at]) for row in rows):
+            others.append(at)
+        elif math.isnan(number := parse_cell(name)):
+            return False
+        else:
+            values.append(number)
+    if not values:
         return False
-    values = [numbers[at] for at in columns]
     counts_up = len(values) > 1 and all(two > one and one == int(one) for one, two in itertools.pairwise(values))
-    repeats = [at for at in range(len(names)) if not held[at] and any(row[at] == names[at] for row in rows)]
+    repeats = [at for at in others if any(row[at] == names[at] for row in rows)]
     return bool(repeats) or not counts_up
 
 

@@ -22,9 +22,10 @@ from ..recipe import Dialect
 from .columns import read_labels
 from .contents import HEAD_BYTES, SAVE_PICTURE, name_contents
 from .file_names import is_windows
-from .numerals import MISSING_WORDS, PLAIN, Notation, notation_of, parse_numbers
+from .numerals import MISSING_WORDS, PLAIN, Notation, distinct_cells, notation_of, parse_numbers
 from .paths import common_folders, count_files, find_files
 from .pictures import IMAGE_SUFFIXES, Pictures, look_at_pictures
+from .spelling import compose_cells
 from .splits import SPLIT_WORDS, TRAIN, VALID
 from .survey_classes import Classes, count_classes
 from .survey_dialect import open_undescribed
@@ -251,11 +252,13 @@ def _judge_index(column: Column) -> Column:
 
 def _judge_cells(name: str, cells: pd.Series, notation: Notation = PLAIN) -> Column:
     """One column by its own cells and name."""
-    codes, values = pd.factorize(cells)
-    texts = [str(value).strip() for value in values]
+    codes, values = distinct_cells(cells)
+    if not all(map(str.isascii, values)):
+        codes, values = distinct_cells(compose_cells(cells))
+    texts = [value.strip() for value in values]
     missing = np.array([text.lower() in MISSING_WORDS for text in texts], dtype=bool)
     kept = [text for text, is_missing in zip(texts, missing, strict=True) if not is_missing]
-    numbers = parse_numbers(pd.Series(kept, dtype="str"), notation) if kept else np.empty(0)
+    numbers = parse_numbers(kept, notation)
     is_finite = np.isfinite(numbers)
     num_odd, odd_word = 0, ""
     if not is_finite.all() and is_finite.sum() > MOST_INTEGER_CLASSES and not CATEGORY_NAMES.fullmatch(name):
@@ -402,10 +405,13 @@ def _find_root(table: Path, column: str, cells: list[str], given: Path | None) -
     some = ", ".join(str(folder) for folder in candidates[:4]) + (", …" if len(candidates) > 4 else "")
     verdicts = Verdicts(len(cells))
     find_files(cells, best, verdicts)
-    reason = next((f" ({one})" for one in verdicts.reasons.values() if one.detail), "")
+    reason, advice = "", "say with --files DIR where these paths start"
+    if near := next((one for one in verdicts.reasons.values() if one.detail), None):
+        reason = f" ({near._replace(remedy='')})"
+        advice = near.remedy or "write the paths as the files are named, or say with --files DIR where they start"
     raise DataError(
         f"{table}: column {column!r} names pictures such as {cells[0]!r}, and {counts[best]} of {len(cells)} that were "
-        f"looked for are in {some}{reason}; say with --files DIR where these paths start"
+        f"looked for are in {some}{reason}; {advice}"
     )
 
 

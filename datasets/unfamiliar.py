@@ -18,6 +18,8 @@ OLD_RANGE = 6.0
 FEWEST_CELLS = 5
 # A warning from these parts of a column's cells on; fewer are counted.
 WARN_OUTSIDE, WARN_UNKNOWN = 0.2, 0.01
+# Of numbers like those of the n training rows 2 in n + 1 are outside their range; so many times more are not chance.
+TIMES_CHANCE = 10
 # Numbers may leave the training range a little in any other sample; beyond its width on either side they are far.
 
 
@@ -99,13 +101,20 @@ def say_strange(found: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def warn_of_strange(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Warn of columns of which the model does not know many cells."""
+def warn_of_strange(found: Sequence[Mapping[str, Any]], num_trained: int = 0) -> list[str]:
+    """Warn of columns of which the model does not know many cells.
+
+    Args:
+        found: what `describe_strange` counted.
+        num_trained: training rows of the same table, which of few rows tells chance from a difference; 0: not known.
+    """
+    chance = 2 / (num_trained + 1) if num_trained else 0.0
+    most = min(1.0, max(WARN_OUTSIDE, TIMES_CHANCE * chance))
     many = [
         one
         for one in found
-        if one["cells"] >= FEWEST_CELLS
-        and (one["share"] >= WARN_OUTSIDE or one["unknown"] / one["cells"] * one["share"] >= WARN_UNKNOWN)
+        if (one["cells"] >= FEWEST_CELLS and one["share"] >= most)
+        or (one["unknown"] >= FEWEST_CELLS and one["unknown"] / one["cells"] * one["share"] >= WARN_UNKNOWN)
     ]
     return shorten_warnings(say_strange(many), "columns hold cells that the model does not know; see report.json")
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -15,6 +17,8 @@ from ..addresses import hide_secrets
 
 # A plain line of progress at most this often.
 PLAIN_SECONDS = 10.0
+# And one at least this often where work has no steps to count.
+STILL_SECONDS = 15.0
 WARNING = "warning: "
 
 _heard: ContextVar[list[str] | None] = ContextVar("heard", default=None)
@@ -59,6 +63,7 @@ class Progress:
         self._task: Any = None
         self._is_terminal = sys.stderr.isatty() and not runs_in_worker()
         self._last = time.monotonic()
+        self.moved = -math.inf  # when `update` was called last
 
     def __enter__(self) -> Progress:
         return self
@@ -71,7 +76,7 @@ class Progress:
 
     def update(self, done: int, total: int, text: str = "") -> None:
         """Show that `done` of `total` are done; cheap enough to call at every step."""
-        now = time.monotonic()
+        self.moved = now = time.monotonic()
         if self._is_terminal:
             if now - self._last > 0.1 or done == total:
                 self._last = now
@@ -95,3 +100,29 @@ class Progress:
         bar = Bar(*columns, TimeRemainingColumn(), TextColumn("{task.fields[text]}"), console=console, transient=True)
         bar.start()
         return bar, bar.add_task(self._label, total=total, text="")
+
+
+@contextlib.contextmanager
+def saying_still(what: str, progress: Progress | None = None) -> Iterator[None]:
+    """Say again and again that work which takes long goes on, while it has no steps to count.
+
+    Args:
+        what: the work, for example `reading table.csv`.
+        progress: of those parts of it that have steps; while it moves, nothing is said here.
+    """
+    ended = threading.Event()
+
+    def speak() -> None:
+        started = time.monotonic()
+        while not ended.wait(STILL_SECONDS):
+            if progress is not None and time.monotonic() - progress.moved < STILL_SECONDS:
+                continue
+            print(hide_secrets(f"still {what}, {time.monotonic() - started:.0f} s"), file=sys.stderr, flush=True)
+
+    speaker = threading.Thread(target=speak, name="still", daemon=True)
+    speaker.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        speaker.join()

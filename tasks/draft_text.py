@@ -16,6 +16,7 @@ from ..files import write_atomic
 from ..recipe import Dialect, Recipe
 from ..recipe_file import dump_value, load_recipe
 from ..yaml_text import parse_yaml
+from .console import saying_still
 from .draft import Draft, default_path, draft_recipe
 from .draft_choice import Choice
 from .preflight import check_recipe
@@ -69,7 +70,8 @@ def init_recipe(
     """
     path = out or default_path(table)
     _check_out(path, table, force=force)
-    draft = draft_recipe(survey_table(table, files, dialect), target)
+    with saying_still(f"looking at {table.name}"):
+        draft = draft_recipe(survey_table(table, files, dialect), target)
     text = write_draft(draft, path)
     check_recipe(parse_draft(text, path))
     write_atomic(path, text)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..datasets.few_keys import are_few
-from ..datasets.numerals import notation_of, parse_numbers
+from ..datasets.numerals import distinct_cells, notation_of, parse_numbers
 from ..datasets.outliers import find_sentinel, find_wild
 from ..datasets.survey import Survey
 from .draft_choice import Choice, say_are, say_count
@@ -68,13 +68,24 @@ def choose_telling(survey: Survey, used: list[str], spare: list[str]) -> Telling
     key = next((name for name in spare if survey.columns[name].role == "key"), "")
     if key or survey.pictures is not None or survey.of_role("split"):
         return Telling(key, "")
-    counts = survey.frame[used].value_counts(sort=False).to_numpy()
+    counts = _count_inputs(survey.frame, used)
     if not are_few(counts):
         return Telling("", "")
     why = f"{survey.num_rows:,} rows have {len(counts):,} different inputs, too few to decide by"
     ids = [name for name in spare if survey.columns[name].role == "id"]
     ids = [name for name in ids if survey.columns[name].num_values == survey.num_rows]
     return Telling(next(iter(ids), ""), why)
+
+
+def _count_inputs(frame: pd.DataFrame, used: list[str]) -> np.ndarray:
+    """Rows of each of the different inputs, shape (inputs,); no more columns are looked at once they are not few."""
+    ids = np.zeros(len(frame), dtype=np.int64)
+    for name in used:
+        codes, values = distinct_cells(frame[name])
+        ids = np.unique(ids * len(values) + codes, return_inverse=True)[1]
+        if 2 * (ids.max() + 1) > len(ids):
+            break
+    return np.bincount(ids)
 
 
 def hint_at_sentinels(survey: Survey, used: list[str], goals: list[str]) -> list[str]:
@@ -84,8 +95,8 @@ def hint_at_sentinels(survey: Survey, used: list[str], goals: list[str]) -> list
     for name in [*used, *goals]:
         if not survey.columns[name].is_number or survey.columns[name].role == "points":
             continue
-        codes, texts = pd.factorize(survey.frame[name].str.strip())
-        numbers = parse_numbers(pd.Series(texts, dtype="str"), notation)
+        codes, texts = distinct_cells(survey.frame[name])
+        numbers = parse_numbers([text.strip() for text in texts], notation)
         values = np.where(np.isfinite(numbers), numbers, np.nan)[codes]
         if wild := find_wild(values):
             cells = list(dict.fromkeys(survey.frame[name].iloc[wild.rows].str.strip()))[:PREVIEW]

@@ -16,7 +16,7 @@ from ..files import read_json
 from ..recipe import Recipe
 from ..settings import home
 from ..tracking import figures
-from .console import Progress, say
+from .console import Progress, say, saying_still
 from .options import UNCACHED
 from .sources import heritage_of
 
@@ -81,7 +81,8 @@ def report_data(ingested: Ingested) -> dict[str, Any]:
 def _ingest_split(recipe: Recipe, column: str, several: bool, *, recheck: bool) -> Prepared:
     """The pack, the first time, and the split that a column makes of it."""
     started = time.perf_counter()
-    with Progress("ingest", "images") as progress, hold_data(home()):
+    work = f"reading {Path(recipe.data.table).name}"
+    with Progress("ingest", "images") as progress, hold_data(home()), saying_still(work, progress):
         one = with_split_column(recipe.data, column)
         data = prepare_data(one, home(), progress.update, heritage_of(recipe), recheck=recheck)
         mark_used(data.pack_dir)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..datasets.augment import check_augment, check_augment_fits
 from ..datasets.loader import check_sampling
 from ..datasets.preprocess import check_preprocess
@@ -17,7 +19,7 @@ from ..models.pretrained import fetch_pretrained
 from ..models.registry import check_log_softmax, check_model
 from ..recipe import Feature, Recipe
 from ..settings import home
-from .console import say
+from .console import say, saying_still
 from .ranked import check_ranked
 from .sources import check_source
 
@@ -34,7 +36,8 @@ def check_recipe(recipe: Recipe) -> None:
     split = recipe.data.split
     if not split.column and not split.valid:
         check_validation(recipe, num_rows=0)
-    check_table(recipe.data)
+    with saying_still(f"checking {Path(recipe.data.table).name}"):
+        check_table(recipe.data)
     check_source(recipe)
     for line in fetch_pretrained(recipe.model, home().cache, load_unwrapped):
         say(line)

@@ -29,7 +29,7 @@ from ..schema import Schema
 from ..settings import home
 from ..tracking.records import RunRecord, git_commit, new_run_id, now
 from ..tracking.registry import Source, resolve_source
-from .console import Progress, say
+from .console import Progress, say, saying_still
 from .ingest import tell_quarantine
 from .options import UNCACHED
 from .predictions import VERDICT, name_columns
@@ -200,7 +200,8 @@ def _start_scoring(run_dir: Path, kind: Kind, opened: _Opened, prepare: Callable
     found, recipe, schema, seconds = opened
     weights = load_weights(found.weights)
     picked = pick_device(recipe.train.device)
-    with Progress("ingest", "images") as progress, hold_data(home()), _naming_options():
+    work = f"reading {Path(recipe.data.table).name}"
+    with Progress("ingest", "images") as progress, hold_data(home()), _naming_options(), saying_still(work, progress):
         data = prepare(recipe.data, schema, home(), progress.update)
         mark_used(data.pack_dir)
     for warning in data.warnings:

@@ -9,7 +9,14 @@ import pyarrow as pa
 import pytest
 
 from torchrelay.datasets.columns import read_numbers
-from torchrelay.datasets.numerals import Notation, find_notation, notation_of, parse_cell, parse_numbers
+from torchrelay.datasets.numerals import (
+    Notation,
+    distinct_cells,
+    find_notation,
+    notation_of,
+    parse_cell,
+    parse_numbers,
+)
 from torchrelay.datasets.parquet_table import texts_of
 from torchrelay.datasets.survey import survey_table
 from torchrelay.datasets.table import open_table
@@ -170,3 +177,12 @@ def test_cells_of_parquet_become_text_as_a_table_of_the_recipes_dialect_has_them
     path = tmp_path / "t.parquet"
     pd.DataFrame({"x": [0.5, 1.5], "price": ["1.234,5", "2,5"]}).to_parquet(path)
     assert open_table(Data(table=str(path), decimal=",")).frame["x"].tolist() == ["0,5", "1,5"]
+
+
+@pytest.mark.parametrize("cells", [[], ["b", "a", "b", ""], ["1", "x", " 1"]])
+def test_distinct_cells_are_those_of_pandas_also_of_columns_in_parts(cells: list[str]) -> None:
+    parts = pd.concat([pd.Series(cells, dtype="str"), pd.Series(cells[::-1], dtype="str")], ignore_index=True)
+    ids, values = distinct_cells(parts)
+    expected, uniques = pd.factorize(parts)
+    assert (ids.tolist(), values) == (expected.tolist(), list(uniques))
+    np.testing.assert_array_equal(parse_numbers(parts), parse_numbers(parts.tolist()))

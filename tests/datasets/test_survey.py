@@ -263,8 +263,14 @@ def test_names_of_another_case_and_of_windows_are_named_by_init(
     windows = [f"cats\\{number}.png{label}" for number, label in enumerate(labels)]
     assert survey_table(Path(write_table(["file,label", *windows]))).num_bad_files == 0
     capitals = [f"images/cats/{number}.PNG{label}" for number, label in enumerate(labels)]
-    with pytest.raises(DataError, match=r"nearest there is 'images/cats/0\.png'"):
+    with pytest.raises(DataError, match=r"is 'images/cats/0\.png'\); write the paths as the files are named"):
         survey_table(Path(write_table(["file,label", *capitals])))
     drive = [f"C:\\data\\{number}.png{label}" for number, label in enumerate(labels)]
     with pytest.raises(DataError, match="holds absolute paths such as 'C:"):
         survey_table(Path(write_table(["file,label", *drive])))
+
+
+def test_letters_typed_in_two_ways_are_one_class_to_init(write_table: WriteTable) -> None:
+    rows = [f"{row},{label}" for row, label in enumerate(["K\u00e4fer", "Ka\u0308fer", "Floh"] * 8)]
+    column = survey_table(Path(write_table(["x,label", *rows]))).columns["label"]
+    assert (column.role, column.why) == ("category", "has 2 distinct values in 24 rows")

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from torchrelay.datasets.build import Prepared, open_view, prepare_data, prepare_inputs
-from torchrelay.datasets.verdicts import NoRowsError
+from torchrelay.datasets.verdicts import MOST_KINDS, NoRowsError
 from torchrelay.files import read_json
-from torchrelay.recipe import Data
+from torchrelay.recipe import Data, Split
 from torchrelay.schema import Schema
 from torchrelay.settings import Home
 
@@ -144,3 +144,20 @@ def test_a_schema_without_ranges_takes_six_deviations(trained: Trained, home: Ho
     new["x"] += 1e6
     with pytest.raises(NoRowsError, match="'x' is outside the training range"):
         predict((data, schema), home, write_table, new)
+
+
+@pytest.mark.parametrize("num_shifted", [0, 30])
+def test_noise_of_few_rows_is_not_strange_and_numbers_of_another_range_are(
+    write_table: WriteTable, number_data: MakeData, home: Home, num_shifted: int
+) -> None:
+    values = np.random.default_rng(0).normal(size=(40, 500))
+    values[12:, :num_shifted] += 20
+    frame = pd.DataFrame(values, columns=[f"x{at}" for at in range(500)]).assign(
+        y=["ab"[row % 2] for row in range(40)], split=["train"] * 12 + ["test"] * 28
+    )
+    inputs = {"x": {"kind": "number", "columns": "x*"}}
+    data = number_data(write_table(frame.to_csv(index=False)), inputs=inputs, target={"y": {"kind": "category"}})
+    prepared = prepare_data(data.model_copy(update={"split": Split(column="split")}), home)
+    outside = [one for one in prepared.warnings if "outside the training range" in one]
+    assert len(outside) == min(num_shifted, MOST_KINDS)
+    assert any("22 more columns" in one for one in prepared.warnings) == (num_shifted == 30)
