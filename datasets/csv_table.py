@@ -267,7 +267,10 @@ def _name_columns(path: Path, header: list[str]) -> list[str]:
 def _check_delimiter(path: Path, column: str, dialect: Dialect) -> None:
     advice = advise(path, dialect)
     if "data.delimiter" in advice or "data.skip_lines" in advice:
-        raise DataError(f"{path}: the header is one column, {column[:80]!r}; it reads better with {advice}")
+        raise DataError(
+            f"{path}: the header is one column, {column[:80]!r}; it reads better with {advice}, and where it is one "
+            f'column, say data.delimiter: ","'
+        )
     for sign, written in OTHER_DELIMITERS.items():
         if sign in column:
             raise DataError(

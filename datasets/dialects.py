@@ -138,9 +138,17 @@ def _find_delimiter(lines: list[str], usual: str, escape: str = "") -> str:
         if rank > best_rank:
             best, best_rank = sign, rank
     if best_rank == (False, False, 0, 0.0):
-        spaced = _read(lines, " ", escape)
-        return " " if spaced.width > 1 and spaced.is_even and len(spaced.records) > 1 else usual
+        return " " if _are_spaced(_read(lines, " ", escape)) else usual
     return best
+
+
+def _are_spaced(reading: _Reading) -> bool:
+    """Whether spaces part fields, and not the words of one column: all have names, and one of them holds numbers."""
+    names, below = reading.records[reading.header :][:1], reading.records[reading.header + 1 :]
+    even = [fields for fields in below if len(fields) == reading.width]
+    if reading.width < 2 or not reading.is_even or not even or [*map(len, names)] != [reading.width]:
+        return False
+    return all(names[0]) and _names(names[0]) and any(all(map(_is_number, cells)) for cells in zip(*even, strict=True))
 
 
 def _read(lines: list[str], sign: str, escape: str = "") -> _Reading:

@@ -16,7 +16,7 @@ from .verdicts import Verdicts, shorten_warnings
 OLD_RANGE = 6.0
 # Fewer cells than these say nothing about a table.
 FEWEST_CELLS = 5
-# A warning from these parts of a column's cells on; fewer are counted.
+# A warning from these parts of a column's cells on; fewer are counted. Short texts of rare words are usual.
 WARN_OUTSIDE, WARN_UNKNOWN = 0.2, 0.01
 # Of numbers like those of the n training rows 2 in n + 1 are outside their range; so many times more are not chance.
 TIMES_CHANCE = 10
@@ -28,14 +28,14 @@ class Strange(NamedTuple):
 
     Attributes:
         name: of the column.
-        kind: unknown, outside (of the training range), changed (a column that was constant in training) or missing.
+        kind: unknown, tokens (most of a text's are unknown), outside (of the training range), changed (a column that was constant in training) or missing.
         what: what is strange about its cells, after their number.
         counted: bool, shape (rows,): rows whose cell leaves what training rows had.
         unknown: bool, shape (rows,): those of them about which training says nothing.
     """
 
     name: str
-    kind: Literal["unknown", "outside", "changed", "missing"]
+    kind: Literal["unknown", "tokens", "outside", "changed", "missing"]
     what: str
     counted: np.ndarray
     unknown: np.ndarray
@@ -63,7 +63,7 @@ def find_strange(schema: Schema, columns: Mapping[str, PackColumn]) -> Iterator[
             row_of = np.repeat(np.arange(len(tokens.lengths)), tokens.lengths)
             num_unknown = np.bincount(row_of, weights=unknown, minlength=len(tokens.lengths))
             most = num_unknown * 2 > tokens.lengths
-            yield Strange(feature.columns[0], "unknown", "mostly of unknown tokens", most, most)
+            yield Strange(feature.columns[0], "tokens", "mostly of unknown tokens", most, most)
 
 
 def describe_strange(schema: Schema, columns: Mapping[str, PackColumn], side: np.ndarray) -> list[dict[str, Any]]:
@@ -114,7 +114,11 @@ def warn_of_strange(found: Sequence[Mapping[str, Any]], num_trained: int = 0) ->
         one
         for one in found
         if (one["cells"] >= FEWEST_CELLS and one["share"] >= most)
-        or (one["unknown"] >= FEWEST_CELLS and one["unknown"] / one["cells"] * one["share"] >= WARN_UNKNOWN)
+        or (
+            one["kind"] != "tokens"
+            and one["unknown"] >= FEWEST_CELLS
+            and one["unknown"] / one["cells"] * one["share"] >= WARN_UNKNOWN
+        )
     ]
     return shorten_warnings(say_strange(many), "columns hold cells that the model does not know; see report.json")
 

@@ -11,11 +11,13 @@ import pandas as pd
 import pytest
 
 from torchrelay.datasets import csv_table
+from torchrelay.datasets.csv_table import read_csv
+from torchrelay.datasets.dialects import find_dialect
 from torchrelay.datasets.build import prepare_data
 from torchrelay.datasets.survey import survey_table
 from torchrelay.datasets.table import open_table, read_table, resolve_features
 from torchrelay.errors import DataError
-from torchrelay.recipe import Data
+from torchrelay.recipe import Data, Dialect
 from torchrelay.settings import Home
 from torchrelay.tasks.draft import draft_recipe
 from torchrelay.tasks.draft_features import choose_target
@@ -277,3 +279,13 @@ def test_a_wide_table_takes_as_many_looks_at_each_column_as_a_narrow_one(
 
     assert count(2000) <= 2.5 * count(1000)
     assert count(2000) < 40_000
+
+
+@pytest.mark.parametrize(
+    ("header", "line"),
+    [("text", "good film {}"), ("full name", "Anna Smith{}"), ("when", "2024-01-{} 10:00"), ("x", "{}.5 ")],
+)
+def test_spaces_within_one_column_part_no_fields(write_table: WriteTable, header: str, line: str) -> None:
+    path = Path(write_table([header, *(line.format(row) for row in range(10, 30))]))
+    assert find_dialect(path, Dialect()) == Dialect()
+    assert read_csv(path, Dialect()).frame.shape == (20, 1)
