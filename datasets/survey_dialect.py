@@ -88,9 +88,10 @@ def _find_dialect(path: Path, data: Data, given: Mapping[str, Any]) -> tuple[Dat
         if guess.encoding != "utf-8":
             whys["encoding"] = guess.describe()
     found = find_dialect(path, data)
+    above = "1 line stands" if found.skip_lines == 1 else f"{found.skip_lines} lines stand"
     reasons = {
         "delimiter": f"fields are separated by {found.delimiter!r}",
-        "skip_lines": f"{found.skip_lines} {'line stands' if found.skip_lines == 1 else 'lines stand'} above the line that names the columns",
+        "skip_lines": f"{above} above the line that names the columns",
         "skip_spaces": "a space stands after each delimiter, and is no part of names and cells",
         "escape": "a backslash stands before a quote that belongs to a cell",
     }

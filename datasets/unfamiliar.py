@@ -28,7 +28,8 @@ class Strange(NamedTuple):
 
     Attributes:
         name: of the column.
-        kind: unknown, tokens (most of a text's are unknown), outside (of the training range), changed (a column that was constant in training) or missing.
+        kind: unknown, tokens (most of a text's are unknown), outside (of the training range), changed (a column that
+            was constant in training) or missing.
         what: what is strange about its cells, after their number.
         counted: bool, shape (rows,): rows whose cell leaves what training rows had.
         unknown: bool, shape (rows,): those of them about which training says nothing.

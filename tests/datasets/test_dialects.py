@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from torchrelay.datasets import csv_table
+from torchrelay.datasets.build import prepare_data
 from torchrelay.datasets.csv_table import read_csv
 from torchrelay.datasets.dialects import find_dialect
-from torchrelay.datasets.build import prepare_data
 from torchrelay.datasets.survey import survey_table
 from torchrelay.datasets.table import open_table, read_table, resolve_features
 from torchrelay.errors import DataError

@@ -75,7 +75,7 @@ def test_codes_that_one_empty_cell_made_floats_are_known(
 def test_dictionaries_and_decimals_of_parquet_are_known(trained: Trained, home: Home, write_table: WriteTable) -> None:
     new = FRAME.head(40).astype({"store": "category", "open": "int64"})
     assert unfamiliar(predict(trained, home, write_table, new, ".parquet")) == {}
-    new["store"] = [Decimal(f"{store}.00") for store in STORES[:40]]
+    new["store"] = pd.Series([Decimal(f"{store}.00") for store in STORES[:40]])
     assert pa.Table.from_pandas(new).schema.field("store").type == pa.decimal128(3, 2)
     assert unfamiliar(predict(trained, home, write_table, new, ".parquet")) == {}
 
