@@ -6,6 +6,7 @@ simplejpeg is the binding that hears them; torchvision's and Pillow's decoders g
 from __future__ import annotations
 
 import io
+import re
 import struct
 from typing import NamedTuple
 
@@ -24,6 +25,10 @@ _HARMLESS = ("unknown JFIF revision", "Invalid SOS parameters")
 _UNREAD = {3: "lossless", 5: "hierarchical", 6: "hierarchical", 7: "lossless", 11: "lossless"}
 _UNREAD |= {13: "hierarchical", 14: "hierarchical", 15: "lossless"}
 _SAVE = "save it as PNG or TIFF"
+# By the same number, those whose pixels get their bits scan by scan.
+_PROGRESSIVE = (2, 10)
+# A marker among entropy-coded bytes, where a 0 follows any other 0xFF; RST stands between those.
+_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 _SPACES = {1: "GRAY", 3: "RGB", 4: "CMYK"}
 
 
@@ -70,6 +75,7 @@ def decode_jpeg(data: bytes, max_pixels: int) -> Raster:
     check_size(header.height, header.width, header.channels, max_pixels)
     _check_kind(header)
     pixels = channels_first(_decode(data, _SPACES[header.channels]))
+    _check_scans(data, header)
     what = ""
     if header.channels == 4:
         pixels, what = inks_to_rgb(255 - pixels if header.is_adobe else pixels, 255), CMYK
@@ -94,6 +100,7 @@ def decode_into(out: np.ndarray, data: bytes, max_pixels: int) -> bool:
     if height * width * header.channels > max_pixels:
         return False
     _decode(data, "GRAY" if channels == 1 else "RGB", out)
+    _check_scans(data, header)
     return True
 
 
@@ -128,6 +135,26 @@ def _decode_by_pillow(data: bytes, space: str, out: np.ndarray | None) -> np.nda
     if out is not None:
         out[:] = pixels
     return pixels
+
+
+def _check_scans(data: bytes, header: JpegHeader) -> None:
+    """Refuse a progressive JPEG that ends after a scan which a later one was to refine; libjpeg takes it for whole.
+
+    ITU T.81, G.1.1.1: a scan gives the bits of some coefficients of some channels down to the one that it names.
+    """
+    if header.process not in _PROGRESSIVE:
+        return
+    missing: dict[tuple[int, int], int] = {}
+    at = 2
+    while (found := _MARKER.search(data, at)) and data[found.start() + 1] != 0xD9:
+        at = found.start()
+        segment = data[at + 4 : at + 2 + int.from_bytes(data[at + 2 : at + 4])]
+        if data[at + 1] == 0xDA and len(segment) > 3:
+            channels, (first, last, bits) = segment[1 : 1 + 2 * segment[0] : 2], segment[-3:]
+            missing |= {(one, place): bits & 15 for one in channels for place in range(first, last + 1)}
+        at += 4 + len(segment)
+    if any(missing.values()):
+        raise BadImage("truncated", "the progressive JPEG ends before its last scan", "fetch or save the file again")
 
 
 def _check_kind(header: JpegHeader) -> None:

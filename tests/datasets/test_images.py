@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import struct
 import zlib
 from typing import Any
@@ -294,6 +295,16 @@ def test_the_header_of_an_npy_is_judged_before_its_data() -> None:
 def test_an_npy_that_holds_no_picture_gets_a_verdict(data: bytes, reason: str) -> None:
     with pytest.raises(BadImage, match=reason):
         decode(data, channels="gray")
+
+
+def test_a_progressive_jpeg_that_lost_its_last_scans_is_bad(picture: Image.Image) -> None:
+    data = encode(picture, "jpeg", progressive=True)
+    begins = [at.start() for at in re.finditer(rb"\xff\xda", data)]
+    assert len(begins) > 3
+    decode(data)
+    for begin in begins[1:]:
+        with pytest.raises(BadImage, match="the progressive JPEG ends before its last scan"):
+            decode(data[:begin] + b"\xff\xd9")
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])
