@@ -132,7 +132,7 @@ class PackDataset(Dataset[Batch]):
 
     def _copy_pictures(self, with_mirrors: bool) -> None:
         """Copy pictures, and where asked their mirror images, into memory, as far as there is room."""
-        room = min(MOST_IN_MEMORY, _free_memory() // 4)
+        room = min(MOST_IN_MEMORY, free_memory() // 4)
         for one in self._inputs:
             if isinstance(one, _Pictures) and one.num_bytes <= room:
                 both = with_mirrors and 2 * one.num_bytes <= room
@@ -305,7 +305,7 @@ class _Pictures:
         return torch.from_numpy(batch)
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
     """Bytes that this process may still take: what the machine has, or what a container allows (control groups, v2)."""
     free = psutil.virtual_memory().available
     with contextlib.suppress(OSError, ValueError, KeyError):  # another system, or no limit

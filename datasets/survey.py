@@ -349,6 +349,8 @@ def _kind_of_text(texts: list[str]) -> Role:
 def _find_separator(cells: pd.Series) -> str:
     """What parts the tags in the cells of a column; empty where they are no tags: they must repeat, and combine."""
     for separator in SEPARATORS:
+        if not cells.str.contains(separator, regex=False).any():
+            continue
         ids, tags = read_labels(cells, separator)
         num_tags_N = (ids >= 0).sum(axis=1)
         combines = len(np.unique(num_tags_N[num_tags_N > 0])) > 1 and (num_tags_N > 1).mean() >= SEVERAL_TAGS

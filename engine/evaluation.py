@@ -103,12 +103,25 @@ def evaluate(scorer: Scorer, batches: Iterable[Batch], *, must_be_finite: bool =
                 outputs = scorer.summarise(outputs, batch)
             outputs = outputs if outputs.dtype == torch.float64 else outputs.float()
             parts.append(Evaluation(batch.rows, outputs.cpu(), batch.target.cpu(), losses.cpu()))
-    found = Evaluation(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    columns = [list(column) for column in zip(*parts, strict=True)]
+    parts.clear()
+    found = Evaluation(*map(_join, columns))
     is_bad_N = ~finite_rows(found.outputs)
     if must_be_finite and bool(is_bad_N.any()):
         rows = found.rows[is_bad_N].unique().tolist()
         raise OutputsNotFiniteError(rows, len(found.rows.unique()), scorer.precision.name, "pack")
     return found
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    """The rows of all parts, which are let go one by one: scores of many classes must not stand in memory twice."""
+    joined = parts[0].new_empty((sum(map(len, parts)), *parts[0].shape[1:]))
+    end = len(joined)
+    while parts:
+        part = parts.pop()
+        joined[end - len(part) : end] = part
+        end -= len(part)
+    return joined
 
 
 def finite_rows(outputs_NK: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ from .options import UNCACHED
 from .predictions import VERDICT, name_columns
 from .preflight import check_names, has_images
 from .runs import flow_run_id, flow_run_url, open_run
+from .trial import check_memory
 from .trust import admit_code, vouch
 
 Kind = Literal["evaluate", "predict"]
@@ -204,6 +205,7 @@ def _start_scoring(run_dir: Path, kind: Kind, opened: _Opened, prepare: Callable
     with Progress("ingest", "images") as progress, hold_data(home()), _naming_options(), saying_still(work, progress):
         data = prepare(recipe.data, schema, home(), progress.update)
         mark_used(data.pack_dir)
+    check_memory(schema, data.rows["test"], recipe.data.table)
     for warning in data.warnings:
         say(f"warning: {warning}")
     quarantined = f", {data.num_quarantined:,} quarantined" if data.num_quarantined else ""

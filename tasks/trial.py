@@ -14,9 +14,10 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.hooks import RemovableHandle
 
 from ..datasets.loader import num_batches
+from ..datasets.pack_dataset import free_memory
 from ..engine.evaluation import autocast
 from ..engine.freezing import Frozen
-from ..errors import RecipeError, ShapeError
+from ..errors import DataError, RecipeError, ShapeError
 from ..models.input_kinds import TORCHVISION
 from ..models.registry import build_model
 from ..recipe import Recipe
@@ -27,6 +28,9 @@ from .ingest import Ingested
 # What torch's norms say where they find one value to take a mean and a variance over.
 OVER_THE_BATCH = "Expected more than 1 value per channel"
 OVER_A_SAMPLE = "Expected more than 1 spatial element"
+
+# Of the free memory, for the scores of an evaluation.
+MOST_MEMORY = 0.8
 
 
 def try_early(recipe: Recipe) -> None:
@@ -49,9 +53,33 @@ def try_ingested(recipe: Recipe, ingested: Ingested) -> None:
 
     Raises:
         RecipeError: see `try_training`.
+        DataError: see `check_memory`.
     """
+    for one in ingested.splits.values():
+        schema = Schema.load(one.split_dir / "schema.json")
+        check_memory(schema, max(one.rows["valid"], one.rows["test"]), recipe.data.table)
     data = min(ingested.splits.values(), key=lambda one: one.rows["train"])
     try_training(recipe, Schema.load(data.split_dir / "schema.json"), data.rows["train"])
+
+
+def check_memory(schema: Schema, num_rows: int, table: str) -> None:
+    """Refuse to measure rows whose scores, one a class, do not fit into memory together.
+
+    Args:
+        schema: of the table; of triples ranks are kept, not scores.
+        num_rows: that are evaluated at once.
+        table: for the message.
+    Raises:
+        DataError: says how much it would be.
+    """
+    num_outputs = sum(target.num_outputs for target in schema.targets)
+    needed, most = 4 * num_rows * num_outputs, int(free_memory() * MOST_MEMORY)
+    if schema.triple is None and needed > most:
+        raise DataError(
+            f"{table}: to measure {num_rows:,} rows of {num_outputs:,} classes, {needed / 2**30:,.1f} GiB of scores "
+            f"are kept, and memory has room for {most / 2**30:,.1f} GiB; validate, test or score fewer rows at "
+            f"once, or join rare classes"
+        )
 
 
 def try_training(recipe: Recipe, schema: Schema, num_rows: int) -> None:

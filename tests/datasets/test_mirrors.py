@@ -118,10 +118,10 @@ def test_a_flip_behind_another_change_stays_where_it_is(names: list[str], comes_
 
 def test_a_container_allows_no_more_memory_than_its_group_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset_module, "CGROUP", tmp_path)
-    free = dataset_module._free_memory()
+    free = dataset_module.free_memory()
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("400\n")
-    assert dataset_module._free_memory() == pytest.approx(free, rel=0.2)
+    assert dataset_module.free_memory() == pytest.approx(free, rel=0.2)
     (tmp_path / "memory.max").write_text("1000\n")
     (tmp_path / "memory.stat").write_text("anon 250\ninactive_file 150\n")
-    assert dataset_module._free_memory() == 750
+    assert dataset_module.free_memory() == 750

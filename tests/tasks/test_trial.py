@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from torchrelay.errors import RecipeError
+from torchrelay.errors import DataError, RecipeError
 from torchrelay.recipe import Recipe
 from torchrelay.schema import FeatureSchema, Schema
-from torchrelay.tasks.trial import smallest_batch, try_early, try_training
+from torchrelay.tasks.trial import check_memory, smallest_batch, try_early, try_training
 
 X = FeatureSchema(name="x", kind="number", columns=["a", "b"], shape=[2], dtype="float32")
 Y = FeatureSchema(name="y", kind="category", columns=["y"], shape=[], dtype="int64", classes=["no", "yes"])
@@ -125,3 +125,10 @@ def test_norms_of_own_classes_are_tried(tmp_path: Path, monkeypatch: pytest.Monk
     words = r"works in evaluation and fails in training, where its layer a \(Linear\) raises RuntimeError: .*mat1"
     with pytest.raises(RecipeError, match=words):
         try_training(recipe("own_norms:Broken"), SCHEMA, 9)
+
+
+def test_scores_that_memory_cannot_hold_are_refused_before_a_run_is_opened() -> None:
+    many = Y.model_copy(update={"classes": [str(number) for number in range(100_000)]})
+    check_memory(Schema(inputs=[X], targets=[many]), 10, "t.csv")
+    with pytest.raises(DataError, match=r"^t\.csv: to measure 100,000,000 rows of 100,000 classes, 37,252\.9 GiB of "):
+        check_memory(Schema(inputs=[X], targets=[many]), 100_000_000, "t.csv")
