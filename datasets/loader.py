@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import itertools
+import multiprocessing.util
 import os
 import queue
 import re
@@ -240,6 +241,19 @@ def _begin_worker(parent: int, worker: int) -> None:
     # What the parent's threads would do at exit: they are not in a forked worker, which would exit with code 1.
     # Prefect's event worker, which runs beside every flow, leaves such a callback.
     getattr(threading, "_threading_atexits", []).clear()
+
+
+def _end_workers() -> None:
+    """End the workers of loaders that an error left in the middle of an epoch, which its traceback keeps alive.
+
+    At the end of its process multiprocessing would ask them by SIGTERM, which they leave to their parent, and wait.
+    """
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
+
+
+multiprocessing.util.Finalize(None, _end_workers, exitpriority=0)
 
 
 def is_lost_worker(error: RuntimeError) -> bool:

@@ -21,6 +21,7 @@ from ..recipe import Feature, Recipe
 from ..settings import home
 from .console import say, saying_still
 from .ranked import check_ranked
+from .servers import require_files
 from .sources import check_source
 
 
@@ -49,6 +50,7 @@ def check_names(recipe: Recipe) -> None:
     Raises:
         RecipeError: one does not exist or does not fit; names the nearest.
         ShapeError: the model takes no inputs of these kinds.
+        HomeError: this process may open too few files for the workers that the recipe asks for.
     """
     if not recipe.name:
         raise RecipeError("name is missing: runs and their experiment are named after it, for example name: cifar10")
@@ -73,6 +75,7 @@ def check_names(recipe: Recipe) -> None:
         check_log_softmax(recipe.model.name)
     device = pick_device(recipe.train.device)
     pick_precision(recipe.train.precision, device, has_images(recipe))
+    require_files(recipe.train.num_workers)
     _check_together(recipe)
 
 

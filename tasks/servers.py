@@ -28,21 +28,31 @@ PREFECT_BYTES = 8_000_000
 MLFLOW_BYTES = 4_000_000
 # Records, journals, figures. Pixels, packs and checkpoints ask for their own room once their size is known.
 RUN_BYTES = 4_000_000
-# Prefect's server, MLflow and a training stay below 100; macOS gives 256.
-OPEN_FILES = 128
+# Tried: a training with both databases in the home ends well where it may open 28, and Prefect's server has 17 open.
+# The rest is for what libraries open in passing. macOS gives 256.
+OPEN_FILES = 64
+# Tried: with four of them a training has 20 more open.
+FILES_OF_A_WORKER = 5
 
 
-def require_files() -> None:
+def require_files(num_workers: int = 0) -> None:
     """Make sure that a flow may open as many files as it needs; with fewer it ends wherever it happens to be.
 
+    Args:
+        num_workers: processes that will gather batches.
     Raises:
         HomeError: says the limit and what is needed.
     """
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if limit != resource.RLIM_INFINITY and limit < OPEN_FILES:
+    needed = OPEN_FILES + FILES_OF_A_WORKER * num_workers
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        what = (
+            f"{num_workers:,} processes that gather batches need" if num_workers else "a flow with its databases needs"
+        )
+        less = ", or lower train.num_workers" if num_workers else ""
         raise HomeError(
-            f"this process may open {limit:,} files at once, and a flow with its databases needs about {OPEN_FILES}; "
-            f"raise the limit, for example with ulimit -n 1024"
+            f"this process may open {limit:,} files at once, and {what} about {needed:,}; raise the limit, for example "
+            f"with ulimit -n {max(1024, 2 * needed)}{less}"
         )
 
 

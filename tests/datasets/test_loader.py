@@ -3,6 +3,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -300,3 +302,25 @@ def test_a_killed_worker_is_told_from_other_errors(view: View) -> None:
             next(batches)
     assert is_lost_worker(caught.value)
     assert not is_lost_worker(RuntimeError("CUDA error: DataLoader worker"))
+
+
+# Keeps what an error leaves of an epoch, as its traceback does where a flow has failed.
+LEFT_IN_THE_MIDDLE = """
+import sys
+from pathlib import Path
+from torchrelay.datasets.build import open_view
+from torchrelay.datasets.loader import make_loader
+from torchrelay.datasets.pack_dataset import PackDataset
+view = open_view(Path(sys.argv[1]), Path(sys.argv[2]))
+batches = iter(make_loader(PackDataset(view.pack, view.schema, view.rows["train"]), 1, seed=0, epoch=0, num_workers=2))
+next(batches)
+sys.batches = batches
+sys.exit("the loss is nan")
+"""
+
+
+def test_a_process_that_dies_of_an_error_in_the_middle_of_an_epoch_ends_with_its_workers(view: View) -> None:
+    [split_dir] = (view.pack.folder / "splits").iterdir()
+    command = [sys.executable, "-c", LEFT_IN_THE_MIDDLE, str(view.pack.folder), str(split_dir)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (ended.returncode, ended.stderr) == (1, "the loss is nan\n")

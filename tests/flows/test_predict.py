@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from click.testing import CliRunner
 from mlflow import MlflowClient
@@ -18,6 +22,7 @@ from PIL import Image
 
 from torchrelay import settings
 from torchrelay.cli import commands
+from torchrelay.engine.weights import load_weights
 from torchrelay.errors import DataError, SourceError
 from torchrelay.faults import FaultError
 from torchrelay.files import is_locked
@@ -26,6 +31,8 @@ from torchrelay.flows.predict import predict
 from torchrelay.flows.train import train
 from torchrelay.recipe_file import load_recipe
 from torchrelay.tracking.records import list_records
+
+from ..conftest import RunCommand
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -265,6 +272,36 @@ def test_what_cannot_be_written_or_read_is_refused_before_a_run_begins(numbers: 
     assert not Path("out.csv").exists()
     predict(source=source, table="new.csv", out="out.csv", prefix="new_")
     assert list(rows_of("out.csv")[0]) == ["a", "b", "colour", "prediction", "new_prediction", "new_verdict"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda bias: bias * math.nan, "has 16 NaN of 16 values"),
+        (lambda bias: bias + 1j, r"is complex \(complex64\), the model's is floating \(float32\)"),
+    ],
+)
+def test_weights_that_no_model_can_have_end_each_command_with_their_key_and_file(
+    numbers: dict[str, Any], run: RunCommand, spoil: Callable[[torch.Tensor], torch.Tensor], said: str
+) -> None:
+    run_dir, sent = settings.home().runs / numbers["run_id"], Path("sent")
+    sent.mkdir()
+    for name in ("recipe.yaml", "schema.json"):
+        shutil.copy(run_dir / name, sent)
+    state = load_weights(run_dir / "weights" / "best.pt")
+    torch.save({**state, "layers.0.bias": spoil(state["layers.0.bias"])}, sent / "bad.pt")
+    for command in (
+        ("evaluate", "sent/bad.pt", "--table", "numbers.csv"),
+        ("predict", "sent/bad.pt", "--table", "numbers.csv", "--out", "out.csv"),
+        ("finetune", "numbers.yaml", "--from", "sent/bad.pt"),
+        ("weights", "export", "sent/bad.pt", "-o", "out.safetensors"),
+        ("weights", "pack", "sent/bad.pt", "-o", "out.pt"),
+    ):
+        code, _, err = run(*command)
+        assert (code, "row" in err.splitlines()[-1]) == (2, False), command
+        assert re.search(rf"sent/bad\.pt cannot be used: layers\.0\.bias {said}; ", err), command
+    assert [record.kind for record in list_records(settings.home()) if record.status != "FAILED"] == ["train"] * 2
+    assert not list(Path().glob("out.*"))
 
 
 def test_an_output_that_is_not_finite_is_a_verdict(numbers: dict[str, Any]) -> None:

@@ -17,8 +17,8 @@ import pytest
 from click.testing import CliRunner
 
 from torchrelay.cli import commands
-from torchrelay.errors import ServerError
-from torchrelay.tasks.servers import require_prefect
+from torchrelay.errors import HomeError, ServerError
+from torchrelay.tasks.servers import require_files, require_prefect
 
 SECRET = "s3cr3tpw"
 
@@ -122,7 +122,7 @@ def test_every_command_that_runs_a_flow_says_in_one_line_that_the_server_is_gone
 def test_a_limit_of_open_files_that_is_too_low_is_refused_with_the_remedy(command: tuple[str, ...]):
     ended = subprocess.run(
         [sys.executable, "-c", "from torchrelay.cli import main; main()", *command],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (48, 48)),
         capture_output=True,
         text=True,
         check=False,
@@ -130,6 +130,17 @@ def test_a_limit_of_open_files_that_is_too_low_is_refused_with_the_remedy(comman
     )
     assert ended.returncode == 2
     assert ended.stderr == (
-        "error: this process may open 64 files at once, and a flow with its databases needs about 128; "
+        "error: this process may open 48 files at once, and a flow with its databases needs about 64; "
         "raise the limit, for example with ulimit -n 1024\n"
     )
+
+
+def test_each_process_that_gathers_batches_needs_files_of_its_own():
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, limits[1]))
+    try:
+        require_files(7)
+        with pytest.raises(HomeError, match=r"may open 100 files at once, and 8 processes .* about 104; .*num_workers"):
+            require_files(8)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
