@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from .csv_table import read_csv
 from .dialects import advise
 from .fetch import PLACED
 from .parquet_table import read_parquet
+from .paths import stamp_of
 from .points import check_points, find_image
 from .spelling import spell, strip_unseen
 from .verdicts import Reason
@@ -40,6 +42,10 @@ _KINDS_OF = {
     "separator": ("labels",),
     "labels": ("category", "labels"),
 }
+# The table that was checked last, for whoever reads it next: a wide one takes long to read. It is held once, if the
+# file has no more bytes than these, and was not touched for so long, as then its stamp tells whether it changed.
+_checked: dict[str, Table] = {}
+MOST_HELD, SETTLED_SECONDS = 1 << 25, 2.0
 _SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
 
 
@@ -53,6 +59,7 @@ class Table(NamedTuple):
         index_columns: columns that pandas wrote as the index of its rows; no pattern of a recipe fits them.
         numbers: columns of Parquet that are numbers by their type.
         is_torn: the file ends within its last line, whose last cell may be cut short.
+        state: what it was read from and by which settings; empty where the file may change without its stamp.
     """
 
     frame: pd.DataFrame
@@ -61,6 +68,7 @@ class Table(NamedTuple):
     index_columns: Sequence[str] = ()
     numbers: Collection[str] = ()
     is_torn: bool = False
+    state: str = ""
 
 
 def open_table(data: Data, named_by: str = "data.table") -> Table:
@@ -75,15 +83,26 @@ def open_table(data: Data, named_by: str = "data.table") -> Table:
     """
     path = locate_table(data, named_by)
     check_table_file(path)
+    state = _state_of(path, data)
+    if (held := _checked.pop(state, None)) is not None:
+        return held
     if path.suffix.lower() == ".parquet":
         columns = read_parquet(path, data.decimal, lambda name: _reads(data, name))
-        table = Table(columns.frame, {}, index_columns=columns.index_columns, numbers=columns.numbers)
+        table = Table(columns.frame, {}, index_columns=columns.index_columns, numbers=columns.numbers, state=state)
     else:
         read = read_csv(path, data)
-        table = Table(read.frame, read.bad, read.notes, is_torn=read.is_torn)
+        table = Table(read.frame, read.bad, read.notes, is_torn=read.is_torn, state=state)
     if table.frame.empty:
         raise DataError(f"{path} has a header and no rows; add rows, or name another table with {named_by}")
     return table
+
+
+def _state_of(path: Path, data: Data) -> str:
+    """The file by its stamp, and the recipe's part; empty where the file is large or was touched a moment ago."""
+    status = path.stat()
+    if status.st_size > MOST_HELD or time.time() - max(status.st_ctime, status.st_mtime) < SETTLED_SECONDS:
+        return ""
+    return f"{path} {stamp_of(status)} {data.model_dump_json()}"
 
 
 def read_table(data: Data) -> pd.DataFrame:
@@ -266,6 +285,9 @@ def check_table(data: Data) -> None:
             cells = [frame[columns[one][0]] for one in (name, *([triple.head] if triple else []))]
             classes = dict.fromkeys(spell(str(label), feature.labels) for label in pd.concat(cells).unique())
             check_num_classes(data.table, columns[name][0], [label for label in classes if strip_unseen(label)], "")
+    _checked.clear()
+    if table.state:
+        _checked[table.state] = table
 
 
 def check_num_classes(table: str, column: str, classes: Sequence[str], where: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pandas as pd
 import pytest
 
 from torchrelay.datasets import columns as columns_module
+from torchrelay.datasets import table as table_module
 from torchrelay.datasets.build import open_view, prepare_data
 from torchrelay.datasets.columns import read_numbers
 from torchrelay.datasets.numerals import Notation
 from torchrelay.datasets.outliers import find_wild, may_be_wild
 from torchrelay.datasets.pack import fingerprint_table
+from torchrelay.datasets.table import check_table
 from torchrelay.datasets.verdicts import MOST_KINDS, Verdicts
 from torchrelay.files import digest
 from torchrelay.recipe import Data
@@ -95,6 +98,29 @@ def test_four_thousand_columns_bring_few_warnings(tmp_path: Path, home: Home) ->
         sum("at least" in text and "times as far from the median" in text for text in prepared.warnings) == MOST_KINDS
     )
     assert f"{4_000 - MOST_KINDS:,} more columns have numbers that are as odd" in prepared.warnings
+
+
+def test_a_table_that_was_checked_is_not_read_again_unless_it_changed(
+    tmp_path: Path, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "t.csv"
+    data = Data.model_validate(
+        {"table": str(path), "inputs": {"x": {"kind": "number", "columns": "x*"}}, "target": TARGET}
+    )
+    reads: list[Path] = []
+    read = table_module.read_csv
+    monkeypatch.setattr(table_module, "read_csv", lambda path, dialect: reads.append(path) or read(path, dialect))
+    monkeypatch.setattr(table_module, "SETTLED_SECONDS", 0.0)
+    for num_rows, is_replaced in ((40, False), (40, True), (50, True)):
+        wide_table(path, 3, num_rows)
+        time.sleep(0.01)
+        check_table(data)
+        if is_replaced:
+            wide_table(path, 3, num_rows, wild_row=1)
+        prepared = prepare_data(data, home)
+        assert sum(prepared.rows.values()) == num_rows
+        assert len(reads) == 1 + is_replaced
+        reads.clear()
 
 
 TARGET = {"y": {"kind": "category"}}
