@@ -7,6 +7,7 @@ user's profile, home or servers.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -78,6 +79,15 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         return code, out, err
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def database_of_flows(request: pytest.FixtureRequest, own_folders: None) -> None:
+    """What runs flows begins in a home whose database is there already; how one is made has tests of its own."""
+    if "prefect_server" in request.fixturenames and "home" not in request.fixturenames:
+        home = Path(os.environ["TORCHRELAY_HOME"])
+        home.mkdir(mode=0o700)
+        shutil.copyfile(request.getfixturevalue("migrated_database"), home / "mlflow.db")
 
 
 @pytest.fixture(scope="session")

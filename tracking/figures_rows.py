@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, TransformedBbox
 
 from .drawing import AMBER, DPI, GRAY, INK, SKY, drawn, short, widest
 
@@ -63,6 +63,7 @@ def gallery(
     if has_points:
         _explain(figure, gap / page_width, 1 - 0.31 / page_height, true_points, predicted_points)
     letters = max(10, int(cell_width / LETTER))
+    page = _page(figure, page_width, page_height)
     for number in range(num_images):
         row, column = divmod(number, columns)
         left = gap + column * (cell_width + gap)
@@ -79,15 +80,13 @@ def gallery(
         shown_width = min(picture_width, picture_height * float(ratios[number]))
         shown_height = shown_width / float(ratios[number])
         bottom = top - lines * line - 0.03 - shown_height
-        axes = figure.add_axes(
-            (left / page_width, bottom / page_height, shown_width / page_width, shown_height / page_height)
-        )
-        _show(axes, images_NCHW[number], shown_width)
+        place = Bbox.from_bounds(left, bottom, shown_width, shown_height)
+        _show(page, images_NCHW[number], place)
         _show_points(
-            axes,
-            None if true_points is None else true_points[number],
-            None if predicted_points is None else predicted_points[number],
-            shown_width,
+            page,
+            None if true_points is None else _on_page(true_points[number], width, height, place),
+            None if predicted_points is None else _on_page(predicted_points[number], width, height, place),
+            place,
         )
     return figure, path
 
@@ -161,7 +160,21 @@ def _fit(cell: float, ratio: float) -> tuple[float, float]:
     return (cell, height) if height <= limit else (limit * ratio, limit)
 
 
-def _show(axes: Axes, image_CHW: np.ndarray, page_width: float) -> None:
+def _page(figure: Figure, width: float, height: float) -> Axes:
+    """Axes over a whole page, in inches: twenty of a picture each take longer than all else that is drawn."""
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set(xlim=(0, width), ylim=(0, height), autoscale_on=False)
+    return axes
+
+
+def _on_page(points_P2: np.ndarray, width: int, height: int, place: Bbox) -> np.ndarray:
+    """Points of a picture in inches of the page; a picture's pixel centres lie at whole numbers, its y points down."""
+    shares_P2 = (points_P2 + 0.5) / (width, height)
+    return np.stack([place.x0 + shares_P2[:, 0] * place.width, place.y1 - shares_P2[:, 1] * place.height], axis=1)
+
+
+def _show(page: Axes, image_CHW: np.ndarray, place: Bbox) -> None:
     channels, height, width = image_CHW.shape
     if channels == 1:
         picture = image_CHW[0]
@@ -170,24 +183,26 @@ def _show(axes: Axes, image_CHW: np.ndarray, page_width: float) -> None:
     else:
         picture = image_CHW[:3].transpose(1, 2, 0)
     # Small pictures are shown as the pixels that they are.
-    look = "nearest" if max(height, width) < 64 else "bicubic" if page_width * DPI > width else "antialiased"
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation=look, aspect="auto")
-    axes.set_axis_off()
-    axes.autoscale(enable=False)
+    look = "nearest" if max(height, width) < 64 else "bicubic" if place.width * DPI > width else "antialiased"
+    extent = (place.x0, place.x1, place.y0, place.y1)
+    page.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation=look, aspect="auto", extent=extent)
 
 
-def _show_points(axes: Axes, true_P2: np.ndarray | None, predicted_P2: np.ndarray | None, width: float) -> None:
+def _show_points(page: Axes, true_P2: np.ndarray | None, predicted_P2: np.ndarray | None, place: Bbox) -> None:
     """Dots with a dark rim, which shows on light and dark pictures, and a line for each point's error."""
     num_points = max(len(points) for points in (true_P2, predicted_P2, np.empty((0, 2))) if points is not None)
-    size = float(np.clip(width * 9 / math.sqrt(max(num_points, 1)), 1.6, 6.0))
+    size = float(np.clip(place.width * 9 / math.sqrt(max(num_points, 1)), 1.6, 6.0))
+    within = TransformedBbox(place, page.transData)
     if true_P2 is not None and predicted_P2 is not None:
         pairs = np.stack([true_P2, predicted_P2], axis=1)
         lines = LineCollection(pairs[np.isfinite(pairs).all(axis=(1, 2))].tolist(), colors="white", linewidths=size / 4)
         lines.set_path_effects([patheffects.withStroke(linewidth=size / 4 + 0.5, foreground=INK)])
-        axes.add_collection(lines, autolim=False)
+        page.add_collection(lines, autolim=False)
+        lines.set_clip_path(None)
+        lines.set_clip_box(within)
     for points, colour in ((true_P2, TRUE), (predicted_P2, PREDICTED)):
         if points is not None:
-            axes.plot(
+            (dots,) = page.plot(
                 points[:, 0],
                 points[:, 1],
                 "o",
@@ -196,6 +211,8 @@ def _show_points(axes: Axes, true_P2: np.ndarray | None, predicted_P2: np.ndarra
                 markeredgecolor=INK,
                 markeredgewidth=size / 9,
             )
+            dots.set_clip_path(None)
+            dots.set_clip_box(within)
 
 
 def _explain(
