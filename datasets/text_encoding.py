@@ -90,14 +90,19 @@ def check_encoding(path: Path, encoding: str) -> None:
     Raises:
         DataError: names the nearest.
     """
+    if not _is_text(encoding):
+        known = {name.replace("_", "-") for name in {*encodings.aliases.aliases.values(), "latin_1"} if _is_text(name)}
+        shown = encoding if len(encoding) <= 40 else f"{encoding[:39]}…"
+        raise DataError(f"{path}: data.encoding {shown!r} is not a text encoding; {nearest(shown.lower(), known)}")
+
+
+def _is_text(encoding: str) -> bool:
+    """Whether bytes become text by it on this machine."""
     try:
         b"-".decode(encoding, errors="ignore")
-    except (LookupError, ValueError) as error:
-        known = {name.replace("_", "-") for name in {*encodings.aliases.aliases.values(), "latin_1"}}
-        shown = encoding if len(encoding) <= 40 else f"{encoding[:39]}…"
-        raise DataError(
-            f"{path}: data.encoding {shown!r} is not a text encoding; {nearest(shown.lower(), known)}"
-        ) from error
+    except (LookupError, ValueError):
+        return False
+    return True
 
 
 def guess_encoding(path: Path) -> Guess:
@@ -132,6 +137,8 @@ def find_broken(path: Path, encoding: str) -> Broken | None:
             line += error.object[: error.start].count(b"\n")
             position = offset - pending + error.start
             return Broken(error.object[error.start], position, line, _has_few_broken(path, encoding))
+        except UnicodeError:  # a mark of the byte order is missing
+            return Broken(block[0] if block else 0, offset, line, is_few=False)
         line += block.count(b"\n")
         offset += len(block)
     return None
@@ -289,7 +296,10 @@ def _has_few_broken(path: Path, encoding: str) -> bool:
     decoder = codecs.getincrementaldecoder(encoding)(MARKING)
     num_broken = num_right = 0
     for block in _blocks(path):
-        text = decoder.decode(block, final=not block)
+        try:
+            text = decoder.decode(block, final=not block)
+        except UnicodeError:  # what cannot go on behind a broken byte, as UTF-32 without its mark
+            return False
         if not text.isascii():
             broken = len(MARKS.findall(text))
             num_broken += broken

@@ -107,3 +107,19 @@ def test_utf_8_is_not_read_by_an_encoding_that_reads_anything(write_table: Write
     table = write_table("a,b\n1,grün\n2,über\n3,schön\n4,Tür\n")
     with pytest.raises(DataError, match=r"is UTF-8, not cp1251: its cells such as 'grün'.*set data\.encoding: utf-8"):
         open_table(Data(table=table, encoding="cp1251"))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [
+        ("utf-16", r"is not utf-16: byte 0x61 at position 0, line 1; set data\.encoding: utf-8"),
+        ("utf-32", r"is not utf-32: byte 0x61 at position 0, line 1; set data\.encoding: utf-8"),
+        ("base64", r"'base64' is not a text encoding; legal are ascii, big5, "),
+        ("mbcs", r"'mbcs' is not a text encoding; legal are ascii, big5, "),
+    ],
+)
+def test_an_encoding_that_reads_no_such_table_is_refused_with_one_that_does(
+    write_table: WriteTable, encoding: str, said: str
+) -> None:
+    with pytest.raises(DataError, match=said):
+        open_table(Data(table=write_table("a,b\n1,ü\n2,x\n"), encoding=encoding))
