@@ -172,6 +172,8 @@ def _check_names(archive: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
     folders: dict[str, str] = {}
     for entry in entries:
         parts = entry.filename.split("/")
+        if "\0" in entry.orig_filename:  # behind which zipfile cuts a name off
+            raise DataError(f"{archive}: the entry {_shown(entry)} has a NUL in its name; nothing was unpacked")
         if any(part in ("", ".") for part in parts) or entry.filename.endswith("\\"):
             raise DataError(f"{archive}: the entry {_shown(entry)} names no file; nothing was unpacked")
         if max(len(part.encode("utf-8", "replace")) for part in parts) > MAX_NAME or len(entry.filename) > MAX_PATH:
@@ -195,7 +197,7 @@ def _check_names(archive: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
 
 
 def _shown(entry: zipfile.ZipInfo) -> str:
-    name = entry.filename
+    name = entry.orig_filename
     return repr(name if len(name) <= 120 else f"{name[:80]}…{name[-39:]}")
 
 

@@ -106,8 +106,22 @@ def open_weights_file(path: Path) -> WeightsFile:
 
     Raises:
         SourceError: there is no such file; it is no file of weights (says what it is), damaged, or needs more than
-            tensors and plain values (says what it wants). No code of a file is run, whatever it is.
+            tensors and plain values (says what it wants), or its keys are no text. No code of a file is run, whatever
+            it is.
     """
+    found = _read_models(path)
+    for key in (key for state in found.models.values() for key in state):
+        try:
+            key.encode()
+        except UnicodeEncodeError as error:
+            raise SourceError(
+                f"weights {path} are refused: the key {key[:80]!r} has half of a surrogate pair, which is no text; "
+                f"whoever made the file can save it with other keys"
+            ) from error
+    return found
+
+
+def _read_models(path: Path) -> WeightsFile:
     place = f"weights {path}"
     if path.is_dir():
         kind = name_folder(path)

@@ -250,6 +250,7 @@ def test_keys_that_no_terminal_can_show_are_shown_as_escapes(run: RunCommand, ke
         ]
     else:
         assert (code, err.count("\n")) == (2, 1)
+        assert r"weights w.safetensors are refused: the key 'a\ud800' has half of a surrogate pair" in err
     assert "\x1b" not in out + err
 
 

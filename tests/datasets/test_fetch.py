@@ -251,6 +251,7 @@ def test_the_shipped_recipe_reads_what_fetch_writes(name: str) -> None:
         (["é.png", "e\u0301.png"], "which many disks take for one name"),
         (["Cats/a.png", "cats/b.png"], "the folders 'Cats' and 'cats', which many disks take for one"),
         (["a.png", "a.png"], "'a.png' twice with other bytes"),
+        (["aNUL.png"], r"'a\x00.pngXX' has a NUL in its name"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -261,6 +262,8 @@ def test_an_archive_whose_names_collide_or_name_no_file_is_refused(tmp_path: Pat
     with zipfile.ZipFile(folder / "images.zip", "w") as archive:
         for number, name in enumerate(names):
             archive.writestr(zipfile.ZipInfo(name), bytes([number]))
+    content = (folder / "images.zip").read_bytes()
+    (folder / "images.zip").write_bytes(content.replace(b"aNUL.png", b"a\0.pngXX"))
     with pytest.raises(DataError, match=re.escape(said)):
         place(tmp_path / "source", tmp_path / "data")
     assert not list((tmp_path / "data").rglob("*.png"))
