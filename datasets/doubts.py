@@ -55,7 +55,7 @@ def _say_wild(column: str, wild: Wild, cells: pd.Series, used: np.ndarray, featu
     fill = f" with data.inputs.{feature}.missing: median" if feature else ""
     return (
         f"{column!r}: {len(rows):,} of {len(used):,} numbers {'is' if len(rows) == 1 else 'are'} at least "
-        f"{wild.times:,.0f} times as far from the median ({wild.median:g}) as any other: {named} in row "
+        f"{wild.times_text} times as far from the median ({wild.median:g}) as any other: {named} in row "
         f"{where}; beside it all others look alike. If it means that the number is missing, say "
         f"data.missing_values: [{named}]{fill}; if it is a mistake, correct or drop the row"
     )

@@ -40,6 +40,11 @@ class Wild(NamedTuple):
     times: float
     median: float
 
+    @property
+    def times_text(self) -> str:
+        """`times` for people."""
+        return f"{self.times:,.0f}" if self.times < 1e9 else f"{self.times:.0e}"
+
 
 class Sentinel(NamedTuple):
     """A number that may say that there is none.

@@ -110,7 +110,7 @@ def warn_of_strange(found: Sequence[Mapping[str, Any]], num_trained: int = 0) ->
         num_trained: training rows of the same table, which of few rows tells chance from a difference; 0: not known.
     """
     chance = 2 / (num_trained + 1) if num_trained else 0.0
-    most = min(1.0, max(WARN_OUTSIDE, TIMES_CHANCE * chance))
+    most = max(WARN_OUTSIDE, TIMES_CHANCE * chance)
     many = [
         one
         for one in found

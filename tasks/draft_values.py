@@ -100,7 +100,7 @@ def hint_at_sentinels(survey: Survey, used: list[str], goals: list[str]) -> list
         values = np.where(np.isfinite(numbers), numbers, np.nan)[codes]
         if wild := find_wild(values):
             cells = list(dict.fromkeys(survey.frame[name].iloc[wild.rows].str.strip()))[:PREVIEW]
-            said = f"{say_are(len(wild.rows), 'cell')} {wild.times:,.0f} times as far from the median as any other: "
+            said = f"{say_are(len(wild.rows), 'cell')} {wild.times_text} times as far from the median as any other: "
             said += ", ".join(cells)
         elif sentinel := find_sentinel(values):
             cells = [f"{sentinel.value:.15g}"]

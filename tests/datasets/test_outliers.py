@@ -22,6 +22,7 @@ def test_one_number_that_flattens_a_column_is_found(wild: float) -> None:
     found = find_wild(np.where(np.arange(400) == 33, wild, NORMAL))
     assert found is not None
     assert found.rows.tolist() == [33]
+    assert len(found.times_text) < 12
 
 
 def test_several_sentinels_are_found_together_and_so_are_two_of_different_size() -> None:
