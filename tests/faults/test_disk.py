@@ -239,6 +239,7 @@ def test_a_home_that_fills_up_ends_a_run_with_one_error_and_its_true_status(
 
     monkeypatch.setenv("TORCHRELAY_HOME", str(small / "home"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setattr("torchrelay.tracking.journal.BUFFER_SECONDS", 600)  # no line before the one that ends the run
     name, _, signalled = point.partition(" ")
     has_come: list[str] = []
 

@@ -19,6 +19,7 @@ from torchrelay.faults import FaultError
 from torchrelay.recipe import Recipe
 from torchrelay.recipe_file import flatten, load_recipe
 from torchrelay.schema import Schema
+from torchrelay.tasks import runs as runs_file
 from torchrelay.tasks.ingest import ingest_table
 from torchrelay.tasks.reopen import _look_through, reopen_run
 from torchrelay.tasks.runs import hold_run, keep_status, name_run, open_run, start_run
@@ -154,14 +155,31 @@ def test_a_run_that_cannot_be_opened_leaves_nothing(run_dir: Path) -> None:
     assert not another.exists()
 
 
-def test_a_second_signal_ends_the_wait_for_a_silent_tracker(run_dir: Path) -> None:
+@pytest.mark.parametrize("comes", ["while its end is written", "while it waits"])
+def test_a_second_signal_ends_the_wait_for_a_silent_tracker(
+    run_dir: Path, comes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs_file, "SECONDS_AFTER_A_FAILURE", 60.0)
     reopen_run.fn(run_dir, {"tracking.wait_seconds": 60})
-    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    send = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    end, settle = runs_file._end, runs_file._settle
+
+    def end_meanwhile(*arguments: Any) -> None:
+        if comes == "while its end is written":
+            os.kill(os.getpid(), signal.SIGINT)
+        end(*arguments)
+
+    def settle_meanwhile(*arguments: Any) -> None:
+        if comes == "while it waits":
+            send.start()
+        settle(*arguments)
+
+    monkeypatch.setattr(runs_file, "_end", end_meanwhile)
+    monkeypatch.setattr(runs_file, "_settle", settle_meanwhile)
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt), keep_status(run_dir):
-        timer.start()
         raise KeyboardInterrupt
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert load_record(run_dir).status == "KILLED"
     assert list(Journal(run_dir / JOURNAL_FILE).lines())[-1]["status"] == "KILLED"
 
