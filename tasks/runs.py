@@ -260,12 +260,12 @@ def keep_status(run_dir: Path) -> Iterator[None]:
         is_noted = False
         if (hold := hold_of(run_dir)) is not None and hold.why_lost():
             _end_lost(run_dir, hold, error)
-        with StopFlag() as second:
+        with StopFlag():
             if not (run_dir / RECORD_FILE).exists():
                 shutil.rmtree(run_dir, ignore_errors=True)
             elif (record := load_record(run_dir)).status == "RUNNING" and is_ours(record):
                 is_noted = _note_end(run_dir, error)
-        if is_noted and not second.requested:  # what a second signal has to wait for is written
+        if is_noted:  # what a second signal has to wait for is written
             with contextlib.suppress(OSError, TorchrelayError):  # what is raised says more
                 _settle(run_dir, SECONDS_AFTER_A_FAILURE)
         if (run_dir / ERROR_FILE).exists() and not isinstance(error, TorchrelayError):
