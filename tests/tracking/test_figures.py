@@ -55,7 +55,6 @@ def size_of(path: Path) -> tuple[int, int]:
 
 
 def texts_of(figure: Figure) -> str:
-    figure.draw_without_rendering()
     return "\n".join(text.get_text() for text in figure.findobj(Text) if isinstance(text, Text))
 
 
