@@ -248,9 +248,11 @@ def _end_workers() -> None:
 
     At the end of its process multiprocessing would ask them by SIGTERM, which they leave to their parent, and wait.
     """
-    for process in multiprocessing.active_children():
-        if process.daemon:
-            process.kill()
+    workers = [process for process in multiprocessing.active_children() if process.daemon]
+    if workers and hasattr(signal, "SIGCHLD"):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise that a worker was killed
+    for process in workers:
+        process.kill()
 
 
 multiprocessing.util.Finalize(None, _end_workers, exitpriority=0)
