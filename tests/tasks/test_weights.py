@@ -53,7 +53,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, A
 def run(trained: tuple[Path, dict[str, Any]], tmp_path: Path) -> dict[str, Any]:
     """The run, in the test's own copy of that home."""
     folder, result = trained
-    shutil.copytree(folder / "home", tmp_path / "home")
+    shutil.copytree(folder / "home", tmp_path / "home", dirs_exist_ok=True)
     return {**result, "run_dir": tmp_path / "home" / "runs" / result["run_id"], "table": folder / "numbers.csv"}
 
 
