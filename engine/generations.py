@@ -13,13 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, check_format
+from ..errors import CheckpointError, check_format, shown
 from ..files import is_damage, open_file
 from ..seals import is_sealed, seal, unseal, unseal_name
 
 FORMAT_VERSION = 2
 STATE_FILE, MANIFEST_FILE = "state.pt", "manifest.json"
-_NAME = re.compile(r"step-(\d+)(?:-(\d+))?")
+# Of so few digits that any is a number: a manifest may state what no file could be called.
+_NAME = re.compile(r"step-(\d{1,99})(?:-(\d{1,99}))?")
 
 
 class DamagedError(CheckpointError):
@@ -93,7 +94,7 @@ def read_manifest(folder: Path, run_id: str = "") -> dict[str, Any]:
         folder: of the generation.
         run_id: whose it must be; empty takes anybody's.
     Raises:
-        DamagedError: it is missing, not as it was written, or of another run.
+        DamagedError: it is missing, not as it was written, of another run, or says what no manifest does.
         CheckpointError: it was written by another version of torchrelay, or cannot be read now.
     """
     data = _read(folder / MANIFEST_FILE)
@@ -110,7 +111,24 @@ def read_manifest(folder: Path, run_id: str = "") -> dict[str, Any]:
     manifest = manifest or {}
     if run_id and manifest.get("run_id", run_id) != run_id:
         raise DamagedError(f"it is of run {manifest['run_id']}, not of {run_id}: a run goes on from its own alone")
+    _check(manifest)
     return manifest
+
+
+def _check(manifest: Mapping[str, Any]) -> None:
+    """Refuse what was sealed and is followed nowhere: a best that is no generation's name, a state without facts.
+
+    Raises:
+        DamagedError: says what.
+    """
+    best, files = manifest.get("best"), manifest.get("files")
+    if not isinstance(best, str) or (best and parse_name(best) is None):
+        raise DamagedError(f"{MANIFEST_FILE} names {shown(repr(best))} as the best, which is no generation")
+    facts = files.get(STATE_FILE) if isinstance(files, dict) else None
+    if not isinstance(facts, dict) or not isinstance(facts.get("bytes"), int) or "sha256" not in facts:
+        raise DamagedError(f"{MANIFEST_FILE} does not say what {STATE_FILE} is")
+    if not isinstance(manifest.get("fingerprint"), dict):
+        raise DamagedError(f"{MANIFEST_FILE} does not say on what it was trained")
 
 
 def read_state(folder: Path, manifest: Mapping[str, Any]) -> bytes:

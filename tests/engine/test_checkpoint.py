@@ -21,6 +21,7 @@ from torchrelay.engine.generations import dump_manifest, read_pointer
 from torchrelay.engine.job import Job, Progress
 from torchrelay.engine.loop import train
 from torchrelay.errors import CheckpointError
+from torchrelay.seals import unseal
 
 MakeJob = Callable[..., Job]
 
@@ -138,6 +139,34 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_used(tmp_pat
     assert found.state["step"] == 1
     assert (tmp_path / "bad-step-00000002").is_dir()
     assert read_pointer(tmp_path, "last") == "step-00000001"
+
+
+@pytest.mark.parametrize(
+    ("stated", "reason"),
+    [
+        ({"best": "../../victim"}, "names '../../victim' as the best, which is no generation"),
+        ({"best": "{victim}"}, "as the best, which is no generation"),
+        ({"best": "step-" + "9" * 5000}, "as the best, which is no generation"),
+        ({"best": None}, "names None as the best"),
+        ({"files": []}, "does not say what state.pt is"),
+        ({"fingerprint": "2"}, "does not say on what it was trained"),
+    ],
+)
+def test_a_manifest_that_states_what_none_does_is_damaged_and_nothing_that_it_names_is_touched(
+    tmp_path: Path, stated: dict[str, str], reason: str
+) -> None:
+    folder, victim = tmp_path / "run" / "checkpoints", tmp_path / "victim"
+    victim.mkdir()
+    save(make_store(folder), 1, is_best=True)
+    path = save(make_store(folder), 2) / "manifest.json"
+    values = {key: one.format(victim=victim) if isinstance(one, str) else one for key, one in stated.items()}
+    path.write_text(dump_manifest({**(unseal(json.loads(path.read_text())) or {}), **values}))
+    (folder / "best").unlink()  # so that the manifests alone say which it is
+    with pytest.warns(UserWarning, match=f"step-00000002 does not verify .*{reason}"):
+        found = make_store(folder).load_last()
+    assert found is not None
+    assert found.folder.name == "step-00000001"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "victim"]
 
 
 @pytest.mark.parametrize("name", ["state.pt", "manifest.json"])
