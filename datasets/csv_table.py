@@ -12,7 +12,6 @@ import contextlib
 import csv
 import itertools
 import os
-import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from ..errors import DataError
 from ..recipe import Dialect
 from .csv_rows import NUL, TextTable, drop_empty, reject_marked, reject_repeated_headers
 from .dialects import OTHER_DELIMITERS, advise, find_sep_line
+from .long_cells import long_cells
 from .numerals import parse_cell
 from .text_encoding import (
     MARKING,
@@ -40,7 +40,6 @@ from .verdicts import Reason
 
 _BLOCK = 1 << 20
 _END = "\0end of the table\0"
-_limit_of_fields = threading.RLock()
 
 
 def read_csv(path: Path, dialect: Dialect) -> TextTable:
@@ -141,7 +140,7 @@ class _Reader(NamedTuple):
         }
 
     def read_header(self, file: Any, separator: str) -> list[str]:
-        with _long_fields():
+        with long_cells():
             header = next((row for row in csv.reader(file, **self.options(separator)) if any(row)), None)
         if header is None:
             raise DataError(f"{self.path} is empty; expected a line that names the columns, then one line a row")
@@ -180,7 +179,7 @@ class _Reader(NamedTuple):
     ) -> tuple[pd.DataFrame, dict[int, int], dict[int, Reason]]:
         """The slow way, for rows of any length: the cells, the number of fields of long rows, and bad rows."""
         width, rows, num_fields, bad = len(names), [], {}, {}
-        with self.open() as (file, separator), _long_fields():
+        with self.open() as (file, separator), long_cells():
             self.read_header(file, separator)
             reader = csv.reader(itertools.chain(file, [_END]), **self.options(separator))
             begun, line, fields = 0, 0, []
@@ -240,17 +239,6 @@ class _WithoutNul:
         return line
 
 
-@contextlib.contextmanager
-def _long_fields() -> Iterator[None]:
-    """Let Python's reader take cells of any length, as pandas does; its limit is one for the whole process."""
-    with _limit_of_fields:
-        before = csv.field_size_limit(2**31 - 1)
-        try:
-            yield
-        finally:
-            csv.field_size_limit(before)
-
-
 def _name_columns(path: Path, header: list[str]) -> list[str]:
     """Refuse names that stand twice; call a column without a name as pandas does, for example `Unnamed: 0`."""
     names = [name or f"Unnamed: {position}" for position, name in enumerate(header)]
@@ -290,7 +278,7 @@ def _reject_short_end(reader: _Reader, table: TextTable) -> None:
 
 def _count_last_fields(reader: _Reader) -> int:
     """Fields of the last line; the file ends within it."""
-    with reader.open() as (file, separator), _long_fields():
+    with reader.open() as (file, separator), long_cells():
         last = collections.deque(file, maxlen=1)
         return len(next(csv.reader(last, **reader.options(separator)), []))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..recipe import Dialect
+from .long_cells import long_cells
 from .numerals import parse_cell
 from .text_encoding import check_encoding
 
@@ -153,11 +154,11 @@ def _are_spaced(reading: _Reading) -> bool:
 
 def _read(lines: list[str], sign: str, escape: str = "") -> _Reading:
     """A sample as records of one delimiter."""
-    reader = csv.reader(lines, delimiter=sign, escapechar=escape or None, skipinitialspace=sign == " ")
     records: list[list[str]] = []
     above: list[int] = []
     begun = 0
-    try:
+    with long_cells():
+        reader = csv.reader(lines, delimiter=sign, escapechar=escape or None, skipinitialspace=sign == " ")
         for fields in reader:
             if any(fields):
                 records.append(fields)
@@ -165,8 +166,6 @@ def _read(lines: list[str], sign: str, escape: str = "") -> _Reading:
             begun = reader.line_num
             if len(records) == _MOST_RECORDS:
                 break
-    except csv.Error:  # a very long cell
-        pass
     if not records:
         return _Reading([], [], 0, 0, is_even=False)
     widths = Counter(map(len, records[1:] or records))
@@ -205,7 +204,9 @@ def _is_number(cell: str) -> bool:
 
 def _has_spaces(lines: list[str], sign: str) -> bool:
     """Whether fields begin with a space that belongs to the delimiter."""
-    records = [fields[1:] for fields in itertools.islice(csv.reader(lines, delimiter=sign), _MOST_RECORDS) if fields]
+    with long_cells():
+        reader = csv.reader(lines, delimiter=sign)
+        records = [fields[1:] for fields in itertools.islice(reader, _MOST_RECORDS) if fields]
     if not records or not records[0]:
         return False
     fields = [field for one in records[1:] for field in one if field.strip()]

@@ -137,6 +137,20 @@ def test_a_long_cell_is_read_beside_an_uneven_row_and_the_limit_of_the_process_s
     }
 
 
+@pytest.mark.parametrize("sign", [",", ";", "\t", "|", " "])
+def test_a_cell_of_140_000_characters_hides_no_delimiter(write_table: WriteTable, sign: str) -> None:
+    cells = [
+        ("x", "text", "y"),
+        *((f"{row}.5", "long" * 35_000 if row == 3 else "word", "ab"[row % 2]) for row in range(40)),
+    ]
+    table = write_table("".join(sign.join(one) + "\n" for one in cells))
+    assert dialect_of(table).get("delimiter", ",") == sign
+    assert len(read_as_found(table)["text"][3]) == 140_000
+    if sign != ",":
+        with pytest.raises(DataError, match=r"reads better with data\.delimiter"):
+            open_table(Data(table=table))
+
+
 def test_a_header_that_is_repeated_is_a_bad_row_and_one_in_another_order_refuses_the_table(
     write_table: WriteTable,
 ) -> None:
