@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import lzma
 import os
 import shutil
 import stat
@@ -24,6 +25,7 @@ from ..errors import DataError
 from ..files import digest
 from ..recipe import nearest
 from .file_names import fold
+from .long_cells import long_cells
 
 # scikit-learn, torchvision and PIL are imported where they are used: the command line reads this file first.
 
@@ -223,7 +225,9 @@ def _unpack(archive: Path, folder: Path) -> None:
             _check_names(archive, entries)
             for entry in entries:  # zipfile stops at the declared size and checks the sum
                 opened.extract(entry, folder)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+    except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, zlib.error, lzma.LZMAError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # bz2 raises one without a number
+            raise
         raise DataError(f"{archive} cannot be unpacked: {error}; get it anew") from error
 
 
@@ -330,5 +334,14 @@ def _whole_file(final: Path) -> Iterator[Path]:
 
 
 def _count_rows(table: Path) -> int:
-    with table.open(encoding="utf-8", errors="replace", newline="") as file:
-        return max(sum(1 for _ in csv.reader(file)) - 1, 0)
+    """Rows below the header.
+
+    Raises:
+        DataError: it cannot be read, or a cell has more than 2 GiB.
+    """
+    try:
+        with table.open(encoding="utf-8", errors="replace", newline="") as file, long_cells():
+            return max(sum(1 for _ in csv.reader(file)) - 1, 0)
+    except (OSError, csv.Error) as error:
+        said = (error.strerror if isinstance(error, OSError) else None) or error
+        raise DataError(f"the rows of {table} cannot be counted: {said}") from error

@@ -306,3 +306,26 @@ def test_a_target_that_is_no_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to("/dev/null")
     with pytest.raises(DataError, match=r"data sets cannot be placed in .*/data"):
         place(tmp_path / "source", tmp_path / "data")
+
+
+def test_rows_are_counted_past_a_cell_of_140_000_characters(tmp_path: Path) -> None:
+    (tmp_path / "from" / "films").mkdir(parents=True)
+    (tmp_path / "from" / "films" / "films.csv").write_text("text,y\n" + "long" * 35_000 + ",pos\nshort,neg\n")
+    assert [one.rows for one in place(tmp_path / "from", tmp_path / "to")] == [2]
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("is_name", [True, False])
+def test_a_damaged_archive_of_any_compression_is_refused(tmp_path: Path, kind: int, is_name: bool) -> None:
+    folder = tmp_path / "from" / "set"
+    folder.mkdir(parents=True)
+    (folder / "set.csv").write_text("image,y\nü.png,1\n")
+    with zipfile.ZipFile(folder / "images.zip", "w", kind) as archive:
+        archive.writestr("ü.png", bytes(number * number % 251 for number in range(3_000)))
+    content = bytearray((folder / "images.zip").read_bytes())
+    at = content.rindex("ü".encode()) if is_name else content.rindex(b"PK\1\2") // 2
+    content[at] ^= 0xFF
+    (folder / "images.zip").write_bytes(content)
+    with pytest.raises(DataError, match=r"images\.zip cannot be unpacked: (?!None)[^;]+; get it anew"):
+        place(tmp_path / "from", tmp_path / "to")
+    assert not (tmp_path / "to" / "set" / "images").exists()
