@@ -52,12 +52,38 @@ def libgomp() -> ctypes.CDLL | None:
         return None
 
 
+def can_start_threads(number: int) -> bool:
+    """Whether the system lets this process have so many threads more, under its limits of threads and of memory.
+
+    libgomp asks nobody: where it does not get a thread, it ends the process.
+    """
+    done = threading.Event()
+    threads = [threading.Thread(target=done.wait, name="openmp-trial", daemon=True) for _ in range(number)]
+    try:
+        for thread in threads:
+            thread.start()
+    except (RuntimeError, MemoryError):
+        return False
+    finally:
+        done.set()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+    return True
+
+
 class SleepingTeam:
-    """A team of OpenMP threads that does nothing; while it is there, no OpenMP thread of this process spins long."""
+    """A team of OpenMP threads that does nothing; while it is there, no OpenMP thread of this process spins long.
+
+    Raises:
+        OSError: the system has no room for its threads.
+    """
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        begun, self._ended = threading.Event(), threading.Event()
         size = (os.cpu_count() or 1) + 1  # the thread that makes the team is counted by nobody
+        if not can_start_threads(size):
+            raise OSError(f"there is no room for {size} threads that sleep")
+        begun, self._ended = threading.Event(), threading.Event()
 
         def run() -> None:
             nothing = ctypes.cast(library.omp_get_num_threads, ctypes.c_void_p)

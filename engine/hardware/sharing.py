@@ -19,6 +19,7 @@ import contextlib
 import os
 import random
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -124,11 +125,14 @@ class CoreSharing:
         self._quiet_looks = 0
         if self._sleepers is None:
             assert self._library is not None
-            self._say(
-                f"cores: others keep {load.others:.1f} of {len(self._cores)} busy; the training keeps to {num_free} "
-                f"until they are done"
-            )
-            self._sleepers = SleepingTeam(self._library)
+            busy = f"cores: others keep {load.others:.1f} of {len(self._cores)} busy"
+            try:
+                self._sleepers = SleepingTeam(self._library)
+            except OSError as error:  # two threads that spin on one core are the slowest of all
+                self._meter = None
+                self._say(f"{busy}; the training cannot give way: {error}")
+                return
+            self._say(f"{busy}; the training keeps to {num_free} until they are done")
         self._keep_to(self._choose(load, num_free))
 
     def _choose(self, load: Load, num_free: int) -> frozenset[int]:
@@ -156,6 +160,20 @@ class CoreSharing:
         if cores == self._kept_to:
             return
         self._kept_to = cores
+        _narrowed.discard(self) if cores == self._cores else _narrowed.add(self)
         for thread in os.listdir("/proc/self/task"):
             with contextlib.suppress(OSError):  # it has ended
                 os.sched_setaffinity(int(thread), cores)
+
+
+# A forked child, as a worker of a loader is, may use all cores again: nobody would tell it when they are free.
+_narrowed: weakref.WeakSet[CoreSharing] = weakref.WeakSet()
+
+
+def _widen() -> None:
+    for sharing in list(_narrowed):
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, sharing._cores)
+
+
+os.register_at_fork(after_in_child=_widen)

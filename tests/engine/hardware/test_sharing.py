@@ -1,3 +1,5 @@
+import json
+import multiprocessing
 import os
 import re
 import subprocess
@@ -30,6 +32,25 @@ for _ in range(60):
 print(time.process_time() - started)
 if team is not None:
     team.end()
+"""
+
+# A training beside other work, in a process that gets no memory for another thread.
+CROWDED = """
+import json, os, resource
+from torchrelay.engine.hardware import sharing
+from torchrelay.engine.hardware.cpu_load import Load, usable_cores
+cores, said = usable_cores(), []
+class Meter:
+    def look(self):
+        return Load(1.0, dict.fromkeys(cores, 1.0), 0.0)
+sharing.LOOK_SECONDS = 0.0
+with sharing.CoreSharing(len(cores), said.append, Meter()) as shared:
+    before = sorted(os.sched_getaffinity(0))
+    used = 4096 * int(open("/proc/self/statm").read().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 20), resource.RLIM_INFINITY))
+    for _ in range(3):
+        shared.tick()
+    print(json.dumps([said[0], before, sorted(os.sched_getaffinity(0))]))
 """
 
 
@@ -68,6 +89,8 @@ def test_beside_other_work_the_threads_keep_to_the_free_cores_until_it_is_done()
         kept = os.sched_getaffinity(0)
         assert len(kept) == len(all_cores) - 1
         assert {frozenset(os.sched_getaffinity(int(one))) for one in os.listdir("/proc/self/task")} == {frozenset(kept)}
+        with multiprocessing.get_context("fork").Pool(1) as workers:
+            assert workers.apply(os.sched_getaffinity, (0,)) == set(all_cores)
         for _ in range(sharing.QUIET_LOOKS - 1):
             cores.tick()
         assert os.sched_getaffinity(0) == kept  # a short silence may be none
@@ -133,3 +156,11 @@ def test_beside_a_sleeping_team_no_thread_spins_long() -> None:
 
     # The spinning takes 60 times up to three milliseconds, and less where the cores are busy: the best of two counts.
     assert max(cpu_seconds("alone") for _ in range(2)) > 2 * min(cpu_seconds("team") for _ in range(2))
+
+
+@needs_two_cores
+def test_where_the_system_has_no_room_for_the_threads_nothing_is_changed_and_it_is_said() -> None:
+    done = subprocess.run([sys.executable, "-c", CROWDED], stdout=subprocess.PIPE, check=True, text=True)
+    said, before, after = json.loads(done.stdout)
+    assert "the training cannot give way: there is no room for" in said
+    assert before == after
