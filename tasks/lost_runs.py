@@ -34,6 +34,10 @@ from .examination import (
     may_be_alive,
 )
 from .flow_runs import end_flow_run, list_deserted, list_orphans, list_unfinished
+from .servers import within
+
+# For all that a server has to say of our runs; its clients bound each read alone.
+LISTING_SECONDS = 120.0
 
 # What a record says of a run that was lost when its journal had its end already.
 ERRORS_OF_ENDED = {"FINISHED": "", "FAILED": "see error.txt", "KILLED": "stopped by a signal or a cancel"}
@@ -179,8 +183,8 @@ def find_lost_in_mlflow(exam: Examination) -> Iterator[Finding]:
     if exam.sender.silence:  # found already; asking again would only take as long again
         return
     try:
-        running = list_running()
-    except TrackingError as error:
+        running = within(LISTING_SECONDS, list_running)
+    except (TrackingError, TimeoutError) as error:
         yield Finding("MLflow", str(error), "start it, then look again")
         return
     records = {record.run_id: record for record in exam.runs().records}
@@ -211,9 +215,9 @@ def find_lost_in_prefect(exam: Examination) -> Iterator[Finding]:
     records = exam.runs().records
     over = {one: record for record in records for one in _flow_runs_over(exam, record)}
     try:
-        states = list_unfinished(exam.home, over)
+        states = within(LISTING_SECONDS, lambda: list_unfinished(exam.home, over))
         deserted = list_deserted(exam.home)
-    except (httpx.HTTPError, sqlite3.Error) as error:
+    except (httpx.HTTPError, sqlite3.Error, TimeoutError) as error:
         yield Finding("Prefect", f"its flow runs cannot be read: {error}", "start its server, then look again")
         return
     for flow_run_id, state in states.items():

@@ -9,9 +9,13 @@ import base64
 import errno
 import json
 import os
+import queue
 import resource
 import tempfile
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar, cast
 
 import httpx
 
@@ -20,6 +24,9 @@ from ..errors import HomeError, ServerError
 from ..files import describe_failure, require_space
 from ..settings import home, prefect_address, prefect_is_embedded, prefect_setting, tracking_is_embedded
 
+T = TypeVar("T")
+
+# For all questions to one server together.
 SECONDS = 4.0
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 # Measured after one run: 5.4 MB with the log of SQLite's transactions, which grows to 4 MB before it is emptied.
@@ -105,33 +112,69 @@ def require_prefect() -> None:
 
 def ask_prefect() -> str:
     """Why Prefect's server cannot be worked with; empty where it can."""
-    address = prefect_address().rstrip("/")
-    reason = ask_server(f"{address}/health", _prefect_headers())
-    if reason:
-        return reason
-    # Its health is told to anybody; this, only to whoever may work with it. Prefect's cloud does not have it.
-    return ask_server(f"{address}/admin/version", _prefect_headers(), passing=(404, 405))
+    return _in_time(_ask_prefect)
 
 
-def ask_server(address: str, headers: dict[str, str] | None = None, passing: tuple[int, ...] = ()) -> str:
+def ask_server(address: str) -> str:
     """Why a server's answer to a GET is none to work with, in a few words; empty where it is one.
 
     Args:
         address: with user and password, where it needs them.
-        headers: to send.
-        passing: statuses that are well all the same.
     """
-    verify = os.environ.get("PREFECT_API_TLS_INSECURE_SKIP_VERIFY", "").lower() not in ("1", "true")
+    return _in_time(lambda: _ask(address))
+
+
+def within(seconds: float, ask: Callable[[], T]) -> T:
+    """What a question gives, in a thread of its own: what bounds each read alone never ends where each gives a byte.
+
+    Raises:
+        TimeoutError: there is no answer by then; nobody waits for it any more.
+        Exception: what the question raises.
+    """
+    answers: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            answers.put((ask(), None))
+        except Exception as error:  # noqa: BLE001 - raised by whoever waits
+            answers.put((None, error))
+
+    threading.Thread(target=work, name="ask", daemon=True).start()
     try:
-        with (
-            httpx.Client(timeout=SECONDS, verify=verify, follow_redirects=True) as client,
-            client.stream("GET", address, headers=headers) as answer,
-        ):
-            status, kind = answer.status_code, answer.headers.get("content-type", "")
-    except httpx.TimeoutException:
+        answer, error = answers.get(timeout=seconds)
+    except queue.Empty:
+        raise TimeoutError(f"there is no answer within {seconds:.0f} s") from None
+    if error is not None:
+        raise error
+    return cast(T, answer)
+
+
+def _in_time(ask: Callable[[], str]) -> str:
+    try:
+        return within(SECONDS, ask)
+    except (TimeoutError, httpx.TimeoutException):
         return f"does not answer within {SECONDS:.0f} s"
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:
         return f"does not answer ({hide_secrets(str(error)) or type(error).__name__})"
+
+
+def _ask_prefect() -> str:
+    address = prefect_address().rstrip("/")
+    reason = _ask(f"{address}/health", _prefect_headers())
+    if reason:
+        return reason
+    # Its health is told to anybody; this, only to whoever may work with it. Prefect's cloud does not have it.
+    return _ask(f"{address}/admin/version", _prefect_headers(), passing=(404, 405))
+
+
+def _ask(address: str, headers: dict[str, str] | None = None, passing: tuple[int, ...] = ()) -> str:
+    """Why an answer is none to work with; `passing` are statuses that are well all the same."""
+    verify = os.environ.get("PREFECT_API_TLS_INSECURE_SKIP_VERIFY", "").lower() not in ("1", "true")
+    with (
+        httpx.Client(timeout=SECONDS, verify=verify, follow_redirects=True) as client,
+        client.stream("GET", address, headers=headers) as answer,
+    ):
+        status, kind = answer.status_code, answer.headers.get("content-type", "")
     if status in passing:
         return ""
     if status in (401, 403):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import os
 import resource
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,8 @@ from click.testing import CliRunner
 
 from torchrelay.cli import commands
 from torchrelay.errors import HomeError, ServerError
-from torchrelay.tasks.servers import require_files, require_prefect
+from torchrelay.tasks import servers
+from torchrelay.tasks.servers import ask_prefect, ask_server, require_files, require_prefect
 
 SECRET = "s3cr3tpw"
 
@@ -93,6 +96,31 @@ def test_a_server_that_never_answers_is_given_up_within_seconds(tmp_path: Path, 
         with pytest.raises(ServerError, match="within 4 s; start it, or take it out of the active profile"):
             require_prefect()
         assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("answer", ["HTTP/1.1 200 OK\r\nX: " + "x" * 20, "HTTP/1.1 307 -\r\nLocation: /again\r\n\r\n"])
+@pytest.mark.parametrize("ask", [ask_prefect, lambda: ask_server(os.environ["PREFECT_API_URL"])])
+def test_a_server_that_gives_sign_after_sign_or_way_after_way_is_given_up_too(
+    ask: Callable[[], str], answer: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(servers, "SECONDS", 0.6)
+    done = threading.Event()
+
+    class Slow(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                for piece in [answer] if "Location" in answer else answer:
+                    if not done.wait(0.2):
+                        self.request.sendall(piece.encode())
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Slow) as running:
+        threading.Thread(target=running.serve_forever, daemon=True, args=(0.05,)).start()
+        monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{running.server_address[1]}/api")
+        began = time.monotonic()
+        assert ask() == "does not answer within 1 s"
+        assert time.monotonic() - began < 2
+        done.set()
+        running.shutdown()
 
 
 def test_every_command_that_runs_a_flow_says_in_one_line_that_the_server_is_gone(
