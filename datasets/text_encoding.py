@@ -37,8 +37,12 @@ _CELL = re.compile(r'[^,;\t|"\r\n]*[^\x00-\x7f][^,;\t|"\r\n]*')
 _ODD = "¡¤¦§¨©ª¬¯±²³´¶¸¹º¼½¾¿×÷ˇ˘˙˛˝†‡ˆ˜‰¢¥ƒ"
 _SYMBOL = re.compile(rf"(?<=[^\W\d_])[{_ODD}]|[{_ODD.replace('¿', '').replace('¡', '')}](?=[^\W\d_])")
 _WORD = re.compile(r"[^\W\d_]+")
+_LETTERS = re.compile(r"[A-Za-z\x80-\U0010ffff]+")
+_BEYOND = re.compile(r"[^\x00-\x7f]+")
 # Of fewer letters than these nothing can be learned: then the more common encoding is taken.
 _FEWEST_LETTERS = 4
+# Of fewer bytes beyond ASCII than these nothing is sure: what is common is said, too.
+_FEWEST_SIGNS = 12
 # Bytes that no text of the encoding has are kept as characters of a private plane, so that their rows can be found.
 _MARK = 0x10F700
 MARKS = re.compile(f"[{chr(_MARK)}-{chr(_MARK + 255)}]")
@@ -216,26 +220,61 @@ def _guess_national(path: Path) -> Guess:
         for name in match.could_be_from_charset:
             scores[name] = _score(name, match, pieces)
     names = [name for name in _CANDIDATES if name in scores and _decodes(path, name)]
-    num_letters = sum(len(re.findall(rb"[\x80-\xff]", piece)) for piece in pieces)
-    if not names or num_letters < _FEWEST_LETTERS:
-        has_controls = any(re.search(rb"[\x80-\x9f]", piece) for piece in pieces)
-        common = "cp1252" if has_controls and _decodes(path, "cp1252") else "latin_1"
+    has_controls = any(re.search(rb"[\x80-\x9f]", piece) for piece in pieces)
+    common = "cp1252" if has_controls and _decodes(path, "cp1252") else "latin_1"
+    if not names or _count_letters(pieces) < _FEWEST_LETTERS:
         names = [common, *(name for name in names if name != common)]
         scores[common] = min(scores.values(), default=0.0)
     best = min(names, key=lambda name: scores[name])
-    cells = _cells_in(path, best, pieces)
+    names = sorted((name for name in names if name != best), key=lambda name: scores[name])
+    likely = [name for name in names if scores[name] <= scores[best] + _MARGIN]
+    is_thin = len({byte for piece in pieces for byte in piece if byte > 0x7F}) < _FEWEST_SIGNS
+    usual = ["gb18030", *(() if has_controls and common == "latin_1" else (common,))]
+    always = [name for name in usual if is_thin and _decodes(path, name)]
+    others, differs = _compare(pieces, best, likely, always)
+    return Guess(_written(best), _cells_in(path, best, pieces), others, differs)
+
+
+def _count_letters(pieces: Sequence[bytes]) -> int:
+    """Letters beyond ASCII of distinct words, from which the encoding can be learned; signs such as € are none.
+
+    Of words without a plain letter only different letters count: nothing tells what they are.
+    """
+    text = b"\n".join(pieces).decode("cp1252", "replace")
+    odd = {found.start() for found in _SYMBOL.finditer(text)}
+
+    def drop_sign(found: re.Match[str]) -> str:
+        return found[0] if len(found[0]) > 1 or found[0].isalpha() or found.start() in odd else " "
+
+    words = set(_LETTERS.findall(_BEYOND.sub(drop_sign, text)))
+    mixed = [word for word in words if re.search("[A-Za-z]", word)]
+    others = {sign for word in words.difference(mixed) for sign in word}
+    return sum(sign > "\x7f" for word in mixed for sign in word) + len(others)
+
+
+def _compare(
+    pieces: Sequence[bytes], best: str, names: Sequence[str], always: Sequence[str]
+) -> tuple[dict[str, str], str]:
+    """How the first cell that differs would read by each of the others, and how it does by the best.
+
+    Args:
+        pieces: of the file.
+        best: its encoding.
+        names: of the others, of which three are named.
+        always: those that are named, too.
+    """
     others: dict[str, str] = {}
     differs = ""
     reads = [b"\n".join(pieces).decode(best, "replace")]
-    for name in sorted(names, key=lambda name: scores[name]):
+    for name in [*names, *always]:
         read = b"\n".join(pieces).decode(name, "replace")
-        if scores[name] > scores[best] + _MARGIN or read in reads or len(others) == 3:
+        if read in reads or (len(others) >= 3 and name not in always):
             continue
         reads.append(read)
         at = next(at for at, piece in enumerate(pieces) if piece.decode(name, "replace") != _text(piece, best))
         differs = differs or _short(_text(pieces[at], best))
         others[_written(name)] = _short(_text(pieces[at], name))
-    return Guess(_written(best), cells, others, differs)
+    return others, differs
 
 
 def _score(name: str, match: charset_normalizer.CharsetMatch, pieces: Sequence[bytes]) -> float:
@@ -245,11 +284,12 @@ def _score(name: str, match: charset_normalizer.CharsetMatch, pieces: Sequence[b
     odd = len(_SYMBOL.findall(text)) + sum(
         one.islower() and other.isupper() and not (one + other).isascii() for one, other in itertools.pairwise(text)
     )
+    half = sum("\uff61" <= sign <= "\uff9f" for sign in text) / max(1, beyond)  # katakana of old terminals: rare
     controls = sum("\x80" <= sign <= "\x9f" for sign in text) / max(1, beyond)
     rare = 0.1 if name == "cp949" and "euc_kr" not in match.could_be_from_charset else 0.0
     words = [word for word in _WORD.findall(text) if not word.isascii()]
     mixed = sum(_is_odd_mixture(word) for word in words) / max(1, len(words))
-    return match.chaos + mixed / 2 + 3 * odd / max(1, beyond) + controls + rare - 0.3 * match.coherence
+    return match.chaos + mixed / 2 + 3 * odd / max(1, beyond) + controls + rare + half / 50 - 0.3 * match.coherence
 
 
 def _is_odd_mixture(word: str) -> bool:

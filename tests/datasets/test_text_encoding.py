@@ -58,6 +58,44 @@ def test_the_encoding_of_a_file_is_found_and_shown_by_examples(
     assert read_table(Data(table=table, encoding=guess.encoding))["name"].tolist()[: len(words)] == words
 
 
+@pytest.mark.parametrize(
+    ("words", "encoding"),
+    [
+        ([f"{row},54 €" for row in range(40)], "cp1252"),
+        (["5 €", "7 €", "“x”", "it’s", "c–d"], "cp1252"),
+        (["£5", "£7"], "latin-1"),
+        (["¿qué?", "¡sí!"], "latin-1"),
+        ([f"{row} °C" for row in range(40)], "latin-1"),
+        ([f"{row} µm" for row in range(40)], "latin-1"),
+        (["ÄÖ", "ÜÄ"], "latin-1"),
+        (["biała", "mała", "cała", "stała"], "iso8859-2"),
+        (["男", "女"], "gb18030"),
+    ],
+)
+def test_signs_and_few_letters_are_read_by_the_common_encoding_and_words_by_theirs(
+    tmp_path: Path, words: list[str], encoding: str
+) -> None:
+    table = tmp_path / "t.csv"
+    table.write_bytes(table_of(words, encoding).replace(b",", b";"))
+    assert guess_encoding(table).encoding == encoding
+
+
+@pytest.mark.parametrize(
+    ("words", "encoding", "written", "read"),
+    [
+        (["猫", "狗"], "gb18030", "gb18030", "猫"),
+        (["да", "нет"], "koi8-r", "koi8-r", "да"),
+        (["ｱｲｳ", "ｴｵｶ"], "shift-jis", "shift-jis", "ｱｲｳ"),
+        (["да", "нет"], "cp1251", "latin-1", "äà"),
+    ],
+)
+def test_of_few_signs_the_common_encodings_are_said_beside_what_is_taken(
+    write_table: WriteTable, words: list[str], encoding: str, written: str, read: str
+) -> None:
+    guess = guess_encoding(Path(write_table(table_of(words, encoding))))
+    assert guess.others[written] == read
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_utf_16_is_found_with_and_without_a_mark(write_table: WriteTable, encoding: str) -> None:
     table = write_table("a,b\n1,Москва\n2,ü\n".encode(encoding))
