@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .errors import shown
 from .files import digest, sha256_file
 
 DIGEST = "digest"
@@ -99,6 +100,23 @@ def list_files(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """sha256 and size of files, by their path within a folder."""
     paths = {name: folder / name for name in names}
     return {name: {"sha256": sha256_file(path), "size": path.stat().st_size} for name, path in paths.items()}
+
+
+def is_within(name: str) -> bool:
+    """Whether a name that a list states is a path below its folder, which no `..` and no other root leads out of."""
+    return bool(name) and "\0" not in name and not Path(name).is_absolute() and ".." not in Path(name).parts
+
+
+def why_no_list(files: object) -> str:
+    """Why what a file says of others in its folder is not as `list_files` gives it; empty where it is."""
+    if not isinstance(files, dict):
+        return "it has no list of files"
+    for name, facts in files.items():
+        if not is_within(name):
+            return f"it names {shown(repr(name))}, which is no file of its folder"
+        if not isinstance(facts, dict) or not {"sha256", "size"} <= facts.keys():
+            return f"it does not say what {shown(name)} is"
+    return ""
 
 
 def find_changed(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

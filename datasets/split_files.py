@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import DataError, check_format
 from ..files import describe_failure, is_damage, read_json, set_aside
-from ..seals import find_changed, list_files, seal, unseal
+from ..seals import find_changed, list_files, seal, unseal, why_no_list
 from .layout import MANIFEST
 
 FORMAT_VERSION = 1
@@ -52,7 +52,7 @@ def verify_split(split_dir: Path) -> None:
 
 
 def list_split(split_dir: Path) -> dict[str, dict[str, Any]]:
-    """sha256 and size of a split's files, by name; none of a split of an older version.
+    """sha256 and size of a split's files, by name, each in its folder; none of a split of an older version.
 
     Raises:
         DamagedSplitError: the list itself is not as it was written.
@@ -87,4 +87,6 @@ def _read_manifest(split_dir: Path) -> dict[str, Any]:
     if values is None:
         raise DamagedSplitError(f"split {split_dir}: {MANIFEST} does not have the digest that it names; {AGAIN}")
     check_format(f"split {split_dir}", values.get("format_version"), FORMAT_VERSION, AGAIN, DataError)
+    if reason := why_no_list(values.get("files")):
+        raise DamagedSplitError(f"split {split_dir}: {MANIFEST} cannot be followed: {reason}; {AGAIN}")
     return values

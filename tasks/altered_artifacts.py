@@ -16,7 +16,8 @@ from ..errors import DataError, TorchrelayError
 from ..files import set_aside
 from ..seals import find_changed, sha256_of_file
 from ..tracking.cursor import waiting
-from ..tracking.records import RunRecord
+from ..tracking.holdings import list_owners
+from ..tracking.records import RECORD_FILE, RunRecord
 from ..tracking.run_files import read_version_files
 from .examination import Examination, Finding, artifacts_of, resting
 
@@ -24,20 +25,39 @@ PART = "MLflow"
 
 
 def find_altered_artifacts(exam: Examination) -> Iterator[Finding]:
-    """Artifacts of runs that differ from what was sent; of runs of which nothing waits to be sent."""
+    """Artifacts of runs that differ from what was sent; of runs of which nothing waits to be sent.
+
+    A run's record may state any id: what MLflow has as another run's is named and left alone.
+    """
+    owners: dict[str, str] | None = None
     for record, run_dir in resting(exam):
         folder = artifacts_of(exam.home, record)
         if not record.mlflow_run_id or not folder.is_dir() or _waits(run_dir):
             continue
+        owners = list_owners() if owners is None else owners
+        if (owner := owners.get(record.mlflow_run_id)) != record.run_id:
+            if owner is not None:
+                yield Finding(
+                    PART,
+                    f"run {record.run_id} says that in MLflow it is {record.mlflow_run_id}, which is {owner}",
+                    f"put a copy of its {RECORD_FILE} back; until then nothing of it is looked at there",
+                )
+            continue
         for name, (sha256, origin) in _sent(record, run_dir).items():
             copy = folder / name
-            if copy.is_file() and sha256_of_file(copy) != sha256:
+            if copy.is_file() and _is_own(folder, copy) and sha256_of_file(copy) != sha256:
                 yield Finding(
                     PART,
                     f"artifact {name} of run {record.run_id} is not what was sent to MLflow",
                     f"{exam.fix} copies it from {origin}, where that is as it was",
                     lambda copy=copy, origin=origin, sha256=sha256: _copy_again(copy, origin, sha256),
                 )
+
+
+def _is_own(folder: Path, copy: Path) -> bool:
+    """Whether a file lies among a run's artifacts once links below those of all runs are followed."""
+    of_all = folder.parents[1]
+    return of_all.resolve() / folder.relative_to(of_all) in copy.resolve().parents
 
 
 def _waits(run_dir: Path) -> bool:

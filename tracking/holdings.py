@@ -119,6 +119,16 @@ def list_holdings() -> Holdings:
     return Holdings(join_versions(made, aliases), runs)
 
 
+def list_owners() -> dict[str, str]:
+    """Our id of each run in the home's own database, by MLflow's id; none where there is no such database.
+
+    Raises:
+        TrackingError: it cannot be read.
+    """
+    path = settings.home().root / DATABASE_FILE
+    return {id_: run_id for id_, run_id, _ in ask_database(path, RUNS, RUN_ID_TAG)} if path.exists() else {}
+
+
 def join_versions(
     versions: Iterable[tuple[str, str, str]], aliases: Iterable[tuple[str, str, str]]
 ) -> dict[str, list[Version]]:

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 
 from ..errors import HomeError, SourceError, TrackingError, check_format, shown
 from ..files import describe_failure, read_json, write_json
-from ..seals import DIGEST, is_sealed, seal, unseal
+from ..seals import DIGEST, is_sealed, is_within, seal, unseal
 from ..settings import Home
 
 FORMAT_VERSION = 1
@@ -129,6 +129,13 @@ class RunRecord(BaseModel):
             raise ValueError("has no time zone")
         return value
 
+    @field_validator("mlflow_run_id")
+    @classmethod
+    def _is_id(cls, value: str) -> str:
+        if not re.fullmatch(r"[\w-]*", value):
+            raise ValueError(f"{shown(repr(value))} is no id of MLflow's, which has letters, digits, _ and -")
+        return value
+
     @field_validator(*PATHS)
     @classmethod
     def _is_path(cls, value: str) -> str:
@@ -140,7 +147,7 @@ class RunRecord(BaseModel):
     @classmethod
     def _are_within(cls, value: dict[str, str]) -> dict[str, str]:
         for name in value:
-            if not name or "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+            if not is_within(name):
                 raise ValueError(f"{shown(repr(name))} is no file in the run's folder")
         return value
 

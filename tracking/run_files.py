@@ -16,7 +16,7 @@ from ..files import describe_failure, digest, is_damage, read_json
 from ..recipe import Recipe
 from ..recipe_file import load_recipe
 from ..schema import Schema
-from ..seals import sha256_of_file, unseal
+from ..seals import sha256_of_file, unseal, why_no_list
 from .journal import JOURNAL_FILE, Journal
 from .records import RunRecord, load_record, update_record
 
@@ -138,6 +138,8 @@ def read_version_files(folder: Path) -> dict[str, dict[str, Any]]:
         raise SourceError(f"{VERSION_FILES} cannot be read: {error}") from error
     if values is None:
         raise SourceError(f"{VERSION_FILES} does not have the digest that it names")
+    if reason := why_no_list(values.get("files")):
+        raise SourceError(f"{VERSION_FILES} cannot be followed: {reason}")
     return values["files"]
 
 

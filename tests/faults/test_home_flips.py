@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
+import sqlite3
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -242,8 +244,18 @@ def test_a_seed_is_refused_on_a_resume_by_set_and_by_hand(case: Case, run_dir: P
         PROBES["resume"](case)
 
 
+def write_database(path: Path, owners: dict[str, str]) -> None:
+    """What of MLflow's tables says whose a run is, by MLflow's id."""
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE runs (run_uuid, name, artifact_uri)")
+        connection.execute("CREATE TABLE tags (run_uuid, key, value)")
+        connection.executemany("INSERT INTO runs VALUES (?, 'a name', '')", [(one,) for one in owners])
+        connection.executemany("INSERT INTO tags VALUES (?, 'torchrelay.run_id', ?)", owners.items())
+
+
 def test_artifacts_that_are_not_what_was_sent_are_named_and_copied_again(case: Case, run_dir: Path) -> None:
     update_record(run_dir, mlflow_run_id="0" * 32)
+    write_database(case.root / "mlflow.db", {"0" * 32: case.run_id, "1" * 32: "another"})
     folder = case.root / "artifacts" / ("0" * 32) / "artifacts"
     split_dir = Path(load_record(run_dir).split_dir)
     shutil.copytree(run_dir / "weights", folder / "weights")
@@ -265,6 +277,23 @@ def test_artifacts_that_are_not_what_was_sent_are_named_and_copied_again(case: C
     assert finding.mend is not None
     with pytest.raises(DataError, match="is not as it was either"):
         finding.mend()
+
+
+@pytest.mark.parametrize("how", ["another's id", "a link", "an id that MLflow does not have"])
+def test_artifacts_that_are_another_runs_or_lie_elsewhere_are_left_alone(case: Case, run_dir: Path, how: str) -> None:
+    stated = {"another's id": "1", "a link": "0", "an id that MLflow does not have": "2"}[how] * 32
+    update_record(run_dir, mlflow_run_id=stated)
+    write_database(case.root / "mlflow.db", {"0" * 32: case.run_id, "1" * 32: "another"})
+    Cursor(offset=(run_dir / JOURNAL_FILE).stat().st_size).save(run_dir)
+    folder, victim = case.root / "artifacts" / stated / "artifacts", case.root / "victim"
+    (victim if how == "a link" else folder).mkdir(parents=True)
+    if how == "a link":
+        folder.parent.mkdir(parents=True)
+        folder.symlink_to(victim)
+    (folder / "recipe.yaml").write_text("precious")
+    found = list(find_altered_artifacts(Examination.of(home())))
+    assert [one.mend for one in found] == ([None] if how == "another's id" else [])
+    assert all(f"in MLflow it is {stated}, which is another" in one.what for one in found)
 
 
 def test_the_doctor_puts_weights_back_from_artifacts(case: Case, run_dir: Path) -> None:

@@ -14,7 +14,9 @@ from click.testing import CliRunner
 
 from torchrelay import settings
 from torchrelay.cli import commands
-from torchrelay.errors import SourceError
+from torchrelay.datasets.split_files import list_split, verify_split
+from torchrelay.errors import SourceError, TorchrelayError
+from torchrelay.seals import seal
 from torchrelay.settings import Home
 from torchrelay.tasks.doctor import doctor
 from torchrelay.tasks.prune import prune
@@ -22,6 +24,7 @@ from torchrelay.tracking.client import open_client
 from torchrelay.tracking.opening import RUN_ID_TAG
 from torchrelay.tracking.records import find_run, list_records, load_record
 from torchrelay.tracking.registry import staged_folder
+from torchrelay.tracking.run_files import read_version_files
 
 LONG_AGO = "2020-01-01T00:00:00.000+00:00"
 
@@ -83,6 +86,31 @@ def test_a_record_of_another_id_is_no_run_and_nothing_that_it_names_goes(home: H
     assert (bad / "run.json").exists()
     with pytest.raises(SourceError, match="which is not the name of its folder"):
         find_run(home, "bad-1")
+
+
+@pytest.mark.parametrize("stated", ["../../victim", "{victim}", "..", "a/b", "a\n"])
+def test_an_mlflow_id_that_is_a_path_makes_a_record_none_and_the_doctor_follows_it_nowhere(
+    home: Home, victim: Path, stated: str
+) -> None:
+    run_dir = write_run(home, "bad", mlflow_run_id=stated.format(victim=victim), files={"recipe.yaml": "0" * 64})
+    (run_dir / "recipe.yaml").write_text("x")
+    (victim / "artifacts").mkdir()
+    (victim / "artifacts" / "recipe.yaml").write_text("precious")
+    before = tree(victim)
+    with pytest.raises(SourceError, match=r"mlflow_run_id: Value error, .* is no id of MLflow's"):
+        load_record(run_dir)
+    doctor(home, fix=True)
+    assert tree(victim) == before
+
+
+@pytest.mark.parametrize("name", ["../precious.txt", "/etc/hostname", "a/../../x", "", "a\0"])
+def test_lists_of_files_that_name_one_outside_their_folder_are_followed_nowhere(tmp_path: Path, name: str) -> None:
+    values = {"format_version": 1, "files": {name: {"sha256": "0" * 64, "size": 1}}}
+    for file in ("manifest.json", "files.json"):
+        (tmp_path / file).write_text(json.dumps(seal(values)))
+    for read in (list_split, verify_split, read_version_files):
+        with pytest.raises(TorchrelayError, match="which is no file of its folder"):
+            read(tmp_path)
 
 
 def test_the_command_leaves_the_folder_that_a_record_names(home: Home, victim: Path) -> None:
