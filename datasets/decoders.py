@@ -10,17 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .colour import inks_to_rgb
-from .raster import (
-    CMYK,
-    EXIF_ORIENTATION,
-    BadImage,
-    Raster,
-    channels_first,
-    check_size,
-    orient,
-    plain_raster,
-    wrong_shape,
-)
+from .orientation import orient, orientation_of_pillow
+from .raster import CMYK, BadImage, Raster, channels_first, check_size, plain_raster, wrong_shape
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -88,7 +79,7 @@ def decode_by_pillow(data: bytes, max_pixels: int) -> Raster:
         check_size(image.height, image.width, len(image.getbands()), max_pixels)
         num_frames = getattr(image, "n_frames", 1)
         raster = _decode_deep(data, num_bits(image, data)) or of_pillow(image)
-        pixels = orient(raster.pixels, image.getexif().get(EXIF_ORIENTATION, 1))
+        pixels = orient(raster.pixels, orientation_of_pillow(image))
         return raster._replace(pixels=pixels, num_frames=num_frames)
 
 
@@ -120,7 +111,9 @@ def shape_of_pillow(image: PillowImage, data: bytes) -> Shape:
         data: the file's first bytes.
     """
     height, width = image.height, image.width
-    if image.getexif().get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8):  # stored on its side
+    if image.format == "PNG" and "exif" not in image.info:
+        image.load()  # texts that say it may stand behind the pixels
+    if orientation_of_pillow(image) >= 5:  # stored on its side
         height, width = width, height
     is_gray = image.mode.startswith(("1", "L", "I", "F")) and image.mode != "LAB"
     bits = num_bits(image, data)

@@ -14,10 +14,12 @@ import numpy as np
 import simplejpeg
 
 from .colour import inks_to_rgb
-from .raster import CMYK, EXIF_ORIENTATION, BadImage, Raster, channels_first, check_size, orient
+from .orientation import find_orientation, orient
+from .raster import CMYK, BadImage, Raster, channels_first, check_size
 from .verdicts import quote
 
 JPEG = b"\xff\xd8\xff"
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 
 # What libjpeg says of headers that change no pixel.
 _HARMLESS = ("unknown JFIF revision", "Invalid SOS parameters")
@@ -37,7 +39,7 @@ class JpegHeader(NamedTuple):
 
     Attributes:
         process: the number of the frame's marker: 0 and 1 baseline, 2 progressive, 9 and 10 arithmetic.
-        exif: the segment, empty where there is none.
+        exif, xmp: what the segment holds, empty where there is none.
         is_adobe: its inks are stored inverted, as Adobe's programs do.
     """
 
@@ -47,22 +49,13 @@ class JpegHeader(NamedTuple):
     bits: int
     process: int
     exif: bytes
+    xmp: bytes
     is_adobe: bool
 
     @property
     def orientation(self) -> int:
-        """EXIF's, from 1 to 8."""
-        if not self.exif:
-            return 1
-        from PIL import Image
-
-        exif = Image.Exif()
-        try:
-            exif.load(self.exif)
-            found = exif.get(EXIF_ORIENTATION, 1)
-        except (SyntaxError, ValueError, LookupError, TypeError, OSError, struct.error):
-            return 1  # what cannot be read says nothing, here as in every viewer
-        return found if found in range(1, 9) else 1
+        """EXIF's number, from 1 to 8."""
+        return find_orientation(self.exif, self.xmp) if self.exif or self.xmp else 1
 
 
 def decode_jpeg(data: bytes, max_pixels: int) -> Raster:
@@ -172,7 +165,7 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
     Raises:
         BadImage: there is none.
     """
-    at, end, exif, is_adobe = 2, len(data) - 10, b"", False
+    at, end, exif, xmp, is_adobe = 2, len(data) - 10, b"", b"", False
     while at < end:
         if data[at] != 0xFF:
             break
@@ -183,7 +176,7 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
             bits, height, width, channels = struct.unpack_from(">BHHB", data, at + 4)
             if not height or not width:
                 break
-            return JpegHeader(height, width, channels, bits, marker - 0xC0, exif, is_adobe)
+            return JpegHeader(height, width, channels, bits, marker - 0xC0, exif, xmp, is_adobe)
         elif marker == 0xF7:
             raise BadImage("a JPEG-LS, which is not read", remedy=_SAVE)
         elif marker == 0x01 or 0xD0 <= marker <= 0xD8:  # no length
@@ -192,6 +185,8 @@ def read_jpeg_header(data: bytes) -> JpegHeader:
             length = data[at + 2] << 8 | data[at + 3]
             if marker == 0xE1 and data.startswith(b"Exif\0\0", at + 4):
                 exif = exif or data[at + 4 : at + 2 + length]
+            elif marker == 0xE1 and data.startswith(_XMP, at + 4):
+                xmp = data[at + 4 + len(_XMP) : at + 2 + length]
             elif marker == 0xEE and data.startswith(b"Adobe", at + 4):
                 is_adobe = True
             at += 2 + length

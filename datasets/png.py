@@ -14,14 +14,18 @@ from typing import NamedTuple
 import numpy as np
 
 from .decoders import of_pillow
-from .raster import EXIF_ORIENTATION, BadImage, Raster, channels_first, check_size, orient, plain_raster
+from .orientation import EXIF_TEXT, XMP_TEXT, orient, orientation_of_pillow
+from .raster import BadImage, Raster, channels_first, check_size, plain_raster
 
 PNG = b"\x89PNG\r\n\x1a\n"
+# Chunks, and names of texts, that may say which way up the picture is.
+_TURNING = {b"eXIf", EXIF_TEXT.encode(), XMP_TEXT.encode()}
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _GRAY, _RGB, _PALETTE, _GRAY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
 
 
 class PngHeader(NamedTuple):
-    """What a PNG says of itself; `chunks` holds the first of each name that is looked at."""
+    """What a PNG says of itself; `chunks` holds the first of each name that is looked at, texts by their own names."""
 
     height: int
     width: int
@@ -47,15 +51,17 @@ def decode_png(data: bytes, max_pixels: int) -> Raster:
     header = read_png_header(data)
     check_size(header.height, header.width, header.channels, max_pixels)
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        exif = image.getexif() if b"eXIf" in header.chunks else {}
         # Pillow cuts 16 bits to 8, but where there is one channel.
         is_deep = header.bits == 16 and header.channels > 1
         if "transparency" in image.info and header.colour == _GRAY and header.bits in (2, 4):
             # Stated as stored; Pillow compares it with what it made of the samples, which fill 8 bits.
             image.info["transparency"] *= 255 // ((1 << header.bits) - 1)
         raster = _decode_deep(data, header) if is_deep else of_pillow(image)
+        if header.chunks.keys() & _TURNING:
+            image.load()  # to the end of the file
+            raster = raster._replace(pixels=orient(raster.pixels, orientation_of_pillow(image)))
     num_frames = int.from_bytes(header.chunks.get(b"acTL", b"\0\0\0\1")[:4], "big")
-    return raster._replace(pixels=orient(raster.pixels, exif.get(EXIF_ORIENTATION, 1)), num_frames=num_frames)
+    return raster._replace(num_frames=num_frames)
 
 
 def _decode_deep(data: bytes, header: PngHeader) -> Raster:
@@ -88,6 +94,8 @@ def read_png_header(data: bytes) -> PngHeader:
             raise BadImage("damaged", f"the check sum of the PNG chunk {name.decode('latin-1')} does not fit")
         if name in (b"eXIf", b"tRNS", b"acTL"):
             kept.setdefault(name, bytes(body[4:]))
+        elif name in _TEXTS and (text := bytes(body[4:84]).partition(b"\0")[0]) in _TURNING:
+            kept.setdefault(text, b"")
         at = end
     if data[12:16] != b"IHDR":
         raise BadImage("damaged", "the PNG has no header")

@@ -12,7 +12,6 @@ import numpy as np
 
 from .verdicts import Reason
 
-EXIF_ORIENTATION = 0x0112
 # What a picture of inks is called where a recipe asks for another number of channels.
 CMYK = "CMYK, four inks that are read as red, green and blue"
 
@@ -91,15 +90,6 @@ def channels_first(pixels: np.ndarray) -> np.ndarray:
     if pixels.ndim not in (2, 3) or not pixels.size:
         raise BadImage(*wrong_shape(pixels.shape))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
-
-def orient(image: np.ndarray, orientation: int) -> np.ndarray:
-    """(C, H, W) upright, by EXIF's number from 1 to 8."""
-    if orientation in (5, 6, 7, 8):
-        image = image.transpose(0, 2, 1)
-    if orientation in (2, 3, 6, 7):
-        image = image[:, :, ::-1]
-    return image[:, ::-1] if orientation in (3, 4, 7, 8) else image
 
 
 def top_of(raster: Raster) -> int:

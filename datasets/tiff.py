@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .decoders import Shape
-from .raster import EXIF_ORIENTATION, BadImage, Raster, check_size, orient
+from .orientation import EXIF_ORIENTATION, find_orientation, orient
+from .raster import BadImage, Raster, check_size
 from .tiff_colour import check_colours, describe_colours, read_colours
 from .verdicts import quote
 
@@ -30,7 +31,7 @@ MOST_CHANNELS = 16
 # Kinds of files, in tifffile's words, whose series are pictures in their own right; those of scanners for slides hold
 # labels and overviews beside the one.
 _ALBUMS = ("generic", "uniform", "shaped", "ome", "imagej")
-_BITS_PER_SAMPLE, _DNG_VERSION = 258, 50706
+_BITS_PER_SAMPLE, _XMP, _DNG_VERSION = 258, 700, 50706
 _SPLIT = "save each as a file of its own"
 _UNCOMPRESSED, _FAXES, _OLD_JPEG, _JPEG = 1, (2, 3, 4), 6, 7
 # LZW, deflate, PackBits, LZMA and Zstandard give back the bytes that were put in.
@@ -109,8 +110,11 @@ def _is_one_picture(series: TiffPageSeries) -> bool:
 
 
 def _orientation(page: TiffPage) -> int:
-    tag = page.tags.get(EXIF_ORIENTATION)
-    return int(tag.value) if tag else 1
+    if tag := page.tags.get(EXIF_ORIENTATION):
+        found = tag.value[0] if isinstance(tag.value, tuple) else tag.value
+        return found if found in range(1, 9) else 1
+    xmp = page.tags.valueof(_XMP, default=b"")
+    return find_orientation(b"", xmp if isinstance(xmp, bytes) else b"")
 
 
 def _find_picture(tiff: TiffFile) -> TiffPageSeries:
