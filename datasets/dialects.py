@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import math
 import re
 from collections import Counter
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 from ..recipe import Dialect
 from .long_cells import long_cells
-from .numerals import parse_cell
+from .numerals import MISSING_WORDS, parse_cell
 from .text_encoding import check_encoding
 
 OTHER_DELIMITERS = {";": '";"', "\t": r'"\t"', "|": '"|"', ",": '","'}
@@ -55,6 +56,11 @@ def find_dialect(path: Path, given: Dialect) -> Dialect:
         path: of the file.
         given: its encoding, and what else is known; only what is left at its default is looked for.
     """
+    return _look(path, given)[0]
+
+
+def _look(path: Path, given: Dialect) -> tuple[Dialect, str]:
+    """How a table is written, and what stands between its fields, also where that goes without saying."""
     encoding = "utf-8-sig" if given.encoding == "utf-8" else given.encoding
     with path.open(encoding=encoding, errors="replace", newline="") as file:
         text = file.read(_SAMPLE)
@@ -78,7 +84,7 @@ def find_dialect(path: Path, given: Dialect) -> Dialect:
     table = lines[reading.lines[reading.header] if reading.records else 0 :]
     if not given.skip_spaces and (sign == " " or _has_spaces(table, sign)):
         found["skip_spaces"] = True
-    return given.model_copy(update={**found, "escape": escape})
+    return given.model_copy(update={**found, "escape": escape}), sign
 
 
 def advise(path: Path, dialect: Dialect) -> str:
@@ -86,7 +92,8 @@ def advise(path: Path, dialect: Dialect) -> str:
     check_encoding(path, dialect.encoding)
     # What a recipe says is doubted, too: it may have been written for another table.
     loose = dialect.model_copy(update={"delimiter": "", "skip_lines": 0, "skip_spaces": False})
-    return describe_changes(dialect, find_dialect(path, loose))
+    found, sign = _look(path, loose)
+    return describe_changes(dialect, found.model_copy(update={"delimiter": sign}) if dialect.delimiter else found)
 
 
 def describe_changes(before: Dialect, after: Dialect) -> str:
@@ -96,11 +103,11 @@ def describe_changes(before: Dialect, after: Dialect) -> str:
         value = getattr(after, key)
         if value == getattr(before, key):
             continue
-        if key == "delimiter":
-            said.append(f"data.delimiter: {OTHER_DELIMITERS.get(value, repr(value))}")
+        if isinstance(value, bool | int):
+            written = str(value).lower()
         else:
-            written = str(value).lower() if isinstance(value, bool | int) else repr(value)
-            said.append(f"data.{key}: {written}")
+            written = OTHER_DELIMITERS.get(value) or json.dumps(value, ensure_ascii=False)
+        said.append(f"data.{key}: {written}")
     return " and ".join(said)
 
 
@@ -181,16 +188,31 @@ def _find_header(records: list[list[str]], width: int) -> int:
     filled = [sum(map(bool, fields)) for fields in records if len(fields) == width]
     usual = sorted(filled)[len(filled) // 2] if filled else 0
     for at, fields in enumerate(records[:_MOST_LINES_ABOVE]):
-        below = next(iter(records[at + 1 : at + 2]), [])
-        has_names_below = len(below) == width and _names(below) and not all(map(_names, records[at + 2 : at + 12]))
+        below, rows = next(iter(records[at + 1 : at + 2]), []), records[at + 2 :]
+        has_names_below = len(below) == width and _names(below) and not all(map(_names, rows[:10]))
         num_filled = sum(map(bool, fields))
         is_title = bool(fields[0]) and 2 * num_filled <= usual
+        is_title &= num_filled == 1 or _names_columns(below, rows, width)
         is_title |= len(fields) < width and has_names_below
         is_comment = fields[0].startswith("#") and bool(below)
-        is_comment &= below[:1] != [] and (below[0].startswith("#") or len(fields) != width or _names(below))
+        is_comment &= len(fields) != width or below[0].startswith("#") or _names_columns(below, rows, width)
         if not is_title and not is_comment:
             return at
     return 0
+
+
+def _names_columns(fields: list[str], rows: list[list[str]], width: int) -> bool:
+    """Whether fields name the columns of the rows below them, and are no row like these.
+
+    A name is no number and no missing cell, stands over numbers, or over cells that come again while it does not.
+    """
+    rows = [row for row in rows if len(row) == width]
+    if len(fields) != width or not _names(fields) or any(cell.lower() in MISSING_WORDS for cell in fields[1:]):
+        return False
+    columns = list(zip(*rows, strict=True))
+    if any(cell in column for cell, column in zip(fields, columns, strict=False)):
+        return False
+    return not all(map(_names, rows[:10])) or any(2 * len(set(column)) <= len(column) for column in columns)
 
 
 def _names(fields: list[str]) -> bool:

@@ -87,7 +87,7 @@ def _find_dialect(path: Path, data: Data, given: Mapping[str, Any]) -> tuple[Dat
         data = data.model_copy(update={"encoding": guess.encoding})
         if guess.encoding != "utf-8":
             whys["encoding"] = guess.describe()
-    found = find_dialect(path, data)
+    found = find_dialect(path, data).model_copy(update=dict(given))
     above = "1 line stands" if found.skip_lines == 1 else f"{found.skip_lines} lines stand"
     reasons = {
         "delimiter": f"fields are separated by {found.delimiter!r}",

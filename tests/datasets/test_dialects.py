@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from torchrelay.datasets import csv_table
 from torchrelay.datasets.build import prepare_data
 from torchrelay.datasets.csv_table import read_csv
-from torchrelay.datasets.dialects import find_dialect
+from torchrelay.datasets.dialects import advise, find_dialect
 from torchrelay.datasets.survey import survey_table
+from torchrelay.datasets.survey_dialect import open_undescribed
 from torchrelay.datasets.table import open_table, read_table, resolve_features
 from torchrelay.errors import DataError
 from torchrelay.recipe import Data, Dialect
@@ -63,6 +65,69 @@ def test_delimiter_and_lines_above_the_header_are_found_and_read(
     assert list(frame.columns) == ["size", "weight", "kind"]
     assert frame.iloc[1].tolist() == ["0.143", "1.5", "b"]
     assert len(frame) == 40
+
+
+PICTURES = [f"{row}.png,{('cat', 'dog')[row % 2]}" for row in range(40)]
+SHOPS = [f"shop{row},{'ab'[row % 2]},x{row},y{row},z{row}" for row in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("above", "header", "rows"),
+    [
+        ([], "#image,label", PICTURES),
+        (["# made by me"], "#image,label", PICTURES),
+        (["# made by me, and others"], "image,label", PICTURES),
+        ([], "#a,b", [f"{row / 7:.2f},{row}" for row in range(40)]),
+        ([], "#image,label,size", ["a.png,cat,", *(f"{row},7" for row in PICTURES)]),
+        ([], "name,label,,,", SHOPS),
+        (["Shops,of 2024,,,"], "name,label,a,b,c", SHOPS),
+        (["Shops,,,,"], "name,label,a,b,c", SHOPS),
+        (["Shops,of 2024,,,"], "name,label,a,b,c", [f"shop{row},{'ab'[row % 2]},1,2,3" for row in range(40)]),
+        (["Shops"], "name,label,a,b,c", SHOPS),
+    ],
+)
+def test_titles_and_comments_are_told_from_a_header_that_looks_like_one(
+    write_table: WriteTable, above: list[str], header: str, rows: list[str]
+) -> None:
+    found = find_dialect(Path(write_table([*above, header, *rows])), Dialect())
+    assert found == Dialect(skip_lines=len(above))
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"skip_lines": 0}, "Sales,\nx,label\n1,a\n2,b\n"),
+        ({"skip_spaces": False}, "x, label\n1, a\n2, b\n"),
+        ({"escape": ""}, 'x,label\n1,"a \\"b\\" c"\n2,"d \\"e\\" f"\n'),
+        ({"delimiter": ","}, "x;label\n1;a\n2;b\n"),
+    ],
+)
+def test_a_setting_that_is_named_is_kept_where_the_table_looks_otherwise(
+    write_table: WriteTable, given: dict[str, Any], text: str
+) -> None:
+    opened = open_undescribed(Path(write_table(text)), given)
+    assert opened.dialect.model_dump() == {**opened.dialect.model_dump(), **given}
+    assert opened.whys == dict.fromkeys(given, "as it was named")
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "text", "said"),
+    [
+        (",", "Sales\nx,label\n1,a\n2,b\n", ["skip_lines: 1"]),
+        ("", "Sales\nx;label\n1;a\n2;b\n", ["delimiter: ;", "skip_lines: 1"]),
+        (";", "x,label\n1,a\n2,b\n", ["delimiter: ,"]),
+        (",", "sep=;\nx;label\n1;a\n2;b\n", ["delimiter: ;"]),
+        (",", "x\tlabel\n1\ta\n2\tb\n", ["delimiter: \t"]),
+        ("", 'x,label\n1,"a \\"b\\" c"\n2,"d \\"e\\" f"\n', ["escape: \\"]),
+    ],
+)
+def test_advice_is_yaml_that_reads_the_table(
+    write_table: WriteTable, delimiter: str, text: str, said: list[str]
+) -> None:
+    found = advise(Path(write_table(text)), Dialect(delimiter=delimiter))
+    settings = [yaml.safe_load(one) for one in found.split(" and ")]
+    assert [f"{key.removeprefix('data.')}: {value}" for one in settings for key, value in one.items()] == said
+    Dialect.model_validate({key.removeprefix("data."): value for one in settings for key, value in one.items()})
 
 
 def test_a_hand_written_recipe_is_told_what_reads_the_table_better(
