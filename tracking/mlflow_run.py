@@ -137,6 +137,11 @@ def check_run(client: MlflowClient, mlflow_run_id: str) -> Run:
     return run
 
 
+def owner_of(run: Run) -> str:
+    """Our id of a run that MLflow has; of a run of before, which has no tag of ours, its name."""
+    return run.data.tags.get(RUN_ID_TAG, run.info.run_name or "")
+
+
 def find_experiment(client: MlflowClient, name: str) -> str:
     """The id of an experiment, made where there is none; several processes may ask for one name at once.
 

@@ -15,14 +15,16 @@ from typing import Any, BinaryIO, NamedTuple
 
 from mlflow import MlflowClient
 
-from ..errors import GoneError, SourceError, TrackingError
+from .. import settings
+from ..errors import GoneError, SourceError, TrackingError, shown
 from ..faults import reach
 from ..files import size_of
+from ..settings import Home
 from .aside import MAX_REASON_LENGTH, Aside, load_aside, save_aside, set_aside
 from .client import call, has_answered, is_refused, open_client
-from .cursor import Cursor, Line, is_shipped, opened, unshipped
+from .cursor import CURSOR_FILE, Cursor, Line, is_shipped, opened, unshipped
 from .journal import JOURNAL_FILE, points_of
-from .mlflow_run import MAX_METRICS, MlflowRun, check_run, create_run, find_experiment, find_ours
+from .mlflow_run import MAX_METRICS, MlflowRun, check_run, create_run, find_experiment, find_ours, owner_of
 from .opening import RUN_ID_TAG
 from .records import load_record, update_record
 from .registry import register_staged, staged_folder
@@ -68,6 +70,8 @@ class Outbox:
         self.num_sent = 0
         self.registered: list[Registered] = []
         self._client: MlflowClient | None = None
+        # Whether MLflow has the cursor's run as this one: its id may be stated by anybody.
+        self._is_ours = False
         # Names of metrics that the tracker did not take.
         self._suspects: set[str] = set()
         # What is not taken of what was set aside, while that is tried again.
@@ -241,7 +245,7 @@ class Outbox:
             case "dataset":
                 run.log_dataset(line)
             case "artifact":
-                self._send_files(run, self.run_dir / line["path"], line["artifact_path"])
+                self._send_files(run, line["path"], line["artifact_path"])
                 reach("ship.artifact_sent")
             case "model":
                 self._expect(size_of(staged_folder(self.run_dir, line)))
@@ -255,9 +259,19 @@ class Outbox:
             case kind:
                 raise TrackingError(f"{self.run_dir / JOURNAL_FILE}: a line of kind {kind!r} cannot be sent")
 
-    def _send_files(self, run: MlflowRun, path: Path, artifact_path: str) -> None:
+    def _send_files(self, run: MlflowRun, stated: str, artifact_path: str) -> None:
+        """Send a file or a folder's files.
+
+        Raises:
+            ValueError: one is none of this run's, and nothing was sent: a journal may be from anybody.
+        """
+        path = self.run_dir / stated
+        self._check_place(path)
         if path.is_dir():
-            for file in sorted(one for one in path.rglob("*") if one.is_file()):
+            files = sorted(one for one in path.rglob("*") if one.is_file())
+            for file in files:
+                self._check_place(file)
+            for file in files:
                 self._expect(size_of(file))
                 below = file.parent.relative_to(path).as_posix()
                 run.log_artifact(file, "/".join(part for part in (artifact_path, below) if part not in ("", ".")))
@@ -266,6 +280,13 @@ class Outbox:
             run.log_artifact(path, artifact_path)
         else:
             logger.warning("%s is gone; MLflow does not get it", path)
+
+    def _check_place(self, path: Path) -> None:
+        """Refuse what lies, once links are followed, neither in the run's folder nor in the home's packs."""
+        packs = (Home(self.run_dir.absolute().parents[1]).packs, settings.home().packs)
+        places = [Path(os.path.realpath(one)) for one in (self.run_dir, *packs)]
+        if not any(Path(os.path.realpath(path)).is_relative_to(one) for one in places):
+            raise ValueError(f"{shown(str(path))} is no file of this run or of a pack, and is not sent")
 
     def _open(self, line: Mapping[str, Any]) -> None:
         """Take up the run that carries our id, or make it."""
@@ -282,6 +303,7 @@ class Outbox:
             cursor.mlflow_run_id = create_run(client, cursor.experiment_id, run_id, line, parent)
             reach("ship.run_created")
             cursor.is_uncertain = was_uncertain
+        self._is_ours = True
         cursor.save(self.run_dir)
         update_record(self.run_dir, mlflow_run_id=cursor.mlflow_run_id)
 
@@ -310,7 +332,7 @@ class Outbox:
         """The run, which a line before has opened, or an older version.
 
         Raises:
-            GoneError: nothing says which it is.
+            GoneError: nothing says which it is, or MLflow has that one as another's.
         """
         client, cursor = self._connect(), self.cursor
         if not cursor.mlflow_run_id:
@@ -320,8 +342,14 @@ class Outbox:
                 raise GoneError(str(error)) from error
         if not cursor.mlflow_run_id:
             raise GoneError(f"{self.run_dir / JOURNAL_FILE} does not say how its run began; it cannot be sent")
-        if not cursor.experiment_id:
-            cursor.experiment_id = check_run(client, cursor.mlflow_run_id).info.experiment_id
+        if not self._is_ours:
+            found = check_run(client, cursor.mlflow_run_id)
+            if (owner := owner_of(found)) != self.run_dir.name:
+                raise GoneError(
+                    f"MLflow run {cursor.mlflow_run_id} is {shown(repr(owner))}, not {self.run_dir.name}; where that "
+                    f"run was copied here, remove {self.run_dir / CURSOR_FILE}: all of it is sent again, once"
+                )
+            cursor.experiment_id, self._is_ours = found.info.experiment_id, True
         return MlflowRun(client, cursor.mlflow_run_id, cursor.experiment_id)
 
     def _connect(self) -> MlflowClient:

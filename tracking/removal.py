@@ -19,7 +19,7 @@ from ..errors import TrackingError
 from ..files import remove_tree, size_of
 from .client import call, open_client
 from .holdings import UNREFERENCED, Version, join_versions, own_folders
-from .opening import RUN_ID_TAG
+from .mlflow_run import owner_of
 
 
 def list_versions() -> dict[str, list[Version]]:
@@ -104,7 +104,7 @@ def _find(client: MlflowClient, mlflow_run_id: str, run_id: str) -> Run | None:
     """A run of ours, deleted or not; None where there is none of these two ids."""
     try:
         run = call(f"find run {mlflow_run_id}", client.get_run, mlflow_run_id)
-        return run if run.data.tags.get(RUN_ID_TAG, run.info.run_name) == run_id else None
+        return run if owner_of(run) == run_id else None
     except TrackingError as error:
         if isinstance(error.__cause__, MlflowException) and error.__cause__.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None

@@ -28,7 +28,7 @@ from torchrelay.tracking.records import RunRecord, load_record, save_record, upd
 from torchrelay.tracking.shipper import settle, start_shipping, stop_shipping, sync_home, sync_run
 
 from ..faults.proxy import Mode, proxied
-from .conftest import shipped_run
+from .conftest import mlflow_run_of, shipped_run
 
 Make = Callable[..., RunRecord]
 OpenRun = Callable[..., Path]
@@ -325,6 +325,47 @@ def test_a_run_that_an_older_version_sent_itself_goes_on_where_it_is(home: Home,
     again = shipped_run(old)
     assert again.run_id == run.run_id
     assert [point.step for point in again.client.get_metric_history(run.run_id, "loss")] == [2]
+
+
+@pytest.mark.parametrize(
+    "stated", ["../../../private", "{victim}", "../../../private/key", "link", "linked", "../../mlflow.db", "a\0"]
+)
+def test_what_a_journal_states_and_lies_outside_of_its_run_is_not_sent(
+    open_run: OpenRun, make_record: Make, tmp_path: Path, stated: str
+):
+    victim = settings.home().root.parent / "private"
+    victim.mkdir()
+    (victim / "key").write_text("secret")
+    run_dir = open_run(make_record())
+    (run_dir / "link").symlink_to(victim / "key")
+    (run_dir / "linked").mkdir()
+    (run_dir / "linked" / "a").write_text("own")
+    (run_dir / "linked" / "key").symlink_to(victim / "key")
+    report = settings.home().packs / "p" / "splits" / "s" / "report.json"
+    report.parent.mkdir(parents=True)
+    report.write_text("{}")
+    with Journal(run_dir / JOURNAL_FILE) as journal:
+        journal.append("artifact", path=stated.format(victim=victim), artifact_path="")
+        journal.append_artifact(report, "data")
+        journal.append_status("FINISHED", 1)
+    assert sync_run(run_dir).num_waiting == 0
+    run = mlflow_run_of(run_dir)
+    assert [item.path for item in run.client.list_artifacts(run.run_id)] == ["data"]
+    assert [one.kind for one in load_aside(run_dir)] == ["artifact"]
+
+
+def test_what_waits_is_not_sent_to_a_run_that_the_tracker_has_as_another(open_run: OpenRun, make_record: Make):
+    run, thief = shipped_run(open_run(make_record())), open_run(make_record())
+    update_record(thief, mlflow_run_id=run.run_id)
+    Cursor(offset=(thief / JOURNAL_FILE).stat().st_size, mlflow_run_id=run.run_id, experiment_id="1").save(thief)
+    with Journal(thief / JOURNAL_FILE) as journal:
+        journal.append_tags({"taken": "over"})
+    done = sync_run(thief)
+    assert done.num_waiting == 1
+    assert f", not {thief.name}; where that run was copied here" in done.reason
+    assert "taken" not in run.client.get_run(run.run_id).data.tags
+    (thief / "shipped.json").unlink()
+    assert shipped_run(thief).run_id != run.run_id
 
 
 def test_a_child_is_shown_below_its_parent_which_is_sent_first(home: Home, open_run: OpenRun, make_record: Make):
