@@ -32,6 +32,7 @@ from .text_encoding import (
     check_encoding,
     describe_mark,
     find_broken,
+    find_mixed,
     find_mojibake,
     find_utf8,
     guess_encoding,
@@ -73,11 +74,7 @@ def read_csv(path: Path, dialect: Dialect) -> TextTable:
         _reject_short_end(reader, table)
     if table.num_fields and len(table.num_fields) == len(table.frame):
         _refuse_shape(path, dialect, table)
-    if mixed := find_mojibake(path) if codecs.lookup(dialect.encoding).name in ("utf-8", "utf-8-sig") else []:
-        table.notes.append(
-            f"{path.name} has cells that seem to be UTF-8 read as Windows-1252 before it was saved: "
-            f"{', '.join(mixed)}; mend them where the table is made"
-        )
+    table.notes.extend(_warn_of_mixture(path, dialect.encoding))
     _check_unchanged(path, before, table.notes)
     return table
 
@@ -339,6 +336,16 @@ def _check_not_utf8(path: Path, encoding: str) -> None:
             f"{path} is UTF-8, not {encoding}: its cells such as {', '.join(map(repr, cells))} would become other "
             f"letters; set data.encoding: utf-8"
         )
+
+
+def _warn_of_mixture(path: Path, encoding: str) -> list[str]:
+    """Name cells that are UTF-8 among others, or were so before they were read by something else and saved."""
+    if codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig"):
+        what, found = f"are UTF-8, beside others in {encoding}", find_mixed(path, encoding)
+    else:
+        what, found = "seem to be UTF-8 read as Windows-1252 before it was saved", find_mojibake(path)
+    said = f"{path.name} has cells that {what}: {', '.join(found)}; mend them where the table is made"
+    return [said] if found else []
 
 
 def _explain_encoding(path: Path, encoding: str, error: UnicodeError) -> DataError:

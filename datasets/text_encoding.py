@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import encodings.aliases
 import itertools
+import math
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,7 @@ _CELL = re.compile(r'[^,;\t|"\r\n]*[^\x00-\x7f][^,;\t|"\r\n]*')
 _ODD = "¡¤¦§¨©ª¬¯±²³´¶¸¹º¼½¾¿×÷ˇ˘˙˛˝†‡ˆ˜‰¢¥ƒ"
 _SYMBOL = re.compile(rf"(?<=[^\W\d_])[{_ODD}]|[{_ODD.replace('¿', '').replace('¡', '')}](?=[^\W\d_])")
 _WORD = re.compile(r"[^\W\d_]+")
+_LATIN = re.compile("[A-Za-z][\u0080-\u024f]|[\u0080-\u024f][A-Za-z]")
 _LETTERS = re.compile(r"[A-Za-z\x80-\U0010ffff]+")
 _BEYOND = re.compile(r"[^\x00-\x7f]+")
 # Of fewer letters than these nothing can be learned: then the more common encoding is taken.
@@ -149,19 +151,19 @@ def find_broken(path: Path, encoding: str) -> Broken | None:
 
 
 def find_utf8(path: Path) -> list[str]:
-    """Some cells beyond ASCII of a file whose bytes are UTF-8 throughout; none where they could be so by chance."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    cells: dict[str, None] = {}
-    num_letters = 0
-    try:
-        for block in _blocks(path):
-            text = decoder.decode(block, final=not block)
-            if not text.isascii():
-                num_letters += sum(sign > "\x7f" for sign in text[:100_000])
-                cells |= dict.fromkeys(_short(cell) for cell in _CELL.findall(text[:100_000])[:3])
-    except UnicodeDecodeError:
+    """Some cells beyond ASCII of a file that is UTF-8 but for few bytes; none where it could be so by chance."""
+    num_right, num_broken = _count_broken(path, "utf-8")
+    if num_right < _FEWEST_LETTERS or 2 * num_broken > num_right:
         return []
-    return list(cells)[:3] if num_letters >= _FEWEST_LETTERS else []
+    return [_short(piece.decode()) for piece in _sample(path) if _is_utf8(piece)][:3]
+
+
+def find_mixed(path: Path, encoding: str) -> list[str]:
+    """Some cells of a file in an encoding of one byte a letter that are UTF-8, such as `GrÃ¼n`, beside others."""
+    if len(bytes(range(128, 256)).decode(encoding, "replace")) != 128:
+        return []
+    found = _utf8_among(_sample(path))
+    return [f"{_short(_text(piece, encoding))!r} for {_short(piece.decode())!r}" for piece in found[:3]]
 
 
 def find_mojibake(path: Path) -> list[str]:
@@ -212,6 +214,8 @@ codecs.register_error(MARKING, _mark_errors)
 def _guess_national(path: Path) -> Guess:
     """The encoding of a file that is none of Unicode's."""
     pieces = _sample(path)
+    mixed = set(_utf8_among(pieces))
+    pieces = [piece for piece in pieces if piece not in mixed] or pieces
     text = b"\n".join(pieces) + b"\n"
     text *= -(-_FEWEST_BYTES // len(text))  # the detector trusts a short text too little
     found = charset_normalizer.from_bytes(text, cp_isolation=list(_CANDIDATES), threshold=0.5, language_threshold=0.1)
@@ -299,6 +303,22 @@ def _is_odd_mixture(word: str) -> bool:
     return (is_latin and not has_plain and len(word) > 2) or (has_plain and not is_latin)
 
 
+def _utf8_among(pieces: Sequence[bytes]) -> list[bytes]:
+    """The pieces that are UTF-8, and not by chance: Latin with plain letters, or a third of all."""
+    found = [piece for piece in pieces if _is_utf8(piece)]
+    if len(found) >= max(_FEWEST_LETTERS, len(pieces) / 3):
+        return found
+    return [piece for piece in found if _LATIN.search(piece.decode())]
+
+
+def _is_utf8(piece: bytes) -> bool:
+    try:
+        text = piece.decode()
+    except UnicodeDecodeError:
+        return False
+    return not any(_is_odd_mixture(word) for word in _WORD.findall(text) if not word.isascii())
+
+
 def _sample(path: Path) -> list[bytes]:
     """Distinct pieces of a file's cells beyond ASCII."""
     found: dict[bytes, None] = {}
@@ -333,20 +353,26 @@ def _decodes(path: Path, encoding: str) -> bool:
 
 def _has_few_broken(path: Path, encoding: str) -> bool:
     """Whether at most half as many bytes are broken as there are characters beyond ASCII that are not."""
+    num_right, num_broken = _count_broken(path, encoding)
+    return 2 * num_broken <= num_right
+
+
+def _count_broken(path: Path, encoding: str) -> tuple[int, float]:
+    """How many characters beyond ASCII are of an encoding, and how many bytes are not; of hopeless files the start."""
     decoder = codecs.getincrementaldecoder(encoding)(MARKING)
     num_broken = num_right = 0
     for block in _blocks(path):
         try:
             text = decoder.decode(block, final=not block)
         except UnicodeError:  # what cannot go on behind a broken byte, as UTF-32 without its mark
-            return False
+            return num_right, math.inf
         if not text.isascii():
             broken = len(MARKS.findall(text))
             num_broken += broken
             num_right += len(re.findall("[^\x00-\x7f]", text)) - broken
         if num_broken > 10_000 + num_right:  # marking is slow, and this will not turn
-            return False
-    return 2 * num_broken <= num_right
+            break
+    return num_right, num_broken
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

@@ -141,6 +141,50 @@ def test_text_that_was_decoded_wrongly_before_is_warned_of(write_table: WriteTab
     assert open_table(Data(table=write_table("a,b\n1,Grün\n2,Ångström\n3,São\n"))).notes == []
 
 
+GERMAN = ["Grün", "Weiß", "Blau", "Rötlich", "größer"]
+
+
+@pytest.mark.parametrize(
+    ("words", "encoding", "shown"),
+    [
+        (GERMAN, "latin-1", "'GrÃ¼n' for 'Grün', 'WeiÃ\\x9f' for 'Weiß'"),
+        (GERMAN, "cp1252", "'GrÃ¼n' for 'Grün', 'WeiÃŸ' for 'Weiß'"),
+        (POLISH, "cp1250", "'ĹĽĂłĹ‚ty' for 'żółty'"),
+        (RUSSIAN, "cp1251", "'РњРѕСЃРєРІР°' for 'Москва'"),
+    ],
+)
+def test_a_file_of_two_encodings_is_said_and_read_by_the_one_that_is_not_utf_8(
+    write_table: WriteTable, words: list[str], encoding: str, shown: str
+) -> None:
+    table = write_table(table_of(words, encoding) + table_of(words, "utf-8").partition(b"\n")[2])
+    assert guess_encoding(Path(table)).encoding in (encoding, "latin-1")
+    [note] = open_table(Data(table=table, encoding=encoding)).notes
+    assert f"has cells that are UTF-8, beside others in {encoding}: {shown}" in note
+
+
+@pytest.mark.parametrize(
+    ("words", "encoding"),
+    [
+        (RUSSIAN, "cp1251"),
+        (POLISH, "iso8859-2"),
+        (["PODRÓŻ", "ŁÓDŹ"], "iso8859-2"),
+        ([*RUSSIAN, "шок", "шеи"], "cp866"),
+        (JAPANESE, "shift-jis"),
+        (["café", "été"], "latin-1"),
+    ],
+)
+def test_a_file_of_one_encoding_is_not_taken_for_utf_8(
+    write_table: WriteTable, words: list[str], encoding: str
+) -> None:
+    assert open_table(Data(table=write_table(table_of(words, encoding)), encoding=encoding)).notes == []
+
+
+def test_utf_8_with_a_broken_byte_is_not_read_by_an_encoding_that_reads_anything(write_table: WriteTable) -> None:
+    table = write_table(table_of(GERMAN, "utf-8") + b"41,gr\xfcn\n")
+    with pytest.raises(DataError, match=r"is UTF-8, not latin-1: its cells such as 'Grün'"):
+        open_table(Data(table=table, encoding="latin-1"))
+
+
 def test_utf_8_is_not_read_by_an_encoding_that_reads_anything(write_table: WriteTable) -> None:
     table = write_table("a,b\n1,grün\n2,über\n3,schön\n4,Tür\n")
     with pytest.raises(DataError, match=r"is UTF-8, not cp1251: its cells such as 'grün'.*set data\.encoding: utf-8"):
