@@ -52,11 +52,26 @@ def colours_of(palette: np.ndarray) -> np.ndarray:
     return high.astype(np.uint8) if not low.any() or (low == high).all() else palette
 
 
+def fill_range(raster: Raster) -> Raster:
+    """Samples of 1 to 7 bits brought to 8, of 9 to 15 to 16, so that white is the largest number of all bits."""
+    if not raster.bits:
+        return raster
+    dtype = np.uint8 if raster.bits < 8 else np.uint16
+    top, full = top_of(raster), int(np.iinfo(dtype).max)
+    pixels = ((raster.pixels.astype(np.uint64) * full * 2 + top) // (2 * top)).astype(dtype)
+    return raster._replace(pixels=pixels, bits=0)
+
+
 def straighten(raster: Raster) -> Raster:
-    """Divide out an alpha that is multiplied into the colours."""
+    """Divide out an alpha that is multiplied into the colours; what is wholly transparent has none."""
     pixels, top = raster.pixels, top_of(raster)
-    alpha = np.maximum(pixels[-1], 1).astype(np.uint64)
-    colours = np.minimum((pixels[:-1].astype(np.uint64) * top * 2 + alpha) // (2 * alpha), top)
+    if pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2:
+        alpha = np.maximum(pixels[-1], 1).astype(np.uint64)
+        colours = np.minimum((pixels[:-1].astype(np.uint64) * top * 2 + alpha) // (2 * alpha), top)
+    else:
+        shown = pixels[-1] > 0
+        colours = np.where(shown, pixels[:-1] / np.where(shown, pixels[-1], 1) * top, 0)
+        colours = colours if pixels.dtype.kind == "f" else np.rint(np.minimum(colours, top))
     return raster._replace(pixels=np.concatenate([colours.astype(pixels.dtype), pixels[-1:]]))
 
 
@@ -64,8 +79,7 @@ def is_transparent(raster: Raster) -> bool:
     """Whether any pixel is not opaque."""
     if not raster.has_alpha:
         return False
-    opaque = 1 if raster.pixels.dtype.kind == "f" else top_of(raster)
-    return bool((raster.pixels[-1] < opaque).any())
+    return bool((raster.pixels[-1] < top_of(raster)).any())
 
 
 def compose(raster: Raster, channels: str, background: str) -> np.ndarray:
@@ -75,6 +89,8 @@ def compose(raster: Raster, channels: str, background: str) -> np.ndarray:
         raster: gray or rgb, with alpha.
         channels: rgb or gray, what is wanted: gray onto a coloured ground becomes coloured where that is wanted.
         background: white, black, #rrggbb; keep takes the colours as they lie beneath, whatever their alpha.
+    Raises:
+        BadImage: an alpha of floats that does not count from 0 to 1.
     """
     pixels = raster.pixels
     if background == "keep":
@@ -86,8 +102,13 @@ def compose(raster: Raster, channels: str, background: str) -> np.ndarray:
             colours = colours.repeat(3, 0)
         else:
             ground = ground @ np.array([LUMA]).T
-    top = 1 if pixels.dtype.kind == "f" else top_of(raster)
+    if pixels.dtype.kind == "f" and (alpha.min() < 0 or alpha.max() > 1):
+        detail = f"it goes from {alpha.min():g} to {alpha.max():g}"
+        raise BadImage("an alpha of floats outside 0 to 1", detail, "say `background: keep`, or save it anew")
+    top = top_of(raster)
     opacity = alpha.astype(np.float64) / top
+    if pixels.dtype.kind == "f":  # what is not seen may be no number
+        colours = np.where(opacity > 0, colours, 0)
     mixed = colours * opacity + (ground / 255 * top)[:, None, None] * (1 - opacity)
     return mixed.astype(pixels.dtype) if pixels.dtype.kind == "f" else np.rint(mixed).astype(pixels.dtype)
 

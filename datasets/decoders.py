@@ -100,7 +100,8 @@ def of_pillow(image: PillowImage) -> Raster:
     pixels = channels_first(np.asarray(image))
     if image.mode == "RGBA" and image.format == "BMP" and not pixels[3].any():
         return plain_raster(pixels[:3])  # a fourth byte that nobody filled
-    return plain_raster(pixels.astype(pixels.dtype.newbyteorder("="), copy=False), "A" in image.mode)
+    raster = plain_raster(pixels.astype(pixels.dtype.newbyteorder("="), copy=False), "A" in image.mode)
+    return raster._replace(bits=int(image.mode == "1"))
 
 
 def shape_of_pillow(image: PillowImage, data: bytes) -> Shape:

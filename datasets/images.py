@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..recipe import Feature
-from .colour import is_transparent, to_channels
+from .colour import fill_range, is_transparent, to_channels
 from .contents import HEAD_BYTES, SAVE_PICTURE, is_camera_raw, name_contents
 from .decoders import NPY, decode_by_pillow, decode_npy
 from .jpeg import JPEG, decode_into, decode_jpeg
@@ -26,7 +26,7 @@ from .verdicts import quote
 # needs none of them, and torchvision alone takes 1.6 s.
 
 # Raise it when the same bytes would give other pixels or another verdict: every store is then decoded anew.
-DECODER_VERSION = 6
+DECODER_VERSION = 7
 
 
 class Picture(NamedTuple):
@@ -53,9 +53,10 @@ def decode_image(data: bytes, feature: Feature, max_pixels: int) -> Picture:
 
     Channels: rgb repeats the channel of a gray image; gray weighs the channels of a colour image by ITU-R 601, as
     Pillow does; both lay what has alpha onto the feature's ground. npy has no alpha, and a TIFF where it says so. A
-    number must be the file's own. Values: whole numbers keep theirs where they fit `dtype`, except that uint16 becomes
-    uint8 by the high byte of the bits that its file uses, and uint8 becomes uint16 times 257; floats, as many functions
-    of scikit-image give them, count from 0 to 1: uint8 is round(255 x), clipped. float32 keeps all.
+    number must be the file's own. Values: whole numbers keep theirs where they fit `dtype`, except that samples of
+    fewer bits fill 8 or 16, uint16 becomes uint8 by its high byte, and uint8 becomes uint16 times 257; floats, as many
+    functions of scikit-image give them, count from 0 to 1: uint8 is round(255 x), clipped. float32 keeps all of 8 bits
+    and more.
 
     Args:
         data: the whole file.
@@ -154,14 +155,22 @@ def decode_images(files: Sequence[bytes], feature: Feature, max_pixels: int, siz
 
 def _finish(raster: Raster, feature: Feature) -> Picture:
     """A file's picture as decoded -> channels, preprocess, size and dtype of the feature."""
-    image = to_channels(raster, feature.channels, feature.background)
+    image = to_channels(_fill_range(raster, feature), feature.channels, feature.background)
     if feature.preprocess:
         image = _to_channels(run_preprocess(image, feature), feature)
     if feature.size and list(image.shape[1:]) != feature.size:
         image = _resize(image, feature.size)
-    bits = 0 if feature.preprocess else raster.bits
-    pixels = _to_dtype(image, feature, bits)
+    pixels = _to_dtype(image, feature)
     return Picture(pixels, (raster.pixels.shape[1], raster.pixels.shape[2]), _note(raster, image, feature))
+
+
+def _fill_range(raster: Raster, feature: Feature) -> Raster:
+    """Bring samples to all bits of 8 or 16; float32 keeps numbers of 9 to 15 bits, and functions get masks as such."""
+    if feature.preprocess:
+        keeps = raster.bits == 1 and raster.colour != "rgb" and not raster.has_alpha
+    else:
+        keeps = raster.bits > 8 and feature.dtype == "float32"
+    return raster if keeps else fill_range(raster)
 
 
 def _to_channels(image: np.ndarray, feature: Feature) -> np.ndarray:
@@ -198,7 +207,7 @@ def _writable(image: np.ndarray) -> np.ndarray:
     return image if image.flags.writeable and min(image.strides) >= 0 else image.copy()
 
 
-def _to_dtype(image: np.ndarray, feature: Feature, bits: int) -> np.ndarray:
+def _to_dtype(image: np.ndarray, feature: Feature) -> np.ndarray:
     dtype = np.dtype(feature.dtype)
     if dtype.kind == "f":
         with np.errstate(over="ignore"):  # what is too large becomes infinite
@@ -219,7 +228,7 @@ def _to_dtype(image: np.ndarray, feature: Feature, bits: int) -> np.ndarray:
             )
         return np.rint(np.clip(image, 0, 1) * float(top)).astype(dtype)
     if (image.dtype, dtype) == (np.uint16, np.uint8):
-        return (image >> ((bits or 16) - 8)).astype(np.uint8)
+        return (image >> 8).astype(np.uint8)
     if (image.dtype, dtype) == (np.uint8, np.uint16):
         return image.astype(np.uint16) * np.uint16(257)
     if image.min() < 0 or image.max() > top:

@@ -50,7 +50,8 @@ class Raster(NamedTuple):
         pixels: shape (C, H, W), values as in the file.
         colour: gray (one channel), rgb (three), or empty where the channels say no colour: measurements, pages.
         has_alpha: one channel more, the last, is opacity, which is not multiplied into the colours.
-        bits: of a sample, where they are fewer than those of the pixels' dtype; 0 where they are all.
+        bits: of a sample, where they are fewer than those of the pixels' dtype, 1 in a picture of two levels; 0 where
+            they are all.
         num_frames: pictures in the file, of which this is the first.
         what: what the channels are, where their number does not say it, to end the advice to keep them.
     """
@@ -93,7 +94,7 @@ def channels_first(pixels: np.ndarray) -> np.ndarray:
 
 
 def top_of(raster: Raster) -> int:
-    """The value of white, or of full opacity, in whole numbers."""
-    if raster.pixels.dtype == bool:
+    """The value of white, or of full opacity."""
+    if raster.pixels.dtype.kind in "bf":
         return 1
     return (1 << raster.bits) - 1 if raster.bits else int(np.iinfo(raster.pixels.dtype).max)

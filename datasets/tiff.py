@@ -18,7 +18,7 @@ import numpy as np
 
 from .decoders import Shape
 from .orientation import EXIF_ORIENTATION, find_orientation, orient
-from .raster import BadImage, Raster, check_size
+from .raster import BadImage, Raster, check_size, top_of
 from .tiff_colour import check_colours, describe_colours, read_colours
 from .verdicts import quote
 
@@ -133,10 +133,9 @@ def _find_picture(tiff: TiffFile) -> TiffPageSeries:
 def _add_mask(raster: Raster, tiff: TiffFile, size: tuple[int, int]) -> Raster:
     """The picture with the mask that lies beside it as its alpha: 1 where the picture shows."""
     masks = [one for one in tiff.series if one.keyframe.is_mask and not one.keyframe.is_reduced and one.shape == size]
-    if not masks or not raster.colour or raster.pixels.dtype.kind != "u":
+    if not masks or not raster.colour:
         return raster
-    top = (1 << raster.bits) - 1 if raster.bits else np.iinfo(raster.pixels.dtype).max
-    alpha = (np.asarray(masks[0].asarray()) > 0) * raster.pixels.dtype.type(top)
+    alpha = (np.asarray(masks[0].asarray()) > 0) * raster.pixels.dtype.type(top_of(raster))
     return raster._replace(pixels=np.concatenate([raster.pixels, alpha[None]]), has_alpha=True)
 
 

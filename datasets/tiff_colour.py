@@ -90,19 +90,19 @@ def read_colours(pixels: np.ndarray, page: TiffPage, *, is_one: bool) -> Raster:
         BadImage: pages of colours.
     """
     kind = int(page.photometric)
-    bits = page.bitspersample if pixels.dtype.kind == "u" and page.bitspersample < pixels.itemsize * 8 else 0
+    bits = page.bitspersample if pixels.dtype.kind in "bu" and page.bitspersample < pixels.itemsize * 8 else 0
     raster = Raster(pixels, "", bits=bits)
     if not is_one:
         raster = raster._replace(what=_PAGES)
         if kind not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _MASK):
             raise BadImage("several pictures", f"expected one, got {len(pixels)} pages of {_name(kind)}")
-        return _fill_range(_invert(raster) if kind == _WHITE_IS_ZERO else raster)
+        return _invert(raster) if kind == _WHITE_IS_ZERO else raster
     if _num_extra(page) and not _has_alpha(page):
         if kind not in (_BLACK_IS_ZERO, _RGB):
             raise BadImage(f"a TIFF of {_name(kind)} with more channels, which is not read", remedy=_SAVE)
-        return _fill_range(raster)
+        return raster
     raster = _interpret(raster._replace(has_alpha=_has_alpha(page)), page)
-    if raster.has_alpha and page.extrasamples[0] == _ASSOCIATED and raster.pixels.dtype.kind == "u":
+    if raster.has_alpha and page.extrasamples[0] == _ASSOCIATED:
         raster = straighten(raster)
     return raster
 
@@ -112,9 +112,9 @@ def _interpret(raster: Raster, page: TiffPage) -> Raster:
     if kind == _PALETTE:
         return _look_up(raster, page)
     if kind == _WHITE_IS_ZERO:
-        return _fill_range(_invert(raster)._replace(colour="gray"))
+        return _invert(raster)._replace(colour="gray")
     if kind in (_BLACK_IS_ZERO, _MASK):
-        return _fill_range(raster._replace(colour="gray"))
+        return raster._replace(colour="gray")
     if kind == _INKS:
         rgb = inks_to_rgb(raster.pixels[:4], top_of(raster))
         raster = raster._replace(pixels=np.concatenate([rgb, raster.pixels[4:]]), what=CMYK)
@@ -123,15 +123,14 @@ def _interpret(raster: Raster, page: TiffPage) -> Raster:
         more = {"luma": luma} if luma else {}
         rgb = ycc_to_rgb(raster.pixels[:3], top_of(raster), reference=reference, **more)
         raster = raster._replace(pixels=np.concatenate([rgb, raster.pixels[3:]]))
-    return _fill_range(raster._replace(colour="rgb"))
+    return raster._replace(colour="rgb")
 
 
 def _invert(raster: Raster) -> Raster:
     """Of a picture whose white is 0; its alpha stays."""
-    if raster.pixels.dtype == bool:
-        return raster._replace(pixels=~raster.pixels)
-    gray = raster.pixels.dtype.type(top_of(raster)) - raster.pixels
-    return raster._replace(pixels=np.concatenate([gray[:-1], raster.pixels[-1:]]) if raster.has_alpha else gray)
+    pixels = raster.pixels
+    gray = ~pixels if pixels.dtype == bool else pixels.dtype.type(top_of(raster)) - pixels
+    return raster._replace(pixels=np.concatenate([gray[:-1], pixels[-1:]]) if raster.has_alpha else gray)
 
 
 def _look_up(raster: Raster, page: TiffPage) -> Raster:
@@ -142,15 +141,6 @@ def _look_up(raster: Raster, page: TiffPage) -> Raster:
         alpha = raster.pixels[-1].astype(np.float64) * top / top_of(raster)
         pixels = np.concatenate([pixels, np.rint(alpha)[None].astype(colours.dtype)])
     return Raster(pixels, "rgb", raster.has_alpha)
-
-
-def _fill_range(raster: Raster) -> Raster:
-    """Samples of 2 to 7 bits brought to 8, so that white is white; those of 9 to 15 stay as they are."""
-    if not 0 < raster.bits < 8:
-        return raster
-    top = top_of(raster)
-    pixels = ((raster.pixels.astype(np.uint16) * 255 * 2 + top) // (2 * top)).astype(np.uint8)
-    return raster._replace(pixels=pixels, bits=0)
 
 
 def _name(kind: int) -> str:
