@@ -38,6 +38,10 @@ MAX_COMPARED = 200
 logger = logging.getLogger(__name__)
 
 
+class NoRecordError(SourceError):
+    """A folder has no record, so that it is no run."""
+
+
 class RunRecord(BaseModel):
     """What is known about one run; frozen, changed on disk by `update_record`."""
 
@@ -219,35 +223,50 @@ def load_record(run_dir: Path, run_id: str = "") -> RunRecord:
         run_id: what the record must say that it is of; by default the folder's name. A record of another id is none
             of this folder: it was put there by somebody, and nothing that it says is followed.
     Raises:
-        SourceError: the folder has none, one of another run, or one that this version cannot read.
+        NoRecordError: the folder has none.
+        SourceError: it has one of another run, or one that this version cannot read.
     """
-    path = run_dir / RECORD_FILE
-    try:
-        values = read_json(path, MOST_BYTES)
-        version = values.get("format_version") if isinstance(values, dict) else None
-        check_format(f"run record {path}", version, FORMAT_VERSION, "train the run again", SourceError)
-        record = RunRecord.model_validate({name: value for name, value in values.items() if name != DIGEST})
-    except FileNotFoundError as error:
-        raise SourceError(f"{run_dir} has no {RECORD_FILE}, so it is no run; see torchrelay runs") from error
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise SourceError(f"{path} is not a run record: {shown(problems, 400)}") from error
-    except (OSError, ValueError) as error:
-        raise SourceError(f"{path} cannot be read: {error}") from error
+    record = load_copied_record(run_dir)
+    if record is None:
+        raise NoRecordError(f"{run_dir} has no {RECORD_FILE}, so it is no run; see torchrelay runs")
     if record.run_id != (run_id or run_dir.name):
         raise SourceError(
-            f"{path} says that it is of run {shown(repr(record.run_id))}, which is not the name of its folder; "
-            f"where that folder was renamed or copied, give it that name again"
-        )
-    if is_sealed(values) and unseal(values) is None:
-        raise SourceError(
-            f"{path} is not as torchrelay wrote it; put a copy of it back, or, where all that it says is right, take "
-            f"out its line {DIGEST!r}"
+            f"{run_dir / RECORD_FILE} says that it is of run {shown(repr(record.run_id))}, which is not the name of "
+            f"its folder; where that folder was renamed or copied, give it that name again"
         )
     if not record.splits and not any(getattr(record, name) for name in PATHS):
         return record
     root = run_dir.absolute().parent.parent
     return _with_paths(record, lambda one: str(root / one) if one else "")
+
+
+def load_copied_record(folder: Path) -> RunRecord | None:
+    """Read `run.json` of a run whose folder may have been copied or renamed; its paths as they stand there.
+
+    Returns:
+        The record; None where the folder has none.
+    Raises:
+        SourceError: it has one that this version cannot read, or that is not as it was written.
+    """
+    path = folder / RECORD_FILE
+    try:
+        values = read_json(path, MOST_BYTES)
+        version = values.get("format_version") if isinstance(values, dict) else None
+        check_format(f"run record {path}", version, FORMAT_VERSION, "train the run again", SourceError)
+        record = RunRecord.model_validate({name: value for name, value in values.items() if name != DIGEST})
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise SourceError(f"{path} is not a run record: {shown(problems, 400)}") from error
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{path} cannot be read: {error}") from error
+    if is_sealed(values) and unseal(values) is None:
+        raise SourceError(
+            f"{path} is not as torchrelay wrote it; put a copy of it back, or, where all that it says is right, take "
+            f"out its line {DIGEST!r}"
+        )
+    return record
 
 
 def update_record(run_dir: Path, **changes: Any) -> RunRecord:
@@ -338,9 +357,10 @@ def list_runs(home: Home) -> Listing:
     for name in _names_of_runs(home):
         try:
             records.append(load_record(root / name))
+        except NoRecordError:
+            continue
         except SourceError as error:
-            if not isinstance(error.__cause__, FileNotFoundError):
-                problems[name] = str(error)
+            problems[name] = str(error)
     records.sort(key=lambda record: (record.created, record.run_id), reverse=True)
     return Listing(records, problems)
 

@@ -36,7 +36,7 @@ from .client import call, open_client
 from .journal import Journal
 from .mlflow_run import MlflowRun
 from .opening import FINGERPRINT_TAG, RUN_ID_TAG
-from .records import RunRecord, find_run, list_children, load_record
+from .records import RunRecord, find_run, list_children, load_copied_record, load_record
 from .run_files import BEST, FILES_TAG, NEEDED, VERSION_FILES, digests_of, verify_files, verify_weights, why_changed
 
 if TYPE_CHECKING:
@@ -333,17 +333,21 @@ def resolve_source(source: str, home: Home) -> Source:
 def look_around(weights: Path) -> Source | None:
     """A weights file as a source, by the recipe and the schema beside it or above; None where there are none.
 
+    Where a run's record stands beside them, all three must be what it says, whatever the folder is called now.
+
     Args:
         weights: absolute.
+    Raises:
+        SourceError: one is not, or the record cannot be read.
     """
     folder = next((one for one in list(weights.parents)[:MOST_FOLDERS_UP] if not _missing_in(one)), None)
     if folder is None:
         return None
-    try:
-        record = load_record(folder)
-    except SourceError:
+    record = load_copied_record(folder)
+    if record is not None:
+        verify_weights(folder, record, weights)
+    if record is None or record.run_id != folder.name:
         return Source(folder, weights, "", str(weights))
-    verify_weights(folder, record, weights)
     return Source(folder, weights, record.mlflow_run_id, record.run_id)
 
 

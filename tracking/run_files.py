@@ -151,14 +151,15 @@ def verify_weights(run_dir: Path, record: RunRecord, weights: Path) -> None:
     """
     verify_files(run_dir, record, [RECIPE_FILE, SCHEMA_FILE, weights.relative_to(run_dir).as_posix()])
     generation = weights.parent
-    if generation.parent != run_dir / CHECKPOINTS or not (generation / "manifest.json").is_file():
+    if generation.parent != run_dir / CHECKPOINTS:
         return
     try:
         manifest = unseal(read_json(generation / "manifest.json")) or {}
     except (OSError, ValueError, AttributeError):
         manifest = {}
-    facts = manifest.get("files", {}).get(weights.name, {})
-    if facts.get("sha256") != sha256_of_file(weights):
+    files = manifest.get("files")
+    facts = files.get(weights.name) if isinstance(files, dict) else None
+    if not isinstance(facts, dict) or facts.get("sha256") != sha256_of_file(weights):
         raise SourceError(f"{weights} is not what the manifest beside it says; torchrelay checkpoints {record.run_id}")
     if manifest.get("run_id", record.run_id) != record.run_id:
         raise SourceError(

@@ -92,6 +92,42 @@ def test_a_source_that_is_not_as_it_was_written_is_refused_named_by_the_doctor_a
     assert list(find_altered_files(Examination.of(home()))) == []
 
 
+def edit_record(run_dir: Path) -> None:
+    record = run_dir / "run.json"
+    record.write_text(record.read_text().replace('"device": "cpu"', '"device": "cpU"'))
+
+
+def lose_manifests(run_dir: Path) -> None:
+    for manifest in run_dir.glob("checkpoints/*/manifest.json"):
+        manifest.unlink()
+
+
+@pytest.mark.parametrize("name", ["", "copied under another name"])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (exchange_classes, "schema.json does not have the sha256"),
+        (edit_record, "is not as torchrelay wrote it"),
+        (lose_manifests, "is not what the manifest beside it says"),
+        (None, ""),
+    ],
+)
+def test_a_file_of_weights_is_held_against_the_record_near_it_whatever_its_folder_is_called(
+    change, said: str, name: str, run_dir: Path
+) -> None:
+    if change is not None:
+        change(run_dir)
+    folder = run_dir.rename(run_dir.parent / name) if name else run_dir
+    weights = next(folder.glob("checkpoints/step-*/state.pt")) if "manifest" in said else folder / "weights" / "best.pt"
+    if change is None:
+        assert resolve_source(str(weights), home()).folder == folder
+        (folder / "run.json").unlink()
+        assert resolve_source(str(weights), home()).label == str(weights)
+        return
+    with pytest.raises(SourceError, match=said):
+        resolve_source(str(weights), home())
+
+
 def test_a_file_without_a_copy_stays_and_its_remedy_is_said(case: Case, run_dir: Path) -> None:
     exchange_classes(run_dir)
     exchange_classes(Path(load_record(run_dir).split_dir))
