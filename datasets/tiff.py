@@ -121,13 +121,20 @@ def _find_picture(tiff: TiffFile) -> TiffPageSeries:
     """The picture of full resolution: no thumbnail, no level of a pyramid, no mask."""
     if _DNG_VERSION in tiff.pages.first.tags:
         raise BadImage("a DNG, raw data of a camera's sensor, which is not read", remedy="develop it to TIFF or PNG")
-    found = [one for one in tiff.series if not (one.keyframe.is_reduced or one.keyframe.is_mask)]
+    # tifffile takes any page of exactly 1/2, 1/3 or 1/4 of the size for a level of a pyramid, whatever it shows.
+    levels = [one for series in tiff.series for one in [series, *_levels_unsaid(series)]]
+    found = [one for one in levels if not (one.keyframe.is_reduced or one.keyframe.is_mask)]
     if not found:
         raise BadImage("a TIFF of a thumbnail or a mask alone, as cameras' raw files are", remedy="develop it to PNG")
     if len(found) > 1 and found[0].kind in _ALBUMS:
         sizes = ", ".join(" x ".join(str(length) for length in one.shape) for one in found[:3])
         raise BadImage("several pictures", f"expected one, got {len(found)} of {sizes}", _SPLIT)
     return found[0]
+
+
+def _levels_unsaid(series: TiffPageSeries) -> list[TiffPageSeries]:
+    """The levels beneath a picture that are such by their size alone."""
+    return [one for one in series.levels[1:] if not one.keyframe.is_subifd]
 
 
 def _add_mask(raster: Raster, tiff: TiffFile, size: tuple[int, int]) -> Raster:
@@ -148,38 +155,63 @@ def _check_page(page: TiffPage, data: bytes) -> None:
     if page.compression == _OLD_JPEG:
         raise BadImage("a TIFF with JPEG compression of the old style, which is not read", remedy="save it anew")
     check_colours(page)
-    is_stated = _BITS_PER_SAMPLE in page.tags
-    # Without the tag a sample has one bit, which is what faxes and their like rely on.
-    if not is_stated and page.compression not in (_UNCOMPRESSED, *_FAXES):
+    # Without the tag a sample has one bit, which is what faxes and masks rely on.
+    if _BITS_PER_SAMPLE not in page.tags and page.compression not in (_UNCOMPRESSED, *_FAXES, *_BYTES):
         raise BadImage("damaged", "the TIFF does not say how many bits a sample has (BitsPerSample)")
-    if not page.is_tiled and page.compression in (_UNCOMPRESSED, *_BYTES):
-        _check_strips(page, data, is_stated=is_stated)
+    if page.compression in (_UNCOMPRESSED, *_BYTES):
+        _check_segments(page, data)
 
 
-def _check_strips(page: TiffPage, data: bytes, *, is_stated: bool) -> None:
-    """Compare the bytes of a page's strips, or of its first one's where they are compressed, with what it says."""
-    import tifffile
-
-    samples = _num_samples(page)
-    row = math.ceil(page.imagewidth * samples * page.bitspersample / 8)
+def _check_segments(page: TiffPage, data: bytes) -> None:
+    """Compare the bytes of a page's strips or tiles, or of one where they are compressed, with what it says."""
     if page.compression == _UNCOMPRESSED:
-        found, rows = sum(page.databytecounts), page.imagelength * page.samplesperpixel // samples
+        found, expected = sum(page.databytecounts), sum(_num_bytes(page, at) for at in range(len(page.databytecounts)))
     else:
-        first = data[page.dataoffsets[0] : page.dataoffsets[0] + page.databytecounts[0]]
-        decompress = tifffile.TIFF.DECOMPRESSORS[page.compression]
-        rows = min(page.rowsperstrip, page.imagelength)
-        try:
-            found = len(decompress(first, out=2 * rows * row))  # a bomb gets no further
-        except (RuntimeError, ValueError) as error:
-            raise BadImage("damaged", "a strip of the TIFF is not what it says", said=quote(error)) from error
-    expected = rows * row
-    # Some writers pad the last strip, or count what follows it.
-    if found < expected or found >= 2 * expected or (not is_stated and found != expected):
+        filled = [at for at, count in enumerate(page.databytecounts) if count]
+        if not filled:
+            return
+        expected = _num_bytes(page, filled[0])
+        found = len(_decompress(page, data, filled[0], most=2 * expected))
+    # Some writers pad the last strip, or count what follows it, or leave out what is empty in a tile.
+    if (found < expected and not page.is_tiled) or found >= 2 * expected:
         raise BadImage(
             "damaged",
             f"the TIFF says {page.imagelength} x {page.imagewidth} pixels of {page.samplesperpixel} times "
-            f"{page.bitspersample} bits, {expected} bytes, and holds {found}",
+            f"{_bits_of(page)}, {expected} bytes, and holds {found}",
         )
+
+
+def _num_bytes(page: TiffPage, at: int) -> int:
+    """Bytes of a strip or tile before it is compressed, by what the page says."""
+    if page.is_tiled:
+        width, rows = page.tilewidth, page.tilelength * page.tiledepth
+    else:
+        each = min(page.rowsperstrip, page.imagelength)
+        width, rows = page.imagewidth, min(each, page.imagelength - at % math.ceil(page.imagelength / each) * each)
+    return rows * math.ceil(width * _num_samples(page) * page.bitspersample / 8)
+
+
+def _decompress(page: TiffPage, data: bytes, at: int, most: int) -> bytes:
+    """A strip or tile, of which a bomb gives no more than `most` bytes.
+
+    Raises:
+        BadImage: it is damaged.
+    """
+    import imagecodecs
+    import tifffile
+
+    segment = data[page.dataoffsets[at] : page.dataoffsets[at] + page.databytecounts[at]]
+    if page.fillorder == 2:
+        segment = imagecodecs.bitorder_decode(segment)
+    try:
+        return tifffile.TIFF.DECOMPRESSORS[page.compression](segment, out=most)
+    except (RuntimeError, ValueError) as error:
+        detail = f"a strip or tile of the TIFF is not what it says, samples of {_bits_of(page)}"
+        raise BadImage("damaged", detail, said=quote(error)) from error
+
+
+def _bits_of(page: TiffPage) -> str:
+    return f"{page.bitspersample} bits" if _BITS_PER_SAMPLE in page.tags else "1 bit (it has no BitsPerSample)"
 
 
 def _check_jpegs(page: TiffPage, data: bytes) -> None:
