@@ -24,13 +24,14 @@ from .vocabularies import find_triple
 _KEEP = "data.rare_classes: keep or drop lets the run go on"
 
 
-def match_classes(data: Data, cells: Mapping[str, Cells], schema: Schema) -> dict[str, Cells]:
+def match_classes(data: Data, cells: Mapping[str, Cells], schema: Schema, notes: list[str]) -> dict[str, Cells]:
     """The cells with classes, categories and tags in the spelling of a model that knows them.
 
     Args:
         data: the features.
         cells: what `read_cells` found.
         schema: the model's.
+        notes: gets what was spelt otherwise in the table.
     """
     known = {(feature.name, feature.kind): feature for feature in [*schema.inputs, *schema.targets]}
     found = dict(cells)
@@ -38,8 +39,22 @@ def match_classes(data: Data, cells: Mapping[str, Cells], schema: Schema) -> dic
         theirs = known.get((name, feature.kind)) or _only_target(data, schema, name)
         some = cells[name]
         if theirs is not None and isinstance(some, (Categories, Labels)):
-            found[name] = respell(some, match_known(some.vocabulary, theirs.classes, feature.labels))
+            names = match_known(some.vocabulary, theirs.classes, feature.labels)
+            notes.extend(_describe_respelt(name, some, names))
+            found[name] = respell(some, names)
     return found
+
+
+def _describe_respelt(name: str, cells: Categories | Labels, names: Sequence[str]) -> Iterator[str]:
+    """How many cells are taken for something that is not what they say."""
+    changed = [at for at, text in enumerate(cells.vocabulary) if text != names[at]]
+    if changed:
+        counts = np.bincount(cells.ids[cells.ids >= 0], minlength=len(names))
+        shown = ", ".join(
+            f"{counts[at]:,} cell{'s' if counts[at] != 1 else ''} {cells.vocabulary[at]!r} for {names[at]!r}"
+            for at in changed[:PREVIEW]
+        )
+        yield f"{name!r}: cells are taken for what the model knows: {shown}{', …' if len(changed) > PREVIEW else ''}"
 
 
 def reject_untrained_classes(data: Data, rows: Rows, side: np.ndarray, verdicts: Verdicts) -> int:

@@ -194,8 +194,10 @@ def _find_header(records: list[list[str]], width: int) -> int:
         is_title = bool(fields[0]) and 2 * num_filled <= usual
         is_title &= num_filled == 1 or _names_columns(below, rows, width)
         is_title |= len(fields) < width and has_names_below
-        is_comment = fields[0].startswith("#") and bool(below)
-        is_comment &= len(fields) != width or below[0].startswith("#") or _names_columns(below, rows, width)
+        is_comment = fields[0].startswith("#") and below != []
+        is_comment = is_comment and (
+            len(fields) != width or below[0].startswith("#") or _names_columns(below, rows, width)
+        )
         if not is_title and not is_comment:
             return at
     return 0
@@ -209,10 +211,10 @@ def _names_columns(fields: list[str], rows: list[list[str]], width: int) -> bool
     rows = [row for row in rows if len(row) == width]
     if len(fields) != width or not _names(fields) or any(cell.lower() in MISSING_WORDS for cell in fields[1:]):
         return False
-    columns = list(zip(*rows, strict=True))
-    if any(cell in column for cell, column in zip(fields, columns, strict=False)):
+    columns = list(zip(*rows, strict=True)) or [()] * width
+    if any(cell in column for cell, column in zip(fields, columns, strict=True)):
         return False
-    return not all(map(_names, rows[:10])) or any(2 * len(set(column)) <= len(column) for column in columns)
+    return not all(map(_names, rows[:10])) or any(2 * len(set(column)) <= len(column) > 0 for column in columns)
 
 
 def _names(fields: list[str]) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..recipe import Data, Split
-from ..schema import SPLITS, Schema
+from ..schema import SPLITS, FeatureSchema, Schema
 from .classes import count_look_alikes, warn_of_look_alikes, warn_of_untrained_classes
 from .columns import is_empty, is_missing_number, sort_classes
 from .few_keys import are_few
@@ -53,6 +53,7 @@ def describe_data(
     triple = find_triple(data) if data.target else None
     entities = () if triple is None else (triple.head, triple.tail)
     leaked = {name: rows_in_two(keys, side) for name, keys in samples.items()}
+    fitted = {one.name: one for one in schema.inputs}
     report: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "table": data.table,
@@ -64,7 +65,7 @@ def describe_data(
             "remedies": verdicts.remedies,
         },
         "features": {
-            name: _describe_feature(data, name, columns, side, frame, schema, is_entity=name in entities)
+            name: _describe_feature(data, name, columns, side, frame, fitted, is_entity=name in entities)
             for name in columns
         },
         "duplicate_rows": count_duplicates(samples["rows"][used]),
@@ -100,7 +101,7 @@ def _describe_feature(
     columns: Mapping[str, PackColumn],
     side: np.ndarray,
     frame: pd.DataFrame,
-    schema: Schema,
+    fitted: Mapping[str, FeatureSchema],
     *,
     is_entity: bool,
 ) -> dict[str, Any]:
@@ -126,8 +127,7 @@ def _describe_feature(
             if (side == at).any()
         }
     elif feature.kind == "text":
-        [fitted] = [one for one in schema.inputs if one.name == name]
-        found |= describe_texts(columns[name], side, fitted)
+        found |= describe_texts(columns[name], side, fitted[name])
     elif is_entity:  # of which there may be as many as rows
         found["distinct"] = _count_distinct(columns[name], side)
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from ..recipe import Spelling
 _UNSEEN = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad\u200e\u200f"))
 _SPACES = re.compile(r"\s+")
 _NUMBER = re.compile(r"[+-]?([0-9]{1,200}\.?[0-9]{0,200}|\.[0-9]{1,200})([eE][+-]?[0-9]{1,3})?")
+_CODE = re.compile(r"\s*[+-]?0[0-9].*", re.DOTALL)
 _AS_NUMBERS = {"true": "1", "false": "0"}
 _MOST_ZEROS = 30
 _LOOSEST = Spelling(strip=True, fold_case=True, numbers=True)
@@ -108,7 +110,8 @@ def match_known(texts: Sequence[str], known: Sequence[str], rule: Spelling) -> l
 
     A text is known that is written as a class of the model, or else that is one with a single class by the rule, by
     what a number or true and false is written like in other files, or by white space. Where the model's classes are 0
-    and 1, true is 1 and false is 0, and the other way round.
+    and 1, true is 1 and false is 0, and the other way round. Where 7 or 07 stands in the table, too, 007 is no
+    number but a code, and stays as it is.
 
     Args:
         texts: distinct, of a new table.
@@ -116,15 +119,16 @@ def match_known(texts: Sequence[str], known: Sequence[str], rule: Spelling) -> l
         rule: of the recipe that the table is read by.
     """
     exact = set(known)
-    left = [text for text in texts if text not in exact]
+    found = {text: text for text in texts if text in exact}
     written = Spelling(strip=True, fold_case=rule.fold_case, numbers=True)
-    found: dict[str, str] = {}
     for level in (lambda one: spell(one, rule), lambda one: spell(one, written), _as_bit(known, written)):
+        left = [text for text in texts if text not in found]
         if not left or level is None:
             break
         name_of = _unique({one: level(one) for one in known})
-        found |= {text: name_of[spelt] for text in left if (spelt := level(text)) in name_of}
-        left = [text for text in left if text not in found]
+        matched = {text: name_of[spelt] for text in left if (spelt := level(text)) in name_of}
+        num_of = Counter([*found.values(), *matched.values()])
+        found |= {text: name for text, name in matched.items() if num_of[name] == 1 or not _CODE.fullmatch(text)}
     return [found.get(text, text) for text in texts]
 
 

@@ -64,7 +64,7 @@ class Table(NamedTuple):
 
     frame: pd.DataFrame
     bad: dict[int, Reason]
-    notes: Sequence[str] = ()
+    notes: list[str]
     index_columns: Sequence[str] = ()
     numbers: Collection[str] = ()
     is_torn: bool = False
@@ -88,7 +88,7 @@ def open_table(data: Data, named_by: str = "data.table") -> Table:
         return held
     if path.suffix.lower() == ".parquet":
         columns = read_parquet(path, data.decimal, lambda name: _reads(data, name))
-        table = Table(columns.frame, {}, index_columns=columns.index_columns, numbers=columns.numbers, state=state)
+        table = Table(columns.frame, {}, [], index_columns=columns.index_columns, numbers=columns.numbers, state=state)
     else:
         read = read_csv(path, data)
         table = Table(read.frame, read.bad, read.notes, is_torn=read.is_torn, state=state)
@@ -154,22 +154,21 @@ def locate_files(data: Data) -> Path:
 
 
 def resolve_columns(
-    feature_name: str, feature: Feature, columns: Sequence[str], index: Collection[str] = ()
+    feature_name: str, feature: Feature, columns: Collection[str], index: Collection[str] = ()
 ) -> list[str]:
     """The table's columns that a feature reads.
 
     Args:
         feature_name: the column, where the feature names none.
         feature: its `columns` are names, or patterns such as `x*`, whose matches come in the table's order.
-        columns: all of the table's.
+        columns: all of the table's; of many features as the keys of a dictionary, which is quick to ask.
         index: those that no pattern fits.
     Raises:
         DataError: a name or a pattern fits no column; names the nearest.
     """
     found: dict[str, None] = {}
-    known = set(columns)
     for wanted in feature.columns or [feature_name]:
-        if wanted in known:
+        if wanted in columns:
             found[wanted] = None
             continue
         matches = [column for column in columns if column not in index and fnmatch.fnmatchcase(column, wanted)]
@@ -223,8 +222,9 @@ def resolve_features(data: Data, columns: Sequence[str], index: Collection[str] 
         DataError: a column that the recipe names is not in the table; names table, key and the nearest.
     """
     _check_features(data)
+    known = dict.fromkeys(columns)
     try:
-        found = {name: resolve_columns(name, feature, columns, index) for name, feature in features_of(data).items()}
+        found = {name: resolve_columns(name, feature, known, index) for name, feature in features_of(data).items()}
         for key, column in _named_columns(data).items():
             if column and column not in columns:
                 raise DataError(

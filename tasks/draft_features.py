@@ -133,10 +133,12 @@ def _choose_texts(
     if alone and not able:
         able = [name for name in survey.of_role("name") if survey.columns[name].num_missing <= most_missing][:1]
     found: dict[str, tuple[Choice, str]] = {}
+    names = set(taken)
     for column in able:
         if column in goals:
             continue
-        name = _first_free([column], {*taken, *found})
+        name = _first_free([column], names)
+        names.add(name)
         feature: dict[str, Any] = {"kind": "text"}
         if name != column:
             feature["columns"] = column

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from torchrelay.datasets.build import Prepared, open_view, prepare_data, prepare_for_schema
+from torchrelay.datasets.classes import match_classes
+from torchrelay.datasets.columns import Categories
 from torchrelay.datasets.spelling import find_look_alikes, match_known, spell
 from torchrelay.files import read_json
 from torchrelay.recipe import Data, Spelling
-from torchrelay.schema import Schema
+from torchrelay.schema import FeatureSchema, Schema
 from torchrelay.settings import Home
 
 WriteTable = Callable[..., str]
@@ -98,12 +100,31 @@ def test_texts_that_differ_look_like_nothing() -> None:
         (["1.00"], ["1", "1.0"], ["1.00"]),
         (["Cat"], ["cat"], ["Cat"]),
         (["true"], ["0", "1", "2"], ["true"]),
+        # Numbers that begin with 0 are codes where the same number stands beside them.
+        (["7", "007", "8"], ["7", "8"], ["7", "007", "8"]),
+        (["07", "007"], ["7"], ["07", "007"]),
+        (["007.0", "7"], ["7"], ["007.0", "7"]),
+        (["2.0", "2", "true"], ["2", "true"], ["2", "2", "true"]),
+        (["cat", "cat "], ["cat", "dog"], ["cat", "cat"]),
     ],
 )
 def test_a_model_knows_its_classes_as_other_kinds_of_files_write_them(
     texts: list[str], known: list[str], matched: list[str]
 ) -> None:
     assert match_known(texts, known, Spelling()) == matched
+
+
+def test_cells_that_are_taken_for_a_models_class_are_said_with_counts() -> None:
+    data = Data.model_validate({"table": "t.csv", "inputs": {"a": {"kind": "category"}}, "target": {}})
+    known = FeatureSchema(
+        name="a", kind="category", columns=["a"], shape=[1], dtype="int64", classes=["7", "8"], counts=[1, 1]
+    )
+    cells = Categories(np.array([[0], [1], [0]], dtype=np.int32), ["007", "8"])
+    notes: list[str] = []
+    found = match_classes(data, {"a": cells}, Schema(inputs=[known], targets=[]), notes)["a"]
+    assert isinstance(found, Categories)
+    assert found.vocabulary == ["7", "8"]
+    assert notes == ["'a': cells are taken for what the model knows: 2 cells '007' for '7'"]
 
 
 def mixed(write_table: WriteTable, number_data: MakeData, **labels: bool) -> Data:

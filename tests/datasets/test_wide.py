@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from torchrelay.datasets.columns import read_numbers
 from torchrelay.datasets.numerals import Notation
 from torchrelay.datasets.outliers import find_wild, may_be_wild
 from torchrelay.datasets.pack import fingerprint_table
-from torchrelay.datasets.table import check_table
+from torchrelay.datasets.table import check_table, resolve_features
 from torchrelay.datasets.verdicts import MOST_KINDS, Verdicts
 from torchrelay.files import digest
 from torchrelay.recipe import Data
@@ -88,6 +88,22 @@ def test_a_wide_table_is_fitted_as_its_columns_alone_are(tmp_path: Path, home: H
         assert fitted.mean[at] == column.mean()
         assert fitted.std[at] == column.std()
         assert (fitted.low[at], fitted.high[at]) == (column.min(), column.max())
+
+
+def test_the_columns_of_many_features_are_not_gone_through_for_each() -> None:
+    num_passes = 0
+
+    class Names(list[str]):
+        def __iter__(self) -> Iterator[str]:
+            nonlocal num_passes
+            num_passes += 1
+            return super().__iter__()
+
+    names = Names([*(f"x{number}" for number in range(200)), "y"])
+    inputs = {f"x{number}": {"kind": "category"} for number in range(200)}
+    data = Data.model_validate({"table": "t.csv", "inputs": inputs, "target": {"y": {"kind": "category"}}})
+    assert resolve_features(data, names) == {name: [name] for name in list(names)}
+    assert num_passes < 10
 
 
 def test_four_thousand_columns_bring_few_warnings(tmp_path: Path, home: Home) -> None:
