@@ -7,15 +7,18 @@ byte, and which of its metrics; all of it where `keys` is empty. `torchrelay syn
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import TrackingError
-from ..files import describe_failure, write_atomic
+from ..files import describe_failure, mode_of_files, write_atomic
 
 ASIDE_FILE = "set_aside.jsonl"
 MAX_REASON_LENGTH = 500
+# The reason of a line that was not taken together with the one noted before it.
+AS_BEFORE = "together with the one before"
 
 
 class Aside(NamedTuple):
@@ -34,14 +37,20 @@ class Aside(NamedTuple):
     reason: str
 
 
-def set_aside(run_dir: Path, one: Aside) -> None:
-    """Note it; what is noted twice is read once.
+def set_aside(run_dir: Path, several: Iterable[Aside]) -> None:
+    """Note them, durably; what is noted twice is read once.
 
     Raises:
         OSError: it cannot be written.
     """
-    with (run_dir / ASIDE_FILE).open("a", encoding="utf-8") as file:
-        file.write(_dump(one))
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+    with open(os.open(run_dir / ASIDE_FILE, flags, mode_of_files(run_dir)), "rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        torn = b"\n" if file.read(1) not in (b"", b"\n") else b""  # what a crash cut short stays a line of its own
+        file.write(torn + "".join(map(_dump, several)).encode())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load_aside(run_dir: Path) -> list[Aside]:
@@ -52,14 +61,15 @@ def load_aside(run_dir: Path) -> list[Aside]:
         return []
     except OSError as error:
         raise TrackingError(f"{run_dir / ASIDE_FILE} cannot be read: {describe_failure(error)}") from error
-    found: dict[Aside, None] = {}
+    found: dict[tuple[int, str, tuple[str, ...]], Aside] = {}
     for line in lines:
         try:
             values = json.loads(line)
-            found[Aside(int(values["end"]), values["kind"], tuple(values["keys"]), values["reason"])] = None
+            one = Aside(int(values["end"]), values["kind"], tuple(values["keys"]), values["reason"])
+            found.setdefault(one[:3], one)
         except (ValueError, KeyError, TypeError):
             continue
-    return sorted(found)
+    return sorted(found.values())
 
 
 def save_aside(run_dir: Path, left: Iterable[Aside]) -> None:
@@ -83,7 +93,8 @@ def describe_aside(run_dir: Path) -> str:
     what = f"metrics {', '.join(keys[:3])}{f' and {len(keys) - 3:,} more' * (len(keys) > 3)}" if keys else ""
     others = list(dict.fromkeys(one.kind for one in found if not one.keys))
     what = " and ".join(part for part in (what, f"lines of kind {', '.join(others)}" if others else "") if part)
-    return f"{what}: {found[0].reason}; they stay in the journal, and torchrelay sync {run_dir.name} tries them again"
+    reason = next((one.reason for one in found if one.reason != AS_BEFORE), AS_BEFORE)
+    return f"{what}: {reason}; they stay in the journal, and torchrelay sync {run_dir.name} tries them again"
 
 
 def _dump(one: Aside) -> str:

@@ -9,7 +9,8 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -20,8 +21,8 @@ from ..errors import GoneError, SourceError, TrackingError, shown
 from ..faults import reach
 from ..files import size_of
 from ..settings import Home
-from .aside import MAX_REASON_LENGTH, Aside, load_aside, save_aside, set_aside
-from .client import call, has_answered, is_refused, open_client
+from .aside import AS_BEFORE, MAX_REASON_LENGTH, Aside, load_aside, save_aside, set_aside
+from .client import call, has_answered, is_refused, on_answer, open_client
 from .cursor import CURSOR_FILE, Cursor, Line, is_shipped, opened, unshipped
 from .journal import JOURNAL_FILE, points_of
 from .mlflow_run import MAX_METRICS, MlflowRun, check_run, create_run, find_experiment, find_ours, owner_of
@@ -35,6 +36,10 @@ MAX_LINES = 20_000
 REFUSALS = (TrackingError, ValueError, KeyError, TypeError)
 # Before a line that the tracker fails at is sent again.
 PAUSES = (0.3, 1.0)
+# Points of one metric that are not taken, in a row, before the others of it are not looked through any more.
+MOST_REFUSALS = 3
+# Requests of one batch that are not taken before what is left of it is not looked through either.
+MOST_REFUSALS_OF_A_BATCH = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +77,9 @@ class Outbox:
         self._client: MlflowClient | None = None
         # Whether MLflow has the cursor's run as this one: its id may be stated by anybody.
         self._is_ours = False
-        # Names of metrics that the tracker did not take.
-        self._suspects: set[str] = set()
+        # By name of a metric, how many of its points in a row the tracker did not take.
+        self._refusals = Counter(key for one in load_aside(run_dir) for key in one.keys)
+        self._num_refused = 0
         # What is not taken of what was set aside, while that is tried again.
         self._left: list[Aside] | None = None
 
@@ -116,15 +122,17 @@ class Outbox:
         for one in before:
             wanted.setdefault(one.end, []).append(one)
         self._left = []
+        self._refusals.clear()
         try:
             with opened(self.run_dir) as file:
                 if file is None:
                     return
-                for line in unshipped(file, 0):
-                    for one in wanted.pop(line.end, ()):
-                        self._send([_only(line, one.keys)])
+                again = (_only(line, one.keys) for line in unshipped(file, 0) for one in wanted.pop(line.end, ()))
+                for batch in _batches(again):
+                    self._send(batch)
             save_aside(self.run_dir, self._left)
-            self.num_sent += len(before) - len(self._left)
+            self.num_sent += sum(max(1, len(one.keys)) for one in before)
+            self.num_sent -= sum(max(1, len(one.keys)) for one in self._left)
         finally:
             self._left = None
 
@@ -152,89 +160,105 @@ class Outbox:
             self._open(lines[0].values)
             return
         run = self._run()
-        if kind != "metrics":
-            self._try(run, lines[0], lambda: self._send_one(run, lines[0].values))
-            return
-        # Metrics that were not taken before travel alone, so that they cost the others nothing.
-        suspects = frozenset(self._suspects)
-        for is_suspect in (False, True):
-            some = [
-                _only(line, keys)
-                for line in lines
-                if (keys := [key for key in line.values["values"] if (key in suspects) == is_suspect])
-            ]
-            if some:
-                self._send_metrics(run, some)
+        if kind == "metrics":
+            self._num_refused = 0
+            self._send_metrics(run, lines)
+        elif (error := self._refusal_of(run, lambda: self._send_one(run, lines[0].values), PAUSES)) is not None:
+            self._set_aside(run, lines, error)
 
     def _send_metrics(self, run: MlflowRun, lines: Sequence[Line]) -> None:
-        """Send metrics; of a batch that is not taken each half again, down to single points."""
+        """Send metrics; of what is not taken each half again, first of its names and then of its lines.
+
+        What there is of names that are not taken again and again is one request, apart from the others.
+        """
+        keys = list(dict.fromkeys(key for line in lines for key in line.values["values"]))
+        others = [key for key in keys if self._refusals[key] < MOST_REFUSALS]
+        if 0 < len(others) < len(keys):
+            self._send_metrics(run, _with(lines, others))
+            self._send_metrics(run, _with(lines, [key for key in keys if key not in set(others)]))
+            return
+        is_point = len(lines) == len(keys) == 1
+        pauses = PAUSES if not self._refusals else (0.0,) * len(PAUSES)  # a server that was busy has had its time
 
         def send() -> None:
             run.log_metrics(list(itertools.chain.from_iterable(points_of(line.values) for line in lines)))
 
-        keys = list(lines[0].values["values"])
-        if len(lines) == 1 and len(keys) == 1:
-            self._suspects |= set() if self._try(run, lines[0], send) else set(keys)
+        error = self._refusal_of(run, send, pauses if is_point else ())
+        if error is None:
+            for key in keys:
+                self._refusals.pop(key, None)
             return
-        try:
-            send()
+        is_asked = isinstance(error, TrackingError)  # and not a value that MLflow's client refuses by itself
+        self._num_refused += is_asked
+        if is_point or (is_asked and not others) or self._num_refused > MOST_REFUSALS_OF_A_BATCH:
+            self._set_aside(run, lines, error)
+            self._refusals.update(keys if is_point and is_asked else ())
             return
-        except REFUSALS as error:
-            if not self._is_refusal(run, error):
-                raise
-        if len(lines) == 1:
-            halves = [[_only(lines[0], keys[: len(keys) // 2])], [_only(lines[0], keys[len(keys) // 2 :])]]
-        else:
+        middle = len(keys) // 2
+        halves = [_with(lines, keys[:middle]), _with(lines, keys[middle:])]
+        if len(keys) == 1:
             halves = [lines[: len(lines) // 2], lines[len(lines) // 2 :]]
         for half in halves:
             self._send_metrics(run, half)
 
-    def _try(self, run: MlflowRun, line: Line, send: Callable[[], None]) -> bool:
-        """Send one line, or one point; set it aside where it is not taken, and say whether it was."""
-        keys = tuple(line.values["values"]) if line.values["kind"] == "metrics" else ()
-        for pause in (*PAUSES, None):
+    def _refusal_of(self, run: MlflowRun, send: Callable[[], None], pauses: Sequence[float]) -> Exception | None:
+        """Send something, after a failure that may pass again after each pause; why it is not taken, None where it is.
+
+        Raises:
+            TrackingError: the tracker cannot be reached.
+        """
+        for pause in (*pauses, None):
             try:
                 send()
-                return True
+                return None
             except REFUSALS as error:
-                if not self._is_refusal(run, error):
+                if isinstance(error, TrackingError) and not (is_refused(error) or has_answered(error)):
                     raise
-                if pause is not None and isinstance(error, TrackingError) and not is_refused(error):
-                    time.sleep(pause)  # a failure that may pass, as of a server that was busy
-                    continue
-                self._set_aside(Aside(line.end, line.values["kind"], keys, str(error)[:MAX_REASON_LENGTH]))
-                return False
-        return False
+                if pause is None or not isinstance(error, TrackingError) or is_refused(error):
+                    return error
+            time.sleep(pause)
+        raise AssertionError("unreachable")
 
-    def _set_aside(self, one: Aside) -> None:
-        which = f"metric {one.keys[0]}: " if one.keys else ""
-        if not self._suspects.issuperset(one.keys) or not one.keys:  # of a metric, once
-            logger.warning(
-                "MLflow does not take a line of kind %s, which stays in the journal: %s%s", one.kind, which, one.reason
-            )
-        if self._left is not None:
-            self._left.append(one)
-        else:
-            set_aside(self.run_dir, one)
-
-    def _is_refusal(self, run: MlflowRun, error: Exception) -> bool:
-        """Whether it is what was sent that the tracker does not take, while it takes other things for this run.
+    def _set_aside(self, run: MlflowRun, lines: Sequence[Line], error: Exception) -> None:
+        """Note what the tracker does not take, while it takes other things for this run.
 
         Raises:
             GoneError: it is the run that is not there.
+            TrackingError: it takes nothing else either.
         """
-        if not isinstance(error, TrackingError):
-            return True
-        if not (is_refused(error) or has_answered(error)):
-            return False
-        check_run(run.client, run.run_id)
-        if is_refused(error):
-            return True
+        if isinstance(error, TrackingError):
+            self._confirm(run, error)
+        kind, reason = lines[0].values["kind"], str(error)[:MAX_REASON_LENGTH]
+        found = [
+            Aside(
+                line.end,
+                kind,
+                tuple(line.values["values"]) if kind == "metrics" else (),
+                reason if at == 0 else AS_BEFORE,
+            )
+            for at, line in enumerate(lines)
+        ]
+        keys = list(dict.fromkeys(key for one in found for key in one.keys))
+        new = [key for key in keys if key not in self._refusals]
+        if new or not keys:  # of a metric, once
+            which = f"metric {new[0]}{f' and {len(new) - 1:,} more' * (len(new) > 1)}: " if new else ""
+            logger.warning(
+                "MLflow does not take a line of kind %s, which stays in the journal: %s%s", kind, which, reason
+            )
+        if self._left is not None:
+            self._left += found
+        else:
+            set_aside(self.run_dir, found)
+
+    def _confirm(self, run: MlflowRun, error: TrackingError) -> None:
+        """Raise an error that says nothing of what was sent: the run is not there, or nothing is taken for it."""
+        noting = on_answer.set(None)  # these answers bring nothing on
         try:
-            run.set_tags({RUN_ID_TAG: self.run_dir.name})  # which it has: asking to write changes nothing
-        except TrackingError:
-            return False
-        return True
+            check_run(run.client, run.run_id)
+            if not is_refused(error):
+                run.set_tags({RUN_ID_TAG: self.run_dir.name})  # which it has: asking to write changes nothing
+        finally:
+            on_answer.reset(noting)
 
     def _send_one(self, run: MlflowRun, line: Mapping[str, Any]) -> None:
         match line["kind"]:
@@ -364,3 +388,27 @@ def _only(line: Line, keys: Collection[str]) -> Line:
         return line
     values = {key: value for key, value in line.values["values"].items() if key in keys}
     return Line({**line.values, "values": values}, line.end)
+
+
+def _with(lines: Sequence[Line], keys: Collection[str]) -> list[Line]:
+    """Lines of metrics with some of their names alone; without those that have none of them."""
+    names = set(keys)
+    return [_only(line, some) for line in lines if (some := names.intersection(line.values["values"]))]
+
+
+def _batches(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    """Lines that travel together: metrics up to 1,000 points, any other alone."""
+    batch: list[Line] = []
+    num_points = 0
+    for line in lines:
+        is_alone = line.values["kind"] != "metrics"
+        num_points += 0 if is_alone else len(line.values["values"])
+        if batch and (is_alone or num_points > MAX_METRICS):
+            yield batch
+            batch, num_points = [], 0 if is_alone else len(line.values["values"])
+        batch.append(line)
+        if is_alone:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

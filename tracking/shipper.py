@@ -195,8 +195,8 @@ class Shipper:
             if not is_for_here:
                 continue
             with contextlib.suppress(BusyError, LockError), lock(other / LOCK_FILE, f"run {other.name} in MLflow"):
-                outbox = Outbox(other)
                 try:
+                    outbox = Outbox(other)
                     while not (self._ending.is_set() or self._stopped.is_set()) and outbox.send_batch():
                         pass
                 except GoneError as error:

@@ -9,17 +9,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Metric, Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 
 from torchrelay import faults, settings
 from torchrelay.errors import BusyError
 from torchrelay.files import lock
 from torchrelay.settings import Home
-from torchrelay.tracking.aside import load_aside
+from torchrelay.tracking.aside import Aside, describe_aside, load_aside, set_aside
 from torchrelay.tracking.client import on_answer
 from torchrelay.tracking.cursor import Cursor, waiting
 from torchrelay.tracking.journal import JOURNAL_FILE, Journal
@@ -443,6 +447,90 @@ def test_metrics_that_a_server_fails_at_are_set_aside_and_hold_up_nothing(
     run = shipped_run(run_dir)
     assert len(run.client.get_metric_history(run.run_id, "valid/accuracy/cold")) == 2
     assert not (run_dir / "set_aside.jsonl").exists()
+
+
+class Picky:
+    """MLflow's database, which does not take points of some names; counts what it is asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, code: int, sleep: float = 0.0) -> None:
+        self.num_batches = self.num_looks = 0
+        self.is_picky = True
+        log_batch, get_run = MlflowClient.log_batch, MlflowClient.get_run
+
+        def pick(client: MlflowClient, run_id: str, metrics: Sequence[Metric] = (), **others: Any) -> None:
+            self.num_batches += 1
+            time.sleep(sleep)
+            if self.is_picky and any(point.key.startswith("bad") for point in metrics):
+                raise MlflowException("not these", code)
+            log_batch(client, run_id, metrics=metrics, **others)
+
+        def look(client: MlflowClient, run_id: str) -> Run:
+            self.num_looks += 1
+            return get_run(client, run_id)
+
+        monkeypatch.setattr(MlflowClient, "log_batch", pick)
+        monkeypatch.setattr(MlflowClient, "get_run", look)
+        monkeypatch.setattr("torchrelay.tracking.outbox.PAUSES", (0.0, 0.0))
+
+
+@pytest.mark.parametrize("code", [INVALID_PARAMETER_VALUE, INTERNAL_ERROR])
+def test_names_that_are_refused_again_and_again_cost_one_request_a_batch(
+    open_run: OpenRun, make_record: Make, monkeypatch: pytest.MonkeyPatch, code: int
+):
+    run_dir = open_run(make_record())
+    with Journal(run_dir / JOURNAL_FILE) as journal:
+        for step in range(1, 1001):
+            journal.append_metrics(step, 0, {"bad/a": 1.0, "good": 1 / step, "bad/b": 2.0})
+        journal.append_status("FINISHED", 1_800_000_000_000)
+    tracker = Picky(monkeypatch, code)
+    done = sync_run(run_dir)
+    assert (done.num_waiting, done.aside[:26]) == (0, "metrics bad/a, bad/b: MLfl")
+    assert tracker.num_batches < 120
+    assert tracker.num_looks < 60
+    aside = load_aside(run_dir)
+    assert len({(one.end, key) for one in aside for key in one.keys}) == 2000
+
+    again = Outbox(run_dir)  # of another process
+    with Journal(run_dir / JOURNAL_FILE) as journal:
+        journal.append_metrics(1001, 0, {"bad/a": 1.0, "good": 0.5, "bad/b": 2.0})
+    before = tracker.num_batches
+    assert again.send_batch()
+    assert tracker.num_batches <= before + 3
+    assert "together with the one before" not in describe_aside(run_dir)
+
+    assert sync_run(run_dir, is_asked=True).num_sent == 0
+    assert {(one.end, key) for one in aside for key in one.keys} < {
+        (one.end, key) for one in load_aside(run_dir) for key in one.keys
+    }
+    tracker.is_picky = False
+    assert (sync_run(run_dir, is_asked=True).num_sent, load_aside(run_dir)) == (2002, [])
+    run = shipped_run(run_dir)
+    for key in ("bad/a", "good", "bad/b"):
+        assert len(run.client.get_metric_history(run.run_id, key)) == 1001
+
+
+def test_refusals_are_no_answer_worth_waiting_for_at_a_runs_end(
+    open_run: OpenRun, make_record: Make, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("torchrelay.tracking.shipper.EMBEDDED_PATIENCE_SECONDS", 0.6)
+    monkeypatch.setattr("torchrelay.tracking.shipper.EMBEDDED_START_SECONDS", 0.0)
+    run_dir = open_run(make_record())
+    sync_run(run_dir)
+    with Journal(run_dir / JOURNAL_FILE) as journal:
+        for step in (1, 2, 3):
+            journal.append_metrics(step, 0, {f"bad/{name}": 1.0 for name in range(100)})
+    Picky(monkeypatch, INVALID_PARAMETER_VALUE, sleep=0.02)
+    began = time.monotonic()
+    assert settle(run_dir, patience_seconds=0.6).num_waiting == 3
+    assert time.monotonic() - began < 3
+
+
+def test_a_torn_line_of_what_is_set_aside_costs_none_behind_it(run_dir: Path):
+    (run_dir / "set_aside.jsonl").write_text('{"end":1,"kind":"me')
+    one = Aside(9, "tags", (), "refused")
+    set_aside(run_dir, [one])
+    set_aside(run_dir, [one._replace(reason="again")])
+    assert load_aside(run_dir) == [one]
 
 
 def test_a_server_that_answers_and_brings_nothing_on_is_not_waited_for(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
