@@ -101,8 +101,10 @@ def _as_texts(cells: pd.Series | Sequence[str]) -> pa.Array:
 def parse_cell(cell: str, notation: Notation = PLAIN) -> float:
     """One text as a number; NaN where it is none."""
     text = cell.strip().replace(_MINUS, "-")
-    if notation != PLAIN:
-        text = _make_plain(text, notation)
+    sign = ""
+    if text.startswith("(") and text.endswith(")"):  # as accountants write what is below zero
+        sign, text = "-", text[1:-1].strip()
+    text = sign + (text if notation == PLAIN else _make_plain(text, notation))
     try:
         return float("nan" if "_" in text else text)
     except ValueError:
@@ -195,10 +197,7 @@ class _Form(NamedTuple):
 
 def _make_plain(text: str, notation: Notation) -> str:
     """The number of a text as Python writes it; something that is no number where it is none."""
-    sign = ""
-    if text.startswith("(") and text.endswith(")"):  # as accountants write what is below zero
-        sign, text = "-", text[1:-1].strip()
-    text = sign + _take_unit(text, notation.units)[0]
+    text = _take_unit(text, notation.units)[0]
     if notation.thousands:
         parts, fraction = _SIGNS_OF[notation.thousands], re.escape(notation.decimal)
         if re.search(parts, text):

@@ -14,7 +14,7 @@ from ..errors import DataError
 from ..recipe import Data, Dialect
 from .contents import check_table_file
 from .dialects import find_dialect, find_sep_line, looks_like_data
-from .numerals import PLAIN, Finding, Notation, find_notation, name_notation, notation_of
+from .numerals import PLAIN, Finding, Notation, find_notation, find_other_units, name_notation, notation_of
 from .table import Table, locate_table, open_table
 from .text_encoding import Guess, guess_encoding
 
@@ -22,6 +22,8 @@ from .text_encoding import Guess, guess_encoding
 NAMED_BY = "the argument TABLE"
 # Rows that are held against the header.
 _ROWS_TO_LOOK_AT = 50
+# So many rows may be left out as bad ones, by the recipe's default.
+_MOST_OTHER_UNITS = 0.01
 
 
 class Opened(NamedTuple):
@@ -112,8 +114,10 @@ def _find_numbers(table: Table, data: Data, given: Mapping[str, Any]) -> tuple[N
     findings = _look_at_columns(table, with_points=False)
     if any(one.notation.decimal == "," for one in findings.values()) or data.decimal == ",":
         findings = _look_at_columns(table, with_points=True)
+    mixed = {name: others for name, one in findings.items() if (others := _count_other_units(table, name, one))}
+    findings = {name: one for name, one in findings.items() if name not in mixed}
     notation = notation_of(data) if asked else _choose(table, data, findings)
-    odd = {}
+    odd = mixed
     for name, one in findings.items():
         read = _fits(one, notation)
         if not read:
@@ -121,6 +125,15 @@ def _find_numbers(table: Table, data: Data, given: Mapping[str, Any]) -> tuple[N
     examples = [text for one in findings.values() if _fits(one, notation) for text in one.examples][:3]
     shown = ", ".join(f"{text!r} is {_value(findings, text):.12g}" for text in examples)
     return notation, f"how numbers are written: {shown}" if shown else "how numbers are written", odd
+
+
+def _count_other_units(table: Table, name: str, finding: Finding) -> str:
+    """How many cells of a column count in another unit than most; empty where these are few enough to be left out."""
+    others = find_other_units(table.frame[name], finding.notation.units)
+    if len(others) <= _MOST_OTHER_UNITS * len(table.frame):
+        return ""
+    row, said = next(iter(others.items()))
+    return f"holds numbers, of which {len(others):,} have {said}, for example {str(table.frame[name].iat[row])!r}"
 
 
 def _look_at_columns(table: Table, *, with_points: bool) -> dict[str, Finding]:

@@ -138,6 +138,31 @@ def test_init_finds_how_the_numbers_of_a_table_are_written(
     assert "is 3893" in survey.dialect_whys["thousands"] or "is 3462" in survey.dialect_whys["thousands"]
 
 
+@pytest.mark.parametrize(
+    ("cells", "role"),
+    [
+        (["{}%", "{}"], "comma"),
+        (["${}", "€{}"], "comma"),
+        (["${}", "{}"], "number"),
+        (["${}"] * 199 + ["€{}"], "number"),
+        (["({})", "{}"], "number"),
+    ],
+)
+def test_init_leaves_a_column_out_whose_units_are_several(write_table: WriteTable, cells: list[str], role: str) -> None:
+    lines = [f"{cells[row % len(cells)].format(row / 7)},{'ab'[row % 2]}" for row in range(200)]
+    survey = survey_table(Path(write_table(["price,y", *lines])))
+    assert survey.columns["price"].role == role
+    if role == "comma":
+        assert survey.dialect.units == []
+        assert "holds numbers, of which 100 have another unit than" in survey.columns["price"].why
+
+
+@pytest.mark.parametrize("notation", [Notation(), Notation(".", ","), Notation(".", "", ("$",))])
+def test_a_number_in_brackets_is_below_zero_by_any_notation(notation: Notation) -> None:
+    assert parse_numbers(["(0.51)", " ( 2 ) ", "−3"], notation).tolist() == [-0.51, -2, -3]
+    assert np.isnan(parse_numbers(["(-5)", "(5", "()", "((5))"], notation)).all()
+
+
 def test_semicolons_and_decimal_commas_are_found_together(write_table: WriteTable) -> None:
     lines = [f"{row / 7:.2f};{row % 9 / 4:.2f};1.234,50".replace(".", ",", 2) for row in range(60)]
     survey = survey_table(Path(write_table(["a;b;c", *lines])))
