@@ -21,8 +21,8 @@ from .verdicts import quote
 JPEG = b"\xff\xd8\xff"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 
-# What libjpeg says of headers that change no pixel.
-_HARMLESS = ("unknown JFIF revision", "Invalid SOS parameters")
+# The segment JFIF to its revision, of which libjpeg knows 1.
+_JFIF = re.compile(rb"(\xff\xe0..JFIF\0)[^\x01]", re.DOTALL)
 # By the number of the frame's marker, SOF.
 _UNREAD = {3: "lossless", 5: "hierarchical", 6: "hierarchical", 7: "lossless", 11: "lossless"}
 _UNREAD |= {13: "hierarchical", 14: "hierarchical", 15: "lossless"}
@@ -67,7 +67,7 @@ def decode_jpeg(data: bytes, max_pixels: int) -> Raster:
     header = read_jpeg_header(data)
     check_size(header.height, header.width, header.channels, max_pixels)
     _check_kind(header)
-    pixels = channels_first(_decode(data, _SPACES[header.channels]))
+    pixels = channels_first(decode_pixels(data, _SPACES[header.channels]))
     _check_scans(data, header)
     what = ""
     if header.channels == 4:
@@ -92,21 +92,45 @@ def decode_into(out: np.ndarray, data: bytes, max_pixels: int) -> bool:
         return False
     if height * width * header.channels > max_pixels:
         return False
-    _decode(data, "GRAY" if channels == 1 else "RGB", out)
+    decode_pixels(data, "GRAY" if channels == 1 else "RGB", out)
     _check_scans(data, header)
     return True
 
 
-def _decode(data: bytes, space: str, out: np.ndarray | None = None) -> np.ndarray:
+def decode_pixels(data: bytes, space: str, out: np.ndarray | None = None) -> np.ndarray:
+    """Decode a JPEG as stored, not turned upright; (H, W, C).
+
+    Args:
+        data: a whole JPEG.
+        space: GRAY, RGB or CMYK.
+        out: written to where it is given.
+    Raises:
+        BadImage: it is cut or damaged.
+    """
     try:
         return simplejpeg.decode_jpeg(data, space, buffer=out)
     except ValueError as error:
         said = str(error)
-    if said.startswith(_HARMLESS):
-        return simplejpeg.decode_jpeg(data, space, buffer=out, strict=False)
+    if (mended := _mend_header(data, said)) != data:
+        return decode_pixels(mended, space, out)
     if "subsampling" in said:
         return _decode_by_pillow(data, space, out)
     raise _damaged(said, is_cut=said.startswith("Premature end"))
+
+
+def _mend_header(data: bytes, said: str) -> bytes:
+    """The JPEG without what libjpeg said, where that changes no pixel and might hide what it would say of them."""
+    if "unknown JFIF revision" in said:
+        return _JFIF.sub(b"\\1\x01", data)
+    if "Invalid SOS parameters for sequential" not in said:
+        return data
+    mended = bytearray(data)
+    for found in re.finditer(rb"\xff\xda", data):
+        at = found.end()
+        length = int.from_bytes(data[at : at + 2])
+        if length == 6 + 2 * int.from_bytes(data[at + 2 : at + 3]):
+            mended[at + length - 3 : at + length] = b"\x00\x3f\x00"  # a sequential scan has all coefficients, whole
+    return bytes(mended)
 
 
 def _damaged(said: str, *, is_cut: bool) -> BadImage:

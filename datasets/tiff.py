@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .decoders import Shape
+from .jpeg import decode_pixels
 from .orientation import EXIF_ORIENTATION, find_orientation, orient
 from .raster import BadImage, Raster, check_size, top_of
 from .tiff_colour import check_colours, describe_colours, read_colours
@@ -218,17 +219,16 @@ def _check_jpegs(page: TiffPage, data: bytes) -> None:
     """Listen to libjpeg's warnings, which the decoder that tifffile calls keeps to itself."""
     if page.compression != _JPEG or page.bitspersample != 8:
         return
-    import simplejpeg
-
     tables = page.jpegtables or b""
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
         segment = data[offset : offset + count]
         try:
             if count:
                 whole = tables[:-2] + segment[2:] if tables else segment
-                simplejpeg.decode_jpeg(whole, {1: "GRAY", 4: "CMYK"}.get(_num_samples(page), "RGB"))
-        except ValueError as error:
-            raise BadImage("damaged", "a JPEG in the TIFF cannot be read wholly", said=quote(error)) from error
+                decode_pixels(whole, {1: "GRAY", 4: "CMYK"}.get(_num_samples(page), "RGB"))
+        except BadImage as error:
+            said = error.reason.said
+            raise BadImage("damaged", "a JPEG in the TIFF cannot be read wholly", said=said) from error
 
 
 def _num_samples(page: TiffPage) -> int:

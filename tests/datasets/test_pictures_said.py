@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from format_files import HEIGHT, WIDTH, encode, encode_tiff, known_picture, png_by_hand
+from format_files import HEIGHT, WIDTH, encode, encode_tiff, known_picture, png_by_hand, tags_of, tiff_by_hand
 from PIL import Image
 
 from torchrelay.datasets.build import prepare_data
@@ -216,3 +216,29 @@ def test_a_damaged_jpeg_is_quarantined_with_its_row(
     assert quarantine["reason"][0].startswith(
         "bad image, damaged: 2.jpg, the JPEG's pixels cannot all be read (Corrupt"
     )
+
+
+def in_a_tiff(data: bytes) -> bytes:
+    """A TIFF whose one strip is a JPEG."""
+    tags = {**tags_of(6, 8, 3, 7), 530: (3, [2, 2])}
+    return tiff_by_hand(tags, data)
+
+
+@pytest.mark.parametrize("wrap", [bytes, in_a_tiff], ids=["jpeg", "tiff"])
+@pytest.mark.parametrize(("header", "progressive"), [("JFIF", False), ("JFIF", True), ("SOS", False)])
+def test_a_header_that_libjpeg_does_not_know_changes_nothing_and_hides_nothing(
+    wrap: Callable[[bytes], bytes], header: str, progressive: bool
+) -> None:
+    plain = encode(known_picture(), "jpeg", quality=90, progressive=progressive)
+    odd = bytearray(plain)
+    if header == "JFIF":
+        odd[plain.index(b"JFIF\0") + 5] = 2
+    else:
+        odd[entropy_coded(plain) - 3 : entropy_coded(plain)] = b"\0\0\0"
+    np.testing.assert_array_equal(decode(wrap(bytes(odd))), decode(wrap(plain)))
+    at = entropy_coded(plain) + 150
+    with pytest.raises(BadImage, match=r"^(damaged|truncated): "):
+        decode(wrap(bytes(odd[:at] + b"\0\xff\xd8" + odd[at + 3 :])))
+    if wrap is bytes:
+        decoded = decode_images([bytes(odd)], Feature(kind="image"), MANY, (HEIGHT, WIDTH))
+        np.testing.assert_array_equal(decoded.pixels[0], decode(plain).transpose(1, 2, 0))
