@@ -17,8 +17,8 @@ from ..models.registry import build_model
 from ..schema import Schema
 from ..tracking.journal import JOURNAL_FILE, Journal
 from ..tracking.records import load_record, mark_done
-from ..tracking.registry import stage_model
 from ..tracking.run_files import read_recipe
+from ..tracking.staging import stage_model
 from .console import say
 from .options import UNCACHED
 

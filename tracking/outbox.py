@@ -28,7 +28,8 @@ from .journal import JOURNAL_FILE, points_of
 from .mlflow_run import MAX_METRICS, MlflowRun, check_run, create_run, find_experiment, find_ours, owner_of
 from .opening import RUN_ID_TAG
 from .records import load_record, update_record
-from .registry import register_staged, staged_folder
+from .registry import register_staged
+from .staging import staged_folder
 
 # Lines that are looked at before the cursor may move: of a long training most are not for MLflow.
 MAX_LINES = 20_000

@@ -1,4 +1,4 @@
-"""Registered models: a version made from a run's best weights; and finding the run that a SOURCE names.
+"""Registered models: a version made of what `staging.py` put together; and finding the run that a SOURCE names.
 
 A version carries recipe, schema and weights itself, so that it stays what it was when its run goes on. Which version
 deserves to be champion is not decided here.
@@ -6,19 +6,14 @@ deserves to be champion is not decided here.
 
 from __future__ import annotations
 
-import copy
-import importlib.metadata
 import json
 import logging
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import yaml
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import LoggedModel, LoggedModelOutput
@@ -28,24 +23,18 @@ from mlflow.exceptions import MlflowException
 from .. import settings
 from ..errors import SourceError, TrackingError, shown
 from ..faults import reach
-from ..files import commit_folder, digest, read_json, remove_tree, sha256_file, write_atomic, write_json
+from ..files import commit_folder, digest, read_json, remove_tree, sha256_file, write_json
 from ..recipe import WEIGHTS_SUFFIXES
-from ..seals import find_changed, list_files, seal, sha256_of_file
+from ..seals import find_changed, list_files, sha256_of_file
 from ..settings import Home
 from .client import call, open_client
-from .journal import Journal
 from .mlflow_run import MlflowRun
-from .opening import FINGERPRINT_TAG, RUN_ID_TAG
-from .records import RunRecord, find_run, list_children, load_copied_record, load_record
-from .run_files import BEST, FILES_TAG, NEEDED, VERSION_FILES, digests_of, verify_files, verify_weights, why_changed
-
-if TYPE_CHECKING:
-    import torch
+from .opening import RUN_ID_TAG
+from .records import find_run, list_children, load_copied_record, load_record
+from .run_files import BEST, NEEDED, verify_files, verify_weights, why_changed
+from .staging import WEIGHTS_TAG, check_staged, files_of, list_version, sign, stage_again, staged_folder
 
 CHAMPION, CHALLENGER = "champion", "challenger"
-WEIGHTS_TAG = "torchrelay.weights_file_sha256"
-# Folder of a run's folder where versions wait to be sent.
-STAGED = "register"
 MODEL_VERSIONS_TAG = "mlflow.modelVersions"
 # In the folder of a source that was downloaded: sha256 and size of its files.
 DOWNLOADED = "downloaded.json"
@@ -73,54 +62,6 @@ class Source:
     label: str
 
 
-def stage_model(
-    journal: Journal,
-    record: RunRecord,
-    name: str,
-    servable: torch.nn.Module | None,
-    input_example: np.ndarray | None,
-) -> bool:
-    """Put a version of a registered model together in the run's folder, and journal it; needs no server.
-
-    Where the model can be exported, `mlflow.pytorch.load_model` and `mlflow models serve` take raw inputs. Weights that
-    are in the journal under that name already are not staged again.
-
-    Args:
-        journal: of the run.
-        record: of the run, whose `weights/best.pt` becomes the version.
-        name: of the registered model; made where there is none.
-        servable: takes raw inputs, one tensor; None where a model has several, and then the version has weights only.
-        input_example: raw inputs of one row or more, shape (B, ...); None together with `servable`.
-    Returns:
-        Whether a line was journaled.
-    """
-    run_dir = journal.path.parent
-    verify_files(run_dir, record, NEEDED)
-    files = digests_of(run_dir, NEEDED)
-    weights_sha256 = files[BEST]
-    known = {(line["name"], line["weights_sha256"]) for line in journal.lines() if line["kind"] == "model"}
-    if (name, weights_sha256) in known:
-        return False
-    folder = run_dir / STAGED / weights_sha256[:16]
-    if not folder.is_dir():
-        with commit_folder(folder) as temporary:
-            if servable is not None and input_example is not None:
-                _export(servable, input_example, temporary)
-            for part in NEEDED:
-                (temporary / part).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(run_dir / part, temporary / part)
-    reach("register.exported")
-    journal.append(
-        "model",
-        name=name,
-        folder=f"{STAGED}/{folder.name}",
-        weights_sha256=weights_sha256,
-        step=record.steps,
-        tags={**_version_tags(record, weights_sha256), FILES_TAG: json.dumps(files)},
-    )
-    return True
-
-
 def register_staged(run: MlflowRun, run_dir: Path, line: Mapping[str, Any]) -> str:
     """Make the version of a `model` line. The first becomes its model's champion, a later one its challenger.
 
@@ -137,11 +78,11 @@ def register_staged(run: MlflowRun, run_dir: Path, line: Mapping[str, Any]) -> s
     """
     client, name, folder = run.client, line["name"], staged_folder(run_dir, line)
     number = _find_version(run, line)
-    if not number and not folder.is_dir() and not _stage_again(run_dir, line, folder):
+    if not number and not folder.is_dir() and not stage_again(run_dir, line, folder):
         logger.warning("%s is gone; %r gets no version of it", folder, name)
         return ""
     if not number:
-        _check_staged(folder, line)
+        check_staged(folder, line)
         _make_name(client, name)
         number = _create_version(run, folder, line)
     reach("register.version_created")
@@ -152,64 +93,6 @@ def register_staged(run: MlflowRun, run_dir: Path, line: Mapping[str, Any]) -> s
     reach("register.alias_set")
     remove_tree(folder)
     return number
-
-
-def staged_folder(run_dir: Path, line: Mapping[str, Any]) -> Path:
-    """The folder of a `model` line, which goes once it is sent: named by the weights' digest, in the run's own folder.
-
-    Raises:
-        ValueError: the line states another, which was not put together here.
-    """
-    name = str(line["weights_sha256"])[:16]
-    if (
-        line["folder"] != f"{STAGED}/{name}"
-        or not re.fullmatch("[0-9a-f]{16}", name)
-        or (run_dir / STAGED).is_symlink()
-    ):
-        raise ValueError(f"its folder {shown(repr(line['folder']))} is none in which a version waits")
-    return run_dir / STAGED / name
-
-
-def _stage_again(run_dir: Path, line: Mapping[str, Any], folder: Path) -> bool:
-    """Put a version together that was sent to a database that is lost; from what MLflow kept of it, or the run's files.
-
-    Returns:
-        Whether there is anything that has these very weights.
-    """
-    wanted, best = line["weights_sha256"], run_dir / BEST
-    models = settings.home().artifacts / "models"
-    size = best.stat().st_size if best.is_file() else -1
-    for kept in sorted(models.glob(f"*/artifacts/{BEST}")) if settings.tracking_is_embedded() else ():
-        if size in (-1, kept.stat().st_size) and sha256_file(kept) == wanted:
-            with commit_folder(folder) as temporary:
-                shutil.copytree(kept.parents[1], temporary, dirs_exist_ok=True)
-            return True
-    if size < 0 or sha256_file(best) != wanted:
-        return False
-    with commit_folder(folder) as temporary:
-        for part in NEEDED:
-            (temporary / part).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(run_dir / part, temporary / part)
-    logger.warning("%s: its version of %r has weights but nothing to serve", run_dir.name, line["name"])
-    return True
-
-
-def _check_staged(folder: Path, line: Mapping[str, Any]) -> None:
-    """Refuse to register what is no longer what was put together.
-
-    Raises:
-        ValueError: names the file.
-    """
-    for part, expected in _files_of(line["tags"]).items():
-        if sha256_file(folder / part) != expected:
-            raise ValueError(f"{folder / part} is not what was put together; delete {folder} and resume the run")
-
-
-def _files_of(tags: Mapping[str, str]) -> dict[str, str]:
-    """sha256 of the files of a version, by its tags."""
-    if FILES_TAG in tags:
-        return json.loads(tags[FILES_TAG])
-    return {BEST: tags[WEIGHTS_TAG]} if tags.get(WEIGHTS_TAG) else {}
 
 
 def _make_name(client: MlflowClient, name: str) -> None:
@@ -232,8 +115,8 @@ def _create_version(run: MlflowRun, folder: Path, line: Mapping[str, Any]) -> st
         source_run_id=run.run_id,
         tags={WEIGHTS_TAG: line["weights_sha256"]},
     )
-    _sign(folder, run.run_id, logged.model_id)
-    _list_files(folder)
+    sign(folder, run.run_id, logged.model_id)
+    list_version(folder, line)
     call("log the model", client.log_model_artifacts, logged.model_id, str(folder))
     call("log the model", client.finalize_logged_model, logged.model_id, "READY")
     outputs = call("read the run", client.get_run, run.run_id).outputs
@@ -275,21 +158,6 @@ def _find_logged_model(run: MlflowRun, line: Mapping[str, Any]) -> LoggedModel |
 def _newest_version(client: MlflowClient, name: str) -> str:
     found = call("list model versions", client.search_model_versions, f"name = '{name}'")
     return str(max(int(one.version) for one in found))
-
-
-def _sign(folder: Path, run_id: str, model_id: str) -> None:
-    """Write MLflow's ids into a staged model, which was exported before it had any."""
-    path = folder / "MLmodel"
-    if path.is_file():
-        facts = yaml.safe_load(path.read_text("utf-8"))
-        write_atomic(path, yaml.safe_dump({**facts, "run_id": run_id, "model_id": model_id, "model_uuid": model_id}))
-
-
-def _list_files(folder: Path) -> None:
-    """Write down what a staged model's files are."""
-    names = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file())
-    files = list_files(folder, (name for name in names if name != VERSION_FILES))
-    write_json(folder / VERSION_FILES, seal({"files": files}))
 
 
 def resolve_source(source: str, home: Home) -> Source:
@@ -351,51 +219,6 @@ def look_around(weights: Path) -> Source | None:
     return Source(folder, weights, record.mlflow_run_id, record.run_id)
 
 
-def _export(servable: torch.nn.Module, example: np.ndarray, folder: Path) -> None:
-    """Write an MLflow model into an empty folder; a module that cannot be exported leaves the version without one."""
-    from mlflow import pytorch
-
-    module = _with_one_input(copy.deepcopy(servable).cpu().eval())
-    example = np.ascontiguousarray(np.repeat(example[:1], 2, axis=0))  # of one row, the export would fix the batch at 1
-    try:
-        pytorch.save_model(
-            module,
-            folder,
-            input_example=example,
-            # Left to itself, MLflow starts a process that loads the model and looks which packages that takes.
-            pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", "torch")],
-            serialization_format="pt2",
-        )
-    except Exception as error:  # noqa: BLE001 - anyone's model, and torch.export's errors have no base class
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        logger.warning(
-            "the version has weights but nothing to serve: torch.export refused the model: %s",
-            str(error).strip().split("\n")[0],
-        )
-
-
-def _with_one_input(module: torch.nn.Module) -> torch.nn.Module:
-    """The same module with one named argument: of `*inputs` torch.export cannot tell the batch dimension."""
-    import torch
-
-    class OneInput(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.module = module
-
-        def forward(self, x_B: torch.Tensor) -> torch.Tensor:
-            return self.module(x_B)
-
-    return OneInput().eval()
-
-
-def _version_tags(record: RunRecord, weights_sha256: str) -> dict[str, str]:
-    tags = {RUN_ID_TAG: record.run_id, FINGERPRINT_TAG: record.fingerprint, WEIGHTS_TAG: weights_sha256}
-    metrics = {key: f"{value:.6g}" for key, value in record.metrics.items() if re.fullmatch(r"test/[^/]+", key)}
-    return tags | metrics
-
-
 def _resolve_version(source: str, home: Home) -> Source:
     match = re.fullmatch(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]{1,9}))", source)
     if match is None:
@@ -422,7 +245,7 @@ def _resolve_version(source: str, home: Home) -> Source:
             artifact_uri=f"{uri}/{part}", dst_path=str(folder), tracking_uri=settings.tracking_uri()
         )
 
-    return _fetch(home, version.run_id or "versions", key, label, download, _files_of(version.tags))
+    return _fetch(home, version.run_id or "versions", key, label, download, files_of(version.tags))
 
 
 def _local_weights(version: ModelVersion, home: Home) -> Path | None:
@@ -431,7 +254,7 @@ def _local_weights(version: ModelVersion, home: Home) -> Path | None:
         run_dir = find_run(home, version.tags.get(RUN_ID_TAG, ""))
     except SourceError:
         return None
-    files = _files_of(version.tags)
+    files = files_of(version.tags)
     if not files or not all((run_dir / part).is_file() for part in NEEDED):
         return None
     record = load_record(run_dir)
@@ -492,7 +315,7 @@ def _resolve_remote(identifier: str, home: Home, local_error: SourceError) -> So
     def download(part: str, folder: Path) -> str:
         return client.download_artifacts(run_id, part, str(folder))
 
-    return _fetch(home, run_id, key, run.data.tags.get(RUN_ID_TAG, run_id), download, _files_of(run.data.tags))
+    return _fetch(home, run_id, key, run.data.tags.get(RUN_ID_TAG, run_id), download, files_of(run.data.tags))
 
 
 def _fetch(

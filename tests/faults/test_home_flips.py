@@ -23,7 +23,7 @@ from torchrelay.tasks.altered import find_altered_files, find_bad_splits
 from torchrelay.tasks.altered_artifacts import find_altered_artifacts, find_altered_versions
 from torchrelay.tasks.doctor import doctor
 from torchrelay.tasks.examination import Examination
-from torchrelay.tracking import registry
+from torchrelay.tracking import registry, staging
 from torchrelay.tracking.cursor import Cursor
 from torchrelay.tracking.journal import JOURNAL_FILE, Journal
 from torchrelay.tracking.records import load_record, update_record
@@ -347,7 +347,7 @@ def test_a_registered_model_that_is_not_what_was_registered_is_named(case: Case,
     folder = case.root / "artifacts" / "models" / "m-0" / "artifacts"
     shutil.copytree(run_dir / "weights", folder / "weights")
     assert list(find_altered_versions(Examination.of(home()))) == []  # a version of before has no list
-    registry._list_files(folder)
+    staging.list_version(folder, {})
     assert list(find_altered_versions(Examination.of(home()))) == []
     (folder / "weights" / "last.pt").write_bytes(b"")
     [finding] = find_altered_versions(Examination.of(home()))

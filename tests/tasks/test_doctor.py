@@ -37,8 +37,8 @@ from torchrelay.tracking.cursor import waiting
 from torchrelay.tracking.journal import Journal
 from torchrelay.tracking.opening import journal_opening
 from torchrelay.tracking.records import RunRecord, load_record, now, save_record, update_record
-from torchrelay.tracking.registry import stage_model
 from torchrelay.tracking.shipper import sync_run
+from torchrelay.tracking.staging import stage_model
 
 from ..conftest import WriteRecipe
 from .conftest import MakeRun

@@ -23,8 +23,8 @@ from torchrelay.tasks.prune import prune
 from torchrelay.tracking.client import open_client
 from torchrelay.tracking.opening import RUN_ID_TAG
 from torchrelay.tracking.records import find_run, list_records, load_record
-from torchrelay.tracking.registry import staged_folder
 from torchrelay.tracking.run_files import read_version_files
+from torchrelay.tracking.staging import staged_folder
 
 LONG_AGO = "2020-01-01T00:00:00.000+00:00"
 

@@ -27,8 +27,8 @@ from torchrelay.tracking.database import set_database_aside, what_is_wrong
 from torchrelay.tracking.journal import JOURNAL_FILE, Journal
 from torchrelay.tracking.records import list_records, load_record, update_record
 from torchrelay.tracking.recovery import find_lost, recover
-from torchrelay.tracking.registry import stage_model
 from torchrelay.tracking.shipper import sync_run
+from torchrelay.tracking.staging import stage_model
 
 LONG_AGO = "2026-01-01T00:00:00.000+00:00"
 PIXELS = np.arange(2 * 3 * 8 * 8, dtype=np.uint8).reshape(2, 3, 8, 8)

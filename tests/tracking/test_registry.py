@@ -21,8 +21,9 @@ from torchrelay.schema import FeatureSchema, Schema
 from torchrelay.tasks.register import Servable
 from torchrelay.tracking.journal import JOURNAL_FILE, Journal
 from torchrelay.tracking.records import load_record, update_record
-from torchrelay.tracking.registry import NEEDED, register_staged, resolve_source, stage_model
+from torchrelay.tracking.registry import NEEDED, register_staged, resolve_source
 from torchrelay.tracking.shipper import sync_run
+from torchrelay.tracking.staging import check_staged, stage_again, stage_model
 
 from .conftest import mlflow_run_of
 
@@ -186,6 +187,40 @@ def test_a_name_that_a_prompt_has_is_refused_and_nothing_is_made_of_the_prompt(m
     assert run.client.search_logged_models([run.experiment_id]) == []
 
 
+@pytest.mark.parametrize("where", ["data/model.pt2", "MLmodel", "a link", "another"])
+def test_a_version_that_was_changed_while_it_waited_is_not_registered(make_run, tmp_path, where):
+    run_dir, run, net = make_run()
+    [line] = stage(run_dir, "net", net, PIXELS[:1])
+    folder = run_dir / line["folder"]
+    if where == "a link":
+        (folder / "data" / "private").symlink_to(tmp_path / "private")
+    elif where == "another":
+        (folder / "another").write_text("x")
+    else:
+        content = bytearray((folder / where).read_bytes())
+        content[content.index(b"torch")] ^= 1
+        (folder / where).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{line['weights_sha256'][:16]} is not what was put together: "):
+        register_staged(run, run_dir, line)
+    assert run.client.search_registered_models() == []
+
+
+def test_what_mlflow_kept_of_a_version_is_taken_again_only_where_it_is_as_it_was_sent(make_run, caplog):
+    run_dir, run, net = make_run()
+    [line] = stage(run_dir, "net", net, PIXELS[:1])
+    register_staged(run, run_dir, line)
+    assert stage_again(run_dir, line, run_dir / line["folder"])
+    check_staged(run_dir / line["folder"], line)
+    assert (run_dir / line["folder"] / "MLmodel").is_file()
+    [kept] = settings.home().artifacts.glob("models/*/artifacts/data/model.pt2")
+    kept.write_bytes(kept.read_bytes()[:-1])
+    shutil.rmtree(run_dir / line["folder"])
+    assert stage_again(run_dir, line, run_dir / line["folder"])
+    assert "is not taken again for a version: data/model.pt2 has" in caplog.text
+    check_staged(run_dir / line["folder"], line)
+    assert not (run_dir / line["folder"] / "MLmodel").exists()
+
+
 def test_a_version_that_was_deleted_is_made_anew_when_it_is_sent_again(make_run):
     run_dir, run, net = make_run()
     [line] = stage(run_dir, "net", net, PIXELS[:1])
@@ -269,7 +304,9 @@ def test_neither_code_nor_a_pickle_of_a_logged_model_is_fetched_or_run(make_run,
         (flavor / "data" / name).write_bytes(pickle.dumps(Sent(mark)))
     line = stage(run_dir, "net", None, None)[-1]
     shutil.copytree(flavor, run_dir / line["folder"], dirs_exist_ok=True)
-    register_staged(run, run_dir, line)
+    with pytest.raises(ValueError, match="'MLmodel' is none of its files"):
+        register_staged(run, run_dir, line)
+    register_staged(run, run_dir, {**line, "files": None})  # a line of before
     run.client.log_artifacts(run.run_id, str(flavor))
     run.set_status("FINISHED")
     run_dir.rename(tmp_path / "elsewhere")
