@@ -13,6 +13,8 @@ from .text_encoding import MARKS, describe_mark, mark
 from .verdicts import Reason
 
 NUL = mark(0)
+# Of more rows, and more than half of a table, none is a header.
+_MOST_HEADERS = 2
 
 
 class TextTable(NamedTuple):
@@ -65,6 +67,8 @@ def reject_repeated_headers(path: Path, table: TextTable) -> None:
         rows = rows[table.frame.iloc[rows, position].str.removeprefix("\ufeff").isin(wanted)]
         if not len(rows):
             return
+    if _are_data(table.frame.iloc[rows], len(table.frame)):
+        return
     for row in rows:
         cells = [str(cell).removeprefix("\ufeff") for cell in table.frame.iloc[row]]
         if cells == names:
@@ -74,6 +78,12 @@ def reject_repeated_headers(path: Path, table: TextTable) -> None:
                 f"{path}: row {row + 1:,} is a header whose columns stand in another order ({', '.join(cells[:8])}): "
                 f"two tables were put one after another; join them by their columns' names"
             )
+
+
+def _are_data(said: pd.DataFrame, num_rows: int) -> bool:
+    """Whether rows whose cells are names of columns are no headers, as where the columns left and right say such."""
+    is_frequent = len(said) > max(_MOST_HEADERS, num_rows / 2)
+    return is_frequent or any(len(set(row)) < len(row) for row in said.itertuples(index=False))
 
 
 def reject_marked(table: TextTable, encoding: str) -> TextTable:

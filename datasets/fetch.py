@@ -11,6 +11,8 @@ import lzma
 import os
 import shutil
 import stat
+import tempfile
+import unicodedata
 import uuid
 import zipfile
 import zlib
@@ -162,9 +164,13 @@ def _check_file(path: Path, limit: int) -> None:
         raise DataError(f"{path} has {status.st_size:,} bytes, at most {limit:,} are copied")
 
 
-def _check_names(archive: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
-    """Refuse entries whose files would not all be there beside each other, on whatever disk.
+def check_names(archive: Path, entries: Sequence[zipfile.ZipInfo], key_of: Callable[[str], str]) -> None:
+    """Refuse entries whose files would not all be there beside each other.
 
+    Args:
+        archive: for messages.
+        entries: of files.
+        key_of: what the disk compares a name by.
     Raises:
         DataError: names the entries.
     """
@@ -180,22 +186,31 @@ def _check_names(archive: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
             raise DataError(f"{archive}: the entry {_shown(entry)} names no file; nothing was unpacked")
         if max(len(part.encode("utf-8", "replace")) for part in parts) > MAX_NAME or len(entry.filename) > MAX_PATH:
             raise DataError(f"{archive}: the entry {_shown(entry)} has too long a name; nothing was unpacked")
-        first = firsts.setdefault(fold(entry.filename), entry)
+        first = firsts.setdefault(key_of(entry.filename), entry)
         is_same = first.filename == entry.filename and (first.CRC, first.file_size) == (entry.CRC, entry.file_size)
         if first is not entry and not is_same:
             what = "twice with other bytes" if first.filename == entry.filename else f"beside {_shown(first)}"
-            why = "" if first.filename == entry.filename else ", which many disks take for one name"
+            why = "" if first.filename == entry.filename else ", which this disk takes for one name"
             raise DataError(f"{archive}: it holds {_shown(entry)} {what}{why}; nothing was unpacked")
         for depth in range(1, len(parts)):
             below = "/".join(parts[:depth])
-            if (known := folders.setdefault(fold(below), below)) != below:
+            if (known := folders.setdefault(key_of(below), below)) != below:
                 raise DataError(
-                    f"{archive}: it holds the folders {known!r} and {below!r}, which many disks take for one; "
+                    f"{archive}: it holds the folders {known!r} and {below!r}, which this disk takes for one; "
                     f"nothing was unpacked"
                 )
     for key, folder in folders.items():
         if key in firsts:
             raise DataError(f"{archive}: it holds {folder!r} as a file and as a folder; nothing was unpacked")
+
+
+def find_key(folder: Path) -> Callable[[str], str]:
+    """What the disk of a folder compares names by: as they are, or without their case and Unicode form."""
+    name = f".{uuid.uuid4()}-é"
+    with tempfile.TemporaryDirectory(dir=folder) as probe:
+        Path(probe, name).touch()
+        others = (name.upper(), unicodedata.normalize("NFD", name))
+        return fold if any(Path(probe, other).exists() for other in others) else str
 
 
 def _shown(entry: zipfile.ZipInfo) -> str:
@@ -222,7 +237,7 @@ def _unpack(archive: Path, folder: Path) -> None:
                     raise DataError(f"{archive}: the entry {entry.filename!r} leaves the folder; nothing was unpacked")
                 if stat.S_ISLNK(entry.external_attr >> 16):
                     raise DataError(f"{archive}: the entry {entry.filename!r} is a link; nothing was unpacked")
-            _check_names(archive, entries)
+            check_names(archive, entries, find_key(folder))
             for entry in entries:  # zipfile stops at the declared size and checks the sum
                 opened.extract(entry, folder)
     except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, zlib.error, lzma.LZMAError, OSError) as error:

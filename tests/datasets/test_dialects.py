@@ -225,6 +225,12 @@ def test_a_header_that_is_repeated_is_a_bad_row_and_one_in_another_order_refuses
         open_table(Data(table=write_table("a,b\n1,x\nb,a\ny,2\n")))
 
 
+@pytest.mark.parametrize("rows", [["left,right", "right,left"], ["left,left", "right,left", "none,left", "none,none"]])
+def test_cells_that_say_the_names_of_columns_are_data(write_table: WriteTable, rows: list[str]) -> None:
+    table = open_table(Data(table=write_table(["left,right", *(rows * 5)])))
+    assert (len(table.frame), table.bad) == (len(rows) * 5, {})
+
+
 def test_a_header_that_is_a_row_of_data_is_warned_of(write_table: WriteTable) -> None:
     lines = [f"{row / 7:.2f},{row % 9 / 2},{('setosa', 'virginica')[row % 2]}" for row in range(40)]
     [warning] = survey_table(Path(write_table(["5.1,3.5,setosa", *lines]))).warnings

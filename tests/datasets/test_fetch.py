@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 from torchrelay.datasets import fetch as fetch_module
-from torchrelay.datasets.fetch import fetch, place
+from torchrelay.datasets.fetch import check_names, fetch, find_key, place
+from torchrelay.datasets.file_names import fold
 from torchrelay.errors import DataError
 from torchrelay.recipe_file import load_recipe
 
@@ -241,15 +242,11 @@ def test_the_shipped_recipe_reads_what_fetch_writes(name: str) -> None:
     ("names", "said"),
     [
         (["a", "a/b.png"], "'a' as a file and as a folder"),
-        (["a/b.png", "A"], "'a' as a file and as a folder"),
         (["a/" + "x" * 300 + ".png"], "too long a name"),
         (["/".join(["y" * 100] * 60)], "too long a name"),
         (["."], "names no file"),
         (["a/./b.png"], "names no file"),
         (["a//b.png"], "names no file"),
-        (["a.png", "A.png"], "'A.png' beside 'a.png', which many disks take for one name"),
-        (["é.png", "e\u0301.png"], "which many disks take for one name"),
-        (["Cats/a.png", "cats/b.png"], "the folders 'Cats' and 'cats', which many disks take for one"),
         (["a.png", "a.png"], "'a.png' twice with other bytes"),
         (["aNUL.png"], r"'a\x00.pngXX' has a NUL in its name"),
     ],
@@ -268,6 +265,29 @@ def test_an_archive_whose_names_collide_or_name_no_file_is_refused(tmp_path: Pat
         place(tmp_path / "source", tmp_path / "data")
     assert not list((tmp_path / "data").rglob("*.png"))
     assert not (tmp_path / "data" / "bad" / "images").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["a/b.png", "A"], "'a' as a file and as a folder"),
+        (["a.png", "A.png"], "'A.png' beside 'a.png', which this disk takes for one name"),
+        (["é.png", "e\u0301.png"], "which this disk takes for one name"),
+        (["Cats/a.png", "cats/b.png"], "the folders 'Cats' and 'cats', which this disk takes for one"),
+    ],
+)
+def test_names_that_a_disk_takes_for_one_are_refused_there_and_taken_elsewhere(
+    tmp_path: Path, names: list[str], said: str
+) -> None:
+    entries = [zipfile.ZipInfo(name) for name in names]
+    for number, entry in enumerate(entries):
+        entry.CRC = number
+    with pytest.raises(DataError, match=re.escape(said)):
+        check_names(tmp_path / "images.zip", entries, fold)
+    check_names(tmp_path / "images.zip", entries, str)
+    (tmp_path / "é").touch()
+    assert [(tmp_path / other).exists() for other in ("É", "e\u0301")] == [find_key(tmp_path)("É") == "é"] * 2
+    assert [path.name for path in tmp_path.iterdir()] == ["é"]
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
