@@ -96,6 +96,7 @@ def load_pretrained(built: nn.Module, model: Named, cache: Path, read: ReadWeigh
     state = _read(path, read)
     net = _find_net(built)
     head = f"{_path_of_head(net)}."
+    check_state(net.state_dict(), state, f"weights {path}")  # to fit an integer makes a float of it
     said = [*_fit_first_layer(net, state), *_fit_positions(net, state), *_leave_out(net, state, head)]
     own = net.state_dict()
     odd = [f"{key} {tuple(state[key].shape)}, not {tuple(own[key].shape)}" for key in own if _differs(state, own, key)]
@@ -204,5 +205,8 @@ def _fit_positions(net: nn.Module, state: dict[str, Tensor]) -> list[str]:
     key = "encoder.pos_embedding"
     if not isinstance(net, VisionTransformer) or key not in state or not _differs(state, net.state_dict(), key):
         return []
-    state[key] = interpolate_embeddings(net.image_size, net.patch_size, {key: state[key]})[key]  # pyright: ignore[reportArgumentType]
+    try:
+        state[key] = interpolate_embeddings(net.image_size, net.patch_size, {key: state[key]})[key]  # pyright: ignore[reportArgumentType]
+    except (ValueError, RuntimeError):  # no positions of a square picture; refused for their shape
+        return []
     return [f"weights: positions interpolated to {net.image_size} pixels"]

@@ -102,6 +102,38 @@ def test_the_first_layer_is_fitted_to_other_channels(
     assert f"weights: first layer conv1.0.weight fitted from 3 to {channels} channels" in said
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.complex64, torch.bool])
+def test_a_first_layer_of_another_class_of_number_is_refused_and_not_fitted(
+    channels: int, dtype: torch.dtype, image_schema: MakeSchema, tmp_path: Path
+) -> None:
+    state = weights_of(NET, tmp_path / "net.pth")
+    torch.save(state | {"conv1.0.weight": state["conv1.0.weight"].to(dtype)}, tmp_path / "net.pth")
+    with pytest.raises(SourceError, match=r"conv1\.0\.weight is \w+ \(\w+\), the model's is floating"):
+        load(NET, image_schema(channels, 32, 32), tmp_path, weights_file=str(tmp_path / "net.pth"))
+
+
+@pytest.mark.parametrize(
+    ("positions", "words"),
+    [
+        (
+            torch.zeros(1, 17, 8, dtype=torch.int64),
+            r"encoder\.pos_embedding is integer \(int64\), the model's is floating",
+        ),
+        (torch.full((1, 17, 8), torch.nan), r"encoder\.pos_embedding has 520 NaN"),
+        (torch.zeros(1, 16, 8), r"encoder\.pos_embedding \(1, 16, 8\), not \(1, 65, 8\)"),
+        (torch.zeros(17, 8), r"encoder\.pos_embedding \(17, 8\), not"),
+    ],
+)
+def test_positions_that_cannot_be_a_transformers_are_refused(positions: Tensor, words: str, tmp_path: Path) -> None:
+    args: Any = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 8, "patch_size": 8, "num_classes": 3}
+    state = models.VisionTransformer(image_size=32, **args).state_dict() | {"encoder.pos_embedding": positions}
+    torch.save(state, tmp_path / "net.pth")
+    named = Named(name="torchvision:vit_b_16", args={"weights_file": str(tmp_path / "net.pth")})
+    with pytest.raises(SourceError, match=words):
+        load_pretrained(models.VisionTransformer(image_size=64, **args), named, tmp_path, load_weights)
+
+
 def test_the_positions_of_a_transformer_fit_another_size_of_image(image_schema: MakeSchema, tmp_path: Path) -> None:
     args: Any = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 8, "patch_size": 8}
     torch.manual_seed(5)
