@@ -24,7 +24,7 @@ from .. import settings
 from ..errors import SourceError, shown
 from ..faults import reach
 from ..files import commit_folder, remove_tree, sha256_file, write_atomic, write_json
-from ..seals import find_changed, list_files, seal, why_no_list
+from ..seals import find_changed, is_within, list_files, seal, why_no_list
 from .journal import Journal
 from .opening import FINGERPRINT_TAG, RUN_ID_TAG
 from .records import RunRecord
@@ -205,10 +205,23 @@ def _why_not_as_listed(folder: Path, listed: Any) -> str:
 
 
 def files_of(tags: Mapping[str, str]) -> dict[str, str]:
-    """sha256 of the files of a version, by its tags."""
-    if FILES_TAG in tags:
-        return json.loads(tags[FILES_TAG])
-    return {BEST: tags[WEIGHTS_TAG]} if tags.get(WEIGHTS_TAG) else {}
+    """sha256 of the files of a run or a version, by its tags, which anybody may change.
+
+    Raises:
+        SourceError: they do not say it.
+    """
+    if FILES_TAG not in tags:
+        return {BEST: tags[WEIGHTS_TAG]} if tags.get(WEIGHTS_TAG) else {}
+    try:
+        found = json.loads(tags[FILES_TAG])
+    except (ValueError, RecursionError, TypeError):
+        found = None
+    if not isinstance(found, dict) or not all(is_within(part) and isinstance(one, str) for part, one in found.items()):
+        raise SourceError(
+            f"tag {FILES_TAG} is {shown(repr(tags[FILES_TAG]))}; expected the sha256 of files by their names, as JSON; "
+            f"put back what it was, or delete that tag in MLflow, and the files are taken as they are there"
+        )
+    return found
 
 
 def sign(folder: Path, run_id: str, model_id: str) -> None:

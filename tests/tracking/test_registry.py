@@ -22,8 +22,9 @@ from torchrelay.tasks.register import Servable
 from torchrelay.tracking.journal import JOURNAL_FILE, Journal
 from torchrelay.tracking.records import load_record, update_record
 from torchrelay.tracking.registry import NEEDED, register_staged, resolve_source
+from torchrelay.tracking.run_files import FILES_TAG
 from torchrelay.tracking.shipper import sync_run
-from torchrelay.tracking.staging import check_staged, stage_again, stage_model
+from torchrelay.tracking.staging import check_staged, files_of, stage_again, stage_model
 
 from .conftest import mlflow_run_of
 
@@ -355,6 +356,14 @@ def test_a_fetched_run_that_was_extended_is_fetched_again(make_run, tmp_path):
     run.log_artifact(tmp_path / "best.pt", "weights")
     run.set_status("FINISHED")
     assert resolve_source(run.run_id, settings.home()).weights.read_bytes() != first
+
+
+@pytest.mark.parametrize("said", ["x", "[1]", "1", "null", '{"schema.json": 1}', '{"../x": "0"}', "[" * 100_000, ""])
+def test_a_tag_that_does_not_say_what_the_files_are_is_refused_by_its_name(said, tmp_path):
+    with pytest.raises(SourceError, match=r"^tag torchrelay\.files_sha256 is '.*; expected the sha256"):
+        files_of({FILES_TAG: said})
+    with pytest.raises(ValueError, match=r"^tag torchrelay\.files_sha256"):  # what a line says is set aside
+        check_staged(tmp_path, {"tags": {FILES_TAG: said}})
 
 
 def test_a_run_without_weights_says_how_to_get_them(make_run):
