@@ -26,6 +26,7 @@ PILLOW_FORMATS = ("GIF", "BMP", "WEBP", "PPM", "AVIF", "JPEG2000")
 _CONVERTED = {"P": "RGB", "PA": "RGBA", "RGBX": "RGB", "RGBa": "RGBA", "La": "LA", "YCbCr": "RGB"}
 _AS_THEY_ARE = ("1", "L", "LA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L", "F")
 _PNM = re.compile(rb"P([2356])((?:\s|#[^\n]*\n)+)(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s")
+_COMMENT = re.compile(rb"#[^\n]*")
 _JPEG_2000 = (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n")
 
 
@@ -146,6 +147,8 @@ def _decode_deep(data: bytes, bits: int) -> Raster | None:
     is_jpeg_2000 = data.startswith(_JPEG_2000)
     pixels = imagecodecs.jpeg2k_decode(data) if is_jpeg_2000 else imagecodecs.avif_decode(data, index=0)
     pixels = channels_first(np.asarray(pixels))
+    if pixels.dtype == np.int16:  # signed, of which Pillow, too, takes the least for 0
+        pixels = (pixels.astype(np.int32) + (1 << (bits - 1))).astype(np.uint16)
     if pixels.dtype != np.uint16:
         raise BadImage("damaged", f"a picture of {bits} bits that decodes to {pixels.dtype}")
     return plain_raster(pixels, len(pixels) in (2, 4))._replace(bits=bits % 16)
@@ -158,7 +161,7 @@ def _decode_pnm(data: bytes, header: re.Match[bytes]) -> np.ndarray:
     if kind in (5, 6):
         samples = np.frombuffer(data, ">u2", min(math.prod(shape), (len(data) - header.end()) // 2), header.end())
     else:
-        samples = np.array(data[header.end() :].split()[: math.prod(shape)], np.int64)
+        samples = np.array(_COMMENT.sub(b"", data[header.end() :]).split()[: math.prod(shape)], np.int64)
     if samples.size < math.prod(shape):
         raise BadImage("truncated", f"the file holds {samples.size} of {math.prod(shape)} samples")
     if samples.max(initial=0) > top or not 0 < top < 65536:

@@ -25,7 +25,10 @@ _GRAY, _RGB, _PALETTE, _GRAY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
 
 
 class PngHeader(NamedTuple):
-    """What a PNG says of itself; `chunks` holds the first of each name that is looked at, texts by their own names."""
+    """What a PNG says of itself; `chunks` holds the first of each name that is looked at, texts by their own names.
+
+    Of fcTL, a frame's own header, only one ahead of IDAT is held: then the picture is the animation's first.
+    """
 
     height: int
     width: int
@@ -38,6 +41,13 @@ class PngHeader(NamedTuple):
         """Of the decoded picture, alpha included."""
         own = {_GRAY: 1, _GRAY_ALPHA: 2, _RGB_ALPHA: 4}.get(self.colour, 3)
         return own + (b"tRNS" in self.chunks and self.colour in (_GRAY, _RGB, _PALETTE))
+
+    @property
+    def num_frames(self) -> int:
+        """Pictures of an animation, and the one ahead of it that is none of its frames; 1 where there is none."""
+        if b"acTL" not in self.chunks:
+            return 1
+        return int.from_bytes(self.chunks[b"acTL"][:4], "big") + (b"fcTL" not in self.chunks)
 
 
 def decode_png(data: bytes, max_pixels: int) -> Raster:
@@ -60,8 +70,7 @@ def decode_png(data: bytes, max_pixels: int) -> Raster:
         if header.chunks.keys() & _TURNING:
             image.load()  # to the end of the file
             raster = raster._replace(pixels=orient(raster.pixels, orientation_of_pillow(image)))
-    num_frames = int.from_bytes(header.chunks.get(b"acTL", b"\0\0\0\1")[:4], "big")
-    return raster._replace(num_frames=num_frames)
+    return raster._replace(num_frames=header.num_frames)
 
 
 def _decode_deep(data: bytes, header: PngHeader) -> Raster:
@@ -92,16 +101,16 @@ def read_png_header(data: bytes) -> PngHeader:
         body = memoryview(data)[at + 4 : end - 4]
         if zlib.crc32(body) != int.from_bytes(data[end - 4 : end], "big"):
             raise BadImage("damaged", f"the check sum of the PNG chunk {name.decode('latin-1')} does not fit")
-        if name in (b"eXIf", b"tRNS", b"acTL"):
-            kept.setdefault(name, bytes(body[4:]))
+        if name in (b"eXIf", b"tRNS", b"acTL", b"PLTE", b"IDAT") or (name == b"fcTL" and b"IDAT" not in kept):
+            kept.setdefault(name, bytes(body[4:]) if name != b"IDAT" else b"")
         elif name in _TEXTS and (text := bytes(body[4:84]).partition(b"\0")[0]) in _TURNING:
             kept.setdefault(text, b"")
         at = end
+    if data[12:16] == b"CgBI":
+        raise BadImage("a PNG for iPhones (CgBI), which is not read", remedy="save it anew as a plain PNG")
     if data[12:16] != b"IHDR":
         raise BadImage("damaged", "the PNG has no header")
-    return PngHeader(*_swap(struct.unpack_from(">IIBB", data, 16)), kept)
-
-
-def _swap(ihdr: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    width, height, bits, colour = ihdr
-    return height, width, bits, colour
+    width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)
+    if colour == _PALETTE and b"PLTE" not in kept:
+        raise BadImage("damaged", "a PNG of palette indices without their palette (PLTE)")
+    return PngHeader(height, width, bits, colour, kept)
