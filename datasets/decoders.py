@@ -5,16 +5,21 @@ from __future__ import annotations
 import io
 import math
 import re
+import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from .colour import inks_to_rgb
+from .listening import hear_decoders
 from .orientation import orient, orientation_of_pillow
 from .raster import CMYK, BadImage, Raster, channels_first, check_size, plain_raster, wrong_shape
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
+
+# Pillow reads the EXIF of AVIF and JPEG where it opens them, and names no file in what it says of it.
+warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
 
 NPY = b"\x93NUMPY"
 SAVE_ARRAY = "save an array of numbers"
@@ -145,7 +150,8 @@ def _decode_deep(data: bytes, bits: int) -> Raster | None:
     import imagecodecs
 
     is_jpeg_2000 = data.startswith(_JPEG_2000)
-    pixels = imagecodecs.jpeg2k_decode(data) if is_jpeg_2000 else imagecodecs.avif_decode(data, index=0)
+    with hear_decoders():
+        pixels = imagecodecs.jpeg2k_decode(data) if is_jpeg_2000 else imagecodecs.avif_decode(data, index=0)
     pixels = channels_first(np.asarray(pixels))
     if pixels.dtype == np.int16:  # signed, of which Pillow, too, takes the least for 0
         pixels = (pixels.astype(np.int32) + (1 << (bits - 1))).astype(np.uint16)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .decoders import of_pillow
+from .listening import hear_decoders
 from .orientation import EXIF_TEXT, XMP_TEXT, orient, orientation_of_pillow
 from .raster import BadImage, Raster, channels_first, check_size, plain_raster
 
@@ -76,7 +77,8 @@ def decode_png(data: bytes, max_pixels: int) -> Raster:
 def _decode_deep(data: bytes, header: PngHeader) -> Raster:
     import imagecodecs
 
-    pixels = channels_first(imagecodecs.png_decode(data))
+    with hear_decoders():  # libpng would be asked for interlaced pixels in another way
+        pixels = channels_first(imagecodecs.png_decode(data))
     if pixels.dtype != np.uint16:
         raise BadImage("damaged", f"a PNG of 16 bits that decodes to {pixels.dtype}")
     if b"tRNS" in header.chunks and header.colour in (_GRAY, _RGB) and len(pixels) in (1, 3):

@@ -1,16 +1,9 @@
-"""TIFF bytes -> pixels by tifffile, whatever their compression; `tiff_colour.py` says what they mean.
-
-Keeps what tifffile says of a file for whoever asks.
-"""
+"""TIFF bytes -> pixels by tifffile, whatever their compression; `tiff_colour.py` says what they mean."""
 
 from __future__ import annotations
 
-import contextlib
 import io
-import logging
 import math
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +11,7 @@ import numpy as np
 
 from .decoders import Shape
 from .jpeg import decode_pixels
+from .listening import hear_decoders
 from .orientation import EXIF_ORIENTATION, find_orientation, orient
 from .raster import BadImage, Raster, check_size, top_of
 from .tiff_colour import check_colours, describe_colours, read_colours
@@ -48,7 +42,7 @@ def decode_tiff(data: bytes, max_pixels: int) -> Raster:
     """
     import tifffile
 
-    with hear_tifffile() as lines:
+    with hear_decoders() as lines:
         try:
             with tifffile.TiffFile(io.BytesIO(data)) as tiff:
                 return _decode_picture(tiff, data, max_pixels)
@@ -66,7 +60,7 @@ def shape_of_tiff(path: Path) -> Shape | None:
     """
     import tifffile
 
-    with hear_tifffile(), tifffile.TiffFile(path) as tiff:
+    with hear_decoders(), tifffile.TiffFile(path) as tiff:
         series = _find_picture(tiff)
         page, sizes = _first_page(series), dict(zip(series.axes, series.shape, strict=True))
         if "Y" not in sizes or "X" not in sizes:
@@ -246,39 +240,3 @@ def describe_pages(num: int, height: int, width: int) -> str:
         f"{num} pages of {height} x {width} pixels, which look like the rows of a picture of {num} x {height} pixels "
         f"and {width} channels; save it with tifffile.imwrite(…, photometric='minisblack', planarconfig='contig')"
     )
-
-
-@contextlib.contextmanager
-def hear_tifffile() -> Iterator[list[str]]:
-    """Collect what tifffile says of a file in this thread, which else goes to standard error and names no file."""
-    logging.getLogger("tifffile").addFilter(_LISTENER)  # once, however often
-    _Listener.said.lines = lines = []
-    try:
-        yield lines
-    finally:
-        _Listener.said.lines = None
-
-
-class _Said(threading.local):
-    """What tifffile has said in this thread; None where nobody asks.
-
-    Attributes:
-        lines: first to last.
-    """
-
-    lines: list[str] | None = None
-
-
-class _Listener(logging.Filter):
-    """Keeps what tifffile logs in a thread that asks for it, and lets the rest pass."""
-
-    said = _Said()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if self.said.lines is None:
-            return True
-        self.said.lines.append(record.getMessage())
-        return False
-
-
-_LISTENER = _Listener()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from typing import Any
 
 import imagecodecs
@@ -79,3 +80,28 @@ def test_a_picture_ahead_of_an_animation_is_said_as_a_frame_of_it_is(
     found = decode_image(data, Feature(kind="image"), 10_000_000)
     assert found.notes == notes
     np.testing.assert_array_equal(found.pixels.transpose(1, 2, 0), RGB)
+
+
+def interlaced(pixels: np.ndarray, colour: int) -> bytes:
+    """A PNG of 16 bits, (H, W, C), in the seven passes of Adam7."""
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    parts = [pixels[y::down, x::across].astype(">u2") for x, y, across, down in passes]
+    stream = b"".join(b"\0" + row.tobytes() for part in parts if part.size for row in part)
+    height, width = pixels.shape[:2]
+    header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 1)
+    half = len(packed := zlib.compress(stream)) // 2
+    chunks = ((b"IHDR", header), (b"IDAT", packed[:half]), (b"IDAT", packed[half:]), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    )
+
+
+@pytest.mark.parametrize(("colour", "num"), [(2, 3), (4, 2), (6, 4)])
+@pytest.mark.parametrize("size", [(HEIGHT, WIDTH), (1, 1), (3, 5), (9, 2)])
+def test_an_interlaced_png_of_16_bits_is_read_and_nothing_is_said(
+    colour: int, num: int, size: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 65536, (*size, num)).astype(np.uint16)
+    found = decode(interlaced(pixels, colour), channels=str(num), dtype="uint16")
+    np.testing.assert_array_equal(found, pixels)
+    assert caplog.messages == []

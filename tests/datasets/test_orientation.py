@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -119,6 +121,16 @@ def test_exif_that_cannot_be_read_turns_nothing_and_says_nothing(format_: str) -
         found = decode_image(data, FEATURE, MANY)
     plain = decode_image(encode(known_picture(), format_, **options), FEATURE, MANY)
     np.testing.assert_array_equal(found.pixels, plain.pixels)
+
+
+def test_what_pillow_says_of_exif_that_cannot_be_read_is_not_on_standard_error() -> None:
+    program = (
+        "from torchrelay.datasets.decoders import decode_by_pillow; import sys;"
+        "print(decode_by_pillow(sys.stdin.buffer.read(), 10_000).pixels.shape)"
+    )
+    data = encode(known_picture(), "avif", exif=b"Exif\0\0" + entry("<", 3, 1, b"\6\0\0\0", num=40))
+    done = subprocess.run([sys.executable, "-c", program], input=data, capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == (b"(3, 32, 24)\n", b"")
 
 
 def test_a_tiff_of_two_orientations_is_turned_by_the_first() -> None:
