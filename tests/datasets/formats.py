@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 
 import imagecodecs
@@ -67,6 +68,12 @@ def _pngs() -> Iterator[Sample]:
     for name, body in chunks.items():
         data = png_by_hand([row.tobytes() for row in rgb], 8, 2, {name: body})
         yield Sample(f"PNG with {name.decode()}", data, rgb)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    profile = b"\nexif\n%8d\n" % len(exif.tobytes()) + exif.tobytes().hex().encode() + b"\n"
+    text = b"Raw profile type exif\0\0" + zlib.compress(profile)
+    data = png_by_hand([row.tobytes() for row in rgb], 8, 2, {b"zTXt": text})
+    yield Sample("PNG, turned by ImageMagick's text", data, np.ascontiguousarray(np.rot90(rgb, -1)))
     yield Sample("PNG, animated", encode(picture, "png", save_all=True, append_images=[picture.rotate(90)]), rgb)
 
 
@@ -78,6 +85,8 @@ def _others() -> Iterator[Sample]:
     turned = [picture.rotate(90)]
     for name, options in (("baseline", {}), ("progressive", {"progressive": True}), ("RGB inside", {"keep_rgb": True})):
         yield seen_by_pillow(f"JPEG, {name}", encode(picture, "jpeg", quality=95, **options))
+    data = encode(picture, "jpeg", quality=95)
+    yield seen_by_pillow("JPEG, JFIF 2.01", data.replace(b"JFIF\0\1", b"JFIF\0\2"))
     yield seen_by_pillow("JPEG, gray", encode(picture.convert("L"), "jpeg", quality=95))
     yield seen_by_pillow("JPEG, CMYK", encode(inks, "jpeg", quality=98))
     mpo = encode(picture, "mpo", save_all=True, append_images=turned, quality=95)

@@ -54,6 +54,12 @@ def _tiffs_of_colours() -> Iterator[Sample]:
         level = {"level": 100} if name == "webp" else {}
         data = encode_tiff(rgb, photometric="rgb", compression=name, compressionargs=level)
         yield Sample(f"TIFF, RGB, {name}", data, rgb)
+    yield from _tiffs_of_masks(bilevel)
+    seen = np.linspace(0, 1, HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, WIDTH, 1)
+    known = np.rint(rgb * seen + 255 * (1 - seen)).astype(np.uint8)
+    for name, colours in (("assocalpha", rgb / 255 * seen), ("unassalpha", rgb / 255)):
+        data = encode_tiff(np.dstack([colours, seen]).astype(np.float32), photometric="rgb", extrasamples=[name])
+        yield Sample(f"TIFF, float32, {name}", data, known, tolerance=1)
     yield Sample("TIFF, white is zero", encode_tiff(255 - gray, photometric="miniswhite"), gray)
     deep = (255 - gray).astype(np.uint16) * 257
     yield Sample("TIFF, white is zero, 16 bits", encode_tiff(deep, photometric="miniswhite"), gray)
@@ -67,6 +73,13 @@ def _tiffs_of_colours() -> Iterator[Sample]:
     planar = np.asarray(inks).transpose(2, 0, 1)
     data = encode_tiff(planar, photometric="separated", planarconfig="separate")
     yield Sample("TIFF, CMYK, planar", data, known)
+
+
+def _tiffs_of_masks(bilevel: np.ndarray) -> Iterator[Sample]:
+    for compression in ("lzw", "zlib", "packbits", "zstd"):
+        for tile, name in ((None, "strips"), ((16, 16), "tiles")):
+            data = encode_tiff(bilevel, photometric="minisblack", compression=compression, tile=tile)
+            yield Sample(f"TIFF, bool of tifffile, {compression}, {name}", data, bilevel * np.uint8(255))
 
 
 def _tiffs_of_layouts() -> Iterator[Sample]:
@@ -113,6 +126,8 @@ def _tiffs_of_layouts() -> Iterator[Sample]:
         writer.write(rgb, subifds=1, **tile)
         writer.write(rgb[::2, ::2], **small)
     yield Sample("TIFF, pyramid in SubIFDs", buffer.getvalue(), rgb)
+    data = encode(picture, "tiff", compression="tiff_lzw", tiffinfo={266: 2})
+    yield Sample("TIFF, RGB, lzw, FillOrder 2", data, rgb)
     yield Sample("TIFF, ImageJ", encode_tiff(rgb, imagej=True), rgb)
     yield Sample("TIFF, OME", encode_tiff(rgb, photometric="rgb", ome=True), rgb)
 
@@ -203,6 +218,8 @@ def _tiffs_refused() -> Iterator[Sample]:
     )
     pages = encode(picture, "tiff", save_all=True, append_images=[picture])
     yield Sample("TIFF, two colour pages", pages, verdict="several pictures: expected one, got 2")
+    pages = encode(picture, "tiff", save_all=True, append_images=[picture.resize((WIDTH // 2, HEIGHT // 2))])
+    yield Sample("TIFF, a second page of half the size", pages, verdict="several pictures: expected one, got 2")
     pages = encode(picture, "tiff", save_all=True, append_images=[picture.resize((9, 7))])
     yield Sample("TIFF, pages of two sizes", pages, verdict="several pictures: expected one, got 2")
     planes = rgb.transpose(2, 0, 1)
