@@ -160,7 +160,7 @@ def prepare_data(
     side = np.where(verdicts.good, sides.side, UNUSED).astype(np.int8)
     _check_training(data, rows, side)
     prepared = _commit(data, home, table.frame, cells, rows, verdicts, side, None, heritage)
-    return prepared._replace(warnings=[*table.notes, *warn_of_index(columns, table), *prepared.warnings])
+    return prepared._replace(warnings=[*table.notes, *warn_of_index(data, columns, table), *prepared.warnings])
 
 
 def prepare_for_schema(data: Data, schema: Schema, home: Home, on_progress: Progress | None = None) -> Prepared:

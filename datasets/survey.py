@@ -10,26 +10,25 @@ import math
 import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from ..errors import DataError
-from ..recipe import Dialect
+from ..recipe import Dialect, Spelling
 from .columns import read_labels
-from .contents import HEAD_BYTES, SAVE_PICTURE, name_contents
-from .file_names import is_windows
 from .numerals import MISSING_WORDS, PLAIN, Notation, distinct_cells, notation_of, parse_numbers
-from .paths import common_folders, count_files, find_files
+from .paths import common_folders, find_files
 from .pictures import IMAGE_SUFFIXES, Pictures, look_at_pictures
 from .spelling import compose_cells
 from .splits import SPLIT_WORDS, TRAIN, VALID
 from .survey_classes import Classes, count_classes
 from .survey_dialect import open_undescribed
+from .survey_files import find_root, no_picture
 from .survey_triples import TripleColumns, find_triple
+from .torn import find_torn
 from .verdicts import Verdicts
 
 Role = Literal[
@@ -52,9 +51,6 @@ Role = Literal[
 
 # How many cells and pictures are looked at more closely, spread over the whole table.
 SAMPLE = 50
-# Folders beside the table where its pictures may lie.
-FOLDERS = ("", "images", "image", "imgs", "img", "pictures", "photos", "files", "data")
-MOST_FOLDERS = 50
 # A category has this many rows a value on average, and not more values than these.
 ROWS_A_VALUE = 4
 MOST_CLASSES = 1000
@@ -82,6 +78,7 @@ FEWEST_LETTERS = 4
 _WORD = re.compile(r"[^\W\d_]+")
 # Kana, Chinese characters, Thai, Lao, Myanmar, Khmer.
 _UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
+_LOOSEST = Spelling(strip=True, fold_case=True, numbers=True)
 CATEGORY_NAMES = re.compile(r"(label|labels|class|classes|category|species|diagnosis)", re.IGNORECASE)
 TARGET_NAMES = re.compile(
     rf"{CATEGORY_NAMES.pattern}|tags?|topics?|genres?|y|y_?\d+|target|targets|outcome|output", re.IGNORECASE
@@ -108,6 +105,7 @@ class Column(NamedTuple):
         is_integer: all of its cells are whole numbers.
         is_number: all of its cells that are not missing are numbers.
         separator: labels: what stands between the tags of a cell.
+        by_cells: the index that pandas wrote: what it seems to be by its cells, for whoever names it.
     """
 
     name: str
@@ -120,6 +118,7 @@ class Column(NamedTuple):
     separator: str = ""
     num_odd: int = 0
     odd_word: str = ""
+    by_cells: Column | None = None
 
 
 class Survey(NamedTuple):
@@ -183,6 +182,11 @@ def survey_table(table: Path, files: Path | None = None, given: Mapping[str, Any
     frame = opened.table.frame.drop(index=list(opened.table.bad)).reset_index(drop=True)
     notation = notation_of(opened.dialect)
     columns = {str(name): _judge_cells(str(name), frame[name], notation) for name in frame.columns}
+    last = columns[str(frame.columns[-1])]
+    may_be_torn = opened.table.is_torn and last.role in ("category", "labels") and num_rows - 1 not in opened.table.bad
+    if may_be_torn and find_torn(frame[last.name], _LOOSEST, last.separator):
+        frame = frame.iloc[:-1]
+        columns[last.name] = _judge_cells(last.name, frame[last.name], notation)
     columns |= {name: columns[name]._replace(role="comma", why=why) for name, why in opened.odd.items()}
     columns |= {name: _judge_index(columns[name]) for name in opened.table.index_columns}
     columns = _find_points(columns)
@@ -190,7 +194,7 @@ def survey_table(table: Path, files: Path | None = None, given: Mapping[str, Any
     root, links, num_bad, num_unread, pictures = None, [], 0, 0, None
     if images:
         cells = frame[images[0]].tolist()
-        root = _find_root(path, images[0], _spread(cells), files)
+        root = find_root(path, images[0], _spread(cells), files)
         verdicts = Verdicts(len(frame))
         found = find_files(cells, root, verdicts)
         if links := common_folders(found.links):
@@ -200,13 +204,13 @@ def survey_table(table: Path, files: Path | None = None, given: Mapping[str, Any
         looked = _spread([one for one in found.paths if one])
         pictures = look_at_pictures([Path(one) for one in looked])
         if pictures is None:
-            raise _no_picture(f"{path}: column {images[0]!r}", looked, verdicts)
+            raise no_picture(f"{path}: column {images[0]!r}", looked, verdicts)
         num_unread = math.ceil((1 - pictures.num_looked / len(looked)) * (len(frame) - num_bad))
     splits = [name for name, column in columns.items() if column.role == "split"]
     words = frame[splits[0]].str.strip().str.lower().map(SPLIT_WORDS).value_counts() if splits else {}
     classes = {
         name: count_classes(frame[name], one.separator)
-        for name, one in columns.items()
+        for name, one in ((name, one.by_cells or one) for name, one in columns.items())
         if one.role in ("category", "labels")
     }
     return Survey(
@@ -247,7 +251,7 @@ def _judge_index(column: Column) -> Column:
     """A column that pandas wrote as the index of the rows: it may name or group them, and says nothing about one."""
     if column.role in ("key", "group", "split", "parts"):
         return column
-    return column._replace(role="id", why="is the index of the rows that pandas wrote")
+    return column._replace(role="id", why="is the index of the rows that pandas wrote", by_cells=column)
 
 
 def _judge_cells(name: str, cells: pd.Series, notation: Notation = PLAIN) -> Column:
@@ -273,12 +277,14 @@ def _judge_cells(name: str, cells: pd.Series, notation: Notation = PLAIN) -> Col
         else:
             num_odd, odd_word = 0, ""
     is_number = bool(len(kept)) and bool(is_finite.all())
+    odd = next((text for text, is_one in zip(kept, is_finite, strict=True) if not is_one), "")
+    example = f"{_preview(odd)!r}" + (", which is no number" if 2 * is_finite.sum() > len(kept) else "")
     is_integer = is_number and bool((numbers == np.round(numbers)).all())
     if not is_number:  # among names, "NA" is one like any other
         missing = np.array([not text for text in texts], dtype=bool)
         kept = [text for text in texts if text]
     num_missing = int(missing[codes].sum())
-    role, why = _role_of(name, cells, kept, numbers, is_number=is_number, is_integer=is_integer)
+    role, why = _role_of(name, cells, kept, numbers, example, is_number=is_number, is_integer=is_integer)
     separator = _find_separator(cells) if role in ("category", "text") and not is_number else ""
     if separator:
         tags = read_labels(cells, separator).vocabulary
@@ -287,7 +293,14 @@ def _judge_cells(name: str, cells: pd.Series, notation: Notation = PLAIN) -> Col
 
 
 def _role_of(
-    name: str, cells: pd.Series, kept: list[str], numbers: np.ndarray, *, is_number: bool, is_integer: bool
+    name: str,
+    cells: pd.Series,
+    kept: list[str],
+    numbers: np.ndarray,
+    example: str,
+    *,
+    is_number: bool,
+    is_integer: bool,
 ) -> tuple[Role, str]:
     num_rows, num_values = len(cells), len(kept)
     if num_values < 2:
@@ -319,9 +332,9 @@ def _role_of(
         return "category", f"has {num_values:,} distinct {kind} in {num_rows:,} rows"
     if is_number:
         return "number", f"holds numbers, {num_values:,} of them distinct"
-    example = f"in {num_rows:,} rows, for example {_preview(kept[0])!r}"
     kind = _kind_of_text(kept)
-    return kind, f"holds {num_values:,} distinct {'values' if kind == 'name' else 'texts'} {example}"
+    what = "values" if kind == "name" else "texts"
+    return kind, f"holds {num_values:,} distinct {what} in {num_rows:,} rows, for example {example}"
 
 
 def _counts_rows(numbers: np.ndarray) -> bool:
@@ -383,60 +396,6 @@ def _is_pair(first: str, second: str) -> bool:
         return first[:-2] == second[:-2] != ""
     is_axis = first[:1].lower() == "x" and second[:1].lower() == "y" and first[1:] == second[1:]
     return is_axis and re.fullmatch(r"_?\d+|_.+", first[1:]) is not None
-
-
-def _find_root(table: Path, column: str, cells: list[str], given: Path | None) -> Path:
-    """The folder where most of these files are.
-
-    Raises:
-        DataError: none has half of them, or half of the paths cannot start at any.
-    """
-    leaving = [cell for cell in cells if _is_absolute(cell) or ".." in PurePath(cell).parts]
-    if 2 * len(leaving) >= len(cells):
-        what = "absolute paths" if _is_absolute(leaving[0]) else "paths with .."
-        raise DataError(
-            f"{table}: column {column!r} holds {what} such as {leaving[0]!r}; expected paths relative to data.files, "
-            f"the folder that --files DIR names: shorten them in the table"
-        )
-    cells = [cell for cell in cells if cell not in leaving]
-    candidates = [given.absolute()] if given else _folders_near(table)
-    counts = {folder: count_files(cells, folder) for folder in candidates}
-    best = max(counts, key=lambda folder: counts[folder])
-    if 2 * counts[best] > len(cells):
-        return best
-    some = ", ".join(str(folder) for folder in candidates[:4]) + (", …" if len(candidates) > 4 else "")
-    verdicts = Verdicts(len(cells))
-    find_files(cells, best, verdicts)
-    reason, advice = "", "say with --files DIR where these paths start"
-    if near := next((one for one in verdicts.reasons.values() if one.detail), None):
-        reason = f" ({near._replace(remedy='')})"
-        advice = near.remedy or "write the paths as the files are named, or say with --files DIR where they start"
-    raise DataError(
-        f"{table}: column {column!r} names pictures such as {cells[0]!r}, and {counts[best]} of {len(cells)} that were "
-        f"looked for are in {some}{reason}; {advice}"
-    )
-
-
-def _is_absolute(cell: str) -> bool:
-    return PurePath(cell).is_absolute() or is_windows(cell)
-
-
-def _no_picture(column: str, looked: list[str], verdicts: Verdicts) -> DataError:
-    """Why no file of a column can be looked at, by the first of them."""
-    if not looked:
-        return DataError(f"{column}: no file can be read; the first: {next(iter(verdicts.reasons.values()))}")
-    path = Path(looked[0])
-    with path.open("rb") as file:
-        contents = name_contents(file.read(HEAD_BYTES))
-    what = f", which is {contents.what}; {contents.remedy or SAVE_PICTURE}" if contents else ""
-    return DataError(f"{column}: no file that was looked at is a picture; one is {path}{what}")
-
-
-def _folders_near(table: Path) -> list[Path]:
-    folder = table.parent
-    near = [folder / name for name in FOLDERS] + [folder / table.stem, folder.parent, folder.parent / "images"]
-    below = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    return list(dict.fromkeys(one for one in [*near, *below[:MOST_FOLDERS]] if one.is_dir()))
 
 
 def _spread(items: list[str]) -> list[str]:

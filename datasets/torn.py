@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ..recipe import Data
+import pandas as pd
+
+from ..recipe import Data, Spelling
+from .spelling import spell, strip_unseen
 from .table import Table, features_of
 from .verdicts import Verdicts
 
@@ -27,13 +30,8 @@ def reject_torn_end(data: Data, columns: Mapping[str, list[str]], table: Table, 
     for name, feature in features_of(data).items():
         if feature.kind not in ("category", "labels") or last not in columns.get(name, ()):
             continue
-        cells = table.frame[last]
-        tag = str(cells.iloc[row])
-        others = cells.iloc[:row]
-        if feature.kind == "labels":
-            tag = tag.rpartition(feature.separator)[2]
-            others = others.str.split(feature.separator).explode()
-        if tag.strip() and not (others.str.strip() == tag.strip()).any():
+        separator = feature.separator if feature.kind == "labels" else ""
+        if tag := find_torn(table.frame[last], feature.labels, separator):
             verdicts.reject(
                 row,
                 "torn line",
@@ -43,12 +41,27 @@ def reject_torn_end(data: Data, columns: Mapping[str, list[str]], table: Table, 
             )
 
 
-def warn_of_index(columns: Mapping[str, list[str]], table: Table) -> list[str]:
-    """Name the features that read numbers of rows, which say where a row stood and not what it is."""
+def find_torn(cells: pd.Series, rule: Spelling, separator: str = "") -> str:
+    """What the last cell of a column says, of tags the last one, where no other cell says it; else nothing.
+
+    Args:
+        cells: of the column.
+        rule: what does not count in the spelling.
+        separator: what stands between the tags of a cell; empty where a cell is one class.
+    """
+    *others, last = map(str, cells)
+    tags = {tag for cell in set(others) for tag in (cell.split(separator) if separator else (cell,))}
+    tag = last.rpartition(separator)[2] if separator else last
+    is_known = strip_unseen(spell(tag, rule)) in {strip_unseen(spell(one, rule)) for one in tags}
+    return "" if is_known or not tag.strip() else tag
+
+
+def warn_of_index(data: Data, columns: Mapping[str, list[str]], table: Table) -> list[str]:
+    """Name the inputs that read numbers of rows, which say where a row stood and not what it is."""
     index = {name for name in table.frame.columns if _INDEX.fullmatch(str(name))} | set(table.index_columns)
     return [
         f"{name!r} reads {column!r}, the index of pandas: it says where a row stood, which may give the target away"
-        for name, read in columns.items()
-        for column in read
+        for name in data.inputs
+        for column in columns[name]
         if column in index
     ]

@@ -45,7 +45,7 @@ def choose_target(survey: Survey, wanted: str) -> tuple[list[str], str]:
             raise RecipeError(
                 f"--target {shlex.quote(wanted)}: {survey.table} has no such column; {nearest(wanted, columns)}"
             )
-        column = columns[wanted]
+        column = columns[wanted] = columns[wanted].by_cells or columns[wanted]
         if column.role == "points":
             return points, "one of them was named by --target"
         if column.role in ("image", "text", "unspaced", "name", "comma", "constant", "split") or (

@@ -18,8 +18,9 @@ from torchrelay.datasets.dialects import advise, find_dialect
 from torchrelay.datasets.survey import survey_table
 from torchrelay.datasets.survey_dialect import open_undescribed
 from torchrelay.datasets.table import open_table, read_table, resolve_features
+from torchrelay.datasets.torn import find_torn
 from torchrelay.errors import DataError
-from torchrelay.recipe import Data, Dialect
+from torchrelay.recipe import Data, Dialect, Spelling
 from torchrelay.settings import Home
 from torchrelay.tasks.draft import draft_recipe
 from torchrelay.tasks.draft_features import choose_target
@@ -251,6 +252,32 @@ def test_a_class_that_stands_in_a_torn_last_line_alone_is_left_out(
     assert whole.num_quarantined == 0
 
 
+@pytest.mark.parametrize(
+    ("cells", "rule", "torn"),
+    [
+        (["leaf", "stay", "lea"], {}, "lea"),
+        (["leaf", "stay", "LEAF"], {}, "LEAF"),
+        (["leaf", "stay", "LEAF"], {"fold_case": True}, ""),
+        (["1", "2", "1.0"], {"numbers": True}, ""),
+        (["\u00e9", "b", "e\u0301"], {}, ""),
+        (["a|b", "b|c", "c|A"], {"fold_case": True}, ""),
+        (["a|bcd", "bcd|c", "c|bc"], {"fold_case": True}, "bc"),
+    ],
+)
+def test_a_last_cell_is_torn_where_no_other_row_has_it_by_the_rule_of_spelling(
+    cells: list[str], rule: dict[str, bool], torn: str
+) -> None:
+    assert find_torn(pd.Series(cells), Spelling(**rule), "|" if "|" in cells[0] else "") == torn
+
+
+def test_init_counts_no_class_that_a_torn_last_line_alone_has(write_table: WriteTable) -> None:
+    lines = [f"{row / 7:.3f},{('stay', 'leaf')[row % 2]}\n" for row in range(60)]
+    survey = survey_table(Path(write_table("x0,label\n" + "".join(lines) + "0.5,lea")))
+    assert survey.classes["label"].counts == {"stay": 30, "leaf": 30}
+    survey = survey_table(Path(write_table("x0,label\n" + "".join(lines) + "0.5,leaf")))
+    assert survey.classes["label"].counts == {"stay": 30, "leaf": 31}
+
+
 def test_a_last_line_without_its_fields_or_its_quote_is_torn(write_table: WriteTable) -> None:
     short = open_table(Data(table=write_table("a,b,c\n1,2,3\n4,5,6\n7,8")))
     assert str(short.bad[2]) == "torn line: the file ends after 2 of 3 fields, without a line's end"
@@ -322,6 +349,18 @@ def test_the_index_that_pandas_wrote_is_no_input(tmp_path: Path, index: Any, nam
     table = open_table(data)
     found = resolve_features(data, list(table.frame.columns), table.index_columns)
     assert found["x"] == ["width", "height"]
+
+
+def test_an_index_that_is_named_as_the_target_is_what_its_cells_say(tmp_path: Path, home: Home) -> None:
+    frame = pd.DataFrame({"width": np.arange(60) % 7 / 7, "species": np.repeat(["a", "b", "c"], 20)})
+    frame.set_index("species").to_parquet(tmp_path / "t.parquet")
+    survey = survey_table(tmp_path / "t.parquet")
+    draft = draft_recipe(survey, "species")
+    assert draft.target["species"].value == {"kind": "category"}
+    assert survey.classes["species"].counts == {"a": 20, "b": 20, "c": 20}
+    inputs = {"x": {"kind": "number", "columns": ["width"]}}
+    data = {"table": str(tmp_path / "t.parquet"), "inputs": inputs, "target": {"species": {"kind": "category"}}}
+    assert not [text for text in prepare_data(Data.model_validate(data), home).warnings if "index" in text]
 
 
 def test_an_index_that_a_recipe_names_is_read_and_warned_of(tmp_path: Path, home: Home) -> None:

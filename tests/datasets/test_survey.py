@@ -39,6 +39,12 @@ def test_each_column_is_told_by_its_cells(write_table: WriteTable) -> None:
     }
 
 
+def test_a_column_of_numbers_that_is_lost_shows_a_cell_that_is_none(write_table: WriteTable) -> None:
+    lines = [f"{row / 7:.3f},{('n.d.', 'lost')[row % 2] if row % 9 > 6 else -row / 7}" for row in range(90)]
+    column = survey_table(Path(write_table(["a,b", *lines]))).columns["b"]
+    assert column.why.endswith("in 90 rows, for example 'lost', which is no number")
+
+
 def test_cells_of_several_tags_are_told_from_places_sentences_and_categories(write_table: WriteTable) -> None:
     tags = ["red", "blue, red", "", "blue", "red, big, blue", "big"]
     places = ["Oslo, Norway", "Rome, Italy"]
