@@ -238,7 +238,9 @@ def _check_values(path: Path, state: Mapping[str, Tensor], folder: Path | None) 
     own = {} if folder is None else _built_from(folder)
     matched = match_module_prefix(state, own)
     check_state(own, matched, place)
-    check_finite({key: value for key, value in matched.items() if key not in own}, place)
+    of_another_shape = {key for key in matched if key in own and matched[key].shape != own[key].shape}
+    others = {key: value for key, value in matched.items() if key not in own or key in of_another_shape}
+    check_finite(others, place)
 
 
 def _built_from(folder: Path) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,11 @@ from torch import Tensor, nn
 from torchrelay.engine.warm_start import plan_transfer
 from torchrelay.engine.weights import load_into
 from torchrelay.errors import SourceError
-from torchrelay.recipe import WarmStart
+from torchrelay.models.registry import build_model
+from torchrelay.recipe import Data, Feature, Named, Recipe, WarmStart
+from torchrelay.recipe_file import dump_recipe
+from torchrelay.schema import FeatureSchema, Schema
+from torchrelay.tasks.weights import export_source, pack_sources
 from torchrelay.weight_values import check_finite, check_state
 
 
@@ -91,3 +96,25 @@ def test_many_bad_keys_are_counted() -> None:
     own = {str(number): torch.zeros(1) for number in range(9)}
     with pytest.raises(SourceError, match=r"4 has 1 NaN of 1 values; … \(9 keys\)"):
         check_state(own, {key: value / 0 for key, value in own.items()}, "theirs.pt")
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (1, 3), (4, 2), (2,)])
+def test_what_is_not_finite_is_not_handed_on_whatever_its_shape(shape: tuple[int, ...], tmp_path: Path) -> None:
+    x = FeatureSchema(name="x", kind="number", columns=["a", "b"], shape=[2], dtype="float64", mean=[0, 0], std=[1, 1])
+    y = FeatureSchema(name="y", kind="number", columns=["y"], shape=[1], dtype="float64", mean=[0.0], std=[1.0])
+    recipe = Recipe(
+        name="numbers",
+        data=Data(table="t.csv", inputs={"x": Feature(kind="number")}, target={"y": Feature(kind="number")}),
+        model=Named(name="mlp", args={"hidden": []}),
+    )
+    Schema(inputs=[x], targets=[y]).save(tmp_path / "schema.json")
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
+    state = build_model(recipe.model, Schema.load(tmp_path / "schema.json")).state_dict()
+    key = next(key for key, value in state.items() if tuple(value.shape) == (1, 2))
+    torch.save({**state, key: torch.full(shape, torch.nan)}, tmp_path / "in.pt")
+    for hand_on in (
+        lambda: export_source(str(tmp_path / "in.pt"), tmp_path / "out.pt", with_optimizer=False),
+        lambda: pack_sources([str(tmp_path / "in.pt")], {}, tmp_path / "out.pt"),
+    ):
+        with pytest.raises(SourceError, match=rf"{key} has {torch.Size(shape).numel()} NaN"):
+            hand_on()
