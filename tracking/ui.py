@@ -14,8 +14,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import IO
 
 from .. import settings
+from ..addresses import hide_secrets
 from ..errors import TrackingError
 from .client import make_database
 
@@ -51,12 +53,24 @@ def serve_ui(host: str = "127.0.0.1", port: int = 0, on_ready: Callable[[str], N
         make_database()
     port = _free_port(host, port)
     process = subprocess.Popen(
-        _command(uri, host, port),
-        env={"PYTHONWARNINGS": "ignore", **os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        _command(host, port),
+        # The tracker's address may have a password: the environment is this user's alone, a command line everybody's.
+        env={
+            "PYTHONWARNINGS": "ignore",
+            **os.environ,
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_BACKEND_STORE_URI": uri,
+            "MLFLOW_REGISTRY_STORE_URI": uri,
+        },
         # A session of its own: Ctrl-C reaches this process alone, which then ends the server and its workers in order.
         start_new_session=True,
-        stdout=sys.stderr,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
     )
+    speaker = threading.Thread(target=_pass_on, args=(process.stdout,), name="ui", daemon=True)
+    speaker.start()
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     with _sigterm_as_interrupt():
         try:
@@ -67,6 +81,7 @@ def serve_ui(host: str = "127.0.0.1", port: int = 0, on_ready: Callable[[str], N
             return
         finally:
             _stop(process)
+            speaker.join(STOP_SECONDS)
     raise TrackingError(f"MLflow's server at {address} ended by itself with exit code {code}; its output says why")
 
 
@@ -74,12 +89,17 @@ def _say_address(address: str) -> None:
     sys.stderr.write(f"MLflow's UI is at {address}; Ctrl-C ends it\n")
 
 
-def _command(uri: str, host: str, port: int) -> list[str]:
+def _pass_on(output: IO[str]) -> None:
+    """Say on standard error what the server says, without secrets."""
+    for line in output:
+        sys.stderr.write(hide_secrets(line))
+        sys.stderr.flush()
+
+
+def _command(host: str, port: int) -> list[str]:
     artifacts = settings.home().artifacts.as_uri()
     return [
         sys.executable, "-m", "mlflow", "server",
-        "--backend-store-uri", uri,
-        "--registry-store-uri", uri,
         "--default-artifact-root", artifacts,
         "--artifacts-destination", artifacts,
         "--host", host,
@@ -103,7 +123,7 @@ def _free_port(host: str, port: int) -> int:
     raise TrackingError(f"{taken} on {host} is taken, perhaps by another UI; name a free one with --port")
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], address: str) -> None:
+def _wait_until_ready(process: subprocess.Popen[str], address: str) -> None:
     """Until it answers; a server that ended is left to the caller."""
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None:
@@ -116,7 +136,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], address: str) -> None:
             time.sleep(0.1)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[str]) -> None:
     """Ask the server to end, then end all that is left of its session."""
     if process.poll() is None:
         process.terminate()

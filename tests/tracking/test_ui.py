@@ -91,3 +91,21 @@ def test_a_tracker_that_is_a_server_needs_no_ui(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker:5000")
     with pytest.raises(TrackingError, match="open http://tracker:5000"):
         serve_ui()
+
+
+def test_a_password_of_the_trackers_stands_neither_on_a_command_line_nor_in_what_the_server_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    server = tmp_path / "server"
+    server.write_text(
+        '#!/bin/sh\necho "words $*"\necho "opens $MLFLOW_BACKEND_STORE_URI $MLFLOW_REGISTRY_STORE_URI" >&2\nexit 3\n'
+    )
+    server.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(server))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://u:s3cr3tpw@h/db")
+    with pytest.raises(TrackingError, match="ended by itself with exit code 3"):
+        serve_ui(port=free_port(), on_ready=lambda address: None)
+    said = capsys.readouterr().err
+    assert "s3cr3tpw" not in said
+    assert said.startswith("words -m mlflow server ")
+    assert said.endswith("opens postgresql://h/db postgresql://h/db\n")
