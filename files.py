@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import BusyError, LockError
+from .settings import home, make_home
 
 # What some file systems answer to the fsync of a folder, which they do not need.
 NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP)
@@ -96,6 +97,8 @@ def hold_folder(path: Path) -> Iterator[None]:
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, each durable under its name and with no more rights than the one above.
 
+    The home is made for its owner alone.
+
     Raises:
         OSError: the system refuses, or a folder is held (`hold_folder`) and was removed.
     """
@@ -104,13 +107,25 @@ def make_folder(path: Path) -> None:
     if path in _held:
         raise FileNotFoundError(errno.ENOENT, "Was removed while it was written to", str(path))
     make_folder(path.parent)
-    path.mkdir(0o777 & path.parent.stat().st_mode, exist_ok=True)
+    if path == home().root:
+        make_home()
+    else:
+        path.mkdir(0o777 & path.parent.stat().st_mode, exist_ok=True)
     fsync_folder(path.parent)
 
 
 def mode_of_files(folder: Path) -> int:
     """The rights of a new file: no more than its folder has, so that a private home has private files."""
     return 0o666 & folder.stat().st_mode
+
+
+def open_to_write(path: Path, mode: str) -> IO[Any]:
+    """Open a file to write, a new one with the rights of `mode_of_files`.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    return open(path, mode, opener=lambda name, flags: os.open(name, flags, mode_of_files(path.parent)))
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -123,8 +138,7 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     make_folder(path.parent)
     temporary = _temporary(path)
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode_of_files(path.parent))
-        with open(descriptor, "wb") as file:
+        with open_to_write(temporary, "xb") as file:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
@@ -203,7 +217,7 @@ def commit_folder(final: Path) -> Iterator[Path]:
     """Fill a temporary sibling folder, then rename it to `final` once every file in it is durable.
 
     Where `final` exists by then (another process made it), that one stays and ours is dropped. An exception inside
-    the block removes the temporary folder.
+    the block removes the temporary folder. All in it has no more rights than the folder above.
 
     Raises:
         OSError: nothing was committed; or, where the last fsync alone failed, `final` is there, whole, and it is not
@@ -211,13 +225,16 @@ def commit_folder(final: Path) -> Iterator[Path]:
     """
     make_folder(final.parent)
     temporary = _temporary(final)
-    temporary.mkdir()
+    rights = 0o777 & final.parent.stat().st_mode
+    temporary.mkdir(rights)
     try:
         yield temporary
         for folder, _, names in os.walk(temporary, topdown=False):
             for name in names:
                 with open(os.path.join(folder, name), "rb") as file:
+                    _restrict(Path(folder, name), rights)
                     os.fsync(file.fileno())
+            _restrict(Path(folder), rights)
             fsync_folder(Path(folder))
         try:
             temporary.rename(final)
@@ -229,6 +246,13 @@ def commit_folder(final: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     fsync_folder(final.parent)
+
+
+def _restrict(path: Path, rights: int) -> None:
+    """Take away rights that are not among these; of a link, nothing."""
+    mode = stat.S_IMODE(path.lstat().st_mode)
+    if mode & ~rights and not path.is_symlink():
+        path.chmod(mode & rights)
 
 
 def remove_folder(path: Path) -> None:
@@ -380,7 +404,7 @@ _open_locks: set[IO[str]] = set()
 def _own(path: Path) -> Iterator[IO[str]]:
     try:
         make_folder(path.parent)
-        file = path.open("a+")
+        file = open_to_write(path, "a+")
     except OSError as error:
         raise _no_lock(path, error) from error
     with file:

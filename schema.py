@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 from .errors import SourceError, check_format
-from .files import read_json
+from .files import read_json, write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -197,7 +197,7 @@ class Schema(BaseModel):
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
-        path.write_text(self.model_dump_json(indent=2) + "\n", "utf-8")
+        write_atomic(path, self.model_dump_json(indent=2) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Schema:

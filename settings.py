@@ -54,6 +54,17 @@ def home() -> Home:
     return Home(Path(os.environ.get("TORCHRELAY_HOME") or ".torchrelay").absolute())
 
 
+def make_home() -> Path:
+    """Make the home, where it is not there, for its owner alone: it may hold addresses with passwords.
+
+    Raises:
+        OSError: it cannot be made, or is no folder.
+    """
+    root = home().root
+    root.mkdir(0o700, parents=True, exist_ok=True)
+    return root
+
+
 def tracking_uri() -> str:
     """`MLFLOW_TRACKING_URI`, or the SQLite database inside the home."""
     return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_address(home().root / "mlflow.db")

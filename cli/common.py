@@ -70,11 +70,11 @@ def commands() -> None:
 def prepare() -> None:
     """Point the libraries at the home, and keep Prefect's own progress lines off the terminal."""
     from ..errors import HomeError
-    from ..settings import home, set_environment
+    from ..settings import home, make_home, set_environment
 
     set_environment()
     try:
-        home().root.mkdir(0o700, parents=True, exist_ok=True)  # it may hold addresses with passwords
+        make_home()
     except OSError as error:
         raise HomeError.of(home().root, error) from error
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")

@@ -17,14 +17,14 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from ..errors import DataError
 from ..faults import reach
-from ..files import commit_folder, is_damage, make_folder, read_json, set_aside, sha256_file
+from ..files import commit_folder, is_damage, make_folder, open_to_write, read_json, set_aside, sha256_file
 from ..recipe import Feature
 from .disk import writing
 from .images import num_channels
@@ -196,7 +196,7 @@ class ShardWriter:
         self._folder = folder
         self._shape = (*size, num_channels(feature))
         self._dtype = np.dtype(feature.dtype)
-        self._file: BinaryIO | None = None
+        self._file: IO[bytes] | None = None
         self.num_committed = 0
         self._begin()
 
@@ -213,7 +213,7 @@ class ShardWriter:
         with writing("pixels", self._folder):
             if self._file is None:
                 make_folder(self._folder)
-                self._file = self._part.open("wb")
+                self._file = open_to_write(self._part, "wb")
                 self._file.write(self._header())
             self._file.write(pixels.data)
         self._sha256.update(pixels.data)
@@ -237,7 +237,7 @@ class ShardWriter:
                 reach("ingest.index_written")
         self._begin()
 
-    def _finish(self, file: BinaryIO, path: Path) -> dict[str, Any]:
+    def _finish(self, file: IO[bytes], path: Path) -> dict[str, Any]:
         """Write the header for all rows, and move the file into its shard; its entry in the manifest.
 
         The header is hashed last: it is known last.

@@ -17,6 +17,7 @@ from ..engine.job import Job, Progress
 from ..engine.loop import check_monitor, train
 from ..engine.losses import reduce_sum
 from ..engine.memory import keep_freed_memory
+from ..files import make_folder
 from ..recipe import Recipe
 from ..schema import Batch
 from ..settings import home
@@ -113,7 +114,7 @@ def _train_steps(job: Job, view: View, accumulate: int) -> tuple[list[float], fl
     endless = replace(job, early_stop_epochs=0, max_seconds=0.0)
     few = replace(endless, train_batches=few_batches, num_epochs=1, monitor="", every_steps=0)
     cache = home().cache
-    cache.mkdir(parents=True, exist_ok=True)
+    make_folder(cache)
     # The loop wants to keep a checkpoint.
     with tempfile.TemporaryDirectory(prefix="dry-run-", dir=cache) as folder, naming_table_rows(view):
         train(few, Progress(), CheckpointStore(Path(folder), keep=1, facts={}, fingerprint={}), on_step)

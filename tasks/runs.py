@@ -236,7 +236,7 @@ def keep_room(run_dir: Path) -> None:
     """Keep a little room for the end of a run to be written down on a disk that is full by then."""
     with contextlib.suppress(OSError):
         # Random, as a file system that compresses would keep nothing for zeros.
-        (run_dir / ROOM_FILE).write_bytes(os.urandom(ROOM_BYTES))
+        write_atomic(run_dir / ROOM_FILE, os.urandom(ROOM_BYTES))
 
 
 def give_room(run_dir: Path) -> bool:
@@ -379,8 +379,7 @@ def open_run(
         if start is not None:
             keep_start(run_dir, start)
         if record.split_dir:
-            (run_dir / "figures").mkdir()
-            shutil.copyfile(draw_report(Path(record.split_dir)), run_dir / "figures" / "data.png")
+            write_atomic(run_dir / "figures" / "data.png", draw_report(Path(record.split_dir)).read_bytes())
         with Journal(run_dir / JOURNAL_FILE) as journal:
             journal_run(journal, record, recipe, schema, rows)
         files = digests_of(run_dir, (RECIPE_FILE, SCHEMA_FILE, TRANSFER_FILE, "weights"))

@@ -82,6 +82,8 @@ class OwnServer(SubprocessASGIServer):
                 *(word for name, value in options.items() for word in (f"--{name}", str(value))),
             ],
             env={**os.environ, **own, **get_current_settings().to_environment_variables(exclude_unset=True)},
+            # Its database has the texts of flow runs: no more rights than the home.
+            umask=0o077 if not home().root.stat().st_mode & 0o077 else -1,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

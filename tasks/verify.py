@@ -30,10 +30,10 @@ from ..engine.generations import parse_name, read_pointer
 from ..engine.weights import load_weights, sha256_of
 from ..errors import RecipeError, TrainingError
 from ..faults import arm
-from ..files import lock
+from ..files import lock, open_to_write
 from ..recipe import Recipe
 from ..schema import SPLITS, Schema
-from ..settings import home
+from ..settings import home, make_home
 from ..tracking.client import make_database
 from ..tracking.journal import JOURNAL_FILE, Journal
 from ..tracking.records import RunRecord, list_records, load_record
@@ -131,7 +131,7 @@ def verify_resume(recipe: Recipe, kills: int, steps: int, seed: int) -> dict[str
     """
     check_recipe(recipe)
     ingested = ingest_table.fn(recipe)
-    home().root.mkdir(parents=True, exist_ok=True)
+    make_home()
     folder = Path(tempfile.mkdtemp(prefix=VERIFY_PREFIX, dir=home().root))
     with lock(folder / "lock", f"the comparison in {folder}"):
         try:
@@ -341,7 +341,7 @@ def in_child(root: Path, patience: float, fault: str, work: Callable[..., object
 
 
 def _do(root: Path, method: str, fault: str, work: Callable[..., object], arguments: tuple[Any, ...]) -> None:
-    with (root / LOG_FILE).open("ab") as log:
+    with open_to_write(root / LOG_FILE, "ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     # Its loader's workers begin as in any run, and not by a fork server of their own, which would outlive a kill.

@@ -11,16 +11,19 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from torchrelay.engine.checkpoint import CheckpointStore
 from torchrelay.errors import BusyError, LockError
 from torchrelay.files import (
     commit_folder,
     digest,
     is_locked,
     lock,
+    make_folder,
     open_file,
     read_json,
     remove_folder,
@@ -32,6 +35,9 @@ from torchrelay.files import (
     write_atomic,
     write_json,
 )
+from torchrelay.schema import Schema
+from torchrelay.tracking.aside import Aside
+from torchrelay.tracking.aside import set_aside as note_aside
 
 
 def names(folder: Path) -> list[str]:
@@ -347,3 +353,47 @@ def test_a_lock_that_is_held_for_an_instant_as_by_who_only_looks_is_waited_for(t
     with lock(path, "run a"):
         pass
     looker.join()
+
+
+# Rights
+
+
+def make_lock(home: Path) -> None:
+    with lock(home / "runs" / "a" / "lock", "run a"):
+        pass
+
+
+def make_pack(home: Path) -> None:
+    with commit_folder(home / "packs" / "p") as temporary:
+        (temporary / "inner").mkdir()
+        (temporary / "inner" / "x.npy").write_bytes(b"x")
+
+
+def make_checkpoint(home: Path) -> None:
+    store = CheckpointStore(home / "runs" / "a" / "checkpoints", keep=1, facts={}, fingerprint={})
+    assert store.save({"recipe": "all of it"}, 1, is_best=True) is not None
+
+
+def make_note(home: Path) -> None:
+    make_folder(home)
+    note_aside(home, [Aside(1, "tags", (), "refused")])
+
+
+def make_schema(home: Path) -> None:
+    Schema(inputs=[], targets=[]).save(home / "schema.json")
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize("make", [make_lock, make_pack, make_checkpoint, make_note, make_schema])
+def test_a_home_is_its_owners_alone_whatever_makes_it_and_one_that_is_there_keeps_its_rights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], is_new: bool
+) -> None:
+    home = tmp_path / "open" / "home"
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o755)
+    monkeypatch.setenv("TORCHRELAY_HOME", str(home))
+    if not is_new:
+        home.mkdir(0o755)
+    make(home)
+    modes = {(path.is_dir(), path.stat().st_mode & 0o777) for path in (home, *home.rglob("*"))}
+    assert modes <= ({(True, 0o700), (False, 0o600)} if is_new else {(True, 0o755), (False, 0o644)})

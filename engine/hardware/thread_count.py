@@ -17,7 +17,7 @@ import psutil
 import torch
 
 from ...errors import BusyError, LockError
-from ...files import lock, read_json, write_json
+from ...files import lock, make_folder, read_json, write_json
 from ...seals import DIGEST, is_sealed, seal, unseal
 from .cpu_load import LoadMeter, usable_cores
 
@@ -65,7 +65,7 @@ def find_thread_count(step: Callable[[], None], memory: Path, key: str) -> Threa
         return known
     found = _measure(step, torch.get_num_threads())
     try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(memory.parent)
         with lock(memory.with_suffix(".lock"), "the number of threads"):
             if known := _remembered(memory, key):  # another process was faster, and its number counts
                 return known
