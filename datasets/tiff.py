@@ -158,13 +158,16 @@ def _check_page(page: TiffPage, data: bytes) -> None:
 
 
 def _check_segments(page: TiffPage, data: bytes) -> None:
-    """Compare the bytes of a page's strips or tiles, or of one where they are compressed, with what it says."""
+    """Compare the bytes of a page's strips or tiles, or of one where they are compressed, with what it says.
+
+    Some may be empty, as GDAL leaves those of zeros.
+    """
+    filled = [at for at, count in enumerate(page.databytecounts) if count]
+    if not filled:
+        raise BadImage("damaged", "all strips or tiles of the TIFF are empty")
     if page.compression == _UNCOMPRESSED:
-        found, expected = sum(page.databytecounts), sum(_num_bytes(page, at) for at in range(len(page.databytecounts)))
+        found, expected = sum(page.databytecounts), sum(_num_bytes(page, at) for at in filled)
     else:
-        filled = [at for at, count in enumerate(page.databytecounts) if count]
-        if not filled:
-            return
         expected = _num_bytes(page, filled[0])
         found = len(_decompress(page, data, filled[0], most=2 * expected))
     # Some writers pad the last strip, or count what follows it, or leave out what is empty in a tile.

@@ -101,12 +101,20 @@ def test_bytes_whose_bits_run_backwards_are_read_as_pillow_reads_them(mode: str,
     np.testing.assert_array_equal(decode(data), expected)
 
 
-def test_empty_tiles_and_strips_are_passed_over() -> None:
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("options", [{"rowsperstrip": 16}, {"tile": (16, 16)}])
+def test_empty_strips_and_tiles_are_zeros_unless_all_are_empty(
+    compression: str | None, options: dict[str, Any]
+) -> None:
     pixels = np.zeros((64, 64), np.uint8)
-    pixels[40:] = 200
-    data = encode_tiff(pixels, photometric="minisblack", compression="zlib", rowsperstrip=20)
+    pixels[48:] = 200
+    data = encode_tiff(pixels, photometric="minisblack", compression=compression, **options)
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
-        at = tiff.pages.first.tags[279].valueoffset
-        size = 4 if tiff.pages.first.tags[279].dtype == 4 else 2
-    sparse = data[:at] + bytes(2 * size) + data[at + 2 * size :]
+        tag = tiff.pages.first.tags[279 if "rowsperstrip" in options else 325]
+    size = {3: 2, 4: 4, 16: 8}[tag.dtype]
+    num_empty = tag.count * 3 // 4
+    sparse = data[: tag.valueoffset] + bytes(num_empty * size) + data[tag.valueoffset + num_empty * size :]
     np.testing.assert_array_equal(decode(sparse, channels="gray")[..., 0], pixels)
+    empty = data[: tag.valueoffset] + bytes(tag.count * size) + data[tag.valueoffset + tag.count * size :]
+    with pytest.raises(BadImage, match=r"^damaged: all strips or tiles of the TIFF are empty"):
+        decode(empty, channels="gray")
