@@ -353,8 +353,9 @@ def _explain_encoding(path: Path, encoding: str, error: UnicodeError) -> DataErr
     name = encoding.removesuffix("-sig")
     guess = guess_encoding(path)
     remedy = f"set data.encoding: {guess.encoding} ({guess.describe()})"
+    others = ", or whatever it was written in, or save it as UTF-8"
     if codecs.lookup(guess.encoding).name == codecs.lookup(name).name:
-        remedy = "it is cut short, or of another encoding: save it again, as UTF-8"
+        remedy, others = "it is cut short, or of another encoding: save it again, as UTF-8", ""
     elif guess.encoding.startswith("utf-16"):
         return DataError(f"{path} is UTF-16, not {name}; {remedy}")
     broken = find_broken(path, name)
@@ -362,5 +363,5 @@ def _explain_encoding(path: Path, encoding: str, error: UnicodeError) -> DataErr
         return DataError(f"{path} is not {name}: {error}; {remedy}")
     return DataError(
         f"{path} is not {name}: byte 0x{broken.byte:02x} at position {broken.position:,}, line {broken.line:,}; "
-        f"{remedy}, or whatever it was written in, or save it as UTF-8"
+        f"{remedy}{others}"
     )

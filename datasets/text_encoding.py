@@ -115,7 +115,7 @@ def guess_encoding(path: Path) -> Guess:
     """Find the encoding of a file; a few broken bytes do not make another of UTF-8."""
     with path.open("rb") as file:
         start = file.read(4096)
-    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)) and len(start) % 4 == 0:
+    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return Guess("utf-32", [], {})
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return Guess("utf-16", [], {})
@@ -123,7 +123,7 @@ def guess_encoding(path: Path) -> Guess:
         return Guess("utf-8", [], {})
     zeros = [at for at, byte in enumerate(start) if not byte]
     for parity, name in ((1, "utf-16-le"), (0, "utf-16-be")):
-        if len(zeros) > len(start) // 16 and all(at % 2 == parity for at in zeros) and _decodes(path, name):
+        if len(zeros) > len(start) // 16 and all(at % 2 == parity for at in zeros) and _decodes_to_end(path, name):
             return Guess(name, _cells_in(path, name, []), {})
     broken = find_broken(path, "utf-8")
     if broken is None or broken.is_few:
@@ -136,12 +136,12 @@ def find_broken(path: Path, encoding: str) -> Broken | None:
     decoder = codecs.getincrementaldecoder(encoding)()
     offset, line = 0, 1
     for block in _blocks(path):
-        pending = len(decoder.getstate()[0])
+        pending = decoder.getstate()[0]
         try:
             decoder.decode(block, final=not block)
         except UnicodeDecodeError as error:
-            line += error.object[: error.start].count(b"\n")
-            position = offset - pending + error.start
+            line += error.object[: error.start].count(b"\n") - pending.count(b"\n")
+            position = offset - len(pending) + error.start
             return Broken(error.object[error.start], position, line, _has_few_broken(path, encoding))
         except UnicodeError:  # a mark of the byte order is missing
             return Broken(block[0] if block else 0, offset, line, is_few=False)
@@ -349,6 +349,12 @@ def _decodes(path: Path, encoding: str) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _decodes_to_end(path: Path, encoding: str) -> bool:
+    """Whether a file is of an encoding, but perhaps for a last character that was cut."""
+    broken = find_broken(path, encoding)
+    return broken is None or broken.position + 4 > path.stat().st_size
 
 
 def _has_few_broken(path: Path, encoding: str) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from ..schema import FeatureSchema, Schema
 from .pack import PackColumn
 from .splits import UNUSED
-from .verdicts import Verdicts, shorten_warnings
+from .verdicts import PREVIEW, Verdicts, shorten_warnings
 
 # Schemas of an older torchrelay say no range: then it reaches so many deviations from the mean.
 OLD_RANGE = 6.0
@@ -33,6 +33,9 @@ class Strange(NamedTuple):
         what: what is strange about its cells, after their number.
         counted: bool, shape (rows,): rows whose cell leaves what training rows had.
         unknown: bool, shape (rows,): those of them about which training says nothing.
+        cells: what each row has, ids of `texts` or numbers, shape (rows,); none of a text.
+        texts: of the ids.
+        known: what the model knows in their place, as the end of a sentence.
     """
 
     name: str
@@ -40,6 +43,15 @@ class Strange(NamedTuple):
     what: str
     counted: np.ndarray
     unknown: np.ndarray
+    cells: np.ndarray | None = None
+    texts: Sequence[str] = ()
+    known: str = ""
+
+    def say_cell(self, row: int) -> str:
+        """A row's cell for a message."""
+        if self.cells is None or self.kind == "missing":
+            return ""
+        return repr(self.texts[self.cells[row]]) if self.texts else f"{self.cells[row]:g}"
 
 
 def find_strange(schema: Schema, columns: Mapping[str, PackColumn]) -> Iterator[Strange]:
@@ -52,10 +64,12 @@ def find_strange(schema: Schema, columns: Mapping[str, PackColumn]) -> Iterator[
     for feature in schema.inputs if schema.triple is None else ():
         column = columns[feature.name]
         if feature.kind == "category":
-            known = _is_known(column.feature.vocabulary, feature)
+            texts, known = column.feature.vocabulary, _is_known(column.feature.vocabulary, feature)
+            said = f"; known are {', '.join(map(repr, feature.classes[:PREVIEW]))}"
+            said += f", … ({len(feature.classes):,} in all)" if len(feature.classes) > PREVIEW else ""
             for at, name in enumerate(feature.columns):
-                unknown = ~known[column.arrays["values"][:, at]]
-                yield Strange(name, "unknown", "unknown to the model", unknown, unknown)
+                ids = column.arrays["values"][:, at]
+                yield Strange(name, "unknown", "unknown to the model", ~known[ids], ~known[ids], ids, texts, said)
         elif feature.kind == "number":
             yield from _look_at_numbers(feature, column.arrays["values"])
         elif feature.kind == "text":
@@ -138,10 +152,10 @@ def reject_strange(schema: Schema, columns: Mapping[str, PackColumn], verdicts: 
         num, num_good = int(unknown.sum()), int(good.sum())
         if num < FEWEST_CELLS or num <= max_unknown * num_good:
             continue
-        detail = f"as {num / num_good:.0%} of its cells"
+        detail = f"as {num / num_good:.0%} of its cells are{one.known}"
         remedy = "write it as in the training table, or raise data.max_unknown"
         for row in np.flatnonzero(unknown):
-            verdicts.reject(int(row), f"{one.name!r} is {one.what}", "", detail, remedy)
+            verdicts.reject(int(row), f"{one.name!r} is {one.what}", one.say_cell(int(row)), detail, remedy)
 
 
 def _look_at_numbers(feature: FeatureSchema, values: np.ndarray) -> Iterator[Strange]:
@@ -156,9 +170,10 @@ def _look_at_numbers(feature: FeatureSchema, values: np.ndarray) -> Iterator[Str
             outside = (column < low[at]) | (column > high[at])
             far = (column < low[at] - width) | (column > high[at] + width)
         if width == 0:
-            yield Strange(name, "changed", f"not {low[at]:g}, which all were in training,", outside, outside)
+            yield Strange(name, "changed", f"not {low[at]:g}, which all were in training,", outside, outside, column)
         else:
-            yield Strange(name, "outside", f"outside the training range ({low[at]:g} to {high[at]:g})", outside, far)
+            what = f"outside the training range ({low[at]:g} to {high[at]:g})"
+            yield Strange(name, "outside", what, outside, far, column)
         if at not in feature.flagged and missing.any():
             yield Strange(name, "missing", "missing, as none was in training,", missing, missing)
 

@@ -119,6 +119,18 @@ def test_an_encoding_that_is_not_sure_is_said_with_what_the_others_would_read(wr
     assert "  encoding: latin-1\n" in text
 
 
+@pytest.mark.parametrize(("encoding", "line"), [("utf-16", 3), ("utf-16-le", 3), ("utf-32", 3)])
+def test_a_file_that_is_cut_within_a_letter_is_told_its_line_and_one_remedy(
+    write_table: WriteTable, encoding: str, line: int
+) -> None:
+    table = write_table("a,b\n1,x\n2,y\n".encode(encoding)[:-1])
+    with pytest.raises(DataError) as caught:
+        open_table(Data(table=table, encoding=encoding))
+    assert str(caught.value).endswith(
+        f", line {line}; it is cut short, or of another encoding: save it again, as UTF-8"
+    )
+
+
 def test_one_broken_byte_is_the_verdict_of_its_row_and_changes_no_other(write_table: WriteTable) -> None:
     table = write_table("a,b\n1,grün\n2,über\n3,".encode() + b"gr\xfcn\n" + "4,schön\n".encode())
     assert guess_encoding(Path(table)).encoding == "utf-8"
