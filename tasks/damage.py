@@ -57,6 +57,10 @@ def _remove_leftover(home: Home, path: Path, where: Path) -> str:
     if where.parts[0] == home.runs.name and may_be_alive(home.runs / where.parts[1]):
         raise BusyError(f"{where} is being written after all")
     remove(path)
+    if path.parent == home.runs:  # of a run that never began
+        from .trust import forget  # which knows models, and so torch
+
+        forget(path.name)
     return f"{where}: removed"
 
 

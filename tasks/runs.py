@@ -53,7 +53,7 @@ from .options import UNCACHED
 from .preflight import check_recipe, check_validation, has_images
 from .sources import pin_source, recipe_of
 from .trial import try_early, try_ingested
-from .trust import admit_code, trusted_by_word, vouch
+from .trust import admit_code, forget, trusted_by_word, vouch
 from .warm_start import TRANSFER_FILE, Start, keep_start, plan_start, say_doubts
 
 # A cancelled process is killed after 30 s.
@@ -252,7 +252,8 @@ def keep_status(run_dir: Path) -> Iterator[None]:
     """Tell the truth about how a run ends: an exception is FAILED, a signal or a cancel KILLED.
 
     A run that has ended already stays as it is, and so does one that this flow run has not made its own: whoever may
-    not let it go on has no word in how it ended. A folder that has no record yet is removed.
+    not let it go on has no word in how it ended. A folder that has no record yet is removed, and
+    with it the word that its code may run.
     """
     try:
         yield
@@ -263,6 +264,8 @@ def keep_status(run_dir: Path) -> Iterator[None]:
         with StopFlag():
             if not (run_dir / RECORD_FILE).exists():
                 shutil.rmtree(run_dir, ignore_errors=True)
+                with contextlib.suppress(OSError):  # what is raised says more
+                    forget(run_dir.name)
             elif (record := load_record(run_dir)).status == "RUNNING" and is_ours(record):
                 is_noted = _note_end(run_dir, error)
         if is_noted:  # what a second signal has to wait for is written

@@ -15,13 +15,16 @@ import torch
 
 from torchrelay.datasets.preprocess import check_preprocess
 from torchrelay.errors import RecipeError, SourceError
+from torchrelay.files import lock
 from torchrelay.models.user_classes import locate_module, module_of
 from torchrelay.recipe import Recipe
 from torchrelay.recipe_file import dump_recipe
 from torchrelay.schema import FeatureSchema, Schema
 from torchrelay.settings import home
+from torchrelay.tasks.damage import find_leftovers
+from torchrelay.tasks.examination import Examination
 from torchrelay.tasks.reopen import reopen_run
-from torchrelay.tasks.runs import recipe_for_finetune
+from torchrelay.tasks.runs import hold_run, keep_status, recipe_for_finetune
 from torchrelay.tasks.scoring import name_scoring
 from torchrelay.tasks.trust import admit_code, forget, trusted_by_word, vouch
 from torchrelay.tracking.records import RunRecord, load_record, now, save_record
@@ -210,6 +213,21 @@ def test_what_was_let_in_for_a_run_goes_with_it(tmp_path: Path) -> None:
     forget("mine")
     forget("mine")
     assert trusted_by_word("mine") == []
+
+
+def test_what_was_let_in_for_a_run_that_never_began_goes_with_its_folder(tmp_path: Path) -> None:
+    ended, killed = home().runs / "ended", home().runs / "killed"
+    with pytest.raises(ZeroDivisionError), hold_run(ended), keep_status(ended):
+        vouch(ended, own_recipe("lab:Net"), ["lab"])
+        raise ZeroDivisionError
+    with lock(killed / "lock", "run killed"):
+        vouch(killed, own_recipe("lab:Net"), ["lab"])
+    assert trusted_by_word("killed") == ["lab"]
+    for finding in find_leftovers(Examination.of(home())):
+        assert finding.mend is not None
+        finding.mend()
+    assert list((home().root / "trusted").iterdir()) == []
+    assert list(home().runs.iterdir()) == []
 
 
 def test_a_sources_preprocessing_is_scikit_images_or_refused(weights: Path, tmp_path: Path) -> None:
