@@ -111,12 +111,19 @@ def hide_in_values(value: Any) -> Any:
         return hide_secrets(value)
     if isinstance(value, Mapping):
         return {
-            key: HIDDEN if isinstance(inner, str) and _NAMED_SO.fullmatch(str(key)) else hide_in_values(inner)
+            key: _hide_all(inner) if _NAMED_SO.fullmatch(str(key)) else hide_in_values(inner)
             for key, inner in value.items()
         }
     if isinstance(value, list | tuple):
         return [hide_in_values(inner) for inner in value]
     return value
+
+
+def _hide_all(value: Any) -> Any:
+    """A value under a name that says that it is secret: no text of it, or of its list, is shown."""
+    if isinstance(value, str):
+        return HIDDEN
+    return [_hide_all(inner) for inner in value] if isinstance(value, list | tuple) else hide_in_values(value)
 
 
 def tell_apart(address: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from .addresses import hide_in_values
 from .errors import RecipeError, check_format, shown_value
 from .files import open_file
 from .recipe import FORMAT_VERSION, WEIGHTS_SUFFIXES, Recipe, nearest
@@ -94,6 +95,12 @@ def parse_renames(items: list[str] | tuple[str, ...]) -> dict[str, str]:
 def dump_recipe(recipe: Recipe) -> str:
     """The whole recipe, defaults included, as YAML that `load_recipe` reads."""
     return yaml.dump(recipe.model_dump(by_alias=True), Dumper=Dumper, sort_keys=False, allow_unicode=True)
+
+
+def dump_hidden(recipe: Recipe) -> str:
+    """The same without secrets, as YAML that `parse_recipe` reads, for journals."""
+    values = hide_in_values(recipe.model_dump(by_alias=True))
+    return yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
 def parse_recipe(text: str) -> Recipe:

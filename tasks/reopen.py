@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from prefect import task
 
+from ..addresses import hide_in_values
 from ..datasets.build import open_view
 from ..datasets.pack import Pack
 from ..datasets.split_files import verify_split
@@ -15,7 +16,7 @@ from ..errors import DataError, RecipeError, SourceError, TrackingError
 from ..faults import reach
 from ..files import describe_failure, digest, write_atomic
 from ..recipe import Recipe
-from ..recipe_file import dump_recipe, flatten, load_recipe, parse_recipe
+from ..recipe_file import dump_hidden, dump_recipe, flatten, load_recipe, parse_recipe
 from ..settings import home
 from ..tracking.journal import JOURNAL_FILE, Journal
 from ..tracking.opening import is_open, journal_reopening
@@ -120,11 +121,14 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any], trust_code: Sequence
         before = parse_recipe(begun["before"])
         record = record.model_copy(update={"schedule_epochs": begun["schedule_epochs"]})
     drift = changes_between(flatten(before), flatten(recipe))
+    if begun is not None:  # what a journal has of a recipe is without secrets
+        drift = {key: values for key, values in drift.items() if len(set(hide_in_values({key: values})[key])) > 1}
     check_names(recipe)
     _check_data(record)
     if drift:
         _try_changed(record, recipe)
-    trains_on = recipe.train != before.train if record.stopped else recipe.train.epochs > record.epochs
+    is_changed = any(key.startswith("train.") for key in drift)
+    trains_on = is_changed if record.stopped else recipe.train.epochs > record.epochs
     is_renamed = recipe.tracking.register_as != before.tracking.register_as
     if record.status == "FINISHED" and not trains_on and not is_renamed:
         raise SourceError(
@@ -202,7 +206,7 @@ def journal_resumption(journal: Journal, step: int, changes: Mapping[str, list[s
         Whether there are changes that were not journaled before, when the run went on from there.
     """
     journal.append_event("resumed", step=step)
-    fields = {"changes": dict(changes), "from_step": step}
+    fields = {"changes": hide_in_values(changes), "from_step": step}
     known = [line["fields"] for line in journal.lines() if line["kind"] == "event" and line["name"] == "drift"]
     is_new = bool(changes) and known[-1:] != [fields]
     if is_new:
@@ -213,7 +217,7 @@ def journal_resumption(journal: Journal, step: int, changes: Mapping[str, list[s
 def _change(journal: Journal, before: Recipe, recipe: Recipe, schedule_epochs: int) -> None:
     """Write a run's changed recipe; the journal knows of it first, so that a kill between two files loses nothing."""
     text = dump_recipe(recipe)
-    fields = {"before": dump_recipe(before), "digest": digest(text), "schedule_epochs": schedule_epochs}
+    fields = {"before": dump_hidden(before), "digest": digest(text), "schedule_epochs": schedule_epochs}
     journal.append_event("recipe", **fields)
     journal.sync()
     path = journal.path.parent / "recipe.yaml"

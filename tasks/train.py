@@ -13,6 +13,7 @@ from typing import Any
 
 from prefect import task
 
+from ..addresses import hide_in_values
 from ..datasets.build import View, open_view
 from ..datasets.loader import is_lost_worker
 from ..datasets.verdicts import quote
@@ -252,13 +253,15 @@ def _note_resumption(
         elif line["kind"] == "params" and params is None:
             params = line["values"]
         was_open = was_open or line["kind"] == "status"
+    now = flatten(recipe)
     if checkpoint is not None:
         then = flatten(parse_recipe(checkpoint.state["facts"]["recipe"]))
-    elif was_open:  # and died before its first checkpoint
-        then = flatten(recipe) if params is None else params
+    elif was_open:  # and died before its first checkpoint; what a journal has of a recipe is without secrets
+        now = hide_in_values(now)
+        then = now if params is None else hide_in_values(params)
     else:
         return
-    changes = changes_between(then, flatten(recipe))
+    changes = changes_between(then, now)
     is_new = journal_resumption(journal, step, changes)
     telling = [key for key in changes if not key.startswith(BESIDE_THE_CURVES)]
     if "train.epochs" in changes and record.schedule_epochs == recipe.train.epochs:

@@ -14,14 +14,15 @@ from typing import Any
 import pytest
 
 from torchrelay import faults
+from torchrelay.addresses import hide_in_values
 from torchrelay.engine.signals import StopRequested
 from torchrelay.faults import FaultError
 from torchrelay.recipe import Recipe
-from torchrelay.recipe_file import flatten, load_recipe
+from torchrelay.recipe_file import dump_recipe, flatten, load_recipe, parse_recipe
 from torchrelay.schema import Schema
 from torchrelay.tasks import runs as runs_file
 from torchrelay.tasks.ingest import ingest_table
-from torchrelay.tasks.reopen import _look_through, reopen_run
+from torchrelay.tasks.reopen import _change, _look_through, changes_between, journal_resumption, reopen_run
 from torchrelay.tasks.runs import hold_run, keep_status, name_run, open_run, start_run
 from torchrelay.tasks.train import _note_resumption, train_model
 from torchrelay.tracking.cursor import waiting
@@ -201,3 +202,28 @@ def test_a_run_goes_on_with_a_journal_of_any_length_in_the_same_memory(tmp_path:
         finally:
             tracemalloc.stop()
     assert peak < 5_000_000  # as a list they take 9 MB; other threads of this process may live
+
+
+def test_a_run_that_goes_on_puts_no_secret_of_its_recipe_into_its_journal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def recipe_of(token: str, epochs: int) -> Recipe:
+        args = {"token": token, "mirror": f"http://user:{token}@host/x"}
+        return Recipe.model_validate({"name": "n", "model": {"name": "m", "args": args}, "train": {"epochs": epochs}})
+
+    before, recipe = recipe_of("s3cr3tpw", 1), recipe_of("s3cr3tpw2", 2)
+    record = RunRecord(run_id="n-1", kind="train", name="n", experiment="n", created=now())
+    with Journal(tmp_path / JOURNAL_FILE) as journal:
+        journal.append_status("RUNNING")
+        journal.append_params(hide_in_values(flatten(before)))
+        journal.append_metrics(9, 0, {"train/loss": 1.0})
+        _note_resumption(journal, record, before, None, 0)
+        assert [line["name"] for line in journal.lines() if line["kind"] == "event"] == ["resumed"]
+        journal_resumption(journal, 0, changes_between(flatten(before), flatten(recipe)))
+        _change(journal, before, recipe, 2)
+        begun, _ = _look_through(journal, recipe)
+    assert "change" not in capsys.readouterr().err
+    assert "s3cr3tpw" not in (tmp_path / JOURNAL_FILE).read_text()
+    assert begun is not None
+    assert flatten(parse_recipe(begun["before"])) == hide_in_values(flatten(before))
+    assert (tmp_path / "recipe.yaml").read_text() == dump_recipe(recipe)
