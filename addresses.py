@@ -23,8 +23,13 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 HIDDEN = "***"
 # A shorter value of the environment is too often part of something else.
 SHORTEST_SECRET = 4
-# An address in a text: up to white space, a quote or a bracket, or up to the next address.
-_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]{0,30}://)((?:(?![A-Za-z][A-Za-z0-9+.\-]{0,30}://)[^\s\"'<>`])*)")
+# An address in a text: up to white space, a quote or a bracket, or up to the next address. A password may have those
+# too: user info with a colon goes on to its @, as long as no path and nothing like another word's beginning is between.
+_USER_INFO = r"[^\s/@:\"'<>`,;()\[\]{}]{1,100}:[^\s@,]{0,200}@"
+_ADDRESS = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.\-]{0,30}://)"
+    rf"((?:(?!\S{{0,200}}://){_USER_INFO})?(?:(?![A-Za-z][A-Za-z0-9+.\-]{{0,30}}://)[^\s\"'<>`])*)"
+)
 _QUOTED_ADDRESS = re.compile(r"(%3A%2F%2F)((?:(?!%3A%2F%2F)[^\s\"'<>`])*)(%40)", re.IGNORECASE)
 _QUERY_VALUE = re.compile(r"([?&;#][^=&;#?\s\"'<>]{1,100}=)([^&;#\s\"'<>`]+)")
 # The same without the address, as in "Max retries exceeded with url: /api?token=x".
@@ -34,11 +39,19 @@ _WORDS = (
     r"|(?:api|access|account|private|shared|secret|auth)[_\-]?(?:access)?[_\-]?key(?:[_\-]?id)?)"
 )
 _NAMED_SO = re.compile(_WORDS, re.IGNORECASE)
-# password=x of a DSN, password: 'x' and "password": "x" of a dictionary or of JSON.
+# password=x of a DSN, password: x of YAML, password: 'x' and "password": "x" of a dictionary or of JSON.
 _PAIR = re.compile(
     rf"(?<![\w.\-])(?P<name>{_WORDS}[\"']?\s?=\s?|[\"']{_WORDS}[\"']\s?:\s?)"
-    rf"(?P<value>\"[^\"\n]*\"|'[^'\n]*'|\{{[^}}\n]*\}}|[^\s&;,\"')\]}}]+)",
+    rf"(?P<value>\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|\{{[^}}\n]*\}}|[^\s&;,\"')\]}}]+)",
     re.IGNORECASE,
+)
+# password: x without quotes: a line of YAML of that one word, or a word of letters and digits within a sentence.
+_YAML_PAIR = re.compile(
+    rf"(^[ \t]*(?:- )?{_WORDS}:[ \t]+)(?!(?:null|true|false|~|-?[\d.]+)[ \t]*$)([^\s\"'{{\[|>&*]\S*)(?=[ \t]*$)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_WORD_PAIR = re.compile(
+    rf"((?<![\w.\-]){_WORDS}:[ \t]?)(?=\S*\d)(?=\S*[A-Za-z])([^\s&;,\"')\]}}]{{6,}})", re.IGNORECASE
 )
 # `pass`, `key` and `sig` are ordinary words but in a DSN of parts between semicolons.
 _DSN_PAIR = re.compile(r"(;\s?(?:pass|key|sig)\s?=\s?)([^\s;\"']+)", re.IGNORECASE)
@@ -46,8 +59,12 @@ _HEADER = re.compile(
     r"(\b(?:authorization|cookie|x-api-key|x-auth-token)[\"']?\s*[:=]\s*[\"']?)([^\"'\n,}]+)", re.IGNORECASE
 )
 _BEARER = re.compile(r"(\b[Bb]earer\s+)([A-Za-z0-9._~+/=\-]{8,})")
-# Tokens that say by their beginning what they are: Prefect's, GitHub's, GitLab's, Hugging Face's, Slack's, Amazon's.
-_TOKEN = re.compile(r"\b(?:pn[ub]_|gh[pousr]_|github_pat_|glpat-|hf_|xox[abp]-|AKIA|ASIA)[A-Za-z0-9_\-]{10,}")
+# Tokens that say by their beginning what they are: Prefect's, GitHub's, GitLab's, Hugging Face's, Slack's, Amazon's,
+# OpenAI's and its like, JSON web tokens.
+_TOKEN = re.compile(
+    r"\b(?:(?:pn[ub]_|gh[pousr]_|github_pat_|glpat-|hf_|xox[abp]-|AKIA|ASIA|sk-(?=[\w\-]*\d)[\w\-]{6})[A-Za-z0-9_\-]{10,}"
+    r"|eyJ[\w\-]{8,}\.[\w\-]{8,}\.[\w\-]*)"
+)
 _SECRET_VARIABLE = re.compile(
     r"(?:PASSWORD|PASSWD|_TOKEN|SECRET|SECRET_KEY|API_KEY|ACCESS_KEY|ACCESS_KEY_ID|AUTH_STRING)$", re.IGNORECASE
 )
@@ -96,7 +113,7 @@ def hide_secrets(text: str) -> str:
         text = _ADDRESS.sub(_hide_in_address, text)
     if "%" in text:
         text = _QUOTED_ADDRESS.sub(rf"\1{HIDDEN}\3", text)
-    for pattern in (_LONE_QUERY_VALUE, _PAIR, _DSN_PAIR, _HEADER, _BEARER):
+    for pattern in (_LONE_QUERY_VALUE, _PAIR, _YAML_PAIR, _WORD_PAIR, _DSN_PAIR, _HEADER, _BEARER):
         text = pattern.sub(rf"\1{HIDDEN}", text)
     text = _TOKEN.sub(HIDDEN, text)
     for secret in _own_secrets():

@@ -43,6 +43,15 @@ SECRET = "s3cr3tpw"
         ("{'Authorization': 'Basic s3cr3tpw=='}", "{'Authorization': ***}"),
         ("Authorization: Bearer s3cr3tpw.x", "Authorization: ***"),
         ('{"password": "s3cr3tpw x"}', '{"password": ***}'),
+        ("http://user:pa's3cr3tpw@host/x", "http://host/x"),
+        ('http://user:pa"<s3cr3tpw>@host/x is gone', "http://host/x is gone"),
+        ("'http://user:pa`s3cr3tpw@h:1' and 'b@c'", "'http://h:1' and 'b@c'"),
+        ("password = 'hun\\'s3cr3tpw'", "password = ***"),
+        ('{"token": "a\\"s3cr3tpw"}', '{"token": ***}'),
+        ("password: s3cr3tpw\nuser: u", "password: ***\nuser: u"),
+        ("    api_key: s3cr3tpw1", "    api_key: ***"),
+        ("key sk-s3cr3tpwABCDEFGHIJKL is old", "key *** is old"),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.s3cr3tpwabc ends", "*** ends"),
         ("key pnu_s3cr3tpwabcdef is no more valid", "key *** is no more valid"),
     ],
 )
@@ -60,6 +69,10 @@ def test_what_an_address_carries_is_hidden_wherever_it_stands(text: str, shown: 
         "models:/net@champion",
         "https://host/package@1.2/x",
         "f(num_tokens=3), at 12:30@noon",
+        "('http://h:80', 'a@b')",
+        "model.args.token: unknown argument; did you mean tokens?",
+        "    max_token: 128\n    api_key: null\n",
+        "sk-learn-is-a-long-name of it",
     ],
 )
 def test_what_is_no_secret_stays(text: str, monkeypatch: pytest.MonkeyPatch):
