@@ -13,6 +13,7 @@ from pathlib import Path
 
 import click
 
+from ..addresses import hide_secrets
 from ..errors import FAILED_RUN, TorchrelayError, shown
 from ..files import describe_failure
 
@@ -82,7 +83,7 @@ def accept_all_text() -> None:
 def tell_notes(error: BaseException) -> None:
     """What was noted of an error on its way up: which run it ended, and where more stands."""
     for note in getattr(error, "__notes__", ()):
-        click.echo(note, err=True)
+        click.echo(hide_secrets(note), err=True)
 
 
 def _explain_system(error: OSError) -> str:

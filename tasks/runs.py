@@ -315,7 +315,7 @@ def _note_end(run_dir: Path, error: BaseException) -> bool:
             _end(run_dir, "KILLED", _name_signal(error))
             return True
         give_room(run_dir)
-        said = str(error) if isinstance(error, TorchrelayError) else hidden_traceback(error)
+        said = hide_secrets(str(error)) if isinstance(error, TorchrelayError) else hidden_traceback(error)
         with contextlib.suppress(OSError):  # the record is smaller, says it too, and may still find room
             write_atomic(run_dir / ERROR_FILE, said.rstrip() + "\n")
         _end(run_dir, "FAILED", hide_secrets(f"{type(error).__name__}: {error}"))

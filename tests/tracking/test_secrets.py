@@ -12,7 +12,10 @@ from click.testing import CliRunner
 
 from torchrelay import settings
 from torchrelay.cli import commands
+from torchrelay.cli.failures import tell_notes
+from torchrelay.errors import DataError
 from torchrelay.settings import Home
+from torchrelay.tasks.runs import _note_end
 from torchrelay.tracking.journal import JOURNAL_FILE, Journal
 from torchrelay.tracking.opening import is_meant_for_here, tracker_of
 from torchrelay.tracking.records import RunRecord
@@ -86,3 +89,16 @@ def test_what_older_versions_let_into_a_journal_is_not_shown_either(tmp_path: Pa
     with Journal(tmp_path / JOURNAL_FILE) as journal:
         journal.append("open", tracker=f"http://{SECRET}@host:1", experiment="x", start_ms=1, parent="", tags={})
         assert tracker_of(journal) == "http://host:1"
+
+
+def test_a_verdict_with_an_address_ends_a_run_and_a_command_without_its_password(
+    open_run: OpenRun, make_record: Make, capsys: pytest.CaptureFixture[str]
+):
+    run_dir = open_run(make_record())
+    error = DataError(f"http://user:{SECRET}@host/leaf.png is torn")
+    error.add_note(f"more of http://user:{SECRET}@host/leaf.png stands elsewhere")
+    assert _note_end(run_dir, error)
+    tell_notes(error)
+    assert (run_dir / "error.txt").read_text() == "http://host/leaf.png is torn\n"
+    assert capsys.readouterr().err == "more of http://host/leaf.png stands elsewhere\n"
+    assert SECRET not in (run_dir / "run.json").read_text()
