@@ -32,8 +32,9 @@ _WRITTEN = {"latin_1": "latin-1", "koi8_r": "koi8-r", "cp932": "shift-jis", "euc
 # Scores that lie closer than this do not tell two encodings apart.
 _MARGIN = 0.1
 _SAMPLE_BYTES, _FEWEST_BYTES = 1 << 16, 1024
-_PIECE = re.compile(rb'[^,;\t"\r\n|]*[\x80-\xff][^,;\t"\r\n]*')
-_CELL = re.compile(r'[^,;\t|"\r\n]*[^\x00-\x7f][^,;\t|"\r\n]*')
+# What parts cells; that a cell is beyond ASCII is asked afterwards, as a pattern that asks is slow on long cells.
+# The byte of | ends letters of several bytes, too.
+_BETWEEN, _BETWEEN_BYTES = re.compile(r'[,;\t|"\r\n]+'), re.compile(rb'(?:[,;\t"\r\n]|(?<![\x80-\xff])\|)+')
 # Signs that no word has: before or after a letter they are letters of another encoding.
 _ODD = "¡¤¦§¨©ª¬¯±²³´¶¸¹º¼½¾¿×÷ˇ˘˙˛˝†‡ˆ˜‰¢¥ƒ"
 _SYMBOL = re.compile(rf"(?<=[^\W\d_])[{_ODD}]|[{_ODD.replace('¿', '').replace('¡', '')}](?=[^\W\d_])")
@@ -172,7 +173,7 @@ def find_mojibake(path: Path) -> list[str]:
     for block in _blocks(path):
         if block.isascii():
             continue
-        for piece in _CELL.findall(block.decode("utf-8", "ignore")):
+        for piece in _cells_of(block.decode("utf-8", "ignore")):
             if (right := unmix(piece)) and len(found) < 3:
                 found[f"{_short(piece)!r} for {_short(right)!r}"] = None
         if len(found) == 3:
@@ -324,8 +325,8 @@ def _sample(path: Path) -> list[bytes]:
     found: dict[bytes, None] = {}
     size = 0
     for block in _blocks(path):
-        for piece in () if block.isascii() else _PIECE.findall(block):
-            if piece.strip() not in found:
+        for piece in () if block.isascii() else _BETWEEN_BYTES.split(block):
+            if not piece.isascii() and piece.strip() not in found:
                 found[piece.strip()] = None
                 size += len(piece)
             if size > _SAMPLE_BYTES:
@@ -333,11 +334,16 @@ def _sample(path: Path) -> list[bytes]:
     return list(found)
 
 
+def _cells_of(text: str) -> list[str]:
+    """The cells beyond ASCII of a part of a table."""
+    return [cell for cell in _BETWEEN.split(text) if not cell.isascii()]
+
+
 def _cells_in(path: Path, encoding: str, pieces: Sequence[bytes]) -> list[str]:
     """Some cells as an encoding reads them, at most three."""
     if not pieces:
         with path.open(encoding=encoding, errors="replace") as file:
-            return [_short(cell) for cell in dict.fromkeys(_CELL.findall(file.read(1 << 16)))][:3]
+            return [_short(cell) for cell in dict.fromkeys(_cells_of(file.read(1 << 16)))][:3]
     return [_short(cell) for cell in dict.fromkeys(_text(piece, encoding) for piece in pieces[:20])][:3]
 
 
