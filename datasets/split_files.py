@@ -20,7 +20,15 @@ AGAIN = "run `torchrelay ingest` again, which makes it anew"
 
 
 class DamagedSplitError(DataError):
-    """A split is not as it was written; says which file, and what to do."""
+    """A split is not as it was written; says which file, and what to do.
+
+    Attributes:
+        what: is wrong; what to do stands in `AGAIN`.
+    """
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}; {AGAIN}")
+        self.what = what
 
 
 def write_manifest(split_dir: Path) -> None:
@@ -48,7 +56,7 @@ def verify_split(split_dir: Path) -> None:
             raise DataError(f"split {split_dir} cannot be read: {describe_failure(error)}") from error
         changed = f"{Path(error.filename or MANIFEST).name} cannot be read: {error.strerror}"
     if changed:
-        raise DamagedSplitError(f"split {split_dir}: {changed}; {AGAIN}")
+        raise DamagedSplitError(f"split {split_dir}: {changed}")
 
 
 def list_split(split_dir: Path) -> dict[str, dict[str, Any]]:
@@ -70,11 +78,10 @@ def find_split(split_dir: Path) -> bool:
         return False
     try:
         if not (split_dir / MANIFEST).exists():
-            raise DamagedSplitError(f"split {split_dir}: {MANIFEST} is missing; {AGAIN}")
+            raise DamagedSplitError(f"split {split_dir}: {MANIFEST} is missing")
         verify_split(split_dir)
     except DamagedSplitError as error:
-        what = str(error).partition("; ")[0]
-        warnings.warn(f"{what}; made anew, the old one is {set_aside(split_dir).name}", stacklevel=4)
+        warnings.warn(f"{error.what}; made anew, the old one is {set_aside(split_dir).name}", stacklevel=4)
         return False
     return True
 
@@ -85,8 +92,8 @@ def _read_manifest(split_dir: Path) -> dict[str, Any]:
     except (ValueError, TypeError):
         values = None
     if values is None:
-        raise DamagedSplitError(f"split {split_dir}: {MANIFEST} does not have the digest that it names; {AGAIN}")
+        raise DamagedSplitError(f"split {split_dir}: {MANIFEST} does not have the digest that it names")
     check_format(f"split {split_dir}", values.get("format_version"), FORMAT_VERSION, AGAIN, DataError)
     if reason := why_no_list(values.get("files")):
-        raise DamagedSplitError(f"split {split_dir}: {MANIFEST} cannot be followed: {reason}; {AGAIN}")
+        raise DamagedSplitError(f"split {split_dir}: {MANIFEST} cannot be followed: {reason}")
     return values

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..datasets.space import list_folders, list_packs
-from ..datasets.split_files import DamagedSplitError, verify_split
+from ..datasets.split_files import AGAIN, DamagedSplitError, verify_split
 from ..engine.generations import DamagedError, list_generations, read_manifest, verify_pointer
 from ..errors import DataError, SourceError
 from ..files import lock, set_aside, write_atomic
@@ -78,9 +78,8 @@ def find_bad_splits(exam: Examination) -> Iterator[Finding]:
             try:
                 verify_split(split_dir)
             except DamagedSplitError as error:
-                what, _, remedy = str(error).partition("; ")
                 mend = mend_by_ingest(exam, split_dir)
-                yield Finding("packs", what, f"{exam.fix} makes it anew from its table" if mend else remedy, mend)
+                yield Finding("packs", error.what, f"{exam.fix} makes it anew from its table" if mend else AGAIN, mend)
             except DataError as error:
                 yield Finding("packs", str(error), "mend that, then look again")
 

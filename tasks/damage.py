@@ -20,6 +20,9 @@ from .altered import mend_by_ingest
 from .bad_runs import what_is_left
 from .examination import VERIFY_PREFIX, Examination, Finding, is_quiet, may_be_alive
 
+# What a pack's error says that is to be done begins so.
+AGAIN = "; run `torchrelay ingest` again"
+
 
 def find_leftovers(exam: Examination) -> Iterator[Finding]:
     """What writers that died left half-written; nothing where somebody may be writing there now."""
@@ -98,7 +101,8 @@ def find_bad_packs(exam: Examination) -> Iterator[Finding]:
         try:
             Pack.open(folder).verify()
         except (DataError, OSError) as error:
-            what, _, remedy = str(error).partition("; ")
+            what, again, rest = str(error).rpartition(AGAIN)  # a path may have any other sign
+            what, remedy = (what, f"{AGAIN[2:]}{rest}") if again else (str(error), "mend that, then look again")
             mend = mend_by_ingest(exam, folder)
-            remedy = f"{exam.fix} reads its table again" if mend else remedy or "look at the health of that disk"
+            remedy = f"{exam.fix} reads its table again" if mend else remedy
             yield Finding("packs", what, remedy, mend)

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 
 from torchrelay.datasets.build import Prepared, open_view, prepare_data
-from torchrelay.datasets.split_files import MANIFEST
+from torchrelay.datasets.split_files import MANIFEST, find_split
 from torchrelay.errors import DataError
 from torchrelay.recipe import Data
 from torchrelay.settings import Home
+from torchrelay.tasks.altered import find_bad_splits
+from torchrelay.tasks.damage import find_bad_packs
+from torchrelay.tasks.examination import Examination
 
 WriteTable = Callable[..., str]
 MakeData = Callable[..., Data]
@@ -101,3 +104,22 @@ def test_a_split_of_an_older_version_opens_without_a_word(data: Data, home: Home
         warnings.simplefilter("error")
         view = open_view(made.pack_dir, older)
     assert len(view.rows["test"]) == made.rows["test"]
+
+
+def test_a_path_with_a_semicolon_is_named_whole(tmp_path: Path) -> None:
+    split_dir = tmp_path / "a; b" / "split"
+    split_dir.mkdir(parents=True)
+    with pytest.warns(UserWarning, match=r"a; b/split: manifest\.json is missing; made anew, the old one is bad-split"):
+        assert not find_split(split_dir)
+
+
+def test_doctor_names_packs_and_splits_below_a_path_with_a_semicolon_whole(tmp_path: Path) -> None:
+    home = Home(tmp_path / "a; b")
+    split_dir = home.packs / ("0" * 32) / "splits" / "s"
+    split_dir.mkdir(parents=True)
+    (split_dir / "manifest.json").write_text("{}")
+    (home.packs / ("0" * 32) / "manifest.json").write_text("{}")
+    exam = Examination.of(home)
+    found = [*find_bad_packs(exam), *find_bad_splits(exam)]
+    assert [str(tmp_path / "a; b") in one.what for one in found] == [True, True], found
+    assert all("torchrelay ingest` again" in one.remedy for one in found)
