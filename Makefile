@@ -11,7 +11,7 @@ FLOWS := 20
 SEED :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow faults lint bench bench-peers data lock clean
+.PHONY: help setup demo test quick-tests test-slow faults lint bench bench-peers data lock clean
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -22,8 +22,11 @@ demo: $(READY) ## fetch a small data set of scanned digits; train, evaluate and 
 	@$(BIN)/torchrelay fetch digits
 	@$(BIN)/torchrelay train recipes/digits.yaml
 
-test: lint ## lint, and the tests that are quick and need no accelerator
-	@$(BIN)/pytest -q -n 2 --dist loadfile -m "not slow and not gpu"
+test: $(READY) ## lint, and the tests that are quick and need no accelerator
+	@$(MAKE) --no-print-directory -j 2 lint quick-tests
+
+quick-tests: $(READY)
+	@$(BIN)/pytest -q -n 3 --dist loadfile -m "not slow and not gpu"
 
 test-slow: $(READY) ## the tests that take longer, and those for an accelerator where there is one
 	@$(BIN)/pytest -q -m "slow or gpu"
