@@ -209,9 +209,11 @@ def _forget_random_states(patch: pytest.MonkeyPatch) -> None:
 
 def _repeat_a_batch(patch: pytest.MonkeyPatch) -> None:
     restore = train_task.restore_run
-    patch.setattr(
-        train_task, "restore_run", lambda job, state: restore(job, {**state, "batch": max(0, state["batch"] - 1)})
-    )
+
+    def restore_before(one: job.Job, state: dict[str, Any], place: str) -> job.Progress:
+        return restore(one, {**state, "batch": max(0, state["batch"] - 1)}, place)
+
+    patch.setattr(train_task, "restore_run", restore_before)
 
 
 def _journal_again(patch: pytest.MonkeyPatch) -> None:
