@@ -413,7 +413,9 @@ build.prepare_data(Data.model_validate_json(Path(sys.argv[1]).read_text()), Home
 """
 
 
-@pytest.mark.parametrize("moment", ["write_pack", "fit_schema", "write_json"])
+@pytest.mark.parametrize(
+    "moment", ["write_pack", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fit_schema", "write_json"))]
+)
 def test_a_killed_ingest_leaves_nothing_half_written_and_goes_on(
     cats: Data, home: Home, tmp_path: Path, moment: str
 ) -> None:

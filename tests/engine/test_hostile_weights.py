@@ -443,6 +443,7 @@ print(json.dumps({"seen": seen, "megabytes": megabytes() - before}))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_no_other_file_is_opened_no_process_started_and_memory_stays_bounded(tmp_path):
     canary = tmp_path / "canary"

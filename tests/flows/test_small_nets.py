@@ -33,6 +33,7 @@ def test_the_two_layer_net_descends_by_hand_on_the_sum_of_squares(number_recipe:
     assert metrics["test/r2"] > 0.9
 
 
+@pytest.mark.slow
 def test_a_net_of_drawn_depth_goes_on_to_the_bits_of_one_that_was_longer_from_the_start(
     number_recipe: WriteRecipe,
 ) -> None:

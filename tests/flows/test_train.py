@@ -108,6 +108,7 @@ def test_the_same_recipe_gives_the_same_weights_and_another_seed_does_not(number
     assert first["run_id"] != second["run_id"]
 
 
+@pytest.mark.slow
 def test_worker_processes_gather_the_same_batches_inside_a_flow(picture_recipe: WriteRecipe) -> None:
     recipe = str(picture_recipe())
     alone = train(recipe_file=recipe, overrides={"train.epochs": 2})
@@ -177,6 +178,7 @@ def test_a_run_whose_process_was_lost_counts_its_time_to_the_last_line_of_its_jo
     assert resumed["seconds"]["total"] == pytest.approx(expected, abs=0.01)
 
 
+@pytest.mark.slow
 def test_a_schedule_that_has_ended_keeps_its_last_rate_with_a_warning_and_is_spread_again_on_request(
     number_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -78,7 +78,8 @@ def events_of(run_dir: Path, name: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("fault", "step", "journaled"), [("checkpoint.begun:kill", 0, 7), ("checkpoint.begun:kill:3", 9, 14)]
+    ("fault", "step", "journaled"),
+    [pytest.param("checkpoint.begun:kill", 0, 7, marks=pytest.mark.slow), ("checkpoint.begun:kill:3", 9, 14)],
 )
 def test_the_journal_says_from_which_step_a_run_went_on_with_another_recipe_and_which_points_are_of_the_old_one(
     run_dir: Path, capsys: pytest.CaptureFixture[str], fault: str, step: int, journaled: int

@@ -219,7 +219,7 @@ def draw_scores(matrix, classes, path):
     return figures.class_scores(matrix.diagonal(), matrix.sum(1), matrix.sum(0), classes, path)
 
 
-@pytest.mark.parametrize("num_classes", [1, 2, 10, 100])
+@pytest.mark.parametrize("num_classes", [1, 2, 10, pytest.param(100, marks=pytest.mark.slow)])
 def test_class_pictures_grow_with_the_classes_and_stay_a_picture(tmp_path, num_classes):
     matrix = np.eye(num_classes, dtype=int) * 90 + 1
     classes = [f"class number {number}" for number in range(num_classes)]
@@ -242,6 +242,7 @@ def test_cells_hold_rows_and_shares_where_they_fit(tmp_path, page, num_classes, 
     assert cells.count(percent(200 / (150 + 50 * num_classes))) == has_shares * num_classes
 
 
+@pytest.mark.slow
 def test_every_class_has_a_label_up_to_a_hundred_and_a_subset_beyond(tmp_path, page):
     for num_classes, num_labels in ((100, 100), (300, 100)):
         names = [str(number) for number in range(num_classes)]

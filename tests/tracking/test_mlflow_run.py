@@ -244,6 +244,7 @@ print([process.exitcode for process in processes])
 """
 
 
+@pytest.mark.slow
 def test_eight_processes_start_runs_at_once_in_a_fresh_home(own_folders: None):
     done = subprocess.run([sys.executable, "-c", STARTER], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.strip() == str([0] * 8), done.stderr
