@@ -141,7 +141,10 @@ def _read(memory: Path) -> dict[str, Any]:
         warnings.warn(f"{memory} cannot be read, and numbers of threads are found anew: {error}", stacklevel=5)
         return {}
     values = values if isinstance(values, dict) else {}
-    if is_sealed(values) and unseal(values) is None:
+    is_whole = unseal(values) is not None
+    if not is_sealed(values):  # as those of before; nothing but numbers of threads stands in them
+        is_whole = all(isinstance(one, dict) for one in values.values())
+    if not is_whole:
         warnings.warn(f"{memory} is not as it was written, and numbers of threads are found anew", stacklevel=5)
         return {}
     return {name: value for name, value in values.items() if name != DIGEST}

@@ -69,6 +69,9 @@ def test_the_number_is_measured_once_and_remembered(tmp_path: Path, slow: int, e
     with pytest.warns(UserWarning, match="is not as it was written, and numbers of threads are found anew"):
         find_thread_count(step, memory, "key")
     assert steps
+    memory.write_text(memory.read_text().replace('"digest"', '"digesu"'))
+    with pytest.warns(UserWarning, match="is not as it was written"):
+        find_thread_count(step, memory, "key")
 
 
 def test_a_long_step_is_not_tried_for_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
