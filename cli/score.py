@@ -58,14 +58,7 @@ def evaluate(source: str, other: dict[str, Any], device: str, trust_code: tuple[
 
     SOURCE is a run id, runs:/…, models:/name@alias, or a weights file of a run.
     """
-    prepare()
-    require_servers()
-    from ..datasets.table import locate_table
-    from ..recipe import Data
-    from ..tasks.trust import check_source_code
-
-    locate_table(Data(table=other["table"]), "--table")
-    check_source_code(source, trust_code)  # before a Prefect server starts for it
+    _check(source, other["table"], trust_code)
     from ..flows.evaluate import evaluate as evaluate_flow
 
     result = evaluate_flow(
@@ -103,15 +96,7 @@ def predict(
 
     SOURCE is a run id, runs:/…, models:/name@alias, or a weights file of a run.
     """
-    prepare()
-    require_servers()
-    from ..datasets.output import locate_output
-    from ..datasets.table import locate_table
-    from ..recipe import Data
-    from ..tasks.trust import check_source_code
-
-    locate_output(out, str(locate_table(Data(table=other["table"]), "--table")))
-    check_source_code(source, trust_code)  # before a Prefect server starts for it
+    _check(source, other["table"], trust_code, out)
     from ..flows.predict import predict as predict_flow
 
     result = predict_flow(
@@ -134,3 +119,18 @@ def predict(
         lines.append(f"verdicts  {verdicts:,} {what} could not be predicted; the column {prefix}verdict says why")
     for line in (*lines, f"{result['out']}: {result['rows_predicted']:,} of {result['rows']:,} rows predicted"):
         echo(line, err=as_json)
+
+
+def _check(source: str, table: str, trust_code: tuple[str, ...], out: str | None = None) -> None:
+    """Look at what scoring is told, before a Prefect server starts for it."""
+    prepare()
+    require_servers()
+    from ..datasets.output import locate_output
+    from ..datasets.table import locate_table
+    from ..recipe import Data
+    from ..tasks.trust import check_source_code
+
+    found = locate_table(Data(table=table), "--table")
+    if out is not None:
+        locate_output(out, str(found))
+    check_source_code(source, trust_code)

@@ -31,8 +31,10 @@ def find_altered_artifacts(exam: Examination) -> Iterator[Finding]:
     """
     owners: dict[str, str] | None = None
     for record, run_dir in resting(exam):
+        if not record.mlflow_run_id:
+            continue
         folder = artifacts_of(exam.home, record)
-        if not record.mlflow_run_id or not folder.is_dir() or _waits(run_dir):
+        if not folder.is_dir() or _waits(run_dir):
             continue
         owners = list_owners() if owners is None else owners
         if (owner := owners.get(record.mlflow_run_id)) != record.run_id:

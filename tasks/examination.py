@@ -94,9 +94,8 @@ class Examination(NamedTuple):
 
 def may_be_alive(run_dir: Path) -> bool:
     """Whether a process writes a run, or is about to: one that begins may have its folder before its lock."""
-    if is_locked(run_dir / "lock"):
-        return True
-    return not (run_dir / "lock").exists() and age_of(run_dir) < STARTING_SECONDS
+    held = run_dir / "lock"
+    return is_locked(held) or (not held.exists() and age_of(run_dir) < STARTING_SECONDS)
 
 
 def is_quiet(exam: Examination, run_dir: Path) -> bool:

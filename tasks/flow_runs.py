@@ -12,6 +12,8 @@ from collections.abc import Collection
 
 import psutil
 
+from ..addresses import hide_secrets
+from ..errors import ServerError
 from ..settings import Home, prefect_is_embedded
 
 BEFORE_THE_END = ("RUNNING", "PENDING", "CANCELLING")
@@ -27,7 +29,7 @@ def list_unfinished(home: Home, flow_run_ids: Collection[str]) -> dict[str, str]
     Without a server the database inside the home is read, so that none is started to look.
 
     Raises:
-        httpx.HTTPError: the server cannot be reached.
+        ServerError: the server cannot be reached.
         sqlite3.Error: the database cannot be read.
     """
     wanted = {str(uuid.UUID(one)) for one in flow_run_ids if one}
@@ -111,12 +113,16 @@ def _states_on_server(wanted: list[str]) -> dict[str, str]:
     states: dict[str, str] = {}
     if not wanted:
         return states
+    import httpx
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
-    with get_client(sync_client=True) as client:
-        for start in range(0, len(wanted), PAGE):
-            some = FlowRunFilter(id=FlowRunFilterId(any_=[uuid.UUID(one) for one in wanted[start : start + PAGE]]))
-            for run in client.read_flow_runs(flow_run_filter=some):
-                states[str(run.id)] = run.state_type.value if run.state_type else ""
+    try:
+        with get_client(sync_client=True) as client:
+            for start in range(0, len(wanted), PAGE):
+                some = FlowRunFilter(id=FlowRunFilterId(any_=[uuid.UUID(one) for one in wanted[start : start + PAGE]]))
+                for run in client.read_flow_runs(flow_run_filter=some):
+                    states[str(run.id)] = run.state_type.value if run.state_type else ""
+    except httpx.HTTPError as error:
+        raise ServerError(hide_secrets(str(error)) or type(error).__name__) from error
     return states

@@ -9,10 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 
-from ..errors import TrackingError
+from ..errors import ServerError, TrackingError
 from ..files import lock
 from ..settings import Home, shown_tracking_uri
 from ..tracking.cursor import waiting
@@ -217,7 +216,7 @@ def find_lost_in_prefect(exam: Examination) -> Iterator[Finding]:
     try:
         states = within(LISTING_SECONDS, lambda: list_unfinished(exam.home, over))
         deserted = list_deserted(exam.home)
-    except (httpx.HTTPError, sqlite3.Error, TimeoutError) as error:
+    except (ServerError, sqlite3.Error, TimeoutError) as error:
         yield Finding("Prefect", f"its flow runs cannot be read: {error}", "start its server, then look again")
         return
     for flow_run_id, state in states.items():

@@ -17,8 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, cast
 
-import httpx
-
 from ..addresses import hide_secrets
 from ..errors import HomeError, ServerError
 from ..files import describe_failure, require_space
@@ -150,6 +148,8 @@ def within(seconds: float, ask: Callable[[], T]) -> T:
 
 
 def _in_time(ask: Callable[[], str]) -> str:
+    import httpx  # 80 ms, which a command that asks no server need not spend
+
     try:
         return within(SECONDS, ask)
     except (TimeoutError, httpx.TimeoutException):
@@ -169,6 +169,8 @@ def _ask_prefect() -> str:
 
 def _ask(address: str, headers: dict[str, str] | None = None, passing: tuple[int, ...] = ()) -> str:
     """Why an answer is none to work with; `passing` are statuses that are well all the same."""
+    import httpx
+
     verify = os.environ.get("PREFECT_API_TLS_INSECURE_SKIP_VERIFY", "").lower() not in ("1", "true")
     with (
         httpx.Client(timeout=SECONDS, verify=verify, follow_redirects=True) as client,

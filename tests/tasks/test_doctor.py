@@ -300,6 +300,20 @@ def test_prefect_hears_that_a_flow_run_crashed(lost_run: Path, monkeypatch: pyte
         assert client.read_flow_run(other).state.is_running()
 
 
+def test_a_prefect_server_that_does_not_answer_is_named(lost_run: Path) -> None:
+    update_record(lost_run, prefect_flow_run_id=str(uuid.uuid4()))
+    environment = {
+        **os.environ,
+        "PREFECT_API_URL": "http://user:s3cr3t@127.0.0.1:9/api",
+        "PREFECT_CLIENT_MAX_RETRIES": "0",
+    }
+    code = "import sys; from torchrelay.cli import main; sys.argv[1:] = ['doctor']; main()"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "its flow runs cannot be read" in done.stdout
+    assert "s3cr3t" not in done.stdout + done.stderr
+
+
 @pytest.mark.usefixtures("prefect_server")
 def test_a_flow_run_whose_run_went_on_in_another_is_lost_and_the_other_is_not(
     lost_run: Path, monkeypatch: pytest.MonkeyPatch
