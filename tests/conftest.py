@@ -46,6 +46,20 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Spread the files that wait for servers and processes, so that workers wait beside others that compute.
+
+    The last of them begins before the others end, and no worker is left alone with one.
+    """
+    files = list(dict.fromkeys(item.path for item in items))
+    waits = {item.path for item in items if "prefect_server" in getattr(item, "fixturenames", ())}
+    waits |= {path for path in files if path.parent.name in ("faults", "tracking")}
+    waiting, computing = [path for path in files if path in waits], [path for path in files if path not in waits]
+    place = {path: 0.7 * index / len(waiting) for index, path in enumerate(waiting)}
+    place |= {path: index / len(computing) for index, path in enumerate(computing)}
+    items.sort(key=lambda item: place[item.path])
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what needs an accelerator where there is none."""
     if item.get_closest_marker("gpu"):

@@ -167,6 +167,7 @@ def test_a_run_that_another_process_writes_is_left_as_it_is(run: RunCommand, num
 
 
 @pytest.mark.usefixtures("prefect_server")
+@pytest.mark.slow
 def test_a_sweep_goes_on_after_a_run_that_fails_and_prints_those_that_did_not(
     run: RunCommand, number_recipe: WriteRecipe
 ) -> None:

@@ -92,7 +92,9 @@ def drawn(draw: Callable[P, tuple[Figure, Path]]) -> Callable[P, Path]:
             warnings.filterwarnings("ignore", message="Glyph .* missing")  # a script that the fonts lack shows as boxes
             figure, path = draw(*args, **kwargs)
             picture = io.BytesIO()
-            figure.savefig(picture, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.14)
+            figure.savefig(
+                picture, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.14, pil_kwargs={"compress_level": 3}
+            )
         write_atomic(path, picture.getvalue())
         return path
 

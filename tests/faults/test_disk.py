@@ -217,9 +217,9 @@ def test_a_run_on_a_full_disk_fails_or_warns_as_the_recipe_says(
     ("point", "status"),
     [
         ("train.reported", "FAILED"),
-        ("train.reported with a signal", "KILLED"),
+        pytest.param("train.reported with a signal", "KILLED", marks=pytest.mark.slow),
         ("train.loop_done", "FAILED"),
-        ("train.last_written", "FAILED"),
+        pytest.param("train.last_written", "FAILED", marks=pytest.mark.slow),
         ("run.ended", "FINISHED"),
     ],
 )

@@ -86,6 +86,7 @@ def test_a_training_without_a_tracker_has_the_same_weights_and_its_points_and_it
     assert sync() == {"runs": []}
 
 
+@pytest.mark.slow
 def test_a_run_that_began_without_a_tracker_is_resumed_and_is_one_run_in_it(
     number_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

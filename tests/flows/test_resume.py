@@ -197,6 +197,7 @@ def test_a_run_that_dies_before_its_record_leaves_nothing(number_recipe: WriteRe
     assert list(settings.home().runs.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_before_its_first_checkpoint_and_with_its_own_rows_alone(number_recipe: WriteRecipe) -> None:
     recipe, epochs = str(number_recipe()), {"train.epochs": 2}
     whole = train(recipe_file=recipe, overrides=epochs)

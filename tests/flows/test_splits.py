@@ -116,6 +116,7 @@ def test_a_split_that_fails_stops_no_other_and_the_parent_trains_it_when_it_is_r
     )
 
 
+@pytest.mark.slow
 def test_a_parent_that_was_stopped_goes_on_where_it_was_and_all_its_runs_can_be_made_longer(
     splits_recipe: WriteRecipe, net: dict[str, Any]
 ) -> None:

@@ -161,6 +161,7 @@ def test_a_run_whose_best_checkpoint_is_damaged_goes_on_and_finds_a_best_anew(pi
     assert read_pointer(folder, "best") == read_pointer(folder, "last") != last
 
 
+@pytest.mark.slow
 def test_a_run_whose_process_was_lost_counts_its_time_to_the_last_line_of_its_journal(
     number_recipe: WriteRecipe,
 ) -> None:
@@ -225,6 +226,7 @@ def test_a_run_that_gets_no_better_stops_says_so_and_goes_on_when_it_may(
     assert (longer["epochs"], longer["stopped"]) == (3, "")
 
 
+@pytest.mark.slow
 def test_a_run_begins_with_pretrained_weights_and_needs_their_file_no_more(picture_recipe: WriteRecipe) -> None:
     torch.manual_seed(0)
     Path("weights").mkdir()

@@ -87,6 +87,7 @@ def audited(trust_code: list[str]) -> list[object]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_nothing_of_a_sources_code_is_opened_before_the_user_says_so(weights: Path, tmp_path: Path) -> None:
     message, num_seen, exit_code = audited([])
     assert "names the model sent_code.nets:Net" in str(message)

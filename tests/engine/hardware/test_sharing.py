@@ -148,6 +148,7 @@ def test_one_thread_needs_no_care() -> None:
 
 
 @needs_two_cores
+@pytest.mark.slow
 def test_beside_a_sleeping_team_no_thread_spins_long() -> None:
     def cpu_seconds(how: str) -> float:
         environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
