@@ -128,7 +128,7 @@ def list_hidden(root: Path, suffix: str) -> list[Path]:
     ]
 
 
-def remove(path: Path) -> None:
+def remove_data(path: Path) -> None:
     """Remove a file or folder: under another name first, so that no half of it is ever taken for a whole."""
     trash = path if path.name.startswith(".") else path.rename(path.with_name(f".{path.name}{TRASH}"))
     remove_tree(trash)
@@ -136,7 +136,7 @@ def remove(path: Path) -> None:
 
 def remove_shard(shard: Path) -> None:
     """Remove a shard, and its store where it was the last."""
-    remove(shard)
+    remove_data(shard)
     with contextlib.suppress(OSError):
         shard.parent.rmdir()
 

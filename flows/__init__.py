@@ -1,8 +1,10 @@
 """Prefect flows, one file each; every one reads as its own summary."""
 
 import contextlib
+from typing import Any
 
 from ..settings import make_home, prefect_is_embedded, set_environment
+from ..tasks.console import log_in_worker
 
 # A worker imports a flow after it has gone to the deployment's folder: there the home is known and matplotlib and
 # MLflow are not imported yet. Without this they write into the user's own folders.
@@ -15,3 +17,12 @@ if prefect_is_embedded():
     from ..tasks.server_start import use_own_server
 
     use_own_server()
+
+
+def _flow_logger() -> Any:
+    from prefect.logging import get_run_logger  # reads the environment that is set above
+
+    return get_run_logger()
+
+
+log_in_worker(_flow_logger)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any
@@ -22,6 +23,7 @@ STILL_SECONDS = 15.0
 WARNING = "warning: "
 
 _heard: ContextVar[list[str] | None] = ContextVar("heard", default=None)
+_flow_logger: Callable[[], logging.Logger | logging.LoggerAdapter[Any]] | None = None
 
 
 def runs_in_worker() -> bool:
@@ -29,15 +31,19 @@ def runs_in_worker() -> bool:
     return bool(os.environ.get("PREFECT__FLOW_RUN_ID"))
 
 
+def log_in_worker(get_logger: Callable[[], logging.Logger | logging.LoggerAdapter[Any]]) -> None:
+    """Let what is said in a worker go to the log that `get_logger` gives, that of the flow run."""
+    global _flow_logger
+    _flow_logger = get_logger
+
+
 def say(text: str) -> None:
     """One line for people: to the flow run's log in a worker, else to standard error."""
     if text.startswith(WARNING) and (heard := _heard.get()) is not None:
         heard.append(text.removeprefix(WARNING))
     text = hide_secrets(text)
-    if runs_in_worker():
-        from prefect.logging import get_run_logger
-
-        get_run_logger().info(text)
+    if runs_in_worker() and _flow_logger is not None:
+        _flow_logger().info(text)
     else:
         print(text, file=sys.stderr, flush=True)
 

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..datasets.space import claim_data, list_hidden, list_packs, remove
+from ..datasets.space import claim_data, list_hidden, list_packs, remove_data
 from ..engine.generations import DamagedError, list_generations, read_manifest, read_state
 from ..errors import BusyError, CheckpointError, DataError
 from ..files import is_locked, lock, set_aside
@@ -59,7 +59,7 @@ def find_leftovers(exam: Examination) -> Iterator[Finding]:
 def _remove_leftover(home: Home, path: Path, where: Path) -> str:
     if where.parts[0] == home.runs.name and may_be_alive(home.runs / where.parts[1]):
         raise BusyError(f"{where} is being written after all")
-    remove(path)
+    remove_data(path)
     if path.parent == home.runs:  # of a run that never began
         from .trust import forget  # which knows models, and so torch
 

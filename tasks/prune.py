@@ -15,7 +15,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from ..datasets import space
+from ..datasets.space import (
+    TRASH,
+    claim_data,
+    fresh_packs,
+    leftovers,
+    old_sources,
+    remove_data,
+    remove_shard,
+    unneeded_packs,
+    unneeded_shards,
+)
 from ..errors import BusyError, DataError, RecipeError, SourceError, TrackingError
 from ..files import is_locked, lock, read_json, remove_tree, size_of
 from ..settings import Home, tracking_is_embedded
@@ -96,7 +106,7 @@ def prune(
         from ..tracking.removal import remove_unreferenced  # MLflow, which takes seconds
 
         remove_unreferenced()
-    with space.claim_data(home) as is_alone:
+    with claim_data(home) as is_alone:
         if not is_alone:
             result.notes.append("an ingest is at work: packs and pixels stay for now; prune again when it has ended")
             return result
@@ -170,7 +180,7 @@ def _prune_runs(
     """Remove families whole, and what an earlier prune left of a run; gives the ids of the runs that are gone."""
     registered = held.versions
     if not dry_run:
-        for trash in sorted(home.runs.glob(f".*{space.TRASH}")):
+        for trash in sorted(home.runs.glob(f".*{TRASH}")):
             if said := _empty(trash, registered, versions=versions):
                 result.notes.append(said)
     gone: set[str] = set()
@@ -241,7 +251,7 @@ def _move(home: Home, family: _Family) -> dict[str, str]:
 
 
 def _trash_of(run_dir: Path) -> Path:
-    return run_dir.with_name(f".{run_dir.name}{space.TRASH}")
+    return run_dir.with_name(f".{run_dir.name}{TRASH}")
 
 
 def _empty(trash: Path, registered: dict[str, list[Version]], *, versions: bool) -> str:
@@ -252,7 +262,7 @@ def _empty(trash: Path, registered: dict[str, list[Version]], *, versions: bool)
     Returns:
         Why it stays, where its record is not that of the run whose folder it was.
     """
-    run_id = trash.name.removeprefix(".").removesuffix(space.TRASH)
+    run_id = trash.name.removeprefix(".").removesuffix(TRASH)
     if (trash / RECORD_FILE).exists() and not trash.is_symlink():
         try:
             record = load_record(trash, run_id)
@@ -279,32 +289,32 @@ def _prune_data(home: Home, gone_runs: set[str], result: Pruned, *, dry_run: boo
     if needed is None:
         result.notes.append(f"packs and pixels stay: a run in {home.runs} does not say which pack it needs")
         return
-    packs = space.unneeded_packs(home, needed)
-    if fresh := len(space.fresh_packs(home, needed)):
+    packs = unneeded_packs(home, needed)
+    if fresh := len(fresh_packs(home, needed)):
         some = "1 pack was used just now and stays" if fresh == 1 else f"{fresh:,} packs were used just now and stay"
         result.notes.append(f"{some}; prune again in a minute")
     for pack in packs:
         result.gone.append(Item("pack", pack.name, size_of(pack)))
         if not dry_run:
-            space.remove(pack)
+            remove_data(pack)
     try:
-        shards = space.unneeded_shards(home, packs)
+        shards = unneeded_shards(home, packs)
     except DataError as error:
         result.notes.append(f"pixels stay: {error}")
         shards = []
     for shard in shards:
         result.gone.append(Item("pixels", str(shard.relative_to(home.root)), size_of(shard)))
         if not dry_run:
-            space.remove_shard(shard)
+            remove_shard(shard)
     kinds: tuple[tuple[Literal["cache", "leftover"], list[Path]], ...] = (
-        ("cache", space.old_sources(home)),
-        ("leftover", space.leftovers(home)),
+        ("cache", old_sources(home)),
+        ("leftover", leftovers(home)),
     )
     for kind, paths in kinds:
         for path in paths:
             result.gone.append(Item(kind, str(path.relative_to(home.root)), size_of(path)))
             if not dry_run:
-                space.remove(path)
+                remove_data(path)
 
 
 def _packs_in_use(home: Home, gone_runs: set[str]) -> set[str] | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 MAPS_FILE = Path("/proc/self/maps")
 # What a user may have said of waiting and of places; then nothing is changed.
-USER_SETTINGS = (
+WAITING_SETTINGS = (
     "OMP_WAIT_POLICY",
     "GOMP_SPINCOUNT",
     "GOMP_CPU_AFFINITY",
@@ -28,7 +28,7 @@ USER_SETTINGS = (
 
 def waiting_by_user() -> str:
     """What the environment says of waiting or places, as `NAME=value`; empty where it says nothing."""
-    return next((f"{name}={os.environ[name]}" for name in USER_SETTINGS if os.environ.get(name)), "")
+    return next((f"{name}={os.environ[name]}" for name in WAITING_SETTINGS if os.environ.get(name)), "")
 
 
 @functools.cache

@@ -18,8 +18,8 @@ from mlflow.entities import ViewType
 from PIL import Image
 
 from torchrelay import settings
-from torchrelay.datasets import space
 from torchrelay.datasets.pack import Pack
+from torchrelay.datasets.space import hold_data
 from torchrelay.errors import RecipeError
 from torchrelay.files import lock, read_json
 from torchrelay.flows.evaluate import evaluate
@@ -244,7 +244,7 @@ def test_a_run_that_is_being_written_stays(home: Home, runs: list[str]) -> None:
 
 
 def test_packs_and_pixels_stay_while_an_ingest_is_at_work_and_go_the_next_time(home: Home, runs: list[str]) -> None:
-    with space.hold_data(home):
+    with hold_data(home):
         done = prune(home, keep_runs=0)
     assert names(done, "run") == runs[1:]
     assert names(done, "pack") == names(done, "pixels") == []

@@ -14,7 +14,7 @@ from torchrelay import settings
 from torchrelay.datasets.build import View, open_view
 from torchrelay.engine.checkpoint import CheckpointStore
 from torchrelay.engine.hardware.cpu_load import usable_cores
-from torchrelay.engine.hardware.openmp import USER_SETTINGS as WAITING_SETTINGS
+from torchrelay.engine.hardware.openmp import WAITING_SETTINGS
 from torchrelay.engine.hardware.thread_count import USER_SETTINGS
 from torchrelay.engine.randomness import random_states
 from torchrelay.errors import RecipeError
