@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from .disk import read_json, write_atomic
 from .errors import SourceError, check_format
-from .files import read_json, write_atomic
 
 if TYPE_CHECKING:
     from torch import Tensor

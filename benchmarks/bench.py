@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.utils.data import DataLoader
 
-    from torchrelay.engine.devices import Precision
+    from torchrelay.engine.hardware import Precision
 
 BATCH_SIZE = 64
 TURNS = 5
@@ -99,8 +99,8 @@ def _measure_ingest(table: Path, scratch: Path, turns: int) -> dict[str, list[fl
     """Images in a second of a core's time: a whole ingest into an empty home, and skimage reading files in a loop."""
     from skimage.io import imread
 
-    from torchrelay.datasets.build import prepare_data
-    from torchrelay.recipe_file import load_recipe
+    from torchrelay.datasets.ingest import prepare_data
+    from torchrelay.recipe import load_recipe
 
     overrides = {"data.table": str(table), "data.files": str(files_of(table))}
     data = load_recipe("recipes/cifar10.yaml", None, overrides).data
@@ -152,8 +152,8 @@ def _train_in_flow(table: Path) -> tuple[float, float]:
     The limit is measured before and after in the same process, as the machine's speed drifts within seconds.
     """
     logging.disable(logging.WARNING)
-    from torchrelay.flows.train import train
-    from torchrelay.tracking.journal import Journal
+    from torchrelay.flows import train
+    from torchrelay.runs import Journal
 
     overrides = {"data.table": str(table), "data.files": str(files_of(table)), "train.epochs": 4}
     (before,) = _train_synthetic_tuned(table)
@@ -177,7 +177,7 @@ def _train_synthetic(table: Path) -> tuple[float]:
 
 def _train_synthetic_tuned(table: Path) -> tuple[float]:
     """The same, with freed memory kept in the process, as the train task does it."""
-    from torchrelay.engine.memory import keep_freed_memory
+    from torchrelay.engine.hardware import keep_freed_memory
 
     keep_freed_memory()
     return _train_synthetic(table)
@@ -203,8 +203,8 @@ class _Net(NamedTuple):
 def _build_net() -> _Net:
     import torch
 
-    from torchrelay.engine.devices import pick_device, pick_precision
-    from torchrelay.models.registry import build_model
+    from torchrelay.engine.hardware import pick_device, pick_precision
+    from torchrelay.models import build_model
     from torchrelay.recipe import Named
     from torchrelay.schema import FeatureSchema, Schema
 

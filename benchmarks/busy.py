@@ -27,7 +27,7 @@ from torchrelay import settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from torchrelay.engine.job import Progress
+    from torchrelay.engine import Progress
     from torchrelay.schema import Batch
 
 START_SECONDS = 18.0
@@ -134,14 +134,12 @@ def _train(table: Path, how: str, begin: float, seconds: float) -> float:
     """
     import torch
 
-    from torchrelay.datasets.build import open_view, prepare_data
-    from torchrelay.engine.checkpoint import CheckpointStore
-    from torchrelay.engine.job import Progress
-    from torchrelay.engine.loop import train
-    from torchrelay.engine.memory import keep_freed_memory
-    from torchrelay.recipe_file import load_recipe
-    from torchrelay.tasks.assemble import build_job
-    from torchrelay.tasks.threads import choose_threads, share_batches, share_cores
+    from torchrelay.datasets.ingest import open_view, prepare_data
+    from torchrelay.engine import Progress, train
+    from torchrelay.engine.checkpoints import CheckpointStore
+    from torchrelay.engine.hardware import keep_freed_memory
+    from torchrelay.recipe import load_recipe
+    from torchrelay.tasks.assembly import build_job, choose_threads, share_batches, share_cores
 
     overrides = {"data.table": str(table), "data.files": str(files_of(table)), "train.device": "cpu"}
     recipe = load_recipe("recipes/cifar10.yaml", None, {**overrides, "train.epochs": 10_000})

@@ -18,10 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from torchrelay.runs import JOURNAL_FILE, Cursor, Journal, RunRecord, save_record
 from torchrelay.settings import Home
-from torchrelay.tracking.cursor import Cursor
-from torchrelay.tracking.journal import JOURNAL_FILE, Journal
-from torchrelay.tracking.records import RunRecord, save_record
 
 COMMANDS = (
     ("runs",),

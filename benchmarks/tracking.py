@@ -23,7 +23,7 @@ from tables import add_table_arguments, files_of, find_table, scratch_home
 from torchrelay import settings
 
 if TYPE_CHECKING:
-    from torchrelay.engine.job import Job, Progress
+    from torchrelay.engine import Job, Progress
 
 NUM_EPOCHS = 4
 NUM_SAVES = 5
@@ -82,12 +82,12 @@ def _take_turn(table: Path, number: int) -> Turn:
 
 def _measure(table: Path) -> Turn:
     logging.disable(logging.WARNING)
-    from torchrelay.datasets.build import open_view, prepare_data
-    from torchrelay.engine.memory import keep_freed_memory
-    from torchrelay.flows.train import train
-    from torchrelay.recipe_file import load_recipe
-    from torchrelay.tasks.assemble import build_job
-    from torchrelay.tracking.journal import Journal
+    from torchrelay.datasets.ingest import open_view, prepare_data
+    from torchrelay.engine.hardware import keep_freed_memory
+    from torchrelay.flows import train
+    from torchrelay.recipe import load_recipe
+    from torchrelay.runs import Journal
+    from torchrelay.tasks.assembly import build_job
 
     overrides = {"data.table": str(table), "data.files": str(files_of(table)), "train.epochs": NUM_EPOCHS}
     recipe = load_recipe("recipes/cifar10.yaml", None, overrides)
@@ -112,9 +112,8 @@ def _measure(table: Path) -> Turn:
 
 def _train_silently(job: Job, folder: Path) -> float:
     """Rows/s of the loop's median epoch; it validates nothing, and nobody takes what it reports at a step."""
-    from torchrelay.engine.checkpoint import CheckpointStore
-    from torchrelay.engine.job import Progress
-    from torchrelay.engine.loop import train
+    from torchrelay.engine import Progress, train
+    from torchrelay.engine.checkpoints import CheckpointStore
 
     rates: list[float] = []
 
@@ -129,8 +128,8 @@ def _train_silently(job: Job, folder: Path) -> float:
 
 def _time_saves(job: Job, folder: Path) -> float:
     """Seconds of the median checkpoint of a job, with all its fsyncs."""
-    from torchrelay.engine.checkpoint import CheckpointStore
-    from torchrelay.engine.job import Progress, state_of_run
+    from torchrelay.engine import Progress, state_of_run
+    from torchrelay.engine.checkpoints import CheckpointStore
 
     store, spent = CheckpointStore(folder, 3, {}, {}), []
     for number in range(NUM_SAVES):

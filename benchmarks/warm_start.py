@@ -22,8 +22,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from torchrelay.engine.weights import load_weights
-from torchrelay.models.lenet import LeNet
+from torchrelay.models.nets import LeNet
+from torchrelay.weights import load_weights
 
 LEFT_OUT = ("dog", "truck")
 RENAMES = ("backbone.*=*", "classifier.*=fc3.*")

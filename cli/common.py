@@ -83,25 +83,25 @@ def prepare() -> None:
 def require_servers() -> None:
     """Refuse a command that runs a flow where files or room are too few, or a named Prefect server does not answer."""
     from ..settings import prefect_is_embedded
-    from ..tasks.servers import require_files, require_room
+    from ..tasks.services import require_files, require_room
 
     require_files()
     require_room()
 
     if not prefect_is_embedded():
-        from ..tasks.servers import require_prefect as ask
+        from ..tasks.services import require_prefect as ask
 
         ask()
 
 
 def check(several: list[dict[str, Any]], recipe: str) -> None:
     """Both phases of checking for each set of overrides, before Prefect starts a server."""
-    from ..recipe_file import load_recipe
+    from ..recipe import load_recipe
 
     recipes = [load_recipe(recipe, None, overrides) for overrides in several]
     prepare()
     require_servers()
-    from ..tasks.preflight import check_recipe
+    from ..tasks.assembly import check_recipe
 
     for resolved in recipes:
         check_recipe(resolved)
@@ -113,7 +113,7 @@ def single(items: tuple[str, ...]) -> dict[str, Any]:
     Raises:
         click.UsageError: a key has several values.
     """
-    from ..recipe_file import parse_overrides
+    from ..recipe import parse_overrides
 
     several = parse_overrides(items)
     if len(several) > 1:

@@ -14,8 +14,8 @@ from pathlib import Path
 import click
 
 from ..addresses import hide_secrets
+from ..disk import describe_failure
 from ..errors import FAILED_RUN, TorchrelayError, shown
-from ..files import describe_failure
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # What the standard library, torch and NumPy say where a path or a number is none, or memory is too small.
@@ -106,7 +106,7 @@ def _explain_prefect(error: BaseException) -> str:
             return f"{earlier} (Prefect's server could not be told of it)"
         if isinstance(earlier, OSError) and earlier.errno in OF_THE_MACHINE:
             return f"{_explain_system(earlier)} (Prefect's server could not be told of it)"
-    from ..tasks.server_start import last_error  # where there is an error of Prefect's, it is imported
+    from ..tasks.services import last_error  # where there is an error of Prefect's, it is imported
 
     said = last_error() or shown(" ".join(str(error).split()) or type(error).__name__)
     return (

@@ -25,15 +25,15 @@ from .common import (
 from .results import count_lines, count_runs, headline, result_of
 
 if TYPE_CHECKING:
-    from ..tracking.records import RunRecord
+    from ..runs import RunRecord
 
 
 @commands.command()
 @json_option
 def runs(as_json: bool) -> None:
     """List the runs of this home, newest first; needs no server."""
+    from ..runs import list_runs
     from ..settings import home
-    from ..tracking.records import list_runs
 
     records, problems = list_runs(home())
     wait = {record.run_id: _count_waiting(home().runs / record.run_id, problems) for record in records}
@@ -71,7 +71,7 @@ def runs(as_json: bool) -> None:
 def _count_waiting(run_dir: Path, problems: dict[str, str]) -> int:
     """Lines of a journal that wait for MLflow; of one that cannot be read none, and why not goes to the problems."""
     from ..errors import TrackingError
-    from ..tracking.cursor import waiting
+    from ..runs import waiting
 
     try:
         return waiting(run_dir)
@@ -85,8 +85,8 @@ def _count_waiting(run_dir: Path, problems: dict[str, str]) -> int:
 @json_option
 def show(run: str, as_json: bool) -> None:
     """Show one run: status, metrics, where its files are."""
+    from ..runs import describe_run, find_run, load_record
     from ..settings import home
-    from ..tracking.records import describe_run, find_run, load_record
 
     run_dir = find_run(home(), run)
     record = load_record(run_dir)
@@ -120,7 +120,7 @@ def checkpoints(run: str, as_json: bool) -> None:
     Exit code 1 where one that is in use does not verify: the run would go on from the one before it.
     """
     from ..settings import home
-    from ..tasks.checkpoints import has_damage, list_checkpoints
+    from ..upkeep import has_damage, list_checkpoints
 
     found = list_checkpoints(home(), run)
     if as_json:
@@ -150,7 +150,7 @@ def checkpoints(run: str, as_json: bool) -> None:
 @json_option
 def models(as_json: bool) -> None:
     """List the registered models with input shapes and parameter counts."""
-    from ..models.registry import describe_models
+    from ..models import describe_models
 
     found = describe_models()
     if as_json:
@@ -170,8 +170,7 @@ def models(as_json: bool) -> None:
 @json_option
 def recipe(recipe: str | None, items: tuple[str, ...], schema: bool, as_json: bool) -> None:
     """Print a recipe with all its defaults, checked."""
-    from ..recipe import recipe_schema
-    from ..recipe_file import dump_recipe, load_recipe
+    from ..recipe import dump_recipe, load_recipe, recipe_schema
 
     if schema:
         print_json(recipe_schema())
@@ -193,6 +192,6 @@ def _listed(record: RunRecord) -> dict[str, Any]:
 def ui(host: str, port: int) -> None:
     """Open MLflow's UI on this home: compare runs, curves, artifacts. Ctrl-C ends it."""
     prepare()
-    from ..tracking.ui import serve_ui
+    from ..tracking import serve_ui
 
     serve_ui(host, port)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .common import echo
 
 if TYPE_CHECKING:
-    from ..tracking.records import RunRecord
+    from ..runs import RunRecord
 
 # The metrics that say how good a model is, and how they are written.
 HEADLINES = {"accuracy": ".4f", "f1_micro": ".4f", "nme": ".4f", "rmse": ".4g", "mrr": ".4f"}
@@ -31,7 +31,7 @@ def tell_result(result: dict[str, Any], last: bool, as_json: bool) -> None:
 
 def tell_unfamiliar(result: dict[str, Any], as_json: bool) -> None:
     """Say of each column what the model does not know, the largest part first."""
-    from ..datasets.unfamiliar import say_strange
+    from ..datasets.ingest import say_strange
 
     found = sorted(result["unfamiliar"], key=lambda one: -one["share"])
     for sentence in say_strange(found[:MOST_UNFAMILIAR]):

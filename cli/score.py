@@ -59,7 +59,7 @@ def evaluate(source: str, other: dict[str, Any], device: str, trust_code: tuple[
     SOURCE is a run id, runs:/…, models:/name@alias, or a weights file of a run.
     """
     _check(source, other["table"], trust_code)
-    from ..flows.evaluate import evaluate as evaluate_flow
+    from ..flows import evaluate as evaluate_flow
 
     result = evaluate_flow(
         source=source,
@@ -97,7 +97,7 @@ def predict(
     SOURCE is a run id, runs:/…, models:/name@alias, or a weights file of a run.
     """
     _check(source, other["table"], trust_code, out)
-    from ..flows.predict import predict as predict_flow
+    from ..flows import predict as predict_flow
 
     result = predict_flow(
         source=source,
@@ -125,10 +125,9 @@ def _check(source: str, table: str, trust_code: tuple[str, ...], out: str | None
     """Look at what scoring is told, before a Prefect server starts for it."""
     prepare()
     require_servers()
-    from ..datasets.output import locate_output
-    from ..datasets.table import locate_table
+    from ..datasets.table import locate_output, locate_table
     from ..recipe import Data
-    from ..tasks.trust import check_source_code
+    from ..tasks.assembly import check_source_code
 
     found = locate_table(Data(table=table), "--table")
     if out is not None:

@@ -34,15 +34,15 @@ def init(
 ) -> None:
     """Look at a table and write a recipe that trains as it is, with the reasons of each guess."""
     if not table:
-        from ..tasks.draft_text import EXPLANATION
+        from ..drafting import EXPLANATION
 
         click.echo(EXPLANATION, nl=False)
         return
     prepare()
-    from ..datasets.survey_dialect import NAMED_BY
     from ..datasets.table import locate_table
+    from ..drafting import describe_draft, init_recipe
+    from ..drafting.survey import NAMED_BY
     from ..recipe import Data
-    from ..tasks.draft_text import describe_draft, init_recipe
 
     locate_table(Data(table=table), NAMED_BY)  # as it was typed: a Path would make another URL of a URL
     place = Path(out) if out else None
@@ -69,9 +69,9 @@ def fetch(name: str | None, source: str | None, as_json: bool) -> None:
     Nobody offers faces, languages, uci and wn18rr in this form for download: --from DIR places them from a folder that
     holds faces/, languages/, uci/ or wn18rr/. The recipes that read them are written into recipes/ where they are not.
     """
-    from ..datasets.fetch import fetch as fetch_data
-    from ..datasets.fetch import place
-    from ..tasks.console import Progress
+    from ..console import Progress
+    from ..datasets import fetch as fetch_data
+    from ..datasets import place
 
     if not name and not source:
         raise click.UsageError("name a data set (digits, cifar10), or a folder with --from")
@@ -100,7 +100,7 @@ def ingest(recipe: str, items: tuple[str, ...], recheck: bool, as_json: bool) ->
     """Turn the recipe's table into a pack: verdicts, decoding, data report."""
     overrides = single(items)
     check([overrides], recipe)
-    from ..flows.ingest import ingest as ingest_flow
+    from ..flows import ingest as ingest_flow
 
     result = ingest_flow(recipe_file=recipe, overrides=overrides, recheck=recheck)
     tell(f"pack      {result['pack_dir']}\nreport    {result['report_csv']}\nfigure    {result['figure']}")

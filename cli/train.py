@@ -47,7 +47,7 @@ def train(recipe: str, items: tuple[str, ...], device: str, is_dry: bool, rechec
     Several values of a key (--set train.seed=0,1,2) make one run each. A split by several columns (data.split.column:
     "split_*") makes one run each, below a parent with their mean and deviation.
     """
-    from ..recipe_file import load_recipe, parse_overrides
+    from ..recipe import load_recipe, parse_overrides
 
     several = parse_overrides([*items, f"train.device={device}"] if device else items)
     if is_dry:
@@ -57,7 +57,7 @@ def train(recipe: str, items: tuple[str, ...], device: str, is_dry: bool, rechec
         _try_recipes(recipes, next_line, as_json, recheck=recheck)
         return
     check(several, recipe)
-    from ..flows.train import train as train_flow
+    from ..flows import train as train_flow
 
     again = [recheck, *[False] * len(several)]  # what was read a moment ago need not be read again
     _run_several(
@@ -100,7 +100,7 @@ def finetune(
     Without RECIPE the source's own is taken, for example with --set data.table=more.csv. Options go over the recipe's
     warm_start. Patterns: * is any text. --rename 'backbone.*=*' takes the word off all keys that begin with it.
     """
-    from ..recipe_file import parse_overrides, parse_renames
+    from ..recipe import parse_overrides, parse_renames
 
     options: dict[str, Any] = {
         "warm_start.rename": parse_renames(rename),
@@ -115,8 +115,8 @@ def finetune(
     if not is_dry:
         require_servers()
     from ..recipe import Recipe
-    from ..tasks.preflight import check_recipe
-    from ..tasks.runs import over_data, recipe_for_finetune
+    from ..tasks import over_data, recipe_for_finetune
+    from ..tasks.assembly import check_recipe
 
     several = [over_data({**given, **overrides}, dialect) for overrides in parse_overrides(items)]
 
@@ -126,7 +126,7 @@ def finetune(
         return
     for resolved in recipes:
         check_recipe(resolved)
-    from ..flows.finetune import finetune as finetune_flow
+    from ..flows import finetune as finetune_flow
 
     _run_several(
         several,
@@ -142,17 +142,17 @@ def finetune(
 @json_option
 def resume(run: str, items: tuple[str, ...], trust_code: tuple[str, ...], as_json: bool) -> None:
     """Let a run go on from its last checkpoint; --set train.epochs=20 makes it longer."""
-    from ..files import lock
+    from ..disk import lock
+    from ..runs import find_run
     from ..settings import home
-    from ..tracking.records import find_run
 
     overrides = single(items)
     run_dir = find_run(home(), run)
     prepare()
     require_servers()
-    from ..flows.train import train as train_flow
-    from ..tasks.reopen import change_recipe
-    from ..tasks.trust import admit_code
+    from ..flows import train as train_flow
+    from ..tasks import change_recipe
+    from ..tasks.assembly import admit_code
 
     admit_code(change_recipe(run_dir, overrides), run_dir, f"run {run_dir.name}", trust_code)
     with lock(run_dir / "lock", f"run {run_dir.name}"):
@@ -180,11 +180,11 @@ def verify_resume(
     Both runs live in a folder beside the home's runs, which is removed; kills are real and come at random moments.
     Weights are compared by their hash, metrics point by point. Exit code 1 where they differ.
     """
-    from ..recipe_file import load_recipe
+    from ..recipe import load_recipe
 
     resolved = load_recipe(recipe, None, single((*items, f"train.device={device}") if device else items))
     prepare()
-    from ..tasks.verify import verify_resume as verify
+    from ..upkeep.trials import verify_resume as verify
 
     chosen = random.randrange(10**6) if seed is None else seed
     found = verify(resolved, kills, steps, chosen)
@@ -226,7 +226,7 @@ def _run_several(
 def _try_recipes(recipes: list[Recipe], next_line: str, as_json: bool, *, recheck: bool = False) -> None:
     """A dry run of each recipe, and what it found."""
     prepare()
-    from ..tasks.dry_run import dry_run
+    from ..upkeep.trials import dry_run
 
     results = []
     for resolved in recipes:

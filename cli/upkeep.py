@@ -11,7 +11,7 @@ from .common import commands, echo, json_option, prepare, print_json, print_tabl
 from .results import count_lines
 
 if TYPE_CHECKING:
-    from ..tracking.sender import Shipped
+    from ..tracking.shipping import Shipped
 
 
 @commands.command()
@@ -23,10 +23,10 @@ def sync(run: str | None, as_json: bool) -> None:
     Where the database in the home was lost or is none, a new one gets all its runs again, with their versions.
     """
     prepare()
+    from ..runs import find_run
     from ..settings import home, shown_tracking_uri
-    from ..tracking.records import find_run
-    from ..tracking.recovery import recover
-    from ..tracking.shipper import sync_home
+    from ..tracking import recover
+    from ..tracking.shipping import sync_home
 
     results = []
     chosen = [find_run(home(), run)] if run else None
@@ -79,9 +79,8 @@ def doctor(fix: bool, hosts: tuple[str, ...], as_json: bool) -> None:
     """
     prepare()
     from ..settings import home
-    from ..tasks.doctor import doctor as examine_home
-    from ..tasks.doctor import last_hosts
-    from ..tasks.installation import describe_devices, describe_installation
+    from ..upkeep import describe_devices, describe_installation, last_hosts
+    from ..upkeep import doctor as examine_home
 
     facts = describe_installation(home())
     for line in facts:
@@ -125,8 +124,8 @@ def prune(keep_runs: int | None, older_than: str | None, versions: bool, dry_run
         )
     prepare()
     from ..settings import home
-    from ..tasks.prune import parse_age
-    from ..tasks.prune import prune as prune_home
+    from ..upkeep import parse_age
+    from ..upkeep import prune as prune_home
 
     age = parse_age(older_than) if older_than else None
     done = prune_home(home(), keep_runs=keep_runs, older_than=age, versions=versions, dry_run=dry_run)

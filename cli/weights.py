@@ -24,7 +24,7 @@ def weights() -> None:
 def show_weights(source: str, as_json: bool) -> None:
     """Say what SOURCE holds: models, keys, shapes, dtypes, what else is in the file."""
     prepare()
-    from ..tasks.weights import describe_source
+    from ..tasks.assembly import describe_source
 
     found = describe_source(source)
     if as_json:
@@ -60,7 +60,7 @@ def pack_weights(sources: tuple[str, ...], out: str, named: tuple[str, ...], as_
     if odd:
         raise click.UsageError(f"--name {odd[0]}: expected NAME=SOURCE with one of {', '.join(sources)}")
     prepare()
-    from ..tasks.weights import pack_sources
+    from ..tasks.assembly import pack_sources
 
     parts = pack_sources(sources, names, Path(out))
     said = [
@@ -84,7 +84,7 @@ def pack_weights(sources: tuple[str, ...], out: str, named: tuple[str, ...], as_
 def export_weights(source: str, out: str, model: str, strip_prefix: str, with_optimizer: bool, as_json: bool) -> None:
     """Write the state_dict of one model alone, for inference; the module. of DataParallel goes."""
     prepare()
-    from ..tasks.weights import export_source
+    from ..tasks.assembly import export_source
 
     part = export_source(source, Path(out), model, strip_prefix, with_optimizer=with_optimizer)
     tell(f"exported  {out}: {len(part.state)} tensors of {part.label}\nnext      torchrelay weights show {out}")

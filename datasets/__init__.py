@@ -1,1 +1,5 @@
-"""Tables to tensors: reading, verdicts, splits, the pixel store, packs, batches."""
+"""Tables to tensors."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -23,11 +23,11 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 
+from ..disk import digest
 from ..errors import DataError
-from ..files import digest
 from ..recipe import nearest
-from .file_names import fold
-from .long_cells import long_cells
+from .files import fold
+from .readers import long_cells
 
 # scikit-learn, torchvision and PIL are imported where they are used: the command line reads this file first.
 

@@ -18,8 +18,8 @@ from typing import NamedTuple, Self
 import numpy as np
 import pandas as pd
 
+from ..disk import digest, read_json, write_atomic
 from ..errors import DataError
-from ..files import digest, read_json, write_atomic
 from .layout import QUARANTINE
 
 PREVIEW = 3

@@ -1,1 +1,5 @@
-"""Plain PyTorch: the loop, losses, metrics, optimizers, schedules, devices, checkpoints, weights."""
+"""The training loop in plain PyTorch, and what it works with."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

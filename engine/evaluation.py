@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from ..errors import TrainingError
 from ..schema import Batch, Schema
-from .devices import Precision
+from .hardware import Precision, random_states, set_random_states
 from .losses import Loss
-from .randomness import random_states, set_random_states
 
 # Shapes: N rows of a pass, K outputs of a model.
 

@@ -15,7 +15,7 @@ from ..schema import Batch
 from .evaluation import autocast
 from .job import Job, Progress
 from .losses import reduce_sum
-from .optimizers import needs_closure
+from .optim import needs_closure
 
 # fp16's gradients overflow now and then while the scaler looks for a scale; at this one they would in fp32 too.
 SMALLEST_SCALE = 1.0

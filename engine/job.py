@@ -14,15 +14,11 @@ from torch.amp.grad_scaler import GradScaler
 
 from ..errors import CheckpointError, SourceError
 from ..schema import Batch
-from ..weight_values import check_state
-from .averaging import Average
+from ..weights import check_state
 from .evaluation import Measure, Scorer
-from .freezing import Frozen
-from .fused_step import Stepper
+from .hardware import Lowered, random_states, set_random_states
 from .losses import Loss, Reduction
-from .lowered import Lowered
-from .randomness import random_states, set_random_states
-from .schedules import restore_schedule
+from .optim import Average, Frozen, Stepper, restore_schedule
 
 
 class Batches(Protocol):

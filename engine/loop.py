@@ -18,13 +18,13 @@ from dataclasses import replace
 from ..errors import TrainingError
 from ..faults import reach
 from ..schema import Kind
-from .checkpoint import CheckpointStore
+from .checkpoints import CheckpointStore
 from .evaluation import evaluate
 from .gradients import grouped, take_step
 from .job import Job, OnStep, Progress, state_of_run
 from .losses import reduce_sum
 from .metrics import metric_names
-from .schedules import after_epoch, after_step
+from .optim import after_epoch, after_step
 from .signals import StopFlag, StopRequested
 from .stopping import is_out_of_time, reason_to_stop
 

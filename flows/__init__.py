@@ -3,8 +3,10 @@
 import contextlib
 from typing import Any
 
+import lazy_loader
+
+from ..console import log_in_worker
 from ..settings import make_home, prefect_is_embedded, set_environment
-from ..tasks.console import log_in_worker
 
 # A worker imports a flow after it has gone to the deployment's folder: there the home is known and matplotlib and
 # MLflow are not imported yet. Without this they write into the user's own folders.
@@ -14,7 +16,7 @@ if prefect_is_embedded():
     with contextlib.suppress(OSError):  # which a run says better
         make_home()  # or Prefect would, for everybody to read
 
-    from ..tasks.server_start import use_own_server
+    from ..tasks.services import use_own_server
 
     use_own_server()
 
@@ -26,3 +28,5 @@ def _flow_logger() -> Any:
 
 
 log_in_worker(_flow_logger)
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

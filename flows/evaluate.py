@@ -6,10 +6,8 @@ from typing import Any
 
 from prefect import flow
 
-from ..tasks.evaluate import evaluate_model
-from ..tasks.runs import finish_run, hold_run, keep_status
-from ..tasks.scoring import OtherTable, name_scoring, start_evaluation
-from .quiet import quiet_user_errors
+from ..tasks import OtherTable, evaluate_model, finish_run, hold_run, keep_status, name_scoring, start_evaluation
+from ..tasks.services import quiet_user_errors
 
 
 @flow(name="evaluate", persist_result=False)

@@ -7,9 +7,8 @@ from typing import Any
 from prefect import flow
 
 from ..recipe import Recipe
-from ..tasks.reopen import find_attempt
-from ..tasks.runs import over_data, resolve_finetune
-from .quiet import quiet_user_errors
+from ..tasks import find_attempt, over_data, resolve_finetune
+from ..tasks.services import quiet_user_errors
 from .train import begin, go_on
 
 

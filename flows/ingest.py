@@ -7,9 +7,8 @@ from typing import Any
 from prefect import flow
 
 from ..recipe import Recipe
-from ..tasks.ingest import ingest_table, report_data
-from ..tasks.runs import resolve_recipe
-from .quiet import quiet_user_errors
+from ..tasks import ingest_table, report_data, resolve_recipe
+from ..tasks.services import quiet_user_errors
 
 
 @flow(name="ingest", persist_result=False)

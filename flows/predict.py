@@ -6,10 +6,8 @@ from typing import Any
 
 from prefect import flow
 
-from ..tasks.predict import predict_rows
-from ..tasks.runs import finish_run, hold_run, keep_status
-from ..tasks.scoring import OtherTable, name_scoring, start_prediction
-from .quiet import quiet_user_errors
+from ..tasks import OtherTable, finish_run, hold_run, keep_status, name_scoring, predict_rows, start_prediction
+from ..tasks.services import quiet_user_errors
 
 
 @flow(name="predict", persist_result=False)

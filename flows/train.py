@@ -12,21 +12,27 @@ from typing import Any
 from prefect import flow
 
 from ..recipe import Recipe
-from ..tasks.evaluate import evaluate_model
-from ..tasks.ingest import ingest_table
-from ..tasks.register import register_model
-from ..tasks.reopen import find_attempt, locate_run, reopen_run
-from ..tasks.runs import (
+from ..tasks import (
+    evaluate_model,
+    find_attempt,
     finish_run,
     hold_run,
+    ingest_table,
+    is_over_splits,
     keep_status,
+    list_unfinished,
+    locate_run,
     name_run,
+    note_failure,
+    open_split,
+    register_model,
+    reopen_run,
     resolve_recipe,
     start_run,
+    summarise_splits,
+    train_model,
 )
-from ..tasks.splits import is_over_splits, list_unfinished, note_failure, open_split, summarise_splits
-from ..tasks.train import train_model
-from .quiet import quiet_user_errors
+from ..tasks.services import quiet_user_errors
 
 
 @flow(name="train", persist_result=False)

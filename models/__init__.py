@@ -1,1 +1,5 @@
-"""Networks, and the registry that builds one from a recipe and a schema."""
+"""Builds the network that a recipe names, as the schema needs it."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,20 +11,28 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..arguments import check_arguments
 from ..errors import RecipeError, ShapeError
-from ..recipe import Named, nearest
+from ..recipe import Named, check_arguments, nearest
 from ..schema import FeatureSchema, Schema
-from .bag_of_words import build_bag_of_words
-from .dynamic_net import DynamicNet
-from .input_kinds import IMAGES, TORCHVISION, check_image_shape, check_numbers
-from .knowledge_graph import ComplEx, DistMult, Power, TransE, find_sizes
-from .lenet import LeNet
-from .mlp import MLP, Norm
-from .side_inputs import add_side_inputs, find_image
+from .inputs import IMAGES, TORCHVISION, add_side_inputs, check_image_shape, check_numbers, find_image
+from .nets import (
+    MLP,
+    ComplEx,
+    DistMult,
+    DynamicNet,
+    Form,
+    LeNet,
+    Norm,
+    Power,
+    TransE,
+    build_bag_of_words,
+    build_net,
+    build_torchvision,
+    check_torchvision,
+    find_sizes,
+    list_torchvision,
+)
 from .size import check_room, count_bytes
-from .torchvision_nets import build_torchvision, check_torchvision, list_torchvision
-from .two_layer import Form, build_net
 from .user_classes import build_class, check_class
 
 _OTHER_FORMS = (f"{TORCHVISION}<name>", "package.module:Class")

@@ -13,11 +13,10 @@ from typing import Any
 
 from torch import nn
 
-from ..arguments import check_arguments
 from ..errors import RecipeError, ShapeError, shown_value
-from ..recipe import nearest
+from ..recipe import check_arguments, nearest
 from ..schema import Schema
-from .input_kinds import TORCHVISION
+from .inputs import TORCHVISION
 
 # Filled in from the schema where the signature has them and the recipe does not give them.
 _FROM_SCHEMA = ("schema", "num_outputs", "num_classes", "in_channels")

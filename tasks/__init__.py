@@ -1,1 +1,5 @@
-"""Prefect tasks: the verbs that the flows chain."""
+"""Prefect tasks, the verbs that the flows chain."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

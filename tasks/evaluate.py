@@ -10,30 +10,54 @@ from pathlib import Path
 import numpy as np
 from prefect import task
 
-from ..datasets.build import View, open_view, read_keys
-from ..engine.evaluation import Evaluation, Scorer, evaluate
-from ..engine.losses import reduction_of
+from .. import figures
+from ..console import say
+from ..datasets.ingest import View, open_view, read_keys
+from ..disk import write_atomic
+from ..engine import Evaluation, Scorer, evaluate, reduction_of
 from ..engine.metrics import auto_monitor, compute_metrics, headline_interval, monitor_mode, unit_of
-from ..engine.weights import load_into, load_weights
 from ..faults import reach
-from ..files import write_atomic
-from ..models.knowledge_graph import KnowledgeGraphModel
+from ..models.nets import KnowledgeGraphModel
 from ..recipe import Recipe
+from ..runs import (
+    JOURNAL_FILE,
+    Journal,
+    Recorder,
+    check_folder,
+    checked,
+    load_record,
+    mark_done,
+    points_of,
+    read_recipe,
+    rewriting,
+    thin,
+    update_record,
+    verify_files,
+)
 from ..schema import Schema
-from ..tracking import figures
-from ..tracking.journal import JOURNAL_FILE, Journal, points_of, thin
-from ..tracking.recorder import Recorder
-from ..tracking.records import load_record, mark_done, update_record
-from ..tracking.run_files import read_recipe, rewriting, verify_files
-from .assemble import build_scorer, choose_monitor, names_of_run, naming_table_rows, rows_in_order, rows_scale
-from .console import say
-from .holding import check_folder, checked
+from ..weights import load_into, load_weights
+from .assembly import (
+    build_scorer,
+    choose_monitor,
+    facts_of_source,
+    names_of_run,
+    naming_table_rows,
+    rows_in_order,
+    rows_scale,
+    share_cores,
+    summary_of,
+)
 from .options import UNCACHED
-from .pictures import draw_evaluation, images_as_stored, write_tables
-from .predictions import tabulate
-from .ranked import facts_of_source, summary_of, tabulate_ranks, write_neighbours, write_ranked
-from .threads import share_cores
-from .words import write_words
+from .results import (
+    draw_evaluation,
+    images_as_stored,
+    tabulate,
+    tabulate_ranks,
+    write_neighbours,
+    write_ranked,
+    write_tables,
+    write_words,
+)
 
 PREDICTIONS_FILE = "predictions.parquet"
 MIXING = frozenset({"mixup", "cutmix"})

@@ -1,4 +1,4 @@
-"""The ingest task: from the recipe's table to a pack on disk; the work is in `datasets/build.py`."""
+"""The ingest task: from the recipe's table to a pack on disk; the work is in `datasets/ingest/prepare.py`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 
 from prefect import task
 
-from ..datasets.build import Prepared, prepare_data
-from ..datasets.space import hold_data, mark_used
+from .. import figures
+from ..console import Progress, say, saying_still
+from ..datasets import QUARANTINE, say_verdicts
+from ..datasets.ingest import Prepared, prepare_data
+from ..datasets.pack import hold_data, mark_used
 from ..datasets.table import split_columns, with_split_column
-from ..datasets.verdicts import QUARANTINE, say_verdicts
-from ..files import read_json
+from ..disk import read_json
 from ..recipe import Recipe
 from ..settings import home
-from ..tracking import figures
-from .console import Progress, say, saying_still
+from .assembly import heritage_of
 from .options import UNCACHED
-from .sources import heritage_of
 
 
 class Ingested(NamedTuple):

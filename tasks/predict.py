@@ -10,21 +10,18 @@ import numpy as np
 import pyarrow as pa
 from prefect import task
 
-from ..datasets.build import open_view
-from ..datasets.output import write_output
-from ..datasets.verdicts import read_verdicts
-from ..engine.evaluation import OutputsNotFiniteError, finite_rows
+from ..console import say
+from ..datasets import read_verdicts
+from ..datasets.ingest import open_view
+from ..datasets.table import write_output
+from ..disk import sha256_file
+from ..engine import OutputsNotFiniteError, finite_rows
 from ..errors import DataError
-from ..files import sha256_file
-from ..tracking.journal import JOURNAL_FILE, Journal, thin
-from ..tracking.recorder import Recorder
-from ..tracking.records import load_record, update_record
-from ..tracking.run_files import read_recipe
-from .assemble import TABLE_ROWS, rows_scale
-from .console import say
+from ..runs import JOURNAL_FILE, Journal, Recorder, load_record, read_recipe, thin, update_record
+from .assembly import TABLE_ROWS, rows_scale
 from .evaluate import score_rows
 from .options import UNCACHED
-from .predictions import VERDICT, Columns, describe_predictions
+from .results import VERDICT, Columns, describe_predictions
 from .scoring import Prediction
 
 NOT_FINITE = "the model's output is not a finite number"
@@ -37,7 +34,7 @@ class Predicted(NamedTuple):
         out: the file.
         rows: of the table.
         rows_predicted: those that have a prediction; the others have a verdict.
-        unfamiliar: what the model does not know of the inputs, by column; see `datasets/unfamiliar.py`.
+        unfamiliar: what the model does not know of the inputs, by column; see `datasets/ingest/unfamiliar.py`.
         rows_not_finite: those among the others for which the model gave NaN or infinity.
     """
 

@@ -6,45 +6,18 @@ from pathlib import Path
 
 import torch
 from prefect import task
-from torch import Tensor, nn
 
-from ..datasets.build import open_view
-from ..datasets.pack_dataset import PackDataset
-from ..datasets.transform import Standardise, Unstandardise
-from ..engine.weights import load_into, load_weights
+from ..console import say
+from ..datasets.batches import PackDataset
+from ..datasets.ingest import open_view
 from ..faults import reach
-from ..models.registry import build_model
+from ..models import build_model
+from ..runs import JOURNAL_FILE, Journal, load_record, mark_done, read_recipe
 from ..schema import Schema
-from ..tracking.journal import JOURNAL_FILE, Journal
-from ..tracking.records import load_record, mark_done
-from ..tracking.run_files import read_recipe
-from ..tracking.staging import stage_model
-from .console import say
+from ..tracking.registry import stage_model
+from ..weights import load_into, load_weights
+from .assembly import Servable
 from .options import UNCACHED
-
-
-class Servable(nn.Module):
-    """A model that takes pixels or numbers as they stand in the table, and gives numbers as they stand there.
-
-    Args:
-        schema: of the model: how its inputs and targets were standardised.
-        model: takes and gives standardised values.
-    """
-
-    def __init__(self, schema: Schema, model: nn.Module) -> None:
-        super().__init__()
-        self.standardise = Standardise(schema)
-        self.model = model
-        self.unstandardise = Unstandardise(schema)
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Predict from raw inputs, one tensor an input feature.
-
-        Returns:
-            Of categories and labels the unnormalised scores, shape (B, K); of numbers and points the values, float64,
-            shape (B, D), points in pixels of the stored image.
-        """
-        return self.unstandardise(self.model(*self.standardise(*inputs)))
 
 
 @task(**UNCACHED)

@@ -9,34 +9,38 @@ from typing import Any, NamedTuple
 from prefect import task
 
 from ..addresses import hide_in_values
-from ..datasets.build import open_view
+from ..console import say
+from ..datasets.ingest import open_view
 from ..datasets.pack import Pack
-from ..datasets.split_files import verify_split
+from ..datasets.splits import verify_split
+from ..disk import describe_failure, digest, write_atomic
 from ..errors import DataError, RecipeError, SourceError, TrackingError
 from ..faults import reach
-from ..files import describe_failure, digest, write_atomic
-from ..recipe import Recipe
-from ..recipe_file import dump_hidden, dump_recipe, flatten, load_recipe, parse_recipe
-from ..settings import home
-from ..tracking.journal import JOURNAL_FILE, Journal
-from ..tracking.opening import is_open, journal_reopening
-from ..tracking.records import (
+from ..recipe import Recipe, dump_hidden, dump_recipe, flatten, load_recipe, parse_recipe
+from ..runs import (
+    JOURNAL_FILE,
+    RECIPE_FILE,
+    SCHEMA_FILE,
+    Journal,
     RunRecord,
     describe_run,
+    digests_of,
     find_run,
     flow_runs_of,
+    is_open,
+    journal_reopening,
     list_records,
     load_record,
+    read_recipe,
+    tag_files,
     update_record,
+    verify_files,
 )
-from ..tracking.run_files import RECIPE_FILE, SCHEMA_FILE, digests_of, read_recipe, tag_files, verify_files
-from ..tracking.shipper import start_shipping
-from .console import say
+from ..settings import home
+from ..tracking.shipping import start_shipping
+from .assembly import admit_code, check_names, trusted_by_word, try_training, vouch
 from .options import UNCACHED
-from .preflight import check_names
 from .runs import flow_run_id, flow_run_url, journal_run, seconds_until
-from .trial import try_training
-from .trust import admit_code, trusted_by_word, vouch
 
 # What a run can change on its way; all else would break its optimizer's state, its order of rows, or its meaning.
 CHANGEABLE = (

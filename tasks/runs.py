@@ -19,42 +19,62 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 
 from ..addresses import hidden_traceback, hide_secrets
-from ..datasets.build import open_view
-from ..engine.devices import pick_device, pick_precision
-from ..engine.signals import StopFlag
+from ..console import say
+from ..datasets.ingest import open_view
+from ..disk import lock, write_atomic
+from ..engine import StopFlag
+from ..engine.hardware import pick_device, pick_precision
 from ..errors import FAILED_RUN, BusyError, LockError, RecipeError, RunLostError, TorchrelayError
 from ..faults import reach
-from ..files import lock, write_atomic
-from ..recipe import Recipe
-from ..recipe_file import dump_recipe, load_recipe
-from ..schema import Schema
-from ..settings import home, prefect_is_embedded
-from ..tracking.cursor import Cursor
-from ..tracking.journal import JOURNAL_FILE, Journal
-from ..tracking.mlflow_run import page_of
-from ..tracking.opening import journal_opening, milliseconds
-from ..tracking.records import (
+from ..recipe import Recipe, dump_recipe, load_recipe
+from ..runs import (
+    JOURNAL_FILE,
+    RECIPE_FILE,
     RECORD_FILE,
+    SCHEMA_FILE,
+    Cursor,
+    Hold,
+    Journal,
     RunRecord,
+    check_folder,
     describe_run,
+    digests_of,
     git_commit,
+    hold_of,
+    journal_opening,
     load_record,
+    milliseconds,
     new_run_id,
     now,
+    read_schema,
     save_record,
     update_record,
+    watch_folder,
 )
-from ..tracking.run_files import RECIPE_FILE, SCHEMA_FILE, digests_of, read_schema
-from ..tracking.shipper import abandon, settle, start_shipping, stop_shipping
-from .console import say
-from .holding import Hold, check_folder, hold_of, watch_folder
+from ..schema import Schema
+from ..settings import home, prefect_is_embedded
+from ..tracking import page_of
+from ..tracking.shipping import abandon, settle, start_shipping, stop_shipping
+from .assembly import (
+    TRANSFER_FILE,
+    Start,
+    admit_code,
+    check_recipe,
+    check_validation,
+    forget,
+    has_images,
+    keep_start,
+    pin_source,
+    plan_start,
+    recipe_of,
+    say_doubts,
+    trusted_by_word,
+    try_early,
+    try_ingested,
+    vouch,
+)
 from .ingest import Ingested, draw_report
 from .options import UNCACHED
-from .preflight import check_recipe, check_validation, has_images
-from .sources import pin_source, recipe_of
-from .trial import try_early, try_ingested
-from .trust import admit_code, forget, trusted_by_word, vouch
-from .warm_start import TRANSFER_FILE, Start, keep_start, plan_start, say_doubts
 
 # A cancelled process is killed after 30 s.
 SECONDS_AFTER_A_FAILURE = 10.0
@@ -160,7 +180,7 @@ def start_run(
     data = ingested.first
     for one in ingested.splits.values():
         check_validation(recipe, one.rows["valid"])
-    try_ingested(recipe, ingested)
+    try_ingested(recipe, ingested.splits)
     say_doubts(recipe)
     schema = Schema.load(data.split_dir / "schema.json")
     start = plan_start(recipe, schema)

@@ -13,30 +13,26 @@ import pyarrow as pa
 import torch
 from prefect import task
 
-from ..datasets.build import Prepared, prepare_for_schema, prepare_inputs
-from ..datasets.output import check_new_columns, locate_output, write_output
-from ..datasets.space import hold_data, mark_used
-from ..datasets.table import locate_table
-from ..datasets.verdicts import NoRowsError
-from ..engine.devices import pick_device, pick_precision
-from ..engine.weights import load_into, load_weights, save_weights
+from ..console import Progress, say, saying_still
+from ..datasets import NoRowsError
+from ..datasets.ingest import Prepared, prepare_for_schema, prepare_inputs
+from ..datasets.pack import hold_data, mark_used
+from ..datasets.table import check_new_columns, locate_output, locate_table, write_output
+from ..disk import read_json, sha256_file
+from ..engine.hardware import pick_device, pick_precision
 from ..errors import DataError
-from ..files import read_json, sha256_file
-from ..models.registry import build_model
-from ..recipe import Dialect, Recipe
-from ..recipe_file import load_recipe
+from ..models import build_model
+from ..recipe import Dialect, Recipe, load_recipe
+from ..runs import RunRecord, git_commit, new_run_id, now
 from ..schema import Schema
 from ..settings import home
-from ..tracking.records import RunRecord, git_commit, new_run_id, now
 from ..tracking.registry import Source, resolve_source
-from .console import Progress, say, saying_still
+from ..weights import load_into, load_weights, save_weights
+from .assembly import admit_code, check_memory, check_names, has_images, vouch
 from .ingest import tell_quarantine
 from .options import UNCACHED
-from .predictions import VERDICT, name_columns
-from .preflight import check_names, has_images
+from .results import VERDICT, name_columns
 from .runs import flow_run_id, flow_run_url, open_run
-from .trial import check_memory
-from .trust import admit_code, vouch
 
 Kind = Literal["evaluate", "predict"]
 
@@ -77,7 +73,7 @@ class Scored(NamedTuple):
         rows: of the table.
         rows_scored: those that could be read; the others have a verdict.
         quarantine: file with the verdicts.
-        unfamiliar: what the model does not know of the inputs, by column; see `datasets/unfamiliar.py`.
+        unfamiliar: what the model does not know of the inputs, by column; see `datasets/ingest/unfamiliar.py`.
     """
 
     rows: int
@@ -107,7 +103,7 @@ class Prediction(NamedTuple):
         out: where the table is written, absolute.
         prefix: before the names of the columns that are added.
         table_sha256: of the table's file when its rows were read.
-        unfamiliar: what the model does not know of the inputs, by column; see `datasets/unfamiliar.py`.
+        unfamiliar: what the model does not know of the inputs, by column; see `datasets/ingest/unfamiliar.py`.
     """
 
     out: Path

@@ -16,25 +16,35 @@ from typing import Any
 import numpy as np
 from prefect import task
 
-from ..datasets.build import open_view
+from .. import figures
+from ..console import say
+from ..datasets.ingest import open_view
 from ..datasets.table import with_split_column
-from ..engine.metric_names import SPLITS
-from ..engine.metrics import INTERVAL_NAMES, auto_monitor, former_metric_names, unit_of
+from ..disk import write_atomic
+from ..engine.metrics import INTERVAL_NAMES, SPLITS, auto_monitor, former_metric_names, unit_of
 from ..errors import TorchrelayError, TrainingError
-from ..files import write_atomic
 from ..recipe import Recipe
+from ..runs import (
+    JOURNAL_FILE,
+    STEP_METRICS,
+    Journal,
+    Recorder,
+    RunRecord,
+    list_children,
+    load_record,
+    new_run_id,
+    read_recipe,
+    read_schema,
+    rewriting,
+    thin,
+    update_record,
+)
 from ..schema import Schema
 from ..settings import home
-from ..tracking import figures
-from ..tracking.journal import JOURNAL_FILE, Journal, thin
-from ..tracking.recorder import STEP_METRICS, Recorder
-from ..tracking.records import RunRecord, list_children, load_record, new_run_id, update_record
-from ..tracking.run_files import read_recipe, read_schema, rewriting
-from .console import say
+from .assembly import plan_start
 from .options import UNCACHED
 from .reopen import CHANGEABLE, reopen_run
 from .runs import describe_source, finish_run, hold_run, keep_status, new_record, open_run
-from .warm_start import plan_start
 
 
 def is_over_splits(run_dir: Path) -> bool:

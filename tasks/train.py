@@ -14,36 +14,39 @@ from typing import Any
 from prefect import task
 
 from ..addresses import hide_in_values
-from ..datasets.build import View, open_view
-from ..datasets.loader import is_lost_worker
-from ..datasets.verdicts import quote
-from ..engine.checkpoint import Checkpoint, CheckpointStore
-from ..engine.devices import fingerprint, pick_device
-from ..engine.hardware.sharing import CoreSharing
-from ..engine.job import Job, OnStep, kept_weights, restore_run
-from ..engine.job import Progress as TrainingProgress
-from ..engine.loop import train
-from ..engine.memory import keep_freed_memory
+from ..console import Progress, say
+from ..datasets import quote
+from ..datasets.batches import is_lost_worker
+from ..datasets.ingest import View, open_view
+from ..disk import describe_failure, digest
+from ..engine import Job, OnStep, StopFlag, StopRequested, kept_weights, restore_run, train
+from ..engine import Progress as TrainingProgress
+from ..engine.checkpoints import Checkpoint, CheckpointStore
+from ..engine.hardware import CoreSharing, fingerprint, keep_freed_memory, pick_device
 from ..engine.metrics import HEADLINES, RANKED_HEADLINE
-from ..engine.signals import StopFlag, StopRequested
-from ..engine.weights import save_weights, sha256_of, state_of
 from ..errors import CheckpointError, SourceError, TrackingError, TrainingError
 from ..faults import reach
-from ..files import describe_failure, digest
-from ..recipe import Recipe
-from ..recipe_file import dump_recipe, flatten, parse_recipe
-from ..tracking.journal import JOURNAL_FILE, Journal, thin
-from ..tracking.recorder import Recorder
-from ..tracking.records import RunRecord, load_record, mark_done, update_record
-from ..tracking.run_files import read_recipe, rewriting, tag_files
-from .assemble import build_job, names_of_run, naming_table_rows
-from .cancel import acknowledge_cancel
-from .console import Progress, say
-from .holding import check_folder, checked
+from ..recipe import Recipe, dump_recipe, flatten, parse_recipe
+from ..runs import (
+    JOURNAL_FILE,
+    Journal,
+    Recorder,
+    RunRecord,
+    check_folder,
+    checked,
+    load_record,
+    mark_done,
+    read_recipe,
+    rewriting,
+    tag_files,
+    thin,
+    update_record,
+)
+from ..weights import save_weights, sha256_of, state_of
+from .assembly import build_job, load_start, names_of_run, naming_table_rows, run_threads, share_batches
 from .options import UNCACHED
 from .reopen import changes_between, journal_resumption, refuse_fixed
-from .threads import run_threads, share_batches
-from .warm_start import load_start
+from .services import acknowledge_cancel
 
 # What may change without a change of the points that a step gives.
 BESIDE_THE_CURVES = (

@@ -123,7 +123,7 @@ def migrated_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's migrations take a second or more: they run once, and each test copies the file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCHRELAY_HOME", str(tmp_path_factory.mktemp("migrated")))
-        from torchrelay.tracking.client import make_database
+        from torchrelay.tracking import make_database
 
         return make_database()
 

@@ -20,7 +20,7 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel
 
-from torchrelay.recipe_file import load_recipe
+from torchrelay.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
 CONTENT: dict[str, Any] = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))

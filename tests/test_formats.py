@@ -10,17 +10,14 @@ import pytest
 import torch
 
 from torchrelay.datasets.pack import Pack
-from torchrelay.engine.checkpoint import CheckpointStore
-from torchrelay.engine.generations import dump_manifest
+from torchrelay.disk import digest
+from torchrelay.engine.checkpoints import CheckpointStore, dump_manifest
 from torchrelay.errors import CheckpointError, DataError, RecipeError, SourceError, TorchrelayError, TrackingError
-from torchrelay.files import digest
-from torchrelay.recipe_file import load_recipe
+from torchrelay.recipe import load_recipe
+from torchrelay.runs import Cursor, Journal, RunRecord, load_record, now, save_record
 from torchrelay.schema import FORMAT_VERSION as SCHEMA
 from torchrelay.schema import FeatureSchema, Schema
 from torchrelay.settings import Home
-from torchrelay.tracking.cursor import Cursor
-from torchrelay.tracking.journal import Journal
-from torchrelay.tracking.records import RunRecord, load_record, now, save_record
 
 Reader = Callable[[], object]
 

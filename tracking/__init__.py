@@ -1,1 +1,5 @@
-"""Run records, the journal, its mirror in MLflow, the registry, figures."""
+"""MLflow and nothing else."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -24,8 +24,8 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from .. import settings
 from ..addresses import sqlite_address
+from ..disk import lock, mode_of_files
 from ..errors import BusyError, LockError, TrackingError
-from ..files import lock, mode_of_files
 from .database import check_database, check_lock, database_of, set_companions_aside, what_is_wrong
 from .relocation import follow_home
 

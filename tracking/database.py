@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ..disk import set_aside
 from ..errors import GoneError, TrackingError
-from ..files import set_aside
 
 DATABASE_FILE = "mlflow.db"
 MAGIC = b"SQLite format 3\0"

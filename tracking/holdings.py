@@ -12,9 +12,9 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlparse
 
 from .. import settings
-from ..files import size_of
+from ..disk import size_of
+from ..runs import RUN_ID_TAG
 from .database import DATABASE_FILE, ask_database, has_our_schema
-from .opening import RUN_ID_TAG
 from .relocation import follow_home
 
 ALIASES = "SELECT name, version, alias FROM registered_model_aliases"

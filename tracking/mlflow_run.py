@@ -17,9 +17,8 @@ from mlflow.exceptions import MlflowException
 
 from .. import settings
 from ..errors import GoneError, TrackingError
+from ..runs import RUN_ID_TAG, Point
 from .client import call, is_missing, legal_name
-from .journal import Point
-from .opening import RUN_ID_TAG
 
 MAX_METRICS = 1000
 MAX_PARAMS = 100

@@ -1,12 +1,12 @@
-"""What MLflow believes of our runs, and telling it otherwise; which is dead is found in `tasks/lost_runs.py`."""
+"""What MLflow believes of our runs, and telling it otherwise; which is dead is found in `upkeep/lost_runs.py`."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from .. import settings
+from ..runs import RUN_ID_TAG
 from .database import DATABASE_FILE, ask_database, has_our_schema
-from .opening import RUN_ID_TAG
 
 # Somebody waits for the answer, who is told of a silence and can ask again.
 ENVIRONMENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}

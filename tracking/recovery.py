@@ -13,14 +13,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .. import settings
+from ..disk import lock
 from ..errors import BusyError, TrackingError
-from ..files import lock
+from ..runs import (
+    JOURNAL_FILE,
+    SHIP_LOCK_FILE,
+    Cursor,
+    Journal,
+    RunRecord,
+    is_meant_for_here,
+    is_open,
+    list_records,
+    update_record,
+)
 from ..settings import Home
-from .cursor import SHIP_LOCK_FILE, Cursor
 from .database import DATABASE_FILE, Content, read_content, set_database_aside, what_is_wrong
-from .journal import JOURNAL_FILE, Journal
-from .opening import is_meant_for_here, is_open
-from .records import RunRecord, list_records, update_record
 
 logger = logging.getLogger(__name__)
 

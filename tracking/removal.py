@@ -1,6 +1,6 @@
 """Takes away for good what MLflow holds of a run: its versions, logged models, metrics and artifacts.
 
-Which runs go is decided in `tasks/prune.py`. Here is no way back: MLflow's own trash is emptied as well, where the
+Which runs go is decided in `upkeep/prune.py`. Here is no way back: MLflow's own trash is emptied as well, where the
 tracker is the database inside the home. A server keeps that to itself: `mlflow gc` there.
 """
 
@@ -15,8 +15,8 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import text
 
 from .. import settings
+from ..disk import remove_tree, size_of
 from ..errors import TrackingError
-from ..files import remove_tree, size_of
 from .client import call, open_client
 from .holdings import UNREFERENCED, Version, join_versions, own_folders
 from .mlflow_run import owner_of

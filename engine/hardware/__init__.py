@@ -1,1 +1,5 @@
-"""The processors that a run computes on: how many threads, and how they share the cores with whatever else runs."""
+"""The processors that a run computes on, and its number formats."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 import psutil
 import torch
 
+from ...disk import DIGEST, is_sealed, lock, make_folder, read_json, seal, unseal, write_json
 from ...errors import BusyError, LockError
-from ...files import lock, make_folder, read_json, write_json
-from ...seals import DIGEST, is_sealed, seal, unseal
 from .cpu_load import LoadMeter, usable_cores
 
 # More threads must be faster by so much to be worth it: each keeps a core busy.

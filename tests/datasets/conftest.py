@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from torchrelay.datasets.paths import Files, stamp_of
+from torchrelay.datasets.files import Files, stamp_of
 from torchrelay.recipe import Data
 from torchrelay.settings import Home
 
-sys.path.append(str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parent / "images" / "formats"))
 
 WriteTable = Callable[..., str]
 WritePictures = Callable[..., None]

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from torchrelay.datasets import fetch as fetch_module
+import torchrelay
 from torchrelay.datasets.fetch import check_names, fetch, find_key, place
-from torchrelay.datasets.file_names import fold
+from torchrelay.datasets.files import fold
 from torchrelay.errors import DataError
-from torchrelay.recipe_file import load_recipe
+from torchrelay.recipe import load_recipe
 
 
 def read(table: Path) -> list[dict[str, str]]:
@@ -230,7 +230,7 @@ def test_a_damaged_archive_is_refused_and_nothing_is_left(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("name", ["digits", "cifar10"])
 def test_the_shipped_recipe_reads_what_fetch_writes(name: str) -> None:
-    root = Path(fetch_module.__file__).parents[1]
+    root = Path(torchrelay.__file__).parent
     recipe = load_recipe(root / "recipes" / f"{name}.yaml")
     assert recipe.name == name
     assert recipe.data.table == str(root / "data" / name / f"{name}.csv")

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image, UnidentifiedImageError
 
-from torchrelay.datasets.build import prepare_data
+from torchrelay.datasets.ingest import prepare_data
 from torchrelay.datasets.verdicts import (
     MISSING_FILE,
     MOST_KINDS,
@@ -22,7 +22,7 @@ from torchrelay.datasets.verdicts import (
     say_counts,
     say_verdicts,
 )
-from torchrelay.files import read_json
+from torchrelay.disk import read_json
 from torchrelay.settings import Home
 
 from .conftest import MakeData, WritePictures, WriteTable

@@ -11,14 +11,12 @@ import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
 
-from torchrelay.engine.averaging import Average
-from torchrelay.engine.devices import FP32, Precision
 from torchrelay.engine.evaluation import Evaluation, Scorer
+from torchrelay.engine.hardware import FP32, Precision
 from torchrelay.engine.job import Job
 from torchrelay.engine.losses import build_loss
 from torchrelay.engine.metrics import compute_metrics
-from torchrelay.engine.optimizers import build_optimizer
-from torchrelay.engine.schedules import build_schedule
+from torchrelay.engine.optim import Average, build_optimizer, build_schedule
 from torchrelay.recipe import Named
 from torchrelay.schema import Batch, FeatureSchema, Schema
 

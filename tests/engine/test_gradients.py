@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
-from torchrelay.engine.checkpoint import CheckpointStore
-from torchrelay.engine.devices import FP16
+from torchrelay.engine.checkpoints import CheckpointStore
 from torchrelay.engine.gradients import NotFiniteError
+from torchrelay.engine.hardware import FP16
 from torchrelay.engine.job import Job, Progress
 from torchrelay.engine.loop import train
 from torchrelay.recipe import Named

@@ -12,19 +12,18 @@ import pytest
 import torch
 
 from torchrelay import faults
-from torchrelay.engine.checkpoint import CheckpointStore
-from torchrelay.engine.devices import FP16
+from torchrelay.engine.checkpoints import CheckpointStore
 from torchrelay.engine.evaluation import Evaluation, evaluate, finite_rows
 from torchrelay.engine.gradients import NotFiniteError
+from torchrelay.engine.hardware import FP16, random_states
 from torchrelay.engine.job import Job, Progress, restore_run
 from torchrelay.engine.loop import check_monitor, train
-from torchrelay.engine.randomness import random_states
-from torchrelay.engine.weights import sha256_of
 from torchrelay.errors import TrainingError
 from torchrelay.faults import FaultError
-from torchrelay.models.dynamic_net import DynamicNet
+from torchrelay.models.nets import DynamicNet
 from torchrelay.recipe import Named
 from torchrelay.schema import Batch
+from torchrelay.weights import sha256_of
 
 from .conftest import BATCH_SIZE, NUM_ROWS, MakeJob
 

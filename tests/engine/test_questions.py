@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchrelay.engine.weights import load_into
-from torchrelay.models.dynamic_net import DynamicNet
-from torchrelay.models.two_layer import build_net
+from torchrelay.models.nets import DynamicNet, build_net
+from torchrelay.weights import load_into
 
 NUM_ROWS, NUM_INPUTS, NUM_HIDDEN, NUM_OUTPUTS = 64, 1000, 100, 10
 

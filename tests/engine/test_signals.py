@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from torchrelay.engine.checkpoint import CheckpointStore
+from torchrelay.engine.checkpoints import CheckpointStore
 from torchrelay.engine.job import Job, Progress, restore_run
 from torchrelay.engine.loop import train
 from torchrelay.engine.signals import StopFlag, StopRequested
-from torchrelay.engine.weights import sha256_of
 from torchrelay.schema import Batch
+from torchrelay.weights import sha256_of
 
 from .conftest import MakeJob
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from torchrelay.engine.checkpoint import CheckpointStore
+from torchrelay.engine.checkpoints import CheckpointStore
 from torchrelay.engine.evaluation import Evaluation
 from torchrelay.engine.job import Job, Progress, restore_run
 from torchrelay.engine.loop import train
-from torchrelay.engine.weights import sha256_of
+from torchrelay.weights import sha256_of
 
 from .conftest import MakeJob
 

@@ -6,6 +6,7 @@ The train flow runs as it is written, but without Prefect's decorators, which wa
 
 from __future__ import annotations
 
+import importlib
 import math
 import multiprocessing
 import shutil
@@ -21,10 +22,12 @@ from prefect import Task
 
 from torchrelay.engine import job, loop
 from torchrelay.faults import arm
-from torchrelay.flows import train as flow_file
+from torchrelay.runs import RunRecord, journal, list_records, load_record
 from torchrelay.settings import Home, home
 from torchrelay.tasks import train as train_task
-from torchrelay.tasks.verify import (
+from torchrelay.tracking import make_database
+from torchrelay.tracking.shipping import sync_home
+from torchrelay.upkeep.trials import (
     CLOCKED,
     DATABASE_FILE,
     LOG_FILE,
@@ -34,16 +37,15 @@ from torchrelay.tasks.verify import (
     in_child,
     read_outcome,
 )
-from torchrelay.tracking import journal
-from torchrelay.tracking.client import make_database
-from torchrelay.tracking.records import RunRecord, list_records, load_record
-from torchrelay.tracking.shipper import sync_home
 
 PATIENCE_SECONDS = 120.0
 # Of metrics, before they are written. A run of these is over in less than the usual half second: that a kill finds some
 # steps behind the last checkpoint written, and some not, takes a few milliseconds.
 BUFFER_SECONDS = 0.003
 multiprocessing.set_forkserver_preload([*PRELOAD, "torchrelay.flows.train", "torchvision", "skimage.transform"])
+
+# The file itself, not the flow of that name.
+flow_file = importlib.import_module("torchrelay.flows.train")
 
 
 class Ended(NamedTuple):

@@ -22,36 +22,50 @@ import torch
 import yaml
 from PIL import Image
 
-from torchrelay.datasets.build import View, open_view, read_keys
-from torchrelay.engine.hardware.cpu_load import usable_cores
-from torchrelay.engine.hardware.thread_count import USER_SETTINGS
-from torchrelay.engine.losses import reduction_of
+from torchrelay.datasets.ingest import View, open_view, read_keys
+from torchrelay.engine import reduction_of
+from torchrelay.engine.hardware import USER_SETTINGS, usable_cores
 from torchrelay.engine.metrics import compute_metrics, headline_interval
-from torchrelay.engine.weights import load_weights, sha256_of
 from torchrelay.errors import TorchrelayError
-from torchrelay.recipe_file import load_recipe
+from torchrelay.recipe import load_recipe
+from torchrelay.runs import JOURNAL_FILE, Journal, describe_run, load_record, read_recipe, waiting
+from torchrelay.runs import record as records
 from torchrelay.settings import home
-from torchrelay.tasks.altered import find_altered_files, find_bad_pointers, find_bad_splits
-from torchrelay.tasks.altered_artifacts import find_altered_artifacts, find_altered_versions
-from torchrelay.tasks.bad_runs import find_bad_journals, find_bad_records
-from torchrelay.tasks.damage import find_bad_checkpoints, find_bad_packs
-from torchrelay.tasks.evaluate import evaluate_model, score_rows
-from torchrelay.tasks.examination import Examination
-from torchrelay.tasks.ingest import ingest_table
-from torchrelay.tasks.lost_runs import find_waiting
-from torchrelay.tasks.predict import predict_rows
-from torchrelay.tasks.register import register_model
-from torchrelay.tasks.reopen import reopen_run
-from torchrelay.tasks.runs import finish_run, hold_run, name_run, start_run
-from torchrelay.tasks.scoring import OtherTable, name_scoring, start_evaluation, start_prediction
-from torchrelay.tasks.threads import choose_threads
-from torchrelay.tasks.train import train_model
-from torchrelay.tracking import records
-from torchrelay.tracking.cursor import waiting
-from torchrelay.tracking.journal import JOURNAL_FILE, Journal
-from torchrelay.tracking.records import describe_run, load_record
+from torchrelay.tasks import (
+    OtherTable,
+    evaluate_model,
+    finish_run,
+    hold_run,
+    ingest_table,
+    name_run,
+    name_scoring,
+    predict_rows,
+    register_model,
+    reopen_run,
+    score_rows,
+    start_evaluation,
+    start_prediction,
+    start_run,
+    train_model,
+)
+from torchrelay.tasks.assembly import choose_threads
 from torchrelay.tracking.registry import resolve_source
-from torchrelay.tracking.run_files import read_recipe
+from torchrelay.upkeep import (
+    Examination,
+    find_bad_checkpoints,
+    find_bad_journals,
+    find_bad_packs,
+    find_bad_records,
+    find_waiting,
+)
+from torchrelay.upkeep.altered import (
+    find_altered_artifacts,
+    find_altered_files,
+    find_altered_versions,
+    find_bad_pointers,
+    find_bad_splits,
+)
+from torchrelay.weights import load_weights, sha256_of
 
 # Where nobody answers, so that nothing waits for an answer.
 NO_TRACKER = "http://127.0.0.1:9"

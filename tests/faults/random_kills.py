@@ -27,8 +27,8 @@ from pathlib import Path
 from cases import CASES, write_recipe
 from harness import PATIENCE_SECONDS, Victim, difference, whole_runs
 
+from torchrelay.runs import load_record
 from torchrelay.settings import Home, set_environment
-from torchrelay.tracking.records import load_record
 
 MOST_KILLS = 4  # of one run
 COMMAND_LINE = Path(sys.executable).parent / "torchrelay"

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from torchrelay import files
 from torchrelay.datasets.pack import PackColumn, PackFeature, write_pack
-from torchrelay.engine.checkpoint import CheckpointStore
+from torchrelay.disk import write_atomic
+from torchrelay.engine.checkpoints import CheckpointStore
 from torchrelay.errors import TorchrelayError
 
 TYPED = 3
@@ -51,7 +51,7 @@ def work(what: str, folder: Path) -> None:
     if what == "checkpoint":
         store_in(folder).save(state(3), 3, is_best=False)
     elif what == "file":
-        files.write_atomic(folder / "file", "new" * 1000)
+        write_atomic(folder / "file", "new" * 1000)
     else:
         write_pack(folder, [column()], np.arange(50), "0" * 32)
 
@@ -71,7 +71,7 @@ def break_commits(how: str) -> None:
     if how == "rename":
         Path.rename = Path.replace = copy_in_place  # pyright: ignore[reportAttributeAccessIssue]
     elif how == "fsync":
-        files.os.fsync = lambda descriptor: None
+        os.fsync = lambda descriptor: None
 
 
 def child(what: str, folder: Path, broken: str) -> int:

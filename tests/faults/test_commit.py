@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 
 from torchrelay.datasets.pack import Pack, write_pack
-from torchrelay.engine.generations import list_generations, read_manifest, read_pointer, read_state
+from torchrelay.disk import remove_leftovers
+from torchrelay.engine.checkpoints import list_generations, read_manifest, read_pointer, read_state
 from torchrelay.errors import TorchrelayError
-from torchrelay.files import remove_leftovers
 
 from .saver import TYPED, column, state, store_in
 

@@ -18,19 +18,16 @@ import pytest
 import torch
 from PIL import Image
 
-from torchrelay import files
-from torchrelay.cli import main
-from torchrelay.cli.failures import exit_code_of, explain
-from torchrelay.datasets import disk
-from torchrelay.datasets import store as store_module
+from torchrelay.cli import exit_code_of, explain, main
 from torchrelay.datasets.pack import Pack, PackColumn, PackFeature, write_pack
-from torchrelay.datasets.shards import verify_shard
-from torchrelay.datasets.store import PixelStore
+from torchrelay.datasets.store import PixelStore, verify_shard
+from torchrelay.datasets.store import store as store_module
+from torchrelay.disk import space as disk
 from torchrelay.engine import loop as loop_file
-from torchrelay.engine.checkpoint import CheckpointStore
+from torchrelay.engine.checkpoints import CheckpointStore
 from torchrelay.errors import CheckpointError, DataError, HomeError, TorchrelayError
 from torchrelay.recipe import Feature
-from torchrelay.tasks.servers import require_room
+from torchrelay.tasks.services import require_room
 
 from ..conftest import WriteRecipe
 from ..datasets.conftest import stat_files
@@ -68,7 +65,7 @@ def fill(small: Path) -> Fill:
 def unforeseen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk fills up only after its free space was looked at."""
     room = shutil.disk_usage("/")
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda folder: room._replace(free=room.total))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: room._replace(free=room.total))
 
 
 def state(step: int) -> dict[str, object]:
@@ -195,8 +192,8 @@ def test_pixels_that_cannot_fit_are_refused_before_any_is_decoded(small: Path, t
 def test_a_run_on_a_full_disk_fails_or_warns_as_the_recipe_says(
     small: Path, fill: Fill, number_recipe: WriteRecipe
 ) -> None:
-    from torchrelay.flows.train import train
-    from torchrelay.tracking.records import load_record
+    from torchrelay.flows import train
+    from torchrelay.runs import load_record
 
     recipe = number_recipe(train={"epochs": 2, "batch_size": 8})
     run_dir = Path(train(recipe_file=str(recipe))["run_dir"])
@@ -232,14 +229,14 @@ def test_a_home_that_fills_up_ends_a_run_with_one_error_and_its_true_status(
     point: str,
     status: str,
 ) -> None:
-    from torchrelay.flows.train import train
+    from torchrelay.flows import train
+    from torchrelay.runs import load_record
     from torchrelay.tasks import runs as runs_file
     from torchrelay.tasks import train as train_file
-    from torchrelay.tracking.records import load_record
 
     monkeypatch.setenv("TORCHRELAY_HOME", str(small / "home"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setattr("torchrelay.tracking.journal.BUFFER_SECONDS", 600)  # no line before the one that ends the run
+    monkeypatch.setattr("torchrelay.runs.journal.BUFFER_SECONDS", 600)  # no line before the one that ends the run
     name, _, signalled = point.partition(" ")
     has_come: list[str] = []
 

@@ -6,15 +6,13 @@ from pathlib import Path
 import pytest
 from cases import write_recipe
 
-from torchrelay.datasets.build import View, open_view, prepare_data
-from torchrelay.engine.checkpoint import CheckpointStore
-from torchrelay.engine.job import OnStep, Progress, restore_run
-from torchrelay.engine.loop import train
-from torchrelay.engine.weights import sha256_of, state_of
-from torchrelay.recipe import Recipe
-from torchrelay.recipe_file import load_recipe
+from torchrelay.datasets.ingest import View, open_view, prepare_data
+from torchrelay.engine import OnStep, Progress, restore_run, train
+from torchrelay.engine.checkpoints import CheckpointStore
+from torchrelay.recipe import Recipe, load_recipe
 from torchrelay.settings import home
-from torchrelay.tasks.assemble import build_job
+from torchrelay.tasks.assembly import build_job
+from torchrelay.weights import sha256_of, state_of
 
 NUM_STEPS = 40
 

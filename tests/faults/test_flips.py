@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from torchrelay.engine import checkpoint as checkpoint_module
-from torchrelay.engine.checkpoint import CheckpointStore
-from torchrelay.engine.generations import MANIFEST_FILE, STATE_FILE
+from torchrelay.engine.checkpoints import MANIFEST_FILE, STATE_FILE, CheckpointStore
+from torchrelay.engine.checkpoints import store as checkpoint_module
 
 
 @pytest.fixture

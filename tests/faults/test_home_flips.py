@@ -15,20 +15,15 @@ import torch
 from flips import OUTCOMES, Flip, Flipper, kind_of, try_flips, why_harmless
 from home_probes import PROBES, Case, at_home, attempt, make_case
 
-from torchrelay.engine.generations import read_pointer
+from torchrelay.disk import sha256_file, write_json
+from torchrelay.engine.checkpoints import read_pointer
 from torchrelay.errors import DataError, RecipeError, SourceError, TorchrelayError
-from torchrelay.files import sha256_file, write_json
+from torchrelay.runs import FILES_TAG, JOURNAL_FILE, NEEDED, Cursor, Journal, load_record, update_record
 from torchrelay.settings import home
-from torchrelay.tasks.altered import find_altered_files, find_bad_splits
-from torchrelay.tasks.altered_artifacts import find_altered_artifacts, find_altered_versions
-from torchrelay.tasks.doctor import doctor
-from torchrelay.tasks.examination import Examination
-from torchrelay.tracking import registry, staging
-from torchrelay.tracking.cursor import Cursor
-from torchrelay.tracking.journal import JOURNAL_FILE, Journal
-from torchrelay.tracking.records import load_record, update_record
-from torchrelay.tracking.registry import resolve_source
-from torchrelay.tracking.run_files import FILES_TAG, NEEDED
+from torchrelay.tracking.registry import resolve_source, staging
+from torchrelay.tracking.registry import versions as registry
+from torchrelay.upkeep import Examination, doctor
+from torchrelay.upkeep.altered import find_altered_artifacts, find_altered_files, find_altered_versions, find_bad_splits
 
 
 @pytest.fixture(scope="module")
@@ -254,8 +249,8 @@ def test_harmless_is_what_has_a_reason(file: str, after: bytes, is_harmless: boo
 
 
 def test_the_flips_find_a_result_that_changes_in_silence(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torchrelay.tracking.run_files.why_changed", lambda run_dir, record, name: "")
-    monkeypatch.setattr("torchrelay.tasks.altered.why_changed", lambda run_dir, record, name: "")
+    monkeypatch.setattr("torchrelay.runs.files.why_changed", lambda run_dir, record, name: "")
+    monkeypatch.setattr("torchrelay.upkeep.altered.runs.why_changed", lambda run_dir, record, name: "")
     flipper = Flipper(case, ("doctor", "predict"))
     name = f"runs/{case.run_id}/schema.json"
     schema = json.loads((case.root.with_name("kept") / name).read_text())
@@ -270,7 +265,7 @@ def test_a_hundred_random_flips_of_all_files_of_a_home_change_nothing_in_silence
 
 
 def test_a_seed_is_refused_on_a_resume_by_set_and_by_hand(case: Case, run_dir: Path) -> None:
-    from torchrelay.tasks.reopen import reopen_run
+    from torchrelay.tasks import reopen_run
 
     with pytest.raises(RecipeError, match=r"^train\.seed: a run goes on with what it began with"):
         reopen_run.fn(run_dir, {"train.seed": 1, "train.epochs": 3})

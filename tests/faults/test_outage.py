@@ -17,9 +17,8 @@ from mlflow import MlflowClient
 
 from torchrelay import settings
 from torchrelay.cli import commands
-from torchrelay.flows.train import train
-from torchrelay.tracking.cursor import waiting
-from torchrelay.tracking.journal import JOURNAL_FILE, Journal
+from torchrelay.flows import train
+from torchrelay.runs import JOURNAL_FILE, Journal, waiting
 from torchrelay.tracking.registry import resolve_source
 
 from ..conftest import WriteRecipe

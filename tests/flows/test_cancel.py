@@ -18,9 +18,9 @@ from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
-from torchrelay.engine.generations import read_pointer
+from torchrelay.engine.checkpoints import read_pointer
+from torchrelay.runs import list_records
 from torchrelay.settings import Home
-from torchrelay.tracking.records import list_records
 
 from ..conftest import WriteRecipe
 

@@ -11,13 +11,13 @@ import torch
 from mlflow import MlflowClient
 
 from torchrelay import settings
-from torchrelay.engine.weights import load_weights, sha256_of
 from torchrelay.errors import RecipeError
 from torchrelay.flows.finetune import finetune
 from torchrelay.flows.train import train
-from torchrelay.recipe_file import load_recipe
+from torchrelay.recipe import load_recipe
+from torchrelay.runs import update_record
 from torchrelay.schema import Schema
-from torchrelay.tracking.records import update_record
+from torchrelay.weights import load_weights, sha256_of
 
 from ..conftest import WriteRecipe
 

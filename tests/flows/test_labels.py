@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from torchrelay.drafting import init_recipe
 from torchrelay.flows.predict import predict
 from torchrelay.flows.train import train
-from torchrelay.recipe_file import load_recipe
-from torchrelay.tasks.draft_text import init_recipe
-from torchrelay.tasks.dry_run import dry_run
+from torchrelay.recipe import load_recipe
+from torchrelay.upkeep.trials import dry_run
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 

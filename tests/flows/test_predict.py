@@ -22,15 +22,15 @@ from PIL import Image
 
 from torchrelay import settings
 from torchrelay.cli import commands
-from torchrelay.engine.weights import load_weights
+from torchrelay.disk import is_locked
 from torchrelay.errors import DataError, SourceError
 from torchrelay.faults import FaultError
-from torchrelay.files import is_locked
 from torchrelay.flows.evaluate import evaluate
 from torchrelay.flows.predict import predict
 from torchrelay.flows.train import train
-from torchrelay.recipe_file import load_recipe
-from torchrelay.tracking.records import list_records
+from torchrelay.recipe import load_recipe
+from torchrelay.runs import list_records
+from torchrelay.weights import load_weights
 
 from ..conftest import RunCommand
 

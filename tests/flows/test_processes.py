@@ -23,11 +23,11 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from torchrelay.engine.generations import read_pointer
-from torchrelay.files import is_locked
+from torchrelay.disk import is_locked
+from torchrelay.engine.checkpoints import read_pointer
+from torchrelay.runs import RunRecord, list_records
 from torchrelay.settings import Home
-from torchrelay.tasks.flow_runs import SERVER
-from torchrelay.tracking.records import RunRecord, list_records
+from torchrelay.tasks.services import SERVER
 
 from ..conftest import WriteRecipe
 

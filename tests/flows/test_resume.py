@@ -16,14 +16,13 @@ from prefect.flow_engine import run_flow
 from prefect.states import AwaitingRetry
 
 from torchrelay import faults, settings
+from torchrelay.disk import lock
 from torchrelay.errors import BusyError, RecipeError, SourceError
 from torchrelay.faults import FaultError
-from torchrelay.files import lock
 from torchrelay.flows.evaluate import evaluate
 from torchrelay.flows.train import train
-from torchrelay.tasks.reopen import change_recipe
-from torchrelay.tracking.journal import Journal
-from torchrelay.tracking.records import RunRecord, list_records, load_record, update_record
+from torchrelay.runs import Journal, RunRecord, list_records, load_record, update_record
+from torchrelay.tasks import change_recipe
 
 from ..conftest import WriteRecipe
 

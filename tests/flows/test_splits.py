@@ -14,7 +14,7 @@ from torchrelay import settings
 from torchrelay.errors import DataError, SourceError, TrainingError
 from torchrelay.flows.ingest import ingest
 from torchrelay.flows.train import train
-from torchrelay.tracking.records import list_children, list_records
+from torchrelay.runs import list_children, list_records
 from torchrelay.tracking.registry import resolve_source
 
 from ..conftest import WriteRecipe

@@ -15,17 +15,15 @@ import torchvision
 from mlflow import MlflowClient
 
 from torchrelay import settings
-from torchrelay.engine.bootstrap import resampled_interval
-from torchrelay.engine.generations import read_pointer
-from torchrelay.engine.weights import load_weights, sha256_of
+from torchrelay.engine.checkpoints import read_pointer
+from torchrelay.engine.metrics import resampled_interval
 from torchrelay.errors import RecipeError, SourceError, TrainingError
 from torchrelay.flows.evaluate import evaluate
 from torchrelay.flows.ingest import ingest
 from torchrelay.flows.train import train
-from torchrelay.recipe import Recipe, Tracking, Train
-from torchrelay.recipe_file import load_recipe
-from torchrelay.tracking.journal import Journal
-from torchrelay.tracking.records import load_record, update_record
+from torchrelay.recipe import Recipe, Tracking, Train, load_recipe
+from torchrelay.runs import Journal, load_record, update_record
+from torchrelay.weights import load_weights, sha256_of
 
 from ..conftest import WriteRecipe
 

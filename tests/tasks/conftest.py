@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from torchrelay.engine.weights import save_weights, state_of
-from torchrelay.files import write_atomic
-from torchrelay.recipe_file import dump_recipe, load_recipe
+from torchrelay.disk import write_atomic
+from torchrelay.recipe import dump_recipe, load_recipe
+from torchrelay.runs import JOURNAL_FILE, Journal, RunRecord, now, save_record
 from torchrelay.schema import Schema
 from torchrelay.settings import home
-from torchrelay.tasks.assemble import build_scorer
+from torchrelay.tasks.assembly import build_scorer
 from torchrelay.tasks.ingest import ingest_table
-from torchrelay.tracking.journal import JOURNAL_FILE, Journal
-from torchrelay.tracking.records import RunRecord, now, save_record
+from torchrelay.weights import save_weights, state_of
 
 MakeRun = Callable[..., Path]
 

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from torchrelay.tasks import console
-from torchrelay.tasks.console import Progress, saying_still
+from torchrelay import console
+from torchrelay.console import Progress, saying_still
 
 
 def test_long_work_says_that_it_goes_on_until_it_ends(

@@ -8,12 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchrelay.datasets.inherit import inherit
-from torchrelay.engine.warm_start import plan_transfer
-from torchrelay.models.label_axes import find_label_axes
-from torchrelay.models.registry import build_model
+from torchrelay.datasets.ingest import inherit
+from torchrelay.models import build_model, find_label_axes
 from torchrelay.recipe import Named, WarmStart
 from torchrelay.schema import FeatureSchema, Schema
+from torchrelay.weights import plan_transfer
 
 Statistics = Literal["source", "data"]
 

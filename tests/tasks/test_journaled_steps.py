@@ -15,20 +15,17 @@ import pytest
 
 from torchrelay import faults
 from torchrelay.addresses import hide_in_values
-from torchrelay.engine.signals import StopRequested
+from torchrelay.engine import StopRequested
 from torchrelay.faults import FaultError
-from torchrelay.recipe import Recipe
-from torchrelay.recipe_file import dump_recipe, flatten, load_recipe, parse_recipe
+from torchrelay.recipe import Recipe, dump_recipe, flatten, load_recipe, parse_recipe
+from torchrelay.runs import JOURNAL_FILE, Journal, RunRecord, load_record, now, update_record, waiting
 from torchrelay.schema import Schema
 from torchrelay.tasks import runs as runs_file
 from torchrelay.tasks.ingest import ingest_table
 from torchrelay.tasks.reopen import _change, _look_through, changes_between, journal_resumption, reopen_run
 from torchrelay.tasks.runs import hold_run, keep_status, name_run, open_run, start_run
 from torchrelay.tasks.train import _note_resumption, train_model
-from torchrelay.tracking.cursor import waiting
-from torchrelay.tracking.journal import JOURNAL_FILE, Journal
-from torchrelay.tracking.records import RunRecord, load_record, now, update_record
-from torchrelay.tracking.shipper import stop_shipping
+from torchrelay.tracking.shipping import stop_shipping
 
 from ..conftest import WriteRecipe
 

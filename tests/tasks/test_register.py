@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from torchrelay import settings
-from torchrelay.flows.train import train
+from torchrelay.flows import train
 
 from ..conftest import WriteRecipe
 

@@ -11,18 +11,16 @@ from typing import Any
 import pytest
 import torch
 
-from torchrelay.datasets.build import View, open_view
-from torchrelay.datasets.pack_dataset import PackDataset
-from torchrelay.engine.checkpoint import CheckpointStore
-from torchrelay.engine.job import Job, Progress, restore_run, state_of_run
-from torchrelay.engine.loop import train
-from torchrelay.engine.weights import sha256_of
+from torchrelay.datasets.batches import PackDataset
+from torchrelay.datasets.ingest import View, open_view
+from torchrelay.engine import Job, Progress, restore_run, state_of_run, train
+from torchrelay.engine.checkpoints import CheckpointStore
 from torchrelay.errors import CheckpointError
-from torchrelay.recipe import Recipe
-from torchrelay.recipe_file import load_recipe
-from torchrelay.tasks.assemble import build_job
+from torchrelay.recipe import Recipe, load_recipe
+from torchrelay.tasks.assembly import build_job
 from torchrelay.tasks.ingest import ingest_table
 from torchrelay.tasks.train import why_not_identical
+from torchrelay.weights import sha256_of
 
 from ..conftest import WriteRecipe
 

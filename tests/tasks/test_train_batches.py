@@ -6,14 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from torchrelay.datasets.build import View, open_view, prepare_data
+from torchrelay.datasets.ingest import View, open_view, prepare_data
 from torchrelay.errors import RecipeError
-from torchrelay.recipe import Recipe
-from torchrelay.recipe_file import load_recipe
+from torchrelay.recipe import Recipe, load_recipe
 from torchrelay.schema import Batch
 from torchrelay.settings import Home
-from torchrelay.tasks.assemble import build_job
-from torchrelay.tasks.preflight import check_names
+from torchrelay.tasks.assembly import build_job, check_names
 
 from ..conftest import WriteRecipe
 

@@ -11,16 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from torchrelay import settings
-from torchrelay.recipe import Data, Feature, Named, Recipe
-from torchrelay.recipe_file import dump_recipe
+from torchrelay.recipe import Data, Feature, Named, Recipe, dump_recipe
+from torchrelay.runs import JOURNAL_FILE, Journal, RunRecord, journal_opening, load_record, new_run_id, now, save_record
 from torchrelay.schema import FeatureSchema, Schema
 from torchrelay.settings import Home
 from torchrelay.tracking.client import open_client
-from torchrelay.tracking.journal import JOURNAL_FILE, Journal
 from torchrelay.tracking.mlflow_run import MlflowRun, check_run
-from torchrelay.tracking.opening import journal_opening
-from torchrelay.tracking.records import RunRecord, load_record, new_run_id, now, save_record
-from torchrelay.tracking.shipper import sync_run
+from torchrelay.tracking.shipping import sync_run
 
 
 class RawNet(nn.Module):

@@ -16,15 +16,12 @@ from mlflow import MlflowClient
 
 from torchrelay import settings
 from torchrelay.errors import TrackingError
-from torchrelay.recipe import Named
-from torchrelay.recipe_file import flatten
+from torchrelay.recipe import Named, flatten
+from torchrelay.runs import JOURNAL_FILE, Journal, Point, RunRecord, journal_reopening
 from torchrelay.settings import Home
 from torchrelay.tracking.client import legal_name, make_database
-from torchrelay.tracking.journal import JOURNAL_FILE, Journal, Point
 from torchrelay.tracking.mlflow_run import MlflowRun, page_of
-from torchrelay.tracking.opening import journal_reopening
-from torchrelay.tracking.records import RunRecord
-from torchrelay.tracking.shipper import sync_run
+from torchrelay.tracking.shipping import sync_run
 
 from .conftest import shipped_run
 

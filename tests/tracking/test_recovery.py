@@ -16,19 +16,16 @@ import pytest
 from mlflow import MlflowClient
 
 from torchrelay import settings
+from torchrelay.disk import sha256_file
 from torchrelay.errors import GoneError
-from torchrelay.files import sha256_file
+from torchrelay.runs import JOURNAL_FILE, Cursor, Journal, list_records, load_record, update_record, waiting
 from torchrelay.settings import Home
-from torchrelay.tasks.bad_runs import find_bad_journals, find_lost_database
-from torchrelay.tasks.examination import Examination
 from torchrelay.tracking.client import make_database
-from torchrelay.tracking.cursor import Cursor, waiting
 from torchrelay.tracking.database import set_database_aside, what_is_wrong
-from torchrelay.tracking.journal import JOURNAL_FILE, Journal
-from torchrelay.tracking.records import list_records, load_record, update_record
 from torchrelay.tracking.recovery import find_lost, recover
-from torchrelay.tracking.shipper import sync_run
-from torchrelay.tracking.staging import stage_model
+from torchrelay.tracking.registry import stage_model
+from torchrelay.tracking.shipping import sync_run
+from torchrelay.upkeep import Examination, find_bad_journals, find_lost_database
 
 LONG_AGO = "2026-01-01T00:00:00.000+00:00"
 PIXELS = np.arange(2 * 3 * 8 * 8, dtype=np.uint8).reshape(2, 3, 8, 8)

@@ -11,10 +11,9 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 from torchrelay.errors import GoneError, TrackingError
+from torchrelay.runs import JOURNAL_FILE, Journal, RunRecord
 from torchrelay.settings import Home
 from torchrelay.tracking.client import make_database, open_client
-from torchrelay.tracking.journal import JOURNAL_FILE, Journal
-from torchrelay.tracking.records import RunRecord
 from torchrelay.tracking.relocation import follow_home
 
 from .conftest import shipped_run

@@ -11,14 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from torchrelay import settings
-from torchrelay.cli import commands
-from torchrelay.cli.failures import tell_notes
+from torchrelay.cli import commands, tell_notes
 from torchrelay.errors import DataError
+from torchrelay.runs import JOURNAL_FILE, Journal, RunRecord, is_meant_for_here, tracker_of
 from torchrelay.settings import Home
-from torchrelay.tasks.runs import _note_end
-from torchrelay.tracking.journal import JOURNAL_FILE, Journal
-from torchrelay.tracking.opening import is_meant_for_here, tracker_of
-from torchrelay.tracking.records import RunRecord
+from torchrelay.tasks import _note_end
 
 OpenRun = Callable[..., Path]
 Make = Callable[..., RunRecord]
@@ -44,7 +41,7 @@ def test_no_command_shows_the_trackers_password_and_no_file_has_it(
 ):
     monkeypatch.delenv("PYTEST_CURRENT_TEST")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    monkeypatch.setattr("torchrelay.tracking.shipper.SYNC_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("torchrelay.tracking.shipping.shipper.SYNC_PATIENCE_SECONDS", 0.2)
     open_run(make_record())
     said = ""
     with caplog.at_level(logging.DEBUG, "torchrelay"):

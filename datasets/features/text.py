@@ -1,0 +1,145 @@
+"""What becomes of a text feature: its column in a pack, its vocabulary, the ids of a batch, its part of the report."""
+
+# Shapes: B rows in a batch, L tokens in the longest of them.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from ...errors import DataError
+from ...recipe import Feature
+from ...schema import SPLITS, FeatureSchema
+from ..pack import Pack, PackColumn, PackFeature, Ragged
+from .tokenise import tokenise
+
+# Ids of a batch; the vocabulary's tokens follow.
+PADDING, UNKNOWN, FIRST = 0, 1, 2
+
+
+def pack_texts(feature: PackFeature, asked: Feature, cells: pd.Series) -> PackColumn:
+    """The column of a text in a pack: its tokens, and the cells themselves to show them to people.
+
+    Args:
+        feature: its entry in the manifest.
+        asked: how the cells become tokens.
+        cells: text of all rows of the table.
+    """
+    tokens = tokenise(cells, asked)
+    return PackColumn(feature, {}, {"tokens": tokens.rows, "characters": _as_bytes(cells)}, tokens.vocabulary)
+
+
+def fit_text(pack: Pack, asked: Feature, name: str, train: np.ndarray) -> FeatureSchema:
+    """Fit a vocabulary on the training rows: the most frequent tokens, of equally frequent ones the first by text.
+
+    Args:
+        pack: has the tokens.
+        asked: `min_count` and `max_vocabulary` of the recipe.
+        name: of the feature.
+        train: int64, positions of the training rows in the pack.
+    Raises:
+        DataError: no token stands in the training rows as often as it must.
+    """
+    vocabulary = pack.vocabulary(name)
+    counts = np.bincount(pack.tokens(name).take(train).values, minlength=len(vocabulary))
+    kept = np.flatnonzero(counts >= asked.min_count)
+    if not len(kept):
+        most = int(counts.max(initial=0))
+        remedy = "lower it" if most else "the training rows have no token at all; look at tokens and ngrams"
+        raise DataError(
+            f"data.inputs.{name}.min_count: {asked.min_count}, and no token of the training rows stands there more "
+            f"than {most} times; {remedy}"
+        )
+    by_text = np.array(sorted(kept.tolist(), key=vocabulary.__getitem__), np.int64)
+    ranked = by_text[np.argsort(-counts[by_text], kind="stable")][: asked.max_vocabulary or None]
+    return FeatureSchema(
+        name=name,
+        kind="text",
+        columns=pack.features[name].columns,
+        shape=[0],
+        dtype="int64",
+        classes=[vocabulary[number] for number in ranked],
+        counts=counts[ranked].tolist(),
+        tokens=asked.tokens,
+        ngrams=asked.ngrams,
+        lowercase=asked.lowercase,
+    )
+
+
+def text_gatherer(pack: Pack, feature: FeatureSchema, rows: np.ndarray) -> Callable[[np.ndarray], Tensor]:
+    """What gathers a text: of positions in `rows` the token ids, int64 (B, L), padded at the end with 0.
+
+    Args:
+        pack: has the tokens.
+        feature: its classes are the tokens that have an id of their own; all others are id 1.
+        rows: int64, positions in the pack.
+    """
+    tokens, ids = pack.tokens(feature.name), _token_ids(pack.vocabulary(feature.name), feature)
+
+    def gather(index: np.ndarray) -> Tensor:
+        some = tokens.take(rows[index])
+        longest = max(1, int(some.lengths.max(initial=0)))
+        batch_BL = np.full((len(index), longest), PADDING, np.int64)
+        batch_BL[np.arange(longest) < some.lengths[:, None]] = ids[some.values]
+        return torch.from_numpy(batch_BL)
+
+    return gather
+
+
+def describe_texts(column: PackColumn, side: np.ndarray, feature: FeatureSchema) -> dict[str, Any]:
+    """The numbers of a text for the data report, those below `texts` for each split that has rows.
+
+    Args:
+        column: of all rows of the table.
+        side: int8, shape (rows,); -1 for rows that are not used.
+        feature: its vocabulary, of the training rows or of a model.
+    """
+    tokens, is_known = column.ragged["tokens"], _token_ids(column.vocabulary, feature) != UNKNOWN
+    found: dict[str, Any] = {"vocabulary": len(feature.classes), "texts": {}}
+    for at, split in enumerate(SPLITS):
+        rows = np.flatnonzero(side == at)
+        if not len(rows):
+            continue
+        some = tokens.take(rows)
+        found["texts"][split] = {
+            "tokens": len(some.values),
+            "unknown_tokens": int((~is_known[some.values]).sum()),
+            "texts_without_tokens": int((some.lengths == 0).sum()),
+            "longest": int(some.lengths.max()),
+            "median": float(np.median(some.lengths)),
+        }
+    return found
+
+
+def warn_of_unknown(name: str, described: Mapping[str, Any]) -> list[str]:
+    """Name the splits of which the vocabulary knows less than half of the tokens.
+
+    Args:
+        name: of the feature.
+        described: what `describe_texts` gave.
+    """
+    return [
+        f"{name!r}: {found['unknown_tokens'] / found['tokens']:.0%} of the tokens of {split} rows are unknown, because "
+        f"the vocabulary of the training rows lacks them"
+        for split, found in described["texts"].items()
+        if split != SPLITS[0] and 2 * found["unknown_tokens"] > found["tokens"]
+    ]
+
+
+def _token_ids(vocabulary: Sequence[str], feature: FeatureSchema) -> np.ndarray:
+    """Raw id -> id in a batch, int64."""
+    position = {token: at for at, token in enumerate(feature.classes, FIRST)}
+    return np.array([position.get(token, UNKNOWN) for token in vocabulary], np.int64)
+
+
+def _as_bytes(cells: pd.Series) -> Ragged:
+    """The cells in UTF-8."""
+    contents = [cell.encode() for cell in pa.array(cells, type=pa.large_string()).to_pylist()]
+    lengths = np.array([len(content) for content in contents], np.int64)
+    return Ragged.of_lengths(np.frombuffer(b"".join(contents), np.uint8), lengths)

@@ -1,0 +1,308 @@
+"""The data report: what is in a table, who trains on what, and what is odd about it; a plain dict for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ...recipe import Data, Split
+from ...schema import SPLITS, FeatureSchema, Schema
+from ..cells import compose_cells, is_empty, is_missing_number, sort_classes
+from ..features import count_outside, describe_texts, find_image, find_triple, warn_of_unknown
+from ..pack import PackColumn
+from ..splits import TEST, TRAIN, UNUSED, VALID, are_few, count_duplicates, rows_in_two
+from ..verdicts import PREVIEW, Verdicts
+from .classes import count_look_alikes, warn_of_look_alikes, warn_of_untrained_classes
+
+FORMAT_VERSION = 3
+MOST_SIZES = 20
+
+
+def describe_data(
+    data: Data,
+    frame: pd.DataFrame,
+    columns: Mapping[str, PackColumn],
+    verdicts: Verdicts,
+    side: np.ndarray,
+    samples: Mapping[str, np.ndarray],
+    warnings: list[str],
+    schema: Schema,
+) -> dict[str, Any]:
+    """Collect the report.
+
+    Args:
+        data: the recipe's part.
+        frame: text cells.
+        columns: the features by name, arrays of all rows of the table.
+        verdicts: why rows are quarantined.
+        side: int8, shape (rows,); -1 for quarantined rows.
+        samples: uint64 keys, shape (rows,); rows with equal ones hold the same: "rows" (inputs and target), and
+            for each image feature its files' content.
+        warnings: found so far.
+        schema: of the training rows, or a model's.
+    """
+    used = side != UNUSED
+    triple = find_triple(data) if data.target else None
+    entities = () if triple is None else (triple.head, triple.tail)
+    leaked = {name: rows_in_two(keys, side) for name, keys in samples.items()}
+    fitted = {one.name: one for one in schema.inputs}
+    report: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "table": data.table,
+        "rows": len(frame),
+        "splits": _count_sides(side),
+        "quarantined": {
+            "rows": len(verdicts.reasons),
+            "reasons": verdicts.counts,
+            "remedies": verdicts.remedies,
+        },
+        "features": {
+            name: _describe_feature(data, name, columns, side, frame, fitted, is_entity=name in entities)
+            for name in columns
+        },
+        "duplicate_rows": count_duplicates(samples["rows"][used]),
+        "rows_in_two_splits": {name: int(rows.sum()) for name, rows in leaked.items()},
+    }
+    strata: dict[str, dict[str, int]] = {}
+    if data.split.stratify:
+        strata = report["stratify"] = _count_values(frame[data.split.stratify][used], side[used])
+    if data.split.group:
+        report["group"] = _count_groups(frame[data.split.group][used], side[used])
+    classes = {name: report["features"][name].get("classes", {}) for name in data.target}
+    # A target that is stratified by itself is warned of once.
+    if data.split.stratify not in [columns[name].feature.columns[0] for name in classes]:
+        classes |= {data.split.stratify: strata}
+    if triple is not None:
+        report["entities"] = _count_entities([columns[name] for name in entities], side)
+    alike = report["look_alikes"] = count_look_alikes(data, columns, side)
+    report["warnings"] = [
+        *warnings,
+        *warn_of_look_alikes(data, alike),
+        *warn_of_untrained_classes(schema, side, columns),
+        *_warn_of_leaks(leaked, are_apart=_are_apart(data, columns, samples["rows"][used])),
+        *_warn_of_split(data.split, report),
+        *_warn_of_texts(report["features"]),
+        *_warn_of_classes({name: counts for name, counts in classes.items() if counts}, side),
+    ]
+    return report
+
+
+def _describe_feature(
+    data: Data,
+    name: str,
+    columns: Mapping[str, PackColumn],
+    side: np.ndarray,
+    frame: pd.DataFrame,
+    fitted: Mapping[str, FeatureSchema],
+    *,
+    is_entity: bool,
+) -> dict[str, Any]:
+    feature, arrays = columns[name].feature, columns[name].arrays
+    used = side != UNUSED
+    found: dict[str, Any] = {
+        "kind": feature.kind,
+        "columns": feature.columns,
+        "missing": _count_missing(columns[name], frame, data.missing_values),
+    }
+    if feature.kind == "image":
+        num_distinct = len(np.unique(arrays["content"][used]))
+        found |= {"shape": feature.shape, "dtype": feature.dtype, "distinct_images": num_distinct}
+        found["sizes"] = _describe_sizes(arrays["source"][used])
+    elif feature.kind == "points":
+        source = columns[find_image(data, name)].arrays["source"]
+        found |= _describe_points(arrays["values"][used].reshape(int(used.sum()), -1, 2), source[used])
+    elif feature.kind == "number":
+        found["ranges"] = _describe_numbers(feature.columns, arrays["values"][used])
+        found["ranges_by_split"] = {
+            split: _describe_numbers(feature.columns, arrays["values"][side == at])
+            for at, split in enumerate(SPLITS)
+            if (side == at).any()
+        }
+    elif feature.kind == "text":
+        found |= describe_texts(columns[name], side, fitted[name])
+    elif is_entity:  # of which there may be as many as rows
+        found["distinct"] = _count_distinct(columns[name], side)
+    else:
+        found["classes"] = _count_classes(columns[name], side)
+    return found
+
+
+def _count_missing(column: PackColumn, frame: pd.DataFrame, words: Sequence[str]) -> dict[str, int]:
+    """Missing cells of each column of a feature; only columns with values that could not be read are looked at."""
+    names = column.feature.columns
+    if column.feature.kind not in ("number", "points"):
+        return {name: int(is_empty(frame[name]).sum()) for name in names}
+    unread = set(np.flatnonzero(np.isnan(column.arrays["values"]).any(axis=0)).tolist())
+    return {
+        name: int(is_missing_number(frame[name], words).sum()) if at in unread else 0 for at, name in enumerate(names)
+    }
+
+
+def _describe_sizes(source: np.ndarray) -> dict[str, Any]:
+    """Heights and widths of the files' upright pictures, shape (rows, 2); the most frequent sizes first."""
+    sizes, counts = np.unique(source, axis=0, return_counts=True)
+    frequent = np.argsort(-counts, kind="stable")[:MOST_SIZES]
+    return {
+        "height": _quantiles(source[:, 0]),
+        "width": _quantiles(source[:, 1]),
+        "distinct": len(sizes),
+        "most_frequent": [
+            {"height": int(sizes[at, 0]), "width": int(sizes[at, 1]), "rows": int(counts[at])} for at in frequent
+        ],
+    }
+
+
+def _quantiles(values: np.ndarray) -> dict[str, float]:
+    names = ("min", "quarter", "median", "three_quarters", "max")
+    return dict(zip(names, np.quantile(values, (0, 0.25, 0.5, 0.75, 1)).tolist(), strict=True))
+
+
+def _describe_points(points: np.ndarray, source: np.ndarray) -> dict[str, Any]:
+    """Points of shape (rows, P, 2) in pixels of their files, whose pictures have the sizes `source`."""
+    outside = count_outside(points, source)
+    return {
+        "points": points.shape[1],
+        "ranges": _describe_numbers(("x", "y"), points.reshape(-1, 2)),
+        "points_outside": int(outside.sum()),
+        "rows_with_points_outside": int((outside > 0).sum()),
+    }
+
+
+def _describe_numbers(columns: Sequence[str], values: np.ndarray) -> dict[str, dict[str, float]]:
+    has_gaps = np.isnan(values).any(axis=0)
+    wide = np.ascontiguousarray(values[:, ~has_gaps].T)
+    found = dict(zip(np.flatnonzero(~has_gaps).tolist(), _describe_lines(wide), strict=True))
+    for at in np.flatnonzero(has_gaps).tolist():
+        present = values[~np.isnan(values[:, at]), at]
+        if len(present):
+            found |= {at: _describe_lines(present[None])[0]}
+    return {name: found[at] for at, name in enumerate(columns) if at in found}
+
+
+def _describe_lines(wide: np.ndarray) -> list[dict[str, float]]:
+    """Minimum, maximum, mean and deviation of each line of an array."""
+    if not wide.size:
+        return []
+    found = {"min": wide.min(1), "max": wide.max(1), "mean": wide.mean(1), "std": wide.std(1)}
+    return [dict(zip(found, line, strict=True)) for line in zip(*(one.tolist() for one in found.values()), strict=True)]
+
+
+def _count_classes(column: PackColumn, side: np.ndarray) -> dict[str, dict[str, int]]:
+    """Rows of each class or tag on each side, in order."""
+    vocabulary = column.feature.vocabulary
+    ids = column.arrays["values"]
+    each = {name: ids[side == at] for at, name in enumerate(SPLITS)}
+    counts = {name: np.bincount(some[some >= 0], minlength=len(vocabulary)) for name, some in each.items()}
+    id_of = {label: number for number, label in enumerate(vocabulary)}
+    present = [label for label, number in id_of.items() if any(count[number] for count in counts.values())]
+    return {
+        label: {name: int(count[id_of[label]]) for name, count in counts.items()} for label in sort_classes(present)
+    }
+
+
+def _count_distinct(column: PackColumn, side: np.ndarray) -> dict[str, int]:
+    """Distinct values on each side."""
+    return {name: len(np.unique(column.arrays["values"][side == at])) for at, name in enumerate(SPLITS)}
+
+
+def _count_entities(columns: Sequence[PackColumn], side: np.ndarray) -> dict[str, int]:
+    """All entities of the table, in whichever column they stand, and those that no training row has."""
+    present, trained = set[str](), set[str]()
+    for column in columns:
+        vocabulary, values = column.feature.vocabulary, column.arrays["values"]
+        present |= {vocabulary[number] for number in np.unique(values[side != UNUSED])}
+        trained |= {vocabulary[number] for number in np.unique(values[side == TRAIN])}
+    return {"distinct": len(present), "without_training_rows": len(present - trained)}
+
+
+def _count_sides(side: np.ndarray) -> dict[str, int]:
+    return {name: int((side == at).sum()) for at, name in enumerate(SPLITS)}
+
+
+def _count_values(cells: pd.Series, side: np.ndarray) -> dict[str, dict[str, int]]:
+    ids, values = pd.factorize(compose_cells(cells))
+    each = [np.bincount(ids[side == at], minlength=len(values)).tolist() for at in range(len(SPLITS))]
+    counts = zip(*each, strict=True)
+    return {str(value): dict(zip(SPLITS, some, strict=True)) for value, some in zip(values, counts, strict=True)}
+
+
+def _count_groups(cells: pd.Series, side: np.ndarray) -> dict[str, Any]:
+    """Groups on each side, the rows of the largest, and those whose cell is empty."""
+    is_none = is_empty(cells)
+    ids, values = pd.factorize(compose_cells(cells[~is_none]))
+    side = side[~is_none]
+    return {
+        "groups": {name: len(np.unique(ids[side == at])) for at, name in enumerate(SPLITS)},
+        "largest": int(np.bincount(ids, minlength=len(values)).max(initial=0)),
+        "rows_of_none": int(is_none.sum()),
+    }
+
+
+def _are_apart(data: Data, columns: Mapping[str, PackColumn], rows: np.ndarray) -> bool:
+    """Whether the recipe wants equal rows on several sides: it says so, or names rows of few different contents."""
+    if data.split.repeats == "apart":
+        return True
+    has_pictures = any(column.feature.kind == "image" for column in columns.values())
+    return bool(data.key) and not has_pictures and are_few(np.unique(rows, return_counts=True)[1])
+
+
+def _warn_of_leaks(leaked: Mapping[str, np.ndarray], *, are_apart: bool) -> list[str]:
+    """Name the rows that stand on two sides, unless the recipe wants rows of the same inputs apart."""
+    found = []
+    for name, rows in leaked.items():
+        if rows.any() and not (name == "rows" and are_apart):
+            what = "hold the same row" if name == "rows" else f"hold the same picture in {name!r} under different names"
+            first = ", ".join(str(row + 1) for row in np.flatnonzero(rows)[:PREVIEW])
+            found.append(f"{int(rows.sum()):,} rows of different splits {what}, for example rows {first}")
+    return found
+
+
+def _warn_of_texts(features: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [text for name, one in features.items() if one["kind"] == "text" for text in warn_of_unknown(name, one)]
+
+
+def _warn_of_split(split: Split, report: Mapping[str, Any]) -> list[str]:
+    """What a split by fractions did that nobody asked for; nothing where a column says the sides or no row trains."""
+    if split.column or not report["splits"][SPLITS[TRAIN]]:
+        return []
+    found = []
+    if num_rows := report.get("group", {}).get("rows_of_none", 0):
+        found.append(f"{num_rows:,} rows have no {split.group!r}; the hash takes each for a group of its own")
+    parts = {
+        value: counts[SPLITS[TEST]] / sum(counts.values())
+        for value, counts in report.get("stratify", {}).items()
+        if counts[SPLITS[TEST]]  # one without is warned of as a class is
+    }
+    off = {value: part for value, part in parts.items() if abs(part - split.test) > split.test / 2}
+    if off:
+        first = ", ".join(f"{value} {part:.0%}" for value, part in list(off.items())[:5])
+        found.append(
+            f"{len(off)} of {len(report['stratify'])} values of {split.stratify!r} test with another part of their "
+            f"rows than data.split.test, {split.test:.0%}: {first}; stratify moves no row, another data.split.seed does"
+        )
+    if split.valid > 0 and not report["splits"][SPLITS[VALID]]:
+        found.append("no row validates: the last weights are kept")
+    return found
+
+
+def _warn_of_classes(classes: Mapping[str, Mapping[str, Mapping[str, int]]], side: np.ndarray) -> list[str]:
+    """Name the classes that have no row where the others have some.
+
+    Args:
+        classes: rows of each class on each side, for each feature or column.
+        side: int8, shape (rows,).
+    """
+    found = []
+    for feature, counts_of in classes.items():
+        of = "" if len(classes) == 1 else f" of {feature!r}"
+        for name in (SPLITS[VALID], SPLITS[TEST]):
+            absent = [label for label, counts in counts_of.items() if counts[name] == 0]
+            if absent and (side == SPLITS.index(name)).any():
+                first = ", ".join(absent[:5])
+                found.append(f"{len(absent)} of {len(counts_of)} classes{of} have no {name} row: {first}")
+    if not (side == TEST).any():
+        found.append("no row tests: there will be no test metrics")
+    return found

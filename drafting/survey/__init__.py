@@ -1,0 +1,5 @@
+"""What the columns and pictures of an undescribed table seem to be."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,5 @@
+"""How weights change in a step, and how far."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

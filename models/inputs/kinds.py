@@ -1,0 +1,92 @@
+"""Which kinds of inputs a model takes, to be told by a recipe alone; sizes and counts are left to who builds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from ...errors import ShapeError
+
+NUMBER_KINDS = ("number", "points")
+TORCHVISION = "torchvision:"
+# Channels, height and width of the one image that a net takes; torchvision's are fitted to any.
+IMAGES = {"lenet": (1, 32, 32), "cifar_net": (3, 32, 32)}
+_OF_NUMBERS = ("two_layer", "dynamic_net")
+_OF_A_TEXT = ("bag_of_words",)
+
+
+class _HasKind(Protocol):
+    """A feature, of a recipe or of a schema."""
+
+    @property
+    def kind(self) -> str: ...
+
+
+def check_inputs(name: str, inputs: Mapping[str, _HasKind]) -> None:
+    """Refuse kinds of inputs that a model does not take; one that is not known here takes any.
+
+    Args:
+        name: of the model.
+        inputs: of a recipe or a schema, by name.
+    Raises:
+        ShapeError: names the inputs that there are.
+    """
+    if name in IMAGES or name.startswith(TORCHVISION):
+        check_one_image(name, inputs)
+    elif name in _OF_NUMBERS:
+        check_numbers(name, inputs)
+    elif name in _OF_A_TEXT:
+        check_text_alone(name, inputs)
+
+
+def check_one_image(name: str, inputs: Mapping[str, _HasKind], wanted: str = "one image") -> None:
+    """Refuse none and several images; whatever stands beside the one is let in.
+
+    Args:
+        name, inputs: see `check_inputs`.
+        wanted: what the model takes, for the message.
+    Raises:
+        ShapeError: see `check_inputs`.
+    """
+    if [feature.kind for feature in inputs.values()].count("image") != 1:
+        _refuse(name, wanted, inputs)
+
+
+def check_image_shape(name: str, key: str, shape: Sequence[int | None]) -> None:
+    """Refuse an image of another shape than a net takes, and say what to write into the recipe.
+
+    Args:
+        name: of the model; one that takes any shape passes.
+        key: of the input.
+        shape: channels, height and width; None where only the files will say.
+    Raises:
+        ShapeError: names both shapes.
+    """
+    wanted = IMAGES.get(name, tuple(shape))
+    if all(one in (None, other) for one, other in zip(shape, wanted, strict=True)):
+        return
+    channels, height, width = wanted
+    takes, gives = (" x ".join("?" if one is None else str(one) for one in each) for each in (wanted, shape))
+    if shape[0] in (None, 1, 3):
+        remedy = f"set its size: [{height}, {width}] and channels: {'gray' if channels == 1 else 'rgb'}"
+    else:
+        remedy = f"{TORCHVISION}resnet18 is fitted to any channels"
+    raise ShapeError(f"model.name: {name} takes one image of {takes}; data.inputs.{key} gives {gives}; {remedy}")
+
+
+def check_numbers(name: str, inputs: Mapping[str, _HasKind]) -> None:
+    """Refuse all but numbers and points; arguments and errors as of `check_inputs`."""
+    others = {key: feature for key, feature in inputs.items() if feature.kind not in NUMBER_KINDS}
+    if others:
+        _refuse(name, "numbers", others)
+
+
+def check_text_alone(name: str, inputs: Mapping[str, _HasKind]) -> None:
+    """Refuse all but one text; arguments and errors as of `check_inputs`."""
+    if [feature.kind for feature in inputs.values()] != ["text"]:
+        _refuse(name, "one text alone", inputs)
+
+
+def _refuse(name: str, wanted: str, inputs: Mapping[str, _HasKind]) -> None:
+    kinds = ", ".join(f"{key} ({feature.kind})" for key, feature in inputs.items())
+    raise ShapeError(f"model.name: {name} takes {wanted}; data.inputs has {kinds}; use mlp for these")

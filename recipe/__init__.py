@@ -1,0 +1,5 @@
+"""The recipe, its model with all defaults, its YAML file and its overrides."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

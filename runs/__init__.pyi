@@ -1,0 +1,188 @@
+# The name of the file that says how far MLflow has a journal.
+from .cursor import CURSOR_FILE as CURSOR_FILE
+
+# What MLflow has of a journal; moved only after MLflow has taken what lies before it.
+from .cursor import Cursor as Cursor
+
+# A line of a journal that MLflow is to get.
+from .cursor import Line as Line
+
+# Held by whoever sends a run's journal and moves its cursor.
+from .cursor import SHIP_LOCK_FILE as SHIP_LOCK_FILE
+
+# Whether a line is for MLflow at all.
+from .cursor import is_shipped as is_shipped
+
+# A run's journal, open for reading; None where there is none.
+from .cursor import opened as opened
+
+# The whole lines of a journal after an offset, whatever their kind.
+from .cursor import unshipped as unshipped
+
+# How many lines of a run's journal MLflow does not have yet.
+from .cursor import waiting as waiting
+
+# The column of the entities that rank first.
+from .files import BEST as BEST
+
+# The name of the folder of checkpoints.
+from .files import CHECKPOINTS as CHECKPOINTS
+
+# Tag of a run and of a version in MLflow: sha256 of these, as JSON; those of before have none.
+from .files import FILES_TAG as FILES_TAG
+
+# What a model is built from.
+from .files import NEEDED as NEEDED
+
+# The name of a run's recipe.
+from .files import RECIPE_FILE as RECIPE_FILE
+
+# The name of a run's schema.
+from .files import SCHEMA_FILE as SCHEMA_FILE
+
+# In a version's folder: sha256 and size of its other files, of which MLflow serves some.
+from .files import VERSION_FILES as VERSION_FILES
+
+# sha256 of files of a run, by their path in its folder, those in a folder that is named too; of what is there.
+from .files import digests_of as digests_of
+
+# A run's recipe.
+from .files import read_recipe as read_recipe
+
+# A run's schema.
+from .files import read_schema as read_schema
+
+# sha256 and size of the files of a version, by their path in its folder; none of a version of before.
+from .files import read_version_files as read_version_files
+
+# Write files of a run, or all in a folder, within the block: what its record says of them goes, and comes anew.
+from .files import rewriting as rewriting
+
+# The tag by which MLflow's copies of a run's files are checked when they are fetched.
+from .files import tag_files as tag_files
+
+# Compare files of a run with the sha256 that its record has of them; each is read once by this process.
+from .files import verify_files as verify_files
+
+# Hold a file of weights in a run's folder against the run's record, or a checkpoint's state against its manifest.
+from .files import verify_weights as verify_weights
+
+# Why a file is not the one that a record has the sha256 of; empty where it is, or where the record has none.
+from .files import why_changed as why_changed
+
+# A run's folder and its lock, both open, so that what takes their place never has their numbers.
+from .holding import Hold as Hold
+
+# See `Hold.check`; nothing where this process does not hold the run.
+from .holding import check_folder as check_folder
+
+# Batches between which the run's folder is looked at.
+from .holding import checked as checked
+
+# The hold of a run that this process writes.
+from .holding import hold_of as hold_of
+
+# Know for the life of the block what becomes of a run's folder, and never make it again where it was removed.
+from .holding import watch_folder as watch_folder
+
+# The name of a run's journal.
+from .journal import JOURNAL_FILE as JOURNAL_FILE
+
+# Appends to, and reads, one journal file.
+from .journal import Journal as Journal
+
+# One value of one metric.
+from .journal import Point as Point
+
+# Whether a line that `parse` does not take is what a crash left of one; any other was changed since.
+from .journal import is_torn as is_torn
+
+# A line of a journal without its CRC; None where it is torn, or not as it was written.
+from .journal import parse as parse
+
+# The points of a line; none where it is of another kind than metrics.
+from .journal import points_of as points_of
+
+# Which steps' training metrics go to MLflow; the journal has all.
+from .journal import thin as thin
+
+# The tag by which MLflow's runs name their data.
+from .opening import FINGERPRINT_TAG as FINGERPRINT_TAG
+
+# The tag by which MLflow's runs name ours.
+from .opening import RUN_ID_TAG as RUN_ID_TAG
+
+# Whether a run began with the tracker that this process has.
+from .opening import is_meant_for_here as is_meant_for_here
+
+# Whether a journal has its beginning.
+from .opening import is_open as is_open
+
+# Journal what is known of a run before it does anything: names, tags, parameters, data set.
+from .opening import journal_opening as journal_opening
+
+# Journal that a run goes on.
+from .opening import journal_reopening as journal_reopening
+
+# A record's time as milliseconds since 1970.
+from .opening import milliseconds as milliseconds
+
+# The tracker that a run began with, its address without secrets; empty for the embedded one.
+from .opening import tracker_of as tracker_of
+
+# What stands in a home's folder of runs.
+from .record import Listing as Listing
+
+# The name of a run's record.
+from .record import RECORD_FILE as RECORD_FILE
+
+# What is known about one run; frozen, changed on disk by `update_record`.
+from .record import RunRecord as RunRecord
+
+# A record as JSON, with the run's folder; of a parent also its `runs`.
+from .record import describe_run as describe_run
+
+# The folder of a run.
+from .record import find_run as find_run
+
+# Prefect's ids of all flow runs that had a run, the newest last.
+from .record import flow_runs_of as flow_runs_of
+
+# The commit that a folder's work tree stands at; empty outside of one, or without git.
+from .record import git_commit as git_commit
+
+# The runs of a parent, in the order of its split columns; of two for one column the newer.
+from .record import list_children as list_children
+
+# All runs of a home, newest first. A folder whose record cannot be read is passed over with a warning, once.
+from .record import list_records as list_records
+
+# All runs of a home and all that is none although it has a record; each record is read once.
+from .record import list_runs as list_runs
+
+# Read `run.json` of a run whose folder may have been copied or renamed; its paths as they stand there.
+from .record import load_copied_record as load_copied_record
+
+# Read `run.json`.
+from .record import load_record as load_record
+
+# Note that a part of a run's work is done; the part has written all that it leaves.
+from .record import mark_done as mark_done
+
+# `<name>-<yyyymmdd>-<hhmmss>-<4 hex>`, in UTC; the name reduced to letters, digits, `.`, `_` and `-`.
+from .record import new_run_id as new_run_id
+
+# The time, ISO 8601 in UTC to the millisecond, as `created` and `ended` want it.
+from .record import now as now
+
+# Write `run.json` into the run's folder, atomically; makes the folder.
+from .record import save_record as save_record
+
+# Change fields of a run's record on disk, one change at a time, whichever threads and processes make them.
+from .record import update_record as update_record
+
+# The reports of one run.
+from .recorder import Recorder as Recorder
+
+# Logged at every step; MLflow gets them thinned.
+from .recorder import STEP_METRICS as STEP_METRICS

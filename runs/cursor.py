@@ -1,0 +1,150 @@
+"""How far MLflow has a run's journal: a small file beside it, `shipped.json`. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..disk import is_sealed, open_file, read_json, seal, unseal, write_json
+from ..errors import TrackingError, check_format
+from .journal import JOURNAL_FILE, is_torn, parse, warn_of_damage
+
+FORMAT_VERSION = 1
+CURSOR_FILE = "shipped.json"
+# Held by whoever sends a run's journal and moves its cursor.
+SHIP_LOCK_FILE = "ship.lock"
+# Kinds of lines that MLflow gets; the others are for readers of the journal.
+SHIPPED_KINDS = frozenset({"open", "params", "tags", "dataset", "metrics", "artifact", "model", "status"})
+
+logger = logging.getLogger(__name__)
+
+
+class Cursor(BaseModel):
+    """What MLflow has of a journal; moved only after MLflow has taken what lies before it."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    format_version: Literal[1] = FORMAT_VERSION
+    """Version of this format."""
+    offset: int = Field(default=0, ge=0)
+    """Bytes of the journal that MLflow has, or need not have."""
+    mlflow_run_id: str = ""
+    """MLflow's id of the run; empty until it was made there."""
+    experiment_id: str = ""
+    """MLflow's id of its experiment."""
+    is_uncertain: bool = False
+    """MLflow was asked to make the run and did not answer: it may have made another than the one above."""
+
+    @classmethod
+    def load(cls, run_dir: Path) -> Cursor:
+        """The cursor of a run; a new one where it has none, or one that a disk has spoilt: all is sent again, once.
+
+        Raises:
+            TrackingError: another version wrote it.
+        """
+        path = run_dir / CURSOR_FILE
+        try:
+            values = read_json(path)
+            if not isinstance(values, dict) or (is_sealed(values) and (values := unseal(values)) is None):
+                raise ValueError("it is not as it was written")
+            version = values.get("format_version")
+            check_format(str(path), version, FORMAT_VERSION, "remove it: all is sent again, once", TrackingError)
+            return cls.model_validate(values)
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError) as error:  # pydantic's ValidationError is a ValueError
+            logger.warning("%s cannot be read; the whole journal is sent again: %s", path, error)
+            return cls()
+
+    def save(self, run_dir: Path) -> None:
+        """Write it, atomically and durably."""
+        write_json(run_dir / CURSOR_FILE, seal(self.model_dump()))
+
+
+class Line(NamedTuple):
+    """A line of a journal that MLflow is to get.
+
+    Attributes:
+        end: offset of the byte after it.
+    """
+
+    values: dict[str, Any]
+    end: int
+
+
+def waiting(run_dir: Path) -> int:
+    """How many lines of a run's journal MLflow does not have yet.
+
+    Raises:
+        TrackingError: another version wrote the cursor, or the journal cannot be read.
+    """
+    try:
+        size = (run_dir / JOURNAL_FILE).stat().st_size
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise _unreadable(run_dir, error) from error
+    offset = Cursor.load(run_dir).offset
+    if offset and offset == size:
+        return 0
+    with opened(run_dir) as file:
+        return 0 if file is None else sum(1 for line in unshipped(file, offset) if is_shipped(line.values))
+
+
+def unshipped(file: BinaryIO, offset: int) -> Iterator[Line]:
+    """The whole lines of a journal after an offset, whatever their kind.
+
+    What stands before the first `open` line of a journal was sent by an older version itself, and is passed over.
+
+    Args:
+        file: the journal.
+        offset: of the cursor.
+    """
+    file.seek(0, 2)
+    size = file.tell()
+    if offset > size:
+        offset = 0  # not the journal that the cursor was made of: sent again, all is there once
+    file.seek(offset)
+    has_begun = offset > 0
+    for data in iter(file.readline, b""):
+        offset += len(data)
+        if not data.endswith(b"\n"):
+            return  # still being written, or torn; what opens the journal next ends it
+        values = parse(data)
+        if values is None and not is_torn(data):
+            warn_of_damage(Path(file.name), f"the line before byte {offset:,}")
+        has_begun = has_begun or (values is not None and values["kind"] == "open")
+        if has_begun:
+            yield Line(values or {"kind": "torn"}, offset)
+
+
+def is_shipped(line: Mapping[str, Any]) -> bool:
+    """Whether a line is for MLflow at all."""
+    return line["kind"] in SHIPPED_KINDS and line.get("kept", True)
+
+
+@contextlib.contextmanager
+def opened(run_dir: Path) -> Iterator[BinaryIO | None]:
+    """A run's journal, open for reading; None where there is none.
+
+    Raises:
+        TrackingError: it cannot be read.
+    """
+    try:
+        file = open_file(run_dir / JOURNAL_FILE)
+    except FileNotFoundError:
+        yield None
+        return
+    except OSError as error:
+        raise _unreadable(run_dir, error) from error
+    with file:
+        yield file
+
+
+def _unreadable(run_dir: Path, error: OSError) -> TrackingError:
+    return TrackingError(f"journal {run_dir / JOURNAL_FILE} cannot be read: {error.strerror}")

@@ -1,0 +1,5 @@
+"""What an evaluation leaves, as figures, tables and predictions."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

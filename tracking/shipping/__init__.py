@@ -1,0 +1,5 @@
+"""Sends the journals of runs to MLflow, in order and once."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,5 @@
+"""Finds what is lost, damaged or no longer needed, and mends it."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
