@@ -1,4 +1,7 @@
-"""torchrelay: a growing table becomes a trained, evaluated, tracked PyTorch model, again and again."""
+"""torchrelay.
+
+A growing table becomes a trained, evaluated, tracked PyTorch model, again and again.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ __version__ = "0.1.0"
 
 
 def load_model(source: str, device: str = "cpu", trust_code: Sequence[str] = ()) -> LoadedModel:
-    """A trained model out of a run, a registered model or a weights file, ready for inference.
+    """A trained model out of a run, a registered model or a weights file, ready
+    for inference.
 
     See `torchrelay.tasks.assembly.saved_models.load_model`; this one imports it when it is called.
     """

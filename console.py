@@ -1,4 +1,7 @@
-"""What a person sees while tasks work: a bar on a terminal, plain lines elsewhere, Prefect's log in a worker."""
+"""What a person sees while tasks work.
+
+A bar on a terminal, plain lines elsewhere, Prefect's log in a worker.
+"""
 
 from __future__ import annotations
 
@@ -32,13 +35,18 @@ def runs_in_worker() -> bool:
 
 
 def log_in_worker(get_logger: Callable[[], logging.Logger | logging.LoggerAdapter[Any]]) -> None:
-    """Let what is said in a worker go to the log that `get_logger` gives, that of the flow run."""
+    """Let what is said in a worker go to the log that `get_logger` gives,
+    that of the flow run.
+    """
     global _flow_logger
     _flow_logger = get_logger
 
 
 def say(text: str) -> None:
-    """One line for people: to the flow run's log in a worker, else to standard error."""
+    """One line for people.
+
+    To the flow run's log in a worker, else to standard error.
+    """
     if text.startswith(WARNING) and (heard := _heard.get()) is not None:
         heard.append(text.removeprefix(WARNING))
     text = hide_secrets(text)
@@ -50,7 +58,9 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def hearing_warnings() -> Iterator[list[str]]:
-    """Collect the warnings that are said within the block, without that word."""
+    """Collect the warnings that are said within the block, without that
+    word.
+    """
     heard: list[str] = []
     token = _heard.set(heard)
     try:
@@ -60,7 +70,9 @@ def hearing_warnings() -> Iterator[list[str]]:
 
 
 class Progress:
-    """Progress of one piece of work, for example `with Progress("decode", "images") as progress: …`."""
+    """Progress of one piece of work, for example `with Progress("decode",
+    "images") as progress: …`.
+    """
 
     def __init__(self, label: str, unit: str) -> None:
         self._label = label
@@ -75,13 +87,19 @@ class Progress:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
 
     def update(self, done: int, total: int, text: str = "") -> None:
-        """Show that `done` of `total` are done; cheap enough to call at every step."""
+        """Show that `done` of `total` are done.
+
+        Cheap enough to call at every step.
+        """
         self.moved = now = time.monotonic()
         if self._is_terminal:
             if now - self._last > 0.1 or done == total:
@@ -101,16 +119,28 @@ class Progress:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(self._unit))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(self._unit),
+        )
         console = Console(stderr=True)
-        bar = Bar(*columns, TimeRemainingColumn(), TextColumn("{task.fields[text]}"), console=console, transient=True)
+        bar = Bar(
+            *columns,
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+            transient=True,
+        )
         bar.start()
         return bar, bar.add_task(self._label, total=total, text="")
 
 
 @contextlib.contextmanager
 def saying_still(what: str, progress: Progress | None = None) -> Iterator[None]:
-    """Say again and again that work which takes long goes on, while it has no steps to count.
+    """Say again and again that work which takes long goes on, while it has no
+    steps to count.
 
     Args:
         what: the work, for example `reading table.csv`.
@@ -123,7 +153,11 @@ def saying_still(what: str, progress: Progress | None = None) -> Iterator[None]:
         while not ended.wait(STILL_SECONDS):
             if progress is not None and time.monotonic() - progress.moved < STILL_SECONDS:
                 continue
-            print(hide_secrets(f"still {what}, {time.monotonic() - started:.0f} s"), file=sys.stderr, flush=True)
+            print(
+                hide_secrets(f"still {what}, {time.monotonic() - started:.0f} s"),
+                file=sys.stderr,
+                flush=True,
+            )
 
     speaker = threading.Thread(target=speak, name="still", daemon=True)
     speaker.start()

@@ -1,10 +1,12 @@
-"""Named points at which a test makes a process die, to prove that the work goes on from there. Off unless asked for.
+"""Named points at which a test makes a process die, to prove that the work goes
+on from there. Off unless asked for.
 
-`TORCHRELAY_FAULT=POINT:ACTION[:N[:SECONDS]]` arms one point: at the Nth time that it is reached (by default the first)
-the process gets SIGKILL (`kill`), SIGTERM (`term`), or a `FaultError` (`raise`); a signal comes so many seconds later,
-where it says how many. It happens once in a process.
-`TORCHRELAY_FAULT_ONCE=FILE` makes it happen once in all processes that share the variable: the first of them makes the
-file, which says that the point was reached, and a run that is resumed in the same environment lives.
+`TORCHRELAY_FAULT=POINT:ACTION[:N[:SECONDS]]` arms one point: at the Nth time that it is reached (by
+default the first) the process gets SIGKILL (`kill`), SIGTERM (`term`), or a `FaultError` (`raise`);
+a signal comes so many seconds later, where it says how many. It happens once in a process.
+`TORCHRELAY_FAULT_ONCE=FILE` makes it happen once in all processes that share the variable: the
+first of them makes the file, which says that the point was reached, and a run that is resumed in
+the same environment lives.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ ONCE_NAME = "TORCHRELAY_FAULT_ONCE"
 Action = Literal["kill", "term", "raise"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
-# Every point, by the part of the work that it interrupts; the sweep of `make faults` takes each of them.
+# Every point, by the part of the work that it interrupts; the sweep of `make faults` takes each of
+# them.
 POINTS: dict[str, tuple[str, ...]] = {
     "ingest": ("begun", "rows_read", "shard_written", "index_written", "decoded"),
     "pack": ("begun", "arrays_written", "committed", "split_written", "split_committed"),
@@ -42,8 +45,23 @@ POINTS: dict[str, tuple[str, ...]] = {
         "optimizer_written",
         "done",
     ),
-    "checkpoint": ("begun", "state_written", "manifest_written", "committed", "best_moved", "last_moved", "pruned"),
-    "evaluate": ("begun", "scored", "predictions_written", "tables_written", "figures_drawn", "done"),
+    "checkpoint": (
+        "begun",
+        "state_written",
+        "manifest_written",
+        "committed",
+        "best_moved",
+        "last_moved",
+        "pruned",
+    ),
+    "evaluate": (
+        "begun",
+        "scored",
+        "predictions_written",
+        "tables_written",
+        "figures_drawn",
+        "done",
+    ),
     "journal": ("opened", "buffered", "flushed"),
     "ship": ("begun", "run_created", "batch_sent", "artifact_sent", "cursor_moved", "status_sent"),
     "register": ("begun", "exported", "model_logged", "version_created", "alias_set"),
@@ -51,7 +69,10 @@ POINTS: dict[str, tuple[str, ...]] = {
 
 
 class FaultError(Exception):
-    """What an armed point raises; no error of the user's."""
+    """What an armed point raises.
+
+    No error of the user's.
+    """
 
 
 class _Armed(NamedTuple):
@@ -62,12 +83,17 @@ class _Armed(NamedTuple):
 
 
 def all_points() -> list[str]:
-    """The names of all points: `checkpoint.state_written`."""
+    """The names of all points.
+
+    `checkpoint.state_written`.
+    """
     return [f"{part}.{point}" for part, points in POINTS.items() for point in points]
 
 
 def reach(point: str) -> None:
-    """Say that the work has come to a point; nothing happens there unless it is armed.
+    """Say that the work has come to a point.
+
+    Nothing happens there unless it is armed.
 
     Args:
         point: of `all_points`.
@@ -82,7 +108,9 @@ def reach(point: str) -> None:
         return
     if _armed.action == "raise":
         raise FaultError(f"fault at {point}, time {number}")
-    send = functools.partial(os.kill, os.getpid(), signal.SIGKILL if _armed.action == "kill" else signal.SIGTERM)
+    send = functools.partial(
+        os.kill, os.getpid(), signal.SIGKILL if _armed.action == "kill" else signal.SIGTERM
+    )
     if _armed.seconds == 0:
         send()
         return
@@ -92,7 +120,10 @@ def reach(point: str) -> None:
 
 
 def arm(fault: str, once: str = "") -> None:
-    """Arm a point in this process, as the environment variables do at its start; empty disarms.
+    """Arm a point in this process, as the environment variables do at its
+    start.
+
+    Empty disarms.
 
     Args:
         fault: POINT:ACTION[:N[:SECONDS]].
@@ -106,7 +137,10 @@ def arm(fault: str, once: str = "") -> None:
 
 
 def _claim() -> bool:
-    """Whether the fault may happen here: no other process had it."""
+    """Whether the fault may happen here.
+
+    No other process had it.
+    """
     if _once is None:
         return True
     try:
@@ -119,12 +153,15 @@ def _claim() -> bool:
 def _parse(fault: str) -> _Armed:
     if not (found := _FORM.fullmatch(fault)):
         raise ValueError(
-            f"{ENVIRONMENT_NAME}: got {fault!r}, expected POINT:ACTION[:N[:SECONDS]], ACTION of {', '.join(ACTIONS)}, "
+            f"{ENVIRONMENT_NAME}: got {fault!r}, expected POINT:ACTION[:N[:SECONDS]], ACTION of "
+            f"{', '.join(ACTIONS)}, "
             f"N from 1 on, SECONDS with a signal alone"
         )
     point, action, number, seconds = found.groups()
     if point not in all_points():
-        raise ValueError(f"{ENVIRONMENT_NAME}: {point!r} is no point; expected one of {', '.join(all_points())}")
+        raise ValueError(
+            f"{ENVIRONMENT_NAME}: {point!r} is no point; expected one of {', '.join(all_points())}"
+        )
     return _Armed(point, action, int(number or 1), float(seconds or 0))
 
 

@@ -1,6 +1,9 @@
-"""Where torchrelay keeps its state and which servers it talks to; reads the environment, opens nothing.
+"""Where torchrelay keeps its state and which servers it talks to.
 
-`TORCHRELAY_HOME` (default `.torchrelay` in the working directory) holds all of it. `MLFLOW_TRACKING_URI` and
+Reads the environment, opens nothing.
+
+`TORCHRELAY_HOME` (default `.torchrelay` in the working directory) holds all of it.
+`MLFLOW_TRACKING_URI` and
 `PREFECT_API_URL` are honoured where they are set; else both run embedded, inside the home.
 """
 
@@ -11,7 +14,13 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from .addresses import hide_in_process, hide_secrets, needs_quoting, remember_secrets, sqlite_address
+from .addresses import (
+    hide_in_process,
+    hide_secrets,
+    needs_quoting,
+    remember_secrets,
+    sqlite_address,
+)
 
 # A temporary Prefect server takes 6 to 16 s to start on two cores, and Prefect gives up after 20.
 PREFECT_STARTUP_SECONDS = 300
@@ -45,17 +54,25 @@ class Home:
 
     @property
     def cache(self) -> Path:
-        """What can be made anew: sources downloaded from MLflow, torchvision's weights, matplotlib's fonts."""
+        """What can be made anew.
+
+        Sources downloaded from MLflow, torchvision's weights, matplotlib's fonts.
+        """
         return self.root / "cache"
 
 
 def home() -> Home:
-    """The home of this process, absolute; the folder need not exist yet."""
+    """The home of this process, absolute.
+
+    The folder need not exist yet.
+    """
     return Home(Path(os.environ.get("TORCHRELAY_HOME") or ".torchrelay").absolute())
 
 
 def make_home() -> Path:
-    """Make the home, where it is not there, for its owner alone: it may hold addresses with passwords.
+    """Make the home, where it is not there, for its owner alone.
+
+    It may hold addresses with passwords.
 
     Raises:
         OSError: it cannot be made, or is no folder.
@@ -81,28 +98,38 @@ def tracking_is_embedded() -> bool:
 
 
 def prefect_is_embedded() -> bool:
-    """Whether neither the environment nor the active Prefect profile names an API."""
+    """Whether neither the environment nor the active Prefect profile names
+    an API.
+    """
     return not prefect_address()
 
 
 def prefect_address() -> str:
-    """Where the environment or the active Prefect profile says that Prefect's API is; empty where it is embedded."""
+    """Where the environment or the active Prefect profile says that
+    Prefect's API is; empty where it is embedded.
+    """
     return prefect_setting("PREFECT_API_URL")
 
 
 def prefect_setting(name: str) -> str:
-    """One of Prefect's settings, from the environment or the active profile; empty where neither has it."""
+    """One of Prefect's settings, from the environment or the active profile.
+
+    Empty where neither has it.
+    """
     return os.environ.get(name) or str(_prefect_profile().get(name) or "")
 
 
 def set_environment() -> None:
-    """Point Prefect, MLflow and matplotlib at the home, and keep secrets out of what is logged.
+    """Point Prefect, MLflow and matplotlib at the home, and keep secrets out of
+    what is logged.
 
     Call it before they are imported; what the user set stays.
     """
     hide_in_process()
     for name, value in _prefect_profile().items():
-        if name.startswith("PREFECT_") and ("://" in str(value) or name.endswith(("KEY", "AUTH_STRING", "PASSWORD"))):
+        if name.startswith("PREFECT_") and (
+            "://" in str(value) or name.endswith(("KEY", "AUTH_STRING", "PASSWORD"))
+        ):
             remember_secrets(str(value))
     root = home().root
     set_default = os.environ.setdefault
@@ -111,11 +138,15 @@ def set_environment() -> None:
     set_default("MLFLOW_DISABLE_TELEMETRY", "true")
     if prefect_is_embedded():
         set_default("PREFECT_HOME", str(root / "prefect"))
-        set_default("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", str(PREFECT_STARTUP_SECONDS))
+        set_default(
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", str(PREFECT_STARTUP_SECONDS)
+        )
         set_default("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
         database = root / "prefect" / "prefect.db"
         if needs_quoting(database) and "PREFECT_API_DATABASE_CONNECTION_URL" not in os.environ:
-            set_default("PREFECT_SERVER_DATABASE_CONNECTION_URL", sqlite_address(database, "aiosqlite"))
+            set_default(
+                "PREFECT_SERVER_DATABASE_CONNECTION_URL", sqlite_address(database, "aiosqlite")
+            )
 
 
 def _prefect_profile() -> dict[str, str]:

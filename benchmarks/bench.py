@@ -1,7 +1,10 @@
-"""What `make bench` prints: rows/s of training inside the flow, and images/s of ingest, over the usual ways.
+"""What `make bench` prints: rows/s of training inside the flow, and images/s of ingest, over the
+usual ways.
 
-All figures are of one run of this file: the contenders take turns, each figure is a median with its range. The rows
-are CIFAR-10's where `data/cifar10` is there, else JPEGs of noise of the same size. Lightning and fastai contend where
+All figures are of one run of this file: the contenders take turns, each figure is a median with its
+    range. The rows
+are CIFAR-10's where `data/cifar10` is there, else JPEGs of noise of the same size. Lightning and
+fastai contend where
 they are installed: `make bench-peers`.
 """
 
@@ -47,7 +50,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_table_arguments(parser)
     parser.add_argument("--json", type=Path, help="write the figures here too")
-    parser.add_argument("--turns", type=int, default=TURNS, help=f"how often each contender runs ({TURNS})")
+    parser.add_argument(
+        "--turns", type=int, default=TURNS, help=f"how often each contender runs ({TURNS})"
+    )
     parser.add_argument("--limit-only", action="store_true", help="the flow and its limit alone")
     parser.add_argument("--contend", help=argparse.SUPPRESS)
     parser.add_argument("--table", type=Path, help=argparse.SUPPRESS)
@@ -61,16 +66,24 @@ def main() -> None:
         figures |= _measure_training(table, arguments.turns, arguments.limit_only)
     print(f"\n{'':<50}{'median':>10}{'min':>10}{'max':>10}")
     for name, values in figures.items():
-        print(f"{name:<50}{statistics.median(values):>10,.0f}{min(values):>10,.0f}{max(values):>10,.0f}")
+        print(
+            f"{name:<50}{statistics.median(values):>10,.0f}{min(values):>10,.0f}{max(values):>10,.0f}"
+        )
     wanted = {
-        "flow / synthetic batch, same process (floor 0.95)": ("flow", "synthetic batch, the flow's"),
+        "flow / synthetic batch, same process (floor 0.95)": (
+            "flow",
+            "synthetic batch, the flow's",
+        ),
         "flow / synthetic batch": ("flow", "synthetic batch, rows"),
         "flow / synthetic batch, our allocator": ("flow", "synthetic batch, our"),
         "flow / pandas + skimage Dataset (floor 5)": ("flow", "pandas + skimage Dataset"),
         "flow / ImageFolder + DataLoader (floor 4)": ("flow", "ImageFolder + DataLoader"),
         "flow / Lightning (floor 5)": ("flow", "Lightning"),
         "flow / fastai": ("flow", "fastai"),
-        "ingest per core / skimage alone (floor 5)": ("ingest, per core", "skimage alone, per core"),
+        "ingest per core / skimage alone (floor 5)": (
+            "ingest, per core",
+            "skimage alone, per core",
+        ),
     }
     ratios = {
         name: _ratio(figures, ours, theirs)
@@ -81,13 +94,16 @@ def main() -> None:
     for name, ratio in ratios.items():
         print(f"{name:<50}{ratio:>10.3f}")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"figures": figures, "ratios": ratios}, indent=2) + "\n")
+        arguments.json.write_text(
+            json.dumps({"figures": figures, "ratios": ratios}, indent=2) + "\n"
+        )
 
 
 def _ratio(figures: dict[str, list[float]], ours: str, theirs: str) -> float:
     """Median of the ratios of the turns, so that a drift of the machine's speed cancels out."""
     return statistics.median(
-        a / b for a, b in zip(figures[_key(figures, ours)], figures[_key(figures, theirs)], strict=True)
+        a / b
+        for a, b in zip(figures[_key(figures, ours)], figures[_key(figures, theirs)], strict=True)
     )
 
 
@@ -96,7 +112,9 @@ def _key(figures: dict[str, list[float]], name: str) -> str:
 
 
 def _measure_ingest(table: Path, scratch: Path, turns: int) -> dict[str, list[float]]:
-    """Images in a second of a core's time: a whole ingest into an empty home, and skimage reading files in a loop."""
+    """Images in a second of a core's time: a whole ingest into an empty home, and skimage
+    reading files in a loop.
+    """
     from skimage.io import imread
 
     from torchrelay.datasets.ingest import prepare_data
@@ -104,12 +122,16 @@ def _measure_ingest(table: Path, scratch: Path, turns: int) -> dict[str, list[fl
 
     overrides = {"data.table": str(table), "data.files": str(files_of(table))}
     data = load_recipe("recipes/cifar10.yaml", None, overrides).data
-    paths = [str(files_of(table) / line.split(",")[0]) for line in table.read_text().splitlines()[1:3001]]
+    paths = [
+        str(files_of(table) / line.split(",")[0]) for line in table.read_text().splitlines()[1:3001]
+    ]
     num_rows = len(table.read_text().splitlines()) - 1
     ours: list[float] = []
     theirs: list[float] = []
     for turn in range(turns + 1):  # the first turn warms the file cache
-        seconds = _time(lambda turn=turn: prepare_data(data, settings.Home(scratch / f"ingest-{turn}")))
+        seconds = _time(
+            lambda turn=turn: prepare_data(data, settings.Home(scratch / f"ingest-{turn}"))
+        )
         skimage_seconds = _time(lambda: [imread(path) for path in paths])
         if turn:
             ours.append(num_rows / seconds)
@@ -118,7 +140,9 @@ def _measure_ingest(table: Path, scratch: Path, turns: int) -> dict[str, list[fl
 
 
 def _measure_training(table: Path, turns: int, limit_only: bool) -> dict[str, list[float]]:
-    """Rows/s of one net, loss and optimizer, each contender in a process of its own: inside the flow, bare, and fed."""
+    """Rows/s of one net, loss and optimizer, each contender in a process of its own: inside the
+    flow, bare, and fed.
+    """
     contenders = {
         "Lightning + ImageFolder + MLFlowLogger, rows/s": "_train_lightning",
         "flow, rows/s|synthetic batch, the flow's process, rows/s": "_train_in_flow",
@@ -131,14 +155,23 @@ def _measure_training(table: Path, turns: int, limit_only: bool) -> dict[str, li
     for name, package in PEERS.items():
         if importlib.util.find_spec(package) is None:
             del contenders[name]
-            print(f"skipped: {name.removesuffix(', rows/s')}, as {package} is not installed (make bench-peers)")
+            print(
+                f"skipped: {name.removesuffix(', rows/s')}, as {package} is not installed (make "
+                "bench-peers)"
+            )
     if limit_only:
-        contenders = {name: one for name, one in contenders.items() if name.startswith(("flow", "synthetic"))}
-    figures: dict[str, list[float]] = {name: [] for names in contenders for name in names.split("|")}
+        contenders = {
+            name: one for name, one in contenders.items() if name.startswith(("flow", "synthetic"))
+        }
+    figures: dict[str, list[float]] = {
+        name: [] for names in contenders for name in names.split("|")
+    }
     for turn in range(turns):
         for names, function in contenders.items():
             command = [sys.executable, __file__, "--contend", function, "--table", str(table)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=600)
+            done = subprocess.run(
+                command, stdout=subprocess.PIPE, text=True, check=True, timeout=600
+            )
             each = names.split("|")
             for name, rate in zip(each, done.stdout.split()[-len(each) :], strict=True):
                 figures[name].append(float(rate))
@@ -147,9 +180,11 @@ def _measure_training(table: Path, turns: int, limit_only: bool) -> dict[str, li
 
 
 def _train_in_flow(table: Path) -> tuple[float, float]:
-    """Median over the epochs of one run of the train flow, tracked and checkpointed as always; and the limit.
+    """Median over the epochs of one run of the train flow, tracked and checkpointed as always; and
+    the limit.
 
-    The limit is measured before and after in the same process, as the machine's speed drifts within seconds.
+    The limit is measured before and after in the same process, as the machine's speed drifts within
+    seconds.
     """
     logging.disable(logging.WARNING)
     from torchrelay.flows import train
@@ -209,17 +244,25 @@ def _build_net() -> _Net:
     from torchrelay.schema import FeatureSchema, Schema
 
     device = pick_device("auto")
-    image = FeatureSchema(name="image", kind="image", columns=["image"], shape=[3, 32, 32], dtype="uint8")
+    image = FeatureSchema(
+        name="image", kind="image", columns=["image"], shape=[3, 32, 32], dtype="uint8"
+    )
     classes = [str(number) for number in range(10)]
-    label = FeatureSchema(name="label", kind="category", columns=["label"], shape=[], dtype="int64", classes=classes)
+    label = FeatureSchema(
+        name="label", kind="category", columns=["label"], shape=[], dtype="int64", classes=classes
+    )
     model = build_model(Named(name="cifar_net"), Schema(inputs=[image], targets=[label]))
     model = model.to(device).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
     return _Net(model, optimizer, device, pick_precision("auto", device, has_images=True))
 
 
 def _train_on(batches: Iterable[tuple]) -> tuple[float]:
-    """Rows/s of the recipe's net and optimizer over batches of (images, labels); a few steps warm up first."""
+    """Rows/s of the recipe's net and optimizer over batches of (images, labels); a few steps
+    warm up first.
+    """
     import torch
     from torch.nn.functional import cross_entropy
 
@@ -228,7 +271,9 @@ def _train_on(batches: Iterable[tuple]) -> tuple[float]:
     for number, (images, labels) in enumerate(batches):
         images = images.to(device, memory_format=torch.channels_last, non_blocking=True)
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device.type, precision.autocast, enabled=precision.autocast is not None):
+        with torch.autocast(
+            device.type, precision.autocast, enabled=precision.autocast is not None
+        ):
             scores = model(images)
         loss = cross_entropy(scores.float(), labels.to(device))
         loss.backward()
@@ -262,7 +307,9 @@ class _Clock:
 
 
 def _train_lightning(table: Path) -> tuple[float]:
-    """Lightning's Trainer over ImageFolder, its MLFlowLogger on a database of its own, checkpoints as by default."""
+    """Lightning's Trainer over ImageFolder, its MLFlowLogger on a database of its own,
+    checkpoints as by default.
+    """
     import lightning  # pyright: ignore[reportMissingImports]
     import torch
     from lightning.pytorch.loggers import MLFlowLogger  # pyright: ignore[reportMissingImports]
@@ -276,13 +323,19 @@ def _train_lightning(table: Path) -> tuple[float]:
             super().__init__()
             self.net = net.model
 
-        def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        def training_step(
+            self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int
+        ) -> torch.Tensor:
             images, labels = batch
-            loss = cross_entropy(self.net(images.contiguous(memory_format=torch.channels_last)), labels)
+            loss = cross_entropy(
+                self.net(images.contiguous(memory_format=torch.channels_last)), labels
+            )
             self.log("train_loss", loss)
             return loss
 
-        def on_train_batch_end(self, outputs: Any, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> None:
+        def on_train_batch_end(
+            self, outputs: Any, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int
+        ) -> None:
             clock.tick(len(batch[1]))
 
         def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -294,7 +347,9 @@ def _train_lightning(table: Path) -> tuple[float]:
         precision="bf16-mixed" if net.precision.autocast == torch.bfloat16 else "32-true",
         max_epochs=1,
         limit_train_batches=min(NUM_ROWS // BATCH_SIZE, len(_image_folder_loader(table))),
-        logger=MLFlowLogger("bench", tracking_uri=f"sqlite:///{scratch}/mlflow.db", artifact_location=str(scratch)),
+        logger=MLFlowLogger(
+            "bench", tracking_uri=f"sqlite:///{scratch}/mlflow.db", artifact_location=str(scratch)
+        ),
         default_root_dir=scratch,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -328,13 +383,19 @@ def _train_fastai(table: Path) -> tuple[float]:
     )
 
     def optimizer(parameters: Any, **options: Any) -> Any:
-        return fastai.OptimWrapper(parameters, torch.optim.SGD, lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4)
+        return fastai.OptimWrapper(
+            parameters, torch.optim.SGD, lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4
+        )
 
     callbacks = [Ticks()]
     if net.precision.autocast == torch.bfloat16:
         callbacks.append(_fastai_bf16(net.device))
     learner = fastai.Learner(
-        loaders, net.model, loss_func=fastai.CrossEntropyLossFlat(), opt_func=optimizer, cbs=callbacks
+        loaders,
+        net.model,
+        loss_func=fastai.CrossEntropyLossFlat(),
+        opt_func=optimizer,
+        cbs=callbacks,
     )
     with learner.no_bar(), learner.no_logging():
         learner.fit(1, lr=0.01)
@@ -363,7 +424,9 @@ def _fastai_bf16(device: torch.device) -> Any:
 
 
 def _tutorial_loader(table: Path) -> Iterable[tuple]:
-    """The Dataset of PyTorch's data-loading tutorial: a pandas row and skimage's imread for each item."""
+    """The Dataset of PyTorch's data-loading tutorial: a pandas row and skimage's imread for each
+    item.
+    """
     import pandas as pd
     import torch
     from skimage.io import imread
@@ -392,7 +455,11 @@ def _image_folder_loader(table: Path) -> DataLoader:
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
 
-    steps = [transforms.RandomHorizontalFlip(), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.25] * 3)]
+    steps = [
+        transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(),
+        transforms.Normalize([0.5] * 3, [0.25] * 3),
+    ]
     images = ImageFolder(str(files_of(table) / "train"), transforms.Compose(steps))
     return DataLoader(images, batch_size=BATCH_SIZE, shuffle=True, num_workers=2)
 

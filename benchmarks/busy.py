@@ -1,10 +1,12 @@
-"""What a training is worth on a busy machine: rows/s of cifar_net alone, two at once, and beside a busy process.
+"""What a training is worth on a busy machine: rows/s of cifar_net alone, two at once, and beside a
+busy process.
 
-Each training is a process of its own and the same job, from the same pack, in the real loop without validation. All
-of a scene warm up, and are measured over the same seconds. `shared` is how torchrelay trains; `plain` is the same
-with OpenMP's own ways, as any loop of PyTorch: two of those at once wait for each other. What sharing costs on a quiet
-machine is less than two processes differ by; so one training does it and does without in turns of half a second, and
-each half second with it is held against the two around. Let nothing else run.
+Each training is a process of its own and the same job, from the same pack, in the real loop without
+validation. All of a scene warm up, and are measured over the same seconds. `shared` is how
+torchrelay trains; `plain` is the same with OpenMP's own ways, as any loop of PyTorch: two of those
+at once wait for each other. What sharing costs on a quiet machine is less than two processes differ
+by; so one training does it and does without in turns of half a second, and each half second with it
+is held against the two around. Let nothing else run.
 """
 
 from __future__ import annotations
@@ -62,9 +64,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_table_arguments(parser)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=10.0, help="over which each scene is measured")
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="over which each scene is measured"
+    )
     parser.add_argument("--json", type=Path, help="write the figures here too")
-    parser.add_argument("--train", nargs=3, metavar=("TABLE", "HOW", "BEGIN"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--train", nargs=3, metavar=("TABLE", "HOW", "BEGIN"), help=argparse.SUPPRESS
+    )
     arguments = parser.parse_args()
     if arguments.train:
         table, how, begin = arguments.train
@@ -79,7 +85,10 @@ def main() -> None:
             for name, scene in SCENES.items():
                 rates = _play(table, scene, arguments.seconds)
                 found[name].append(sum(rates))
-                print(f"turn {turn + 1}: {name}: {' + '.join(f'{rate:,.0f}' for rate in rates)}", file=sys.stderr)
+                print(
+                    f"turn {turn + 1}: {name}: {' + '.join(f'{rate:,.0f}' for rate in rates)}",
+                    file=sys.stderr,
+                )
             costs += _play(table, Scene(("in turns",)), 3 * arguments.seconds)
     _print(found)
     each = f"{statistics.median(costs):>10.3f}{min(costs):>10.3f}{max(costs):>10.3f}"
@@ -92,7 +101,9 @@ def main() -> None:
 def _print(found: dict[str, list[float]]) -> None:
     print(f"\n{'rows/s':<44}{'median':>10}{'min':>10}{'max':>10}")
     for name, rates in found.items():
-        print(f"{name:<44}{statistics.median(rates):>10,.0f}{min(rates):>10,.0f}{max(rates):>10,.0f}")
+        print(
+            f"{name:<44}{statistics.median(rates):>10,.0f}{min(rates):>10,.0f}{max(rates):>10,.0f}"
+        )
     ratios = {
         "alone / alone, plain": ("alone", "alone, plain"),
         "two at once, their sum / alone (floor 0.8)": ("two at once", "alone"),
@@ -107,13 +118,24 @@ def _play(table: Path, scene: Scene, seconds: float) -> list[float]:
     """Rows/s of each training of a scene; of one that trains in turns, the ratio."""
     begin = time.time() + START_SECONDS
     burners = [
-        subprocess.Popen([sys.executable, "-c", BURN, str(begin + seconds + 1)], start_new_session=True)
+        subprocess.Popen(
+            [sys.executable, "-c", BURN, str(begin + seconds + 1)], start_new_session=True
+        )
         for _ in range(scene.burners)
     ]
     try:
         trainings = [
             subprocess.Popen(
-                [sys.executable, __file__, "--train", str(table), how, str(begin), "--seconds", str(seconds)],
+                [
+                    sys.executable,
+                    __file__,
+                    "--train",
+                    str(table),
+                    how,
+                    str(begin),
+                    "--seconds",
+                    str(seconds),
+                ],
                 stdout=subprocess.PIPE,
                 text=True,
             )
@@ -128,9 +150,11 @@ def _play(table: Path, scene: Scene, seconds: float) -> list[float]:
 
 
 def _train(table: Path, how: str, begin: float, seconds: float) -> float:
-    """Rows/s from `begin` on, seconds since 1970, over so many seconds; trains before and a little longer.
+    """Rows/s from `begin` on, seconds since 1970, over so many seconds; trains before and a little
+    longer.
 
-    A training in turns shares its cores in every second window, and gives the ratio of its rates with and without.
+    A training in turns shares its cores in every second window, and gives the ratio of its rates
+    with and without.
     """
     import torch
 
@@ -141,7 +165,11 @@ def _train(table: Path, how: str, begin: float, seconds: float) -> float:
     from torchrelay.recipe import load_recipe
     from torchrelay.tasks.assembly import build_job, choose_threads, share_batches, share_cores
 
-    overrides = {"data.table": str(table), "data.files": str(files_of(table)), "train.device": "cpu"}
+    overrides = {
+        "data.table": str(table),
+        "data.files": str(files_of(table)),
+        "train.device": "cpu",
+    }
     recipe = load_recipe("recipes/cifar10.yaml", None, {**overrides, "train.epochs": 10_000})
     data = prepare_data(recipe.data, settings.home())
     view = open_view(data.pack_dir, data.split_dir)
@@ -181,7 +209,9 @@ def _train(table: Path, how: str, begin: float, seconds: float) -> float:
     if how == "in turns":
         steps = Counter(int((stamp - begin) // WINDOW_SECONDS) for stamp in stamps)
         last = int(seconds / WINDOW_SECONDS) - 1
-        return statistics.median(2 * steps[at] / (steps[at - 1] + steps[at + 1]) for at in range(1, last, 2))
+        return statistics.median(
+            2 * steps[at] / (steps[at - 1] + steps[at + 1]) for at in range(1, last, 2)
+        )
     return len(stamps) * recipe.train.batch_size / seconds
 
 

@@ -2,9 +2,9 @@
 
     python benchmarks/many_runs.py [--runs 10000] [--folder DIR]
 
-Makes the home, whose runs have a record, a recipe's worth of metrics, a journal that MLflow has and a lock, then times
-each command as a user starts it; on a busy machine look at the CPU. The database of MLflow knows none of the runs, as
-on a server that is not asked.
+Makes the home, whose runs have a record, a recipe's worth of metrics, a journal that MLflow has and
+a lock, then times each command as a user starts it; on a busy machine look at the CPU. The database
+of MLflow knows none of the runs, as on a server that is not asked.
 """
 
 from __future__ import annotations
@@ -64,9 +64,13 @@ def cpu_seconds() -> float:
 
 def main() -> None:
     """Make the home and time the commands."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=10_000)
-    parser.add_argument("--folder", type=Path, help="Keep the home here; made anew only where it is not there.")
+    parser.add_argument(
+        "--folder", type=Path, help="Keep the home here; made anew only where it is not there."
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = (given.folder or Path(temporary)) / "home"
@@ -75,12 +79,20 @@ def main() -> None:
         environment = {**os.environ, "TORCHRELAY_HOME": str(root)}
         for command in COMMANDS:
             began, used = time.perf_counter(), cpu_seconds()
-            main_of = "import sys; from torchrelay.cli import main; sys.argv[0] = 'torchrelay'; main()"
+            main_of = (
+                "import sys; from torchrelay.cli import main; sys.argv[0] = 'torchrelay'; main()"
+            )
             done = subprocess.run(
-                [sys.executable, "-c", main_of, *command], env=environment, capture_output=True, check=False
+                [sys.executable, "-c", main_of, *command],
+                env=environment,
+                capture_output=True,
+                check=False,
             )
             seconds, cpu = time.perf_counter() - began, cpu_seconds() - used
-            print(f"{' '.join(command):<46}{seconds:6.2f} s, {cpu:5.2f} s of CPU  exit code {done.returncode}")
+            print(
+                f"{' '.join(command):<46}{seconds:6.2f} s, {cpu:5.2f} s of CPU  exit code "
+                f"{done.returncode}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""What a tracker's outage costs a CIFAR-10 run: an MLflow server that is killed, stopped, fails or is late.
+"""What a tracker's outage costs a CIFAR-10 run: an MLflow server that is killed, stopped, fails or
+is late.
 
     python benchmarks/outage.py [--epochs N] [--json FILE]
 
-Each disturbance begins before the run, in its middle or at its end, and is over when the run has ended; then
-`torchrelay sync` sends what waits. Every row says how many seconds the command took longer than the median of the
-undisturbed ones, and whether weights and points, once MLflow has them, are the same. It needs data/cifar10, which
+Each disturbance begins before the run, in its middle or at its end, and is over when the run has
+ended; then
+`torchrelay sync` sends what waits. Every row says how many seconds the command took longer than the
+median of the undisturbed ones, and whether weights and points, once MLflow has them, are the same.
+It needs data/cifar10, which
 `torchrelay fetch cifar10` makes.
 """
 
@@ -76,7 +79,9 @@ class Bench:
             seconds = statistics.median(one["wall"] for one in calm)
             expected = self._histories(calm[0]["mlflow_run_id"])
             num_points = sum(map(len, expected.values()))
-            span = f"{min(one['wall'] for one in calm):.1f} to {max(one['wall'] for one in calm):.1f}"
+            span = (
+                f"{min(one['wall'] for one in calm):.1f} to {max(one['wall'] for one in calm):.1f}"
+            )
             print(f"undisturbed: {seconds:.1f} s ({span}), {num_points:,} points in MLflow")
             for mode in MODES:
                 for moment in MOMENTS:
@@ -89,10 +94,14 @@ class Bench:
                         "server": mode,
                         "from": moment,
                         "added_seconds": round(found["wall"] - seconds, 2),
-                        "identical": found["weights_sha256"] == calm[0]["weights_sha256"] and history == expected,
+                        "identical": found["weights_sha256"] == calm[0]["weights_sha256"]
+                        and history == expected,
                     }
                     verdict = "weights and points identical" if row["identical"] else "DIFFERENT"
-                    print(f"{mode:<8} {moment:<7} {row['added_seconds']:+6.1f} s  {verdict}", flush=True)
+                    print(
+                        f"{mode:<8} {moment:<7} {row['added_seconds']:+6.1f} s  {verdict}",
+                        flush=True,
+                    )
                     yield row
 
     @contextmanager
@@ -133,12 +142,20 @@ class Bench:
 
     def _train(self, address: str) -> dict[str, Any]:
         began = time.monotonic()
-        result = self._run("train", str(RECIPE), "--set", f"train.epochs={self._epochs}", "--json", address=address)
+        result = self._run(
+            "train", str(RECIPE), "--set", f"train.epochs={self._epochs}", "--json", address=address
+        )
         return {**json.loads(result), "wall": time.monotonic() - began}
 
     def _run(self, *arguments: str, address: str) -> str:
-        environment = {**os.environ, "TORCHRELAY_HOME": str(self._home), "MLFLOW_TRACKING_URI": address}
-        done = subprocess.run([TORCHRELAY, *arguments], env=environment, capture_output=True, text=True, check=False)
+        environment = {
+            **os.environ,
+            "TORCHRELAY_HOME": str(self._home),
+            "MLFLOW_TRACKING_URI": address,
+        }
+        done = subprocess.run(
+            [TORCHRELAY, *arguments], env=environment, capture_output=True, text=True, check=False
+        )
         if done.returncode:
             raise SystemExit(f"torchrelay {' '.join(arguments)}: {done.stderr}")
         return done.stdout
@@ -152,7 +169,9 @@ class Bench:
 
         client = MlflowClient(tracking_uri=f"http://127.0.0.1:{self._server.port}")
         return {
-            key: sorted((point.step, point.value) for point in client.get_metric_history(mlflow_run_id, key))
+            key: sorted(
+                (point.step, point.value) for point in client.get_metric_history(mlflow_run_id, key)
+            )
             for key in client.get_run(mlflow_run_id).data.metrics
             if key not in BY_THE_CLOCK
         }

@@ -1,8 +1,11 @@
-"""What logging costs, and what a checkpoint costs: steps/s of the train flow against the same loop that logs nothing.
+"""What logging costs, and what a checkpoint costs: steps/s of the train flow against the same loop
+that logs nothing.
 
-Each turn is a process of its own: the bare loop, the flow, the bare loop again, so that a drift of the machine's speed
-cancels out. The flow journals every step, ships to the embedded MLflow and keeps checkpoints, as always; the bare loop
-has the same job from the same pack. The rows are CIFAR-10's where `data/cifar10` is there, else JPEGs of noise.
+Each turn is a process of its own: the bare loop, the flow, the bare loop again, so that a drift of
+    the machine's speed
+cancels out. The flow journals every step, ships to the embedded MLflow and keeps checkpoints, as
+always; the bare loop has the same job from the same pack. The rows are CIFAR-10's where
+`data/cifar10` is there, else JPEGs of noise.
 """
 
 from __future__ import annotations
@@ -63,11 +66,15 @@ def main() -> None:
         "silent, steps/s": [turn.silent for turn in turns],
         "logged / silent (floor 0.98)": [turn.logged / turn.silent for turn in turns],
         "checkpoint, ms": [1000 * turn.save_seconds for turn in turns],
-        "checkpoint, % of an epoch (ceiling 1)": [100 * turn.save_seconds / turn.epoch_seconds for turn in turns],
+        "checkpoint, % of an epoch (ceiling 1)": [
+            100 * turn.save_seconds / turn.epoch_seconds for turn in turns
+        ],
     }
     print(f"\n{'':<40}{'median':>10}{'min':>10}{'max':>10}")
     for name, values in figures.items():
-        print(f"{name:<40}{statistics.median(values):>10,.3f}{min(values):>10,.3f}{max(values):>10,.3f}")
+        print(
+            f"{name:<40}{statistics.median(values):>10,.3f}{min(values):>10,.3f}{max(values):>10,.3f}"
+        )
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
 
@@ -76,7 +83,10 @@ def _take_turn(table: Path, number: int) -> Turn:
     command = [sys.executable, __file__, "--turn", str(table)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=600)
     turn = Turn(**json.loads(done.stdout.splitlines()[-1]))
-    print(f"turn {number}: logged {turn.logged:,.1f}, silent {turn.silent:,.1f} steps/s", file=sys.stderr)
+    print(
+        f"turn {number}: logged {turn.logged:,.1f}, silent {turn.silent:,.1f} steps/s",
+        file=sys.stderr,
+    )
     return turn
 
 
@@ -89,7 +99,11 @@ def _measure(table: Path) -> Turn:
     from torchrelay.runs import Journal
     from torchrelay.tasks.assembly import build_job
 
-    overrides = {"data.table": str(table), "data.files": str(files_of(table)), "train.epochs": NUM_EPOCHS}
+    overrides = {
+        "data.table": str(table),
+        "data.files": str(files_of(table)),
+        "train.epochs": NUM_EPOCHS,
+    }
     recipe = load_recipe("recipes/cifar10.yaml", None, overrides)
     data = prepare_data(recipe.data, settings.home())
     view = open_view(data.pack_dir, data.split_dir)
@@ -107,11 +121,15 @@ def _measure(table: Path) -> Turn:
     rows_per_step = len(view.rows["train"]) / job.steps_per_epoch
     silent = (before + after) / 2
     saved = _time_saves(job, settings.home().root / "saves")
-    return Turn(logged / rows_per_step, silent / rows_per_step, saved, len(view.rows["train"]) / silent)
+    return Turn(
+        logged / rows_per_step, silent / rows_per_step, saved, len(view.rows["train"]) / silent
+    )
 
 
 def _train_silently(job: Job, folder: Path) -> float:
-    """Rows/s of the loop's median epoch; it validates nothing, and nobody takes what it reports at a step."""
+    """Rows/s of the loop's median epoch; it validates nothing, and nobody takes what it reports
+    at a step.
+    """
     from torchrelay.engine import Progress, train
     from torchrelay.engine.checkpoints import CheckpointStore
 

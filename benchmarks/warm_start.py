@@ -1,9 +1,11 @@
-"""CIFAR-10 on eight classes, then on all ten: from scratch, from those weights, from a file of them by other names.
+"""CIFAR-10 on eight classes, then on all ten: from scratch, from those weights, from a file of them
+by other names.
 
     python benchmarks/warm_start.py [--epochs N] [--out DIR]
 
-Writes both tables (every tenth training row validates), runs the commands that it prints, and ends with the accuracy
-after each epoch and the transfer reports. It needs data/cifar10, which `torchrelay fetch cifar10` makes.
+Writes both tables (every tenth training row validates), runs the commands that it prints, and ends
+with the accuracy after each epoch and the transfer reports. It needs data/cifar10, which
+`torchrelay fetch cifar10` makes.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class Theirs(nn.Module):
 
 def main() -> None:
     """Make the tables, run the commands, print what came of them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, default=Path("data/cifar10"))
     parser.add_argument("--recipe", default="recipes/cifar10.yaml")
     parser.add_argument("--epochs", type=int, default=5)
@@ -63,11 +67,18 @@ def compare(data: Path, recipe: str, epochs: int, folder: Path) -> None:
     renames = [word for rename in RENAMES for word in ("--rename", rename)]
     runs = {
         "from scratch": call(folder, "train", *all_ten),
-        "from the run on eight classes": call(folder, "finetune", *all_ten, "--from", source["run_id"]),
-        "from the file, renamed": call(folder, "finetune", *all_ten, "--from", str(folder / "theirs.pth"), *renames),
+        "from the run on eight classes": call(
+            folder, "finetune", *all_ten, "--from", source["run_id"]
+        ),
+        "from the file, renamed": call(
+            folder, "finetune", *all_ten, "--from", str(folder / "theirs.pth"), *renames
+        ),
     }
     curves = {name: accuracies(Path(run["run_dir"])) for name, run in runs.items()}
-    print(f"\n| valid accuracy after epoch | {' | '.join(map(str, range(1, epochs + 1)))} | test accuracy |")
+    print(
+        f"\n| valid accuracy after epoch | {' | '.join(map(str, range(1, epochs + 1)))} | test "
+        "accuracy |"
+    )
     print("|---" * (epochs + 2) + "|")
     for name, curve in curves.items():
         cells = [*curve, runs[name]["metrics"]["test/accuracy"]]
@@ -115,8 +126,14 @@ def call(folder: Path, *words: str) -> dict[str, Any]:
 
 def accuracies(run_dir: Path) -> list[float]:
     """Accuracy on the validation rows after each epoch, from the journal."""
-    lines = [json.loads(line) for line in (run_dir / "journal.jsonl").read_text("utf-8").splitlines()]
-    return [line["values"]["valid/accuracy"] for line in lines if "valid/accuracy" in line.get("values", {})]
+    lines = [
+        json.loads(line) for line in (run_dir / "journal.jsonl").read_text("utf-8").splitlines()
+    ]
+    return [
+        line["values"]["valid/accuracy"]
+        for line in lines
+        if "valid/accuracy" in line.get("values", {})
+    ]
 
 
 if __name__ == "__main__":

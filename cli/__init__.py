@@ -1,4 +1,7 @@
-"""The command line: reads arguments, starts flows, prints results. Imports nothing heavy before a command needs it."""
+"""The command line.
+
+Reads arguments, starts flows, prints results. Imports nothing heavy before a command needs it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ SIGINT_EXIT, SIGTERM_EXIT = 130, 143
 
 
 def main() -> None:
-    """Run the command line: exit code 0 done, 1 the run failed, 2 bad usage, recipe or data, 130 and 143 signals."""
+    """Run the command line.
+
+    Exit code 0 done, 1 the run failed, 2 bad usage, recipe or data, 130 and 143 signals.
+    """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(SIGTERM_EXIT))
     _heed_hang_up()
     accept_all_text()
@@ -35,7 +41,10 @@ def main() -> None:
         click.echo(hide_secrets(f"error: {error}"), err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo("interrupted; `torchrelay runs` shows the run, `torchrelay resume RUN` lets it go on", err=True)
+        click.echo(
+            "interrupted; `torchrelay runs` shows the run, `torchrelay resume RUN` lets it go on",
+            err=True,
+        )
         sys.exit(SIGINT_EXIT)
     except BrokenPipeError:
         drop_output()
@@ -49,16 +58,23 @@ def main() -> None:
 
 
 def _heed_hang_up() -> None:
-    """Let the loss of the terminal mean SIGTERM, so that work ends in good order; `nohup` ignores it, and so do we."""
+    """Let the loss of the terminal mean SIGTERM, so that work ends in good
+    order.
+
+    `nohup` ignores it, and so do we.
+    """
     if not hasattr(signal, "SIGHUP") or signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:
         return
     terminals = [descriptor for descriptor in (0, 1, 2) if os.isatty(descriptor)]
 
     def end(number: int, frame: object) -> None:
-        # A shell passes it on, and the system sends it too: a second one must not mean that nobody wants to wait.
+        # A shell passes it on, and the system sends it too: a second one must not mean that nobody
+        # wants to wait.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         nowhere = os.open(os.devnull, os.O_RDWR)
-        for descriptor in terminals:  # a write to a terminal that is gone is an error, and would be taken for the run's
+        for descriptor in (
+            terminals
+        ):  # a write to a terminal that is gone is an error, and would be taken for the run's
             os.dup2(nowhere, descriptor)
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -1,4 +1,7 @@
-"""What all commands share: the group, options that several take, and how things are printed."""
+"""What all commands share.
+
+The group, options that several take, and how things are printed.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,22 @@ import click
 from .. import __version__
 from ..addresses import hide_in_values, hide_secrets, may_carry_secrets
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on standard output.")
-set_option = click.option("--set", "items", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe.")
-trust_option = click.option(
-    "--trust-code", "trust_code", multiple=True, metavar="MODULE", help="A module that SOURCE's recipe may import."
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object on standard output."
 )
-device_option = click.option("--device", default="", metavar="D", help="auto, cpu, cuda, cuda:1 or mps.")
+set_option = click.option(
+    "--set", "items", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe."
+)
+trust_option = click.option(
+    "--trust-code",
+    "trust_code",
+    multiple=True,
+    metavar="MODULE",
+    help="A module that SOURCE's recipe may import.",
+)
+device_option = click.option(
+    "--device", default="", metavar="D", help="auto, cpu, cuda, cuda:1 or mps."
+)
 
 recheck_option = click.option(
     "--recheck", is_flag=True, help="Read all files again, also those that seem to be as they were."
@@ -31,19 +44,53 @@ recheck_option = click.option(
 # Each is a setting of the recipe's `data` of the same name.
 _DIALECT_OPTIONS = (
     click.option("--encoding", metavar="NAME", help="Encoding of a text table."),
-    click.option("--delimiter", metavar="SIGN", help=r"What stands between the fields of a text table; \t is a tab."),
-    click.option("--skip-lines", type=click.IntRange(min=0), metavar="N", help="Lines above the names of the columns."),
-    click.option("--skip-spaces/--keep-spaces", default=None, help="Whether spaces after a delimiter do not count."),
-    click.option("--escape", metavar="SIGN", help=r"What stands before a quote within a cell: \ or nothing."),
+    click.option(
+        "--delimiter",
+        metavar="SIGN",
+        help=r"What stands between the fields of a text table; \t is a tab.",
+    ),
+    click.option(
+        "--skip-lines",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Lines above the names of the columns.",
+    ),
+    click.option(
+        "--skip-spaces/--keep-spaces",
+        default=None,
+        help="Whether spaces after a delimiter do not count.",
+    ),
+    click.option(
+        "--escape", metavar="SIGN", help=r"What stands before a quote within a cell: \ or nothing."
+    ),
     click.option("--decimal", type=click.Choice([".", ","]), help="Decimal sign of numbers."),
-    click.option("--thousands", type=click.Choice(["", ",", ".", " ", "'"]), help="What parts thousands."),
-    click.option("--units", multiple=True, metavar="SIGN", help="Sign beside numbers, such as $; may be repeated."),
+    click.option(
+        "--thousands", type=click.Choice(["", ",", ".", " ", "'"]), help="What parts thousands."
+    ),
+    click.option(
+        "--units",
+        multiple=True,
+        metavar="SIGN",
+        help="Sign beside numbers, such as $; may be repeated.",
+    ),
 )
-_DIALECT = ("encoding", "delimiter", "skip_lines", "skip_spaces", "escape", "decimal", "thousands", "units")
+_DIALECT = (
+    "encoding",
+    "delimiter",
+    "skip_lines",
+    "skip_spaces",
+    "escape",
+    "decimal",
+    "thousands",
+    "units",
+)
 
 
 def dialect_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that say how a table is written; the command gets those that are given as `dialect`, by their names."""
+    """Options that say how a table is written.
+
+    The command gets those that are given as `dialect`, by their names.
+    """
 
     @functools.wraps(command)
     def with_dialect(**arguments: Any) -> None:
@@ -55,20 +102,25 @@ def dialect_options(command: Callable[..., None]) -> Callable[..., None]:
             dialect["delimiter"] = "\t"
         command(dialect=dialect, **arguments)
 
-    return functools.reduce(lambda wrapped, option: option(wrapped), reversed(_DIALECT_OPTIONS), with_dialect)
+    return functools.reduce(
+        lambda wrapped, option: option(wrapped), reversed(_DIALECT_OPTIONS), with_dialect
+    )
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="torchrelay")
 def commands() -> None:
-    """A table becomes a trained, evaluated, tracked PyTorch model, again and again.
+    """A table becomes a trained, evaluated, tracked PyTorch model, again and
+    again.
 
     Start: torchrelay fetch digits, then torchrelay train recipes/digits.yaml
     """
 
 
 def prepare() -> None:
-    """Point the libraries at the home, and keep Prefect's own progress lines off the terminal."""
+    """Point the libraries at the home, and keep Prefect's own progress lines
+    off the terminal.
+    """
     from ..errors import HomeError
     from ..settings import home, make_home, set_environment
 
@@ -81,7 +133,9 @@ def prepare() -> None:
 
 
 def require_servers() -> None:
-    """Refuse a command that runs a flow where files or room are too few, or a named Prefect server does not answer."""
+    """Refuse a command that runs a flow where files or room are too few, or
+    a named Prefect server does not answer.
+    """
     from ..settings import prefect_is_embedded
     from ..tasks.services import require_files, require_room
 
@@ -95,7 +149,9 @@ def require_servers() -> None:
 
 
 def check(several: list[dict[str, Any]], recipe: str) -> None:
-    """Both phases of checking for each set of overrides, before Prefect starts a server."""
+    """Both phases of checking for each set of overrides, before Prefect
+    starts a server.
+    """
     from ..recipe import load_recipe
 
     recipes = [load_recipe(recipe, None, overrides) for overrides in several]
@@ -122,7 +178,9 @@ def single(items: tuple[str, ...]) -> dict[str, Any]:
 
 
 def echo(text: str, err: bool = False) -> None:
-    """One line or more, without the secrets of addresses, on standard output or standard error."""
+    """One line or more, without the secrets of addresses, on standard output
+    or standard error.
+    """
     click.echo(hide_secrets(text), err=err)
 
 
@@ -138,12 +196,17 @@ def print_json(value: Any) -> None:
 
 
 def _dump(value: Any) -> str:
-    is_ascii = sys.stdout.encoding.lower() not in ("utf-8", "utf8")  # an escape of another kind would be no JSON
+    is_ascii = sys.stdout.encoding.lower() not in (
+        "utf-8",
+        "utf8",
+    )  # an escape of another kind would be no JSON
     return json.dumps(_finite(value), ensure_ascii=is_ascii, default=str, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:
-    """The same with null for NaN and the infinities, which JSON does not have."""
+    """The same with null for NaN and the infinities, which JSON does not
+    have.
+    """
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -154,7 +217,10 @@ def _finite(value: Any) -> Any:
 def print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     """Rows in columns as wide as they need, on standard output."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows])
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in [header, *rows]
+    )
     echo("\n".join(line.rstrip() for line in lines))
 
 
@@ -164,6 +230,8 @@ def short(text: str) -> str:
 
 
 def plainly(value: object) -> str:
-    """A name or value out of somebody's file, without the control characters that a terminal would obey."""
+    """A name or value out of somebody's file, without the control characters
+    that a terminal would obey.
+    """
     text = str(value)
     return text if text.isprintable() else repr(text)

@@ -1,6 +1,9 @@
-"""Errors that nobody raised on purpose and that are no bugs: the system, a path, memory, depth, encodings.
+"""Errors that nobody raised on purpose and that are no bugs.
 
-One place turns each into one line with its place. Every other exception is a bug, and keeps its traceback.
+The system, a path, memory, depth, encodings.
+
+One place turns each into one line with its place. Every other exception is a bug, and keeps its
+traceback.
 """
 
 from __future__ import annotations
@@ -18,10 +21,23 @@ from ..disk import describe_failure
 from ..errors import FAILED_RUN, TorchrelayError, shown
 
 PACKAGE = Path(__file__).resolve().parents[1]
-# What the standard library, torch and NumPy say where a path or a number is none, or memory is too small.
+# What the standard library, torch and NumPy say where a path or a number is none, or memory is too
+# small.
 OF_PATHS = ("embedded null", "symlink loop")
-OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "array is too big", "std::bad_alloc")
-OF_NUMBERS = ("integer string conversion", "int too large", "too large to convert", "out of range", "overflow")
+OF_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "array is too big",
+    "std::bad_alloc",
+)
+OF_NUMBERS = (
+    "integer string conversion",
+    "int too large",
+    "too large to convert",
+    "out of range",
+    "overflow",
+)
 # Packages whose errors come from talking to Prefect's server.
 OF_PREFECT = ("prefect", "httpx", "httpcore")
 # What a machine runs out of.
@@ -39,32 +55,49 @@ DONE_BADLY, USED_BADLY = 1, 2
 
 
 def explain(error: BaseException) -> str | None:
-    """One line on what went wrong and where; None for a bug."""
+    """One line on what went wrong and where.
+
+    None for a bug.
+    """
     said = " ".join(str(error).split())
     low = said.lower()
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError | ValueError) and _has(low, OF_MEMORY)):
-        return f"{_place_of(error)}: memory is too small for it ({shown(said) or 'no more to be had'}); make it smaller"
+    if isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | ValueError) and _has(low, OF_MEMORY)
+    ):
+        return (
+            f"{_place_of(error)}: memory is too small for it "
+            f"({shown(said) or 'no more to be had'}); make it smaller"
+        )
     if isinstance(error, RecursionError):
-        return f"{_place_of(error)}: what is to be read is nested too deep; look at the file that was named"
+        return (
+            f"{_place_of(error)}: what is to be read is nested too deep; look at the file that was "
+            "named"
+        )
     if isinstance(error, UnicodeError):
         return f"{_place_of(error)}: text that has no form in the encoding in use: {shown(said)}"
     if isinstance(error, OSError):
         return _explain_system(error)
     if isinstance(error, RuntimeError | ValueError) and _has(low, OF_PATHS):
         return f"{_place_of(error)}: no path: {shown(said)}; correct it"
-    if isinstance(error, OverflowError) or (isinstance(error, ValueError) and _has(low, OF_NUMBERS)):
+    if isinstance(error, OverflowError) or (
+        isinstance(error, ValueError) and _has(low, OF_NUMBERS)
+    ):
         return f"{_place_of(error)}: a number is out of its range: {shown(said)}"
     return _explain_prefect(error) if _is_of_prefect(error) else None
 
 
 def exit_code_of(error: BaseException) -> int:
-    """1 where it ended a run, which is written down as failed, or Prefect failed around one; else 2."""
+    """1 where it ended a run, which is written down as failed, or Prefect
+    failed around one; else 2.
+    """
     has_run = any(note.startswith(FAILED_RUN) for note in getattr(error, "__notes__", ()))
     return DONE_BADLY if has_run or _is_of_prefect(error) else USED_BADLY
 
 
 def drop_output() -> None:
-    """Throw away what standard output cannot take, as when its reader has gone or its disk is full; else write it."""
+    """Throw away what standard output cannot take, as when its reader has
+    gone or its disk is full; else write it.
+    """
     try:
         sys.stdout.flush()
     except OSError:
@@ -74,20 +107,29 @@ def drop_output() -> None:
 
 
 def accept_all_text() -> None:
-    """Let names with characters that a terminal's encoding lacks be written as escapes, instead of ending a command."""
+    """Let names with characters that a terminal's encoding lacks be written
+    as escapes, instead of ending a command.
+    """
     for stream in (sys.stdout, sys.stderr):
         if (change := getattr(stream, "reconfigure", None)) is not None:
             change(errors="backslashreplace")
 
 
 def tell_notes(error: BaseException) -> None:
-    """What was noted of an error on its way up: which run it ended, and where more stands."""
+    """What was noted of an error on its way up.
+
+    Which run it ended, and where more stands.
+    """
     for note in getattr(error, "__notes__", ()):
         click.echo(hide_secrets(note), err=True)
 
 
 def _explain_system(error: OSError) -> str:
-    names = [shown(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    names = [
+        shown(os.fsdecode(name))
+        for name in (error.filename, error.filename2)
+        if isinstance(name, str | bytes)
+    ]
     place = " and ".join(names) or _place_of(error)
     if error.errno in REMEDIES:
         return f"{place}: {error.strerror}; {REMEDIES[error.errno]}"
@@ -95,11 +137,17 @@ def _explain_system(error: OSError) -> str:
 
 
 def _is_of_prefect(error: BaseException) -> bool:
-    return type(error).__module__.partition(".")[0] in OF_PREFECT or "failed to reach api" in str(error).lower()
+    return (
+        type(error).__module__.partition(".")[0] in OF_PREFECT
+        or "failed to reach api" in str(error).lower()
+    )
 
 
 def _explain_prefect(error: BaseException) -> str:
-    """What Prefect's client raises where its server fails or is gone; it hides what ended the run before."""
+    """What Prefect's client raises where its server fails or is gone.
+
+    It hides what ended the run before.
+    """
     earlier: BaseException | None = error
     while (earlier := earlier.__context__) is not None:
         if isinstance(earlier, TorchrelayError):
@@ -110,7 +158,8 @@ def _explain_prefect(error: BaseException) -> str:
 
     said = last_error() or shown(" ".join(str(error).split()) or type(error).__name__)
     return (
-        f"Prefect's server fails or is gone: {said}; torchrelay runs shows what is done, torchrelay doctor what is not"
+        f"Prefect's server fails or is gone: {said}; torchrelay runs shows what is done, "
+        "torchrelay doctor what is not"
     )
 
 
@@ -119,7 +168,10 @@ def _has(text: str, signs: tuple[str, ...]) -> bool:
 
 
 def _place_of(error: BaseException) -> str:
-    """Where in torchrelay the error came up: the innermost function of ours, as `datasets/table.py, read_table`."""
+    """Where in torchrelay the error came up.
+
+    The innermost function of ours, as `datasets/table.py, read_table`.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     ours = [
         frame

@@ -1,4 +1,7 @@
-"""Commands that only look: at runs, checkpoints, models, recipes, and MLflow's UI."""
+"""Commands that only look.
+
+At runs, checkpoints, models, recipes, and MLflow's UI.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +34,17 @@ if TYPE_CHECKING:
 @commands.command()
 @json_option
 def runs(as_json: bool) -> None:
-    """List the runs of this home, newest first; needs no server."""
+    """List the runs of this home, newest first.
+
+    Needs no server.
+    """
     from ..runs import list_runs
     from ..settings import home
 
     records, problems = list_runs(home())
-    wait = {record.run_id: _count_waiting(home().runs / record.run_id, problems) for record in records}
+    wait = {
+        record.run_id: _count_waiting(home().runs / record.run_id, problems) for record in records
+    }
     for name, problem in problems.items():
         tell(f"warning: {plainly(name)}: {problem}; torchrelay doctor says what can be had back")
     if as_json:
@@ -60,7 +68,10 @@ def runs(as_json: bool) -> None:
         )
         for top in records
         if top.parent not in parents or top.kind == "splits"
-        for one in (top, *(one for one in below[top.run_id] if top.kind == "splits" and one.kind != "splits"))
+        for one in (
+            top,
+            *(one for one in below[top.run_id] if top.kind == "splits" and one.kind != "splits"),
+        )
     ]
     print_table(("run", "status", "experiment", "steps", "result"), rows)
     if left := [number for number in wait.values() if number]:
@@ -69,7 +80,10 @@ def runs(as_json: bool) -> None:
 
 
 def _count_waiting(run_dir: Path, problems: dict[str, str]) -> int:
-    """Lines of a journal that wait for MLflow; of one that cannot be read none, and why not goes to the problems."""
+    """Lines of a journal that wait for MLflow.
+
+    Of one that cannot be read none, and why not goes to the problems.
+    """
     from ..errors import TrackingError
     from ..runs import waiting
 
@@ -84,7 +98,10 @@ def _count_waiting(run_dir: Path, problems: dict[str, str]) -> int:
 @click.argument("run")
 @json_option
 def show(run: str, as_json: bool) -> None:
-    """Show one run: status, metrics, where its files are."""
+    """Show one run.
+
+    Status, metrics, where its files are.
+    """
     from ..runs import describe_run, find_run, load_record
     from ..settings import home
 
@@ -115,16 +132,21 @@ def show(run: str, as_json: bool) -> None:
 @click.argument("run")
 @json_option
 def checkpoints(run: str, as_json: bool) -> None:
-    """List the checkpoints of a run and verify every byte of them; needs no server, changes nothing.
+    """List the checkpoints of a run and verify every byte of them.
 
-    Exit code 1 where one that is in use does not verify: the run would go on from the one before it.
+    Needs no server, changes nothing.
+
+    Exit code 1 where one that is in use does not verify: the run would go on from the one before
+        it.
     """
     from ..settings import home
     from ..upkeep import has_damage, list_checkpoints
 
     found = list_checkpoints(home(), run)
     if as_json:
-        print_json({"checkpoints": [{**one._asdict(), "verified": not one.problem} for one in found]})
+        print_json(
+            {"checkpoints": [{**one._asdict(), "verified": not one.problem} for one in found]}
+        )
     elif not found:
         tell(f"run {run} has no checkpoints")
     else:
@@ -136,7 +158,9 @@ def checkpoints(run: str, as_json: bool) -> None:
                 "" if one.epoch is None else f"{one.epoch:,}",
                 f"{one.bytes:,}",
                 one.created[:19].replace("T", " "),
-                " ".join(mark for mark, holds in (("best", one.is_best), ("last", one.is_last)) if holds),
+                " ".join(
+                    mark for mark, holds in (("best", one.is_best), ("last", one.is_last)) if holds
+                ),
                 ("set aside: " if one.is_set_aside else "") + (one.problem or "verified"),
             )
             for one in found
@@ -157,7 +181,12 @@ def models(as_json: bool) -> None:
         print_json({"models": [model._asdict() for model in found]})
         return
     rows = [
-        (model.name, model.inputs, f"{model.num_parameters:,}" if model.num_parameters else "", short(model.doc))
+        (
+            model.name,
+            model.inputs,
+            f"{model.num_parameters:,}" if model.num_parameters else "",
+            short(model.doc),
+        )
         for model in found
     ]
     print_table(("model", "input", "parameters", ""), rows)
@@ -166,7 +195,11 @@ def models(as_json: bool) -> None:
 @commands.command()
 @click.argument("recipe", required=False)
 @set_option
-@click.option("--schema", is_flag=True, help="Print the JSON Schema of recipes, so that editors complete them.")
+@click.option(
+    "--schema",
+    is_flag=True,
+    help="Print the JSON Schema of recipes, so that editors complete them.",
+)
 @json_option
 def recipe(recipe: str | None, items: tuple[str, ...], schema: bool, as_json: bool) -> None:
     """Print a recipe with all its defaults, checked."""
@@ -190,7 +223,10 @@ def _listed(record: RunRecord) -> dict[str, Any]:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=0, help="Port to listen on; by default 5000, or the next free one.")
 def ui(host: str, port: int) -> None:
-    """Open MLflow's UI on this home: compare runs, curves, artifacts. Ctrl-C ends it."""
+    """Open MLflow's UI on this home.
+
+    Compare runs, curves, artifacts. Ctrl-C ends it.
+    """
     prepare()
     from ..tracking import serve_ui
 

@@ -18,10 +18,16 @@ MOST_UNFAMILIAR = 8
 
 
 def tell_result(result: dict[str, Any], last: bool, as_json: bool) -> None:
-    """Say where the run is, what one does next, and, as the very last line, the result."""
+    """Say where the run is, what one does next, and, as the very last line,
+    the result.
+    """
     lines = [run_line(result), f"folder    {result['run_dir']}"]
     if last:
-        table = "" if result["kind"] != "train" else f"torchrelay evaluate {result['run_id']} --table TABLE · "
+        table = (
+            ""
+            if result["kind"] != "train"
+            else f"torchrelay evaluate {result['run_id']} --table TABLE · "
+        )
         lines.append(f"next      torchrelay show {result['run_id']} · {table}torchrelay ui")
     if interval := _interval(result["metrics"]):
         lines.append(interval)
@@ -30,19 +36,26 @@ def tell_result(result: dict[str, Any], last: bool, as_json: bool) -> None:
 
 
 def tell_unfamiliar(result: dict[str, Any], as_json: bool) -> None:
-    """Say of each column what the model does not know, the largest part first."""
+    """Say of each column what the model does not know, the largest part
+    first.
+    """
     from ..datasets.ingest import say_strange
 
     found = sorted(result["unfamiliar"], key=lambda one: -one["share"])
     for sentence in say_strange(found[:MOST_UNFAMILIAR]):
         echo(f"unfamiliar {sentence}", err=as_json)
     if len(found) > MOST_UNFAMILIAR:
-        echo(f"unfamiliar {len(found) - MOST_UNFAMILIAR:,} more columns; report.json names them", err=as_json)
+        echo(
+            f"unfamiliar {len(found) - MOST_UNFAMILIAR:,} more columns; report.json names them",
+            err=as_json,
+        )
 
 
 def run_line(result: dict[str, Any]) -> str:
     """A run's ids, ours and MLflow's."""
-    return f"run       {result['run_id']} (MLflow {result['mlflow_run_id'] or 'does not have it yet'})"
+    return (
+        f"run       {result['run_id']} (MLflow {result['mlflow_run_id'] or 'does not have it yet'})"
+    )
 
 
 def result_of(record: RunRecord) -> str:
@@ -51,7 +64,10 @@ def result_of(record: RunRecord) -> str:
 
 
 def headline(metrics: dict[str, float], num_splits: int = 0) -> str:
-    """The metric that one looks at first, for example `test accuracy 0.9833`; over splits with its deviation."""
+    """The metric that one looks at first, for example `test accuracy 0.9833`.
+
+    Over splits with its deviation.
+    """
     for split in ("test", "valid"):
         for name, digits in HEADLINES.items():
             if f"{split}/{name}" in metrics:
@@ -63,7 +79,10 @@ def headline(metrics: dict[str, float], num_splits: int = 0) -> str:
 
 
 def _number(value: float, deviation: float | None, form: str) -> str:
-    """A number; where it has a deviation, both to the second digit of that."""
+    """A number.
+
+    Where it has a deviation, both to the second digit of that.
+    """
     if deviation is None or not math.isfinite(deviation):
         return f"{value:{form}}"
     if deviation == 0:
@@ -77,7 +96,9 @@ def _over(num_splits: int) -> str:
 
 
 def _interval(metrics: dict[str, float]) -> str:
-    """Between what the headline would lie on other rows like these, and, for points, what a guess would give."""
+    """Between what the headline would lie on other rows like these, and, for
+    points, what a guess would give.
+    """
     for name, digits in HEADLINES.items():
         low, high = (metrics.get(f"test/{name}_{end}") for end in ("low", "high"))
         if low is not None and high is not None:

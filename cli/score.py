@@ -23,7 +23,10 @@ from .results import run_line, tell_result, tell_unfamiliar
 
 
 def _table_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The table that SOURCE is used on; the command gets `other`: table, files and dialect, as the flows call them."""
+    """The table that SOURCE is used on.
+
+    The command gets `other`: table, files and dialect, as the flows call them.
+    """
 
     @dialect_options
     @functools.wraps(command)
@@ -34,10 +37,16 @@ def _table_options(command: Callable[..., None]) -> Callable[..., None]:
         command(other={"table": table, "files": files, "dialect": dialect | limit}, **arguments)
 
     files = click.option(
-        "--files", default="", type=click.Path(), help="Root of the table's file paths; by default its folder."
+        "--files",
+        default="",
+        type=click.Path(),
+        help="Root of the table's file paths; by default its folder.",
     )
     table = click.option(
-        "--table", required=True, type=click.Path(), help="CSV, TSV or Parquet file; all its rows are used."
+        "--table",
+        required=True,
+        type=click.Path(),
+        help="CSV, TSV or Parquet file; all its rows are used.",
     )
     max_unknown = click.option(
         "--max-unknown",
@@ -53,8 +62,12 @@ def _table_options(command: Callable[..., None]) -> Callable[..., None]:
 @trust_option
 @device_option
 @json_option
-def evaluate(source: str, other: dict[str, Any], device: str, trust_code: tuple[str, ...], as_json: bool) -> None:
-    """Score all rows of another table with SOURCE; a row that cannot be read gets a verdict.
+def evaluate(
+    source: str, other: dict[str, Any], device: str, trust_code: tuple[str, ...], as_json: bool
+) -> None:
+    """Score all rows of another table with SOURCE.
+
+    A row that cannot be read gets a verdict.
 
     SOURCE is a run id, runs:/…, models:/name@alias, or a weights file of a run.
     """
@@ -77,7 +90,9 @@ def evaluate(source: str, other: dict[str, Any], device: str, trust_code: tuple[
 
 @commands.command()
 @click.argument("source")
-@click.option("--out", required=True, type=click.Path(), help="File to write: .csv, .tsv or .parquet.")
+@click.option(
+    "--out", required=True, type=click.Path(), help="File to write: .csv, .tsv or .parquet."
+)
 @click.option("--prefix", default="", help="Before the names of the columns that are added.")
 @_table_options
 @trust_option
@@ -116,8 +131,14 @@ def predict(
     verdicts = result["rows"] - result["rows_predicted"]
     if verdicts:
         what = "row" if verdicts == 1 else "rows"
-        lines.append(f"verdicts  {verdicts:,} {what} could not be predicted; the column {prefix}verdict says why")
-    for line in (*lines, f"{result['out']}: {result['rows_predicted']:,} of {result['rows']:,} rows predicted"):
+        lines.append(
+            f"verdicts  {verdicts:,} {what} could not be predicted; the column {prefix}verdict "
+            "says why"
+        )
+    for line in (
+        *lines,
+        f"{result['out']}: {result['rows_predicted']:,} of {result['rows']:,} rows predicted",
+    ):
         echo(line, err=as_json)
 
 

@@ -1,4 +1,7 @@
-"""Commands to begin with: a data set, a recipe for a table, its pack."""
+"""Commands to begin with.
+
+A data set, a recipe for a table, its pack.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +27,34 @@ from .common import (
 @commands.command()
 @click.argument("table", required=False, type=click.Path())
 @click.option("--force", is_flag=True, help="Write over a recipe that is there.")
-@click.option("--files", default="", type=click.Path(), help="Root of the table's file paths; looked for by default.")
+@click.option(
+    "--files",
+    default="",
+    type=click.Path(),
+    help="Root of the table's file paths; looked for by default.",
+)
 @click.option("--target", default="", metavar="COLUMN", help="Column to learn; guessed by default.")
-@click.option("--out", default="", metavar="FILE", type=click.Path(), help="Recipe to write; by default beside TABLE.")
+@click.option(
+    "--out",
+    default="",
+    metavar="FILE",
+    type=click.Path(),
+    help="Recipe to write; by default beside TABLE.",
+)
 @dialect_options
 @json_option
 def init(
-    table: str | None, force: bool, files: str, target: str, out: str, dialect: dict[str, Any], as_json: bool
+    table: str | None,
+    force: bool,
+    files: str,
+    target: str,
+    out: str,
+    dialect: dict[str, Any],
+    as_json: bool,
 ) -> None:
-    """Look at a table and write a recipe that trains as it is, with the reasons of each guess."""
+    """Look at a table and write a recipe that trains as it is, with the
+    reasons of each guess.
+    """
     if not table:
         from ..drafting import EXPLANATION
 
@@ -44,10 +66,17 @@ def init(
     from ..drafting.survey import NAMED_BY
     from ..recipe import Data
 
-    locate_table(Data(table=table), NAMED_BY)  # as it was typed: a Path would make another URL of a URL
+    locate_table(
+        Data(table=table), NAMED_BY
+    )  # as it was typed: a Path would make another URL of a URL
     place = Path(out) if out else None
     path, draft = init_recipe(
-        Path(table), files=Path(files) if files else None, target=target, force=force, out=place, dialect=dialect
+        Path(table),
+        files=Path(files) if files else None,
+        target=target,
+        force=force,
+        out=place,
+        dialect=dialect,
     )
     guesses = describe_draft(draft)
     for part, text in guesses:
@@ -56,18 +85,31 @@ def init(
     if as_json:
         said = [{"part": part, "guess": text} for part, text in guesses]
         names = {"inputs": list(draft.inputs), "target": list(draft.target)}
-        print_json({"recipe": str(path.absolute()), "rows": draft.survey.num_rows, **names, "guesses": said})
+        print_json(
+            {
+                "recipe": str(path.absolute()),
+                "rows": draft.survey.num_rows,
+                **names,
+                "guesses": said,
+            }
+        )
 
 
 @commands.command()
 @click.argument("name", required=False)
-@click.option("--from", "source", type=click.Path(), help="Take tables and image archives from this folder.")
+@click.option(
+    "--from", "source", type=click.Path(), help="Take tables and image archives from this folder."
+)
 @json_option
 def fetch(name: str | None, source: str | None, as_json: bool) -> None:
-    """Write data/NAME/, table and files of a known data set: digits, cifar10.
+    """Write data/NAME/, table and files of a known data set.
 
-    Nobody offers faces, languages, uci and wn18rr in this form for download: --from DIR places them from a folder that
-    holds faces/, languages/, uci/ or wn18rr/. The recipes that read them are written into recipes/ where they are not.
+    Digits, cifar10.
+
+    Nobody offers faces, languages, uci and wn18rr in this form for download: --from DIR places them
+        from a folder that
+    holds faces/, languages/, uci/ or wn18rr/. The recipes that read them are written into recipes/
+    where they are not.
     """
     from ..console import Progress
     from ..datasets import fetch as fetch_data
@@ -88,7 +130,9 @@ def fetch(name: str | None, source: str | None, as_json: bool) -> None:
     for path in recipes:
         tell(f"next: torchrelay train {path}")
     if as_json:
-        print_json({"fetched": [{"table": str(one.table.absolute()), "rows": one.rows} for one in fetched]})
+        print_json(
+            {"fetched": [{"table": str(one.table.absolute()), "rows": one.rows} for one in fetched]}
+        )
 
 
 @commands.command()
@@ -97,25 +141,36 @@ def fetch(name: str | None, source: str | None, as_json: bool) -> None:
 @recheck_option
 @json_option
 def ingest(recipe: str, items: tuple[str, ...], recheck: bool, as_json: bool) -> None:
-    """Turn the recipe's table into a pack: verdicts, decoding, data report."""
+    """Turn the recipe's table into a pack.
+
+    Verdicts, decoding, data report.
+    """
     overrides = single(items)
     check([overrides], recipe)
     from ..flows import ingest as ingest_flow
 
     result = ingest_flow(recipe_file=recipe, overrides=overrides, recheck=recheck)
-    tell(f"pack      {result['pack_dir']}\nreport    {result['report_csv']}\nfigure    {result['figure']}")
+    tell(
+        f"pack      {result['pack_dir']}\nreport    {result['report_csv']}\nfigure    "
+        f"{result['figure']}"
+    )
     tell(f"next      torchrelay train {recipe}")
     if as_json:
         print_json(result)
 
 
 def _copy_recipes(name: str) -> list[Path]:
-    """The shipped recipes that read a data set, in the working directory; copied there from the package if missing."""
+    """The shipped recipes that read a data set, in the working directory.
+
+    Copied there from the package if missing.
+    """
     from importlib.resources import files
 
     paths = []
     for shipped in sorted(files("torchrelay.recipes").iterdir(), key=lambda one: one.name):
-        if not shipped.name.endswith(".yaml") or f"../data/{name}/" not in shipped.read_text("utf-8"):
+        if not shipped.name.endswith(".yaml") or f"../data/{name}/" not in shipped.read_text(
+            "utf-8"
+        ):
             continue
         path = Path("recipes") / shipped.name
         if not path.exists():

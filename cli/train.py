@@ -1,4 +1,7 @@
-"""Commands that train: a new run, from other weights, one that goes on; and the proof that it may."""
+"""Commands that train.
+
+A new run, from other weights, one that goes on; and the proof that it may.
+"""
 
 from __future__ import annotations
 
@@ -38,21 +41,32 @@ if TYPE_CHECKING:
 @click.argument("recipe")
 @set_option
 @device_option
-@click.option("--dry-run", "is_dry", is_flag=True, help="Check everything, ingest, train two steps; write no run.")
+@click.option(
+    "--dry-run",
+    "is_dry",
+    is_flag=True,
+    help="Check everything, ingest, train two steps; write no run.",
+)
 @recheck_option
 @json_option
-def train(recipe: str, items: tuple[str, ...], device: str, is_dry: bool, recheck: bool, as_json: bool) -> None:
-    """Train a new run: ingest, train, evaluate, log, register.
+def train(
+    recipe: str, items: tuple[str, ...], device: str, is_dry: bool, recheck: bool, as_json: bool
+) -> None:
+    """Train a new run.
 
-    Several values of a key (--set train.seed=0,1,2) make one run each. A split by several columns (data.split.column:
-    "split_*") makes one run each, below a parent with their mean and deviation.
+    Ingest, train, evaluate, log, register.
+
+    Several values of a key (--set train.seed=0,1,2) make one run each. A split by several columns
+    (data.split.column: "split_*") makes one run each, below a parent with their mean and deviation.
     """
     from ..recipe import load_recipe, parse_overrides
 
     several = parse_overrides([*items, f"train.device={device}"] if device else items)
     if is_dry:
         recipes = [load_recipe(recipe, None, overrides) for overrides in several]
-        options = [word for item in items for word in ("--set", item)] + (["--device", device] if device else [])
+        options = [word for item in items for word in ("--set", item)] + (
+            ["--device", device] if device else []
+        )
         next_line = f"next      torchrelay train {shlex.join([recipe, *options])}"
         _try_recipes(recipes, next_line, as_json, recheck=recheck)
         return
@@ -61,23 +75,51 @@ def train(recipe: str, items: tuple[str, ...], device: str, is_dry: bool, rechec
 
     again = [recheck, *[False] * len(several)]  # what was read a moment ago need not be read again
     _run_several(
-        several, as_json, lambda overrides: train_flow(recipe_file=recipe, overrides=overrides, recheck=again.pop(0))
+        several,
+        as_json,
+        lambda overrides: train_flow(recipe_file=recipe, overrides=overrides, recheck=again.pop(0)),
     )
 
 
 @commands.command()
 @click.argument("recipe", required=False, default="")
-@click.option("--from", "source", default="", metavar="SOURCE", help="Run, registered model or file to begin from.")
-@click.option("--rename", multiple=True, metavar="A=B", help="What a key of the source is called in the model.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="Keys of the model that begin at random.")
-@click.option("--freeze", multiple=True, metavar="GLOB", help="Keys of the model that are not trained.")
-@click.option("--thaw-after", type=click.IntRange(min=1), metavar="N", help="Epochs after which they are.")
-@click.option("--grow-head/--no-grow-head", default=None, help="Give new classes outputs of their own, or refuse them.")
+@click.option(
+    "--from",
+    "source",
+    default="",
+    metavar="SOURCE",
+    help="Run, registered model or file to begin from.",
+)
+@click.option(
+    "--rename",
+    multiple=True,
+    metavar="A=B",
+    help="What a key of the source is called in the model.",
+)
+@click.option(
+    "--exclude", multiple=True, metavar="GLOB", help="Keys of the model that begin at random."
+)
+@click.option(
+    "--freeze", multiple=True, metavar="GLOB", help="Keys of the model that are not trained."
+)
+@click.option(
+    "--thaw-after", type=click.IntRange(min=1), metavar="N", help="Epochs after which they are."
+)
+@click.option(
+    "--grow-head/--no-grow-head",
+    default=None,
+    help="Give new classes outputs of their own, or refuse them.",
+)
 @dialect_options
 @trust_option
 @set_option
 @device_option
-@click.option("--dry-run", "is_dry", is_flag=True, help="Check everything, ingest, train two steps; write no run.")
+@click.option(
+    "--dry-run",
+    "is_dry",
+    is_flag=True,
+    help="Check everything, ingest, train two steps; write no run.",
+)
 @json_option
 def finetune(
     recipe: str,
@@ -94,11 +136,13 @@ def finetune(
     is_dry: bool,
     as_json: bool,
 ) -> None:
-    """Train a new run that begins from the weights of SOURCE, and say what came from there.
+    """Train a new run that begins from the weights of SOURCE, and say what came
+    from there.
 
-    SOURCE is a run id, runs:/…, models:/name@alias, or a weights file; by default the recipe's warm_start.source.
-    Without RECIPE the source's own is taken, for example with --set data.table=more.csv. Options go over the recipe's
-    warm_start. Patterns: * is any text. --rename 'backbone.*=*' takes the word off all keys that begin with it.
+    SOURCE is a run id, runs:/…, models:/name@alias, or a weights file; by default the recipe's
+    warm_start.source. Without RECIPE the source's own is taken, for example with --set
+    data.table=more.csv. Options go over the recipe's warm_start. Patterns: * is any text. --rename
+    'backbone.*=*' takes the word off all keys that begin with it.
     """
     from ..recipe import parse_overrides, parse_renames
 
@@ -120,7 +164,10 @@ def finetune(
 
     several = [over_data({**given, **overrides}, dialect) for overrides in parse_overrides(items)]
 
-    recipes = [recipe_for_finetune(Recipe(), recipe, overrides, source, trust_code) for overrides in several]
+    recipes = [
+        recipe_for_finetune(Recipe(), recipe, overrides, source, trust_code)
+        for overrides in several
+    ]
     if is_dry:
         _try_recipes(recipes, "next      torchrelay finetune, the same without --dry-run", as_json)
         return
@@ -141,7 +188,10 @@ def finetune(
 @set_option
 @json_option
 def resume(run: str, items: tuple[str, ...], trust_code: tuple[str, ...], as_json: bool) -> None:
-    """Let a run go on from its last checkpoint; --set train.epochs=20 makes it longer."""
+    """Let a run go on from its last checkpoint.
+
+    --set train.epochs=20 makes it longer.
+    """
     from ..disk import lock
     from ..runs import find_run
     from ..settings import home
@@ -166,23 +216,48 @@ def resume(run: str, items: tuple[str, ...], trust_code: tuple[str, ...], as_jso
 
 @commands.command("verify-resume")
 @click.argument("recipe")
-@click.option("--kills", type=click.IntRange(min=1), default=3, show_default=True, help="SIGKILLs of the second run.")
-@click.option("--steps", type=click.IntRange(min=10), default=200, show_default=True, help="Length of a run, about.")
-@click.option("--seed", type=int, help="Of the moments of the kills; by default another one each time.")
+@click.option(
+    "--kills",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="SIGKILLs of the second run.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=10),
+    default=200,
+    show_default=True,
+    help="Length of a run, about.",
+)
+@click.option(
+    "--seed", type=int, help="Of the moments of the kills; by default another one each time."
+)
 @set_option
 @device_option
 @json_option
 def verify_resume(
-    recipe: str, kills: int, steps: int, seed: int | None, items: tuple[str, ...], device: str, as_json: bool
+    recipe: str,
+    kills: int,
+    steps: int,
+    seed: int | None,
+    items: tuple[str, ...],
+    device: str,
+    as_json: bool,
 ) -> None:
-    """Prove on RECIPE that a run survives: one short run without a stop, one with kills, the same bits.
+    """Prove on RECIPE that a run survives.
 
-    Both runs live in a folder beside the home's runs, which is removed; kills are real and come at random moments.
-    Weights are compared by their hash, metrics point by point. Exit code 1 where they differ.
+    One short run without a stop, one with kills, the same bits.
+
+    Both runs live in a folder beside the home's runs, which is removed; kills are real and come at
+    random moments. Weights are compared by their hash, metrics point by point. Exit code 1 where
+    they differ.
     """
     from ..recipe import load_recipe
 
-    resolved = load_recipe(recipe, None, single((*items, f"train.device={device}") if device else items))
+    resolved = load_recipe(
+        recipe, None, single((*items, f"train.device={device}") if device else items)
+    )
     prepare()
     from ..upkeep.trials import verify_resume as verify
 
@@ -193,7 +268,9 @@ def verify_resume(
     killed = f"{len(found['kills'])} kill{'' if len(found['kills']) == 1 else 's'}"
     if found["identical"]:
         weights = found["weights_sha256"][0][:12]
-        echo(f"identical after {killed}: weights {weights}, {found['points']:,} points", err=as_json)
+        echo(
+            f"identical after {killed}: weights {weights}, {found['points']:,} points", err=as_json
+        )
         return
     tell(f"kept      {found['folder']}\nagain     the same command with --seed {chosen}")
     echo(f"different after {killed}: {found['first_difference']}", err=as_json)
@@ -203,7 +280,10 @@ def verify_resume(
 def _run_several(
     several: list[dict[str, Any]], as_json: bool, start: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> None:
-    """A run for each set of overrides, and what came of it; of several, one that fails stops no other."""
+    """A run for each set of overrides, and what came of it.
+
+    Of several, one that fails stops no other.
+    """
     results = []
     for overrides in several:
         if len(several) > 1:
@@ -223,7 +303,9 @@ def _run_several(
         sys.exit(1)
 
 
-def _try_recipes(recipes: list[Recipe], next_line: str, as_json: bool, *, recheck: bool = False) -> None:
+def _try_recipes(
+    recipes: list[Recipe], next_line: str, as_json: bool, *, recheck: bool = False
+) -> None:
     """A dry run of each recipe, and what it found."""
     prepare()
     from ..upkeep.trials import dry_run
@@ -244,7 +326,10 @@ def _describe_dry_run(found: dict[str, Any]) -> list[str]:
     seconds, num_epochs = found["seconds"], found["epochs"]
     epochs = f"{num_epochs} epoch{'' if num_epochs == 1 else 's'}"
     rows = [
-        f"rows      {', '.join(f'{count:,} {split}' for split, count in counts.items())}{column and f' by {column}'}"
+        (
+            f"rows      {', '.join(f'{count:,} {split}' for split, count in counts.items())}"
+            f"{column and f' by {column}'}"
+        )
         for column, counts in found.get("splits", {"": found["rows"]}).items()
     ]
     if "tried_split" in found:

@@ -1,4 +1,7 @@
-"""Commands that keep a home in order: send what waits, mend, free space."""
+"""Commands that keep a home in order.
+
+Send what waits, mend, free space.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,12 @@ if TYPE_CHECKING:
 @click.argument("run", required=False)
 @json_option
 def sync(run: str | None, as_json: bool) -> None:
-    """Send to MLflow what runs left in their journals while it did not answer; exit code 1 if something still waits.
+    """Send to MLflow what runs left in their journals while it did not answer.
 
-    Where the database in the home was lost or is none, a new one gets all its runs again, with their versions.
+    Exit code 1 if something still waits.
+
+    Where the database in the home was lost or is none, a new one gets all its runs again, with
+    their versions.
     """
     prepare()
     from ..runs import find_run
@@ -34,7 +40,10 @@ def sync(run: str | None, as_json: bool) -> None:
         tell(said)
     for done in sync_home(home(), chosen):
         results.append(done)
-        tell(f"{done.run_id}: {count_lines(done.num_sent)} sent" + (f", {done.num_waiting:,} wait" * bool(done.reason)))
+        tell(
+            f"{done.run_id}: {count_lines(done.num_sent)} sent"
+            + (f", {done.num_waiting:,} wait" * bool(done.reason))
+        )
         for name, number in done.registered:
             tell(f"registered: {name} version {number}")
         if done.reason:
@@ -62,20 +71,25 @@ def _describe_shipped(done: Shipped) -> dict[str, Any]:
 
 
 @commands.command()
-@click.option("--fix", is_flag=True, help="Mend what can be mended, and say each thing that was done.")
+@click.option(
+    "--fix", is_flag=True, help="Mend what can be mended, and say each thing that was done."
+)
 @click.option(
     "--host",
     "hosts",
     multiple=True,
     metavar="NAME",
-    help="A host that is no more, such as a container that was replaced: runs that were last there are lost. "
+    help="A host that is no more, such as a container that was replaced: runs that were last "
+    "there are lost. "
     "May be given more than once.",
 )
 @json_option
 def doctor(fix: bool, hosts: tuple[str, ...], as_json: bool) -> None:
-    """Find what lost processes left, here, in MLflow and in Prefect, and what is wrong with the installation.
+    """Find what lost processes left, here, in MLflow and in Prefect, and what
+    is wrong with the installation.
 
-    Exit code 0: nothing is wrong, or all was mended; 1: something is left. Runs that a process writes stay as they are.
+    Exit code 0: nothing is wrong, or all was mended; 1: something is left. Runs that a process
+        writes stay as they are.
     """
     prepare()
     from ..settings import home
@@ -88,11 +102,16 @@ def doctor(fix: bool, hosts: tuple[str, ...], as_json: bool) -> None:
     for name in sorted(set(hosts) - last_hosts(home())) if hosts else ():
         tell(f"warning: --host {name} has no effect: no run here was last on a host of that name")
     say = tell if as_json else echo
-    left, mended = examine_home(home(), fix=fix, gone_hosts=hosts, tell=lambda line: say(f"mended     {line}"))
+    left, mended = examine_home(
+        home(), fix=fix, gone_hosts=hosts, tell=lambda line: say(f"mended     {line}")
+    )
     facts.append(describe_devices())
     tell(facts[-1])
     if as_json:
-        found = [{"part": one.part, "what": one.what, "remedy": one.remedy, "mends": bool(one.mend)} for one in left]
+        found = [
+            {"part": one.part, "what": one.what, "remedy": one.remedy, "mends": bool(one.mend)}
+            for one in left
+        ]
         print_json({"facts": facts, "findings": found, "mended": mended})
     else:
         for part in dict.fromkeys(one.part for one in left):
@@ -100,26 +119,49 @@ def doctor(fix: bool, hosts: tuple[str, ...], as_json: bool) -> None:
             for one in left:
                 if one.part == part:
                     echo(f"  {one.what}; {one.remedy}")
-        echo(f"{len(left):,} findings" if len(left) > 1 else "1 finding" if left else "nothing is wrong")
+        echo(
+            f"{len(left):,} findings"
+            if len(left) > 1
+            else "1 finding"
+            if left
+            else "nothing is wrong"
+        )
     if left:
         sys.exit(1)
 
 
 @commands.command()
-@click.option("--keep-runs", type=click.IntRange(min=0), metavar="N", help="The newest N runs stay.")
-@click.option("--older-than", metavar="D", help="Runs without a sign of life for so long go: 30d, 12h, 90m, 2w.")
-@click.option("--versions", is_flag=True, help="Delete registered versions without an alias too, with their runs.")
+@click.option(
+    "--keep-runs", type=click.IntRange(min=0), metavar="N", help="The newest N runs stay."
+)
+@click.option(
+    "--older-than",
+    metavar="D",
+    help="Runs without a sign of life for so long go: 30d, 12h, 90m, 2w.",
+)
+@click.option(
+    "--versions",
+    is_flag=True,
+    help="Delete registered versions without an alias too, with their runs.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would go, and remove nothing.")
 @json_option
-def prune(keep_runs: int | None, older_than: str | None, versions: bool, dry_run: bool, as_json: bool) -> None:
-    """Free space: old runs here and in MLflow, then packs and pixels that nothing refers to.
+def prune(
+    keep_runs: int | None, older_than: str | None, versions: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Free space.
 
-    With both options a run goes where both say so. A run that is being written stays, and so does one with a
-    registered version: always where that has an alias such as champion, else unless --versions is given.
+    Old runs here and in MLflow, then packs and pixels that nothing refers to.
+
+    With both options a run goes where both say so. A run that is being written stays, and so does
+    one with a
+    registered version: always where that has an alias such as champion, else unless --versions is
+        given.
     """
     if keep_runs is None and older_than is None:
         raise click.UsageError(
-            "say what may go: --keep-runs N (all but the newest N), --older-than D (30d, 12h), or both: then a run "
+            "say what may go: --keep-runs N (all but the newest N), --older-than D (30d, 12h), or "
+            "both: then a run "
             "goes that is not among the newest N and older than D; --dry-run shows it first"
         )
     prepare()
@@ -128,16 +170,33 @@ def prune(keep_runs: int | None, older_than: str | None, versions: bool, dry_run
     from ..upkeep import prune as prune_home
 
     age = parse_age(older_than) if older_than else None
-    done = prune_home(home(), keep_runs=keep_runs, older_than=age, versions=versions, dry_run=dry_run)
+    done = prune_home(
+        home(), keep_runs=keep_runs, older_than=age, versions=versions, dry_run=dry_run
+    )
     for run, reason in done.kept.items():
         tell(f"kept      {run}: {reason}")
     for note in done.notes:
         tell(f"note      {note}")
     if as_json:
         gone = [item._asdict() for item in done.gone]
-        print_json({"dry_run": dry_run, "gone": gone, "kept": done.kept, "notes": done.notes, "bytes": done.num_bytes})
+        print_json(
+            {
+                "dry_run": dry_run,
+                "gone": gone,
+                "kept": done.kept,
+                "notes": done.notes,
+                "bytes": done.num_bytes,
+            }
+        )
         return
     if done.gone:
-        print_table(("what", "name", "bytes"), [(one.kind, one.name, f"{one.num_bytes:,}") for one in done.gone])
+        print_table(
+            ("what", "name", "bytes"),
+            [(one.kind, one.name, f"{one.num_bytes:,}") for one in done.gone],
+        )
     would = "would free" if dry_run else "freed"
-    echo(f"{would} {done.num_bytes / 1e6:,.1f} MB: {len(done.gone):,} things" if done.gone else "nothing to free")
+    echo(
+        f"{would} {done.num_bytes / 1e6:,.1f} MB: {len(done.gone):,} things"
+        if done.gone
+        else "nothing to free"
+    )

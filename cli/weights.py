@@ -13,8 +13,8 @@ from .common import commands, json_option, plainly, prepare, print_json, print_t
 def weights() -> None:
     """Look into weights, pack several models into one file, export one.
 
-    SOURCE is a run id, runs:/…, models:/name@alias, or any weights file: a state_dict, a checkpoint, or safetensors,
-    of whatever origin. Code in a file is never run.
+    SOURCE is a run id, runs:/…, models:/name@alias, or any weights file: a state_dict, a
+    checkpoint, or safetensors, of whatever origin. Code in a file is never run.
     """
 
 
@@ -22,7 +22,10 @@ def weights() -> None:
 @click.argument("source")
 @json_option
 def show_weights(source: str, as_json: bool) -> None:
-    """Say what SOURCE holds: models, keys, shapes, dtypes, what else is in the file."""
+    """Say what SOURCE holds.
+
+    Models, keys, shapes, dtypes, what else is in the file.
+    """
     prepare()
     from ..tasks.assembly import describe_source
 
@@ -30,7 +33,10 @@ def show_weights(source: str, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    click.echo(f"file      {found['path']} ({found['file_bytes']:,} bytes)\nform      {plainly(found['form'])}")
+    click.echo(
+        f"file      {found['path']} ({found['file_bytes']:,} bytes)\nform      "
+        f"{plainly(found['form'])}"
+    )
     for name, value in found["extras"].items():
         click.echo(f"value     {plainly(name)} = {short(plainly(value))}")
     if found["others"]:
@@ -39,11 +45,14 @@ def show_weights(source: str, as_json: bool) -> None:
         click.echo(f"\nmodel     {plainly(name)}" if name else "")
         prefix = f", all keys begin with {plainly(model['prefix'])}" if model["prefix"] else ""
         click.echo(
-            f"{model['parameters']:,} parameters in {len(model['tensors'])} tensors, {model['bytes']:,} bytes{prefix}"
-            f"{'; with its optimizer' if model['has_optimizer'] else ''}\nsha256    {model['sha256']}"
+            f"{model['parameters']:,} parameters in {len(model['tensors'])} tensors, "
+            f"{model['bytes']:,} bytes{prefix}"
+            f"{'; with its optimizer' if model['has_optimizer'] else ''}\nsha256    "
+            f"{model['sha256']}"
         )
         rows = [
-            (plainly(row["key"]), " x ".join(map(str, row["shape"])) or "one", row["dtype"]) for row in model["tensors"]
+            (plainly(row["key"]), " x ".join(map(str, row["shape"])) or "one", row["dtype"])
+            for row in model["tensors"]
         ]
         print_table(("key", "shape", "dtype"), rows)
 
@@ -51,43 +60,87 @@ def show_weights(source: str, as_json: bool) -> None:
 @weights.command("pack")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("-o", "--out", required=True, type=click.Path(), help="File to write, .pt or .tar.")
-@click.option("--name", "named", multiple=True, metavar="NAME=SOURCE", help="What to call the model of a SOURCE.")
+@click.option(
+    "--name",
+    "named",
+    multiple=True,
+    metavar="NAME=SOURCE",
+    help="What to call the model of a SOURCE.",
+)
 @json_option
 def pack_weights(sources: tuple[str, ...], out: str, named: tuple[str, ...], as_json: bool) -> None:
-    """Write several models into one file, each with its optimizer's state where SOURCE has it."""
+    """Write several models into one file, each with its optimizer's state
+    where SOURCE has it.
+    """
     names = {source: name for name, _, source in (item.partition("=") for item in named)}
-    odd = [item for item in named if "=" not in item or item.partition("=")[2] not in sources or item[0] == "="]
+    odd = [
+        item
+        for item in named
+        if "=" not in item or item.partition("=")[2] not in sources or item[0] == "="
+    ]
     if odd:
-        raise click.UsageError(f"--name {odd[0]}: expected NAME=SOURCE with one of {', '.join(sources)}")
+        raise click.UsageError(
+            f"--name {odd[0]}: expected NAME=SOURCE with one of {', '.join(sources)}"
+        )
     prepare()
     from ..tasks.assembly import pack_sources
 
     parts = pack_sources(sources, names, Path(out))
     said = [
-        {"name": part.name, "source": part.label, "tensors": len(part.state), "optimizer": part.optimizer is not None}
+        {
+            "name": part.name,
+            "source": part.label,
+            "tensors": len(part.state),
+            "optimizer": part.optimizer is not None,
+        }
         for part in parts
     ]
     for part in said:
-        tell(f"{part['name']}: {part['source']}, {'with' if part['optimizer'] else 'without'} its optimizer's state")
-    tell(f"packed    {out}\nnext      torchrelay weights export {out} --model {parts[0].name} -o {parts[0].name}.pt")
+        tell(
+            f"{part['name']}: {part['source']}, {'with' if part['optimizer'] else 'without'} its "
+            "optimizer's state"
+        )
+    tell(
+        f"packed    {out}\nnext      torchrelay weights export {out} --model {parts[0].name} -o "
+        f"{parts[0].name}.pt"
+    )
     if as_json:
         print_json({"path": str(Path(out).absolute()), "models": said})
 
 
 @weights.command("export")
 @click.argument("source")
-@click.option("-o", "--out", required=True, type=click.Path(), help="File to write, .pt or .safetensors.")
+@click.option(
+    "-o", "--out", required=True, type=click.Path(), help="File to write, .pt or .safetensors."
+)
 @click.option("--model", default="", metavar="NAME", help="Which model of a file of several.")
-@click.option("--strip-prefix", default="", metavar="TEXT", help="What to take off the beginning of every key.")
-@click.option("--with-optimizer", is_flag=True, help="Write a checkpoint with the optimizer's state, to go on from.")
+@click.option(
+    "--strip-prefix",
+    default="",
+    metavar="TEXT",
+    help="What to take off the beginning of every key.",
+)
+@click.option(
+    "--with-optimizer",
+    is_flag=True,
+    help="Write a checkpoint with the optimizer's state, to go on from.",
+)
 @json_option
-def export_weights(source: str, out: str, model: str, strip_prefix: str, with_optimizer: bool, as_json: bool) -> None:
-    """Write the state_dict of one model alone, for inference; the module. of DataParallel goes."""
+def export_weights(
+    source: str, out: str, model: str, strip_prefix: str, with_optimizer: bool, as_json: bool
+) -> None:
+    """Write the state_dict of one model alone, for inference.
+
+    The module. of DataParallel goes.
+    """
     prepare()
     from ..tasks.assembly import export_source
 
     part = export_source(source, Path(out), model, strip_prefix, with_optimizer=with_optimizer)
-    tell(f"exported  {out}: {len(part.state)} tensors of {part.label}\nnext      torchrelay weights show {out}")
+    tell(
+        f"exported  {out}: {len(part.state)} tensors of {part.label}\nnext      torchrelay weights "
+        f"show {out}"
+    )
     if as_json:
         values = {"source": part.label, "tensors": len(part.state), "optimizer": with_optimizer}
         print_json({"path": str(Path(out).absolute()), **values})

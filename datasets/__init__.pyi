@@ -1,7 +1,8 @@
 # Write `folder/NAME/`, unless it is there.
 from .fetch import fetch as fetch
 
-# Copy data sets of a local folder: each sub-folder of `source` with a CSV, and its images.zip if it has one.
+# Copy data sets of a local folder: each sub-folder of `source` with a CSV, and its images.zip if it
+# has one.
 from .fetch import place as place
 
 # Of a pack, a split and a shard: written last, so that a folder without one is half-written.
@@ -13,7 +14,8 @@ from .verdicts import NoRowsError as NoRowsError
 # One verdict a row of the table; the first reason stays.
 from .verdicts import Verdicts as Verdicts
 
-# The first line of what a library or the system says of an error, without what differs from run to run.
+# The first line of what a library or the system says of an error, without what differs from run to
+# run.
 from .verdicts import quote as quote
 
 # Why rows are bad, each a sentence, by their position in the table (from 0).

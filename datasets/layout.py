@@ -1,4 +1,6 @@
-"""What the files of packs, splits and stores are called, for those who look at a home without reading them."""
+"""What the files of packs, splits and stores are called, for those who look
+at a home without reading them.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
 # Fill a temporary sibling folder, then rename it to `final` once every file in it is durable.
 from .atomic import commit_folder as commit_folder
 
-# Never make a folder for the life of the block: what is in the way of that was done by somebody else.
+# Never make a folder for the life of the block: what is in the way of that was done by somebody
+# else.
 from .atomic import hold_folder as hold_folder
 
-# Make a folder and those above it, each durable under its name and with no more rights than the one above.
+# Make a folder and those above it, each durable under its name and with no more rights than the one
+# above.
 from .atomic import make_folder as make_folder
 
 # The rights of a new file: no more than its folder has, so that a private home has private files.
@@ -16,7 +18,8 @@ from .atomic import open_to_write as open_to_write
 # Remove a folder, under another name first, so that no half of it is ever taken for a whole.
 from .atomic import remove_folder as remove_folder
 
-# Remove what writers left half-written or half-removed in a folder; for its only writer, before it writes.
+# Remove what writers left half-written or half-removed in a folder; for its only writer, before it
+# writes.
 from .atomic import remove_leftovers as remove_leftovers
 
 # Remove a file, a link but not what it leads to, or a folder; what cannot be removed stays.
@@ -31,7 +34,8 @@ from .atomic import set_aside as set_aside
 # Replace a file as a whole: temporary name, fsync, rename, fsync of the folder.
 from .atomic import write_atomic as write_atomic
 
-# Write a value as JSON, atomically; indented unless it is so long that nobody reads it and writing it is slow.
+# Write a value as JSON, atomically; indented unless it is so long that nobody reads it and writing
+# it is slow.
 from .atomic import write_json as write_json
 
 # 32 hex digits over the parts' JSON, the same on every machine and in every process.
@@ -43,28 +47,33 @@ from .digest import sha256_file as sha256_file
 # Whether a process holds the lock at a path now; leaves the file as it is.
 from .lock import is_locked as is_locked
 
-# Hold an advisory lock for the life of the block; it dies with its process, whatever becomes of its children.
+# Hold an advisory lock for the life of the block; it dies with its process, whatever becomes of its
+# children.
 from .lock import lock as lock
 
-# Hold a lock together with others who share it, for the life of the block; waits for a `lock` on it to end.
+# Hold a lock together with others who share it, for the life of the block; waits for a `lock` on it
+# to end.
 from .lock import share_lock as share_lock
 
 # Whether an error of reading says that the file is gone or bad.
 from .reading import is_damage as is_damage
 
-# Open an ordinary file to read; a pipe or a device, whose bytes may never come or never end, is none.
+# Open an ordinary file to read; a pipe or a device, whose bytes may never come or never end, is
+# none.
 from .reading import open_file as open_file
 
 # Read a JSON file.
 from .reading import read_json as read_json
 
-# Why a path can be none: it has a NUL, a name that is too long, links in a circle. Empty where it may be one.
+# Why a path can be none: it has a NUL, a name that is too long, links in a circle. Empty where it
+# may be one.
 from .reading import why_no_path as why_no_path
 
 # The key under which a file keeps its own digest.
 from .seals import DIGEST as DIGEST
 
-# Whether whole lines all have a CRC, and the right one; for whoever reads many and needs nothing of them.
+# Whether whole lines all have a CRC, and the right one; for whoever reads many and needs nothing of
+# them.
 from .seals import are_sealed as are_sealed
 
 # What is wrong with files that stand in a list: one is missing, or has another size or sha256.
@@ -73,7 +82,8 @@ from .seals import find_changed as find_changed
 # Whether values carry a digest, right or wrong; those of before had none.
 from .seals import is_sealed as is_sealed
 
-# Whether a name that a list states is a path below its folder, which no `..` and no other root leads out of.
+# Whether a name that a list states is a path below its folder, which no `..` and no other root
+# leads out of.
 from .seals import is_within as is_within
 
 # sha256 and size of files, by their path within a folder.
@@ -97,7 +107,8 @@ from .seals import unseal as unseal
 # Check a line, with its line break or without.
 from .seals import unseal_line as unseal_line
 
-# The name that a pointer holds; None where it is not as it was written. One of before is a name alone.
+# The name that a pointer holds; None where it is not as it was written. One of before is a name
+# alone.
 from .seals import unseal_name as unseal_name
 
 # Why what a file says of others in its folder is not as `list_files` gives it; empty where it is.

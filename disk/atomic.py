@@ -1,7 +1,8 @@
 """Files and folders written so that a kill leaves the old or the new.
 
-A write that fails throws away what it wrote, and the next attempt writes new files. After a failed fsync the kernel may
-have dropped the pages, and a second fsync of the same file would succeed without them.
+A write that fails throws away what it wrote, and the next attempt writes new files. After a failed
+fsync the kernel may have dropped the pages, and a second fsync of the same file would succeed
+without them.
 """
 
 from __future__ import annotations
@@ -38,13 +39,17 @@ def fsync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-# Folders that this process writes to and that are there; one that somebody removed is not made again by half.
+# Folders that this process writes to and that are there; one that somebody removed is not made
+# again by half.
 _held: set[Path] = set()
 
 
 @contextlib.contextmanager
 def hold_folder(path: Path) -> Iterator[None]:
-    """Never make a folder for the life of the block: what is in the way of that was done by somebody else."""
+    """Never make a folder for the life of the block.
+
+    What is in the way of that was done by somebody else.
+    """
     _held.add(path)
     try:
         yield
@@ -53,7 +58,8 @@ def hold_folder(path: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, each durable under its name and with no more rights than the one above.
+    """Make a folder and those above it, each durable under its name and with no
+    more rights than the one above.
 
     The home is made for its owner alone.
 
@@ -73,7 +79,10 @@ def make_folder(path: Path) -> None:
 
 
 def mode_of_files(folder: Path) -> int:
-    """The rights of a new file: no more than its folder has, so that a private home has private files."""
+    """The rights of a new file.
+
+    No more than its folder has, so that a private home has private files.
+    """
     return 0o666 & folder.stat().st_mode
 
 
@@ -83,15 +92,19 @@ def open_to_write(path: Path, mode: str) -> IO[Any]:
     Raises:
         OSError: the system refuses.
     """
-    return open(path, mode, opener=lambda name, flags: os.open(name, flags, mode_of_files(path.parent)))
+    return open(
+        path, mode, opener=lambda name, flags: os.open(name, flags, mode_of_files(path.parent))
+    )
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Replace a file as a whole: temporary name, fsync, rename, fsync of the folder.
+    """Replace a file as a whole.
+
+    Temporary name, fsync, rename, fsync of the folder.
 
     Raises:
-        OSError: the old file is as it was; or, where the last fsync alone failed, the new one is there and it is not
-            known which of the two a power cut would leave.
+        OSError: the old file is as it was; or, where the last fsync alone failed, the new one is
+            there and it is not known which of the two a power cut would leave.
     """
     make_folder(path.parent)
     temporary = _temporary(path)
@@ -104,14 +117,19 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):  # a write does not say of which file, and nobody knows the temporary name
+        if isinstance(
+            error, OSError
+        ):  # a write does not say of which file, and nobody knows the temporary name
             error.filename, error.filename2 = str(path), None
         raise
     fsync_folder(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, atomically; indented unless it is so long that nobody reads it and writing it is slow."""
+    """Write a value as JSON, atomically.
+
+    Indented unless it is so long that nobody reads it and writing it is slow.
+    """
     text = json.dumps(value, ensure_ascii=False)
     if len(text) <= LONGEST_INDENTED:
         text = json.dumps(value, indent=2, ensure_ascii=False)
@@ -119,11 +137,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def require_place(path: Path) -> None:
-    """Find out before anything expensive whether a file can be written at a place; leaves nothing there.
+    """Find out before anything expensive whether a file can be written at a
+    place.
+
+    Leaves nothing there.
 
     Raises:
-        OSError: what the system says, with the path: no such folder, no rights, a name too long, a loop of links; or
-            that something stands there which is no file, as a folder or a device, and would be replaced.
+        OSError: what the system says, with the path: no such folder, no rights, a name too long, a
+            loop of links; or that something stands there which is no file, as a folder or a device,
+            and would be replaced.
     """
     if not path.parent.exists():  # made together with the file
         return
@@ -131,7 +153,9 @@ def require_place(path: Path) -> None:
         path.stat()
     if path.exists() and not path.is_file():
         kind = errno.EISDIR if path.is_dir() else errno.EEXIST
-        raise OSError(kind, "Is a folder" if path.is_dir() else "Is there and is no file", str(path))
+        raise OSError(
+            kind, "Is a folder" if path.is_dir() else "Is there and is no file", str(path)
+        )
     probe = _temporary(path)
     try:
         with probe.open("wb"):
@@ -144,14 +168,16 @@ def require_place(path: Path) -> None:
 
 @contextlib.contextmanager
 def commit_folder(final: Path) -> Iterator[Path]:
-    """Fill a temporary sibling folder, then rename it to `final` once every file in it is durable.
+    """Fill a temporary sibling folder, then rename it to `final` once every
+    file in it is durable.
 
-    Where `final` exists by then (another process made it), that one stays and ours is dropped. An exception inside
-    the block removes the temporary folder. All in it has no more rights than the folder above.
+    Where `final` exists by then (another process made it), that one stays and ours is dropped. An
+    exception inside the block removes the temporary folder. All in it has no more rights than the
+    folder above.
 
     Raises:
-        OSError: nothing was committed; or, where the last fsync alone failed, `final` is there, whole, and it is not
-            known whether it outlasts a power cut.
+        OSError: nothing was committed; or, where the last fsync alone failed, `final` is there,
+            whole, and it is not known whether it outlasts a power cut.
     """
     make_folder(final.parent)
     temporary = _temporary(final)
@@ -179,14 +205,18 @@ def commit_folder(final: Path) -> Iterator[Path]:
 
 
 def _restrict(path: Path, rights: int) -> None:
-    """Take away rights that are not among these; of a link, nothing."""
+    """Take away rights that are not among these.
+
+    Of a link, nothing.
+    """
     mode = stat.S_IMODE(path.lstat().st_mode)
     if mode & ~rights and not path.is_symlink():
         path.chmod(mode & rights)
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder, under another name first, so that no half of it is ever taken for a whole.
+    """Remove a folder, under another name first, so that no half of it is ever
+    taken for a whole.
 
     What cannot be removed stays under a name that `remove_leftovers` knows.
     """
@@ -194,7 +224,10 @@ def remove_folder(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a file, a link but not what it leads to, or a folder; what cannot be removed stays."""
+    """Remove a file, a link but not what it leads to, or a folder.
+
+    What cannot be removed stays.
+    """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -203,13 +236,18 @@ def remove_tree(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what writers left half-written or half-removed in a folder; for its only writer, before it writes."""
+    """Remove what writers left half-written or half-removed in a folder.
+
+    For its only writer, before it writes.
+    """
     for path in folder.glob(".*.tmp"):
         remove_tree(path)
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a bad file or folder to `bad-<name>`, or `bad-<name>-2` and so on; it is never removed.
+    """Rename a bad file or folder to `bad-<name>`, or `bad-<name>-2` and so on.
+
+    It is never removed.
 
     Returns:
         Where it is now.

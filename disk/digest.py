@@ -16,6 +16,8 @@ def sha256_file(path: Path) -> str:
 
 
 def digest(*parts: object) -> str:
-    """32 hex digits over the parts' JSON, the same on every machine and in every process."""
+    """32 hex digits over the parts' JSON, the same on every machine and in
+    every process.
+    """
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

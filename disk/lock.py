@@ -21,7 +21,10 @@ LOCK_PATIENCE_SECONDS = 0.2
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock at a path now; leaves the file as it is."""
+    """Whether a process holds the lock at a path now.
+
+    Leaves the file as it is.
+    """
     try:
         with open_file(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -34,7 +37,9 @@ def is_locked(path: Path) -> bool:
 
 @contextlib.contextmanager
 def share_lock(path: Path) -> Iterator[None]:
-    """Hold a lock together with others who share it, for the life of the block; waits for a `lock` on it to end.
+    """Hold a lock together with others who share it, for the life of the block.
+
+    Waits for a `lock` on it to end.
 
     Raises:
         LockError: its file cannot be opened, as on a disk that is read-only.
@@ -46,7 +51,9 @@ def share_lock(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def lock(path: Path, what: str) -> Iterator[IO[str]]:
-    """Hold an advisory lock for the life of the block; it dies with its process, whatever becomes of its children.
+    """Hold an advisory lock for the life of the block.
+
+    It dies with its process, whatever becomes of its children.
 
     Args:
         path: the lock file; it says who holds it.
@@ -81,7 +88,8 @@ def _try_lock(file: IO[str]) -> bool:
     return True
 
 
-# Lock files that this process has open. A forked child has them open too, and would hold the lock when we are dead.
+# Lock files that this process has open. A forked child has them open too, and would hold the lock
+# when we are dead.
 _open_locks: set[IO[str]] = set()
 
 
@@ -101,11 +109,17 @@ def _own(path: Path) -> Iterator[IO[str]]:
 
 
 def _no_lock(path: Path, error: OSError) -> LockError:
-    return LockError(f"{path} cannot be written, and without that lock nothing beside it is: {describe_failure(error)}")
+    return LockError(
+        f"{path} cannot be written, and without that lock nothing beside it is: "
+        f"{describe_failure(error)}"
+    )
 
 
 def _disown() -> None:
-    """In a forked child: close the locks. The parent keeps them, for it has them open itself."""
+    """In a forked child.
+
+    Close the locks. The parent keeps them, for it has them open itself.
+    """
     for file in _open_locks:
         file.close()
     _open_locks.clear()

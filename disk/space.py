@@ -1,4 +1,6 @@
-"""Room on the disk, and what the disk says, as an error that says what to do."""
+"""Room on the disk, and what the disk says, as an error that says what to
+do.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ def writing(what: str, folder: Path, num_bytes: int = 0) -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(
-            f"{what} cannot be written to {folder}: {describe_failure(error)}. What is complete stays; "
+            f"{what} cannot be written to {folder}: {describe_failure(error)}. What is complete "
+            "stays; "
             f"run it again to go on from there"
         ) from error
 
@@ -49,7 +52,11 @@ def require_space(folder: Path, num_bytes: int) -> None:
         folder = folder.parent
     usage = shutil.disk_usage(folder)
     if usage.total and usage.free < num_bytes:  # some file systems do not know their size
-        raise OSError(errno.ENOSPC, f"about {num_bytes:,} bytes are needed and {usage.free:,} are free", str(folder))
+        raise OSError(
+            errno.ENOSPC,
+            f"about {num_bytes:,} bytes are needed and {usage.free:,} are free",
+            str(folder),
+        )
 
 
 def describe_failure(error: OSError) -> str:
@@ -61,7 +68,10 @@ def describe_failure(error: OSError) -> str:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; what vanishes meanwhile counts nothing."""
+    """Bytes of a file, or of all files in a folder.
+
+    What vanishes meanwhile counts nothing.
+    """
     total = 0
     for one in (path, *path.rglob("*")) if path.is_dir() else (path,):
         with contextlib.suppress(OSError):

@@ -1,4 +1,6 @@
-"""A value that the draft of a recipe chose, with its reason, and how reasons count things."""
+"""A value that the draft of a recipe chose, with its reason, and how reasons
+count things.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,17 @@ class Choice(NamedTuple):
 
 
 def say_count(things: Any, noun: str) -> str:
-    """A number, or that of some things, with its noun: 1 column, 2 columns."""
+    """A number, or that of some things, with its noun.
+
+    1 column, 2 columns.
+    """
     number = things if isinstance(things, int) else len(things)
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def say_are(number: int, noun: str, of: str = "") -> str:
-    """The same as the beginning of a sentence: 1 file is, 2 cells of 'x' are."""
+    """The same as the beginning of a sentence.
+
+    1 file is, 2 cells of 'x' are.
+    """
     return f"{say_count(number, noun)}{of} {'is' if number == 1 else 'are'}"

@@ -1,7 +1,11 @@
-"""Drafts a recipe for a table that nobody described: what to learn from what, with which model, how long.
+"""Drafts a recipe for a table that nobody described.
 
-What the columns are is found out in `drafting/survey/table.py`; how the recipe is written, comments and all, stands in
-`draft_text.py`. Each choice carries its reason. Here stand the draft as a whole, its split, and what it leaves out.
+What to learn from what, with which model, how long.
+
+What the columns are is found out in `drafting/survey/table.py`; how the recipe is written, comments
+and all, stands in
+`draft_text.py`. Each choice carries its reason. Here stand the draft as a whole, its split, and
+what it leaves out.
 """
 
 from __future__ import annotations
@@ -13,14 +17,22 @@ from typing import Any, NamedTuple
 
 from ..errors import DataError
 from .choice import Choice, say_are, say_count
-from .features import choose_inputs, choose_target, describe_target, kind_of, num_bad_cells, target_name
+from .features import (
+    choose_inputs,
+    choose_target,
+    describe_target,
+    kind_of,
+    num_bad_cells,
+    target_name,
+)
 from .survey import Column, Survey, common_pattern
 from .training import choose_augment, choose_batch_size, choose_text_training, choose_training
 from .triples import choose_for_triples
 from .values import Telling, choose_rare_classes, choose_telling, hint_at_sentinels
 
 KINDS = (
-    "image (a column of paths), text, number, category, labels (several tags in a cell, as target), points (columns "
+    "image (a column of paths), text, number, category, labels (several tags in a cell, as "
+    "target), points (columns "
     "NAME_x, NAME_y on an image)"
 )
 # A split by groups keeps its fractions only where there are many of them.
@@ -71,8 +83,8 @@ def draft_recipe(survey: Survey, target: str = "") -> Draft:
         survey: of the table.
         target: column to learn; empty means that it is guessed.
     Raises:
-        DataError: nothing or too much could be the target, or no column is left that a model could see; says which
-            columns there are and what to do.
+        DataError: nothing or too much could be the target, or no column is left that a model could
+            see; says which columns there are and what to do.
     """
     if survey.triple is not None and target in ("", survey.triple.tail):
         return _draft_triples(survey)
@@ -84,21 +96,29 @@ def draft_recipe(survey: Survey, target: str = "") -> Draft:
     if kind in ("category", "labels"):  # each column is a target of its own
         features = {name: describe_target(survey, [name], kind, target_why) for name in goals}
     else:
-        features = {target_name(goals, kind, inputs): describe_target(survey, goals, kind, target_why)}
+        features = {
+            target_name(goals, kind, inputs): describe_target(survey, goals, kind, target_why)
+        }
     num_train = max(1, round(survey.num_rows * (survey.train_fraction or 0.7)))
     batch_size = choose_batch_size(num_train, is_table=survey.pictures is None)
     is_text = [choice.value["kind"] for choice in inputs.values()] == ["text"]
     if is_text:
         model, size, epochs, optimizer, schedule = choose_text_training(num_train, batch_size)
     else:
-        model, size, epochs, optimizer, schedule = choose_training(survey, kind, num_train, batch_size)
+        model, size, epochs, optimizer, schedule = choose_training(
+            survey, kind, num_train, batch_size
+        )
     if "image" in inputs:
         inputs = {**inputs, "image": _size_image(inputs["image"], survey, size)}
     taken = {*used, *goals}
     spare = {name: column for name, column in survey.columns.items() if name not in taken}
     telling = choose_telling(survey, used, list(spare))
     split = _choose_split(survey, goals, used, telling)
-    unused = {name: _why_unused(column) for name, column in spare.items() if column.role not in ("split", "key")}
+    unused = {
+        name: _why_unused(column)
+        for name, column in spare.items()
+        if column.role not in ("split", "key")
+    }
     unused.pop(telling.key, None)
     unused.pop(split.value.get("group", ""), None)
     return Draft(
@@ -128,17 +148,23 @@ def _draft_triples(survey: Survey) -> Draft:
     triple = survey.triple
     assert triple is not None
     parts = [triple.head, triple.relation, triple.tail]
-    chosen = choose_for_triples(triple, max(1, round(survey.num_rows * (survey.train_fraction or 0.7))))
+    chosen = choose_for_triples(
+        triple, max(1, round(survey.num_rows * (survey.train_fraction or 0.7)))
+    )
     spare = {name: column for name, column in survey.columns.items() if name not in parts}
     key = next((name for name, column in spare.items() if column.role == "key"), "")
     why = f"columns {', '.join(map(repr, parts))} {triple.why}"
-    shared = f"entities, of which there are {triple.num_entities:,}: head and tail share the vocabulary"
+    shared = (
+        f"entities, of which there are {triple.num_entities:,}: head and tail share the vocabulary"
+    )
     return Draft(
         survey=survey,
         name=_name(survey),
         inputs={
             triple.head: Choice(chosen.entity, f"{why}; {shared}"),
-            triple.relation: Choice(chosen.relation, f"column {triple.relation!r}, asked forwards and backwards"),
+            triple.relation: Choice(
+                chosen.relation, f"column {triple.relation!r}, asked forwards and backwards"
+            ),
         },
         target={triple.tail: Choice(chosen.entity, "ranked among all entities")},
         split=_choose_split(survey, parts, [], Telling(key, ""), unit="fact"),
@@ -153,7 +179,11 @@ def _draft_triples(survey: Survey) -> Draft:
         optimizer=Choice(chosen.optimizer, ""),
         schedule={"name": "constant"},
         augment=Choice([], ""),
-        unused={name: _why_unused(column) for name, column in spare.items() if column.role not in ("split", "key")},
+        unused={
+            name: _why_unused(column)
+            for name, column in spare.items()
+            if column.role not in ("split", "key")
+        },
         hints=chosen.hints,
     )
 
@@ -166,58 +196,95 @@ def _size_image(image: Choice, survey: Survey, size: tuple[int, int]) -> Choice:
     pictures = survey.pictures
     assert pictures is not None
     high, wide = pictures.smallest, pictures.largest
-    sizes = f"all {high[0]} x {high[1]}" if pictures.same_size else f"{high[0]} x {high[1]} to {wide[0]} x {wide[1]}"
+    sizes = (
+        f"all {high[0]} x {high[1]}"
+        if pictures.same_size
+        else f"{high[0]} x {high[1]} to {wide[0]} x {wide[1]}"
+    )
     channels = say_count(pictures.channels, "channel")
     seen = f"{pictures.num_looked} of them were looked at: {channels} of {pictures.bits} bits"
-    return Choice({**image.value, "size": list(size)}, f"{image.why}; {seen}, {sizes} pixels (height x width)")
+    return Choice(
+        {**image.value, "size": list(size)}, f"{image.why}; {seen}, {sizes} pixels (height x width)"
+    )
 
 
 def _choose_split(
     survey: Survey, goals: list[str], used: list[str], telling: Telling, unit: str = "row's inputs"
 ) -> Choice:
     names = survey.of_role("split")
-    rest = "" if survey.has_valid else "; no row validates, so the last weights are kept, not the best"
+    rest = (
+        "" if survey.has_valid else "; no row validates, so the last weights are kept, not the best"
+    )
     if len(names) == 1:
-        return Choice({"column": names[0]}, f"column {names[0]!r} {survey.columns[names[0]].why}{rest}")
+        return Choice(
+            {"column": names[0]}, f"column {names[0]!r} {survey.columns[names[0]].why}{rest}"
+        )
     if names:
         pattern = common_pattern(names, list(survey.columns))
         if pattern:
-            text = f"{len(names)} columns say train, valid or test: one run for each, and one that has their mean{rest}"
+            text = (
+                f"{len(names)} columns say train, valid or test: one run for each, and one that "
+                f"has their mean{rest}"
+            )
             return Choice({"column": pattern}, text)
         return Choice({"column": names[0]}, f"the first of the columns {', '.join(names)}{rest}")
     split: dict[str, Any] = {"valid": 0.1, "test": 0.2}
     key = telling.key
     what = f"row's {key!r}" if key else unit
-    text = f"no column says train, valid or test: a hash of each {what} decides, so that no row changes side"
+    text = (
+        f"no column says train, valid or test: a hash of each {what} decides, so that no row "
+        "changes side"
+    )
     groups = [
         name
         for name in survey.of_role("group")
         if name not in goals and survey.columns[name].num_values >= FEWEST_GROUPS
     ]
-    # The hash of a picture alone is that of its pixels; beside other inputs, or under a key, its rows would part.
-    pictures = [survey.columns[name] for name in survey.of_role("image")[:1] if key or used != [name]]
+    # The hash of a picture alone is that of its pixels; beside other inputs, or under a key, its
+    # rows would part.
+    pictures = [
+        survey.columns[name] for name in survey.of_role("image")[:1] if key or used != [name]
+    ]
     groups += [one.name for one in pictures if one.num_values < survey.num_rows - one.num_missing]
     if groups:
         split["group"] = groups[0]
-        text = f"no column says train, valid or test: a hash decides; rows of one {groups[0]!r} stay on one side"
+        text = (
+            f"no column says train, valid or test: a hash decides; rows of one {groups[0]!r} stay "
+            "on one side"
+        )
     elif telling.why and not key:
         split["repeats"] = "apart"
-        text = f"no column says train, valid or test, and {telling.why}: rows of the same inputs go each by itself"
+        text = (
+            f"no column says train, valid or test, and {telling.why}: rows of the same inputs go "
+            "each by itself"
+        )
     if survey.num_rows < 200:
         split["valid"] = 0.15
     return Choice(split, text)
 
 
-def _choose_max_bad_rows(survey: Survey, goals: list[str], used: list[str], kind: str) -> Choice | None:
-    read = {*(goals if kind != "labels" else ()), *used, *survey.of_role("split")}  # a row without tags is a good one
+def _choose_max_bad_rows(
+    survey: Survey, goals: list[str], used: list[str], kind: str
+) -> Choice | None:
+    read = {
+        *(goals if kind != "labels" else ()),
+        *used,
+        *survey.of_role("split"),
+    }  # a row without tags is a good one
     missing = {name: survey.columns[name].num_missing for name in read}
     missing |= {name: num_bad_cells(survey.columns[name]) for name in used}
     num_bad = survey.num_bad_rows + survey.num_bad_files + survey.num_unread + sum(missing.values())
     if num_bad <= 0.005 * survey.num_rows:
         return None
     reasons = [f"{say_are(survey.num_bad_rows, 'row')} broken"] if survey.num_bad_rows else []
-    reasons += [f"{say_are(survey.num_bad_files, 'file')} not there"] if survey.num_bad_files else []
-    reasons += [f"about {say_are(survey.num_unread, 'file')} no readable picture"] if survey.num_unread else []
+    reasons += (
+        [f"{say_are(survey.num_bad_files, 'file')} not there"] if survey.num_bad_files else []
+    )
+    reasons += (
+        [f"about {say_are(survey.num_unread, 'file')} no readable picture"]
+        if survey.num_unread
+        else []
+    )
     for name, count in sorted(missing.items()):
         said = "no number" if name in used else "empty or no number"
         what = said if survey.columns[name].is_number else "empty"
@@ -228,11 +295,16 @@ def _choose_max_bad_rows(survey: Survey, goals: list[str], used: list[str], kind
 
 def _hints(survey: Survey, goals: list[str], kind: str) -> list[str]:
     hints = []
-    counts = survey.classes[goals[0]].counts if kind == "category" and goals[0] in survey.classes else {"": 0}
+    counts = (
+        survey.classes[goals[0]].counts
+        if kind == "category" and goals[0] in survey.classes
+        else {"": 0}
+    )
     even, smallest = survey.num_rows / len(counts), min(counts.values())
     if len(counts) > 1 and 5 * smallest < even:
         hints.append(
-            f"The rarest class has {say_count(int(smallest), 'row')}, an even share would be {even:,.0f}. If rare "
+            f"The rarest class has {say_count(int(smallest), 'row')}, an even share would be "
+            f"{even:,.0f}. If rare "
             f"classes matter as much: class_weights: balanced"
         )
     return hints
@@ -244,7 +316,9 @@ def _why_unused(column: Column) -> str:
     if column.role == "image":
         return "a second column of pictures"
     if column.role == "group" and column.num_values < FEWEST_GROUPS:
-        return f"{column.why}; split.group would keep rows of one together, in parts of uneven sizes"
+        return (
+            f"{column.why}; split.group would keep rows of one together, in parts of uneven sizes"
+        )
     if column.role in ("group", "parts", "comma"):
         return column.why
     if column.role == "labels":
@@ -258,14 +332,25 @@ def _why_unused(column: Column) -> str:
 
 
 def _explain_no_input(survey: Survey, goals: list[str]) -> str:
-    rest = [column for name, column in survey.columns.items() if name not in goals and column.role != "split"]
-    what = "; ".join(f"column {column.name!r} {column.why}" for column in rest[:6]) or "there is no other column"
+    rest = [
+        column
+        for name, column in survey.columns.items()
+        if name not in goals and column.role != "split"
+    ]
+    what = (
+        "; ".join(f"column {column.name!r} {column.why}" for column in rest[:6])
+        or "there is no other column"
+    )
     return (
-        f"{survey.table}: nothing is left that a model could see, beside the target {', '.join(goals[:3])}: {what}. "
+        f"{survey.table}: nothing is left that a model could see, beside the target "
+        f"{', '.join(goals[:3])}: {what}. "
         f"Features are {KINDS}"
     )
 
 
 def default_path(table: Path) -> Path:
-    """Where the recipe of a table goes: beside it, under its name."""
+    """Where the recipe of a table goes.
+
+    Beside it, under its name.
+    """
     return table.with_suffix(".yaml")

@@ -1,4 +1,7 @@
-"""What the draft of a recipe learns from what: the target's columns, and those that a model sees."""
+"""What the draft of a recipe learns from what.
+
+The target's columns, and those that a model sees.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +27,8 @@ from .survey import (
 )
 from .values import choose_spelling
 
-# A column of numbers with no more odd cells than these is an input of a small table, too; all columns together may make
-# this fraction of the rows bad.
+# A column of numbers with no more odd cells than these is an input of a small table, too; all
+# columns together may make this fraction of the rows bad.
 FEW_MISSING = 3
 MOST_BAD_ROWS = 0.1
 
@@ -43,7 +46,8 @@ def choose_target(survey: Survey, wanted: str) -> tuple[list[str], str]:
     if wanted:
         if wanted not in columns:
             raise RecipeError(
-                f"--target {shlex.quote(wanted)}: {survey.table} has no such column; {nearest(wanted, columns)}"
+                f"--target {shlex.quote(wanted)}: {survey.table} has no such column; "
+                f"{nearest(wanted, columns)}"
             )
         column = columns[wanted] = columns[wanted].by_cells or columns[wanted]
         if column.role == "points":
@@ -52,7 +56,8 @@ def choose_target(survey: Survey, wanted: str) -> tuple[list[str], str]:
             column.role in ("id", "key") and not column.is_number
         ):
             raise DataError(
-                f"{shlex.join(['--target', wanted])}: that column cannot be learned, as it {column.why}; "
+                f"{shlex.join(['--target', wanted])}: that column cannot be learned, as it "
+                f"{column.why}; "
                 f"{_candidates(survey)}"
             )
         if column.role in ("id", "key"):
@@ -61,7 +66,11 @@ def choose_target(survey: Survey, wanted: str) -> tuple[list[str], str]:
             is_quantity = column.is_number and column.num_values > MOST_INTEGER_CLASSES
             columns[wanted] = column._replace(role="number" if is_quantity else "category")
         return [wanted], "named by --target"
-    able = {name: column for name, column in columns.items() if column.role in ("category", "labels", "number")}
+    able = {
+        name: column
+        for name, column in columns.items()
+        if column.role in ("category", "labels", "number")
+    }
     named = [name for name in able if TARGET_NAMES.fullmatch(name)]
     series = len(named) > 1 and all(re.fullmatch(r"y_?\d+", name, re.IGNORECASE) for name in named)
     if series and all(able[name].is_number for name in named):
@@ -71,7 +80,9 @@ def choose_target(survey: Survey, wanted: str) -> tuple[list[str], str]:
     if points and not named:
         return points, "from x and y on a picture"
     names = [name for name, column in able.items() if not column.is_number]
-    beside = "pictures" if survey.pictures else "texts" if survey.of_role("text", "unspaced") else ""
+    beside = (
+        "pictures" if survey.pictures else "texts" if survey.of_role("text", "unspaced") else ""
+    )
     if not named and len(able) == 1 and beside:
         return list(able), f"the only column beside the {beside} that can be learned"
     if not named and len(names) == 1:
@@ -82,16 +93,22 @@ def choose_target(survey: Survey, wanted: str) -> tuple[list[str], str]:
 def _candidates(survey: Survey, named: list[str] | None = None) -> str:
     able = [*(named or survey.of_role("category", "labels", "number")), *survey.of_role("points")]
     if not able:
-        said = "; ".join(f"{column.name!r} {column.why}" for column in list(survey.columns.values())[:8])
+        said = "; ".join(
+            f"{column.name!r} {column.why}" for column in list(survey.columns.values())[:8]
+        )
         return f"no column can be: {said}"
     some = ", ".join(map(quote_name, able[:8])) + (", …" if len(able) > 8 else "")
     points = survey.of_role("points")
-    together = f" (the {say_count(len(points) // 2, 'point')} of {points[0]} together)" if points else ""
+    together = (
+        f" (the {say_count(len(points) // 2, 'point')} of {points[0]} together)" if points else ""
+    )
     command = shlex.join(["torchrelay", "init", survey.table.name, "--target", able[-1]])
     return f"it could be {some}{together}; say which: {command}"
 
 
-def choose_inputs(survey: Survey, goals: list[str], kind: str) -> tuple[dict[str, Choice], list[str]]:
+def choose_inputs(
+    survey: Survey, goals: list[str], kind: str
+) -> tuple[dict[str, Choice], list[str]]:
     """The inputs by name, and the columns that they read."""
     inputs: dict[str, Choice] = {}
     used: list[str] = []
@@ -99,13 +116,17 @@ def choose_inputs(survey: Survey, goals: list[str], kind: str) -> tuple[dict[str
     images = survey.of_role("image")[:1]
     if images and survey.pictures is not None:
         [column] = images
-        inputs["image"] = Choice(_image_feature(column, survey), f"column {column!r} {survey.columns[column].why}")
+        inputs["image"] = Choice(
+            _image_feature(column, survey), f"column {column!r} {survey.columns[column].why}"
+        )
         used.append(column)
     numbers = _choose_numbers(survey, goals)
     if numbers:
         columns = _write_columns(numbers, survey)
         wanted = [columns.removesuffix("*").rstrip("_-.")] if isinstance(columns, str) else []
-        name = _first_free([*filter(None, wanted), "numbers", "inputs", "features"], {*goals, *inputs, "points"})
+        name = _first_free(
+            [*filter(None, wanted), "numbers", "inputs", "features"], {*goals, *inputs, "points"}
+        )
         feature = {"kind": "number"} if columns == name else {"kind": "number", "columns": columns}
         inputs[name] = _describe_numbers(survey, numbers, feature)
         used += numbers
@@ -113,7 +134,9 @@ def choose_inputs(survey: Survey, goals: list[str], kind: str) -> tuple[dict[str
     for name, column in survey.columns.items():
         if name not in known_goals and _is_category_input(column):
             free = _first_free([name], taken)
-            feature = {"kind": "category"} if free == name else {"kind": "category", "columns": name}
+            feature = (
+                {"kind": "category"} if free == name else {"kind": "category", "columns": name}
+            )
             inputs[free] = _spell(Choice(feature, f"column {name!r} {column.why}"), survey, name)
             taken.add(free)
             used.append(name)
@@ -127,11 +150,22 @@ def choose_inputs(survey: Survey, goals: list[str], kind: str) -> tuple[dict[str
 def _choose_texts(
     survey: Survey, goals: list[str], taken: Collection[str], *, alone: bool
 ) -> dict[str, tuple[Choice, str]]:
-    """The columns of texts, by the names of their features; where there is no other input, one of names."""
+    """The columns of texts, by the names of their features.
+
+    Where there is no other input, one of names.
+    """
     most_missing = max(FEW_MISSING, MOST_BAD_ROWS * survey.num_rows)
-    able = [name for name in survey.of_role("text", "unspaced") if survey.columns[name].num_missing <= most_missing]
+    able = [
+        name
+        for name in survey.of_role("text", "unspaced")
+        if survey.columns[name].num_missing <= most_missing
+    ]
     if alone and not able:
-        able = [name for name in survey.of_role("name") if survey.columns[name].num_missing <= most_missing][:1]
+        able = [
+            name
+            for name in survey.of_role("name")
+            if survey.columns[name].num_missing <= most_missing
+        ][:1]
     found: dict[str, tuple[Choice, str]] = {}
     names = set(taken)
     for column in able:
@@ -146,20 +180,25 @@ def _choose_texts(
         if survey.columns[column].role != "text":
             feature |= {"tokens": "characters", "ngrams": [1, 3]}
             what = "runs of one to three characters are counted"
-        found[name] = Choice(feature, f"column {column!r} {survey.columns[column].why}; its {what}"), column
+        found[name] = (
+            Choice(feature, f"column {column!r} {survey.columns[column].why}; its {what}"),
+            column,
+        )
     return found
 
 
 def _choose_numbers(survey: Survey, goals: list[str]) -> list[str]:
-    """The columns of numbers that have half of their cells, those with the fewest odd ones first where all of them
-    would cost too many rows.
+    """The columns of numbers that have half of their cells, those with the
+    fewest odd ones first where all of them would cost too many rows.
     """
     taken = set(goals)
     able = [
         column
         for name, column in survey.columns.items()
         if name not in taken
-        and (column.role in ("number", "points") or (column.role == "category" and column.is_number))
+        and (
+            column.role in ("number", "points") or (column.role == "category" and column.is_number)
+        )
         and num_bad_cells(column) <= max(FEW_MISSING, MOST_MISSING * survey.num_rows)
         and column.num_missing <= MOST_FILLED * survey.num_rows
     ]
@@ -179,14 +218,19 @@ def num_bad_cells(column: Column) -> int:
 
 
 def _describe_numbers(survey: Survey, numbers: list[str], feature: dict[str, Any]) -> Choice:
-    """Columns of numbers as one feature, and what becomes of the cells that lack one."""
+    """Columns of numbers as one feature, and what becomes of the cells that
+    lack one.
+    """
     columns = [survey.columns[name] for name in numbers]
     why = f"{say_count(numbers, 'column')} of numbers"
     num_missing = sum(column.num_missing - num_bad_cells(column) for column in columns)
     if num_missing:
         some = [column.name for column in columns if column.num_missing > num_bad_cells(column)]
         shown = ", ".join(some[:4]) + (", …" if len(some) > 4 else "")
-        why += f"; {say_are(num_missing, 'cell')} missing ({shown}): the median of the training rows stands there, and "
+        why += (
+            f"; {say_are(num_missing, 'cell')} missing ({shown}): "
+            "the median of the training rows stands there, and "
+        )
         why += "an input more says where"
         feature = {**feature, "missing": "median"}
     return Choice(feature, why)
@@ -195,7 +239,11 @@ def _describe_numbers(survey: Survey, numbers: list[str], feature: dict[str, Any
 def _spell(choice: Choice, survey: Survey, column: str) -> Choice:
     """A feature of classes or tags with the spellings that are one."""
     labels = choose_spelling(survey, column)
-    return Choice({**choice.value, **labels.value}, f"{choice.why}. {labels.why}") if labels.value else choice
+    return (
+        Choice({**choice.value, **labels.value}, f"{choice.why}. {labels.why}")
+        if labels.value
+        else choice
+    )
 
 
 def _is_category_input(column: Column) -> bool:
@@ -204,13 +252,18 @@ def _is_category_input(column: Column) -> bool:
 
 
 def _first_free(options: Sequence[str], taken: Collection[str]) -> str:
-    """The first name that is not taken; else the first one with a number."""
+    """The first name that is not taken.
+
+    Else the first one with a number.
+    """
     numbered = (f"{options[0]}_{number}" for number in itertools.count(2))
     return next(name for name in itertools.chain(options, numbered) if name not in taken)
 
 
 def _write_columns(names: list[str], survey: Survey) -> str | list[str]:
-    """One column's name, a pattern that fits these columns alone, or all their names."""
+    """One column's name, a pattern that fits these columns alone, or all
+    their names.
+    """
     if len(names) == 1:
         return names[0]
     return common_pattern(names, list(survey.columns)) or names
@@ -235,7 +288,11 @@ def describe_target(survey: Survey, goals: list[str], kind: str, why: str) -> Ch
         feature["columns"] = _write_columns(goals, survey)
     if kind != "points":
         what = f"{say_count(goals, 'column')}" if len(goals) > 1 else f"column {goals[0]!r}"
-        other = "; as a quantity it would be kind: number" if kind == "category" and column.is_number else ""
+        other = (
+            "; as a quantity it would be kind: number"
+            if kind == "category" and column.is_number
+            else ""
+        )
         article = "" if kind == "labels" else "a "
         found = Choice(feature, f"{what}, {why}: {article}{kind}, as it {column.why}{other}")
         return _spell(found, survey, goals[0]) if kind in ("category", "labels") else found

@@ -1,4 +1,7 @@
-"""What the draft of a recipe says of points in a mirror: which of them change places, and by what it was told."""
+"""What the draft of a recipe says of points in a mirror.
+
+Which of them change places, and by what it was told.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-# The 68 points of iBUG 300-W (Sagonas et al. 2013, "300 Faces in-the-Wild Challenge", figure 1), counted from 0: jaw 0
-# to 16, brows 17 to 26, nose 27 to 35, eyes 36 to 47, mouth 48 to 67. Pairs that change places in a mirror; the
-# points on the middle line are in none.
+# The 68 points of iBUG 300-W (Sagonas et al. 2013, "300 Faces in-the-Wild Challenge", figure 1),
+# counted from 0: jaw 0 to 16, brows 17 to 26, nose 27 to 35, eyes 36 to 47, mouth 48 to 67. Pairs
+# that change places in a mirror; the points on the middle line are in none.
 FACE_POINTS = 68
 FACE_SWAP = [
     *([left, 16 - left] for left in range(8)),
@@ -21,7 +24,8 @@ FACE_SWAP = [
 # The outer corners of the eyes, whose distance is the unit of the challenge's error.
 FACE_NORMALISE_BY = [36, 45]
 
-# A side in a name: the word, anywhere; the letter alone, or set off as camel case does it (lEye, eyeL).
+# A side in a name: the word, anywhere; the letter alone, or set off as camel case does it (lEye,
+# eyeL).
 _LETTER = r"[^\W\d_]"
 _WORD = r"(?i:left|right)"
 _SIDE = re.compile(
@@ -30,7 +34,8 @@ _SIDE = re.compile(
 # A word within another (bright, upright) is a side only where its mate is there.
 _WITHIN = re.compile(rf"(?<={_LETTER}){_WORD}")
 _OTHER = {"left": "right", "right": "left", "l": "r", "r": "l"}
-# What may stand where others have l or r: middle, centre, top, bottom, up, down. Any other letter is one of a series.
+# What may stand where others have l or r: middle, centre, top, bottom, up, down. Any other letter
+# is one of a series.
 _PLACES = frozenset("lrmctbud")
 
 
@@ -49,7 +54,8 @@ class Mirror(NamedTuple):
 
 
 def choose_mirror(columns: Sequence[str]) -> Mirror:
-    """Tell the pairs that change places by the names of the columns, or by their number.
+    """Tell the pairs that change places by the names of the columns, or by
+    their number.
 
     Args:
         columns: x and y of each point, by turns.
@@ -59,16 +65,23 @@ def choose_mirror(columns: Sequence[str]) -> Mirror:
     if swap:
         alone = [name for at, name in enumerate(names) if not any(at in pair for pair in swap)]
         first, second = (names[at] for at in swap[0])
-        why = f"swap are those whose names differ by left and right alone, such as {first} and {second}"
+        why = (
+            f"swap are those whose names differ by left and right alone, such as {first} and "
+            f"{second}"
+        )
         if alone:
             some = ", ".join(alone[:4]) + (", …" if len(alone) > 4 else "")
             why += f"; the others ({some}) are taken to lie in the middle"
-        mirrored = "a mirrored picture is one as well, where the points in swap change places; if not, take flip out"
+        mirrored = (
+            "a mirrored picture is one as well, where the points in swap change places; if not, "
+            "take flip out"
+        )
         return Mirror({"swap": swap}, why, mirrored)
     if len(names) != FACE_POINTS:
         return Mirror({}, "", "")
     why = (
-        "68 are taken for the face of iBUG 300-W (Sagonas et al. 2013): swap are its pairs of left and right, "
+        "68 are taken for the face of iBUG 300-W (Sagonas et al. 2013): swap are its pairs of left "
+        "and right, "
         "normalise_by the outer corners of the eyes"
     )
     settings = {"swap": FACE_SWAP, "normalise_by": FACE_NORMALISE_BY}
@@ -76,7 +89,10 @@ def choose_mirror(columns: Sequence[str]) -> Mirror:
 
 
 def pair_sides(names: Sequence[str]) -> list[list[int]]:
-    """Positions of points whose names differ by left and right alone; none where one of a side has no mate."""
+    """Positions of points whose names differ by left and right alone.
+
+    None where one of a side has no mate.
+    """
     at_of = {name: at for at, name in enumerate(names)}
     pairs = []
     for name in names:
@@ -97,16 +113,28 @@ def _name_point(column: str) -> str:
 
 def _other_side(side: re.Match[str]) -> str:
     other = _OTHER[side[0].lower()]
-    return other.upper() if side[0].isupper() else other.capitalize() if side[0][0].isupper() else other
+    return (
+        other.upper()
+        if side[0].isupper()
+        else other.capitalize()
+        if side[0][0].isupper()
+        else other
+    )
 
 
 def _counts_letters(name: str, names: Sequence[str]) -> bool:
-    """Whether a single l or r in a name is one letter of a series, as in point_a, point_b, …"""
+    """Whether a single l or r in a name is one letter of a series, as in
+    point_a, point_b, …
+    """
     for side in _SIDE.finditer(name):
         before, after = name[: side.start()], name[side.end() :]
         alike = {
-            one[len(before)] for one in names if len(one) == len(name) and one == before + one[len(before)] + after
+            one[len(before)]
+            for one in names
+            if len(one) == len(name) and one == before + one[len(before)] + after
         }
-        if len(side[0]) == 1 and any(letter.isalpha() and letter.lower() not in _PLACES for letter in alike):
+        if len(side[0]) == 1 and any(
+            letter.isalpha() and letter.lower() not in _PLACES for letter in alike
+        ):
             return True
     return False

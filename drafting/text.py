@@ -1,4 +1,6 @@
-"""Writes a draft as a YAML recipe whose comments say what was guessed and why, and checks it before it is there."""
+"""Writes a draft as a YAML recipe whose comments say what was guessed and
+why, and checks it before it is there.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ from .survey import Survey, survey_table
 WIDTH = 116
 
 EXPLANATION = """\
-torchrelay init TABLE looks at a CSV, TSV or Parquet file and writes a recipe beside it, or to --out FILE,
+torchrelay init TABLE looks at a CSV, TSV or Parquet file and writes a recipe beside it, \
+or to --out FILE,
 that trains as it is.
 
 One row is one sample; the first line names the columns. For example flowers.csv
@@ -36,8 +39,10 @@ with the pictures in images/ beside it. Then
     torchrelay init flowers.csv
     torchrelay train flowers.yaml
 
-Columns may be paths of pictures (relative ones), texts, numbers, categories, tags (several in a cell), x and y of
-points (NAME_x, NAME_y) on a picture, and a column that says train, valid or test; or head, relation and tail, the
+Columns may be paths of pictures (relative ones), texts, numbers, categories, \
+tags (several in a cell), x and y of
+points (NAME_x, NAME_y) on a picture, and a column that says train, valid or test; \
+or head, relation and tail, the
 triples of a knowledge graph. No table at hand? torchrelay fetch digits writes one.
 """
 
@@ -78,9 +83,13 @@ def init_recipe(
 
 def _check_out(path: Path, table: Path, *, force: bool) -> None:
     if path.is_dir():
-        raise RecipeError(f"{path} is a folder; name a file with --out, such as {path / default_path(table).name}")
+        raise RecipeError(
+            f"{path} is a folder; name a file with --out, such as {path / default_path(table).name}"
+        )
     if not path.parent.is_dir():
-        raise RecipeError(f"the folder {path.parent} is not there; make it, or name another place with --out")
+        raise RecipeError(
+            f"the folder {path.parent} is not there; make it, or name another place with --out"
+        )
     if path.exists() and table.exists() and path.samefile(table):
         raise RecipeError(f"{path} is the table that is read; name another file with --out")
     if path.exists() and not force:
@@ -88,11 +97,20 @@ def _check_out(path: Path, table: Path, *, force: bool) -> None:
 
 
 def parse_draft(text: str, path: Path) -> Recipe:
-    """The recipe that a text at a path would be; its relative paths start at the path's folder."""
+    """The recipe that a text at a path would be.
+
+    Its relative paths start at the path's folder.
+    """
     values = parse_yaml(text, str(path))
     data = values["data"]
-    data |= {key: str(path.absolute().parent / data[key]) for key in ("table", "files") if key in data}
-    data |= {key: [str(path.absolute().parent / one) for one in data[key]] for key in ("links",) if key in data}
+    data |= {
+        key: str(path.absolute().parent / data[key]) for key in ("table", "files") if key in data
+    }
+    data |= {
+        key: [str(path.absolute().parent / one) for one in data[key]]
+        for key in ("links",)
+        if key in data
+    }
     return load_recipe("", None, values)
 
 
@@ -113,8 +131,12 @@ def write_draft(draft: Draft, path: Path) -> str:
         lines += _comment(f"{found:,} of {survey.num_rows:,} files are there.", 2)
         lines.append(f"  files: {dump_value(_relative(survey.files, folder))}")
         if survey.links:
-            lines += _comment("Files there are links that lead into these folders; no other link is followed.", 2)
-            lines.append(f"  links: {dump_value([_relative(Path(one), folder) for one in survey.links])}")
+            lines += _comment(
+                "Files there are links that lead into these folders; no other link is followed.", 2
+            )
+            lines.append(
+                f"  links: {dump_value([_relative(Path(one), folder) for one in survey.links])}"
+            )
     for key, choice in dialect_of(survey).items():
         lines += _field(key, choice, 2)
     if draft.key:
@@ -125,7 +147,9 @@ def write_draft(draft: Draft, path: Path) -> str:
             lines += [*_comment(_sentence(choice.why), 4), *_feature(name, choice.value)]
     lines += _field("split", draft.split, 2)
     if draft.missing_values:
-        lines += _field("missing_values", Choice(draft.missing_values, "what cells say that have no number"), 2)
+        lines += _field(
+            "missing_values", Choice(draft.missing_values, "what cells say that have no number"), 2
+        )
     if draft.rare_classes is not None:
         lines += _field("rare_classes", draft.rare_classes, 2)
     if draft.max_bad_rows is not None:
@@ -143,7 +167,9 @@ def write_draft(draft: Draft, path: Path) -> str:
 
 
 def dialect_of(survey: Survey) -> dict[str, Choice]:
-    """How the table is written, where that is not the default, by the recipe's keys."""
+    """How the table is written, where that is not the default, by the
+    recipe's keys.
+    """
     default = Dialect()
     changed = {key: getattr(survey.dialect, key) for key in Dialect.model_fields}
     return {
@@ -154,7 +180,10 @@ def dialect_of(survey: Survey) -> dict[str, Choice]:
 
 
 def describe_draft(draft: Draft) -> list[tuple[str, str]]:
-    """What was guessed, for people: the part of the recipe, and a sentence."""
+    """What was guessed, for people.
+
+    The part of the recipe, and a sentence.
+    """
     said = [("warning", text) for text in draft.survey.warnings]
     for key, choice in dialect_of(draft.survey).items():
         said.append(("table", f"{key}: {dump_value(choice.value)}, {choice.why}"))
@@ -166,9 +195,17 @@ def describe_draft(draft: Draft) -> list[tuple[str, str]]:
     if draft.survey.files is not None:
         said.append(("files", str(draft.survey.files)))
     if draft.survey.links:
-        said.append(("links", f"files there are links into {', '.join(draft.survey.links)}, which data.links allows"))
+        said.append(
+            (
+                "links",
+                f"files there are links into {', '.join(draft.survey.links)}, which data.links "
+                "allows",
+            )
+        )
     if draft.rare_classes is not None:
-        said.append(("classes", f"rare_classes: {draft.rare_classes.value}, as {draft.rare_classes.why}"))
+        said.append(
+            ("classes", f"rare_classes: {draft.rare_classes.value}, as {draft.rare_classes.why}")
+        )
     if draft.max_bad_rows is not None:
         said.append(("bad rows", draft.max_bad_rows.why))
     said.append(("model", f"{draft.model.value['name']}: {draft.model.why}"))
@@ -179,14 +216,23 @@ def describe_draft(draft: Draft) -> list[tuple[str, str]]:
 
 
 def _why_key(draft: Draft) -> str:
-    return f"column {draft.key!r} names each row once" + (f"; {draft.key_why}" if draft.key_why else "")
+    return f"column {draft.key!r} names each row once" + (
+        f"; {draft.key_why}" if draft.key_why else ""
+    )
 
 
 def _relative(path: Path, folder: Path) -> str:
-    """A path as seen from a folder; where the folder is a link, `..` leads out of what it points at."""
+    """A path as seen from a folder.
+
+    Where the folder is a link, `..` leads out of what it points at.
+    """
     shown = os.path.relpath(path, folder)
     at = folder / shown
-    return shown if at.exists() and at.samefile(path) else os.path.relpath(path.resolve(), folder.resolve())
+    return (
+        shown
+        if at.exists() and at.samefile(path)
+        else os.path.relpath(path.resolve(), folder.resolve())
+    )
 
 
 def _size(draft: Draft) -> str:
@@ -198,7 +244,10 @@ def _unused(draft: Draft) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for name, why in draft.unused.items():
         by_reason.setdefault(why, []).append(name)
-    return [f"{', '.join(names[:8])}{', …' if len(names) > 8 else ''} ({why})" for why, names in by_reason.items()]
+    return [
+        f"{', '.join(names[:8])}{', …' if len(names) > 8 else ''} ({why})"
+        for why, names in by_reason.items()
+    ]
 
 
 def _field(key: str, choice: Choice, indent: int) -> list[str]:
@@ -207,14 +256,19 @@ def _field(key: str, choice: Choice, indent: int) -> list[str]:
 
 
 def _feature(name: str, feature: dict[str, Any]) -> list[str]:
-    """On one line where it is short; else one key a line, long lists wrapped."""
+    """On one line where it is short.
+
+    Else one key a line, long lists wrapped.
+    """
     line = f"    {dump_value(name)}: {dump_value(feature)}"
     if len(line) <= WIDTH:
         return [line]
     lines = [f"    {dump_value(name)}:"]
     for key, value in feature.items():
         # Lists wrap between their items, not inside of them.
-        text = re.sub(r"\[[^][]*\]", lambda found: found[0].replace(" ", "\0"), f"{key}: {dump_value(value)}")
+        text = re.sub(
+            r"\[[^][]*\]", lambda found: found[0].replace(" ", "\0"), f"{key}: {dump_value(value)}"
+        )
         wrapped = textwrap.fill(
             text,
             WIDTH,
@@ -230,7 +284,12 @@ def _feature(name: str, feature: dict[str, Any]) -> list[str]:
 def _comment(text: str, indent: int) -> list[str]:
     before = f"{' ' * indent}# "
     return textwrap.wrap(
-        text, WIDTH, initial_indent=before, subsequent_indent=before, break_long_words=False, break_on_hyphens=False
+        text,
+        WIDTH,
+        initial_indent=before,
+        subsequent_indent=before,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 

@@ -1,4 +1,7 @@
-"""How the draft of a recipe trains: model, size of the pictures, batches, epochs, optimizer, augmentation."""
+"""How the draft of a recipe trains.
+
+Model, size of the pictures, batches, epochs, optimizer, augmentation.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,9 @@ from .choice import Choice, say_count
 from .points import choose_mirror
 from .survey import Survey
 
-# Passes over the rows are planned for minutes on two cores. Measured there, rows a second: LeNet on 32 x 32 pixels
-# 13,000; ResNet-18 on 64 x 64 pixels 170, and for other sizes in proportion to the pixels.
+# Passes over the rows are planned for minutes on two cores. Measured there, rows a second: LeNet on
+# 32 x 32 pixels 13,000; ResNet-18 on 64 x 64 pixels 170, and for other sizes in proportion to the
+# pixels.
 LENET_ROWS = 500_000
 RESNET_ROWS = 80_000
 MLP_STEPS = 6_000
@@ -20,7 +24,10 @@ FEWEST_STEPS = 1_000
 
 
 def choose_batch_size(num_train: int, *, is_table: bool) -> int:
-    """Rows in a batch; fewer of pictures, and of few rows."""
+    """Rows in a batch.
+
+    Fewer of pictures, and of few rows.
+    """
     if is_table:
         return 32 if num_train < 10_000 else 256
     return 16 if num_train < 500 else 32 if num_train < 2_000 else 64
@@ -34,24 +41,43 @@ def choose_training(
     adamw = Choice({"name": "adamw", "args": {"lr": 0.003}}, "")
     if pictures is None:
         epochs = min(200, max(5, round(MLP_STEPS * batch_size / num_train)))
-        model = Choice({"name": "mlp", "args": {"hidden": [128, 128]}}, "rows of numbers, categories and texts")
+        model = Choice(
+            {"name": "mlp", "args": {"hidden": [128, 128]}}, "rows of numbers, categories and texts"
+        )
         why = f"about {MLP_STEPS:,} steps, at most 200 epochs"
         return model, (0, 0), Choice(epochs, why), adamw, {"name": "cosine"}
     side = max(pictures.height, pictures.width)
-    few = Choice(min(30, max(5, round(LENET_ROWS / num_train))), f"{num_train:,} rows train; a minute or two on a CPU")
+    few = Choice(
+        min(30, max(5, round(LENET_ROWS / num_train))),
+        f"{num_train:,} rows train; a minute or two on a CPU",
+    )
     is_plain = kind in ("category", "labels") and pictures.bits == 8
     if is_plain and pictures.channels == 1 and side <= 64:
-        return Choice({"name": "lenet"}, "small gray pictures"), (32, 32), few, adamw, {"name": "one_cycle"}
+        return (
+            Choice({"name": "lenet"}, "small gray pictures"),
+            (32, 32),
+            few,
+            adamw,
+            {"name": "one_cycle"},
+        )
     if is_plain and pictures.channels in (3, 4) and side <= 48:
         args = {"lr": 0.03, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0005}
         model = Choice({"name": "cifar_net"}, "small colour pictures")
-        return model, (32, 32), few, Choice({"name": "sgd", "args": args}, ""), {"name": "one_cycle"}
+        return (
+            model,
+            (32, 32),
+            few,
+            Choice({"name": "sgd", "args": args}, ""),
+            {"name": "one_cycle"},
+        )
     longest = max(30, min(300, round(FEWEST_STEPS * batch_size / num_train)))
     pixels = next((one for one in (128, 96) if RESNET_ROWS * (64 / one) ** 2 >= 20 * num_train), 64)
     epochs = min(longest, max(3, round(RESNET_ROWS * (64 / pixels) ** 2 / num_train)))
     size = _fit_size(pixels, pictures.height, pictures.width)
     model = Choice({"name": "torchvision:resnet18"}, _why_resnet(kind, pictures, size))
-    text = f"{num_train:,} rows train; some minutes on a CPU, where larger pictures would take longer"
+    text = (
+        f"{num_train:,} rows train; some minutes on a CPU, where larger pictures would take longer"
+    )
     optimizer = Choice({"name": "adamw", "args": {"lr": 0.001}}, "")
     return model, size, Choice(epochs, text), optimizer, {"name": "one_cycle"}
 
@@ -60,14 +86,25 @@ def choose_text_training(
     num_train: int, batch_size: int
 ) -> tuple[Choice, tuple[int, int], Choice, Choice, dict[str, Any]]:
     """As `choose_training`, where the one input is a text."""
-    model = Choice({"name": "bag_of_words"}, "one text: logistic regression over how often each token stands in it")
+    model = Choice(
+        {"name": "bag_of_words"},
+        "one text: logistic regression over how often each token stands in it",
+    )
     num_epochs = min(60, max(3, round(TEXT_STEPS * batch_size / num_train)))
     epochs = Choice(num_epochs, f"about {TEXT_STEPS:,} steps, 3 to 60 epochs")
-    return model, (0, 0), epochs, Choice({"name": "adamw", "args": {"lr": 0.01}}, ""), {"name": "cosine"}
+    return (
+        model,
+        (0, 0),
+        epochs,
+        Choice({"name": "adamw", "args": {"lr": 0.01}}, ""),
+        {"name": "cosine"},
+    )
 
 
 def _why_resnet(kind: str, pictures: Pictures, size: tuple[int, int]) -> str:
-    """What the nets for small pictures were not chosen for, and what becomes of the pictures' size."""
+    """What the nets for small pictures were not chosen for, and what becomes
+    of the pictures' size.
+    """
     if pictures.bits != 8:
         what = f"pictures of {pictures.bits} bits"
     elif pictures.channels not in (1, 3, 4):
@@ -84,7 +121,9 @@ def _why_resnet(kind: str, pictures: Pictures, size: tuple[int, int]) -> str:
 
 
 def _fit_size(pixels: int, height: int, width: int) -> tuple[int, int]:
-    """About pixels² pixels in the pictures' own proportion, in steps of 16, and not more than they have."""
+    """About pixels² pixels in the pictures' own proportion, in steps of 16,
+    and not more than they have.
+    """
     scale = min(1.0, pixels / math.sqrt(height * width))
     ratio = height / width
     if 0.8 < ratio < 1.25:
@@ -94,7 +133,10 @@ def _fit_size(pixels: int, height: int, width: int) -> tuple[int, int]:
 
 
 def choose_augment(survey: Survey, kind: str, goals: list[str], size: tuple[int, int]) -> Choice:
-    """The augmentations of pictures, and whether they may be mirrored; none where there are no pictures."""
+    """The augmentations of pictures, and whether they may be mirrored.
+
+    None where there are no pictures.
+    """
     pictures = survey.pictures
     if pictures is None:
         return Choice([], "")
@@ -102,9 +144,17 @@ def choose_augment(survey: Survey, kind: str, goals: list[str], size: tuple[int,
     if kind == "points":
         if why := choose_mirror(goals).augment_why:
             return Choice([{"name": "flip"}, crop], why)
-        return Choice([crop], "no flip: which points change places in a mirror is not known; say it in swap")
+        return Choice(
+            [crop], "no flip: which points change places in a mirror is not known; say it in swap"
+        )
     if pictures.channels == 1:
         return Choice([], "no flip: mirrored letters, digits or scans may be others")
     if min(size) <= 32:
-        return Choice([{"name": "flip"}], "a mirrored photograph is one as well; not so for text: then take flip out")
-    return Choice([{"name": "flip"}, crop], "a mirrored photograph is one as well; not so for text: then take flip out")
+        return Choice(
+            [{"name": "flip"}],
+            "a mirrored photograph is one as well; not so for text: then take flip out",
+        )
+    return Choice(
+        [{"name": "flip"}, crop],
+        "a mirrored photograph is one as well; not so for text: then take flip out",
+    )

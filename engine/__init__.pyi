@@ -13,22 +13,26 @@ from .evaluation import Summarise as Summarise
 # What the forward pass runs in: the precision's autocast, or nothing.
 from .evaluation import autocast as autocast
 
-# Run the model over batches without training; its modes and all random states are as before afterwards.
+# Run the model over batches without training; its modes and all random states are as before
+# afterwards.
 from .evaluation import evaluate as evaluate
 
-# Whether all of a row's outputs are finite: bool, shape (N,). A sum tells it, but where it overflows itself.
+# Whether all of a row's outputs are finite: bool, shape (N,). A sum tells it, but where it
+# overflows itself.
 from .evaluation import finite_rows as finite_rows
 
 # The loss or the gradients are NaN or infinite; no weight was changed by it.
 from .gradients import NotFiniteError as NotFiniteError
 
-# Change the weights by the gradient of the mean, or the sum, of the loss over all rows of a group of batches.
+# Change the weights by the gradient of the mean, or the sum, of the loss over all rows of a group
+# of batches.
 from .gradients import take_step as take_step
 
 # All that the training loop works with.
 from .job import Job as Job
 
-# Where reports go. At a step: `train/loss` and `lr`. At an epoch's end: `train/epoch_loss`, `valid/…` and
+# Where reports go. At a step: `train/loss` and `lr`. At an epoch's end: `train/epoch_loss`,
+# `valid/…` and
 from .job import OnStep as OnStep
 
 # Where a run is; part of every checkpoint.
@@ -58,7 +62,8 @@ from .losses import build_loss as build_loss
 # The loss that is minimised: `build_loss`, smoothed and weighted where the recipe asks for it.
 from .losses import build_training_loss as build_training_loss
 
-# Refuse nll for a model whose outputs are no log-probabilities: the loss would be no likelihood, in silence.
+# Refuse nll for a model whose outputs are no log-probabilities: the loss would be no likelihood, in
+# silence.
 from .losses import check_log_probabilities as check_log_probabilities
 
 # Refuse a loss that does not exist or does not fit the target.

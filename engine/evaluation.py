@@ -1,4 +1,7 @@
-"""The evaluation pass: a model's outputs and losses over batches, without training; `metrics.py` measures them."""
+"""The evaluation pass.
+
+A model's outputs and losses over batches, without training; `metrics.py` measures them.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +32,11 @@ class Scorer:
     """A model with all that it takes to score batches.
 
     Attributes:
-        loss: (outputs, target) to one loss a row, shape (B,): the plain loss, neither smoothed nor weighted.
-        summarise: of a batch's outputs, what an evaluation keeps, shape (B, any), with NaN where they are not finite;
-            None keeps them all, which over ten thousands of entities would not fit.
+        loss: (outputs, target) to one loss a row, shape (B,): the plain loss, neither smoothed nor
+            weighted.
+        summarise: of a batch's outputs, what an evaluation keeps, shape (B, any), with NaN where
+            they are not finite; None keeps them all, which over ten thousands of entities would not
+            fit.
     """
 
     schema: Schema
@@ -43,11 +48,13 @@ class Scorer:
 
 
 class Evaluation(NamedTuple):
-    """Outputs of a pass without training, on the CPU, in the order of the batches.
+    """Outputs of a pass without training, on the CPU, in the order of the
+    batches.
 
     Attributes:
         rows: (N,) int64, positions in the pack.
-        outputs: (N, K) float32 or float64, all targets' side by side; or what `Scorer.summarise` keeps of them.
+        outputs: (N, K) float32 or float64, all targets' side by side; or what `Scorer.summarise`
+            keeps of them.
         target: as in a batch, see `Batch`.
         losses: (N,) float.
     """
@@ -59,7 +66,9 @@ class Evaluation(NamedTuple):
 
 
 class OutputsNotFiniteError(TrainingError):
-    """A model gave NaN or infinity for rows that were to be measured: no metric is computed from them.
+    """A model gave NaN or infinity for rows that were to be measured.
+
+    No metric is computed from them.
 
     Args:
         rows: whose outputs are not finite, each once.
@@ -73,9 +82,12 @@ class OutputsNotFiniteError(TrainingError):
         which = "all" if len(rows) == num_rows else f"{len(rows):,} of"
         causes = ["weights that have grown without bound"] if len(rows) == num_rows else []
         causes += ["inputs far outside of what the model was trained on"]
-        causes += [f"{precision}, which overflows where fp32 does not (train.precision: fp32)"] * (precision in NARROW)
+        causes += [f"{precision}, which overflows where fp32 does not (train.precision: fp32)"] * (
+            precision in NARROW
+        )
         super().__init__(
-            f"the model's outputs are not finite for {which} {num_rows:,} rows, in these rows of the {place}: {shown}. "
+            f"the model's outputs are not finite for {which} {num_rows:,} rows, in these rows of "
+            f"the {place}: {shown}. "
             f"Nothing is measured; the cause may be {', or '.join(causes)}"
         )
         self.rows, self.num_rows, self.precision = rows, num_rows, precision
@@ -84,13 +96,19 @@ class OutputsNotFiniteError(TrainingError):
 Measure = Callable[[Evaluation], dict[str, float]]
 
 
-def evaluate(scorer: Scorer, batches: Iterable[Batch], *, must_be_finite: bool = True) -> Evaluation:
-    """Run the model over batches without training; its modes and all random states are as before afterwards.
+def evaluate(
+    scorer: Scorer, batches: Iterable[Batch], *, must_be_finite: bool = True
+) -> Evaluation:
+    """Run the model over batches without training.
+
+    Its modes and all random states are as before afterwards.
 
     Args:
-        must_be_finite: whether the outputs are to be measured; else rows whose outputs are not finite are the caller's.
+        must_be_finite: whether the outputs are to be measured; else rows whose outputs are not
+            finite are the caller's.
     Raises:
-        OutputsNotFiniteError: an output is NaN or infinite; says of which rows, as positions in the pack.
+        OutputsNotFiniteError: an output is NaN or infinite; says of which rows, as positions in the
+            pack.
     """
     parts: list[Evaluation] = []
     with _evaluating(scorer.model), torch.inference_mode():
@@ -113,7 +131,10 @@ def evaluate(scorer: Scorer, batches: Iterable[Batch], *, must_be_finite: bool =
 
 
 def _join(parts: list[Tensor]) -> Tensor:
-    """The rows of all parts, which are let go one by one: scores of many classes must not stand in memory twice."""
+    """The rows of all parts, which are let go one by one.
+
+    Scores of many classes must not stand in memory twice.
+    """
     joined = parts[0].new_empty((sum(map(len, parts)), *parts[0].shape[1:]))
     end = len(joined)
     while parts:
@@ -124,7 +145,10 @@ def _join(parts: list[Tensor]) -> Tensor:
 
 
 def finite_rows(outputs_NK: Tensor) -> Tensor:
-    """Whether all of a row's outputs are finite: bool, shape (N,). A sum tells it, but where it overflows itself."""
+    """Whether all of a row's outputs are finite.
+
+    Bool, shape (N,). A sum tells it, but where it overflows itself.
+    """
     is_finite_N = outputs_NK.sum(dim=1).isfinite()
     if bool(is_finite_N.all()):
         return is_finite_N
@@ -132,7 +156,10 @@ def finite_rows(outputs_NK: Tensor) -> Tensor:
 
 
 def autocast(scorer: Scorer) -> contextlib.AbstractContextManager[Any]:
-    """What the forward pass runs in: the precision's autocast, or nothing."""
+    """What the forward pass runs in.
+
+    The precision's autocast, or nothing.
+    """
     if scorer.precision.autocast is None:
         return contextlib.nullcontext()
     return torch.autocast(scorer.device.type, dtype=scorer.precision.autocast)
@@ -140,7 +167,10 @@ def autocast(scorer: Scorer) -> contextlib.AbstractContextManager[Any]:
 
 @contextlib.contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; each module's own mode and the random states come back afterwards."""
+    """Evaluation mode.
+
+    Each module's own mode and the random states come back afterwards.
+    """
     modes = {module: module.training for module in model.modules()}
     states = random_states()
     model.eval()

@@ -1,4 +1,7 @@
-"""One optimizer step over one batch or several: gradients, checked, scaled and clipped, and what is done with them."""
+"""One optimizer step over one batch or several.
+
+Gradients, checked, scaled and clipped, and what is done with them.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from .job import Job, Progress
 from .losses import reduce_sum
 from .optim import needs_closure
 
-# fp16's gradients overflow now and then while the scaler looks for a scale; at this one they would in fp32 too.
+# fp16's gradients overflow now and then while the scaler looks for a scale; at this one they would
+# in fp32 too.
 SMALLEST_SCALE = 1.0
 
 
@@ -37,20 +41,27 @@ class Taken(NamedTuple):
 
 
 def grouped(batches: Iterable[Batch], size: int) -> Iterator[Iterable[Batch]]:
-    """The batches of each step, `size` of them or, in the last, the rest; gathered as they are used."""
+    """The batches of each step, `size` of them or, in the last, the rest.
+
+    Gathered as they are used.
+    """
     rest = iter(batches)
     for first in rest:
         group = itertools.chain((first,), itertools.islice(rest, size - 1))
-        del first  # so that the next batch may take its place in memory, and in the processor's cache
+        del (
+            first
+        )  # so that the next batch may take its place in memory, and in the processor's cache
         yield group
         del group
 
 
 def take_step(job: Job, progress: Progress, group: Iterable[Batch]) -> Taken:
-    """Change the weights by the gradient of the mean, or the sum, of the loss over all rows of a group of batches.
+    """Change the weights by the gradient of the mean, or the sum, of the loss
+    over all rows of a group of batches.
 
     Raises:
-        NotFiniteError: the loss, or the norm of the gradients, is not finite; the weights are as before.
+        NotFiniteError: the loss, or the norm of the gradients, is not finite; the weights are as
+            before.
     """
     optimizer, scaler = job.optimizer, job.scaler
     if needs_closure(optimizer):
@@ -72,7 +83,10 @@ def take_step(job: Job, progress: Progress, group: Iterable[Batch]) -> Taken:
 
 
 def _backward(job: Job, progress: Progress, group: Iterable[Batch]) -> tuple[Taken, list[Tensor]]:
-    """Gradients of the reduced loss over the rows of a group; each loss is checked before anything is changed."""
+    """Gradients of the reduced loss over the rows of a group.
+
+    Each loss is checked before anything is changed.
+    """
     job.stepper.zero_grad()
     rows: list[Tensor] = []
     is_summed = job.reduction == "sum"
@@ -85,7 +99,9 @@ def _backward(job: Job, progress: Progress, group: Iterable[Batch]) -> tuple[Tak
             value = loss.item()
             if not math.isfinite(value):
                 bad = ~losses.detach().isfinite().cpu()
-                _stop(progress, f"the loss is {value}", [batch.rows[bad] if bad.any() else batch.rows])
+                _stop(
+                    progress, f"the loss is {value}", [batch.rows[bad] if bad.any() else batch.rows]
+                )
             expected_rows = expected_rows or job.accumulate * size
             if is_summed:
                 loss = losses.sum()
@@ -102,7 +118,10 @@ def _backward(job: Job, progress: Progress, group: Iterable[Batch]) -> tuple[Tak
 
 
 def _losses(job: Job, batch: Batch) -> Tensor:
-    """Loss of each row, shape (B,); that of a row that was mixed with another is in proportion that of both classes."""
+    """Loss of each row, shape (B,).
+
+    That of a row that was mixed with another is in proportion that of both classes.
+    """
     measure = _measure(job, batch)
     losses = measure(batch.target)
     if batch.mix is None or batch.mixed_target is None:
@@ -111,8 +130,13 @@ def _losses(job: Job, batch: Batch) -> Tensor:
 
 
 def _measure(job: Job, batch: Batch) -> Callable[[Tensor], Tensor]:
-    """What gives each row's loss for a target: the recipe's, or the model's own."""
-    own = getattr(job.scorer.model, "training_losses", None)  # see `TrainsItself` in models/registry.py
+    """What gives each row's loss for a target.
+
+    The recipe's, or the model's own.
+    """
+    own = getattr(
+        job.scorer.model, "training_losses", None
+    )  # see `TrainsItself` in models/registry.py
     if own is None:
         with autocast(job.scorer):
             outputs = job.scorer.model(*batch.inputs)
@@ -126,7 +150,10 @@ def _measure(job: Job, batch: Batch) -> Callable[[Tensor], Tensor]:
 
 
 def _rescale(job: Job, progress: Progress, rows: list[Tensor]) -> bool:
-    """Let fp16's scaler choose its next scale; whether the step before was taken. Waits for the device."""
+    """Let fp16's scaler choose its next scale.
+
+    Whether the step before was taken. Waits for the device.
+    """
     before = job.scaler.get_scale()
     job.scaler.update()
     after = job.scaler.get_scale()
@@ -141,7 +168,9 @@ def _stop(progress: Progress, what: str, rows: list[Tensor]) -> None:
 
 
 class NotFiniteError(TrainingError):
-    """The loss or the gradients are NaN or infinite; no weight was changed by it.
+    """The loss or the gradients are NaN or infinite.
+
+    No weight was changed by it.
 
     Args:
         what: what is not finite, and at which step.
@@ -152,7 +181,8 @@ class NotFiniteError(TrainingError):
     def __init__(self, what: str, rows: list[int], place: str) -> None:
         shown = ", ".join(str(row) for row in rows[:10]) + (", …" if len(rows) > 10 else "")
         super().__init__(
-            f"{what}, from these rows of the {place}: {shown}. No weight was changed by it; look at those rows, "
+            f"{what}, from these rows of the {place}: {shown}. No weight was changed by it; look "
+            "at those rows, "
             f"or try a smaller learning rate, train.clip_norm, or train.precision fp32"
         )
         self.what = what

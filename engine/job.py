@@ -1,4 +1,6 @@
-"""What the training loop works with, where it stands, and both as the contents of a checkpoint."""
+"""What the training loop works with, where it stands, and both as the
+contents of a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ from .optim import Average, Frozen, Stepper, restore_schedule
 
 
 class Batches(Protocol):
-    """Batches of one epoch from a batch position on, ready for the model: on its device, augmented, standardised."""
+    """Batches of one epoch from a batch position on, ready for the model.
+
+    On its device, augmented, standardised.
+    """
 
     def __call__(self, epoch: int, start_batch: int) -> Iterable[Batch]:
         """The batches of an epoch, counted from 0."""
@@ -30,25 +35,33 @@ class Batches(Protocol):
 
 
 class OnStep(Protocol):
-    """Where reports go. At a step: `train/loss` and `lr`. At an epoch's end: `train/epoch_loss`, `valid/…` and
+    """Where reports go. At a step.
+
+    `train/loss` and `lr`. At an epoch's end: `train/epoch_loss`, `valid/…` and
+
     `rows_per_second`, which an epoch lacks that was trained before the run went on.
     """
 
     def __call__(self, progress: Progress, values: dict[str, float], epoch_ended: bool) -> None:
-        """Take what was measured at this step, or over the epoch that it ended."""
+        """Take what was measured at this step, or over the epoch that it
+        ended.
+        """
         ...
 
 
 @dataclass
 class Progress:
-    """Where a run is; part of every checkpoint.
+    """Where a run is.
+
+    Part of every checkpoint.
 
     Attributes:
         epoch: epochs that are done.
         batch: batches done in the epoch after them.
         step: optimizer steps done, those among them that fp16's scaler skipped.
         loss_sum, loss_rows: training loss so far in this epoch, and its rows.
-        loss: training loss of the last whole epoch, the mean over its rows or, see `Job.reduction`, their sum.
+        loss: training loss of the last whole epoch, the mean over its rows or, see `Job.reduction`,
+            their sum.
         best_metric: of the monitored metric; NaN before there is one.
         best_epoch: epochs that were done when it was found.
         rows_per_second: training, the best epoch.
@@ -72,20 +85,25 @@ class Job:
     """All that the training loop works with.
 
     Attributes:
-        loss: what is minimised, one value a row, shape (B,); `scorer.loss` is what evaluations report.
-        reduction: whether a step minimises, and reports give, the mean of the rows' losses or their sum.
+        loss: what is minimised, one value a row, shape (B,); `scorer.loss` is what evaluations
+            report.
+        reduction: whether a step minimises, and reports give, the mean of the rows' losses or their
+            sum.
         accumulate: batches that make one optimizer step.
         steps_per_epoch: optimizer steps; the last one of an epoch may have fewer batches.
         frozen: parameters that are not trained, or not yet.
         average: of the weights; where there is one, it is what is validated and kept.
-        scaler: of the loss, for fp16; switched off in other precisions, where it changes and costs nothing.
-        monitor: name of the metric that decides which checkpoint is best; empty where no rows validate.
+        scaler: of the loss, for fp16; switched off in other precisions, where it changes and costs
+            nothing.
+        monitor: name of the metric that decides which checkpoint is best; empty where no rows
+            validate.
         monitor_mode: max or min.
         measure: the metrics of an evaluation of the validation rows.
         every_epochs, every_steps: when a checkpoint is due; 0 steps means at epochs alone.
         early_stop_epochs: see `engine/stopping.py`; 0 means never.
         max_seconds: of training, over all resumes; 0 means no limit.
-        facts: what else a checkpoint says of its run: ids, recipe. One of another `data_fingerprint` is refused.
+        facts: what else a checkpoint says of its run: ids, recipe. One of another
+            `data_fingerprint` is refused.
     """
 
     scorer: Scorer
@@ -118,12 +136,17 @@ class Job:
 
     @cached_property
     def lowered(self) -> Lowered:
-        """What lends the model's layers lowered weights while gradients are computed."""
+        """What lends the model's layers lowered weights while gradients are
+        computed.
+        """
         return Lowered(self.scorer.model, self.scorer.precision.autocast)
 
     @property
     def kept_model(self) -> nn.Module:
-        """The model that is validated and kept: the averaged one where there is one."""
+        """The model that is validated and kept.
+
+        The averaged one where there is one.
+        """
         return self.scorer.model if self.average is None else self.average.model
 
 
@@ -145,7 +168,8 @@ def state_of_run(job: Job, progress: Progress) -> dict[str, Any]:
 
 
 def restore_run(job: Job, state: dict[str, Any], place: str = "") -> Progress:
-    """Put a job into the state that `state_of_run` gave, and say where it stands.
+    """Put a job into the state that `state_of_run` gave, and say where it
+    stands.
 
     Args:
         job: as it was built.
@@ -153,33 +177,41 @@ def restore_run(job: Job, state: dict[str, Any], place: str = "") -> Progress:
         place: its folder, for messages.
 
     Raises:
-        CheckpointError: it was trained on other data, or has other parameters than the job's model, or such as are
-            not finite.
+        CheckpointError: it was trained on other data, or has other parameters than the job's model,
+            or such as are not finite.
     """
     then, now = (facts.get("data_fingerprint") for facts in (state.get("facts", {}), job.facts))
     if then and now and then != now:
         raise CheckpointError(
-            f"the checkpoint of step {state['step']} was trained on data with the fingerprint {then}, the pack has "
+            f"the checkpoint of step {state['step']} was trained on data with the fingerprint "
+            f"{then}, the pack has "
             f"{now}: bring the old pack back, or train a new run"
         )
     _check_values(job, state, place or f"the checkpoint of step {state['step']}")
-    progress = Progress(**{name: state[name] for name in Progress.__dataclass_fields__ if name in state})
+    progress = Progress(
+        **{name: state[name] for name in Progress.__dataclass_fields__ if name in state}
+    )
     try:
         job.scorer.model.load_state_dict(state["model_state_dict"])
     except RuntimeError as error:
         raise CheckpointError(
-            f"the checkpoint of step {state['step']} does not fit the model: {error}; bring back the code that it was "
+            f"the checkpoint of step {state['step']} does not fit the model: {error}; bring back "
+            "the code that it was "
             f"trained with, or train a new run"
         ) from error
     decays = [group.get("weight_decay") for group in job.optimizer.param_groups]
     job.optimizer.load_state_dict(state["optimizer_state_dict"])
     for group, decay in zip(job.optimizer.param_groups, decays, strict=True):
         if decay is not None:
-            group["weight_decay"] = decay  # the recipe's, which may have changed; so may the rate, see below
+            group["weight_decay"] = (
+                decay  # the recipe's, which may have changed; so may the rate, see below
+            )
     restore_schedule(job.scheduler, state["scheduler_state_dict"], progress.step)
     if job.average is not None:
         job.average.load_state_dict(state["average_state_dict"])
-    if job.scaler.is_enabled() and "scaler_state_dict" in state:  # else the run had another precision
+    if (
+        job.scaler.is_enabled() and "scaler_state_dict" in state
+    ):  # else the run had another precision
         job.scaler.load_state_dict(state["scaler_state_dict"])
     set_random_states(state["random_states"])
     return progress
@@ -189,11 +221,18 @@ def _check_values(job: Job, state: dict[str, Any], place: str) -> None:
     try:
         check_state(job.scorer.model.state_dict(), state["model_state_dict"], place)
         if job.average is not None:
-            check_state(job.average.model.state_dict(), state["average_state_dict"]["model_state_dict"], place)
+            check_state(
+                job.average.model.state_dict(),
+                state["average_state_dict"]["model_state_dict"],
+                place,
+            )
     except SourceError as error:
         raise CheckpointError(f"{error}; or train a new run") from error
 
 
 def kept_weights(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The `state_dict` of `Job.kept_model` in a checkpoint: averaged where the run averages."""
+    """The `state_dict` of `Job.kept_model` in a checkpoint.
+
+    Averaged where the run averages.
+    """
     return state.get("average_state_dict", state)["model_state_dict"]

@@ -1,11 +1,14 @@
-"""The training loop: plain PyTorch over batches that somebody else prepares.
+"""The training loop.
+
+Plain PyTorch over batches that somebody else prepares.
 
     at a step: batches -> gradients -> clip -> step -> average -> schedule -> report -> checkpoint
     after an epoch: validate -> compare with the best -> report -> checkpoint -> stop?
 
-A checkpoint lies between two optimizer steps: the batches that one of them accumulates are never torn apart. A
-validation that a signal interrupts is given up; the run that goes on begins with it. It knows no files but the
-checkpoint store, no tracker and no data format.
+A checkpoint lies between two optimizer steps: the batches that one of them accumulates are never
+    torn apart. A
+validation that a signal interrupts is given up; the run that goes on begins with it. It knows no
+files but the checkpoint store, no tracker and no data format.
 """
 
 from __future__ import annotations
@@ -37,16 +40,27 @@ WHY_UNDEFINED: dict[Kind, str] = {
 }
 
 
-def train(job: Job, progress: Progress, store: CheckpointStore, on_step: OnStep, stop: StopFlag | None = None) -> str:
-    """Train from where `progress` stands to the last epoch; `progress` is moved along in place.
+def train(
+    job: Job,
+    progress: Progress,
+    store: CheckpointStore,
+    on_step: OnStep,
+    stop: StopFlag | None = None,
+) -> str:
+    """Train from where `progress` stands to the last epoch.
 
-    SIGTERM and SIGINT commit a checkpoint at the next step boundary, or where a validation is given up for them; then
-    they do what they did before. A second signal does that at once, and the checkpoint before stays the last.
+    `progress` is moved along in place.
+
+    SIGTERM and SIGINT commit a checkpoint at the next step boundary, or where a validation is given
+    up for them; then they do what they did before. A second signal does that at once, and the
+    checkpoint before stays the last.
 
     Returns:
-        Why it stopped before the last epoch, see `engine/stopping.py`; empty where it did not, or for a signal.
+        Why it stopped before the last epoch, see `engine/stopping.py`; empty where it did not, or
+        for a signal.
     Raises:
-        NotFiniteError: the loss, or the norm of the gradients, is not finite; the weights are as before that step.
+        NotFiniteError: the loss, or the norm of the gradients, is not finite; the weights are as
+            before that step.
         CheckpointError: a checkpoint cannot be written, and the store does not only warn of that.
     """
     clock = _Clock(progress)
@@ -71,7 +85,9 @@ def train(job: Job, progress: Progress, store: CheckpointStore, on_step: OnStep,
                 progress.batch += taken.num_batches
                 progress.loss_sum += taken.loss * (1 if job.reduction == "sum" else taken.num_rows)
                 progress.loss_rows += taken.num_rows
-                on_step(progress, {"train/loss": taken.loss, "lr": learning_rate}, epoch_ended=False)
+                on_step(
+                    progress, {"train/loss": taken.loss, "lr": learning_rate}, epoch_ended=False
+                )
                 reach("train.reported")
                 clock.tick()
                 epoch_is_done = progress.step % job.steps_per_epoch == 0
@@ -87,7 +103,15 @@ def train(job: Job, progress: Progress, store: CheckpointStore, on_step: OnStep,
                 if stop.requested:
                     return ""
             try:
-                _end_epoch(job, progress, store, on_step, time.perf_counter() - started, rows_at_start, stop)
+                _end_epoch(
+                    job,
+                    progress,
+                    store,
+                    on_step,
+                    time.perf_counter() - started,
+                    rows_at_start,
+                    stop,
+                )
             except StopRequested:
                 _commit(job, progress, store)
                 return ""
@@ -127,13 +151,21 @@ def _end_epoch(
     """Count the epoch, then judge the weights that it gave.
 
     Raises:
-        StopRequested: the validation was given up; the epoch is not counted, as if its last step had just been taken.
+        StopRequested: the validation was given up; the epoch is not counted, as if its last step
+            had just been taken.
     """
     before = replace(progress)
-    num_rows = progress.loss_rows - rows_at_start  # none, where a run goes on with an epoch's validation
+    num_rows = (
+        progress.loss_rows - rows_at_start
+    )  # none, where a run goes on with an epoch's validation
     rate = num_rows / max(seconds, 1e-9)
     progress.loss = reduce_sum(progress.loss_sum, progress.loss_rows, job.reduction)
-    progress.epoch, progress.batch, progress.loss_sum, progress.loss_rows = progress.epoch + 1, 0, 0.0, 0
+    progress.epoch, progress.batch, progress.loss_sum, progress.loss_rows = (
+        progress.epoch + 1,
+        0,
+        0.0,
+        0,
+    )
     progress.rows_per_second = max(progress.rows_per_second, rate)
     values = {"train/epoch_loss": progress.loss, **({"rows_per_second": rate} if num_rows else {})}
     reach("train.epoch_done")
@@ -156,16 +188,20 @@ def _judge(
     is_due: bool,
     stop: StopFlag,
 ) -> None:
-    """Validate, report, and commit a checkpoint where one is due or the weights are the best so far.
+    """Validate, report, and commit a checkpoint where one is due or the weights
+    are the best so far.
 
     Raises:
-        StopRequested: a signal came before the validation was through; nothing was changed or reported.
+        StopRequested: a signal came before the validation was through; nothing was changed or
+            reported.
     """
     if job.monitor:
         values |= {f"valid/{name}": value for name, value in _validate(job, stop).items()}
         check_monitor(job, values)
         reach("train.validated")
-    is_better = bool(job.monitor) and _is_better(values[job.monitor], progress.best_metric, job.monitor_mode)
+    is_better = bool(job.monitor) and _is_better(
+        values[job.monitor], progress.best_metric, job.monitor_mode
+    )
     before = progress.best_metric, progress.best_epoch
     if is_better:
         progress.best_metric, progress.best_epoch = values[job.monitor], progress.epoch
@@ -182,7 +218,9 @@ def _validate(job: Job, stop: StopFlag) -> dict[str, float]:
 
 
 def _commit(job: Job, progress: Progress, store: CheckpointStore, is_best: bool = False) -> bool:
-    """Save a checkpoint, unless the weights overflowed at this very step: the ones before it are the good ones.
+    """Save a checkpoint, unless the weights overflowed at this very step.
+
+    The ones before it are the good ones.
 
     Where no rows validate, the last is the best.
 
@@ -191,10 +229,15 @@ def _commit(job: Job, progress: Progress, store: CheckpointStore, is_best: bool 
     """
     if not all(bool(parameter.isfinite().all()) for parameter in job.scorer.model.parameters()):
         raise TrainingError(
-            f"weights are not finite after step {progress.step}; no checkpoint was written, the run goes on from the "
-            f"one before. A smaller learning rate, train.clip_norm or train.precision fp32 may mend it"
+            f"weights are not finite after step {progress.step}; no checkpoint was written, the "
+            "run goes on from the "
+            "one before. A smaller learning rate, train.clip_norm or train.precision fp32 may "
+            "mend it"
         )
-    return store.save(state_of_run(job, progress), progress.step, is_best=is_best or not job.monitor) is not None
+    return (
+        store.save(state_of_run(job, progress), progress.step, is_best=is_best or not job.monitor)
+        is not None
+    )
 
 
 def _is_better(value: float, best: float, mode: str) -> bool:
@@ -204,7 +247,9 @@ def _is_better(value: float, best: float, mode: str) -> bool:
 
 
 class _Clock:
-    """Adds the time that passes to `progress.seconds`, which goes on counting in a resumed run."""
+    """Adds the time that passes to `progress.seconds`, which goes on
+    counting in a resumed run.
+    """
 
     def __init__(self, progress: Progress) -> None:
         self._progress, self._last = progress, time.perf_counter()

@@ -1,6 +1,10 @@
-"""Losses by name, one value a row; what becomes of the rows is named here and left to the loop."""
+"""Losses by name, one value a row.
 
-# Shapes: B rows in a batch, K classes or tags, D columns of a target of numbers or coordinates of points.
+What becomes of the rows is named here and left to the loop.
+"""
+
+# Shapes: B rows in a batch, K classes or tags, D columns of a target of numbers or coordinates of
+# points.
 
 from __future__ import annotations
 
@@ -16,12 +20,15 @@ from ..recipe import nearest
 from ..schema import FeatureSchema, Schema
 from .wide_softmax import is_wide, wide_cross_entropy
 
-# Of outputs and target, the loss of each row, shape (B,), in float32 or, for float64 outputs, float64.
+# Of outputs and target, the loss of each row, shape (B,), in float32 or, for float64 outputs,
+# float64.
 Loss = Callable[[Tensor, Tensor], Tensor]
-# What becomes of the rows' losses in a step, an epoch or a split: what is minimised and what is reported.
+# What becomes of the rows' losses in a step, an epoch or a split: what is minimised and what is
+# reported.
 Reduction = Literal["mean", "sum"]
 
-# How far the probabilities of a row may be from 1 together, as a logarithm, and pass for log-probabilities.
+# How far the probabilities of a row may be from 1 together, as a logarithm, and pass for
+# log-probabilities.
 LOG_TOLERANCE = 1e-3
 
 
@@ -40,10 +47,12 @@ def cross_entropy(scores_BK: Tensor, target_B: Tensor) -> Tensor:
 
 
 def nll(log_probabilities_BK: Tensor, target_B: Tensor) -> Tensor:
-    """Negative log-probability of the true class, in nats, of a model that ends in a log-softmax.
+    """Negative log-probability of the true class, in nats, of a model that ends
+    in a log-softmax.
 
     Args:
-        log_probabilities_BK: of any floating type; their exponentials add up to 1, see `check_log_probabilities`.
+        log_probabilities_BK: of any floating type; their exponentials add up to 1, see
+            `check_log_probabilities`.
         target_B: int64 class ids.
     Returns:
         Loss of each row, shape (B,).
@@ -61,7 +70,9 @@ def bce(scores_BK: Tensor, target_BK: Tensor) -> Tensor:
         Loss of each row, shape (B,).
     """
     scores_BK = _upcast(scores_BK)
-    losses_BK = F.binary_cross_entropy_with_logits(scores_BK, target_BK.to(scores_BK.dtype), reduction="none")
+    losses_BK = F.binary_cross_entropy_with_logits(
+        scores_BK, target_BK.to(scores_BK.dtype), reduction="none"
+    )
     return losses_BK.mean(dim=1)
 
 
@@ -78,17 +89,23 @@ def mse(outputs_BD: Tensor, target_BD: Tensor) -> Tensor:
 
 
 def mse_sum(outputs_BD: Tensor, target_BD: Tensor) -> Tensor:
-    """Squared error, added up over the target's columns, and over the rows by whoever reduces it; else as `mse`."""
+    """Squared error, added up over the target's columns, and over the rows
+    by whoever reduces it; else as `mse`.
+    """
     return (_upcast(outputs_BD) - target_BD).square().sum(dim=1)
 
 
 def l1(outputs_BD: Tensor, target_BD: Tensor) -> Tensor:
-    """Absolute error, averaged over the target's columns; arguments and result as of `mse`."""
+    """Absolute error, averaged over the target's columns.
+
+    Arguments and result as of `mse`.
+    """
     return (_upcast(outputs_BD) - target_BD).abs().mean(dim=1)
 
 
 def smooth_l1(outputs_BD: Tensor, target_BD: Tensor) -> Tensor:
-    """Half the squared error below 1, the absolute error less 1/2 above, averaged over the columns, as of `mse`.
+    """Half the squared error below 1, the absolute error less 1/2 above,
+    averaged over the columns, as of `mse`.
 
     Girshick 2015: few large errors do not drown the many small ones.
     """
@@ -122,12 +139,16 @@ def check_loss(name: str, target_kind: str) -> None:
     Raises:
         RecipeError: names the value, and the nearest losses or those that fit.
     """
-    fitting = ["auto", *(loss for loss, entry in LOSSES.items() if target_kind in entry.target_kinds)]
+    fitting = [
+        "auto",
+        *(loss for loss, entry in LOSSES.items() if target_kind in entry.target_kinds),
+    ]
     if name != "auto" and name not in LOSSES:
         raise RecipeError(f"train.loss: {name!r} is no loss; {nearest(name, ['auto', *LOSSES])}")
     if name not in fitting:
         raise RecipeError(
-            f"train.loss: {name} does not fit a {target_kind} target; those that do are {', '.join(fitting)}"
+            f"train.loss: {name} does not fit a {target_kind} target; those that do are "
+            f"{', '.join(fitting)}"
         )
 
 
@@ -143,11 +164,16 @@ def build_loss(name: str, schema: Schema) -> Loss:
     if len(schema.targets) == 1:
         return function
     join = _sum if reduction_of(name) == "sum" else _mean
-    return lambda outputs, target: join(function(part.outputs, part.target) for part in schema.parts(outputs, target))
+    return lambda outputs, target: join(
+        function(part.outputs, part.target) for part in schema.parts(outputs, target)
+    )
 
 
 def reduction_of(name: str) -> Reduction:
-    """What becomes of the rows' losses: their sum for mse_sum, their mean for the others and for auto."""
+    """What becomes of the rows' losses.
+
+    Their sum for mse_sum, their mean for the others and for auto.
+    """
     return LOSSES[name].reduction if name in LOSSES else "mean"
 
 
@@ -157,7 +183,9 @@ def reduce_sum(loss_sum: float, num_rows: int, reduction: Reduction) -> float:
 
 
 def check_log_probabilities(schema: Schema, outputs: Tensor) -> None:
-    """Refuse nll for a model whose outputs are no log-probabilities: the loss would be no likelihood, in silence.
+    """Refuse nll for a model whose outputs are no log-probabilities.
+
+    The loss would be no likelihood, in silence.
 
     Args:
         schema: of the targets.
@@ -169,8 +197,10 @@ def check_log_probabilities(schema: Schema, outputs: Tensor) -> None:
         total = part.outputs.double().logsumexp(dim=1)
         if not bool((total.abs() <= LOG_TOLERANCE).all()):
             raise RecipeError(
-                f"train.loss: nll takes log-probabilities, whose exponentials add up to 1; those of the model's "
-                f"outputs add up to {total[0].exp().item():.4g}; use cross_entropy, which takes unnormalised scores, "
+                "train.loss: nll takes log-probabilities, whose exponentials add up to 1; those "
+                "of the model's "
+                f"outputs add up to {total[0].exp().item():.4g}; use cross_entropy, which takes "
+                "unnormalised scores, "
                 f"or a model that ends in a log-softmax"
             )
 
@@ -178,13 +208,15 @@ def check_log_probabilities(schema: Schema, outputs: Tensor) -> None:
 def build_training_loss(
     name: str, schema: Schema, *, label_smoothing: float, balanced: bool, device: torch.device
 ) -> Loss:
-    """The loss that is minimised: `build_loss`, smoothed and weighted where the recipe asks for it.
+    """The loss that is minimised.
 
-    Label smoothing (Szegedy et al. 2016) is torch's: a share of the true class's probability is spread over all K.
-    Balanced weights are scikit-learn's: a row of class k counts n / (K n_k), over the n training rows of the target. A
-    weight multiplies its row's loss; the batch's mean divides by its rows, not by the sum of their weights as torch's
-    CrossEntropyLoss does, so that each row counts the same in every batch. The weights of all training rows have the
-    mean 1.
+    `build_loss`, smoothed and weighted where the recipe asks for it.
+
+    Label smoothing (Szegedy et al. 2016) is torch's: a share of the true class's probability is
+    spread over all K. Balanced weights are scikit-learn's: a row of class k counts n / (K n_k),
+    over the n training rows of the target. A weight multiplies its row's loss; the batch's mean
+    divides by its rows, not by the sum of their weights as torch's CrossEntropyLoss does, so that
+    each row counts the same in every batch. The weights of all training rows have the mean 1.
 
     Args:
         name, schema: see `build_loss`.
@@ -209,7 +241,9 @@ def build_training_loss(
 def _find(name: str, schema: Schema) -> Loss:
     check_loss(name, schema.target_kind)
     if name == "auto":
-        return next(entry.function for entry in LOSSES.values() if schema.target_kind in entry.target_kinds)
+        return next(
+            entry.function for entry in LOSSES.values() if schema.target_kind in entry.target_kinds
+        )
     return LOSSES[name].function
 
 
@@ -222,15 +256,25 @@ def _sum(losses: Iterable[Tensor]) -> Tensor:
 
 
 def _balance(target: FeatureSchema, device: torch.device) -> Tensor:
-    """n / (K n_k) for each class, shape (K,): float64, or float32 on MPS, which has no other."""
+    """n / (K n_k) for each class, shape (K,).
+
+    Float64, or float32 on MPS, which has no other.
+    """
     counts_K = torch.tensor(target.counts, dtype=torch.float64)
     weights_K = counts_K.sum() / (len(counts_K) * counts_K.clamp(min=1))
     return weights_K.to(torch.float32 if device.type == "mps" else torch.float64).to(device)
 
 
-def _smoothed(scores_BK: Tensor, target_B: Tensor, smoothing: float, weights_K: Tensor | None) -> Tensor:
-    """Smoothed cross-entropy of each row, times its class's weight; log-probabilities are scores as well."""
-    losses_B = F.cross_entropy(_upcast(scores_BK), target_B, reduction="none", label_smoothing=smoothing)
+def _smoothed(
+    scores_BK: Tensor, target_B: Tensor, smoothing: float, weights_K: Tensor | None
+) -> Tensor:
+    """Smoothed cross-entropy of each row, times its class's weight.
+
+    Log-probabilities are scores as well.
+    """
+    losses_B = F.cross_entropy(
+        _upcast(scores_BK), target_B, reduction="none", label_smoothing=smoothing
+    )
     return losses_B if weights_K is None else losses_B * weights_K[target_B].to(losses_B.dtype)
 
 

@@ -1,8 +1,10 @@
-"""SIGTERM and SIGINT as a flag, so that work which must not be torn comes to a point where it can stop.
+"""SIGTERM and SIGINT as a flag, so that work which must not be torn comes to a
+point where it can stop.
 
     with StopFlag() as stop:
         ...                          # the first signal sets stop.requested and changes nothing else
-        if stop.requested: return    # at the end of the block the signal means again what it meant before
+        if stop.requested: return    # at the end of the block the signal means again what it meant
+        before
 
 A second signal does not wait: it means at once what it meant before.
 """
@@ -22,14 +24,18 @@ T = TypeVar("T")
 
 
 class StopRequested(BaseException):
-    """Leaves a pass that is given up for a signal; whoever began the pass catches it."""
+    """Leaves a pass that is given up for a signal.
+
+    Whoever began the pass catches it.
+    """
 
 
 class StopFlag:
     """While entered, the first of the two signals sets `requested`.
 
-    Python lets the main thread alone set handlers. Elsewhere the flag stays down: there the process's own handlers
-    decide, and a run that they end goes on from its last checkpoint. A signal that the process ignores, as what
+    Python lets the main thread alone set handlers. Elsewhere the flag stays down: there the
+    process's own handlers decide, and a run that they end goes on from its last checkpoint. A
+    signal that the process ignores, as what
     `nohup` or a script starts with `&` does, stays ignored.
 
     Attributes:
@@ -47,7 +53,9 @@ class StopFlag:
         return self._received is not None
 
     def repeat(self) -> None:
-        """Let the signal that came mean what it meant before the block, which has ended with an error."""
+        """Let the signal that came mean what it meant before the block,
+        which has ended with an error.
+        """
         if self._received is not None:
             os.kill(os.getpid(), self._received)
 
@@ -69,14 +77,23 @@ class StopFlag:
 
     def __enter__(self) -> StopFlag:
         if threading.current_thread() is threading.main_thread():
-            heeded = [number for number in SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+            heeded = [
+                number
+                for number in SIGNALS
+                if signal.getsignal(number) not in (signal.SIG_IGN, None)
+            ]
             self._previous = {number: signal.signal(number, self.handler) for number in heeded}
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
-        """Put the previous handlers back, then let the one of the signal that came do what it means."""
+        """Put the previous handlers back, then let the one of the signal
+        that came do what it means.
+        """
         self._put_back()
         if kind is None:
             self.repeat()

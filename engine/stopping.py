@@ -1,4 +1,7 @@
-"""Why a training ends before its last epoch: nothing gets better any more, or its time is over."""
+"""Why a training ends before its last epoch.
+
+Nothing gets better any more, or its time is over.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,25 @@ from .job import Job, Progress
 
 
 def reason_to_stop(job: Job, progress: Progress) -> str:
-    """Why no further epoch is begun, in words that name the setting; empty where one is.
+    """Why no further epoch is begun, in words that name the setting.
 
-    It follows from the state alone, so that a stopped run that is resumed stops again unless the setting was changed.
+    Empty where one is.
+
+    It follows from the state alone, so that a stopped run that is resumed stops again unless the
+    setting was changed.
     """
     num_worse = progress.epoch - progress.best_epoch
     if job.early_stop_epochs and num_worse >= job.early_stop_epochs:
         return (
-            f"{job.monitor} was best after epoch {progress.best_epoch} ({progress.best_metric:.4g}) and no better in "
+            f"{job.monitor} was best after epoch {progress.best_epoch} "
+            f"({progress.best_metric:.4g}) and no better in "
             f"{num_worse} epochs (train.early_stop_epochs: {job.early_stop_epochs})"
         )
     if is_out_of_time(job, progress):
-        return f"{progress.seconds / 60:.3g} minutes of training are over (train.max_minutes: {job.max_seconds / 60:g})"
+        return (
+            f"{progress.seconds / 60:.3g} minutes of training are over (train.max_minutes: "
+            f"{job.max_seconds / 60:g})"
+        )
     return ""
 
 

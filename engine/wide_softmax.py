@@ -1,8 +1,10 @@
-"""Cross-entropy over very many classes on the CPU, in fewer passes over memory than torch's own.
+"""Cross-entropy over very many classes on the CPU, in fewer passes over memory
+than torch's own.
 
-Torch makes three float32 copies of the scores: widened, their log-softmax, and the gradient. At 512 rows and 41,105
-classes that is 250 MB a step. Here one kernel reads the scores and gives the probabilities, which are kept in the
-scores' own type and are the gradient but for a factor.
+Torch makes three float32 copies of the scores: widened, their log-softmax, and the gradient. At 512
+    rows and 41,105
+classes that is 250 MB a step. Here one kernel reads the scores and gives the probabilities, which
+are kept in the scores' own type and are the gradient but for a factor.
 """
 
 # Shapes: B rows in a batch, K classes.
@@ -25,11 +27,13 @@ def is_wide(scores_BK: Tensor) -> bool:
 
 
 def wide_cross_entropy(scores_BK: Tensor, target_B: Tensor) -> Tensor:
-    """Negative log of the softmax probability of the true class, in nats; differentiable once.
+    """Negative log of the softmax probability of the true class, in nats.
+
+    Differentiable once.
 
     Args:
-        scores_BK: unnormalised, of any floating type; sums are in float32, or float64 where the scores are. The
-            gradient has the scores' type.
+        scores_BK: unnormalised, of any floating type; sums are in float32, or float64 where the
+            scores are. The gradient has the scores' type.
         target_B: int64 class ids.
     Returns:
         Loss of each row, shape (B,), float32 or float64.
@@ -45,9 +49,11 @@ class _WideCrossEntropy(torch.autograd.Function):
         wide = torch.float64 if scores_BK.dtype == torch.float64 else torch.float32
         target_B1 = target_B[:, None]
         probabilities_BK = scores_BK.softmax(dim=1, dtype=wide)
-        # The largest probability is at least 1/K, so that its log is safe where the target's may be that of 0; the
-        # difference of the two scores leads from the one to the other.
-        behind_B1 = scores_BK.amax(dim=1, keepdim=True).to(wide) - scores_BK.gather(1, target_B1).to(wide)
+        # The largest probability is at least 1/K, so that its log is safe where the target's may be
+        # that of 0; the difference of the two scores leads from the one to the other.
+        behind_B1 = scores_BK.amax(dim=1, keepdim=True).to(wide) - scores_BK.gather(
+            1, target_B1
+        ).to(wide)
         losses_B1 = behind_B1 - probabilities_BK.amax(dim=1, keepdim=True).log()
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(probabilities_BK.to(scores_BK.dtype), target_B1)

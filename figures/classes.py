@@ -1,4 +1,7 @@
-"""Figures of a category target: confusion, accuracy and scores of each class, and the curves of two classes."""
+"""Figures of a category target.
+
+Confusion, accuracy and scores of each class, and the curves of two classes.
+"""
 
 # Shapes: K classes, N rows.
 
@@ -39,9 +42,15 @@ MAX_LABELS = 120
 
 @drawn
 def confusion(
-    matrix_KK: np.ndarray, classes: Sequence[str], path: Path, *, interval: tuple[float, float] | None = None
+    matrix_KK: np.ndarray,
+    classes: Sequence[str],
+    path: Path,
+    *,
+    interval: tuple[float, float] | None = None,
 ) -> tuple[Figure, Path]:
-    """Confusion matrix: the colour is the share of the true class's rows, the numbers are rows and, their shares.
+    """Confusion matrix.
+
+    The colour is the share of the true class's rows, the numbers are rows and, their shares.
 
     Args:
         matrix_KK: counts, rows true, columns predicted.
@@ -54,7 +63,8 @@ def confusion(
     shares = np.divide(matrix_KK, totals, out=np.zeros(matrix_KK.shape), where=totals > 0)
     side = float(np.clip(2.2 + 0.3 * num_classes, 2.6, 13.0))
     cell = side / num_classes
-    # The cells have a size in inches, whatever room the labels need: saving grows the page about them.
+    # The cells have a size in inches, whatever room the labels need: saving grows the page about
+    # them.
     figure = Figure(figsize=(side, side))
     figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0, 1, 1))
@@ -89,7 +99,9 @@ def confusion(
     axes.spines[:].set_visible(num_classes > MAX_CELLS)
     length = min(1.0, 5.0 / side)
     bar = figure.colorbar(
-        image, cax=figure.add_axes((1 + 0.18 / side, 1 - length, 0.16 / side, length)), format=PercentFormatter(1)
+        image,
+        cax=figure.add_axes((1 + 0.18 / side, 1 - length, 0.16 / side, length)),
+        format=PercentFormatter(1),
     )
     bar.set_label("share of the true class's rows")
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
@@ -105,11 +117,13 @@ def class_accuracy(
     *,
     interval: tuple[float, float] | None = None,
 ) -> tuple[Figure, Path]:
-    """Accuracy of each class as bars, the worst on top; of more than 100 classes the 100 worst.
+    """Accuracy of each class as bars, the worst on top.
+
+    Of more than 100 classes the 100 worst.
 
     Args:
-        hits_K, rows_K: rows that were predicted as the class that they are of, and all of it; one without rows has no
-            bar.
+        hits_K, rows_K: rows that were predicted as the class that they are of, and all of it; one
+            without rows has no bar.
         classes: the K labels.
         path: PNG file to write.
         interval: of the accuracy of all rows, drawn as a band.
@@ -121,7 +135,10 @@ def class_accuracy(
     figure = Figure(figsize=(6.6, _height_of(len(order))))
     axes = figure.subplots()
     hidden = len(present) - len(order)
-    axes.set_title(f"Accuracy of each class (rows){f', the {len(order)} worst of {len(present):,}' if hidden else ''}")
+    axes.set_title(
+        "Accuracy of each class "
+        f"(rows){f', the {len(order)} worst of {len(present):,}' if hidden else ''}"
+    )
     if not len(order):
         say(axes, "no rows")
         return figure, path
@@ -129,7 +146,15 @@ def class_accuracy(
     axes.barh(range(len(order)), accuracy[order], color=BLUE, height=0.7)
     for row, value in enumerate(accuracy[order]):
         beside = axes.get_yaxis_transform()
-        axes.text(1.02, row, percent(value), transform=beside, va="center", fontsize=size - 0.5, clip_on=False)
+        axes.text(
+            1.02,
+            row,
+            percent(value),
+            transform=beside,
+            va="center",
+            fontsize=size - 0.5,
+            clip_on=False,
+        )
     overall = hits_K.sum() / rows_K.sum()
     if interval is not None:
         axes.axvspan(*interval, color=ORANGE, alpha=0.18, linewidth=0)
@@ -145,13 +170,19 @@ def class_accuracy(
 
 @drawn
 def class_scores(
-    hits_K: np.ndarray, rows_K: np.ndarray, predicted_K: np.ndarray, classes: Sequence[str], path: Path
+    hits_K: np.ndarray,
+    rows_K: np.ndarray,
+    predicted_K: np.ndarray,
+    classes: Sequence[str],
+    path: Path,
 ) -> tuple[Figure, Path]:
-    """Precision, recall and F1 of each class, the lowest F1 on top; of more than 100 classes the 100 lowest.
+    """Precision, recall and F1 of each class, the lowest F1 on top.
+
+    Of more than 100 classes the 100 lowest.
 
     Args:
-        hits_K, rows_K, predicted_K: rows that are of the class and were predicted to be, that are, that were predicted
-            to be; a class without rows is left out.
+        hits_K, rows_K, predicted_K: rows that are of the class and were predicted to be, that are,
+            that were predicted to be; a class without rows is left out.
         classes: the K labels.
         path: PNG file to write.
     """
@@ -162,11 +193,13 @@ def class_scores(
 def tag_scores(
     hits_K: np.ndarray, rows_K: np.ndarray, predicted_K: np.ndarray, tags: Sequence[str], path: Path
 ) -> tuple[Figure, Path]:
-    """Precision, recall and F1 of each tag, the lowest F1 on top; of more than 100 tags the 100 lowest.
+    """Precision, recall and F1 of each tag, the lowest F1 on top.
+
+    Of more than 100 tags the 100 lowest.
 
     Args:
-        hits_K, rows_K, predicted_K: rows that have the tag and were predicted to, that have it, that were predicted to;
-            a tag without rows is left out.
+        hits_K, rows_K, predicted_K: rows that have the tag and were predicted to, that have it,
+            that were predicted to; a tag without rows is left out.
         tags: the K labels.
         path: PNG file to write.
     """
@@ -179,7 +212,10 @@ def _draw_scores(
     present = np.flatnonzero(rows)
     recall = hits[present] / rows[present]
     precision = np.divide(
-        hits[present], predicted[present], out=np.full(len(present), np.nan), where=predicted[present] > 0
+        hits[present],
+        predicted[present],
+        out=np.full(len(present), np.nan),
+        where=predicted[present] > 0,
     )
     f1 = 2 * hits[present] / (rows[present] + predicted[present])
     order = np.argsort(f1, kind="stable")[:MAX_BARS]
@@ -187,7 +223,10 @@ def _draw_scores(
     figure = Figure(figsize=(6.6, _height_of(len(order))))
     axes = figure.subplots()
     hidden = len(present) - len(order)
-    axes.set_title(f"Scores of each {what} (rows){f', the {len(order)} lowest of {len(present):,}' if hidden else ''}")
+    axes.set_title(
+        f"Scores of each {what} "
+        f"(rows){f', the {len(order)} lowest of {len(present):,}' if hidden else ''}"
+    )
     if not len(order):
         say(axes, "no rows")
         return figure
@@ -202,7 +241,15 @@ def _draw_scores(
     axes.plot(f1[order], lines, "|", color=INK, markersize=dot + 3, markeredgewidth=1.5, label="F1")
     for row, value in enumerate(f1[order]):
         beside = axes.get_yaxis_transform()
-        axes.text(1.02, row, f"{value:.3f}", transform=beside, va="center", fontsize=size - 0.5, clip_on=False)
+        axes.text(
+            1.02,
+            row,
+            f"{value:.3f}",
+            transform=beside,
+            va="center",
+            fontsize=size - 0.5,
+            clip_on=False,
+        )
     # Dots need no zero: the axis begins where they do.
     least = math.floor(10 * float(low.min()) - 0.2) / 10
     axes.set_xlim(least if least > 0 else -0.02, 1.0 + 0.02 * (1 - max(least, 0)))
@@ -218,21 +265,30 @@ def roc(
     positive: str,
     path: Path,
 ) -> tuple[Figure, Path]:
-    """Receiver operating characteristic and precision over recall, for two classes.
+    """Receiver operating characteristic and precision over recall, for two
+    classes.
 
     Args:
-        scores_N: the larger, the more likely is the positive class; rows that are not finite are left out.
+        scores_N: the larger, the more likely is the positive class; rows that are not finite are
+            left out.
         target_N: 1 or True for rows of the positive class.
         positive: its name.
         path: PNG file to write.
     """
     finite = np.isfinite(scores_N)
-    scores, is_positive = np.asarray(scores_N, float)[finite], np.asarray(target_N)[finite].astype(bool)
+    scores, is_positive = (
+        np.asarray(scores_N, float)[finite],
+        np.asarray(target_N)[finite].astype(bool),
+    )
     num_positive = int(is_positive.sum())
     num_negative = len(is_positive) - num_positive
     figure = Figure(figsize=(8.8, 4.2))
     left, right = figure.subplots(1, 2)
-    left.set(title="Receiver operating characteristic", xlabel="false positive rate", ylabel="true positive rate")
+    left.set(
+        title="Receiver operating characteristic",
+        xlabel="false positive rate",
+        ylabel="true positive rate",
+    )
     right.set(title="Precision and recall", xlabel="recall", ylabel="precision")
     who = short(positive, 30)
     if not num_positive or not num_negative:
@@ -249,11 +305,21 @@ def roc(
     precision = hits / taken
     area = float(np.trapezoid(np.append(0, recall), np.append(0, false_rate)))
     average = float(np.sum(np.diff(recall, prepend=0) * precision))
-    left.plot([0, 1], [0, 1], color=GRAY, linewidth=1, linestyle=(0, (4, 3)), label="by chance, 0.500")
-    left.fill_between(np.append(0, false_rate), np.append(0, recall), color=SKY, alpha=0.2, linewidth=0)
+    left.plot(
+        [0, 1], [0, 1], color=GRAY, linewidth=1, linestyle=(0, (4, 3)), label="by chance, 0.500"
+    )
+    left.fill_between(
+        np.append(0, false_rate), np.append(0, recall), color=SKY, alpha=0.2, linewidth=0
+    )
     left.plot(np.append(0, false_rate), np.append(0, recall), color=BLUE, label=f"AUROC {area:.3f}")
     prevalence = num_positive / len(is_positive)
-    right.axhline(prevalence, color=GRAY, linewidth=1, linestyle=(0, (4, 3)), label=f"by chance, {prevalence:.3f}")
+    right.axhline(
+        prevalence,
+        color=GRAY,
+        linewidth=1,
+        linestyle=(0, (4, 3)),
+        label=f"by chance, {prevalence:.3f}",
+    )
     right.step(
         np.append(0, recall),
         np.append(precision[0], precision),
@@ -272,24 +338,43 @@ def roc(
 
 
 def _write_cells(axes: Axes, matrix_KK: np.ndarray, shares: np.ndarray, cell: float) -> None:
-    """Write the rows, and below them their share where a cell (in inches) has room for both."""
+    """Write the rows, and below them their share where a cell (in inches)
+    has room for both.
+    """
     points = cell * 72
     digits = len(f"{int(matrix_KK.max()):,}")
     size = float(np.clip(points * 0.88 / (0.64 * max(digits, 2)), 4.5, 10.0))
     has_shares = points >= 32 and size >= 7
     for row, column in zip(*np.nonzero(matrix_KK), strict=True):
         colour = "white" if shares[row, column] > 0.55 else INK
-        _write(axes, row, column, f"{int(matrix_KK[row, column]):,}", 0.6 * size if has_shares else 0, size, colour)
+        _write(
+            axes,
+            row,
+            column,
+            f"{int(matrix_KK[row, column]):,}",
+            0.6 * size if has_shares else 0,
+            size,
+            colour,
+        )
         if has_shares:
             text = percent(float(shares[row, column]))
             fits = float(np.clip(points * 0.88 / (0.64 * len(text)), 5.0, 7.5))
             _write(axes, row, column, text, -0.7 * size, fits, colour)
 
 
-def _write(axes: Axes, row: int, column: int, text: str, up: float, size: float, colour: str) -> None:
+def _write(
+    axes: Axes, row: int, column: int, text: str, up: float, size: float, colour: str
+) -> None:
     """Write into a cell, so many points above its middle."""
     axes.annotate(
-        text, (column, row), (0, up), textcoords="offset points", ha="center", va="center", fontsize=size, color=colour
+        text,
+        (column, row),
+        (0, up),
+        textcoords="offset points",
+        ha="center",
+        va="center",
+        fontsize=size,
+        color=colour,
     )
 
 
@@ -299,7 +384,10 @@ def _height_of(num_lines: int) -> float:
 
 
 def _list_names(axes: Axes, names: Sequence[str]) -> float:
-    """Put one name a line, from the top; gives the size of the text."""
+    """Put one name a line, from the top.
+
+    Gives the size of the text.
+    """
     size = 6.5 if len(names) > 30 else 9.0
     axes.set_yticks(range(len(names)), names, fontsize=size)
     axes.tick_params(axis="y", length=0)

@@ -1,4 +1,7 @@
-"""Figures of how training went: curves over the epochs, and the same metric over several splits."""
+"""Figures of how training went.
+
+Curves over the epochs, and the same metric over several splits.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from ..runs import Point
-from .style import BLUE, GRAY, INK, ORANGE, PINK, SKY, drawn, in_full, legend_below, named, number, say, short
+from .style import (
+    BLUE,
+    GRAY,
+    INK,
+    ORANGE,
+    PINK,
+    SKY,
+    drawn,
+    in_full,
+    legend_below,
+    named,
+    number,
+    say,
+    short,
+)
 
-# The metric in the middle of the curves where the caller names none or the loss, the first that was measured; and
-# whether more of it is better.
+# The metric in the middle of the curves where the caller names none or the loss, the first that was
+# measured; and whether more of it is better.
 HEADLINES = {
     "valid/accuracy": True,
     "valid/f1_micro": True,
@@ -58,15 +75,18 @@ def curves(
     loss_unit: str = "",
     train_label: str = "train",
 ) -> tuple[Figure, Path]:
-    """Loss, headline metric and learning rate over the epochs; the best epoch is marked in all of them.
+    """Loss, headline metric and learning rate over the epochs.
+
+    The best epoch is marked in all of them.
 
     Args:
-        points: of the journal: `train/loss` and `lr` at steps; at the ends of epochs `train/epoch_loss`, `valid/loss`,
-            the headline metric.
+        points: of the journal: `train/loss` and `lr` at steps; at the ends of epochs
+            `train/epoch_loss`, `valid/loss`, the headline metric.
         path: PNG file to write.
-        events: lines of the journal; those named "resumed" and "stopped" with a step among their fields are marked.
-        headline: the metric that decides which epoch is best, for example "valid/f1_macro"; empty takes the first of
-            accuracy, rmse, nme and mrr that was measured.
+        events: lines of the journal; those named "resumed" and "stopped" with a step among their
+            fields are marked.
+        headline: the metric that decides which epoch is best, for example "valid/f1_macro"; empty
+            takes the first of accuracy, rmse, nme and mrr that was measured.
         higher_is_better: whether more of `headline` is better, where it is given.
         unit: of the metric in the middle.
         loss_unit: of the loss.
@@ -109,7 +129,9 @@ def curves(
                 epoch, value = best
                 is_main = panel == ("loss" if headline == "valid/loss" else headline)
                 text = f"best {number(value)}, epoch {epoch:.0f}" if is_main else None
-                axes.axvline(epoch, color=PINK, linewidth=1.4, linestyle=(0, (3, 2)), label=text, zorder=1.5)
+                axes.axvline(
+                    epoch, color=PINK, linewidth=1.4, linestyle=(0, (3, 2)), label=text, zorder=1.5
+                )
                 if is_main:
                     axes.plot([epoch], [value], "o", color=PINK, markersize=6, zorder=5)
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
@@ -121,8 +143,12 @@ def curves(
 
 
 @drawn
-def splits(metrics: Mapping[str, float], path: Path, label: str, *, unit: str = "") -> tuple[Figure, Path]:
-    """One metric over the runs of several splits: a dot each, their mean, and one standard deviation about it.
+def splits(
+    metrics: Mapping[str, float], path: Path, label: str, *, unit: str = ""
+) -> tuple[Figure, Path]:
+    """One metric over the runs of several splits.
+
+    A dot each, their mean, and one standard deviation about it.
 
     Args:
         metrics: by name of the split; what is not finite is named and left out.
@@ -152,8 +178,19 @@ def splits(metrics: Mapping[str, float], path: Path, label: str, *, unit: str = 
     axes.plot(values[finite], rows[finite], "o", color=ORANGE, markersize=6.5)
     beside = axes.get_yaxis_transform()
     for row in rows[finite]:
-        axes.text(1.02, row, number(float(values[row])), transform=beside, va="center", fontsize=8, clip_on=False)
-    labels = [short(name) if ok else f"{short(name)} (not finite)" for name, ok in zip(names, finite, strict=True)]
+        axes.text(
+            1.02,
+            row,
+            number(float(values[row])),
+            transform=beside,
+            va="center",
+            fontsize=8,
+            clip_on=False,
+        )
+    labels = [
+        short(name) if ok else f"{short(name)} (not finite)"
+        for name, ok in zip(names, finite, strict=True)
+    ]
     axes.set_yticks(rows, labels)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.margins(x=0.08)
@@ -187,10 +224,20 @@ def _plot(
 
 
 def _draw_loss(
-    axes: Axes, series: Mapping[str, tuple[list[int], list[float]]], ends: Sequence[int], train_label: str
+    axes: Axes,
+    series: Mapping[str, tuple[list[int], list[float]]],
+    ends: Sequence[int],
+    train_label: str,
 ) -> None:
     _plot(
-        axes, series, ends, "train/loss", "train, each step" if ends else "train", color=SKY, linewidth=0.8, alpha=0.7
+        axes,
+        series,
+        ends,
+        "train/loss",
+        "train, each step" if ends else "train",
+        color=SKY,
+        linewidth=0.8,
+        alpha=0.7,
     )
     _plot(axes, series, ends, EPOCH_KEY, train_label, color=BLUE, dots=True)
     _plot(axes, series, ends, "valid/loss", "valid", color=ORANGE, dots=True)
@@ -205,14 +252,20 @@ def _draw_loss(
         axes.yaxis.set_minor_formatter(NullFormatter())
     elif len(values) >= 20:
         # Leave out of sight what a few first steps have above all others.
-        low, high = float(values.min()), max(float(np.quantile(values, 0.99)), max(whole, default=-np.inf))
+        low, high = (
+            float(values.min()),
+            max(float(np.quantile(values, 0.99)), max(whole, default=-np.inf)),
+        )
         if high > low:
             bottom = min(low, 0.0) if 0 <= low < 0.3 * high else low - 0.05 * (high - low)
             axes.set_ylim(bottom, high + 0.1 * (high - low))
 
 
 def _find_best(
-    series: Mapping[str, tuple[list[int], list[float]]], key: str, ends: Sequence[int], higher_is_better: bool
+    series: Mapping[str, tuple[list[int], list[float]]],
+    key: str,
+    ends: Sequence[int],
+    higher_is_better: bool,
 ) -> tuple[float, float] | None:
     steps, values = series.get(key, ([], []))
     y = np.asarray(values, float)
@@ -224,7 +277,10 @@ def _find_best(
 
 
 def _mark(axes: Axes, events: Sequence[Mapping[str, Any]], ends: Sequence[int]) -> None:
-    """Draw the journal's events; of each kind one stands in the legend, and in that of the loss alone."""
+    """Draw the journal's events.
+
+    Of each kind one stands in the legend, and in that of the loss alone.
+    """
     said: set[str] = set()
     for event in events:
         step = event.get("fields", {}).get("step")
@@ -237,7 +293,9 @@ def _mark(axes: Axes, events: Sequence[Mapping[str, Any]], ends: Sequence[int]) 
 
 
 def _to_epochs(steps: Sequence[int], ends: Sequence[int]) -> np.ndarray:
-    """Steps as epochs: between the ends of two epochs in proportion, past the last one as long as that was.
+    """Steps as epochs.
+
+    Between the ends of two epochs in proportion, past the last one as long as that was.
 
     Without any end the axis counts steps.
     """

@@ -1,4 +1,7 @@
-"""The data report as one page: what is in a table, who trains on what, and what is odd about it."""
+"""The data report as one page.
+
+What is in a table, who trains on what, and what is odd about it.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,8 @@ class Panel(NamedTuple):
 
 @drawn
 def data_report(report: Mapping[str, Any], path: Path) -> tuple[Figure, Path]:
-    """Draw rows and classes by split, missing values, quarantine, image sizes, ranges, and warnings on one page.
+    """Draw rows and classes by split, missing values, quarantine, image sizes,
+    ranges, and warnings on one page.
 
     Args:
         report: what `report.json` holds. A part that it lacks is left out.
@@ -64,8 +68,12 @@ def data_report(report: Mapping[str, Any], path: Path) -> tuple[Figure, Path]:
     figure = Figure(figsize=(width, height))
     figure.set_layout_engine("none")
     name = Path(str(report.get("table", "table"))).name
-    figure.text(0.1 / width, 1 - 0.08 / height, short(name, 80), va="top", fontsize=13, fontweight="bold")
-    figure.text(0.1 / width, 1 - 0.36 / height, _summarise(report), va="top", fontsize=8.5, color=GRAY)
+    figure.text(
+        0.1 / width, 1 - 0.08 / height, short(name, 80), va="top", fontsize=13, fontweight="bold"
+    )
+    figure.text(
+        0.1 / width, 1 - 0.36 / height, _summarise(report), va="top", fontsize=8.5, color=GRAY
+    )
     squares = [Patch(color=colour, label=side) for side, colour in SIDES.items()]
     figure.legend(
         handles=squares,
@@ -80,10 +88,14 @@ def data_report(report: Mapping[str, Any], path: Path) -> tuple[Figure, Path]:
     for number, column in enumerate(columns):
         x, top = 0.1 + number * (COLUMN_WIDTH + GAP), height - head
         for panel in column:
-            figure.text(x / width, top / height, panel.title, va="top", fontsize=10, fontweight="bold")
+            figure.text(
+                x / width, top / height, panel.title, va="top", fontsize=10, fontweight="bold"
+            )
             labels = LETTER * widest(panel.labels) + 0.1 if panel.labels else 0.0
             box = (x + labels, top - 0.28 - panel.height, COLUMN_WIDTH - labels, panel.height)
-            axes = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
+            axes = figure.add_axes(
+                (box[0] / width, box[1] / height, box[2] / width, box[3] / height)
+            )
             axes.tick_params(labelsize=8, length=0)
             panel.draw(axes)
             top -= _height_of(panel)
@@ -95,11 +107,17 @@ def _height_of(panel: Panel) -> float:
 
 
 def _panels(report: Mapping[str, Any]) -> list[Panel]:
-    """The parts that the report has something for, in the order in which one reads them."""
+    """The parts that the report has something for, in the order in which one
+    reads them.
+    """
     features: Mapping[str, Mapping[str, Any]] = report.get("features", {})
     panels = [_rows_panel(report)]
-    classes = {name: feature["classes"] for name, feature in features.items() if feature.get("classes")}
-    panels += [_classes_panel(name, counts) for name, counts in list(classes.items())[-MAX_CLASS_PANELS:]]
+    classes = {
+        name: feature["classes"] for name, feature in features.items() if feature.get("classes")
+    }
+    panels += [
+        _classes_panel(name, counts) for name, counts in list(classes.items())[-MAX_CLASS_PANELS:]
+    ]
     ranges = {
         f"{name} {column}" if feature.get("kind") == "points" else column: found
         for name, feature in features.items()
@@ -107,13 +125,17 @@ def _panels(report: Mapping[str, Any]) -> list[Panel]:
     }
     if ranges:
         panels.append(_ranges_panel(ranges))
-    panels += [_sizes_panel(name, feature) for name, feature in features.items() if feature.get("sizes")]
+    panels += [
+        _sizes_panel(name, feature) for name, feature in features.items() if feature.get("sizes")
+    ]
     return [*panels, _quarantine_panel(report), _missing_panel(features), _findings_panel(report)]
 
 
 def _summarise(report: Mapping[str, Any]) -> str:
     features: Mapping[str, Mapping[str, Any]] = report.get("features", {})
-    kinds = [f"{short(name, 20)} ({_describe(feature)})" for name, feature in list(features.items())[:6]]
+    kinds = [
+        f"{short(name, 20)} ({_describe(feature)})" for name, feature in list(features.items())[:6]
+    ]
     more = f" and {len(features) - 6} more" if len(features) > 6 else ""
     return f"{_count(report.get('rows', 0), 'row')}{': ' if kinds else ''}{', '.join(kinds)}{more}"
 
@@ -121,7 +143,10 @@ def _summarise(report: Mapping[str, Any]) -> str:
 def _describe(feature: Mapping[str, Any]) -> str:
     kind, num_columns = str(feature.get("kind", "")), len(feature.get("columns", []))
     if kind == "image":
-        return " × ".join(str(number) for number in feature.get("shape", [])) + f" {feature.get('dtype', '')}"
+        return (
+            " × ".join(str(number) for number in feature.get("shape", []))
+            + f" {feature.get('dtype', '')}"
+        )
     if kind == "text":
         return f"text, {_count(feature.get('vocabulary', 0), 'token')} known"
     if feature.get("classes") is not None:
@@ -145,7 +170,9 @@ def _rows_panel(report: Mapping[str, Any]) -> Panel:
         "Rows by split",
         0.24 * len(counts),
         labels,
-        lambda axes: _draw_bars(axes, labels, list(counts.values()), texts, [colours[label] for label in labels]),
+        lambda axes: _draw_bars(
+            axes, labels, list(counts.values()), texts, [colours[label] for label in labels]
+        ),
     )
 
 
@@ -157,7 +184,11 @@ def _quarantine_panel(report: Mapping[str, Any]) -> Panel:
 
 
 def _missing_panel(features: Mapping[str, Mapping[str, Any]]) -> Panel:
-    missing = {column: count for feature in features.values() for column, count in feature.get("missing", {}).items()}
+    missing = {
+        column: count
+        for feature in features.values()
+        for column, count in feature.get("missing", {}).items()
+    }
     found = {column: count for column, count in missing.items() if count}
     if not found:
         return _text_panel("Missing values", [f"None, in {_count(len(missing), 'column')}."])
@@ -178,14 +209,27 @@ def _classes_panel(name: str, classes: Mapping[str, Mapping[str, int]]) -> Panel
             axes.barh(lines, counts, left=left, color=colour, height=0.72, label=side)
             left += counts
         for line, total in enumerate(left):
-            axes.annotate(f"{int(total):,}", (total, line), (3, 0), textcoords="offset points", va="center", fontsize=8)
-        _list(axes, labels, max(left.max(initial=0), 1), max(len(f"{int(total):,}") for total in left))
+            axes.annotate(
+                f"{int(total):,}",
+                (total, line),
+                (3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+            )
+        _list(
+            axes, labels, max(left.max(initial=0), 1), max(len(f"{int(total):,}") for total in left)
+        )
 
-    return Panel(title, max(0.5, (0.24 if len(labels) <= 12 else 0.165) * len(labels)), labels, draw)
+    return Panel(
+        title, max(0.5, (0.24 if len(labels) <= 12 else 0.165) * len(labels)), labels, draw
+    )
 
 
 def _ranked_panel(title: str, classes: Mapping[str, Mapping[str, int]]) -> Panel:
-    """Of many classes their sizes in order, and the names of the largest and the smallest."""
+    """Of many classes their sizes in order, and the names of the largest and
+    the smallest.
+    """
     totals = {label: sum(found.get(side, 0) for side in SIDES) for label, found in classes.items()}
     ranked = sorted(totals, key=lambda label: (-totals[label], label))
 
@@ -203,7 +247,9 @@ def _ranked_panel(title: str, classes: Mapping[str, Mapping[str, int]]) -> Panel
         smallest = ", ".join(f"{short(label, 14)} ({totals[label]:,})" for label in ranked[-2:])
         largest = ", ".join(f"{short(label, 14)} ({totals[label]:,})" for label in ranked[:2])
         lines = [f"largest: {largest}", f"smallest: {smallest}"]
-        axes.text(0, -0.36, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=8, color=GRAY)
+        axes.text(
+            0, -0.36, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=8, color=GRAY
+        )
 
     return Panel(f"{title} ({len(classes):,})", 1.3, ["10,000"], draw, below=0.85)
 
@@ -218,9 +264,19 @@ def _sizes_panel(name: str, feature: Mapping[str, Any]) -> Panel:
         for line, found in enumerate(sizes.values()):
             low, quarter, middle, three_quarters, high = (float(found[key]) for key in QUANTILES)
             axes.plot([low, high], [line, line], color=PALE, linewidth=6, solid_capstyle="butt")
-            axes.plot([quarter, three_quarters], [line, line], color=BLUE, linewidth=6, solid_capstyle="butt")
+            axes.plot(
+                [quarter, three_quarters],
+                [line, line],
+                color=BLUE,
+                linewidth=6,
+                solid_capstyle="butt",
+            )
             axes.plot([middle], [line], "|", color=ORANGE, markersize=11, markeredgewidth=2.2)
-            text = f"all {low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}, median {middle:,.0f}"
+            text = (
+                f"all {low:,.0f}"
+                if low == high
+                else f"{low:,.0f} to {high:,.0f}, median {middle:,.0f}"
+            )
             axes.annotate(
                 text,
                 (0, line),
@@ -255,9 +311,18 @@ def _ranges_panel(ranges: Mapping[str, Mapping[str, float]]) -> Panel:
             axes.text(0, line + 0.5, short(column, 18), va="center", fontsize=8)
             for place, key in zip(places, keys, strict=True):
                 if key in found:
-                    axes.text(place, line + 0.5, f"{found[key]:.5g}", ha="right", va="center", fontsize=8)
+                    axes.text(
+                        place, line + 0.5, f"{found[key]:.5g}", ha="right", va="center", fontsize=8
+                    )
         if more:
-            axes.text(0, num_lines - 0.5, f"and {_count(more, 'more column')}", va="center", fontsize=8, color=GRAY)
+            axes.text(
+                0,
+                num_lines - 0.5,
+                f"and {_count(more, 'more column')}",
+                va="center",
+                fontsize=8,
+                color=GRAY,
+            )
 
     return Panel("Numbers", 0.2 * (len(shown) + 1 + bool(more)), [], draw)
 
@@ -274,17 +339,27 @@ def _findings_panel(report: Mapping[str, Any]) -> Panel:
     leaked = {name: int(count) for name, count in report.get("rows_in_two_splits", {}).items()}
     if leaked and not any(leaked.values()):
         found.append("No row stands in two splits.")
-    if not any("different splits" in str(warning) for warning in report.get("warnings", [])):  # which says it better
-        found += [f"{name}: {_count(count, 'row')} in two splits." for name, count in leaked.items() if count]
+    if not any(
+        "different splits" in str(warning) for warning in report.get("warnings", [])
+    ):  # which says it better
+        found += [
+            f"{name}: {_count(count, 'row')} in two splits."
+            for name, count in leaked.items()
+            if count
+        ]
     for name, feature in report.get("features", {}).items():
         if rows := feature.get("rows_with_points_outside"):
             outside = _count(feature.get("points_outside", 0), "point")
             found.append(f"{name}: {outside} of {_count(rows, 'row')} outside their pictures.")
         for split, texts in feature.get("texts", {}).items():
             if tokens := texts.get("tokens"):
-                unknown, empty = texts.get("unknown_tokens", 0), texts.get("texts_without_tokens", 0)
+                unknown, empty = (
+                    texts.get("unknown_tokens", 0),
+                    texts.get("texts_without_tokens", 0),
+                )
                 found.append(
-                    f"{name}, {split}: {_count(tokens, 'token')}, {percent(unknown / tokens)} of them unknown; at most "
+                    f"{name}, {split}: {_count(tokens, 'token')}, {percent(unknown / tokens)} of "
+                    "them unknown; at most "
                     f"{texts.get('longest', 0):,} in a text; {_count(empty, 'text')} without any."
                 )
     if group := report.get("group"):
@@ -292,7 +367,9 @@ def _findings_panel(report: Mapping[str, Any]) -> Panel:
         found.append(f"Groups: {counts}; the largest has {_count(group['largest'], 'row')}.")
     if entities := report.get("entities"):
         unseen = entities["without_training_rows"]
-        found.append(f"Entities: {entities['distinct']:,}, of which {unseen:,} stand in no training row.")
+        found.append(
+            f"Entities: {entities['distinct']:,}, of which {unseen:,} stand in no training row."
+        )
     warnings = [str(warning) for warning in report.get("warnings", [])]
     hidden = len(warnings) - 8
     found += [f"! {warning}" for warning in warnings[:8]]
@@ -306,7 +383,10 @@ def _bars_panel(title: str, counts: Mapping[str, int], colour: str) -> Panel:
     texts = [f"{count:,}" for count in counts.values()]
     colours = [colour] * len(counts)
     return Panel(
-        title, 0.24 * len(counts), labels, lambda axes: _draw_bars(axes, labels, list(counts.values()), texts, colours)
+        title,
+        0.24 * len(counts),
+        labels,
+        lambda axes: _draw_bars(axes, labels, list(counts.values()), texts, colours),
     )
 
 
@@ -318,22 +398,32 @@ def _text_panel(title: str, paragraphs: Sequence[str]) -> Panel:
 
     def draw(axes: Axes) -> None:
         axes.set_axis_off()
-        axes.text(0, 1, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=8, linespacing=1.4)
+        axes.text(
+            0, 1, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=8, linespacing=1.4
+        )
 
     return Panel(title, LINE * max(1, len(lines)), [], draw)
 
 
 def _draw_bars(
-    axes: Axes, labels: Sequence[str], counts: Sequence[int], texts: Sequence[str], colours: Sequence[str]
+    axes: Axes,
+    labels: Sequence[str],
+    counts: Sequence[int],
+    texts: Sequence[str],
+    colours: Sequence[str],
 ) -> None:
     axes.barh(range(len(counts)), counts, color=colours, height=0.7)
     for line, (count, text) in enumerate(zip(counts, texts, strict=True)):
-        axes.annotate(text, (count, line), (3, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.annotate(
+            text, (count, line), (3, 0), textcoords="offset points", va="center", fontsize=8
+        )
     _list(axes, labels, max(*counts, 1), widest(texts))
 
 
 def _list(axes: Axes, labels: Sequence[str], most: float, letters: int) -> None:
-    """Names at the left, from the top, no axis below, and room for the numbers at the bars' ends."""
+    """Names at the left, from the top, no axis below, and room for the
+    numbers at the bars' ends.
+    """
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.45, -0.55)
     figure = axes.get_figure(root=True)

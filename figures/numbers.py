@@ -1,4 +1,7 @@
-"""The figure of a number target: predicted and true, how the differences are spread, and where they are large."""
+"""The figure of a number target.
+
+Predicted and true, how the differences are spread, and where they are large.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,20 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from .style import BLUE, GRAY, ORANGE, SKY, drawn, in_full, named, note, number, say, subtitle, with_interval
+from .style import (
+    BLUE,
+    GRAY,
+    ORANGE,
+    SKY,
+    drawn,
+    in_full,
+    named,
+    note,
+    number,
+    say,
+    subtitle,
+    with_interval,
+)
 
 MAX_DOTS = 4000
 MAX_BOXES = 10
@@ -28,24 +44,33 @@ def residuals(
     *,
     interval: tuple[float, float] | None = None,
 ) -> tuple[Figure, Path]:
-    """Predicted over true values, the differences as a histogram, and as boxes along the true values.
+    """Predicted over true values, the differences as a histogram, and as boxes
+    along the true values.
 
     Args:
         target_N: true values, in the table's units.
-        prediction_N: predicted values, the same; rows where either is not finite are counted and left out.
+        prediction_N: predicted values, the same; rows where either is not finite are counted and
+            left out.
         column: name of the target's column.
         path: PNG file to write.
         unit: of the column, for the axes; empty where it is not known.
         interval: of the rmse.
     """
     finite = np.isfinite(target_N) & np.isfinite(prediction_N)
-    target, prediction = target_N[finite].astype(np.float64), prediction_N[finite].astype(np.float64)
+    target, prediction = (
+        target_N[finite].astype(np.float64),
+        prediction_N[finite].astype(np.float64),
+    )
     name = named(column, unit, 24)
     figure = Figure(figsize=(13.0, 4.1))
     left, middle, right = figure.subplots(1, 3)
     left.set(title="Predicted and true", xlabel=f"true {name}", ylabel=f"predicted {name}")
     middle.set(title="Differences", xlabel=f"predicted − true {name}", ylabel="rows")
-    right.set(title="Differences along the true values", xlabel=f"true {name}", ylabel=f"predicted − true {name}")
+    right.set(
+        title="Differences along the true values",
+        xlabel=f"true {name}",
+        ylabel=f"predicted − true {name}",
+    )
     if not len(target):
         for axes in (left, middle, right):
             say(axes, "no finite row")
@@ -55,16 +80,23 @@ def residuals(
     _draw_boxes(right, target, prediction - target)
     for axes in (left, middle, right):
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=axis is middle.yaxis))
+            axis.set_major_locator(
+                MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=axis is middle.yaxis)
+            )
             axis.set_major_formatter(in_full)
     return figure, path
 
 
 def _draw_pairs(figure: Figure, axes: Axes, target: np.ndarray, prediction: np.ndarray) -> None:
-    """One dot a row; of many rows their density."""
+    """One dot a row.
+
+    Of many rows their density.
+    """
     both = np.concatenate([target, prediction])
     low, high = _widen(*_keep_most(both))
-    beyond = int(((target < low) | (target > high) | (prediction < low) | (prediction > high)).sum())
+    beyond = int(
+        ((target < low) | (target > high) | (prediction < low) | (prediction > high)).sum()
+    )
     if len(target) > MAX_DOTS:
         bins = axes.hexbin(
             target,
@@ -80,7 +112,9 @@ def _draw_pairs(figure: Figure, axes: Axes, target: np.ndarray, prediction: np.n
         bar.ax.yaxis.set_minor_formatter(NullFormatter())
         bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     else:
-        size, alpha = (24, 0.8) if len(target) < 60 else (14, 0.5) if len(target) < 600 else (6, 0.4)
+        size, alpha = (
+            (24, 0.8) if len(target) < 60 else (14, 0.5) if len(target) < 600 else (6, 0.4)
+        )
         axes.scatter(target, prediction, s=size, alpha=alpha, color=BLUE, linewidths=0)
     axes.plot([low, high], [low, high], color=ORANGE, linewidth=1.4)
     axes.set_aspect("equal")
@@ -90,9 +124,15 @@ def _draw_pairs(figure: Figure, axes: Axes, target: np.ndarray, prediction: np.n
 
 
 def _draw_differences(
-    axes: Axes, target: np.ndarray, prediction: np.ndarray, num_left_out: int, interval: tuple[float, float] | None
+    axes: Axes,
+    target: np.ndarray,
+    prediction: np.ndarray,
+    num_left_out: int,
+    interval: tuple[float, float] | None,
 ) -> None:
-    """A histogram of all but the furthest 1 %, where those would press the others into a few bars."""
+    """A histogram of all but the furthest 1 %, where those would press the
+    others into a few bars.
+    """
     error = prediction - target
     low, high = _widen(*_keep_most(error))
     num_bins = min(61, max(11, round(math.sqrt(len(error)))))
@@ -117,7 +157,10 @@ def _draw_differences(
 
 
 def _draw_boxes(axes: Axes, target: np.ndarray, error: np.ndarray) -> None:
-    """Rows in groups of equal size by their true value: the middle half as a box, 5 to 95 % as a line, the median."""
+    """Rows in groups of equal size by their true value.
+
+    The middle half as a box, 5 to 95 % as a line, the median.
+    """
     num_boxes = int(np.clip(len(target) // ROWS_A_BOX, 1, MAX_BOXES))
     edges = np.unique(np.quantile(target, np.linspace(0, 1, num_boxes + 1)))
     if len(edges) < 2:
@@ -131,7 +174,16 @@ def _draw_boxes(axes: Axes, target: np.ndarray, error: np.ndarray) -> None:
         start, width = edges[box], edges[box + 1] - edges[box]
         centre = start + width / 2
         axes.vlines(centre, least, most, color=GRAY, linewidth=1.2)
-        axes.bar(start + 0.04 * width, high - low, 0.92 * width, low, align="edge", color=SKY, alpha=0.6, linewidth=0)
+        axes.bar(
+            start + 0.04 * width,
+            high - low,
+            0.92 * width,
+            low,
+            align="edge",
+            color=SKY,
+            alpha=0.6,
+            linewidth=0,
+        )
         axes.hlines(median, start + 0.04 * width, start + 0.96 * width, color=BLUE, linewidth=2)
     axes.axhline(0, color=ORANGE, linewidth=1.4, zorder=1.5)
     axes.use_sticky_edges = False
@@ -145,7 +197,10 @@ def _draw_boxes(axes: Axes, target: np.ndarray, error: np.ndarray) -> None:
 
 
 def _keep_most(values: np.ndarray) -> tuple[float, float]:
-    """Lower and upper end of what is shown: all, or where few values lie far out, the inner 99 % and some more."""
+    """Lower and upper end of what is shown.
+
+    All, or where few values lie far out, the inner 99 % and some more.
+    """
     low, high = float(values.min()), float(values.max())
     inner_low, inner_high = (float(end) for end in np.quantile(values, [0.005, 0.995]))
     margin = inner_high - inner_low

@@ -1,4 +1,7 @@
-"""The figure of a points target: which points are hard, and how many rows stay below an error."""
+"""The figure of a points target.
+
+Which points are hard, and how many rows stay below an error.
+"""
 
 # Shapes: N rows, P points.
 
@@ -12,7 +15,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from .style import BLUE, GRAY, INK, ORANGE, SKY, drawn, legend_below, named, number, percent, say, with_interval
+from .style import (
+    BLUE,
+    GRAY,
+    INK,
+    ORANGE,
+    SKY,
+    drawn,
+    legend_below,
+    named,
+    number,
+    percent,
+    say,
+    with_interval,
+)
 
 NUM_NAMED = 5
 MAX_NAMES = 12
@@ -30,15 +46,17 @@ def points_error(
     baseline: float | None = None,
     interval: tuple[float, float] | None = None,
 ) -> tuple[Figure, Path]:
-    """Mean error of each point, drawn on the mean shape, and the share of rows below each error (CED).
+    """Mean error of each point, drawn on the mean shape, and the share of rows
+    below each error (CED).
 
     Args:
-        errors_NP: error of each point of each row; a row's nme is their mean. Rows with one that is not finite are
-            left out.
+        errors_NP: error of each point of each row; a row's nme is their mean. Rows with one that is
+            not finite are left out.
         path: PNG file to write.
         mean_shape_P2: x and y of each point, y downwards.
         unit: what the errors are counted in; empty where they are normalised.
-        baseline: mean of a guess that looks at no picture, for example the mean shape; drawn as a line.
+        baseline: mean of a guess that looks at no picture, for example the mean shape; drawn as a
+            line.
         interval: of the mean over the rows.
     """
     kept = np.isfinite(errors_NP).all(axis=1)
@@ -57,7 +75,9 @@ def points_error(
     return figure, path
 
 
-def _draw_shape(figure: Figure, axes: Axes, mean_P: np.ndarray, shape_P2: np.ndarray, unit: str) -> None:
+def _draw_shape(
+    figure: Figure, axes: Axes, mean_P: np.ndarray, shape_P2: np.ndarray, unit: str
+) -> None:
     """The points, which are numbered from 0, where the mean shape has them."""
     size = float(np.clip(4000 / len(mean_P), 24, 150))
     worst = np.argsort(-mean_P, kind="stable")[:NUM_NAMED]
@@ -74,7 +94,14 @@ def _draw_shape(figure: Figure, axes: Axes, mean_P: np.ndarray, shape_P2: np.nda
     if len(mean_P) <= MAX_NAMES:
         for point in range(len(mean_P)):
             beside = (3 + math.sqrt(size) / 2, 0)
-            axes.annotate(str(point), shape_P2[point], beside, textcoords="offset points", va="center", fontsize=8)
+            axes.annotate(
+                str(point),
+                shape_P2[point],
+                beside,
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+            )
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.16)
     axes.invert_yaxis()
@@ -86,7 +113,8 @@ def _draw_shape(figure: Figure, axes: Axes, mean_P: np.ndarray, shape_P2: np.nda
     bar = figure.colorbar(dots, ax=axes, label=label, aspect=26, pad=0.02, shrink=0.9)
     bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
     largest = ", ".join(
-        f"{point} ({number(float(mean_P[point])) if unit else f'{mean_P[point]:.3f}'})" for point in worst
+        f"{point} ({number(float(mean_P[point])) if unit else f'{mean_P[point]:.3f}'})"
+        for point in worst
     )
     axes.set_xlabel(f"largest: {largest}", color=GRAY, fontsize=8)
 
@@ -100,19 +128,41 @@ def _draw_shares(
     unit: str,
 ) -> None:
     """The cumulative distribution of the rows' errors, which are sorted."""
-    mean, median, failed = float(nme_N.mean()), float(np.median(nme_N)), float((nme_N > FAILURE).mean())
+    mean, median, failed = (
+        float(nme_N.mean()),
+        float(np.median(nme_N)),
+        float((nme_N > FAILURE).mean()),
+    )
     style = ".4g" if unit else ".4f"
     shares = np.arange(1, len(nme_N) + 1) / len(nme_N)
     # A few rows far out would press all others to the left.
     right = max(float(np.quantile(nme_N, 0.98)) * 1.15, mean * 1.5, 1.1 * (baseline or 0.0), 1e-6)
     axes.step([0, *nme_N, max(right, nme_N[-1])], [0, *shares, 1], where="post", color=BLUE)
     axes.fill_between(
-        [0, *nme_N, max(right, nme_N[-1])], [0, *shares, 1], step="post", color=SKY, alpha=0.2, linewidth=0
+        [0, *nme_N, max(right, nme_N[-1])],
+        [0, *shares, 1],
+        step="post",
+        color=SKY,
+        alpha=0.2,
+        linewidth=0,
     )
-    axes.axvline(mean, color=ORANGE, linewidth=1.4, label=with_interval(f"mean {mean:{style}}", interval, style))
-    axes.axvline(median, color=INK, linewidth=1.2, linestyle=(0, (1, 1.5)), label=f"median {median:{style}}")
+    axes.axvline(
+        mean,
+        color=ORANGE,
+        linewidth=1.4,
+        label=with_interval(f"mean {mean:{style}}", interval, style),
+    )
+    axes.axvline(
+        median, color=INK, linewidth=1.2, linestyle=(0, (1, 1.5)), label=f"median {median:{style}}"
+    )
     if baseline is not None:
-        axes.axvline(baseline, color=GRAY, linewidth=1.2, linestyle=(0, (4, 3)), label=f"mean shape {baseline:{style}}")
+        axes.axvline(
+            baseline,
+            color=GRAY,
+            linewidth=1.2,
+            linestyle=(0, (4, 3)),
+            label=f"mean shape {baseline:{style}}",
+        )
     axes.set_xlim(0, right)
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1))

@@ -1,4 +1,7 @@
-"""The figure of ranks: how often the true entity is first, among the first few, or far behind."""
+"""The figure of ranks.
+
+How often the true entity is first, among the first few, or far behind.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,8 @@ def ranks(
     """Bars of ranks in groups, and the share of ranks up to each k.
 
     Args:
-        ranks_of: by what was asked for ("tail", "head"), ranks counted from 1, with halves where scores were equal.
+        ranks_of: by what was asked for ("tail", "head"), ranks counted from 1, with halves where
+            scores were equal.
         path: PNG file to write.
         interval: of the mean reciprocal rank over all.
     """
@@ -49,15 +53,29 @@ def ranks(
 def _draw_groups(axes: Axes, given: Mapping[str, np.ndarray]) -> None:
     width = 0.8 / len(given)
     starts = (0, *ENDS)
-    labels = ["1", *(f"{low + 1:,}–{high:,}" for low, high in itertools.pairwise(ENDS)), f"> {ENDS[-1]:,}"]
+    labels = [
+        "1",
+        *(f"{low + 1:,}–{high:,}" for low, high in itertools.pairwise(ENDS)),
+        f"> {ENDS[-1]:,}",
+    ]
     for number, (name, values) in enumerate(given.items()):
         # A rank of 1.5 belongs to the group of 2.
-        shares = np.histogram(np.ceil(values), bins=[*(start + 0.5 for start in starts), np.inf])[0] / len(values)
+        shares = np.histogram(np.ceil(values), bins=[*(start + 0.5 for start in starts), np.inf])[
+            0
+        ] / len(values)
         places = np.arange(len(shares)) + (number - (len(given) - 1) / 2) * width
-        axes.bar(places, shares, width * 0.94, color=COLOURS[number % len(COLOURS)], label=f"{name} asked for")
+        axes.bar(
+            places,
+            shares,
+            width * 0.94,
+            color=COLOURS[number % len(COLOURS)],
+            label=f"{name} asked for",
+        )
         for place, share in zip(places, shares, strict=True):
             text = f"{share:.0%}" if share >= 0.01 else percent(share) if share else ""
-            axes.annotate(text, (place, share), (0, 2), textcoords="offset points", ha="center", fontsize=7)
+            axes.annotate(
+                text, (place, share), (0, 2), textcoords="offset points", ha="center", fontsize=7
+            )
     axes.set_xticks(range(len(labels)), labels)
     axes.grid(axis="x", visible=False)
     axes.margins(y=0.16)

@@ -1,4 +1,7 @@
-"""Figures of single rows: a gallery of pictures with their points, and a table where the inputs are no pictures."""
+"""Figures of single rows.
+
+A gallery of pictures with their points, and a table where the inputs are no pictures.
+"""
 
 # Shapes: N images, C channels, H and W pixels, P points.
 
@@ -32,16 +35,20 @@ def gallery(
     predicted_points: np.ndarray | None = None,
     ratios: np.ndarray | None = None,
 ) -> tuple[Figure, Path]:
-    """A grid of pictures, each with what was said of it and, for points, where they are and were predicted.
+    """A grid of pictures, each with what was said of it and, for points, where
+    they are and were predicted.
 
     Args:
-        images_NCHW: uint8; one channel is gray, two are magenta and green, of more the first three red, green and blue.
+        images_NCHW: uint8; one channel is gray, two are magenta and green, of more the first three
+            red, green and blue.
         titles: for each picture, of one or more lines, the first in front.
         path: PNG file to write.
         heading: over them all.
-        true_points: x and y in pixels of these images, pixel centres at whole numbers, shape (N, P, 2).
+        true_points: x and y in pixels of these images, pixel centres at whole numbers, shape (N, P,
+            2).
         predicted_points: the same.
-        ratios: width over height that each picture is shown with, shape (N,); None means as many as it has pixels.
+        ratios: width over height that each picture is shown with, shape (N,); None means as many as
+            it has pixels.
     """
     num_images, _, height, width = images_NCHW.shape
     has_points = true_points is not None or predicted_points is not None
@@ -50,16 +57,28 @@ def gallery(
     columns, cell = _plan(num_images, ratio, has_points)
     rows = math.ceil(num_images / columns)
     lines = max((title.count("\n") + 1 for title in titles), default=1)
-    # All in inches: pictures keep their proportions, and a page of few or flat ones is no larger than it must be.
+    # All in inches: pictures keep their proportions, and a page of few or flat ones is no larger
+    # than it must be.
     picture_width, picture_height = _fit(cell, ratio)
     cell_width, gap, line = max(picture_width, min(cell, 1.5)), 0.14, 0.152
     cell_height = picture_height + lines * line + 0.16
     head = 0.34 + (0.22 if has_points else 0.0)
-    page_width = max(columns * (cell_width + gap) + gap, LETTER * 1.4 * len(heading) + 0.3, 3.4 if has_points else 0.0)
+    page_width = max(
+        columns * (cell_width + gap) + gap,
+        LETTER * 1.4 * len(heading) + 0.3,
+        3.4 if has_points else 0.0,
+    )
     page_height = rows * cell_height + head
     figure = Figure(figsize=(page_width, page_height))
     figure.set_layout_engine("none")
-    figure.text(gap / page_width, 1 - 0.06 / page_height, short(heading, 90), va="top", fontsize=11, fontweight="bold")
+    figure.text(
+        gap / page_width,
+        1 - 0.06 / page_height,
+        short(heading, 90),
+        va="top",
+        fontsize=11,
+        fontweight="bold",
+    )
     if has_points:
         _explain(figure, gap / page_width, 1 - 0.31 / page_height, true_points, predicted_points)
     letters = max(10, int(cell_width / LETTER))
@@ -85,7 +104,9 @@ def gallery(
         _show_points(
             page,
             None if true_points is None else _on_page(true_points[number], width, height, place),
-            None if predicted_points is None else _on_page(predicted_points[number], width, height, place),
+            None
+            if predicted_points is None
+            else _on_page(predicted_points[number], width, height, place),
             place,
         )
     return figure, path
@@ -116,12 +137,21 @@ def worst_rows(
     page_height = 0.25 * (max(len(cells), 1) + 1) + 0.5
     figure = Figure(figsize=(page_width, page_height))
     figure.set_layout_engine("none")
-    figure.text(0.14 / page_width, 1 - 0.06 / page_height, short(heading, 90), va="top", fontsize=11, fontweight="bold")
-    axes = figure.add_axes((0.14 / page_width, 0.02, 1 - 0.28 / page_width, 1 - 0.42 / page_height - 0.02))
-    axes.axis("off")
-    is_number = [all(_is_number(cell) for cell in column) for column in zip(*cells, strict=True)] or [False] * len(
-        names
+    figure.text(
+        0.14 / page_width,
+        1 - 0.06 / page_height,
+        short(heading, 90),
+        va="top",
+        fontsize=11,
+        fontweight="bold",
     )
+    axes = figure.add_axes(
+        (0.14 / page_width, 0.02, 1 - 0.28 / page_width, 1 - 0.42 / page_height - 0.02)
+    )
+    axes.axis("off")
+    is_number = [
+        all(_is_number(cell) for cell in column) for column in zip(*cells, strict=True)
+    ] or [False] * len(names)
     table = axes.table(
         cells or [["no rows", *[""] * (len(names) - 1)]],
         colLabels=names,
@@ -133,18 +163,32 @@ def worst_rows(
     for (row, column), cell in table.get_celld().items():
         cell.set_linewidth(0)
         cell.set_facecolor("#374151" if row == 0 else "#f3f4f6" if row % 2 == 0 else "white")
-        cell.set_text_props(color="white" if row == 0 else INK, ha="right" if is_number[column] else "left")
+        cell.set_text_props(
+            color="white" if row == 0 else INK, ha="right" if is_number[column] else "left"
+        )
         cell.PAD = 0.8 / widths[column]
     return figure, path
 
 
 def _plan(num_images: int, ratio: float, has_points: bool) -> tuple[int, float]:
-    """How many columns, and how wide a cell is in inches: few pictures are shown larger, flat ones in fewer columns."""
+    """How many columns, and how wide a cell is in inches.
+
+    Few pictures are shown larger, flat ones in fewer columns.
+    """
     if ratio < 0.5:
         return min(max(num_images, 1), 6), 2.0
     most = 5 if ratio < 1.8 else 4 if ratio < 3 else 2
     columns = min(
-        most, 1 if num_images <= 1 else 2 if num_images <= 4 else 3 if num_images <= 6 else 4 if num_images <= 8 else 5
+        most,
+        1
+        if num_images <= 1
+        else 2
+        if num_images <= 4
+        else 3
+        if num_images <= 6
+        else 4
+        if num_images <= 8
+        else 5,
     )
     columns = min(columns, max(num_images, 1))
     width = {1: 3.6, 2: 3.0, 3: 2.6, 4: 2.3, 5: 2.0}[columns]
@@ -154,14 +198,20 @@ def _plan(num_images: int, ratio: float, has_points: bool) -> tuple[int, float]:
 
 
 def _fit(cell: float, ratio: float) -> tuple[float, float]:
-    """Width and height of a picture in inches: as wide as a cell, but no higher than half more."""
+    """Width and height of a picture in inches.
+
+    As wide as a cell, but no higher than half more.
+    """
     height = cell / ratio
     limit = 1.5 * cell
     return (cell, height) if height <= limit else (limit * ratio, limit)
 
 
 def _page(figure: Figure, width: float, height: float) -> Axes:
-    """Axes over a whole page, in inches: twenty of a picture each take longer than all else that is drawn."""
+    """Axes over a whole page, in inches.
+
+    Twenty of a picture each take longer than all else that is drawn.
+    """
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set(xlim=(0, width), ylim=(0, height), autoscale_on=False)
@@ -169,9 +219,15 @@ def _page(figure: Figure, width: float, height: float) -> Axes:
 
 
 def _on_page(points_P2: np.ndarray, width: int, height: int, place: Bbox) -> np.ndarray:
-    """Points of a picture in inches of the page; a picture's pixel centres lie at whole numbers, its y points down."""
+    """Points of a picture in inches of the page.
+
+    A picture's pixel centres lie at whole numbers, its y points down.
+    """
     shares_P2 = (points_P2 + 0.5) / (width, height)
-    return np.stack([place.x0 + shares_P2[:, 0] * place.width, place.y1 - shares_P2[:, 1] * place.height], axis=1)
+    return np.stack(
+        [place.x0 + shares_P2[:, 0] * place.width, place.y1 - shares_P2[:, 1] * place.height],
+        axis=1,
+    )
 
 
 def _show(page: Axes, image_CHW: np.ndarray, place: Bbox) -> None:
@@ -183,19 +239,35 @@ def _show(page: Axes, image_CHW: np.ndarray, place: Bbox) -> None:
     else:
         picture = image_CHW[:3].transpose(1, 2, 0)
     # Small pictures are shown as the pixels that they are.
-    look = "nearest" if max(height, width) < 64 else "bicubic" if place.width * DPI > width else "antialiased"
+    look = (
+        "nearest"
+        if max(height, width) < 64
+        else "bicubic"
+        if place.width * DPI > width
+        else "antialiased"
+    )
     extent = (place.x0, place.x1, place.y0, place.y1)
-    page.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation=look, aspect="auto", extent=extent)
+    page.imshow(
+        picture, cmap="gray", vmin=0, vmax=255, interpolation=look, aspect="auto", extent=extent
+    )
 
 
-def _show_points(page: Axes, true_P2: np.ndarray | None, predicted_P2: np.ndarray | None, place: Bbox) -> None:
-    """Dots with a dark rim, which shows on light and dark pictures, and a line for each point's error."""
-    num_points = max(len(points) for points in (true_P2, predicted_P2, np.empty((0, 2))) if points is not None)
+def _show_points(
+    page: Axes, true_P2: np.ndarray | None, predicted_P2: np.ndarray | None, place: Bbox
+) -> None:
+    """Dots with a dark rim, which shows on light and dark pictures, and a
+    line for each point's error.
+    """
+    num_points = max(
+        len(points) for points in (true_P2, predicted_P2, np.empty((0, 2))) if points is not None
+    )
     size = float(np.clip(place.width * 9 / math.sqrt(max(num_points, 1)), 1.6, 6.0))
     within = TransformedBbox(place, page.transData)
     if true_P2 is not None and predicted_P2 is not None:
         pairs = np.stack([true_P2, predicted_P2], axis=1)
-        lines = LineCollection(pairs[np.isfinite(pairs).all(axis=(1, 2))].tolist(), colors="white", linewidths=size / 4)
+        lines = LineCollection(
+            pairs[np.isfinite(pairs).all(axis=(1, 2))].tolist(), colors="white", linewidths=size / 4
+        )
         lines.set_path_effects([patheffects.withStroke(linewidth=size / 4 + 0.5, foreground=INK)])
         page.add_collection(lines, autolim=False)
         lines.set_clip_path(None)
@@ -216,7 +288,11 @@ def _show_points(page: Axes, true_P2: np.ndarray | None, predicted_P2: np.ndarra
 
 
 def _explain(
-    figure: Figure, x: float, y: float, true_points: np.ndarray | None, predicted_points: np.ndarray | None
+    figure: Figure,
+    x: float,
+    y: float,
+    true_points: np.ndarray | None,
+    predicted_points: np.ndarray | None,
 ) -> None:
     marks = [
         Line2D(
@@ -230,7 +306,10 @@ def _explain(
             markersize=6,
             label=label,
         )
-        for points, colour, label in ((true_points, TRUE, "true"), (predicted_points, PREDICTED, "predicted"))
+        for points, colour, label in (
+            (true_points, TRUE, "true"),
+            (predicted_points, PREDICTED, "predicted"),
+        )
         if points is not None
     ]
     figure.legend(
@@ -248,5 +327,10 @@ def _explain(
 def _is_number(text: str) -> bool:
     return (
         bool(text)
-        and text.replace(",", "").replace(".", "").replace("-", "").replace("e", "").replace("+", "").isdigit()
+        and text.replace(",", "")
+        .replace(".", "")
+        .replace("-", "")
+        .replace("e", "")
+        .replace("+", "")
+        .isdigit()
     )

@@ -1,4 +1,6 @@
-"""How every figure looks and is saved: fonts, colours, labels, empty panels. What is drawn is left to the figure files.
+"""How every figure looks and is saved.
+
+Fonts, colours, labels, empty panels. What is drawn is left to the figure files.
 
 Plain matplotlib figures, without pyplot and its global state.
 """
@@ -25,8 +27,16 @@ from ..disk import write_atomic
 P = ParamSpec("P")
 
 DPI = 130
-# Okabe and Ito's colours, which people with any kind of colour vision can tell apart (https://jfly.uni-koeln.de/color/).
-BLUE, ORANGE, GREEN, SKY, AMBER, PINK = "#0072b2", "#d55e00", "#009e73", "#56b4e9", "#e69f00", "#cc79a7"
+# Okabe and Ito's colours, which people with any kind of colour vision can tell apart
+# (https://jfly.uni-koeln.de/color/).
+BLUE, ORANGE, GREEN, SKY, AMBER, PINK = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#56b4e9",
+    "#e69f00",
+    "#cc79a7",
+)
 INK, GRAY, PALE = "#1f2937", "#6b7280", "#e5e7eb"
 # Of scripts that matplotlib's own font lacks; those that are installed are used.
 FALLBACK_FONTS = (
@@ -83,17 +93,27 @@ BELOW_AXIS = 34
 
 
 def drawn(draw: Callable[P, tuple[Figure, Path]]) -> Callable[P, Path]:
-    """Run a drawing function in our style, and save what it returns; a reader never sees half a file."""
+    """Run a drawing function in our style, and save what it returns.
+
+    A reader never sees half a file.
+    """
 
     @functools.wraps(draw)
     def save(*args: P.args, **kwargs: P.kwargs) -> Path:
         logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)
         with mpl.rc_context({**STYLE, "font.family": _fonts()}), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing")  # a script that the fonts lack shows as boxes
+            warnings.filterwarnings(
+                "ignore", message="Glyph .* missing"
+            )  # a script that the fonts lack shows as boxes
             figure, path = draw(*args, **kwargs)
             picture = io.BytesIO()
             figure.savefig(
-                picture, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.14, pil_kwargs={"compress_level": 3}
+                picture,
+                format="png",
+                dpi=DPI,
+                bbox_inches="tight",
+                pad_inches=0.14,
+                pil_kwargs={"compress_level": 3},
             )
         write_atomic(path, picture.getvalue())
         return path
@@ -114,7 +134,10 @@ def short(text: str, length: int = MAX_LABEL) -> str:
 
 
 def text_width(text: str) -> int:
-    """Width of a line in Latin letters; East Asian signs take two."""
+    """Width of a line in Latin letters.
+
+    East Asian signs take two.
+    """
     return sum(_width(sign) for sign in text)
 
 
@@ -129,26 +152,42 @@ def named(column: str, unit: str, length: int = 40) -> str:
 
 
 def percent(share: float) -> str:
-    """A share with a decimal, without rounding what is not all or nothing to all or nothing."""
+    """A share with a decimal, without rounding what is not all or nothing to
+    all or nothing.
+    """
     text = f"{share:.1%}"
-    return "<0.1%" if text == "0.0%" and share > 0 else ">99.9%" if text == "100.0%" and share < 1 else text
+    return (
+        "<0.1%"
+        if text == "0.0%" and share > 0
+        else ">99.9%"
+        if text == "100.0%" and share < 1
+        else text
+    )
 
 
 def number(value: float, digits: int = 4) -> str:
-    """A number with so many digits, zeros at its end included, so that a column of them lines up."""
+    """A number with so many digits, zeros at its end included, so that a
+    column of them lines up.
+    """
     if value == 0 or not 1e-4 <= abs(value) < 1e9:
         return f"{value:.{digits}g}"
     return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:#.{digits}g}".rstrip(".")
 
 
 def in_full(value: float, _: object = None) -> str:
-    """The label of a tick, written out: no power of ten beside the axis, no mathematical notation, which is off."""
+    """The label of a tick, written out.
+
+    No power of ten beside the axis, no mathematical notation, which is off.
+    """
     text = f"{value:,.7g}" if value == 0 or 1e-4 <= abs(value) < 1e7 else f"{value:.3g}"
     return text.replace("-", "−")
 
 
 def with_interval(text: str, interval: tuple[float, float] | None, style: str) -> str:
-    """Put a value's interval behind it; `style` is a format of numbers."""
+    """Put a value's interval behind it.
+
+    `style` is a format of numbers.
+    """
     return text if interval is None else f"{text} ({interval[0]:{style}} to {interval[1]:{style}})"
 
 
@@ -168,10 +207,18 @@ def subtitle(axes: Axes, text: str) -> None:
 
 
 def legend_below(axes: Axes, ncols: int = 2) -> None:
-    """Put the legend under the name of the x axis, where no curve can lie; the layout makes room for it."""
+    """Put the legend under the name of the x axis, where no curve can lie.
+
+    The layout makes room for it.
+    """
     below = axes.transAxes + ScaledTranslation(0, -BELOW_AXIS / 72, axes.figure.dpi_scale_trans)
     axes.legend(
-        loc="upper left", bbox_to_anchor=(0, 0), bbox_transform=below, borderaxespad=0, borderpad=0, ncols=ncols
+        loc="upper left",
+        bbox_to_anchor=(0, 0),
+        bbox_transform=below,
+        borderaxespad=0,
+        borderpad=0,
+        ncols=ncols,
     )
 
 
@@ -184,7 +231,9 @@ def say(axes: Axes, text: str) -> None:
 
 
 def note(axes: Axes, text: str, side: str) -> None:
-    """Write a few lines into the upper corner of a panel, on its left or right side."""
+    """Write a few lines into the upper corner of a panel, on its left or
+    right side.
+    """
     axes.text(
         0.97 if side == "right" else 0.03,
         0.97,
@@ -209,7 +258,9 @@ def _cut(text: str, length: int) -> str:
 
 
 def _width(sign: str) -> int:
-    return 0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1
+    return (
+        0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1
+    )
 
 
 @functools.cache

@@ -1,4 +1,7 @@
-"""The figure of a bag of words: the tokens with the largest weights for each class, before and after training."""
+"""The figure of a bag of words.
+
+The tokens with the largest weights for each class, before and after training.
+"""
 
 # Shapes: V tokens, K classes.
 
@@ -21,9 +24,15 @@ NUM_COLUMNS = 4
 
 @drawn
 def words(
-    classes: Sequence[str], tokens: Sequence[str], before_VK: np.ndarray, after_VK: np.ndarray, path: Path, num: int
+    classes: Sequence[str],
+    tokens: Sequence[str],
+    before_VK: np.ndarray,
+    after_VK: np.ndarray,
+    path: Path,
+    num: int,
 ) -> tuple[Figure, Path]:
-    """Draw for each class, of the first twelve, its tokens of largest weight as bars, the largest on top.
+    """Draw for each class, of the first twelve, its tokens of largest weight as
+    bars, the largest on top.
 
     Args:
         classes: names of the K classes.
@@ -37,7 +46,9 @@ def words(
     num_columns = min(NUM_COLUMNS, len(shown))
     num_rows = -(-len(shown) // num_columns)
     num_lines = min(num, len(tokens))
-    figure = Figure(figsize=(max(4.4, 3.6 * num_columns), 1.1 + num_rows * (0.8 + 0.24 * num_lines)))
+    figure = Figure(
+        figsize=(max(4.4, 3.6 * num_columns), 1.1 + num_rows * (0.8 + 0.24 * num_lines))
+    )
     grid = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     for number, (axes, name) in enumerate(zip(grid, shown, strict=False)):
         order = np.argsort(-after_VK[:, number], kind="stable")[:num_lines]
@@ -48,9 +59,15 @@ def words(
         axes.set_visible(False)
     hidden = len(classes) - len(shown)
     if hidden:
-        subtitle(grid[0], f"and {hidden:,} more {'class' if hidden == 1 else 'classes'} in words.csv")
-    dot = Line2D([], [], marker="o", linestyle="", color=ORANGE, markersize=5, label="before training")
-    figure.legend(handles=[Patch(color=BLUE, label="after"), dot], loc="outside upper right", ncols=2)
+        subtitle(
+            grid[0], f"and {hidden:,} more {'class' if hidden == 1 else 'classes'} in words.csv"
+        )
+    dot = Line2D(
+        [], [], marker="o", linestyle="", color=ORANGE, markersize=5, label="before training"
+    )
+    figure.legend(
+        handles=[Patch(color=BLUE, label="after"), dot], loc="outside upper right", ncols=2
+    )
     figure.suptitle("Largest weights of each class", x=0.01, ha="left")
     return figure, path
 

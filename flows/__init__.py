@@ -1,4 +1,7 @@
-"""Prefect flows, one file each; every one reads as its own summary."""
+"""Prefect flows, one file each.
+
+Every one reads as its own summary.
+"""
 
 import contextlib
 from typing import Any
@@ -8,8 +11,8 @@ import lazy_loader
 from ..console import log_in_worker
 from ..settings import make_home, prefect_is_embedded, set_environment
 
-# A worker imports a flow after it has gone to the deployment's folder: there the home is known and matplotlib and
-# MLflow are not imported yet. Without this they write into the user's own folders.
+# A worker imports a flow after it has gone to the deployment's folder: there the home is known and
+# matplotlib and MLflow are not imported yet. Without this they write into the user's own folders.
 set_environment()
 
 if prefect_is_embedded():

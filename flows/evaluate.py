@@ -1,4 +1,7 @@
-"""The evaluate flow: score all rows of another table with the best weights of a run or a registered model."""
+"""The evaluate flow.
+
+Score all rows of another table with the best weights of a run or a registered model.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,15 @@ from typing import Any
 
 from prefect import flow
 
-from ..tasks import OtherTable, evaluate_model, finish_run, hold_run, keep_status, name_scoring, start_evaluation
+from ..tasks import (
+    OtherTable,
+    evaluate_model,
+    finish_run,
+    hold_run,
+    keep_status,
+    name_scoring,
+    start_evaluation,
+)
 from ..tasks.services import quiet_user_errors
 
 
@@ -19,21 +30,28 @@ def evaluate(
     dialect: dict[str, Any] = {},  # noqa: B006 - Prefect shows the default in its form; nobody writes to it
     trust_code: list[str] = [],  # noqa: B006 - Prefect shows the default in its form; nobody writes to it
 ) -> dict[str, Any]:
-    """Score every row of a table; the result is a run of its own, tagged with the one it came from.
+    """Score every row of a table.
+
+    The result is a run of its own, tagged with the one it came from.
 
     Args:
         source: run id, `runs:/…`, `models:/name@alias`, or a weights file in a run folder.
-        table: CSV, TSV or Parquet file with the columns of the source's recipe, its target included.
+        table: CSV, TSV or Parquet file with the columns of the source's recipe, its target
+            included.
         files: root of the table's relative file paths; empty means the table's folder.
         device: auto, cpu, cuda, cuda:1 or mps.
-        dialect: how the table is written where that is not as the source's recipe says: `data.encoding`,
-            `data.delimiter`, `data.decimal` and the like, by their last names, for example {"delimiter": ";"}; and
-            `max_unknown` where another part of an input's cells than the recipe says may be unknown.
+        dialect: how the table is written where that is not as the source's recipe says:
+            `data.encoding`,
+            `data.delimiter`, `data.decimal` and the like, by their last names, for example
+            {"delimiter": ";"}; and
+            `max_unknown` where another part of an input's cells than the recipe says may be
+            unknown.
         trust_code: modules that the source's recipe may have imported, such as my_package.nets.
 
     Returns:
-        The run's record as JSON (ids, status, metrics, seconds) with `rows`, `rows_scored`, `quarantine`, the file
-        with the verdicts on the others, and `unfamiliar`, what the model does not know of the inputs, by column.
+        The run's record as JSON (ids, status, metrics, seconds) with `rows`, `rows_scored`,
+        `quarantine`, the file with the verdicts on the others, and `unfamiliar`, what the model
+        does not know of the inputs, by column.
     """
     quiet_user_errors()
     run_dir = name_scoring("evaluate", source, trust_code)

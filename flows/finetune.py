@@ -1,4 +1,7 @@
-"""The finetune flow: a run that begins from the weights of another, of a registered model, or of a file."""
+"""The finetune flow.
+
+A run that begins from the weights of another, of a registered model, or of a file.
+"""
 
 from __future__ import annotations
 
@@ -21,21 +24,26 @@ def finetune(
     dialect: dict[str, Any] = {},  # noqa: B006 - the same
     trust_code: list[str] = [],  # noqa: B006 - Prefect shows the default in its form; nobody writes to it
 ) -> dict[str, Any]:
-    """Train a new run from the weights of a source; `resume` of the train flow, or a retry of this one, lets it go on.
+    """Train a new run from the weights of a source.
+
+    `resume` of the train flow, or a retry of this one, lets it go on.
 
     Args:
         recipe: fields that go over the file's.
-        recipe_file: recipe to start from, relative to the working directory; empty means the source's own, to which
+        recipe_file: recipe to start from, relative to the working directory; empty means the
+            source's own, to which
             `overrides` may give another table.
         overrides: dotted keys that go over both, for example {"warm_start.freeze": ["conv1.*"]}.
         source: run id, `runs:/…`, `models:/name@alias`, or a weights file; empty means the recipe's
             `warm_start.source`.
-        dialect: how the table is written, by the last names of the recipe's keys, for example {"delimiter": ";"}; goes
-            over all of them.
-        trust_code: modules that the source's recipe may have imported, where that recipe is the one that is trained.
+        dialect: how the table is written, by the last names of the recipe's keys, for example
+            {"delimiter": ";"}; goes over all of them.
+        trust_code: modules that the source's recipe may have imported, where that recipe is the one
+            that is trained.
 
     Returns:
-        The run's record as JSON, with its `source`; `transfer.csv` in its folder says what came from there.
+        The run's record as JSON, with its `source`; `transfer.csv` in its folder says what came
+        from there.
     """
     quiet_user_errors()
     attempt = find_attempt()
@@ -43,5 +51,7 @@ def finetune(
         return attempt.result
     if attempt.run_dir is not None:
         return go_on(attempt.run_dir, {})
-    resolved = resolve_finetune(recipe, recipe_file, over_data(overrides, dialect), source, trust_code)
+    resolved = resolve_finetune(
+        recipe, recipe_file, over_data(overrides, dialect), source, trust_code
+    )
     return begin(resolved, recipe_file, trust_code=trust_code)

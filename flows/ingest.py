@@ -1,4 +1,7 @@
-"""The ingest flow: a table becomes a pack, with a verdict for each row and a data report."""
+"""The ingest flow.
+
+A table becomes a pack, with a verdict for each row and a data report.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,9 @@ def ingest(
         recheck: read all files again, also those that seem to be as they were.
 
     Returns:
-        Where pack, data report and quarantine lie, rows for training, validation and test, and the fingerprint, as
-        JSON; of several split columns those of the first, and of each below `splits`.
+        Where pack, data report and quarantine lie, rows for training, validation and test, and the
+        fingerprint, as JSON; of several split columns those of the first, and of each below
+        `splits`.
     """
     quiet_user_errors()
     resolved = resolve_recipe(recipe, recipe_file, overrides)

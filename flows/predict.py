@@ -1,4 +1,7 @@
-"""The predict flow: label all rows of a table with the best weights of a run or a registered model."""
+"""The predict flow.
+
+Label all rows of a table with the best weights of a run or a registered model.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,15 @@ from typing import Any
 
 from prefect import flow
 
-from ..tasks import OtherTable, finish_run, hold_run, keep_status, name_scoring, predict_rows, start_prediction
+from ..tasks import (
+    OtherTable,
+    finish_run,
+    hold_run,
+    keep_status,
+    name_scoring,
+    predict_rows,
+    start_prediction,
+)
 from ..tasks.services import quiet_user_errors
 
 
@@ -21,27 +32,35 @@ def predict(
     dialect: dict[str, Any] = {},  # noqa: B006 - Prefect shows the default in its form; nobody writes to it
     trust_code: list[str] = [],  # noqa: B006 - Prefect shows the default in its form; nobody writes to it
 ) -> dict[str, Any]:
-    """Write a table again with a prediction, or a verdict, for every row; the run is tagged with its source.
+    """Write a table again with a prediction, or a verdict, for every row.
+
+    The run is tagged with its source.
 
     Args:
         source: run id, `runs:/…`, `models:/name@alias`, or a weights file in a run folder.
-        table: CSV, TSV or Parquet file with the inputs of the source's recipe; its target need not be there.
+        table: CSV, TSV or Parquet file with the inputs of the source's recipe; its target need not
+            be there.
         out: CSV, TSV or Parquet file to write; one that is there is replaced.
         files: root of the table's relative file paths; empty means the table's folder.
         device: auto, cpu, cuda, cuda:1 or mps.
         prefix: before the names of the columns that are added.
-        dialect: how the table is written where that is not as the source's recipe says: `data.encoding`,
-            `data.delimiter`, `data.decimal` and the like, by their last names, for example {"delimiter": ";"}; and
-            `max_unknown` where another part of an input's cells than the recipe says may be unknown.
+        dialect: how the table is written where that is not as the source's recipe says:
+            `data.encoding`,
+            `data.delimiter`, `data.decimal` and the like, by their last names, for example
+            {"delimiter": ";"}; and
+            `max_unknown` where another part of an input's cells than the recipe says may be
+            unknown.
         trust_code: modules that the source's recipe may have imported, such as my_package.nets.
 
     Returns:
-        The run's record as JSON, with `out`, `rows`, `rows_predicted` and `unfamiliar`, what the model does not
-        know of the inputs, by column.
+        The run's record as JSON, with `out`, `rows`, `rows_predicted` and `unfamiliar`, what the
+        model does not know of the inputs, by column.
     """
     quiet_user_errors()
     run_dir = name_scoring("predict", source, trust_code)
     with hold_run(run_dir), keep_status(run_dir):
-        prediction = start_prediction(run_dir, source, OtherTable(table, files, dialect), out, device, prefix)
+        prediction = start_prediction(
+            run_dir, source, OtherTable(table, files, dialect), out, device, prefix
+        )
         predicted = predict_rows(run_dir, prediction)
         return {**finish_run(run_dir), **predicted._asdict()}

@@ -1,6 +1,9 @@
-"""The train flow: a table becomes a trained, evaluated, tracked model; also how a run that stopped goes on.
+"""The train flow.
 
-A recipe that is split by several columns makes a run of each, below a parent with their mean and deviation.
+A table becomes a trained, evaluated, tracked model; also how a run that stopped goes on.
+
+A recipe that is split by several columns makes a run of each, below a parent with their mean and
+deviation.
 """
 
 from __future__ import annotations
@@ -46,7 +49,8 @@ def train(
 ) -> dict[str, Any]:
     """Train a new run, or let one go on.
 
-    Where Prefect retries the flow run, its run goes on too; one that is finished is not trained again.
+    Where Prefect retries the flow run, its run goes on too; one that is finished is not trained
+    again.
 
     Args:
         recipe: fields that go over the file's.
@@ -54,11 +58,12 @@ def train(
         overrides: dotted keys that go over both, for example {"train.epochs": 3}.
         resume: id of a run that goes on instead; its own recipe is used, with the overrides.
         recheck: read all files of the table again, also those that seem to be as they were.
-        trust_code: modules that the recipe of a run that goes on may have imported, where it was not begun here.
+        trust_code: modules that the recipe of a run that goes on may have imported, where it was
+            not begun here.
 
     Returns:
-        The run's record as JSON: ids, status, metrics, seconds, and where the weights are; over several split columns
-        the parent's, with its children's below `runs`.
+        The run's record as JSON: ids, status, metrics, seconds, and where the weights are; over
+        several split columns the parent's, with its children's below `runs`.
     """
     quiet_user_errors()
     attempt = find_attempt()
@@ -69,8 +74,13 @@ def train(
     return begin(resolve_recipe(recipe, recipe_file, overrides), recipe_file, recheck)
 
 
-def begin(recipe: Recipe, recipe_file: str, recheck: bool = False, trust_code: Sequence[str] = ()) -> dict[str, Any]:
-    """A new run from ingest to its end; gives its record as JSON."""
+def begin(
+    recipe: Recipe, recipe_file: str, recheck: bool = False, trust_code: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A new run from ingest to its end.
+
+    Gives its record as JSON.
+    """
     ingested, run_dir = ingest_table(recipe, recheck), name_run(recipe)
     with hold_run(run_dir), keep_status(run_dir):
         start_run(run_dir, recipe, ingested, recipe_file, trust_code)
@@ -78,8 +88,13 @@ def begin(recipe: Recipe, recipe_file: str, recheck: bool = False, trust_code: S
         return finish_run(run_dir)
 
 
-def go_on(run_dir: Path, overrides: dict[str, Any], trust_code: Sequence[str] = ()) -> dict[str, Any]:
-    """A run that was begun before, from where it stopped to its end; gives its record as JSON."""
+def go_on(
+    run_dir: Path, overrides: dict[str, Any], trust_code: Sequence[str] = ()
+) -> dict[str, Any]:
+    """A run that was begun before, from where it stopped to its end.
+
+    Gives its record as JSON.
+    """
     with hold_run(run_dir), keep_status(run_dir):
         reopen_run(run_dir, overrides, trust_code)
         train_to_the_end(run_dir)
@@ -87,7 +102,10 @@ def go_on(run_dir: Path, overrides: dict[str, Any], trust_code: Sequence[str] = 
 
 
 def train_to_the_end(run_dir: Path) -> None:
-    """All that an open run has to do; what is done of it is not done again."""
+    """All that an open run has to do.
+
+    What is done of it is not done again.
+    """
     if is_over_splits(run_dir):
         train_splits(run_dir)
     else:
@@ -102,7 +120,11 @@ def train_one(run_dir: Path) -> None:
 
 
 def train_splits(run_dir: Path) -> None:
-    """A run for each split column that has none, or goes on with the one it has; one that fails stops no other."""
+    """A run for each split column that has none, or goes on with the one it
+    has.
+
+    One that fails stops no other.
+    """
     failures: dict[str, str] = {}
     for column in list_unfinished(run_dir):
         with note_failure(column, failures), open_split(run_dir, column) as child_dir:

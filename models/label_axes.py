@@ -1,7 +1,9 @@
-"""Finds which rows and columns of a model's parameters belong to which class, token or column of a target.
+"""Finds which rows and columns of a model's parameters belong to which class,
+token or column of a target.
 
-No model says so. But one that is built for a table with a few more classes differs in just those dimensions; their
-sizes tell how the classes stand in them. It works for any net that is built from its schema.
+No model says so. But one that is built for a table with a few more classes differs in just those
+dimensions; their sizes tell how the classes stand in them. It works for any net that is built from
+its schema.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ from ..recipe import Named
 from ..schema import AxisLabels, FeatureSchema, Schema
 from .registry import build_model
 
-# Labels that a trial adds. A prime: what else depends on their number, a hidden layer of half as many units, will not
-# grow by a multiple of it.
+# Labels that a trial adds. A prime: what else depends on their number, a hidden layer of half as
+# many units, will not grow by a multiple of it.
 NUM_MORE = 7
 # Positions before those of the labels: of ids that say "unseen" and "padding".
 SPECIAL_POSITIONS = (0, 1, 2)
@@ -29,8 +31,8 @@ class _Vocabulary(NamedTuple):
     """Labels that stand for positions in a model's parameters.
 
     Attributes:
-        own, source: in the new schema and the source's; the latter empty where it has no such labels, None where it
-            does not say.
+        own, source: in the new schema and the source's; the latter empty where it has no such
+            labels, None where it does not say.
         is_target: whether they are a model's outputs, before which nothing stands.
         owns: whether a feature, an input or else a target, has them.
     """
@@ -41,18 +43,22 @@ class _Vocabulary(NamedTuple):
     owns: Callable[[FeatureSchema, bool], bool]
 
 
-def find_label_axes(model: Named, schema: Schema, source: Schema | None) -> dict[str, dict[int, AxisLabels]]:
-    """What stands at each position of the parameters' dimensions, where it is not the same in a model and its source.
+def find_label_axes(
+    model: Named, schema: Schema, source: Schema | None
+) -> dict[str, dict[int, AxisLabels]]:
+    """What stands at each position of the parameters' dimensions, where it is
+    not the same in a model and its source.
 
     Builds the model a few times; torch's random state stays as it was.
 
     Args:
         model: name and arguments.
         schema: the model's.
-        source: of what it begins from; None where that is not known, and then all labels count as not the same.
+        source: of what it begins from; None where that is not known, and then all labels count as
+            not the same.
     Returns:
-        By key and dimension. A dimension that several vocabularies share, whose size they do not explain, or whose
-        vocabulary the source does not have, has no labels of its own.
+        By key and dimension. A dimension that several vocabularies share, whose size they do not
+        explain, or whose vocabulary the source does not have, has no labels of its own.
     Raises:
         ShapeError: the model does not fit the schema.
     """
@@ -86,7 +92,9 @@ def find_heads(model: Named, schema: Schema) -> set[str]:
 
 
 def new_labels(schema: Schema, source: Schema) -> list[str]:
-    """Classes, tags or columns of the targets that a source's targets do not have, in order."""
+    """Classes, tags or columns of the targets that a source's targets do not
+    have, in order.
+    """
     known = set(_target_labels(source, _tagged(schema, source)))
     labels = _target_labels(schema, _tagged(schema, source))
     return [label[-1] for label in labels if isinstance(label, tuple) and label not in known]
@@ -99,7 +107,10 @@ def _axes_of(
     longer, num_more = _lengthen(schema, vocabulary)
     try:
         longer_shapes = _shapes_of(model, longer)
-    except (ShapeError, RecipeError):  # a net of one size, by its arguments: no classes but those that it has
+    except (
+        ShapeError,
+        RecipeError,
+    ):  # a net of one size, by its arguments: no classes but those that it has
         yield from _guess_head(vocabulary, shapes)
         return
     for key, shape in shapes.items():
@@ -111,9 +122,15 @@ def _axes_of(
 
 
 def _label_positions(vocabulary: _Vocabulary, size: int, repeats: int) -> AxisLabels:
-    """Labels of a dimension: special positions, then the vocabulary, so many times over."""
+    """Labels of a dimension.
+
+    Special positions, then the vocabulary, so many times over.
+    """
     num_special = size - repeats * len(vocabulary.own)
-    if num_special not in ((0,) if vocabulary.is_target else SPECIAL_POSITIONS) or vocabulary.source == []:
+    if (
+        num_special not in ((0,) if vocabulary.is_target else SPECIAL_POSITIONS)
+        or vocabulary.source == []
+    ):
         return AxisLabels([], [])
 
     def place(labels: list[Hashable]) -> list[Hashable]:
@@ -124,7 +141,9 @@ def _label_positions(vocabulary: _Vocabulary, size: int, repeats: int) -> AxisLa
 
 
 def _guess_head(vocabulary: _Vocabulary, shapes: Shapes) -> Iterator[tuple[str, int, AxisLabels]]:
-    """The last weight with a row for each label, and what else its module has of that length."""
+    """The last weight with a row for each label, and what else its module
+    has of that length.
+    """
     if not vocabulary.is_target:
         return
     fitting = [key for key, shape in shapes.items() if shape and shape[0] == len(vocabulary.own)]
@@ -135,13 +154,19 @@ def _guess_head(vocabulary: _Vocabulary, shapes: Shapes) -> Iterator[tuple[str, 
 
 
 def _vocabularies(schema: Schema, source: Schema | None) -> Iterator[_Vocabulary]:
-    """The targets' labels together; those of each category and text among the inputs; those that features share."""
+    """The targets' labels together.
+
+    Those of each category and text among the inputs; those that features share.
+    """
     target = schema.targets[0]
     if not target.vocabulary:
         tagged = source is not None and _tagged(schema, source)
         labels = None if source is None else _target_labels(source, tagged)
         yield _Vocabulary(
-            _target_labels(schema, tagged), labels, True, lambda feature, is_input: not is_input and feature == target
+            _target_labels(schema, tagged),
+            labels,
+            True,
+            lambda feature, is_input: not is_input and feature == target,
         )
     seen: set[str] = set()
     for feature in [*schema.inputs, *schema.targets]:
@@ -155,9 +180,18 @@ def _vocabularies(schema: Schema, source: Schema | None) -> Iterator[_Vocabulary
             theirs = next((one.classes for one in others if one.vocabulary == name), [])
         else:
             others = [] if source is None else source.inputs
-            theirs = next((one.classes for one in others if (one.name, one.kind) == (feature.name, feature.kind)), [])
+            theirs = next(
+                (
+                    one.classes
+                    for one in others
+                    if (one.name, one.kind) == (feature.name, feature.kind)
+                ),
+                [],
+            )
         known: list[Hashable] | None = None if source is None else [*theirs]
-        yield _Vocabulary([*feature.classes], known, False, _sharing(name) if name else _being(feature.name))
+        yield _Vocabulary(
+            [*feature.classes], known, False, _sharing(name) if name else _being(feature.name)
+        )
 
 
 def _sharing(vocabulary: str) -> Callable[[FeatureSchema, bool], bool]:
@@ -169,12 +203,18 @@ def _being(name: str) -> Callable[[FeatureSchema, bool], bool]:
 
 
 def _tagged(schema: Schema, source: Schema) -> bool:
-    """Whether labels go with the name of their target: one target alone may be called anything."""
+    """Whether labels go with the name of their target.
+
+    One target alone may be called anything.
+    """
     return len(schema.targets) > 1 or len(source.targets) > 1
 
 
 def _target_labels(schema: Schema, tagged: bool) -> list[Hashable]:
-    """What each of a model's outputs is: kind, name of the target where that counts, class or column."""
+    """What each of a model's outputs is.
+
+    Kind, name of the target where that counts, class or column.
+    """
     return [
         (target.kind, *((target.name,) if tagged else ()), label)
         for target in schema.targets
@@ -185,15 +225,21 @@ def _target_labels(schema: Schema, tagged: bool) -> list[Hashable]:
 def _lengthen(schema: Schema, vocabulary: _Vocabulary) -> tuple[Schema, int]:
     """The schema with more labels, and how many."""
     more = {
-        "inputs": [_lengthen_feature(one) if vocabulary.owns(one, True) else one for one in schema.inputs],
-        "targets": [_lengthen_feature(one) if vocabulary.owns(one, False) else one for one in schema.targets],
+        "inputs": [
+            _lengthen_feature(one) if vocabulary.owns(one, True) else one for one in schema.inputs
+        ],
+        "targets": [
+            _lengthen_feature(one) if vocabulary.owns(one, False) else one for one in schema.targets
+        ],
     }
     is_points = vocabulary.is_target and schema.target_kind == "points"
     return schema.model_copy(update=more), NUM_MORE * (2 if is_points else 1)
 
 
 def _lengthen_feature(feature: FeatureSchema) -> FeatureSchema:
-    """The same with more classes or columns, whose embeddings are no longer than they were."""
+    """The same with more classes or columns, whose embeddings are no longer
+    than they were.
+    """
     names = [f"more {number}" for number in range(NUM_MORE)]
     if feature.kind in ("category", "text", "labels"):
         shape = [feature.shape[0] + NUM_MORE] if feature.kind == "labels" else feature.shape
@@ -202,10 +248,15 @@ def _lengthen_feature(feature: FeatureSchema) -> FeatureSchema:
         return feature.model_copy(update={**more, "embedding": feature.embedding_size})
     width = 2 if feature.kind == "points" else 1
     columns = [*feature.columns, *(f"{name} {axis}" for name in names for axis in range(width))]
-    mean, std = [*feature.mean, *([0.0] * NUM_MORE * width)], [*feature.std, *([1.0] * NUM_MORE * width)]
+    mean, std = (
+        [*feature.mean, *([0.0] * NUM_MORE * width)],
+        [*feature.std, *([1.0] * NUM_MORE * width)],
+    )
     shape = [feature.shape[0] + NUM_MORE, *feature.shape[1:]]
     return feature.model_copy(update={"columns": columns, "mean": mean, "std": std, "shape": shape})
 
 
 def _shapes_of(model: Named, schema: Schema) -> Shapes:
-    return {key: tuple(value.shape) for key, value in build_model(model, schema).state_dict().items()}
+    return {
+        key: tuple(value.shape) for key, value in build_model(model, schema).state_dict().items()
+    }

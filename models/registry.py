@@ -1,4 +1,7 @@
-"""Builds the model that a recipe names and proves that it fits the schema; seeding its weights is the caller's."""
+"""Builds the model that a recipe names and proves that it fits the schema.
+
+Seeding its weights is the caller's.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,14 @@ from torch import Tensor, nn
 from ..errors import RecipeError, ShapeError
 from ..recipe import Named, check_arguments, nearest
 from ..schema import FeatureSchema, Schema
-from .inputs import IMAGES, TORCHVISION, add_side_inputs, check_image_shape, check_numbers, find_image
+from .inputs import (
+    IMAGES,
+    TORCHVISION,
+    add_side_inputs,
+    check_image_shape,
+    check_numbers,
+    find_image,
+)
 from .nets import (
     MLP,
     ComplEx,
@@ -47,24 +57,34 @@ Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Weight = Annotated[float, Field(ge=0)]
 Scale = Annotated[float, Field(gt=0)]
 
-# Adagrad's first step moves every number by the learning rate, whatever the gradient. From initial numbers far below it
-# (0.001 at a rate of 0.1) all entities go the same way and lose what told them apart, in bf16 for good: over the
-# symmetric relations of WN18RR, every eighth entity, complex then answers half of the questions with the entity that
-# is given, and stays at a validation MRR of .65; from 0.3 it comes to .91 within nine epochs.
+# Adagrad's first step moves every number by the learning rate, whatever the gradient. From initial
+# numbers far below it (0.001 at a rate of 0.1) all entities go the same way and lose what told them
+# apart, in bf16 for good: over the symmetric relations of WN18RR, every eighth entity, complex then
+# answers half of the questions with the entity that is given, and stays at a validation MRR of .65;
+# from 0.3 it comes to .91 within nine epochs.
 INIT_SCALE = 0.3
 
 
 class TrainsItself(Protocol):
-    """A model that knows more of its training loss than its outputs say: what it draws, or a penalty on its parts.
+    """A model that knows more of its training loss than its outputs say.
 
-    Where a model has this method, training calls it in place of `loss(model(*inputs), target)`, under autocast.
-    Evaluation never does.
+    What it draws, or a penalty on its parts.
+
+    Where a model has this method, training calls it in place of `loss(model(*inputs), target)`,
+    under autocast. Evaluation never does.
     """
 
     def training_losses(
-        self, inputs: tuple[Tensor, ...], target: Tensor, loss: Callable[[Tensor, Tensor], Tensor], /
+        self,
+        inputs: tuple[Tensor, ...],
+        target: Tensor,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        /,
     ) -> Tensor:
-        """Loss of each row, shape (B,); `loss` is the recipe's, of outputs and target."""
+        """Loss of each row, shape (B,).
+
+        `loss` is the recipe's, of outputs and target.
+        """
         ...
 
 
@@ -74,7 +94,8 @@ class ModelInfo(NamedTuple):
     Attributes:
         name: what to write under model.name; with <name> or Class for what others define.
         inputs: shapes that it takes.
-        num_parameters: for a target of 10 classes; None where it depends on what stands for <name> or Class.
+        num_parameters: for a target of 10 classes; None where it depends on what stands for <name>
+            or Class.
         args: its arguments with their defaults.
         doc: one line.
     """
@@ -87,7 +108,10 @@ class ModelInfo(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """A registered model: how it is built, and the inputs that its parameters are counted for."""
+    """A registered model.
+
+    How it is built, and the inputs that its parameters are counted for.
+    """
 
     build: Callable[..., nn.Module]
     inputs: str
@@ -95,13 +119,19 @@ class _Entry(NamedTuple):
 
 
 def build_lenet(schema: Schema) -> nn.Module:
-    """LeNet-5 with ReLU and max pooling, for gray images; other inputs join before the last layer."""
+    """LeNet-5 with ReLU and max pooling, for gray images.
+
+    Other inputs join before the last layer.
+    """
     _require_image("lenet", schema)
     return add_side_inputs("lenet", LeNet(1, schema.num_outputs), schema)
 
 
 def build_cifar_net(schema: Schema) -> nn.Module:
-    """The same two convolutions and three affine layers for colour images; other inputs join before the last layer."""
+    """The same two convolutions and three affine layers for colour images.
+
+    Other inputs join before the last layer.
+    """
     _require_image("cifar_net", schema)
     return add_side_inputs("cifar_net", LeNet(3, schema.num_outputs), schema)
 
@@ -112,22 +142,31 @@ def build_mlp(
     dropout: Probability = 0.0,
     norm: Norm = "none",
 ) -> nn.Module:
-    """A perceptron over numbers, categories and texts (embedded), points and flattened images."""
+    """A perceptron over numbers, categories and texts (embedded), points and
+    flattened images.
+    """
     if schema.triple is not None:
         raise ShapeError(
-            f"model.name: mlp learns no relation backwards, and {schema.targets[0].name} shares a vocabulary with an "
-            f"input, which makes it an entity that is ranked; use transe, distmult or complex, or leave vocabulary out"
+            f"model.name: mlp learns no relation backwards, and {schema.targets[0].name} shares a "
+            "vocabulary with an "
+            "input, which makes it an entity that is ranked; use transe, distmult or complex, or "
+            "leave vocabulary out"
         )
     return MLP(schema.inputs, schema.num_outputs, hidden, dropout, norm)
 
 
 def build_two_layer(schema: Schema, hidden: Units = 100, form: Form = "module") -> nn.Module:
-    """Two layers without biases over numbers: tensors, autograd, function, sequential, optim or module."""
+    """Two layers without biases over numbers.
+
+    Tensors, autograd, function, sequential, optim or module.
+    """
     return build_net(_count_numbers("two_layer", schema), schema.num_outputs, hidden, form)
 
 
 def build_dynamic_net(schema: Schema, hidden: Units = 100) -> nn.Module:
-    """Numbers through one middle layer that each training pass uses 0 to 3 times."""
+    """Numbers through one middle layer that each training pass uses 0 to 3
+    times.
+    """
     return DynamicNet(_count_numbers("dynamic_net", schema), schema.num_outputs, hidden)
 
 
@@ -139,35 +178,69 @@ def build_transe(
     negatives: Count = 0,
     init_scale: Scale = INIT_SCALE,
 ) -> nn.Module:
-    """Entities and relations of triples as vectors: head + relation is near the tail; margin needs negatives."""
+    """Entities and relations of triples as vectors.
+
+    Head + relation is near the tail; margin needs negatives.
+    """
     if margin and not negatives:
         raise RecipeError(
-            f"model.args.margin: {margin} is held between the true entity and drawn ones, and negatives is 0; set "
+            f"model.args.margin: {margin} is held between the true entity and drawn ones, and "
+            "negatives is 0; set "
             f"model.args.negatives, for example 64, or leave margin out"
         )
     return TransE(*find_sizes("transe", schema), dim, init_scale, negatives, norm, margin)
 
 
 def build_distmult(
-    schema: Schema, dim: Units = 64, n3: Weight = 0.0, negatives: Count = 0, init_scale: Scale = INIT_SCALE
+    schema: Schema,
+    dim: Units = 64,
+    n3: Weight = 0.0,
+    negatives: Count = 0,
+    init_scale: Scale = INIT_SCALE,
 ) -> nn.Module:
-    """Entities and relations of triples as vectors: the product of head, relation and tail is large."""
+    """Entities and relations of triples as vectors.
+
+    The product of head, relation and tail is large.
+    """
     return DistMult(*find_sizes("distmult", schema), dim, init_scale, negatives, n3)
 
 
 def build_complex(
-    schema: Schema, dim: Units = 64, n3: Weight = 0.0, negatives: Count = 0, init_scale: Scale = INIT_SCALE
+    schema: Schema,
+    dim: Units = 64,
+    n3: Weight = 0.0,
+    negatives: Count = 0,
+    init_scale: Scale = INIT_SCALE,
 ) -> nn.Module:
-    """Entities and relations of triples as dim complex numbers each, whose product is large."""
+    """Entities and relations of triples as dim complex numbers each, whose
+    product is large.
+    """
     return ComplEx(*find_sizes("complex", schema), 2 * dim, init_scale, negatives, n3)
 
 
 def _image(channels: int) -> list[FeatureSchema]:
-    return [FeatureSchema(name="image", kind="image", columns=["image"], shape=[channels, 32, 32], dtype="uint8")]
+    return [
+        FeatureSchema(
+            name="image", kind="image", columns=["image"], shape=[channels, 32, 32], dtype="uint8"
+        )
+    ]
 
 
-_NUMBERS = [FeatureSchema(name="x", kind="number", columns=[f"x{i}" for i in range(8)], shape=[8], dtype="float32")]
-_TEXT = [FeatureSchema(name="text", kind="text", columns=["text"], shape=[0], dtype="int64", classes=list("abcdefgh"))]
+_NUMBERS = [
+    FeatureSchema(
+        name="x", kind="number", columns=[f"x{i}" for i in range(8)], shape=[8], dtype="float32"
+    )
+]
+_TEXT = [
+    FeatureSchema(
+        name="text",
+        kind="text",
+        columns=["text"],
+        shape=[0],
+        dtype="int64",
+        classes=list("abcdefgh"),
+    )
+]
 
 
 def _category(name: str, shape: list[int], classes: str, vocabulary: str = "") -> FeatureSchema:
@@ -197,14 +270,16 @@ MODELS: dict[str, _Entry] = {
     "dynamic_net": _Entry(build_dynamic_net, "numbers (counted for 8)", _NUMBERS),
 }
 
-# Those whose outputs for a category are log-probabilities; all others here give unnormalised scores.
+# Those whose outputs for a category are log-probabilities; all others here give unnormalised
+# scores.
 LOG_PROBABILITY_MODELS = ("bag_of_words",)
 # Those that rank entities.
 TRIPLE_MODELS = tuple(name for name, entry in MODELS.items() if entry.example is _TRIPLES)
 
 
 def check_model(model: Named) -> None:
-    """Refuse a model that does not exist or arguments that do not fit its signature; needs no table.
+    """Refuse a model that does not exist or arguments that do not fit its
+    signature; needs no table.
 
     Raises:
         RecipeError: names model.name or model.args.…, the value, and the nearest legal ones.
@@ -221,7 +296,8 @@ def check_model(model: Named) -> None:
 
 
 def check_log_softmax(name: str) -> None:
-    """Refuse, for a loss of log-probabilities, a model that is known to give unnormalised scores; needs no table.
+    """Refuse, for a loss of log-probabilities, a model that is known to give
+    unnormalised scores; needs no table.
 
     What a model of the user's own gives is seen once it is built.
 
@@ -230,22 +306,28 @@ def check_log_softmax(name: str) -> None:
     """
     if name not in LOG_PROBABILITY_MODELS and (name in MODELS or name.startswith(TORCHVISION)):
         raise RecipeError(
-            f"train.loss: nll takes log-probabilities, and {name} gives unnormalised scores; use cross_entropy, which "
-            f"takes these, or a model that ends in a log-softmax: {', '.join(LOG_PROBABILITY_MODELS)} or your own"
+            f"train.loss: nll takes log-probabilities, and {name} gives unnormalised scores; use "
+            "cross_entropy, which "
+            "takes these, or a model that ends in a log-softmax: "
+            f"{', '.join(LOG_PROBABILITY_MODELS)} or your own"
         )
 
 
 def build_model(model: Named, schema: Schema) -> nn.Module:
-    """Build a model for a table, with weights from torch's global random state, and try it on two rows of zeros.
+    """Build a model for a table, with weights from torch's global random state,
+    and try it on two rows of zeros.
 
     Args:
         model: name and arguments.
         schema: of the table.
     Returns:
-        The model on the CPU, in float32. `forward` takes one tensor an input feature, in the recipe's order.
+        The model on the CPU, in float32. `forward` takes one tensor an input feature, in the
+        recipe's order.
     Raises:
-        RecipeError: see `check_model`; or the model refuses its arguments, or its weights find no room in memory.
-        ShapeError: the model does not fit the table's inputs, or does not give (2, schema.num_outputs) for 2 rows.
+        RecipeError: see `check_model`; or the model refuses its arguments, or its weights find no
+            room in memory.
+        ShapeError: the model does not fit the table's inputs, or does not give (2,
+            schema.num_outputs) for 2 rows.
     """
     check_model(model)
     name = model.name
@@ -257,7 +339,9 @@ def build_model(model: Named, schema: Schema) -> nn.Module:
             return build_torchvision(name.removeprefix(TORCHVISION), model.args, schema)
         return build_class(name, model.args, schema)
 
-    if ":" not in name or name.startswith(TORCHVISION):  # a class of the user's own is built once: it may do anything
+    if ":" not in name or name.startswith(
+        TORCHVISION
+    ):  # a class of the user's own is built once: it may do anything
         check_room(name, "weights", count_bytes(build))
     built = build()
     _prove(name, built, schema)
@@ -269,10 +353,16 @@ def describe_models() -> list[ModelInfo]:
     infos = []
     for name, entry in MODELS.items():
         target = _category("y", [], "0123456789", "entities")
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):  # shapes alone, no random numbers
+        with (
+            torch.device("meta"),
+            torch.random.fork_rng(devices=[]),
+        ):  # shapes alone, no random numbers
             built = entry.build(Schema(inputs=entry.example, targets=[target]))
         parameters = list(inspect.signature(entry.build).parameters.values())[1:]
-        args = {p.name: list(p.default) if isinstance(p.default, tuple) else p.default for p in parameters}
+        args = {
+            p.name: list(p.default) if isinstance(p.default, tuple) else p.default
+            for p in parameters
+        }
         count = sum(parameter.numel() for parameter in built.parameters())
         infos.append(ModelInfo(name, entry.inputs, count, args, inspect.getdoc(entry.build) or ""))
     nets = ", ".join(list_torchvision())
@@ -283,14 +373,16 @@ def describe_models() -> list[ModelInfo]:
             "C x H x W",
             None,
             {},
-            f"A net of torchvision, weights random or pretrained, head and first layer fitted: {nets}",
+            "A net of torchvision, weights random or pretrained, head and first layer fitted: "
+            f"{nets}",
         ),
         ModelInfo(
             _OTHER_FORMS[1],
             "one tensor an input",
             None,
             {},
-            "Your own torch.nn.Module; may take schema, num_outputs or num_classes, and in_channels",
+            "Your own torch.nn.Module; may take schema, num_outputs or num_classes, and "
+            "in_channels",
         ),
     ]
 
@@ -300,11 +392,17 @@ def _unknown(name: str) -> str:
     if not name:
         return f"is missing; legal are {', '.join(legal)}"
     is_net = name.lower() in list_torchvision()
-    return f"{name!r} is no model; {f'did you mean {TORCHVISION}{name.lower()}?' if is_net else nearest(name, legal)}"
+    return (
+        f"{name!r} is no model; "
+        f"{f'did you mean {TORCHVISION}{name.lower()}?' if is_net else nearest(name, legal)}"
+    )
 
 
 def _require_image(name: str, schema: Schema) -> None:
-    """Raise ShapeError unless one image of the net's shape is among the inputs; say what to write into the recipe."""
+    """Raise ShapeError unless one image of the net's shape is among the inputs.
+
+    Say what to write into the recipe.
+    """
     image = find_image(name, schema, f"one image of {' x '.join(map(str, IMAGES[name]))}")
     check_image_shape(name, image.name, image.shape)
 
@@ -320,7 +418,10 @@ def _count_numbers(name: str, schema: Schema) -> int:
 
 
 def probe(model: nn.Module, schema: Schema) -> Tensor:
-    """A model's outputs for two rows of zeros, on the CPU; random state and modes are as before afterwards."""
+    """A model's outputs for two rows of zeros, on the CPU.
+
+    Random state and modes are as before afterwards.
+    """
     inputs = [_zeros(feature) for feature in schema.inputs]
     modes = [(module, module.training) for module in model.modules()]
     state = torch.get_rng_state()
@@ -350,7 +451,8 @@ def _prove(name: str, model: nn.Module, schema: Schema) -> None:
     if got != wanted:
         raise ShapeError(
             f"model.name: {name}: expected one tensor of shape {wanted} for 2 rows, as "
-            f"{', '.join(target.name for target in schema.targets)} {'has' if len(schema.targets) == 1 else 'have'} "
+            f"{', '.join(target.name for target in schema.targets)} "
+            f"{'has' if len(schema.targets) == 1 else 'have'} "
             f"{wanted[1]} {_OUTPUTS.get(schema.target_kind, 'columns')}; got {got}"
         )
 

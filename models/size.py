@@ -1,4 +1,7 @@
-"""How much memory a model takes, found before any is taken; what to do about it is the caller's."""
+"""How much memory a model takes, found before any is taken.
+
+What to do about it is the caller's.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +22,31 @@ _LIMITS = (
 
 
 def count_bytes(build: Callable[[], nn.Module]) -> int:
-    """Bytes of the parameters and buffers of a model that is built without memory; 0 where it cannot be built so.
+    """Bytes of the parameters and buffers of a model that is built without
+    memory.
+
+    0 where it cannot be built so.
 
     Raises:
-        RecipeError: no machine could hold it: a single tensor has more numbers than 64 bits can count.
+        RecipeError: no machine could hold it: a single tensor has more numbers than 64 bits can
+            count.
     """
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             state = build().state_dict()
     except (RuntimeError, OverflowError, ShapeError) as error:
         if "overflow" in str(error).lower():
-            raise RecipeError(f"model.args: a tensor of this model is larger than any memory: {error}") from error
-        return 0  # some nets compute with values while they are built, which shapes alone do not have
-    return sum(value.numel() * value.element_size() for value in state.values() if isinstance(value, torch.Tensor))
+            raise RecipeError(
+                f"model.args: a tensor of this model is larger than any memory: {error}"
+            ) from error
+        return (
+            0  # some nets compute with values while they are built, which shapes alone do not have
+        )
+    return sum(
+        value.numel() * value.element_size()
+        for value in state.values()
+        if isinstance(value, torch.Tensor)
+    )
 
 
 def check_room(name: str, what: str, num_bytes: int) -> None:
@@ -47,17 +62,22 @@ def check_room(name: str, what: str, num_bytes: int) -> None:
     free = free_memory()
     if num_bytes > free:
         raise RecipeError(
-            f"model.name: {name}: its {what} take {num_bytes / 2**30:,.1f} GiB, and {free / 2**30:,.1f} GiB of memory "
+            f"model.name: {name}: its {what} take {num_bytes / 2**30:,.1f} GiB, and "
+            f"{free / 2**30:,.1f} GiB of memory "
             f"are free; make it smaller with model.args, or the images with data.inputs.….size"
         )
 
 
 def free_memory() -> int:
-    """Bytes that can still be had, on this machine and within the limits of the container that we are in."""
+    """Bytes that can still be had, on this machine and within the limits of
+    the container that we are in.
+    """
     free = psutil.virtual_memory().available
     for limit, used in _LIMITS:
         try:
-            free = min(free, int(Path(limit).read_text("utf-8")) - int(Path(used).read_text("utf-8")))
+            free = min(
+                free, int(Path(limit).read_text("utf-8")) - int(Path(used).read_text("utf-8"))
+            )
         except (OSError, ValueError):  # no such file, or "max"
             continue
     return max(0, free)

@@ -13,13 +13,15 @@ from .file import dump_recipe as dump_recipe
 # One value as YAML on one line, as it can stand behind a key; `load_recipe` reads the same value.
 from .file import dump_value as dump_value
 
-# The recipe as dotted keys and strings, for example {"train.epochs": "10"}, as MLflow's params want it.
+# The recipe as dotted keys and strings, for example {"train.epochs": "10"}, as MLflow's params want
+# it.
 from .file import flatten as flatten
 
 # Read a recipe: the file first, then the fields that were set, then the overrides.
 from .file import load_recipe as load_recipe
 
-# Read `--set` items. Several values of an item, as in `train.seed=0,1,2`, give one dict for each combination.
+# Read `--set` items. Several values of an item, as in `train.seed=0,1,2`, give one dict for each
+# combination.
 from .file import parse_overrides as parse_overrides
 
 # The recipe that `dump_recipe` wrote.
@@ -64,10 +66,12 @@ from .model import WEIGHTS_SUFFIXES as WEIGHTS_SUFFIXES
 # Weights to begin with, and what becomes of them.
 from .model import WarmStart as WarmStart
 
-# The ending of an error message that names the nearest legal words, or the first of them where none is near.
+# The ending of an error message that names the nearest legal words, or the first of them where none
+# is near.
 from .model import nearest as nearest
 
-# A name as a message shows it: in quotes where spaces or commas would hide where it begins and ends.
+# A name as a message shows it: in quotes where spaces or commas would hide where it begins and
+# ends.
 from .model import quote_name as quote_name
 
 # JSON Schema of the YAML file, with the short forms that the reader accepts.

@@ -1,4 +1,7 @@
-"""The recipe's YAML file and its overrides: read, checked and explained, and written again."""
+"""The recipe's YAML file and its overrides.
+
+Read, checked and explained, and written again.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +31,18 @@ MOST_OF_A_KEY = 120
 def load_recipe(
     file: str | Path = "", fields: Recipe | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Recipe:
-    """Read a recipe: the file first, then the fields that were set, then the overrides.
+    """Read a recipe.
+
+    The file first, then the fields that were set, then the overrides.
 
     Args:
-        file: YAML file; its relative paths are made absolute against its own folder. Empty means none.
+        file: YAML file; its relative paths are made absolute against its own folder. Empty means
+            none.
         fields: values that go over the file's; their relative paths start at the working directory.
         overrides: dotted keys, for example {"train.epochs": 3}.
     Raises:
-        RecipeError: the file cannot be read or a key or value is not legal; names all of them at once.
+        RecipeError: the file cannot be read or a key or value is not legal; names all of them at
+            once.
     """
     values: dict[str, Any] = {}
     place = "recipe"
@@ -56,7 +63,8 @@ def load_recipe(
 
 
 def parse_overrides(items: list[str] | tuple[str, ...]) -> list[dict[str, Any]]:
-    """Read `--set` items. Several values of an item, as in `train.seed=0,1,2`, give one dict for each combination.
+    """Read `--set` items. Several values of an item, as in `train.seed=0,1,2`,
+    give one dict for each combination.
 
     Raises:
         RecipeError: an item is not `key=value`, or they make more runs than anybody means.
@@ -66,17 +74,28 @@ def parse_overrides(items: list[str] | tuple[str, ...]) -> list[dict[str, Any]]:
     for item in items:
         key, sign, text = item.partition("=")
         if not sign or not key.strip():
-            raise RecipeError(f"--set {_cut(item)}: expected KEY=VALUE, for example --set train.epochs=3")
+            raise RecipeError(
+                f"--set {_cut(item)}: expected KEY=VALUE, for example --set train.epochs=3"
+            )
         keys.append(key.strip())
-        choices.append([parse_yaml(part, f"--set {_cut(item)}") if part else "" for part in _split_values(text)])
+        choices.append(
+            [
+                parse_yaml(part, f"--set {_cut(item)}") if part else ""
+                for part in _split_values(text)
+            ]
+        )
     num_runs = math.prod(map(len, choices))
     if num_runs > MOST_RUNS:
-        raise RecipeError(f"--set: these values make {num_runs:,} runs, more than {MOST_RUNS:,}; give fewer at a time")
+        raise RecipeError(
+            f"--set: these values make {num_runs:,} runs, more than {MOST_RUNS:,}; give fewer at a "
+            "time"
+        )
     return [dict(zip(keys, values, strict=True)) for values in itertools.product(*choices)]
 
 
 def parse_renames(items: list[str] | tuple[str, ...]) -> dict[str, str]:
-    """Read `--rename` items, such as `backbone.*=*`, as `warm_start.rename` has them.
+    """Read `--rename` items, such as `backbone.*=*`, as `warm_start.rename` has
+    them.
 
     Raises:
         RecipeError: an item is not `from=to`, or gives a pattern twice.
@@ -85,20 +104,29 @@ def parse_renames(items: list[str] | tuple[str, ...]) -> dict[str, str]:
     for item in items:
         pattern, sign, replacement = item.partition("=")
         if not sign or not pattern:
-            raise RecipeError(f"--rename {item}: expected FROM=TO, for example --rename 'backbone.*=*'")
+            raise RecipeError(
+                f"--rename {item}: expected FROM=TO, for example --rename 'backbone.*=*'"
+            )
         if pattern in renames:
-            raise RecipeError(f"--rename {item}: {pattern!r} was renamed to {renames[pattern]!r} before; give it once")
+            raise RecipeError(
+                f"--rename {item}: {pattern!r} was renamed to {renames[pattern]!r} before; give it "
+                "once"
+            )
         renames[pattern] = replacement
     return renames
 
 
 def dump_recipe(recipe: Recipe) -> str:
     """The whole recipe, defaults included, as YAML that `load_recipe` reads."""
-    return yaml.dump(recipe.model_dump(by_alias=True), Dumper=Dumper, sort_keys=False, allow_unicode=True)
+    return yaml.dump(
+        recipe.model_dump(by_alias=True), Dumper=Dumper, sort_keys=False, allow_unicode=True
+    )
 
 
 def dump_hidden(recipe: Recipe) -> str:
-    """The same without secrets, as YAML that `parse_recipe` reads, for journals."""
+    """The same without secrets, as YAML that `parse_recipe` reads, for
+    journals.
+    """
     values = hide_in_values(recipe.model_dump(by_alias=True))
     return yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
@@ -113,13 +141,26 @@ def parse_recipe(text: str) -> Recipe:
 
 
 def dump_value(value: Any) -> str:
-    """One value as YAML on one line, as it can stand behind a key; `load_recipe` reads the same value."""
-    text = yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True, default_flow_style=True, width=math.inf)
+    """One value as YAML on one line, as it can stand behind a key.
+
+    `load_recipe` reads the same value.
+    """
+    text = yaml.dump(
+        value,
+        Dumper=Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=True,
+        width=math.inf,
+    )
     return text.removesuffix("\n").removesuffix("\n...")
 
 
 def flatten(recipe: Recipe) -> dict[str, str]:
-    """The recipe as dotted keys and strings, for example {"train.epochs": "10"}, as MLflow's params want it."""
+    """The recipe as dotted keys and strings, for example {"train.epochs".
+
+    "10"}, as MLflow's params want it.
+    """
 
     def walk(value: Any, key: str) -> Iterator[tuple[str, str]]:
         if isinstance(value, dict) and value:
@@ -158,8 +199,14 @@ def _read_file(path: Path) -> dict[str, Any]:
             content = file.read(MOST_BYTES + 1)
         text = content.decode("utf-8-sig")
     except FileNotFoundError as error:
-        others = sorted(str(other) for pattern in ("*.yaml", "recipes/*.yaml") for other in Path().glob(pattern))
-        hint = f"recipes here: {', '.join(others)}" if others else "torchrelay fetch digits writes one to start from"
+        others = sorted(
+            str(other) for pattern in ("*.yaml", "recipes/*.yaml") for other in Path().glob(pattern)
+        )
+        hint = (
+            f"recipes here: {', '.join(others)}"
+            if others
+            else "torchrelay fetch digits writes one to start from"
+        )
         raise RecipeError(f"recipe {shown_path(path)} does not exist; {hint}") from error
     except UnicodeDecodeError as error:
         if len(content) > MOST_BYTES:  # cut within a character, or no text at all
@@ -168,13 +215,22 @@ def _read_file(path: Path) -> dict[str, Any]:
             ) from error
         raise RecipeError(f"recipe {path} cannot be read as UTF-8 text: {error}") from error
     except (OSError, ValueError) as error:  # of a path with a NUL in it
-        raise RecipeError(f"recipe {shown_path(path)} cannot be read as UTF-8 text: {error}") from error
+        raise RecipeError(
+            f"recipe {shown_path(path)} cannot be read as UTF-8 text: {error}"
+        ) from error
     values = parse_yaml(text, f"recipe {path}")
     if not isinstance(values, dict):
-        raise RecipeError(f"recipe {path}: expected keys such as name, data and model; got {type(values).__name__}")
+        raise RecipeError(
+            f"recipe {path}: expected keys such as name, data and model; got "
+            f"{type(values).__name__}"
+        )
     version = values.get("format_version", FORMAT_VERSION)
     check_format(
-        f"recipe {path}", version, FORMAT_VERSION, f"write it as format_version: {FORMAT_VERSION}", RecipeError
+        f"recipe {path}",
+        version,
+        FORMAT_VERSION,
+        f"write it as format_version: {FORMAT_VERSION}",
+        RecipeError,
     )
     return values
 
@@ -187,7 +243,9 @@ def _make_absolute(values: dict[str, Any], root: Path) -> None:
             if isinstance(text, str) and text and "://" not in text:
                 data[key] = str(Path(root, text).resolve())
         if isinstance(links := data.get("links"), list):
-            data["links"] = [str(Path(root, one).resolve()) if isinstance(one, str) else one for one in links]
+            data["links"] = [
+                str(Path(root, one).resolve()) if isinstance(one, str) else one for one in links
+            ]
     model = values.get("model")
     if isinstance(model, dict) and str(model.get("name")).startswith("torchvision:"):
         args = model.get("args")
@@ -208,7 +266,11 @@ def _is_file_name(source: object) -> bool:
 
 def _merge(values: dict[str, Any], over: dict[str, Any]) -> None:
     for key, value in over.items():
-        if isinstance(value, dict) and isinstance(values.get(key), dict) and key not in ("args", "inputs", "target"):
+        if (
+            isinstance(value, dict)
+            and isinstance(values.get(key), dict)
+            and key not in ("args", "inputs", "target")
+        ):
             _merge(values[key], value)
         else:
             values[key] = value
@@ -218,18 +280,22 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
     *folders, last = dotted.split(".")
     if len(folders) >= MOST_LEVELS:
         raise RecipeError(
-            f"--set {_cut(dotted)}: {len(folders) + 1:,} parts, more than the {MOST_LEVELS} of any recipe"
+            f"--set {_cut(dotted)}: {len(folders) + 1:,} parts, more than the {MOST_LEVELS} of any "
+            "recipe"
         )
     inner: Any = values
     part: Any = Recipe
     for name in folders:
-        # A part that the file leaves out starts from its defaults, so that train.optimizer.args.lr alone is legal.
+        # A part that the file leaves out starts from its defaults, so that train.optimizer.args.lr
+        # alone is legal.
         field = _field(part, name)
         part = field.annotation if field else None
         if isinstance(inner, list):
             inner = inner[_index(inner, name, dotted)]
             if not isinstance(inner, dict | list):
-                raise RecipeError(f"--set {dotted}: position {name} is {shown_value(inner)}, which has no parts")
+                raise RecipeError(
+                    f"--set {dotted}: position {name} is {shown_value(inner)}, which has no parts"
+                )
             continue
         if inner.get(name) is None:
             has_default = field is not None and isinstance(field.default, BaseModel)
@@ -245,7 +311,9 @@ def _set(values: dict[str, Any], dotted: str, value: Any) -> None:
 
 def _index(items: list[Any], name: str, dotted: str) -> int:
     if not name.isdigit() or int(name) >= len(items):
-        raise RecipeError(f"--set {dotted}: expected a position from 0 to {len(items) - 1}, got {name!r}")
+        raise RecipeError(
+            f"--set {dotted}: expected a position from 0 to {len(items) - 1}, got {name!r}"
+        )
     return int(name)
 
 
@@ -268,7 +336,10 @@ def _validate(values: dict[str, Any], place: str) -> Recipe:
 
 
 def _explain(problem: Any) -> str:
-    """One line for one of pydantic's findings: the key, the value, what is legal."""
+    """One line for one of pydantic's findings.
+
+    The key, the value, what is legal.
+    """
     loc = [str(part) for part in problem["loc"]]
     key, value = _cut(".".join(loc)), shown_value(problem["input"])
     if problem["type"] == "extra_forbidden":
@@ -280,13 +351,18 @@ def _explain(problem: Any) -> str:
         owner = _cut(".".join(loc[:-1])) or "the recipe"
         return f"{key} is missing; legal keys of {owner} are {', '.join(_legal_keys(loc[:-1]))}"
     if problem["type"] == "model_type":
-        return f"{key}: got {value}; expected keys and values, legal keys are {', '.join(_legal_keys(loc))}"
+        return (
+            f"{key}: got {value}; expected keys and values, legal keys are "
+            f"{', '.join(_legal_keys(loc))}"
+        )
     message = problem["msg"].removeprefix("Value error, ")
     return f"{key}: got {value}; {message[0].lower()}{message[1:]}"
 
 
 def _cut(text: str) -> str:
-    """A key or an option for a message, without what a terminal would obey, and not longer than one wants to read."""
+    """A key or an option for a message, without what a terminal would obey,
+    and not longer than one wants to read.
+    """
     short = text if len(text) <= MOST_OF_A_KEY else f"{text[:MOST_OF_A_KEY]}…"
     return short if short.isprintable() else repr(short)
 

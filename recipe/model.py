@@ -1,7 +1,11 @@
-"""The recipe: a frozen pydantic model that says everything about a run; `recipe/file.py` reads it from a YAML file.
+"""The recipe.
 
-Its shape is checked at once and without torch. Whether the models, optimizers, losses and files that
-it names exist is checked in the preflight (`tasks/assembly/preflight.py`). Defaults stand here and nowhere else.
+A frozen pydantic model that says everything about a run; `recipe/file.py` reads it from a YAML
+file.
+
+Its shape is checked at once and without torch. Whether the models, optimizers, losses and files
+that it names exist is checked in the preflight (`tasks/assembly/preflight.py`). Defaults stand here
+and nowhere else.
 """
 
 from __future__ import annotations
@@ -15,7 +19,19 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from ..errors import RecipeError
 from ..schema import Kind
-from .types import Channels, Count, CountOrNone, Delimiter, Encoding, Pixels, Place, Seed, Text, Words, Workers
+from .types import (
+    Channels,
+    Count,
+    CountOrNone,
+    Delimiter,
+    Encoding,
+    Pixels,
+    Place,
+    Seed,
+    Text,
+    Words,
+    Workers,
+)
 from .yaml import check_bounds
 
 FORMAT_VERSION = 1
@@ -43,7 +59,10 @@ def _as_text(value: object) -> object:
 
 def _as_texts(value: object) -> object:
     values = value if isinstance(value, list) else [value]
-    return [str(one) if isinstance(one, (int, float)) and not isinstance(one, bool) else one for one in values]
+    return [
+        str(one) if isinstance(one, (int, float)) and not isinstance(one, bool) else one
+        for one in values
+    ]
 
 
 Texts = Annotated[list[str], BeforeValidator(_as_texts)]
@@ -53,13 +72,21 @@ Strings = Annotated[list[str], BeforeValidator(_as_list)]
 
 
 class Part(BaseModel):
-    """A part of the recipe: frozen, unknown keys refused."""
+    """A part of the recipe.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    Frozen, unknown keys refused.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class Named(Part):
-    """Something that has variants: which one, and its arguments."""
+    """Something that has variants.
+
+    Which one, and its arguments.
+    """
 
     name: Text
     """Name of the variant."""
@@ -68,14 +95,21 @@ class Named(Part):
 
 
 class Spelling(Part):
-    """Which spellings of a class, a category or a tag are one; Unicode's composed form always is."""
+    """Which spellings of a class, a category or a tag are one.
+
+    Unicode's composed form always is.
+    """
 
     strip: bool = False
-    """White space at the ends and what is not seen (zero-width space, byte order mark) do not count."""
+    """White space at the ends and what is not seen (zero-width space, byte order mark) do not
+    count.
+    """
     fold_case: bool = False
     """Capitals count as small letters, and full-width letters as the usual ones."""
     numbers: bool = False
-    """Equal numbers are one class, however they are written (1, 1.0, 01, 1e0), so are true and TRUE."""
+    """Equal numbers are one class, however they are written (1, 1.0, 01, 1e0), so are true and
+    TRUE.
+    """
 
 
 class Feature(Part):
@@ -92,25 +126,38 @@ class Feature(Part):
     dtype: Literal["uint8", "uint16", "float32"] = "uint8"
     """image: what a pixel is stored as."""
     background: str = "white"
-    """image: what transparent pixels are laid onto: white, black, #rrggbb, or keep, which takes the colours that the
-    file stores beneath; a number of channels keeps the alpha itself."""
+    """image: what transparent pixels are laid onto: white, black, #rrggbb, or keep, which takes the
+    colours that the file stores beneath; a number of channels keeps the alpha itself.
+    """
     preprocess: list[Named] = []
     """image: functions of scikit-image, for example transform.resize, run once, in this order."""
     statistics: Literal["data", "imagenet", "none"] = "data"
-    """image: what standardises the pixels: mean and deviation of the training rows, ImageNet's, or 0 to 1 as it is."""
+    """image: what standardises the pixels: mean and deviation of the training rows, ImageNet's,
+    or 0 to 1 as it is.
+    """
     image: Text = ""
     """points: the image input that they lie on; empty means the only one."""
     swap: list[list[Place]] = []
-    """points: pairs of points, counted from 0, that change places when the image is mirrored (left and right eye)."""
+    """points: pairs of points, counted from 0, that change places when the image is mirrored
+    (left and right eye).
+    """
     normalise_by: list[Place] = []
-    """points: the two points whose distance is the unit of nme; empty means the diagonal of the points' box."""
-    missing: Literal["reject", "mean", "median"] | Annotated[float, Field(allow_inf_nan=False)] = "reject"
-    """number, as input: a missing cell rejects its row, or is filled by the training rows' mean or median, or by a
-    number; columns that lack some in training rows get an input more each, which says where."""
+    """points: the two points whose distance is the unit of nme; empty means the diagonal of the
+    points' box.
+    """
+    missing: Literal["reject", "mean", "median"] | Annotated[float, Field(allow_inf_nan=False)] = (
+        "reject"
+    )
+    """number, as input: a missing cell rejects its row, or is filled by the training rows' mean or
+    median, or by a number; columns that lack some in training rows get an input more each,
+    which says where.
+    """
     unit: Text = ""
     """number: what the values are counted in, for example MPa; stands on the axes of figures."""
     vocabulary: Text = ""
-    """category: name of a vocabulary; features of the same one share their classes (head and tail of a triple)."""
+    """category: name of a vocabulary; features of the same one share their classes (head and
+    tail of a triple).
+    """
     tokens: Literal["words", "characters"] = "words"
     """text: what a token is made of."""
     ngrams: list[Words] = [1, 1]
@@ -130,7 +177,9 @@ class Feature(Part):
     @classmethod
     def _check_ngrams(cls, ngrams: list[int]) -> list[int]:
         if len(ngrams) != 2 or ngrams[0] > ngrams[1]:
-            raise ValueError("expected [shortest, longest], two numbers from 1 on, for example [1, 3]")
+            raise ValueError(
+                "expected [shortest, longest], two numbers from 1 on, for example [1, 3]"
+            )
         return ngrams
 
     @field_validator("size")
@@ -145,7 +194,9 @@ class Feature(Part):
     @field_validator("background")
     @classmethod
     def _check_background(cls, background: str) -> str:
-        if background not in ("white", "black", "keep") and not re.fullmatch("#[0-9a-fA-F]{6}", background):
+        if background not in ("white", "black", "keep") and not re.fullmatch(
+            "#[0-9a-fA-F]{6}", background
+        ):
             raise ValueError("expected white, black, keep or a colour such as '#8090a0'")
         return background.lower()
 
@@ -154,7 +205,9 @@ class Split(Part):
     """Which rows train, which validate and which test."""
 
     column: str = ""
-    """Column whose cells say train, valid or test; a pattern (split_*) means a run for each; empty means fractions."""
+    """Column whose cells say train, valid or test; a pattern (split_*) means a run for each;
+    empty means fractions.
+    """
     valid: float = Field(default=0.1, ge=0, lt=1)
     """Fraction of the rows that validate, where no column says."""
     test: float = Field(default=0.2, ge=0, lt=1)
@@ -162,9 +215,13 @@ class Split(Part):
     group: str = ""
     """Column whose equal cells stay on one side, for example a patient."""
     stratify: str = ""
-    """Column whose values the report counts by side and warns of where fractions left them uneven; moves no row."""
+    """Column whose values the report counts by side and warns of where fractions left them
+    uneven; moves no row.
+    """
     repeats: Literal["together", "apart"] = "together"
-    """Rows of the same inputs, or of one key, on one side; or each by itself, where there are few different ones."""
+    """Rows of the same inputs, or of one key, on one side; or each by itself, where there are
+    few different ones.
+    """
     seed: Seed = 0
     """Another seed gives another split."""
 
@@ -184,22 +241,31 @@ class TableFile(Part):
     files: str = ""
     """Root of the relative file paths in the table; empty means the table's folder."""
     links: list[str] = []
-    """Folders outside of it that symlinks may lead into, such as a cache; a relative path starts at the recipe file."""
+    """Folders outside of it that symlinks may lead into, such as a cache; a relative path starts
+    at the recipe file.
+    """
 
 
 class Dialect(Part):
-    """How a text table is written; of Parquet the numbers in columns of text."""
+    """How a text table is written.
+
+    Of Parquet the numbers in columns of text.
+    """
 
     encoding: Encoding = "utf-8"
     """Encoding of a CSV or TSV table."""
     delimiter: Delimiter = ""
-    """Field delimiter; empty means what a first line sep=; says, else comma for .csv, tab for .tsv."""
+    """Field delimiter; empty means what a first line sep=; says, else comma for .csv, tab for
+    .tsv.
+    """
     skip_lines: int = Field(default=0, ge=0, le=1000)
     """Lines above the header that are no part of the table: a title, comments."""
     skip_spaces: bool = False
     """Whether spaces after a delimiter are no part of the next field, as in `age, income`."""
     escape: Literal["", "\\"] = ""
-    """What stands before a quote inside of a quoted field; empty means that such a quote is doubled."""
+    """What stands before a quote inside of a quoted field; empty means that such a quote is
+    doubled.
+    """
     decimal: Literal[".", ","] = "."
     """Decimal sign of numbers."""
     thousands: Literal["", ",", ".", " ", "'"] = ""
@@ -219,7 +285,9 @@ class Dialect(Part):
     def _check_units(cls, units: list[str]) -> list[str]:
         for unit in units:
             if not unit.strip() or any(sign.isdigit() for sign in unit):
-                raise ValueError(f"{unit!r}; expected a sign without digits, for example $, EUR or %")
+                raise ValueError(
+                    f"{unit!r}; expected a sign without digits, for example $, EUR or %"
+                )
         return units
 
 
@@ -235,11 +303,17 @@ class Data(Dialect, TableFile):
     split: Split = Split()
     """Training, validation and test rows."""
     missing_values: Texts = []
-    """Cells of number and points that say that there is no number, beside empty ones and NA, NaN, ?, . and the like."""
+    """Cells of number and points that say that there is no number, beside empty ones and NA,
+    NaN, ?, . and the like.
+    """
     rare_classes: Literal["reject", "drop", "keep"] = "reject"
-    """Rows of a class without a training row: bad ones; left out, and counted as no bad ones; or kept."""
+    """Rows of a class without a training row: bad ones; left out, and counted as no bad ones; or
+    kept.
+    """
     max_unknown: float = Field(default=0.5, ge=0, le=1)
-    """Fraction of an input's cells of another table that a model may not know before their rows get no prediction."""
+    """Fraction of an input's cells of another table that a model may not know before their rows
+    get no prediction.
+    """
     max_bad_rows: float = Field(default=0.01, ge=0, le=1)
     """Fraction of the rows that may be quarantined before the run stops."""
     max_pixels: int = Field(default=50_000_000, gt=0, le=2**40)
@@ -256,19 +330,27 @@ class Train(Part):
     optimizer: Named = Named(name="adamw")
     """Any optimizer of torch.optim by its name, in any case; or sgd_by_hand."""
     schedule: Named = Named(name="constant")
-    """Learning rate over the steps: constant, cosine, one_cycle or step, each with a warmup fraction; or plateau."""
+    """Learning rate over the steps: constant, cosine, one_cycle or step, each with a warmup
+    fraction; or plateau.
+    """
     accumulate: Count = 1
     """Batches whose gradients make one optimizer step together."""
     ema: float = Field(default=0.0, ge=0, lt=1)
-    """Decay of an exponential moving average of the weights, which then is what is evaluated; 0 means none."""
+    """Decay of an exponential moving average of the weights, which then is what is evaluated; 0
+    means none.
+    """
     early_stop_epochs: CountOrNone = 0
     """Stop after so many epochs without a better monitored metric; 0 means never."""
     max_minutes: float = Field(default=0.0, ge=0, le=1e7)
     """Stop training after so many minutes, at the next step; 0 means no limit."""
     augment: list[Named] = []
-    """Random changes of training rows: flip, crop, rotate, scale, erase, brightness, contrast, noise, mixup, cutmix."""
+    """Random changes of training rows: flip, crop, rotate, scale, erase, brightness, contrast,
+    noise, mixup, cutmix.
+    """
     loss: Text = "auto"
-    """auto, cross_entropy, nll (category), bce (labels), mse, mse_sum, smooth_l1 or l1 (number, points)."""
+    """auto, cross_entropy, nll (category), bce (labels), mse, mse_sum, smooth_l1 or l1 (number,
+    points).
+    """
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of a category target's probability that is spread over all classes."""
     class_weights: Literal["none", "balanced"] = "none"
@@ -280,9 +362,13 @@ class Train(Part):
     device: Text = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = "auto"
-    """auto is bf16 for image inputs where the hardware is faster at it, else fp32; fp16 is for CUDA, with a scaler."""
+    """auto is bf16 for image inputs where the hardware is faster at it, else fp32; fp16 is for
+    CUDA, with a scaler.
+    """
     threads: Annotated[str, BeforeValidator(_as_text)] = "auto"
-    """Threads that a CPU computes with: a number, or auto: what is fastest for machine, model and batch size."""
+    """Threads that a CPU computes with: a number, or auto: what is fastest for machine, model
+    and batch size.
+    """
     seed: Seed = 0
     """Decides initial weights, order of the rows and augmentation."""
     num_workers: Workers = 0
@@ -308,9 +394,13 @@ class Checkpoint(Part):
     keep: Count = 3
     """How many of the newest stay; the best stays too."""
     on_error: Literal["stop", "warn"] = "stop"
-    """What a checkpoint that cannot be written does, as on a full disk: it stops the run, or costs it a warning."""
+    """What a checkpoint that cannot be written does, as on a full disk: it stops the run, or
+    costs it a warning.
+    """
     monitor: str = Field(default="auto", max_length=2_000)
-    """Validation metric that decides which is best; auto is accuracy (balanced: recall_macro), rmse, nme or mrr."""
+    """Validation metric that decides which is best; auto is accuracy (balanced: recall_macro),
+    rmse, nme or mrr.
+    """
 
 
 class Tracking(Part):
@@ -323,7 +413,9 @@ class Tracking(Part):
     every_steps: CountOrNone = 0
     """Steps between training metrics in MLflow; 0 means at most 2,000 points a metric."""
     wait_seconds: float = Field(default=3.0, ge=0, le=86_400)
-    """How long the end of a run waits for a tracker that does not answer; what is left goes out later."""
+    """How long the end of a run waits for a tracker that does not answer; what is left goes out
+    later.
+    """
 
     @field_validator("register_as")
     @classmethod
@@ -339,9 +431,13 @@ class WarmStart(Part):
     """Weights to begin with, and what becomes of them."""
 
     source: str = ""
-    """Run id, runs:/<id>, models:/<name>@<alias>, or a weights file; empty means to begin at random."""
+    """Run id, runs:/<id>, models:/<name>@<alias>, or a weights file; empty means to begin at
+    random.
+    """
     rename: dict[str, str] = {}
-    """From the source's keys to the model's, as patterns: {"backbone.*": "*"}, {"fc.*": "head.*"}."""
+    """From the source's keys to the model's, as patterns: {"backbone.*": "*"}, {"fc.*":
+    "head.*"}.
+    """
     exclude: Strings = []
     """Patterns of the model's keys that begin at random, whatever the source has."""
     freeze: Strings = []
@@ -349,9 +445,13 @@ class WarmStart(Part):
     thaw_after: CountOrNone = 0
     """Epochs after which the frozen keys are trained too; 0 means never."""
     lr_factors: dict[str, float] = {}
-    """By pattern of the model's keys: what the learning rate is multiplied by; the first that fits counts."""
+    """By pattern of the model's keys: what the learning rate is multiplied by; the first that
+    fits counts.
+    """
     grow_head: bool = True
-    """Whether classes that the source does not know get outputs of their own; false refuses them."""
+    """Whether classes that the source does not know get outputs of their own; false refuses
+    them.
+    """
     statistics: Literal["source", "data"] = "source"
     """Whether means, deviations and the order of classes stay the source's or are fitted anew."""
 
@@ -360,7 +460,10 @@ class WarmStart(Part):
     def _check_rename(cls, rename: dict[str, str]) -> dict[str, str]:
         for pattern, replacement in rename.items():
             if replacement.count("*") > pattern.count("*"):
-                raise ValueError(f"{replacement!r} has more * than {pattern!r}, whose * are what it could stand for")
+                raise ValueError(
+                    f"{replacement!r} has more * than {pattern!r}, whose * are what it could stand "
+                    "for"
+                )
         return rename
 
     @field_validator("lr_factors")
@@ -395,7 +498,9 @@ class Recipe(Part):
     @model_validator(mode="before")
     @classmethod
     def _check_bounds(cls, values: Any) -> Any:
-        """Values that come by another way than a file, as Prefect's parameters do, have its bounds too."""
+        """Values that come by another way than a file, as Prefect's
+        parameters do, have its bounds too.
+        """
         try:
             check_bounds(values, "the recipe")
         except RecipeError as error:
@@ -409,22 +514,33 @@ class Recipe(Part):
 
 
 def recipe_schema() -> dict[str, Any]:
-    """JSON Schema of the YAML file, with the short forms that the reader accepts."""
+    """JSON Schema of the YAML file, with the short forms that the reader
+    accepts.
+    """
     schema = Recipe.model_json_schema(by_alias=True)
     feature, warm_start = (schema["$defs"][part]["properties"] for part in ("Feature", "WarmStart"))
     for texts in (feature["columns"], warm_start["exclude"], warm_start["freeze"]):
         texts["anyOf"] = [{"type": "string"}, {"type": "array", "items": texts.pop("items")}]
         del texts["type"]
-    values, one = schema["$defs"]["Data"]["properties"]["missing_values"], {"type": ["string", "number"]}
+    values, one = (
+        schema["$defs"]["Data"]["properties"]["missing_values"],
+        {"type": ["string", "number"]},
+    )
     values["anyOf"] = [one, {"type": "array", "items": one}]
     del values["type"], values["items"]
     for number in (feature["channels"], schema["$defs"]["Train"]["properties"]["threads"]):
         number["type"] = ["string", "integer"]
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "required": ["name", "data", "model"]}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "required": ["name", "data", "model"],
+    }
 
 
 def nearest(word: str, legal: Any) -> str:
-    """The ending of an error message that names the nearest legal words, or the first of them where none is near."""
+    """The ending of an error message that names the nearest legal words, or
+    the first of them where none is near.
+    """
     names = sorted(str(name) for name in legal)
     near = difflib.get_close_matches(word[:MOST_COMPARED], names[:MOST_NAMES], n=3, cutoff=0.5)
     if near:
@@ -434,6 +550,9 @@ def nearest(word: str, legal: Any) -> str:
 
 
 def quote_name(name: str) -> str:
-    """A name as a message shows it: in quotes where spaces or commas would hide where it begins and ends."""
+    """A name as a message shows it.
+
+    In quotes where spaces or commas would hide where it begins and ends.
+    """
     is_plain = name == name.strip() and name.isprintable() and "," not in name and name
     return name if is_plain else repr(name)

@@ -1,6 +1,9 @@
-"""What numbers and texts of a recipe may be at all; what they mean stands in `recipe/model.py`.
+"""What numbers and texts of a recipe may be at all.
 
-A bound here is not what is sensible but what the machine, or the libraries that get the value, can take.
+What they mean stands in `recipe/model.py`.
+
+A bound here is not what is sensible but what the machine, or the libraries that get the value, can
+take.
 """
 
 from __future__ import annotations
@@ -11,7 +14,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-# Text codecs of Python that read no tables: for names of hosts and for Python's own source, or that refuse everything.
+# Text codecs of Python that read no tables: for names of hosts and for Python's own source, or that
+# refuse everything.
 NO_ENCODINGS = ("idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape")
 MOST_CHARACTERS = 250  # of a name: what MLflow takes
 MOST_CHANNELS = 65_536
@@ -19,25 +23,38 @@ MOST_CHANNELS = 65_536
 
 def _check_printable(text: str) -> str:
     if not text.isprintable():
-        raise ValueError("expected characters that can be printed: no line ends, no NUL, none that steer a terminal")
+        raise ValueError(
+            "expected characters that can be printed: no line ends, no NUL, none that steer a "
+            "terminal"
+        )
     return text
 
 
 def _check_encoding(encoding: str) -> str:
-    """Refuse codecs that are none of tables; whether there is one of this name is seen where the table is read."""
+    """Refuse codecs that are none of tables.
+
+    Whether there is one of this name is seen where the table is read.
+    """
     try:
         name = codecs.lookup(encoding).name.replace("_", "-")
     except (LookupError, ValueError):
         return encoding
     if name in NO_ENCODINGS:
-        raise ValueError("no encoding that a table is written in; utf-8, cp1252 and shift_jis are some")
+        raise ValueError(
+            "no encoding that a table is written in; utf-8, cp1252 and shift_jis are some"
+        )
     return encoding
 
 
 def _check_delimiter(delimiter: str) -> str:
-    """Refuse what ends a line or quotes; how many characters there may be is seen where the table is read."""
+    """Refuse what ends a line or quotes.
+
+    How many characters there may be is seen where the table is read.
+    """
     if delimiter == '"' or not delimiter.replace("\t", "").isprintable():
-        raise ValueError('expected one character that can be printed and is no quote, or a tab, "\\t"')
+        raise ValueError(
+            'expected one character that can be printed and is no quote, or a tab, "\\t"'
+        )
     return delimiter
 
 

@@ -1,7 +1,10 @@
-"""YAML text to plain values and back: the scalars of YAML 1.2, and bounds that hold before anything is built.
+"""YAML text to plain values and back.
 
-A few hundred bytes of aliases can stand for gigabytes, and a few thousand brackets are deeper than Python can follow:
-the parser's events are counted first, aliases at the size of what they stand for; only then are values made of them.
+The scalars of YAML 1.2, and bounds that hold before anything is built.
+
+A few hundred bytes of aliases can stand for gigabytes, and a few thousand brackets are deeper than
+Python can follow: the parser's events are counted first, aliases at the size of what they stand
+for; only then are values made of them.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ import yaml
 
 from ..errors import RecipeError, shown_value
 
-# A recipe that lists 20,000 columns takes 440 kB; those of this package have 2 kB, 100 values and 6 levels.
+# A recipe that lists 20,000 columns takes 440 kB; those of this package have 2 kB, 100 values and 6
+# levels.
 MOST_BYTES = 1_000_000
 MOST_VALUES = 200_000
 MOST_LEVELS = 50
@@ -25,14 +29,26 @@ MOST_DIGITS = 100
 # libyaml's parser, which PyYAML's wheels have, is ten times as fast.
 _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _CORE = "tag:yaml.org,2002:"
-_TAGS = frozenset({None, "!", *(f"{_CORE}{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map"))})
+_TAGS = frozenset(
+    {
+        None,
+        "!",
+        *(f"{_CORE}{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")),
+    }
+)
 
 
 class _Loader(_Parser):
-    """YAML 1.2's scalars: `1e-3` is a number; `no`, `on` and `007` are strings. A key that stands twice is refused."""
+    """YAML 1.2's scalars.
+
+    `1e-3` is a number; `no`, `on` and `007` are strings. A key that stands twice is refused.
+    """
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Refuse what YAML would take in silence: of two equal keys it keeps the last."""
+        """Refuse what YAML would take in silence.
+
+        Of two equal keys it keeps the last.
+        """
         seen: set[str] = set()
         keys = [key for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
         for key in keys:
@@ -42,7 +58,10 @@ class _Loader(_Parser):
         return super().construct_mapping(node, deep)
 
     def construct_scalar_of(self, node: Any) -> Any:
-        """What a scalar says that is null, a truth value or a number; also where a tag alone claims that it is one."""
+        """What a scalar says that is null, a truth value or a number.
+
+        Also where a tag alone claims that it is one.
+        """
         kind, text = node.tag.removeprefix(_CORE), self.construct_scalar(node)
         if not _PATTERNS[kind].fullmatch(text):
             raise _refusal(f"{shown_value(text)} is tagged !!{kind} and is none", node)
@@ -62,7 +81,9 @@ class _Loader(_Parser):
 
 
 class Dumper(yaml.SafeDumper):
-    """Quotes the strings that `parse_yaml` would read as something else, for example the name `1e-3`."""
+    """Quotes the strings that `parse_yaml` would read as something else, for
+    example the name `1e-3`.
+    """
 
 
 _PATTERNS = {
@@ -82,7 +103,9 @@ _Loader.yaml_implicit_resolvers = {
 }
 for _kind, _first in _FIRST.items():
     for _class in (_Loader, Dumper):
-        _class.add_implicit_resolver(f"{_CORE}{_kind}", re.compile(f"^(?:{_PATTERNS[_kind].pattern})$"), list(_first))
+        _class.add_implicit_resolver(
+            f"{_CORE}{_kind}", re.compile(f"^(?:{_PATTERNS[_kind].pattern})$"), list(_first)
+        )
 for _kind in _PATTERNS:
     _Loader.add_constructor(f"{_CORE}{_kind}", _Loader.construct_scalar_of)
 
@@ -93,8 +116,8 @@ def parse_yaml(text: str, place: str) -> Any:
     Returns:
         Plain values; what two aliases stand for are two values.
     Raises:
-        RecipeError: it is not YAML, or larger, deeper or of more values than a recipe can be; names the place and the
-            line.
+        RecipeError: it is not YAML, or larger, deeper or of more values than a recipe can be; names
+            the place and the line.
     """
     if len(text) > MOST_BYTES or len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
         raise RecipeError(f"{place} is larger than {MOST_BYTES:,} bytes, which is no recipe")
@@ -108,7 +131,8 @@ def parse_yaml(text: str, place: str) -> Any:
 
 
 def check_bounds(values: Any, place: str) -> None:
-    """Refuse values that came by another way than YAML and are more, or deeper, than a recipe can be.
+    """Refuse values that came by another way than YAML and are more, or deeper,
+    than a recipe can be.
 
     Raises:
         RecipeError: names the place and the bound.
@@ -123,17 +147,28 @@ def check_bounds(values: Any, place: str) -> None:
             raise RecipeError(f"{place} is larger than {MOST_BYTES:,} bytes, which is no recipe")
         below: list[Any] = []
         for one in level:
-            below += [*one, *one.values()] if isinstance(one, Mapping) else one if isinstance(one, list | tuple) else ()
+            below += (
+                [*one, *one.values()]
+                if isinstance(one, Mapping)
+                else one
+                if isinstance(one, list | tuple)
+                else ()
+            )
             if len(below) > MOST_VALUES:
                 break
         if below and depth > MOST_LEVELS:
-            raise RecipeError(f"{place} is nested deeper than {MOST_LEVELS} levels, which is no recipe")
+            raise RecipeError(
+                f"{place} is nested deeper than {MOST_LEVELS} levels, which is no recipe"
+            )
         level = below
 
 
 @dataclass
 class _Part:
-    """A list or mapping that is being parsed: its anchor, how many values it has, how many levels are below it."""
+    """A list or mapping that is being parsed.
+
+    Its anchor, how many values it has, how many levels are below it.
+    """
 
     anchor: str
     num_values: int = 1
@@ -145,14 +180,18 @@ class _Part:
 
 
 def _check_events(text: str, place: str) -> None:
-    """Refuse text that is too deep or stands for too many values, and tags that are none of YAML's core."""
+    """Refuse text that is too deep or stands for too many values, and tags
+    that are none of YAML's core.
+    """
     known: dict[str, _Part] = {}
     around = [_Part("")]
     events: Iterator[Any] = yaml.parse(text, Loader=_Parser)
     for num_events, event in enumerate(events, 1):
         line = f"line {event.start_mark.line + 1}"
         if getattr(event, "tag", None) not in _TAGS:
-            raise _refusal(f"the tag {shown_value(event.tag)}: could not determine a constructor for it", event)
+            raise _refusal(
+                f"the tag {shown_value(event.tag)}: could not determine a constructor for it", event
+            )
         if isinstance(event, yaml.CollectionStartEvent):
             around.append(_Part(event.anchor or ""))
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -162,7 +201,9 @@ def _check_events(text: str, place: str) -> None:
                 known[part.anchor] = part
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor in {part.anchor for part in around}:
-                raise RecipeError(f"{place}: *{event.anchor} in {line} stands inside of what it stands for")
+                raise RecipeError(
+                    f"{place}: *{event.anchor} in {line} stands inside of what it stands for"
+                )
             part = known.get(event.anchor or "", _Part(""))
             around[-1].add(part.num_values, part.num_levels + 1)
         elif isinstance(event, yaml.ScalarEvent):
@@ -170,20 +211,28 @@ def _check_events(text: str, place: str) -> None:
             if event.anchor:
                 known[event.anchor] = _Part(event.anchor, num_levels=-1)
         if len(around) - 1 + around[-1].num_levels > MOST_LEVELS:
-            raise RecipeError(f"{place} is nested deeper than {MOST_LEVELS} levels in {line}, which is no recipe")
+            raise RecipeError(
+                f"{place} is nested deeper than {MOST_LEVELS} levels in {line}, which is no recipe"
+            )
         if max(num_events, around[-1].num_values) > MOST_VALUES:
             raise RecipeError(
-                f"{place} has more than {MOST_VALUES:,} values by {line}, each alias counted as what it stands for, "
+                f"{place} has more than {MOST_VALUES:,} values by {line}, each alias counted as "
+                "what it stands for, "
                 f"which is no recipe"
             )
 
 
 def _unshare(value: Any) -> Any:
-    """The same with lists and mappings of its own in each place: a change in one must not show in another."""
+    """The same with lists and mappings of its own in each place.
+
+    A change in one must not show in another.
+    """
     if isinstance(value, dict):
         return {key: _unshare(inner) for key, inner in value.items()}
     return [_unshare(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _refusal(problem: str, node: Any) -> yaml.YAMLError:
-    return yaml.YAMLError(f"{problem}\n  in line {node.start_mark.line + 1}, column {node.start_mark.column + 1}")
+    return yaml.YAMLError(
+        f"{problem}\n  in line {node.start_mark.line + 1}, column {node.start_mark.column + 1}"
+    )

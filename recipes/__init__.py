@@ -1,1 +1,4 @@
-"""Ready recipes; `torchrelay fetch NAME` copies them out of an installed package."""
+"""Ready recipes.
+
+`torchrelay fetch NAME` copies them out of an installed package.
+"""

@@ -43,7 +43,8 @@ from .files import SCHEMA_FILE as SCHEMA_FILE
 # In a version's folder: sha256 and size of its other files, of which MLflow serves some.
 from .files import VERSION_FILES as VERSION_FILES
 
-# sha256 of files of a run, by their path in its folder, those in a folder that is named too; of what is there.
+# sha256 of files of a run, by their path in its folder, those in a folder that is named too; of
+# what is there.
 from .files import digests_of as digests_of
 
 # A run's recipe.
@@ -52,22 +53,27 @@ from .files import read_recipe as read_recipe
 # A run's schema.
 from .files import read_schema as read_schema
 
-# sha256 and size of the files of a version, by their path in its folder; none of a version of before.
+# sha256 and size of the files of a version, by their path in its folder; none of a version of
+# before.
 from .files import read_version_files as read_version_files
 
-# Write files of a run, or all in a folder, within the block: what its record says of them goes, and comes anew.
+# Write files of a run, or all in a folder, within the block: what its record says of them goes, and
+# comes anew.
 from .files import rewriting as rewriting
 
 # The tag by which MLflow's copies of a run's files are checked when they are fetched.
 from .files import tag_files as tag_files
 
-# Compare files of a run with the sha256 that its record has of them; each is read once by this process.
+# Compare files of a run with the sha256 that its record has of them; each is read once by this
+# process.
 from .files import verify_files as verify_files
 
-# Hold a file of weights in a run's folder against the run's record, or a checkpoint's state against its manifest.
+# Hold a file of weights in a run's folder against the run's record, or a checkpoint's state against
+# its manifest.
 from .files import verify_weights as verify_weights
 
-# Why a file is not the one that a record has the sha256 of; empty where it is, or where the record has none.
+# Why a file is not the one that a record has the sha256 of; empty where it is, or where the record
+# has none.
 from .files import why_changed as why_changed
 
 # A run's folder and its lock, both open, so that what takes their place never has their numbers.
@@ -82,7 +88,8 @@ from .holding import checked as checked
 # The hold of a run that this process writes.
 from .holding import hold_of as hold_of
 
-# Know for the life of the block what becomes of a run's folder, and never make it again where it was removed.
+# Know for the life of the block what becomes of a run's folder, and never make it again where it
+# was removed.
 from .holding import watch_folder as watch_folder
 
 # The name of a run's journal.
@@ -94,7 +101,8 @@ from .journal import Journal as Journal
 # One value of one metric.
 from .journal import Point as Point
 
-# Whether a line that `parse` does not take is what a crash left of one; any other was changed since.
+# Whether a line that `parse` does not take is what a crash left of one; any other was changed
+# since.
 from .journal import is_torn as is_torn
 
 # A line of a journal without its CRC; None where it is torn, or not as it was written.
@@ -154,13 +162,15 @@ from .record import git_commit as git_commit
 # The runs of a parent, in the order of its split columns; of two for one column the newer.
 from .record import list_children as list_children
 
-# All runs of a home, newest first. A folder whose record cannot be read is passed over with a warning, once.
+# All runs of a home, newest first. A folder whose record cannot be read is passed over with a
+# warning, once.
 from .record import list_records as list_records
 
 # All runs of a home and all that is none although it has a record; each record is read once.
 from .record import list_runs as list_runs
 
-# Read `run.json` of a run whose folder may have been copied or renamed; its paths as they stand there.
+# Read `run.json` of a run whose folder may have been copied or renamed; its paths as they stand
+# there.
 from .record import load_copied_record as load_copied_record
 
 # Read `run.json`.
@@ -169,7 +179,8 @@ from .record import load_record as load_record
 # Note that a part of a run's work is done; the part has written all that it leaves.
 from .record import mark_done as mark_done
 
-# `<name>-<yyyymmdd>-<hhmmss>-<4 hex>`, in UTC; the name reduced to letters, digits, `.`, `_` and `-`.
+# `<name>-<yyyymmdd>-<hhmmss>-<4 hex>`, in UTC; the name reduced to letters, digits, `.`, `_` and
+# `-`.
 from .record import new_run_id as new_run_id
 
 # The time, ISO 8601 in UTC to the millisecond, as `created` and `ended` want it.
@@ -178,7 +189,8 @@ from .record import now as now
 # Write `run.json` into the run's folder, atomically; makes the folder.
 from .record import save_record as save_record
 
-# Change fields of a run's record on disk, one change at a time, whichever threads and processes make them.
+# Change fields of a run's record on disk, one change at a time, whichever threads and processes
+# make them.
 from .record import update_record as update_record
 
 # The reports of one run.

@@ -1,4 +1,7 @@
-"""How far MLflow has a run's journal: a small file beside it, `shipped.json`. Imports nothing heavy."""
+"""How far MLflow has a run's journal.
+
+A small file beside it, `shipped.json`. Imports nothing heavy.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,18 @@ CURSOR_FILE = "shipped.json"
 # Held by whoever sends a run's journal and moves its cursor.
 SHIP_LOCK_FILE = "ship.lock"
 # Kinds of lines that MLflow gets; the others are for readers of the journal.
-SHIPPED_KINDS = frozenset({"open", "params", "tags", "dataset", "metrics", "artifact", "model", "status"})
+SHIPPED_KINDS = frozenset(
+    {"open", "params", "tags", "dataset", "metrics", "artifact", "model", "status"}
+)
 
 logger = logging.getLogger(__name__)
 
 
 class Cursor(BaseModel):
-    """What MLflow has of a journal; moved only after MLflow has taken what lies before it."""
+    """What MLflow has of a journal.
+
+    Moved only after MLflow has taken what lies before it.
+    """
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -38,11 +46,15 @@ class Cursor(BaseModel):
     experiment_id: str = ""
     """MLflow's id of its experiment."""
     is_uncertain: bool = False
-    """MLflow was asked to make the run and did not answer: it may have made another than the one above."""
+    """MLflow was asked to make the run and did not answer: it may have made another than the one
+    above.
+    """
 
     @classmethod
     def load(cls, run_dir: Path) -> Cursor:
-        """The cursor of a run; a new one where it has none, or one that a disk has spoilt: all is sent again, once.
+        """The cursor of a run.
+
+        A new one where it has none, or one that a disk has spoilt: all is sent again, once.
 
         Raises:
             TrackingError: another version wrote it.
@@ -50,10 +62,18 @@ class Cursor(BaseModel):
         path = run_dir / CURSOR_FILE
         try:
             values = read_json(path)
-            if not isinstance(values, dict) or (is_sealed(values) and (values := unseal(values)) is None):
+            if not isinstance(values, dict) or (
+                is_sealed(values) and (values := unseal(values)) is None
+            ):
                 raise ValueError("it is not as it was written")
             version = values.get("format_version")
-            check_format(str(path), version, FORMAT_VERSION, "remove it: all is sent again, once", TrackingError)
+            check_format(
+                str(path),
+                version,
+                FORMAT_VERSION,
+                "remove it: all is sent again, once",
+                TrackingError,
+            )
             return cls.model_validate(values)
         except FileNotFoundError:
             return cls()
@@ -93,13 +113,18 @@ def waiting(run_dir: Path) -> int:
     if offset and offset == size:
         return 0
     with opened(run_dir) as file:
-        return 0 if file is None else sum(1 for line in unshipped(file, offset) if is_shipped(line.values))
+        return (
+            0
+            if file is None
+            else sum(1 for line in unshipped(file, offset) if is_shipped(line.values))
+        )
 
 
 def unshipped(file: BinaryIO, offset: int) -> Iterator[Line]:
     """The whole lines of a journal after an offset, whatever their kind.
 
-    What stands before the first `open` line of a journal was sent by an older version itself, and is passed over.
+    What stands before the first `open` line of a journal was sent by an older version itself, and
+    is passed over.
 
     Args:
         file: the journal.
@@ -130,7 +155,9 @@ def is_shipped(line: Mapping[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def opened(run_dir: Path) -> Iterator[BinaryIO | None]:
-    """A run's journal, open for reading; None where there is none.
+    """A run's journal, open for reading.
+
+    None where there is none.
 
     Raises:
         TrackingError: it cannot be read.

@@ -1,6 +1,9 @@
-"""The files that a run is made of: their sha256 in its record, and reading them with a look at that.
+"""The files that a run is made of.
 
-Runs of before have none there: their files are read as they are. Which file is written when is the tasks' business.
+Their sha256 in its record, and reading them with a look at that.
+
+Runs of before have none there: their files are read as they are. Which file is written when is the
+    tasks' business.
 """
 
 from __future__ import annotations
@@ -11,7 +14,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..disk import describe_failure, digest, is_damage, read_json, sha256_of_file, unseal, why_no_list
+from ..disk import (
+    describe_failure,
+    digest,
+    is_damage,
+    read_json,
+    sha256_of_file,
+    unseal,
+    why_no_list,
+)
 from ..errors import SourceError, TorchrelayError
 from ..recipe import Recipe, load_recipe
 from ..schema import Schema
@@ -50,7 +61,9 @@ def read_schema(run_dir: Path) -> Schema:
 
 
 def digests_of(run_dir: Path, names: Iterable[str]) -> dict[str, str]:
-    """sha256 of files of a run, by their path in its folder, those in a folder that is named too; of what is there."""
+    """sha256 of files of a run, by their path in its folder, those in a
+    folder that is named too; of what is there.
+    """
     found: dict[str, str] = {}
     for name in names:
         path = run_dir / name
@@ -61,18 +74,24 @@ def digests_of(run_dir: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def tag_files(run_dir: Path) -> dict[str, str]:
-    """The tag by which MLflow's copies of a run's files are checked when they are fetched."""
+    """The tag by which MLflow's copies of a run's files are checked when
+    they are fetched.
+    """
     return {FILES_TAG: json.dumps(digests_of(run_dir, NEEDED))}
 
 
 @contextlib.contextmanager
 def rewriting(run_dir: Path, *names: str) -> Iterator[None]:
-    """Write files of a run, or all in a folder, within the block: what its record says of them goes, and comes anew.
+    """Write files of a run, or all in a folder, within the block.
+
+    What its record says of them goes, and comes anew.
 
     A process that dies in between leaves files of which the record says nothing.
     """
     known = load_record(run_dir).files
-    kept = {one: value for one, value in known.items() if not any(_is_in(one, name) for name in names)}
+    kept = {
+        one: value for one, value in known.items() if not any(_is_in(one, name) for name in names)
+    }
     if kept != known:
         update_record(run_dir, files=kept)
     yield
@@ -84,7 +103,9 @@ def _is_in(path: str, name: str) -> bool:
 
 
 def verify_files(run_dir: Path, record: RunRecord, names: Iterable[str]) -> None:
-    """Compare files of a run with the sha256 that its record has of them; each is read once by this process.
+    """Compare files of a run with the sha256 that its record has of them.
+
+    Each is read once by this process.
 
     Raises:
         SourceError: one differs; says which, and what to do.
@@ -92,38 +113,52 @@ def verify_files(run_dir: Path, record: RunRecord, names: Iterable[str]) -> None
     for name in names:
         if reason := why_changed(run_dir, record, name):
             raise SourceError(
-                f"run {record.run_id}: {reason}; put it back from a copy (torchrelay doctor --fix does where it finds "
+                f"run {record.run_id}: {reason}; put it back from a copy (torchrelay doctor --fix "
+                "does where it finds "
                 f"one), or train the run again"
             )
 
 
 def why_changed(run_dir: Path, record: RunRecord, name: str) -> str:
-    """Why a file is not the one that a record has the sha256 of; empty where it is, or where the record has none."""
+    """Why a file is not the one that a record has the sha256 of.
+
+    Empty where it is, or where the record has none.
+    """
     if name not in record.files:
         return ""
     try:
-        if sha256_of_file(run_dir / name) == record.files[name] or (name == RECIPE_FILE and _is_changing(run_dir)):
+        if sha256_of_file(run_dir / name) == record.files[name] or (
+            name == RECIPE_FILE and _is_changing(run_dir)
+        ):
             return ""
     except FileNotFoundError:
         return f"{name} is missing"
     except OSError as error:
         if not is_damage(error):
-            raise SourceError(f"{run_dir / name} cannot be read: {describe_failure(error)}") from error
+            raise SourceError(
+                f"{run_dir / name} cannot be read: {describe_failure(error)}"
+            ) from error
         return f"{name} cannot be read: {error.strerror}"
     return f"{name} does not have the sha256 that the run's record has of it"
 
 
 def _is_changing(run_dir: Path) -> bool:
-    """Whether a process that died between journal, recipe and record left the recipe that it was about to have."""
+    """Whether a process that died between journal, recipe and record left
+    the recipe that it was about to have.
+    """
     last = None
     with contextlib.suppress(TorchrelayError):
         for line in Journal(run_dir / JOURNAL_FILE).lines():
             last = line["fields"] if line["kind"] == "event" and line["name"] == "recipe" else last
-    return last is not None and last["digest"] == digest((run_dir / RECIPE_FILE).read_text("utf-8", "replace"))
+    return last is not None and last["digest"] == digest(
+        (run_dir / RECIPE_FILE).read_text("utf-8", "replace")
+    )
 
 
 def read_version_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """sha256 and size of the files of a version, by their path in its folder; none of a version of before.
+    """sha256 and size of the files of a version, by their path in its folder.
+
+    None of a version of before.
 
     Raises:
         SourceError: the list is not as it was written.
@@ -142,12 +177,15 @@ def read_version_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def verify_weights(run_dir: Path, record: RunRecord, weights: Path) -> None:
-    """Hold a file of weights in a run's folder against the run's record, or a checkpoint's state against its manifest.
+    """Hold a file of weights in a run's folder against the run's record, or a
+    checkpoint's state against its manifest.
 
     Raises:
         SourceError: it is not what was written, or a checkpoint of another run.
     """
-    verify_files(run_dir, record, [RECIPE_FILE, SCHEMA_FILE, weights.relative_to(run_dir).as_posix()])
+    verify_files(
+        run_dir, record, [RECIPE_FILE, SCHEMA_FILE, weights.relative_to(run_dir).as_posix()]
+    )
     generation = weights.parent
     if generation.parent != run_dir / CHECKPOINTS:
         return
@@ -158,9 +196,13 @@ def verify_weights(run_dir: Path, record: RunRecord, weights: Path) -> None:
     files = manifest.get("files")
     facts = files.get(weights.name) if isinstance(files, dict) else None
     if not isinstance(facts, dict) or facts.get("sha256") != sha256_of_file(weights):
-        raise SourceError(f"{weights} is not what the manifest beside it says; torchrelay checkpoints {record.run_id}")
+        raise SourceError(
+            f"{weights} is not what the manifest beside it says; torchrelay checkpoints "
+            f"{record.run_id}"
+        )
     if manifest.get("run_id", record.run_id) != record.run_id:
         raise SourceError(
-            f"{weights} is of run {manifest['run_id']}, and recipe and schema around it are of {record.run_id}; name "
+            f"{weights} is of run {manifest['run_id']}, and recipe and schema around it are of "
+            f"{record.run_id}; name "
             f"the file in that run's own folder"
         )

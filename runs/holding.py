@@ -1,7 +1,9 @@
-"""Whether a run's folder is still the one that this process writes: not removed, not replaced, its lock still ours.
+"""Whether a run's folder is still the one that this process writes.
 
-A lock keeps other writers of ours out. It does not keep a folder from being removed or replaced by other means; then
-what its writer goes on writing is lost, or mixes with what is another's.
+Not removed, not replaced, its lock still ours.
+
+A lock keeps other writers of ours out. It does not keep a folder from being removed or replaced by
+other means; then what its writer goes on writing is lost, or mixes with what is another's.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ T = TypeVar("T")
 
 
 class Hold:
-    """A run's folder and its lock, both open, so that what takes their place never has their numbers.
+    """A run's folder and its lock, both open, so that what takes their place
+    never has their numbers.
 
     Args:
         run_dir: of the run.
@@ -42,7 +45,8 @@ class Hold:
         os.close(self._folder)
 
     def check(self, *, is_now: bool = False) -> None:
-        """Look whether the folder is still this run's, every `CHECK_SECONDS` or at once.
+        """Look whether the folder is still this run's, every `CHECK_SECONDS` or
+        at once.
 
         Raises:
             RunLostError: it is not.
@@ -52,22 +56,34 @@ class Hold:
         self._due = time.monotonic() + CHECK_SECONDS
         if reason := self.why_lost():
             raise RunLostError(
-                f"run {self.run_dir.name} ends here: {reason}, and what it would write on is nobody's; bring the "
+                f"run {self.run_dir.name} ends here: {reason}, and what it would write on is "
+                "nobody's; bring the "
                 f"folder back and torchrelay resume it, or train a new run"
             )
 
     def why_lost(self) -> str:
-        """What became of the folder; empty where it is still this run's."""
+        """What became of the folder.
+
+        Empty where it is still this run's.
+        """
         if not _is_same(self.run_dir, os.fstat(self._folder)):
-            return f"its folder {self.run_dir} was {'replaced by another' if self.run_dir.exists() else 'removed'}"
+            return (
+                f"its folder {self.run_dir} was "
+                f"{'replaced by another' if self.run_dir.exists() else 'removed'}"
+            )
         if reason := self._why_another_record():
             return reason
         if not _is_same(self.run_dir / "lock", os.fstat(self._lock_file.fileno())):
-            return f"its lock {self.run_dir / 'lock'} was {'replaced' if self._has_lock() else 'removed'}"
+            return (
+                f"its lock {self.run_dir / 'lock'} was "
+                f"{'replaced' if self._has_lock() else 'removed'}"
+            )
         return ""
 
     def lacks_lock_alone(self) -> bool:
-        """Whether folder and record are this run's, and no process has taken the place of its lock."""
+        """Whether folder and record are this run's, and no process has taken
+        the place of its lock.
+        """
         is_here = _is_same(self.run_dir, os.fstat(self._folder)) and not self._why_another_record()
         return is_here and not self._has_lock()
 
@@ -75,7 +91,10 @@ class Hold:
         return (self.run_dir / "lock").exists()
 
     def _why_another_record(self) -> str:
-        """Why the record is not this run's any more; a run that begins has none yet."""
+        """Why the record is not this run's any more.
+
+        A run that begins has none yet.
+        """
         if not self._created and not (self.run_dir / RECORD_FILE).exists():
             return ""
         try:
@@ -83,7 +102,11 @@ class Hold:
         except SourceError as error:
             return f"its record cannot be read any more ({error})"
         self._created = self._created or record.created
-        return "" if record.created == self._created else "its record was replaced by that of another run"
+        return (
+            ""
+            if record.created == self._created
+            else "its record was replaced by that of another run"
+        )
 
 
 _holds: dict[Path, Hold] = {}
@@ -91,7 +114,9 @@ _holds: dict[Path, Hold] = {}
 
 @contextlib.contextmanager
 def watch_folder(run_dir: Path, lock_file: IO[str]) -> Iterator[None]:
-    """Know for the life of the block what becomes of a run's folder, and never make it again where it was removed."""
+    """Know for the life of the block what becomes of a run's folder, and
+    never make it again where it was removed.
+    """
     hold = _holds[run_dir] = Hold(run_dir, lock_file)
     try:
         with hold_folder(run_dir):
@@ -107,7 +132,10 @@ def hold_of(run_dir: Path) -> Hold | None:
 
 
 def check_folder(run_dir: Path, *, is_now: bool = False) -> None:
-    """See `Hold.check`; nothing where this process does not hold the run."""
+    """See `Hold.check`.
+
+    Nothing where this process does not hold the run.
+    """
     if (hold := _holds.get(run_dir)) is not None:
         hold.check(is_now=is_now)
 
@@ -124,7 +152,10 @@ def checked(run_dir: Path, batches: Callable[[], Iterable[T]]) -> Callable[[], I
 
 
 def _is_same(path: Path, opened: os.stat_result) -> bool:
-    """Whether a path leads to what is open; where the system cannot say, as when a disk is away, it does."""
+    """Whether a path leads to what is open.
+
+    Where the system cannot say, as when a disk is away, it does.
+    """
     try:
         return os.path.samestat(path.stat(), opened)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,6 @@
-"""The journal: a run's append-only log on local disk, the truth that MLflow mirrors.
+"""The journal.
+
+A run's append-only log on local disk, the truth that MLflow mirrors.
 
 One JSON object a line. All that MLflow is to get stands here first; `shipper` sends it on.
 """
@@ -37,8 +39,8 @@ class Point(NamedTuple):
     """One value of one metric.
 
     Attributes:
-        timestamp: when it was journaled, in milliseconds since 1970; sent verbatim, so that a point that is sent
-            twice is one point in MLflow.
+        timestamp: when it was journaled, in milliseconds since 1970; sent verbatim, so that a point
+            that is sent twice is one point in MLflow.
     """
 
     key: str
@@ -50,20 +52,20 @@ class Point(NamedTuple):
 class Journal:
     """Appends to, and reads, one journal file.
 
-    Each line is `{"time": ms, "kind": …, …, "crc": …}`; the first says the format version. Lines of before have no CRC.
-    The kinds:
+    Each line is `{"time": ms, "kind": …, …, "crc": …}`; the first says the format version. Lines of
+    before have no CRC. The kinds:
 
         metrics   step, epoch, values by name; with "kept": false where MLflow is not to get them
         event     name, fields: what happened, for people; stays here
-        open      tracker (empty: the embedded one), experiment, start_ms, parent (our id), tags: the run begins
-        params, tags   values by name
-        dataset   what MLflow's data set has
-        artifact  path (relative to the run's folder where it lies in the home), artifact_path
+        open      tracker (empty: the embedded one), experiment, start_ms, parent (our id), tags:
+        the run begins params, tags   values by name dataset   what MLflow's data set has artifact
+        path (relative to the run's folder where it lies in the home), artifact_path
         model     name, folder, weights_sha256, step, tags: a version to be registered
         status    status, in MLflow's words, and ended_ms; RUNNING where a run goes on
 
-    NaN and infinities stand as Python's JSON writes them. A line that a crash tore is dropped on reading, never cut
-    from the file; so is one that is not as it was written, with a warning. Metrics are buffered for up to
+    NaN and infinities stand as Python's JSON writes them. A line that a crash tore is dropped on
+    reading, never cut from the file; so is one that is not as it was written, with a warning.
+    Metrics are buffered for up to
     `BUFFER_SECONDS`; `flush` writes them, `sync` makes them durable.
     """
 
@@ -76,12 +78,15 @@ class Journal:
         self._last_step: dict[str, int] = {}
         self._quoted: dict[str, str] = {}
 
-    def append_metrics(self, step: int, epoch: int, values: Mapping[str, float], *, is_kept: bool = True) -> None:
-        """Journal the metrics of a step, but none that the journal has of that step or a later one.
+    def append_metrics(
+        self, step: int, epoch: int, values: Mapping[str, float], *, is_kept: bool = True
+    ) -> None:
+        """Journal the metrics of a step, but none that the journal has of that
+        step or a later one.
 
         Args:
-            step: optimizer steps that are done. A run's steps only rise: one that is behind what is journaled is
-                being computed again after a resume.
+            step: optimizer steps that are done. A run's steps only rise: one that is behind what is
+                journaled is being computed again after a resume.
             epoch: epochs that are done or begun, as the caller counts them.
             values: by metric name; anything that `float` takes.
             is_kept: whether MLflow gets them.
@@ -95,7 +100,9 @@ class Journal:
             if last_step.get(key, -1) < step:
                 last_step[key] = step
                 text = repr(float(value))
-                fresh.append(f"{self._quoted.get(key) or self._quote(key)}:{NOT_FINITE.get(text, text)}")
+                fresh.append(
+                    f"{self._quoted.get(key) or self._quote(key)}:{NOT_FINITE.get(text, text)}"
+                )
         if not fresh:
             return
         self._buffer.append(
@@ -109,7 +116,9 @@ class Journal:
             self.flush()
 
     def append(self, kind: str, **fields: Any) -> None:
-        """Write a line of a kind, at once; the fields must be JSON values.
+        """Write a line of a kind, at once.
+
+        The fields must be JSON values.
 
         Raises:
             TrackingError: the file cannot be written, or its format cannot be read.
@@ -122,7 +131,10 @@ class Journal:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Write what is appended within the block as one: a kill leaves all of it or nothing."""
+        """Write what is appended within the block as one.
+
+        A kill leaves all of it or nothing.
+        """
         self._is_together = True
         try:
             yield
@@ -131,11 +143,16 @@ class Journal:
         self.flush()
 
     def append_event(self, name: str, **fields: Any) -> None:
-        """Write that something happened, for example a checkpoint or a resume."""
+        """Write that something happened, for example a checkpoint or a
+        resume.
+        """
         self.append("event", name=name, fields=fields)
 
     def append_params(self, values: Mapping[str, str]) -> None:
-        """Write parameters; in MLflow they cannot be changed any more."""
+        """Write parameters.
+
+        In MLflow they cannot be changed any more.
+        """
         if values:
             self.append("params", values=dict(values))
 
@@ -145,19 +162,24 @@ class Journal:
             self.append("tags", values=dict(values))
 
     def append_artifact(self, path: Path, artifact_path: str = "") -> None:
-        """Write that MLflow is to get a file, or all that is in a folder, as it is when it is sent.
+        """Write that MLflow is to get a file, or all that is in a folder, as it
+        is when it is sent.
 
         Args:
             path: what is sent.
             artifact_path: folder of the run's artifacts that it goes into.
         """
         folder, path = self.path.parent.absolute(), path.absolute()
-        is_at_home = path.is_relative_to(folder.parent.parent)  # which may be moved while the line waits
+        is_at_home = path.is_relative_to(
+            folder.parent.parent
+        )  # which may be moved while the line waits
         shown = os.path.relpath(path, folder) if is_at_home else str(path)
         self.append("artifact", path=shown, artifact_path=artifact_path)
 
     def append_status(self, status: str, ended_ms: int = 0) -> None:
-        """Write that the run goes on (RUNNING) or how it ended, and when, in milliseconds since 1970."""
+        """Write that the run goes on (RUNNING) or how it ended, and when, in
+        milliseconds since 1970.
+        """
         self.append("status", status=status, ended_ms=ended_ms)
 
     def flush(self) -> None:
@@ -194,7 +216,10 @@ class Journal:
             raise self._not_written(error) from error
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """All whole lines after the first, in the order in which they were written; none where there is no file.
+        """All whole lines after the first, in the order in which they were
+        written.
+
+        None where there is no file.
 
         Raises:
             TrackingError: the file has a format version that this torchrelay does not read.
@@ -215,7 +240,10 @@ class Journal:
         return values
 
     def close(self) -> None:
-        """Write what is buffered and close the file; appending opens it again."""
+        """Write what is buffered and close the file.
+
+        Appending opens it again.
+        """
         try:
             self.flush()
         finally:
@@ -227,7 +255,10 @@ class Journal:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -247,11 +278,17 @@ class Journal:
         except OSError as error:
             raise TrackingError(f"journal {self.path} cannot be opened: {error}") from error
         if not has_head:
-            self._buffer.append(_dump({"time": _milliseconds(), "kind": "journal", "format_version": FORMAT_VERSION}))
+            self._buffer.append(
+                _dump(
+                    {"time": _milliseconds(), "kind": "journal", "format_version": FORMAT_VERSION}
+                )
+            )
         reach("journal.opened")
 
     def _not_written(self, error: OSError) -> TrackingError:
-        return TrackingError(f"journal {self.path} cannot be written: {describe_failure(error)}; then resume the run")
+        return TrackingError(
+            f"journal {self.path} cannot be written: {describe_failure(error)}; then resume the run"
+        )
 
     def _quote(self, key: str) -> str:
         return self._quoted.setdefault(key, json.dumps(key, ensure_ascii=False))
@@ -274,7 +311,13 @@ class Journal:
                     continue
                 if line["kind"] == "journal":
                     version = line.get("format_version")
-                    check_format(f"journal {self.path}", version, FORMAT_VERSION, "train the run again", TrackingError)
+                    check_format(
+                        f"journal {self.path}",
+                        version,
+                        FORMAT_VERSION,
+                        "train the run again",
+                        TrackingError,
+                    )
                 yield line
 
 
@@ -282,7 +325,10 @@ NOT_KEPT = ',"kept":false'
 
 
 def parse(data: bytes) -> dict[str, Any] | None:
-    """A line of a journal without its CRC; None where it is torn, or not as it was written."""
+    """A line of a journal without its CRC.
+
+    None where it is torn, or not as it was written.
+    """
     try:
         line = json.loads(unseal_line(data).text)
     except (ValueError, RecursionError):
@@ -291,10 +337,12 @@ def parse(data: bytes) -> dict[str, Any] | None:
 
 
 def is_torn(data: bytes) -> bool:
-    """Whether a line that `parse` does not take is what a crash left of one; any other was changed since.
+    """Whether a line that `parse` does not take is what a crash left of one.
 
-    A torn line begins as a line does, or is of zeros where a file system had not written it yet, and ends before its
-    CRC does.
+    Any other was changed since.
+
+    A torn line begins as a line does, or is of zeros where a file system had not written it yet,
+    and ends before its CRC does.
     """
     line = data.strip(b"\0\n")
     _, begun, rest = line.rpartition(b',"crc":"')
@@ -304,21 +352,29 @@ def is_torn(data: bytes) -> bool:
 
 def warn_of_damage(path: Path, where: str) -> None:
     """Say that a line is not as it was written, and is left out."""
-    warnings.warn(f"journal {path}: {where} is not as it was written, and is left out", stacklevel=4)
+    warnings.warn(
+        f"journal {path}: {where} is not as it was written, and is left out", stacklevel=4
+    )
 
 
 def points_of(line: Mapping[str, Any]) -> list[Point]:
-    """The points of a line; none where it is of another kind than metrics."""
+    """The points of a line.
+
+    None where it is of another kind than metrics.
+    """
     if line["kind"] != "metrics":
         return []
     return [Point(key, value, line["step"], line["time"]) for key, value in line["values"].items()]
 
 
 def thin(every_steps: int, num_steps: int) -> Callable[[int], bool]:
-    """Which steps' training metrics go to MLflow; the journal has all.
+    """Which steps' training metrics go to MLflow.
+
+    The journal has all.
 
     Args:
-        every_steps: steps between two points, as the recipe says; 0 means that at most 2,000 points are kept.
+        every_steps: steps between two points, as the recipe says; 0 means that at most 2,000 points
+            are kept.
         num_steps: steps of the whole run.
     Returns:
         A function that says of a step, counted from 1, whether it is kept; the last step always is.

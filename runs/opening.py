@@ -1,4 +1,6 @@
-"""What a run's journal says where the run begins, and where it goes on. Needs no server."""
+"""What a run's journal says where the run begins, and where it goes on.
+Needs no server.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,15 @@ def is_open(journal: Journal) -> bool:
 def is_meant_for_here(journal: Journal) -> bool:
     """Whether a run began with the tracker that this process has."""
     opened = _opening_of(journal)
-    return tracker_of(journal) == _tracker() and opened.get("tracker_digest", _digest()) == _digest()
+    return (
+        tracker_of(journal) == _tracker() and opened.get("tracker_digest", _digest()) == _digest()
+    )
 
 
 def tracker_of(journal: Journal) -> str:
-    """The tracker that a run began with, its address without secrets; empty for the embedded one.
+    """The tracker that a run began with, its address without secrets.
+
+    Empty for the embedded one.
 
     Of a run of an older version, which does not say, it is the one that this process has.
     """
@@ -49,7 +55,9 @@ def _opening_of(journal: Journal) -> Mapping[str, Any]:
 def journal_opening(
     journal: Journal, record: RunRecord, recipe: Recipe, schema: Schema, rows: Mapping[str, int]
 ) -> None:
-    """Journal what is known of a run before it does anything: names, tags, parameters, data set.
+    """Journal what is known of a run before it does anything.
+
+    Names, tags, parameters, data set.
 
     Args:
         journal: of the run.
@@ -78,7 +86,8 @@ def journal_reopening(journal: Journal, record: RunRecord, recipe: Recipe) -> No
     Args:
         journal: of the run, with its beginning.
         record: the run, with the Prefect flow run that it goes on in.
-        recipe: what it goes on with. Parameters cannot be changed, so that what differs from them is set as the tag
+        recipe: what it goes on with. Parameters cannot be changed, so that what differs from them
+            is set as the tag
             `torchrelay.drift`, JSON of `{key: [before, now]}`.
     """
     before: dict[str, str] = {}
@@ -89,9 +98,17 @@ def journal_reopening(journal: Journal, record: RunRecord, recipe: Recipe) -> No
         has_drifted = has_drifted or (line["kind"] == "tags" and DRIFT_TAG in line["values"])
     params = hide_in_values(flatten(recipe))
     journal.append_params({key: value for key, value in params.items() if key not in before})
-    drift = {key: [before[key], value] for key, value in params.items() if before.get(key, value) != value}
+    drift = {
+        key: [before[key], value]
+        for key, value in params.items()
+        if before.get(key, value) != value
+    }
     changing = ("prefect.", TRUST_TAG)
-    tags = {name: value for name, value in _tags_of(record).items() if name.startswith(changing) and value}
+    tags = {
+        name: value
+        for name, value in _tags_of(record).items()
+        if name.startswith(changing) and value
+    }
     if drift or has_drifted:
         tags[DRIFT_TAG] = json.dumps(drift, ensure_ascii=False)
     journal.append_tags(tags)
@@ -99,12 +116,18 @@ def journal_reopening(journal: Journal, record: RunRecord, recipe: Recipe) -> No
 
 
 def _tracker() -> str:
-    """The tracker's address without secrets; empty for the embedded one, whose home may be moved."""
+    """The tracker's address without secrets.
+
+    Empty for the embedded one, whose home may be moved.
+    """
     return "" if settings.tracking_is_embedded() else settings.shown_tracking_uri()
 
 
 def _digest() -> str:
-    """What tells the tracker from another that differs in hidden parts alone; empty where nothing does."""
+    """What tells the tracker from another that differs in hidden parts alone.
+
+    Empty where nothing does.
+    """
     return "" if settings.tracking_is_embedded() else tell_apart(settings.tracking_uri())
 
 
@@ -113,14 +136,21 @@ def milliseconds(iso: str) -> int:
     return round(datetime.fromisoformat(iso).timestamp() * 1000)
 
 
-def _describe_data(record: RunRecord, recipe: Recipe, schema: Schema, rows: Mapping[str, int]) -> dict[str, str]:
+def _describe_data(
+    record: RunRecord, recipe: Recipe, schema: Schema, rows: Mapping[str, int]
+) -> dict[str, str]:
     columns = [
         *(("input", feature) for feature in schema.inputs),
         *(("target", feature) for feature in schema.targets),
     ]
     # The shape that MLflow's UI draws as a list of columns.
-    colspec = [{"name": feature.name, "type": _describe(role, feature)} for role, feature in columns]
-    counts = {"num_rows": sum(rows.values()), **{f"num_rows_{key}": number for key, number in rows.items()}}
+    colspec = [
+        {"name": feature.name, "type": _describe(role, feature)} for role, feature in columns
+    ]
+    counts = {
+        "num_rows": sum(rows.values()),
+        **{f"num_rows_{key}": number for key, number in rows.items()},
+    }
     return {
         "name": Path(recipe.data.table).stem or recipe.name,
         "digest": record.fingerprint,

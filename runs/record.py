@@ -1,4 +1,6 @@
-"""The run folder and its record `run.json`: made, read, changed, listed and found without any server.
+"""The run folder and its record `run.json`.
+
+Made, read, changed, listed and found without any server.
 
 What happened at each step stands in the journal, what the tracking server knows in `mlflow_run`.
 """
@@ -20,7 +22,16 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
-from ..disk import DIGEST, describe_failure, is_sealed, is_within, read_json, seal, unseal, write_json
+from ..disk import (
+    DIGEST,
+    describe_failure,
+    is_sealed,
+    is_within,
+    read_json,
+    seal,
+    unseal,
+    write_json,
+)
 from ..errors import HomeError, SourceError, TrackingError, check_format, shown
 from ..settings import Home
 
@@ -28,7 +39,8 @@ FORMAT_VERSION = 1
 RECORD_FILE = "run.json"
 # It may be from anybody; one with ten metrics of each of 100,000 classes has 50 MB.
 MOST_BYTES = 128_000_000
-# Fields that are paths; on disk they are relative to the home where they lie in it, so that a home may be moved.
+# Fields that are paths; on disk they are relative to the home where they lie in it, so that a home
+# may be moved.
 PATHS = ("pack_dir", "split_dir", "weights")
 MAX_NAME_LENGTH = 60
 # Of what was given for a run, when the nearest names are looked for.
@@ -42,7 +54,10 @@ class NoRecordError(SourceError):
 
 
 class RunRecord(BaseModel):
-    """What is known about one run; frozen, changed on disk by `update_record`."""
+    """What is known about one run.
+
+    Frozen, changed on disk by `update_record`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -57,7 +72,9 @@ class RunRecord(BaseModel):
     experiment: str
     """Name of the MLflow experiment."""
     kind: Literal["train", "splits", "evaluate", "predict"] = "train"
-    """A training; the parent of trainings over several split columns; an evaluation; or a prediction."""
+    """A training; the parent of trainings over several split columns; an evaluation; or a
+    prediction.
+    """
     parent: str = ""
     """Run over several split columns that this one belongs to."""
     split_column: str = ""
@@ -73,7 +90,9 @@ class RunRecord(BaseModel):
     precision: str = ""
     """fp32, bf16, fp16 or fp64."""
     threads: int = 0
-    """Threads that its training computes with, also where it goes on; 0 where it did not begin yet."""
+    """Threads that its training computes with, also where it goes on; 0 where it did not begin
+    yet.
+    """
     waiting: str = ""
     """How these threads wait for each other."""
     epochs: int = 0
@@ -81,11 +100,15 @@ class RunRecord(BaseModel):
     steps: int = 0
     """Optimizer steps that are done; of a parent, by all its runs together."""
     metrics: dict[str, float] = {}
-    """The newest value of each metric; of a parent, mean and sample standard deviation (`…_std`) over its runs."""
+    """The newest value of each metric; of a parent, mean and sample standard deviation (`…_std`)
+    over its runs.
+    """
     rows_per_second: float = 0.0
     """Training speed of the best epoch; of a parent, the mean over its runs."""
     seconds: dict[str, float] = {}
-    """Wall time of the parts: total, ingest, train, evaluate; of a parent, of all its runs together."""
+    """Wall time of the parts: total, ingest, train, evaluate; of a parent, of all its runs
+    together.
+    """
     done: list[Literal["train", "evaluate", "register"]] = []
     """Parts of its work that are done and need not be done again when it goes on."""
     stopped: str = ""
@@ -109,7 +132,9 @@ class RunRecord(BaseModel):
     source: str = ""
     """Run, model version or file whose weights it was made from; empty where there is none."""
     files: dict[str, str] = {}
-    """sha256 of the files that it is made of, by their path in its folder; a run of before has none."""
+    """sha256 of the files that it is made of, by their path in its folder; a run of before has
+    none.
+    """
     source_sha256: str = ""
     """Digest of the weights that a warm start began from, as in `weights_sha256`."""
     trust_code: list[str] = []
@@ -136,7 +161,9 @@ class RunRecord(BaseModel):
     @classmethod
     def _is_id(cls, value: str) -> str:
         if not re.fullmatch(r"[\w-]*", value):
-            raise ValueError(f"{shown(repr(value))} is no id of MLflow's, which has letters, digits, _ and -")
+            raise ValueError(
+                f"{shown(repr(value))} is no id of MLflow's, which has letters, digits, _ and -"
+            )
         return value
 
     @field_validator(*PATHS)
@@ -168,22 +195,32 @@ class Listing(NamedTuple):
 
 
 def now() -> str:
-    """The time, ISO 8601 in UTC to the millisecond, as `created` and `ended` want it."""
+    """The time, ISO 8601 in UTC to the millisecond, as `created` and `ended`
+    want it.
+    """
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def new_run_id(name: str) -> str:
-    """`<name>-<yyyymmdd>-<hhmmss>-<4 hex>`, in UTC; the name reduced to letters, digits, `.`, `_` and `-`."""
+    """`<name>-<yyyymmdd>-<hhmmss>-<4 hex>`, in UTC.
+
+    The name reduced to letters, digits, `.`, `_` and `-`.
+    """
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:MAX_NAME_LENGTH].strip("-.") or "run"
     return f"{safe}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def describe_run(home: Home, record: RunRecord) -> dict[str, Any]:
-    """A record as JSON, with the run's folder; of a parent also its `runs`."""
+    """A record as JSON, with the run's folder.
+
+    Of a parent also its `runs`.
+    """
     values = {**record.model_dump(), "run_dir": str(home.runs / record.run_id)}
     if record.kind == "splits":
         children = list_children(home, record)
-        values["runs"] = [{**one.model_dump(), "run_dir": str(home.runs / one.run_id)} for one in children]
+        values["runs"] = [
+            {**one.model_dump(), "run_dir": str(home.runs / one.run_id)} for one in children
+        ]
     return values
 
 
@@ -193,16 +230,23 @@ def flow_runs_of(record: RunRecord) -> list[str]:
 
 
 def git_commit(folder: Path) -> str:
-    """The commit that a folder's work tree stands at; empty outside of one, or without git."""
+    """The commit that a folder's work tree stands at.
+
+    Empty outside of one, or without git.
+    """
     command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
 
 
 def save_record(home: Home, record: RunRecord) -> Path:
-    """Write `run.json` into the run's folder, atomically; makes the folder.
+    """Write `run.json` into the run's folder, atomically.
+
+    Makes the folder.
 
     Returns:
         The run's folder.
@@ -219,7 +263,8 @@ def load_record(run_dir: Path, run_id: str = "") -> RunRecord:
 
     Args:
         run_dir: of the run.
-        run_id: what the record must say that it is of; by default the folder's name. A record of another id is none
+        run_id: what the record must say that it is of; by default the folder's name. A record of
+            another id is none
             of this folder: it was put there by somebody, and nothing that it says is followed.
     Raises:
         NoRecordError: the folder has none.
@@ -230,7 +275,8 @@ def load_record(run_dir: Path, run_id: str = "") -> RunRecord:
         raise NoRecordError(f"{run_dir} has no {RECORD_FILE}, so it is no run; see torchrelay runs")
     if record.run_id != (run_id or run_dir.name):
         raise SourceError(
-            f"{run_dir / RECORD_FILE} says that it is of run {shown(repr(record.run_id))}, which is not the name of "
+            f"{run_dir / RECORD_FILE} says that it is of run {shown(repr(record.run_id))}, which "
+            "is not the name of "
             f"its folder; where that folder was renamed or copied, give it that name again"
         )
     if not record.splits and not any(getattr(record, name) for name in PATHS):
@@ -240,7 +286,9 @@ def load_record(run_dir: Path, run_id: str = "") -> RunRecord:
 
 
 def load_copied_record(folder: Path) -> RunRecord | None:
-    """Read `run.json` of a run whose folder may have been copied or renamed; its paths as they stand there.
+    """Read `run.json` of a run whose folder may have been copied or renamed.
+
+    Its paths as they stand there.
 
     Returns:
         The record; None where the folder has none.
@@ -251,25 +299,33 @@ def load_copied_record(folder: Path) -> RunRecord | None:
     try:
         values = read_json(path, MOST_BYTES)
         version = values.get("format_version") if isinstance(values, dict) else None
-        check_format(f"run record {path}", version, FORMAT_VERSION, "train the run again", SourceError)
-        record = RunRecord.model_validate({name: value for name, value in values.items() if name != DIGEST})
+        check_format(
+            f"run record {path}", version, FORMAT_VERSION, "train the run again", SourceError
+        )
+        record = RunRecord.model_validate(
+            {name: value for name, value in values.items() if name != DIGEST}
+        )
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        problems = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()
+        )
         raise SourceError(f"{path} is not a run record: {shown(problems, 400)}") from error
     except (OSError, ValueError) as error:
         raise SourceError(f"{path} cannot be read: {error}") from error
     if is_sealed(values) and unseal(values) is None:
         raise SourceError(
-            f"{path} is not as torchrelay wrote it; put a copy of it back, or, where all that it says is right, take "
+            f"{path} is not as torchrelay wrote it; put a copy of it back, or, where all that it "
+            "says is right, take "
             f"out its line {DIGEST!r}"
         )
     return record
 
 
 def update_record(run_dir: Path, **changes: Any) -> RunRecord:
-    """Change fields of a run's record on disk, one change at a time, whichever threads and processes make them.
+    """Change fields of a run's record on disk, one change at a time, whichever
+    threads and processes make them.
 
     Raises:
         SourceError: there is no record, or a change does not fit it.
@@ -290,7 +346,9 @@ def _write(path: Path, record: RunRecord) -> None:
         stored = _with_paths(record, lambda one: _shorten(one, path.absolute().parents[2]))
         write_json(path, seal(stored.model_dump()))
     except OSError as error:
-        raise TrackingError(f"run record {path} cannot be written: {describe_failure(error)}") from error
+        raise TrackingError(
+            f"run record {path} cannot be written: {describe_failure(error)}"
+        ) from error
 
 
 def _with_paths(record: RunRecord, change: Callable[[str], str]) -> RunRecord:
@@ -306,7 +364,10 @@ def _shorten(path: str, root: Path) -> str:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold a lock on a folder itself, which leaves no file; a folder that is not there is left to whoever reads it."""
+    """Hold a lock on a folder itself, which leaves no file.
+
+    A folder that is not there is left to whoever reads it.
+    """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -320,12 +381,16 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def mark_done(run_dir: Path, part: Literal["train", "evaluate", "register"]) -> None:
-    """Note that a part of a run's work is done; the part has written all that it leaves."""
+    """Note that a part of a run's work is done.
+
+    The part has written all that it leaves.
+    """
     update_record(run_dir, done=[*load_record(run_dir).done, part])
 
 
 def list_records(home: Home) -> list[RunRecord]:
-    """All runs of a home, newest first. A folder whose record cannot be read is passed over with a warning, once.
+    """All runs of a home, newest first. A folder whose record cannot be read is
+    passed over with a warning, once.
 
     Raises:
         HomeError: the home is no folder, or cannot be read.
@@ -343,7 +408,9 @@ _warned: set[Path] = set()
 
 
 def list_runs(home: Home) -> Listing:
-    """All runs of a home and all that is none although it has a record; each record is read once.
+    """All runs of a home and all that is none although it has a record.
+
+    Each record is read once.
 
     A folder without a record is of a run that has not begun, and is passed over.
 
@@ -368,7 +435,11 @@ def _names_of_runs(home: Home) -> list[str]:
     """Names of the folders in which runs may be, in order."""
     try:
         with os.scandir(home.runs) as entries:
-            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and _may_be_folder(entry))
+            return sorted(
+                entry.name
+                for entry in entries
+                if not entry.name.startswith(".") and _may_be_folder(entry)
+            )
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -376,7 +447,10 @@ def _names_of_runs(home: Home) -> list[str]:
 
 
 def _may_be_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder; of one that cannot be looked at, as links in a circle, its record tells why."""
+    """Whether it is a folder.
+
+    Of one that cannot be looked at, as links in a circle, its record tells why.
+    """
     try:
         return entry.is_dir()
     except OSError:
@@ -384,7 +458,10 @@ def _may_be_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def list_children(home: Home, parent: RunRecord) -> list[RunRecord]:
-    """The runs of a parent, in the order of its split columns; of two for one column the newer."""
+    """The runs of a parent, in the order of its split columns.
+
+    Of two for one column the newer.
+    """
     newest_last = reversed(list_records(home))
     found = {
         record.split_column: record
@@ -408,22 +485,32 @@ def find_run(home: Home, identifier: str) -> Path:
     if identifier in names and (home.runs / identifier / RECORD_FILE).exists():
         load_record(home.runs / identifier)
         return home.runs / identifier
-    by_prefix = [name for name in names if identifier and name.startswith(identifier) and _is_run(home.runs / name)]
+    by_prefix = [
+        name
+        for name in names
+        if identifier and name.startswith(identifier) and _is_run(home.runs / name)
+    ]
     if len(by_prefix) == 1:
         return home.runs / by_prefix[0]
     if by_prefix:
         some = ", ".join(by_prefix[:5]) + (", …" if len(by_prefix) > 5 else "")
-        raise SourceError(f"{identifier} is the beginning of {len(by_prefix)} runs ({some}); give more of it")
+        raise SourceError(
+            f"{identifier} is the beginning of {len(by_prefix)} runs ({some}); give more of it"
+        )
     records = list_records(home)
     for record in records:
         if record.mlflow_run_id == identifier != "":
             return home.runs / record.run_id
     said = shown(repr(identifier))
     if not records:
-        raise SourceError(f"run {said} does not exist: {home.runs} has no runs; torchrelay train makes one")
+        raise SourceError(
+            f"run {said} does not exist: {home.runs} has no runs; torchrelay train makes one"
+        )
     names = [record.run_id for record in records]
     near = difflib.get_close_matches(identifier[:MAX_COMPARED], names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"the newest are {', '.join(names[:3])}"
+    hint = (
+        f"did you mean {' or '.join(near)}?" if near else f"the newest are {', '.join(names[:3])}"
+    )
     raise SourceError(f"run {said} does not exist in {home.runs}; {hint}")
 
 

@@ -1,4 +1,7 @@
-"""Where a running training reports to: the journal, and which of it MLflow is to get. Never waits for a server."""
+"""Where a running training reports to.
+
+The journal, and which of it MLflow is to get. Never waits for a server.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ class Recorder:
     """
 
     def __init__(
-        self, journal: Journal, is_kept: Callable[[int], bool], names: Mapping[str, str] = MappingProxyType({})
+        self,
+        journal: Journal,
+        is_kept: Callable[[int], bool],
+        names: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._journal = journal
         self._is_kept = is_kept
@@ -36,7 +42,10 @@ class Recorder:
         self._journal.append_metrics(step, epoch, values, is_kept=self._is_kept(step))
 
     def log_epoch(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        """Journal the metrics of an epoch, or of the end; MLflow gets them all."""
+        """Journal the metrics of an epoch, or of the end.
+
+        MLflow gets them all.
+        """
         self._journal.append_metrics(step, epoch, self.named(values))
         self._journal.flush()
 

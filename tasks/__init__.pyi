@@ -16,7 +16,8 @@ from .ingest import report_data as report_data
 # Predict every row of the run's table that can be read, and write the table with the predictions.
 from .predict import predict_rows as predict_rows
 
-# Put a version of the model that the recipe's `tracking.register` names together; nothing where it names none.
+# Put a version of the model that the recipe's `tracking.register` names together; nothing where it
+# names none.
 from .register import register_model as register_model
 
 # A run's recipe with overrides that it can take on its way.
@@ -28,10 +29,12 @@ from .reopen import find_attempt as find_attempt
 # The folder of a training run, by our id, the beginning of it, or MLflow's.
 from .reopen import locate_run as locate_run
 
-# Let a run go on: same folder, same MLflow run, its own recipe with the overrides. Hold the run first.
+# Let a run go on: same folder, same MLflow run, its own recipe with the overrides. Hold the run
+# first.
 from .reopen import reopen_run as reopen_run
 
-# Write down how a run ended; what cannot be written, as on a full disk, does not hide the error itself.
+# Write down how a run ended; what cannot be written, as on a full disk, does not hide the error
+# itself.
 from .runs import _note_end as _note_end
 
 # Close a run that is done, and give its record as JSON, with its children's where it has some.
@@ -64,35 +67,43 @@ from .runs import resolve_recipe as resolve_recipe
 # Seconds of a run up to a time: those counted before it was last resumed, and those since.
 from .runs import seconds_until as seconds_until
 
-# Open a new run: its folder with recipe and schema, its journal with all that is known before training.
+# Open a new run: its folder with recipe and schema, its journal with all that is known before
+# training.
 from .runs import start_run as start_run
 
 # A table that a model is used on.
 from .scoring import OtherTable as OtherTable
 
-# Where the folder of a new evaluation or prediction will be; it may import what the user lets the source import.
+# Where the folder of a new evaluation or prediction will be; it may import what the user lets the
+# source import.
 from .scoring import name_scoring as name_scoring
 
 # Open a run that scores all rows of a table with the best weights of a source. Hold the run first.
 from .scoring import start_evaluation as start_evaluation
 
-# Open a run that predicts all rows of a table with the best weights of a source. Hold the run first.
+# Open a run that predicts all rows of a table with the best weights of a source. Hold the run
+# first.
 from .scoring import start_prediction as start_prediction
 
 # Whether a run is the parent of one for each of several split columns.
 from .splits import is_over_splits as is_over_splits
 
-# A parent's columns without a run, or with one that has not come to the end that the parent's recipe asks for.
+# A parent's columns without a run, or with one that has not come to the end that the parent's
+# recipe asks for.
 from .splits import list_unfinished as list_unfinished
 
-# Note why a column's run failed, instead of raising it; a signal or a cancel is no failure and goes on up.
+# Note why a column's run failed, instead of raising it; a signal or a cancel is no failure and goes
+# on up.
 from .splits import note_failure as note_failure
 
-# A column's run while it is worked on: new, or taken up where it stopped; held, and closed with its true status.
+# A column's run while it is worked on: new, or taken up where it stopped; held, and closed with its
+# true status.
 from .splits import open_split as open_split
 
-# Mean and deviation over a parent's runs, as its metrics, `splits.csv` and a figure, and all into MLflow.
+# Mean and deviation over a parent's runs, as its metrics, `splits.csv` and a figure, and all into
+# MLflow.
 from .splits import summarise_splits as summarise_splits
 
-# Train a run from its last checkpoint, or from the start, to its last epoch or until there is reason to stop.
+# Train a run from its last checkpoint, or from the start, to its last epoch or until there is
+# reason to stop.
 from .train import train_model as train_model

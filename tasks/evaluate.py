@@ -1,4 +1,7 @@
-"""The evaluation task: the best weights on the test rows, as metrics, tables, predictions and figures to look at."""
+"""The evaluation task.
+
+The best weights on the test rows, as metrics, tables, predictions and figures to look at.
+"""
 
 from __future__ import annotations
 
@@ -69,8 +72,9 @@ OWN_LOSS = ("n3", "negatives")
 def evaluate_model(run_dir: Path) -> None:
     """Score the test rows with the run's best weights.
 
-    Writes metrics, `predictions.parquet`, `tables/` and `figures/` into the run's folder; MLflow gets them too. A
-    table without test rows gets the figures of its training alone. Nothing of it is done again where it is done.
+    Writes metrics, `predictions.parquet`, `tables/` and `figures/` into the run's folder; MLflow
+    gets them too. A table without test rows gets the figures of its training alone. Nothing of it
+    is done again where it is done.
 
     Raises:
         SourceError: the weights do not fit the model that the recipe builds.
@@ -91,7 +95,9 @@ def evaluate_model(run_dir: Path) -> None:
                 found, precision = score_rows(run_dir, recipe, view)
             update_record(run_dir, precision=precision)
             reach("evaluate.scored")
-            metrics = _write_results(run_dir, recipe, view, found, rows_scale(view, found.rows.numpy()))
+            metrics = _write_results(
+                run_dir, recipe, view, found, rows_scale(view, found.rows.numpy())
+            )
             metrics = recorder.named(metrics)
             recorder.log_epoch(record.steps, record.epochs, metrics)
             recorder.log_artifacts(run_dir / PREDICTIONS_FILE, "")
@@ -113,18 +119,27 @@ def evaluate_model(run_dir: Path) -> None:
     reach("evaluate.done")
 
 
-def score_rows(run_dir: Path, recipe: Recipe, view: View, *, must_be_finite: bool = True) -> tuple[Evaluation, str]:
-    """Run the best weights of a run over a view's test rows; also gives the precision's name.
+def score_rows(
+    run_dir: Path, recipe: Recipe, view: View, *, must_be_finite: bool = True
+) -> tuple[Evaluation, str]:
+    """Run the best weights of a run over a view's test rows.
+
+    Also gives the precision's name.
 
     Raises:
-        SourceError: the weights are not those that were written, or do not fit the model that the recipe builds.
+        SourceError: the weights are not those that were written, or do not fit the model that the
+            recipe builds.
         OutputsNotFiniteError: see `evaluate`.
     """
     record = load_record(run_dir)
-    is_evaluated = view.schema.triple is not None and view.schema.targets[0].name in view.pack.features
+    is_evaluated = (
+        view.schema.triple is not None and view.schema.targets[0].name in view.pack.features
+    )
     others = facts_of_source(record) if is_evaluated else []
     with share_cores(recipe, record.threads) as cores:
-        scorer = replace(_load_scorer(run_dir, recipe, view.schema), summarise=summary_of(view, *others))
+        scorer = replace(
+            _load_scorer(run_dir, recipe, view.schema), summarise=summary_of(view, *others)
+        )
         batches = checked(run_dir, lambda: rows_in_order(recipe, view, "test", scorer))
         found = evaluate(scorer, cores.around(batches()), must_be_finite=must_be_finite)
     check_folder(run_dir, is_now=True)
@@ -140,7 +155,9 @@ def _load_scorer(run_dir: Path, recipe: Recipe, schema: Schema) -> Scorer:
 
 
 def _draw_curves(journal: Journal, recipe: Recipe, schema: Schema, path: Path) -> None:
-    """Draw how training went, with the metric that decided which epoch is best."""
+    """Draw how training went, with the metric that decided which epoch is
+    best.
+    """
     train, chosen = recipe.train, choose_monitor(recipe, schema)
     shown = auto_monitor(schema) if chosen == "valid/loss" else chosen
     shown = names_of_run(journal, schema).get(shown, shown)
@@ -164,16 +181,23 @@ def _draw_curves(journal: Journal, recipe: Recipe, schema: Schema, path: Path) -
 
 
 def _describe_entities(run_dir: Path, recipe: Recipe, schema: Schema) -> None:
-    """Write the nearest neighbours of entities, where the model has vectors of them."""
+    """Write the nearest neighbours of entities, where the model has vectors
+    of them.
+    """
     model = _load_scorer(run_dir, recipe, schema).model
     if isinstance(model, KnowledgeGraphModel):
-        write_neighbours(schema, model.entity_vectors().cpu(), run_dir / "tables" / "neighbours.csv")
+        write_neighbours(
+            schema, model.entity_vectors().cpu(), run_dir / "tables" / "neighbours.csv"
+        )
 
 
 def _write_results(
     run_dir: Path, recipe: Recipe, view: View, found: Evaluation, scale: np.ndarray | None
 ) -> dict[str, float]:
-    """Write predictions, tables and figures; gives the metrics."""
+    """Write predictions, tables and figures.
+
+    Gives the metrics.
+    """
     schema, rows, split_dir = view.schema, found.rows.numpy(), Path(load_record(run_dir).split_dir)
     reduction = reduction_of(recipe.train.loss)
     computed = compute_metrics(schema, found.outputs, found.target, found.losses, scale, reduction)
@@ -181,7 +205,9 @@ def _write_results(
     computed |= headline_interval(schema, found.outputs, found.target, scale, groups)
     keys = read_keys(split_dir)
     if schema.triple is None:
-        frame = tabulate(schema, found, scale, view.pack.rows[rows] + 1, None if keys is None else keys[rows])
+        frame = tabulate(
+            schema, found, scale, view.pack.rows[rows] + 1, None if keys is None else keys[rows]
+        )
     else:
         frame = tabulate_ranks(view, found, keys)
     content = io.BytesIO()

@@ -1,4 +1,7 @@
-"""The ingest task: from the recipe's table to a pack on disk; the work is in `datasets/ingest/prepare.py`."""
+"""The ingest task.
+
+From the recipe's table to a pack on disk; the work is in `datasets/ingest/prepare.py`.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ class Ingested(NamedTuple):
 
     Attributes:
         splits: by the column that makes the split, in the table's order; "" where fractions do.
-        several: whether the recipe's split is a pattern of columns, even one that only one column fits.
+        several: whether the recipe's split is a pattern of columns, even one that only one column
+            fits.
         seconds: of all splits together.
     """
 
@@ -42,7 +46,8 @@ class Ingested(NamedTuple):
 
 @task(**UNCACHED)
 def ingest_table(recipe: Recipe, recheck: bool = False) -> Ingested:
-    """Judge the rows, decode what is new, write the pack, fit the schema for each split.
+    """Judge the rows, decode what is new, write the pack, fit the schema for
+    each split.
 
     With `recheck` every file is read again, also those that seem to be as they were.
 
@@ -53,17 +58,25 @@ def ingest_table(recipe: Recipe, recheck: bool = False) -> Ingested:
     columns = split_columns(recipe.data) or [""]
     several = columns != [recipe.data.split.column]
     splits = {
-        column: _ingest_split(recipe, column, several, recheck=recheck and column == columns[0]) for column in columns
+        column: _ingest_split(recipe, column, several, recheck=recheck and column == columns[0])
+        for column in columns
     }
     for warning in dict.fromkeys(text for data in splits.values() for text in data.warnings):
         warned = [column for column, data in splits.items() if warning in data.warnings]
-        say(f"warning: {warning}" if len(warned) == len(splits) else f"warning: by {', '.join(warned)}: {warning}")
+        say(
+            f"warning: {warning}"
+            if len(warned) == len(splits)
+            else f"warning: by {', '.join(warned)}: {warning}"
+        )
     return Ingested(splits, several, time.perf_counter() - started)
 
 
 @task(**UNCACHED)
 def report_data(ingested: Ingested) -> dict[str, Any]:
-    """The record of an ingest as JSON; of several splits the first, and each below `splits`."""
+    """The record of an ingest as JSON.
+
+    Of several splits the first, and each below `splits`.
+    """
     all_data = ingested.splits.values()
     report = {
         "pack_dir": str(ingested.first.pack_dir),
@@ -116,7 +129,10 @@ def _report_split(data: Prepared) -> dict[str, Any]:
 def draw_report(split_dir: Path) -> Path:
     """The data report as a picture, drawn once for each split.
 
-    It lies in `reports/` of the pack, beside `splits/`, whose folders are complete when they appear and never change.
+    It lies in `reports/` of the pack, beside `splits/`, whose folders are complete when they appear
+    and never change.
     """
     path = split_dir.parent.parent / "reports" / f"{split_dir.name}.png"
-    return path if path.is_file() else figures.data_report(read_json(split_dir / "report.json"), path)
+    return (
+        path if path.is_file() else figures.data_report(read_json(split_dir / "report.json"), path)
+    )

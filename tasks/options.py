@@ -1,4 +1,7 @@
-"""What all tasks share: Prefect neither hashes their arguments nor keeps their results; the run folder does."""
+"""What all tasks share.
+
+Prefect neither hashes their arguments nor keeps their results; the run folder does.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The prediction task: the best weights on all rows of a table, written beside the table's own columns."""
+"""The prediction task.
+
+The best weights on all rows of a table, written beside the table's own columns.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,8 @@ class Predicted(NamedTuple):
         out: the file.
         rows: of the table.
         rows_predicted: those that have a prediction; the others have a verdict.
-        unfamiliar: what the model does not know of the inputs, by column; see `datasets/ingest/unfamiliar.py`.
+        unfamiliar: what the model does not know of the inputs, by column; see
+            `datasets/ingest/unfamiliar.py`.
         rows_not_finite: those among the others for which the model gave NaN or infinity.
     """
 
@@ -47,7 +51,8 @@ class Predicted(NamedTuple):
 
 @task(**UNCACHED)
 def predict_rows(run_dir: Path, prediction: Prediction) -> Predicted:
-    """Predict every row of the run's table that can be read, and write the table with the predictions.
+    """Predict every row of the run's table that can be read, and write the
+    table with the predictions.
 
     Raises:
         SourceError: the weights do not fit the model that the recipe builds.
@@ -71,8 +76,14 @@ def predict_rows(run_dir: Path, prediction: Prediction) -> Predicted:
     spread = _spread(columns, table_rows, finite, num_rows)
     spread[VERDICT] = pa.array([verdicts.get(row, "") for row in range(num_rows)], pa.string())
     if sha256_file(Path(recipe.data.table)) != prediction.table_sha256:
-        raise DataError(f"{recipe.data.table} has changed while its rows were predicted; predict it again")
-    write_output(recipe.data, {f"{prediction.prefix}{name}": one for name, one in spread.items()}, prediction.out)
+        raise DataError(
+            f"{recipe.data.table} has changed while its rows were predicted; predict it again"
+        )
+    write_output(
+        recipe.data,
+        {f"{prediction.prefix}{name}": one for name, one in spread.items()},
+        prediction.out,
+    )
     seconds = time.perf_counter() - started
     num_predicted = num_rows - len(verdicts)
     metrics = {
@@ -84,14 +95,21 @@ def predict_rows(run_dir: Path, prediction: Prediction) -> Predicted:
     with Journal(run_dir / JOURNAL_FILE) as journal:
         Recorder(journal, thin(0, 1)).log_epoch(0, 0, metrics)
     changes = {**record.seconds, "predict": round(seconds, 3)}
-    update_record(run_dir, metrics={**record.metrics, **metrics}, precision=precision, seconds=changes)
+    update_record(
+        run_dir, metrics={**record.metrics, **metrics}, precision=precision, seconds=changes
+    )
     if num_odd:
-        say(f"warning: {NOT_FINITE} in {num_odd:,} of {len(rows):,} rows, which have this as their verdict")
+        say(
+            f"warning: {NOT_FINITE} in {num_odd:,} of {len(rows):,} rows, which have this as their "
+            "verdict"
+        )
     say(f"predict: {num_predicted:,} of {num_rows:,} rows in {seconds:.1f} s")
     return Predicted(str(prediction.out), num_rows, num_predicted, prediction.unfamiliar, num_odd)
 
 
-def _spread(columns: Columns, table_rows: np.ndarray, is_given: np.ndarray, num_rows: int) -> dict[str, pa.Array]:
+def _spread(
+    columns: Columns, table_rows: np.ndarray, is_given: np.ndarray, num_rows: int
+) -> dict[str, pa.Array]:
     """The columns over all rows of the table, null where nothing is given."""
     missing = np.ones(num_rows, dtype=bool)
     missing[table_rows[is_given]] = False

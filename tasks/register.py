@@ -1,4 +1,7 @@
-"""The registration task: the best weights become a version of a registered model that can be served."""
+"""The registration task.
+
+The best weights become a version of a registered model that can be served.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ from .options import UNCACHED
 
 @task(**UNCACHED)
 def register_model(run_dir: Path) -> None:
-    """Put a version of the model that the recipe's `tracking.register` names together; nothing where it names none.
+    """Put a version of the model that the recipe's `tracking.register` names
+    together; nothing where it names none.
 
     It is in the registry once the run's journal is in MLflow.
     """
@@ -52,7 +56,10 @@ def _why_not_served(schema: Schema) -> str:
     texts = [feature.name for feature in schema.inputs if feature.kind == "text"]
     if texts:
         source = "torchrelay predict models:/NAME@ALIAS --table T --out F"
-        return f"{texts[0]!r} is text, and torch.export has no strings to cut into tokens; {source} does it"
+        return (
+            f"{texts[0]!r} is text, and torch.export has no strings to cut into tokens; {source} "
+            "does it"
+        )
     if len(schema.inputs) > 1:
         return f"the model has {len(schema.inputs)} inputs, which mlflow cannot serve as one array"
     return ""

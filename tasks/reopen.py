@@ -1,4 +1,7 @@
-"""How a run goes on: found by its id or by its flow run, its changes and its data checked, its folder opened again."""
+"""How a run goes on.
+
+Found by its id or by its flow run, its changes and its data checked, its folder opened again.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,8 @@ from .assembly import admit_code, check_names, trusted_by_word, try_training, vo
 from .options import UNCACHED
 from .runs import flow_run_id, flow_run_url, journal_run, seconds_until
 
-# What a run can change on its way; all else would break its optimizer's state, its order of rows, or its meaning.
+# What a run can change on its way; all else would break its optimizer's state, its order of rows,
+# or its meaning.
 CHANGEABLE = (
     "train.epochs",
     "train.optimizer.args.lr",
@@ -73,7 +77,8 @@ class Attempt(NamedTuple):
     """What an earlier attempt of this flow run left.
 
     Attributes:
-        run_dir: of the run that it began or took up; None where it did not come so far, or there was none.
+        run_dir: of the run that it began or took up; None where it did not come so far, or there
+            was none.
         result: of the flow, where that run is finished.
     """
 
@@ -83,10 +88,16 @@ class Attempt(NamedTuple):
 
 @task(**UNCACHED)
 def find_attempt() -> Attempt:
-    """Look for the run of an earlier attempt: Prefect keeps a flow run's id when it retries it."""
+    """Look for the run of an earlier attempt.
+
+    Prefect keeps a flow run's id when it retries it.
+    """
     records = list_records(home()) if flow_run_id() else []
-    # Another flow run may have taken up the run since, as `torchrelay resume` does: it is the same run.
-    own = [record for record in records if not record.parent and flow_run_id() in flow_runs_of(record)]
+    # Another flow run may have taken up the run since, as `torchrelay resume` does: it is the same
+    # run.
+    own = [
+        record for record in records if not record.parent and flow_run_id() in flow_runs_of(record)
+    ]
     if not own:
         return Attempt(None, None)
     result = describe_run(home(), own[0]) if own[0].status == "FINISHED" else None
@@ -95,7 +106,8 @@ def find_attempt() -> Attempt:
 
 @task(**UNCACHED)
 def locate_run(run: str) -> Path:
-    """The folder of a training run, by our id, the beginning of it, or MLflow's.
+    """The folder of a training run, by our id, the beginning of it, or
+    MLflow's.
 
     Raises:
         SourceError: there is none, or it is an evaluation or a prediction.
@@ -108,10 +120,13 @@ def locate_run(run: str) -> Path:
 
 @task(**UNCACHED)
 def reopen_run(run_dir: Path, overrides: Mapping[str, Any], trust_code: Sequence[str] = ()) -> None:
-    """Let a run go on: same folder, same MLflow run, its own recipe with the overrides. Hold the run first.
+    """Let a run go on.
+
+    Same folder, same MLflow run, its own recipe with the overrides. Hold the run first.
 
     Raises:
-        SourceError: its pack is gone, it is finished already, or its recipe names code that nobody has let in.
+        SourceError: its pack is gone, it is finished already, or its recipe names code that nobody
+            has let in.
         RecipeError: an override is not legal, or is one that a run cannot change on its way.
     """
     record = load_record(run_dir)
@@ -126,7 +141,11 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any], trust_code: Sequence
         record = record.model_copy(update={"schedule_epochs": begun["schedule_epochs"]})
     drift = changes_between(flatten(before), flatten(recipe))
     if begun is not None:  # what a journal has of a recipe is without secrets
-        drift = {key: values for key, values in drift.items() if len(set(hide_in_values({key: values})[key])) > 1}
+        drift = {
+            key: values
+            for key, values in drift.items()
+            if len(set(hide_in_values({key: values})[key])) > 1
+        }
     check_names(recipe)
     _check_data(record)
     if drift:
@@ -136,22 +155,33 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any], trust_code: Sequence
     is_renamed = recipe.tracking.register_as != before.tracking.register_as
     if record.status == "FINISHED" and not trains_on and not is_renamed:
         raise SourceError(
-            f"run {record.run_id} is finished: {record.stopped}; --set that to 0, or to more, lets it go on"
+            f"run {record.run_id} is finished: {record.stopped}; --set that to 0, or to more, lets "
+            "it go on"
             if record.stopped
-            else f"run {record.run_id} is finished ({record.epochs} of {recipe.train.epochs} epochs); "
+            else f"run {record.run_id} is finished "
+            f"({record.epochs} of {recipe.train.epochs} epochs); "
             f"--set train.epochs={2 * record.epochs} makes it longer"
         )
-    done = [part for part in record.done if not trains_on and not (part == "register" and is_renamed)]
+    done = [
+        part for part in record.done if not trains_on and not (part == "register" and is_renamed)
+    ]
     if recipe.train.schedule.name == "plateau" and "train.optimizer.args.lr" in drift:
         say(
-            "warning: train.optimizer.args.lr has no effect: plateau goes on from the learning rate that it has come to"
+            "warning: train.optimizer.args.lr has no effect: plateau goes on from the learning "
+            "rate that it has come to"
         )
     has_schedule = any(f"{key}.".startswith("train.schedule.") for key in overrides)
     schedule = recipe.train.schedule.name
-    if recipe.train.epochs > record.schedule_epochs and not has_schedule and schedule not in ("constant", "plateau"):
+    if (
+        recipe.train.epochs > record.schedule_epochs
+        and not has_schedule
+        and schedule not in ("constant", "plateau")
+    ):
         say(
-            f"warning: the schedule {schedule} ends with epoch {record.schedule_epochs}, and the learning rate stays "
-            f"as it is then; --set train.schedule.name={schedule} spreads it over all {recipe.train.epochs}"
+            f"warning: the schedule {schedule} ends with epoch {record.schedule_epochs}, and the "
+            "learning rate stays "
+            f"as it is then; --set train.schedule.name={schedule} spreads it over all "
+            f"{recipe.train.epochs}"
         )
     was_lost = record.status == "RUNNING"  # nobody ended it, so nobody counted its seconds
     links = _link(record)
@@ -176,7 +206,9 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any], trust_code: Sequence
         if was_lost and last_time:
             total = seconds_until(record, journal.lines(), last_time)
             update_record(run_dir, seconds={**record.seconds, "total": total})
-        if record.kind == "splits" or "train" in done:  # else the training says it, which knows from where it goes on
+        if (
+            record.kind == "splits" or "train" in done
+        ):  # else the training says it, which knows from where it goes on
             journal_resumption(journal, record.steps, drift)
         if not is_open(journal):
             journal_run(journal, record, recipe)
@@ -190,7 +222,10 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any], trust_code: Sequence
 
 
 def _link(record: RunRecord) -> dict[str, Any]:
-    """What a record says of Prefect from now on; flow runs that had the run before stay known."""
+    """What a record says of Prefect from now on.
+
+    Flow runs that had the run before stay known.
+    """
     had = dict.fromkeys((*record.earlier_flow_runs, record.prefect_flow_run_id))
     return {
         "prefect_flow_run_id": flow_run_id(),
@@ -199,8 +234,11 @@ def _link(record: RunRecord) -> dict[str, Any]:
     }
 
 
-def journal_resumption(journal: Journal, step: int, changes: Mapping[str, list[str | None]]) -> bool:
-    """Journal from which step a run goes on, and what is different from there on.
+def journal_resumption(
+    journal: Journal, step: int, changes: Mapping[str, list[str | None]]
+) -> bool:
+    """Journal from which step a run goes on, and what is different from there
+    on.
 
     Args:
         journal: of the run.
@@ -211,7 +249,11 @@ def journal_resumption(journal: Journal, step: int, changes: Mapping[str, list[s
     """
     journal.append_event("resumed", step=step)
     fields = {"changes": hide_in_values(changes), "from_step": step}
-    known = [line["fields"] for line in journal.lines() if line["kind"] == "event" and line["name"] == "drift"]
+    known = [
+        line["fields"]
+        for line in journal.lines()
+        if line["kind"] == "event" and line["name"] == "drift"
+    ]
     is_new = bool(changes) and known[-1:] != [fields]
     if is_new:
         journal.append_event("drift", **fields)
@@ -219,21 +261,31 @@ def journal_resumption(journal: Journal, step: int, changes: Mapping[str, list[s
 
 
 def _change(journal: Journal, before: Recipe, recipe: Recipe, schedule_epochs: int) -> None:
-    """Write a run's changed recipe; the journal knows of it first, so that a kill between two files loses nothing."""
+    """Write a run's changed recipe.
+
+    The journal knows of it first, so that a kill between two files loses nothing.
+    """
     text = dump_recipe(recipe)
-    fields = {"before": dump_hidden(before), "digest": digest(text), "schedule_epochs": schedule_epochs}
+    fields = {
+        "before": dump_hidden(before),
+        "digest": digest(text),
+        "schedule_epochs": schedule_epochs,
+    }
     journal.append_event("recipe", **fields)
     journal.sync()
     path = journal.path.parent / "recipe.yaml"
     try:
         write_atomic(path, text)
     except OSError as error:
-        raise TrackingError(f"recipe {path} cannot be written: {describe_failure(error)}; then resume again") from error
+        raise TrackingError(
+            f"recipe {path} cannot be written: {describe_failure(error)}; then resume again"
+        ) from error
     reach("run.recipe_changed")
 
 
 def _look_through(journal: Journal, recipe: Recipe) -> tuple[dict[str, Any] | None, int]:
-    """What a process wrote before it changed the recipe to what it is, where it died before the run was open again.
+    """What a process wrote before it changed the recipe to what it is, where it
+    died before the run was open again.
 
     Also gives the time of the last line, in milliseconds since 1970; 0 where there is none.
     """
@@ -271,23 +323,35 @@ def refuse_fixed(changed: Iterable[str]) -> None:
     Raises:
         RecipeError: names those that a run cannot change on its way.
     """
-    fixed = [key for key in changed if not any(key == one or key.startswith(f"{one}.") for one in CHANGEABLE)]
+    fixed = [
+        key
+        for key in changed
+        if not any(key == one or key.startswith(f"{one}.") for one in CHANGEABLE)
+    ]
     if fixed:
         raise RecipeError(
-            f"{', '.join(fixed)}: a run goes on with what it began with; train a new run to change that "
+            f"{', '.join(fixed)}: a run goes on with what it began with; train a new run to change "
+            "that "
             f"(it can change {', '.join(CHANGEABLE)})"
         )
 
 
 def changes_between(then: Mapping[str, str], now: Mapping[str, str]) -> dict[str, list[str | None]]:
-    """What two flattened recipes differ in: dotted key -> [then, now], None where one does not have it."""
-    before, after = ({key: value for key, value in one.items() if value != "{}"} for one in (then, now))
+    """What two flattened recipes differ in.
+
+    Dotted key -> [then, now], None where one does not have it.
+    """
+    before, after = (
+        {key: value for key, value in one.items() if value != "{}"} for one in (then, now)
+    )
     keys = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
     return {key: [before.get(key), after.get(key)] for key in keys}
 
 
 def _try_changed(record: RunRecord, recipe: Recipe) -> None:
-    """Try the model with the changed recipe: a norm that thaws, or another device, may not take the run's batches.
+    """Try the model with the changed recipe.
+
+    A norm that thaws, or another device, may not take the run's batches.
 
     Raises:
         RecipeError: see `try_training`.
@@ -299,14 +363,19 @@ def _try_changed(record: RunRecord, recipe: Recipe) -> None:
 
 
 def _check_data(record: RunRecord) -> None:
-    """Refuse to go on with other rows than the run began with; reads the pack once.
+    """Refuse to go on with other rows than the run began with.
+
+    Reads the pack once.
 
     Raises:
         SourceError: the pack is gone, damaged, or another.
     """
     data_dir = record.split_dir or record.pack_dir
     if not Path(data_dir).is_dir():
-        raise SourceError(f"the pack of run {record.run_id} is gone from {data_dir}; bring it back, or train a new run")
+        raise SourceError(
+            f"the pack of run {record.run_id} is gone from {data_dir}; bring it back, or train a "
+            "new run"
+        )
     try:
         pack = Pack.open(Path(record.pack_dir))
         pack.verify()
@@ -317,6 +386,8 @@ def _check_data(record: RunRecord) -> None:
         raise SourceError(f"run {record.run_id} cannot go on: {error}") from error
     if pack.manifest.fingerprint != record.fingerprint:
         raise SourceError(
-            f"run {record.run_id} began with data of the fingerprint {record.fingerprint}, the pack in "
-            f"{record.pack_dir} has {pack.manifest.fingerprint}; bring the old pack back, or train a new run"
+            f"run {record.run_id} began with data of the fingerprint {record.fingerprint}, the "
+            "pack in "
+            f"{record.pack_dir} has {pack.manifest.fingerprint}; bring the old pack back, or train "
+            "a new run"
         )

@@ -1,4 +1,6 @@
-"""A run's life: recipe resolved, folder and tracker run opened, status told truthfully, record closed.
+"""A run's life.
+
+Recipe resolved, folder and tracker run opened, status told truthfully, record closed.
 
 How a run goes on is in `reopen.py`.
 """
@@ -86,7 +88,8 @@ ROOM_BYTES = 1 << 17
 
 @task(**UNCACHED)
 def resolve_recipe(recipe: Recipe, recipe_file: str, overrides: Mapping[str, Any]) -> Recipe:
-    """The recipe of file, fields and overrides, checked before anything expensive starts.
+    """The recipe of file, fields and overrides, checked before anything
+    expensive starts.
 
     Raises:
         RecipeError: something in it is not legal or does not exist.
@@ -101,9 +104,15 @@ def resolve_recipe(recipe: Recipe, recipe_file: str, overrides: Mapping[str, Any
 
 @task(**UNCACHED)
 def resolve_finetune(
-    recipe: Recipe, recipe_file: str, overrides: Mapping[str, Any], source: str, trust_code: Sequence[str] = ()
+    recipe: Recipe,
+    recipe_file: str,
+    overrides: Mapping[str, Any],
+    source: str,
+    trust_code: Sequence[str] = (),
 ) -> Recipe:
-    """The recipe of a finetuning, checked; where neither file nor fields are given, the source's own.
+    """The recipe of a finetuning, checked.
+
+    Where neither file nor fields are given, the source's own.
 
     Raises:
         RecipeError: something in it is not legal or does not exist, or it names no source.
@@ -117,19 +126,25 @@ def resolve_finetune(
 
 
 def over_data(overrides: Mapping[str, Any], dialect: Mapping[str, Any]) -> dict[str, Any]:
-    """Overrides of a recipe, and over them the settings of its table's dialect by their last names."""
+    """Overrides of a recipe, and over them the settings of its table's
+    dialect by their last names.
+    """
     return {**overrides, **{f"data.{key}": value for key, value in dialect.items()}}
 
 
 def recipe_for_finetune(
-    recipe: Recipe, recipe_file: str, overrides: Mapping[str, Any], source: str, trust_code: Sequence[str] = ()
+    recipe: Recipe,
+    recipe_file: str,
+    overrides: Mapping[str, Any],
+    source: str,
+    trust_code: Sequence[str] = (),
 ) -> Recipe:
     """The recipe that file, fields, overrides and a source make.
 
     Args:
         recipe: fields that go over the file's.
-        recipe_file: empty, where the fields name no table either, means the recipe that the source was trained by,
-            without the warm start that it may have had itself.
+        recipe_file: empty, where the fields name no table either, means the recipe that the source
+            was trained by, without the warm start that it may have had itself.
         overrides: dotted keys that go over both.
         source: goes over all three; empty means the one that they name.
         trust_code: modules that may be imported where the recipe is the source's own.
@@ -151,7 +166,8 @@ def recipe_for_finetune(
     resolved = load_recipe(recipe_file, recipe, over)
     if not resolved.warm_start.source:
         raise RecipeError(
-            "warm_start.source is missing: a finetuning begins from the weights of a run, a registered model or a "
+            "warm_start.source is missing: a finetuning begins from the weights of a run, a "
+            "registered model or a "
             "file, for example torchrelay finetune RECIPE --from models:/digits@champion"
         )
     return resolved
@@ -164,16 +180,22 @@ def name_run(recipe: Recipe) -> Path:
 
 @task(**UNCACHED)
 def start_run(
-    run_dir: Path, recipe: Recipe, ingested: Ingested, recipe_file: str, trust_code: Sequence[str] = ()
+    run_dir: Path,
+    recipe: Recipe,
+    ingested: Ingested,
+    recipe_file: str,
+    trust_code: Sequence[str] = (),
 ) -> None:
-    """Open a new run: its folder with recipe and schema, its journal with all that is known before training.
+    """Open a new run.
 
-    Hold the run first. Where the recipe's split is a pattern of columns, it is the parent of one run for each of them
-    (`splits.py`).
+    Its folder with recipe and schema, its journal with all that is known before training.
+
+    Hold the run first. Where the recipe's split is a pattern of columns, it is the parent of one
+    run for each of them (`splits.py`).
 
     Raises:
-        RecipeError: a setting needs validation rows and there are none, a batch is too small for the model, or a
-            pattern of the warm start fits no key.
+        RecipeError: a setting needs validation rows and there are none, a batch is too small for
+            the model, or a pattern of the warm start fits no key.
         SourceError: the weights of a warm start do not fit.
     """
     reach("run.begun")
@@ -187,7 +209,8 @@ def start_run(
     if ingested.several:
         if recipe.tracking.register_as:
             say(
-                "warning: tracking.register: without effect, because runs over several splits measure the recipe; "
+                "warning: tracking.register: without effect, because runs over several splits "
+                "measure the recipe; "
                 "train with data.split.column at one of them to register a model"
             )
         own: dict[str, Any] = {
@@ -208,17 +231,24 @@ def start_run(
         **own,
     )
     vouch(run_dir, recipe, trust_code)
-    # The runs over several splits begin each with weights of their own; here they were tried on the first.
+    # The runs over several splits begin each with weights of their own; here they were tried on the
+    # first.
     open_run(record, recipe, schema, rows, None if ingested.several else start)
 
 
 def describe_source(start: Start | None) -> dict[str, str]:
     """What a record says of the weights that a run begins with."""
-    return {} if start is None else {"source": start.source.label, "source_sha256": start.source_sha256}
+    return (
+        {}
+        if start is None
+        else {"source": start.source.label, "source_sha256": start.source_sha256}
+    )
 
 
 def new_record(recipe: Recipe, run_id: str, **fields: Any) -> RunRecord:
-    """The record of a training that begins now, on this machine and in this flow run."""
+    """The record of a training that begins now, on this machine and in this
+    flow run.
+    """
     device = pick_device(recipe.train.device)
     values: dict[str, Any] = {
         "run_id": run_id,
@@ -237,7 +267,9 @@ def new_record(recipe: Recipe, run_id: str, **fields: Any) -> RunRecord:
 
 @contextlib.contextmanager
 def hold_run(run_dir: Path) -> Iterator[None]:
-    """Be the one writer of a run; what sends its journal to MLflow once it is open ends with the block.
+    """Be the one writer of a run.
+
+    What sends its journal to MLflow once it is open ends with the block.
 
     Raises:
         BusyError: another process is; names its pid and host.
@@ -248,19 +280,26 @@ def hold_run(run_dir: Path) -> Iterator[None]:
             yield
         finally:
             stop_shipping(run_dir)
-            if (hold := hold_of(run_dir)) is not None and not hold.why_lost():  # else what lies there is another's
+            if (
+                hold := hold_of(run_dir)
+            ) is not None and not hold.why_lost():  # else what lies there is another's
                 give_room(run_dir)
 
 
 def keep_room(run_dir: Path) -> None:
-    """Keep a little room for the end of a run to be written down on a disk that is full by then."""
+    """Keep a little room for the end of a run to be written down on a disk
+    that is full by then.
+    """
     with contextlib.suppress(OSError):
         # Random, as a file system that compresses would keep nothing for zeros.
         write_atomic(run_dir / ROOM_FILE, os.urandom(ROOM_BYTES))
 
 
 def give_room(run_dir: Path) -> bool:
-    """Give it to whatever is written next; whether there was any."""
+    """Give it to whatever is written next.
+
+    Whether there was any.
+    """
     with contextlib.suppress(OSError):
         (run_dir / ROOM_FILE).unlink()
         return True
@@ -269,9 +308,12 @@ def give_room(run_dir: Path) -> bool:
 
 @contextlib.contextmanager
 def keep_status(run_dir: Path) -> Iterator[None]:
-    """Tell the truth about how a run ends: an exception is FAILED, a signal or a cancel KILLED.
+    """Tell the truth about how a run ends.
 
-    A run that has ended already stays as it is, and so does one that this flow run has not made its own: whoever may
+    An exception is FAILED, a signal or a cancel KILLED.
+
+    A run that has ended already stays as it is, and so does one that this flow run has not made its
+        own: whoever may
     not let it go on has no word in how it ended. A folder that has no record yet is removed, and
     with it the word that its code may run.
     """
@@ -292,19 +334,26 @@ def keep_status(run_dir: Path) -> Iterator[None]:
             with contextlib.suppress(OSError, TorchrelayError):  # what is raised says more
                 _settle(run_dir, SECONDS_AFTER_A_FAILURE)
         if (run_dir / ERROR_FILE).exists() and not isinstance(error, TorchrelayError):
-            error.add_note(f"{FAILED_RUN}{run_dir.name} failed; more stands in {run_dir / ERROR_FILE}")
+            error.add_note(
+                f"{FAILED_RUN}{run_dir.name} failed; more stands in {run_dir / ERROR_FILE}"
+            )
         raise
 
 
 def _end_lost(run_dir: Path, hold: Hold, error: BaseException) -> NoReturn:
-    """End a run whose folder is not its own any more: nothing is written there, and MLflow is told.
+    """End a run whose folder is not its own any more.
+
+    Nothing is written there, and MLflow is told.
 
     Raises:
         RunLostError: says what became of it; or the signal that came.
     """
     lost = error if isinstance(error, RunLostError) else _lost(hold)
     if hold.lacks_lock_alone():
-        with contextlib.suppress(BusyError, LockError), lock(run_dir / "lock", f"run {run_dir.name}"):
+        with (
+            contextlib.suppress(BusyError, LockError),
+            lock(run_dir / "lock", f"run {run_dir.name}"),
+        ):
             if _note_end(run_dir, lost):
                 with contextlib.suppress(OSError, TorchrelayError):
                     _settle(run_dir, SECONDS_AFTER_A_FAILURE)
@@ -325,7 +374,9 @@ def _lost(hold: Hold) -> RunLostError:
 
 
 def _note_end(run_dir: Path, error: BaseException) -> bool:
-    """Write down how a run ended; what cannot be written, as on a full disk, does not hide the error itself.
+    """Write down how a run ended.
+
+    What cannot be written, as on a full disk, does not hide the error itself.
 
     Returns:
         Whether it could be written.
@@ -335,14 +386,21 @@ def _note_end(run_dir: Path, error: BaseException) -> bool:
             _end(run_dir, "KILLED", _name_signal(error))
             return True
         give_room(run_dir)
-        said = hide_secrets(str(error)) if isinstance(error, TorchrelayError) else hidden_traceback(error)
-        with contextlib.suppress(OSError):  # the record is smaller, says it too, and may still find room
+        said = (
+            hide_secrets(str(error))
+            if isinstance(error, TorchrelayError)
+            else hidden_traceback(error)
+        )
+        with contextlib.suppress(
+            OSError
+        ):  # the record is smaller, says it too, and may still find room
             write_atomic(run_dir / ERROR_FILE, said.rstrip() + "\n")
         _end(run_dir, "FAILED", hide_secrets(f"{type(error).__name__}: {error}"))
         return True
     except (OSError, TorchrelayError) as problem:
         say(
-            f"warning: how run {run_dir.name} ended cannot be written: {problem}; torchrelay doctor --fix does it later"
+            f"warning: how run {run_dir.name} ended cannot be written: {problem}; torchrelay "
+            "doctor --fix does it later"
         )
         return False
 
@@ -360,7 +418,8 @@ def _name_signal(error: BaseException) -> str:
 
 @task(**UNCACHED)
 def finish_run(run_dir: Path) -> dict[str, Any]:
-    """Close a run that is done, and give its record as JSON, with its children's where it has some.
+    """Close a run that is done, and give its record as JSON, with its
+    children's where it has some.
 
     A signal waits until that is written, so that what is done is called done.
     """
@@ -369,7 +428,9 @@ def finish_run(run_dir: Path) -> dict[str, Any]:
         _end(run_dir, "FINISHED", "")
     _settle(run_dir, math.inf)
     check_folder(run_dir, is_now=True)
-    (run_dir / ERROR_FILE).unlink(missing_ok=True)  # of an earlier attempt; MLflow keeps what it was sent of it
+    (run_dir / ERROR_FILE).unlink(
+        missing_ok=True
+    )  # of an earlier attempt; MLflow keeps what it was sent of it
     record = load_record(run_dir)
     if not record.parent:
         _link_from_prefect(run_dir, record)
@@ -377,11 +438,16 @@ def finish_run(run_dir: Path) -> dict[str, Any]:
 
 
 def open_run(
-    record: RunRecord, recipe: Recipe, schema: Schema, rows: Mapping[str, int], start: Start | None = None
+    record: RunRecord,
+    recipe: Recipe,
+    schema: Schema,
+    rows: Mapping[str, int],
+    start: Start | None = None,
 ) -> Path:
     """Fill the folder of a run, with a journal that opens the MLflow run.
 
-    Hold the run first, within `keep_status`, which removes the folder where this fails. The record is the last of the
+    Hold the run first, within `keep_status`, which removes the folder where this fails. The record
+    is the last of the
     files: without it the folder is no run, whenever we die.
 
     Args:
@@ -394,7 +460,9 @@ def open_run(
         TrackingError: the journal cannot be written.
     """
     run_dir = home().runs / record.run_id
-    record = record.model_copy(update={"trust_code": trusted_by_word(record.parent or record.run_id)})
+    record = record.model_copy(
+        update={"trust_code": trusted_by_word(record.parent or record.run_id)}
+    )
     try:
         write_atomic(run_dir / "recipe.yaml", dump_recipe(recipe))
         reach("run.recipe_written")
@@ -402,14 +470,18 @@ def open_run(
         if start is not None:
             keep_start(run_dir, start)
         if record.split_dir:
-            write_atomic(run_dir / "figures" / "data.png", draw_report(Path(record.split_dir)).read_bytes())
+            write_atomic(
+                run_dir / "figures" / "data.png", draw_report(Path(record.split_dir)).read_bytes()
+            )
         with Journal(run_dir / JOURNAL_FILE) as journal:
             journal_run(journal, record, recipe, schema, rows)
         files = digests_of(run_dir, (RECIPE_FILE, SCHEMA_FILE, TRANSFER_FILE, "weights"))
         save_record(home(), record.model_copy(update={"files": files}))
         reach("run.recorded")
     except BaseException:
-        (run_dir / RECORD_FILE).unlink(missing_ok=True)  # `keep_status` removes a folder that is no run
+        (run_dir / RECORD_FILE).unlink(
+            missing_ok=True
+        )  # `keep_status` removes a folder that is no run
         raise
     start_shipping(run_dir)
     reach("run.opened")
@@ -424,24 +496,34 @@ def journal_run(
     schema: Schema | None = None,
     rows: Mapping[str, int] | None = None,
 ) -> None:
-    """Journal a run's beginning, and the files that it has from there; a run that died before it has its schema."""
+    """Journal a run's beginning, and the files that it has from there.
+
+    A run that died before it has its schema.
+    """
     run_dir = journal.path.parent
     if rows is None:
-        view = open_view(Path(record.pack_dir), Path(record.split_dir)) if record.split_dir else None
+        view = (
+            open_view(Path(record.pack_dir), Path(record.split_dir)) if record.split_dir else None
+        )
         rows = {} if view is None else {name: len(some) for name, some in view.rows.items()}
     with journal.together():
         journal_opening(journal, record, recipe, schema or read_schema(run_dir), rows)
         for name in ("recipe.yaml", "schema.json", TRANSFER_FILE):
             if (run_dir / name).exists():
                 journal.append_artifact(run_dir / name)
-        for name in ("report.json", "data_report.csv", "quarantine.csv") if record.split_dir else ():
+        for name in (
+            ("report.json", "data_report.csv", "quarantine.csv") if record.split_dir else ()
+        ):
             journal.append_artifact(Path(record.split_dir) / name, "data")
         if (run_dir / "figures").is_dir():
             journal.append_artifact(run_dir / "figures", "figures")
 
 
 def _end(run_dir: Path, status: str, error: str) -> None:
-    """Write down how a run ended; on a full disk in the room that was kept for it."""
+    """Write down how a run ended.
+
+    On a full disk in the room that was kept for it.
+    """
     try:
         _write_end(run_dir, status, error)
     except (OSError, TorchrelayError):
@@ -459,7 +541,9 @@ def _write_end(run_dir: Path, status: str, error: str) -> None:
             journal.append_artifact(run_dir / ERROR_FILE)
         journal.append_status(status, milliseconds(ended))
     reach("run.ended")  # a run that dies here is still RUNNING, and a resume ends it
-    update_record(run_dir, status=status, ended=ended, error=error, seconds={**record.seconds, "total": total})
+    update_record(
+        run_dir, status=status, ended=ended, error=error, seconds={**record.seconds, "total": total}
+    )
 
 
 def _settle(run_dir: Path, at_most_seconds: float) -> None:
@@ -478,7 +562,9 @@ def _settle(run_dir: Path, at_most_seconds: float) -> None:
 
 
 def seconds_until(record: RunRecord, lines: Iterable[Mapping[str, Any]], end: float) -> float:
-    """Seconds of a run up to a time: those counted before it was last resumed, and those since.
+    """Seconds of a run up to a time.
+
+    Those counted before it was last resumed, and those since.
 
     Args:
         record: with the seconds counted so far.
@@ -494,12 +580,17 @@ def seconds_until(record: RunRecord, lines: Iterable[Mapping[str, Any]], end: fl
 
 
 def is_ours(record: RunRecord) -> bool:
-    """Whether this flow run, in this or an earlier attempt, was the last to begin a run or let it go on."""
+    """Whether this flow run, in this or an earlier attempt, was the last to
+    begin a run or let it go on.
+    """
     return record.prefect_flow_run_id == flow_run_id()
 
 
 def flow_run_id() -> str:
-    """Prefect's id of the flow run that we are in; empty outside of one."""
+    """Prefect's id of the flow run that we are in.
+
+    Empty outside of one.
+    """
     return str(flow_run.get_id() or "")
 
 
@@ -514,6 +605,9 @@ def _link_from_prefect(run_dir: Path, record: RunRecord) -> None:
     if record.prefect_flow_run_id and place.mlflow_run_id:
         create_markdown_artifact(
             key="mlflow-run",
-            markdown=f"Run `{record.run_id}` in MLflow: {page_of(place.experiment_id, place.mlflow_run_id)}",
+            markdown=(
+                f"Run `{record.run_id}` in MLflow: "
+                f"{page_of(place.experiment_id, place.mlflow_run_id)}"
+            ),
             description=f"MLflow run of {record.run_id}",
         )

@@ -1,4 +1,7 @@
-"""How an evaluation or a prediction begins: the source's weights, another table, a run of its own."""
+"""How an evaluation or a prediction begins.
+
+The source's weights, another table, a run of its own.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,9 @@ Kind = Literal["evaluate", "predict"]
 
 
 def name_scoring(kind: Kind, source: str, trust_code: Sequence[str] = ()) -> Path:
-    """Where the folder of a new evaluation or prediction will be; it may import what the user lets the source import.
+    """Where the folder of a new evaluation or prediction will be.
+
+    It may import what the user lets the source import.
 
     Raises:
         SourceError: there is no such source, or it lacks recipe, schema or weights.
@@ -57,8 +62,8 @@ class OtherTable(NamedTuple):
     Attributes:
         path: as the user names it.
         files: root of its file paths; empty means its folder.
-        dialect: how it is written where that is not as the source's recipe says, by the last names of its keys, and
-            another `max_unknown` than that.
+        dialect: how it is written where that is not as the source's recipe says, by the last names
+            of its keys, and another `max_unknown` than that.
     """
 
     path: str
@@ -73,7 +78,8 @@ class Scored(NamedTuple):
         rows: of the table.
         rows_scored: those that could be read; the others have a verdict.
         quarantine: file with the verdicts.
-        unfamiliar: what the model does not know of the inputs, by column; see `datasets/ingest/unfamiliar.py`.
+        unfamiliar: what the model does not know of the inputs, by column; see
+            `datasets/ingest/unfamiliar.py`.
     """
 
     rows: int
@@ -84,13 +90,17 @@ class Scored(NamedTuple):
 
 @task(**UNCACHED)
 def start_evaluation(run_dir: Path, source: str, table: OtherTable, device: str) -> Scored:
-    """Open a run that scores all rows of a table with the best weights of a source. Hold the run first.
+    """Open a run that scores all rows of a table with the best weights of a
+    source. Hold the run first.
 
     Raises:
         SourceError: there is no such source, or it lacks recipe, schema or weights.
-        DataError: the table does not have the columns that the source was trained on, or no row that can be read.
+        DataError: the table does not have the columns that the source was trained on, or no row
+            that can be read.
     """
-    data = _start_scoring(run_dir, "evaluate", _open_source(run_dir, source, table, device), prepare_for_schema)
+    data = _start_scoring(
+        run_dir, "evaluate", _open_source(run_dir, source, table, device), prepare_for_schema
+    )
     scored = data.rows["test"]
     quarantine = str(data.split_dir / "quarantine.csv")
     return Scored(scored + data.num_quarantined, scored, quarantine, _read_unfamiliar(data))
@@ -103,7 +113,8 @@ class Prediction(NamedTuple):
         out: where the table is written, absolute.
         prefix: before the names of the columns that are added.
         table_sha256: of the table's file when its rows were read.
-        unfamiliar: what the model does not know of the inputs, by column; see `datasets/ingest/unfamiliar.py`.
+        unfamiliar: what the model does not know of the inputs, by column; see
+            `datasets/ingest/unfamiliar.py`.
     """
 
     out: Path
@@ -113,28 +124,35 @@ class Prediction(NamedTuple):
 
 
 @task(**UNCACHED)
-def start_prediction(run_dir: Path, source: str, table: OtherTable, out: str, device: str, prefix: str) -> Prediction:
-    """Open a run that predicts all rows of a table with the best weights of a source. Hold the run first.
+def start_prediction(
+    run_dir: Path, source: str, table: OtherTable, out: str, device: str, prefix: str
+) -> Prediction:
+    """Open a run that predicts all rows of a table with the best weights of a
+    source. Hold the run first.
 
     Raises:
         SourceError: there is no such source, or it lacks recipe, schema or weights.
-        DataError: the table cannot be written where it should, or has a column of a name that is to be added, or
-            does not have the inputs that the source was trained on. Where no row can be read the table is written
-            with their verdicts first, and no run is opened.
+        DataError: the table cannot be written where it should, or has a column of a name that is to
+            be added, or does not have the inputs that the source was trained on. Where no row can
+            be read the table is written with their verdicts first, and no run is opened.
     """
     opened = _open_source(run_dir, source, table, device)
     data = opened.recipe.data
     path = locate_output(out, str(locate_table(data)))
     added = [f"{prefix}{name}" for name in (*name_columns(opened.schema), VERDICT)]
     with _naming_options():
-        check_new_columns(data, added, "give ours another beginning with --prefix, for example --prefix new_")
+        check_new_columns(
+            data, added, "give ours another beginning with --prefix, for example --prefix new_"
+        )
     digest = sha256_file(Path(data.table))
     try:
         prepared = _start_scoring(run_dir, "predict", opened, prepare_inputs)
     except NoRowsError as error:
         rows = range(len(error.reasons))
         columns: dict[str, pa.Array] = dict.fromkeys(added, pa.nulls(len(rows)))
-        columns[f"{prefix}{VERDICT}"] = pa.array([str(error.reasons[row]) for row in rows], pa.string())
+        columns[f"{prefix}{VERDICT}"] = pa.array(
+            [str(error.reasons[row]) for row in rows], pa.string()
+        )
         write_output(data, columns, path)
         raise DataError(f"{error}. {path} has these verdicts and no prediction") from error
     return Prediction(path, prefix, digest, _read_unfamiliar(prepared))
@@ -175,30 +193,47 @@ def _open_source(run_dir: Path, source: str, table: OtherTable, device: str) -> 
     check_names(recipe)
     with torch.random.fork_rng(devices=[]):
         model = build_model(recipe.model, schema)
-    load_into(model, load_weights(found.weights), f"weights {found.weights}")  # before any row is read
+    load_into(
+        model, load_weights(found.weights), f"weights {found.weights}"
+    )  # before any row is read
     return _Opened(found, recipe, schema, time.perf_counter() - started)
 
 
 @contextlib.contextmanager
 def _naming_options() -> Iterator[None]:
-    """Say by which options a setting of the recipe can be given that an error advises: another table has no recipe."""
+    """Say by which options a setting of the recipe can be given that an
+    error advises: another table has no recipe.
+    """
     try:
         yield
     except DataError as error:
-        known = [key for key in (*Dialect.model_fields, "max_unknown") if re.search(rf"\bdata\.{key}\b", str(error))]
+        known = [
+            key
+            for key in (*Dialect.model_fields, "max_unknown")
+            if re.search(rf"\bdata\.{key}\b", str(error))
+        ]
         options = ", ".join(f"--{key.replace('_', '-')}" for key in known)
         error.args = (f"{error}. Of this table say it with {options}" if options else str(error),)
         raise
 
 
-def _start_scoring(run_dir: Path, kind: Kind, opened: _Opened, prepare: Callable[..., Prepared]) -> Prepared:
-    """Open a run with the weights of a source, on all good rows of the table that its recipe names."""
+def _start_scoring(
+    run_dir: Path, kind: Kind, opened: _Opened, prepare: Callable[..., Prepared]
+) -> Prepared:
+    """Open a run with the weights of a source, on all good rows of the table
+    that its recipe names.
+    """
     started = time.perf_counter()
     found, recipe, schema, seconds = opened
     weights = load_weights(found.weights)
     picked = pick_device(recipe.train.device)
     work = f"reading {Path(recipe.data.table).name}"
-    with Progress("ingest", "images") as progress, hold_data(home()), _naming_options(), saying_still(work, progress):
+    with (
+        Progress("ingest", "images") as progress,
+        hold_data(home()),
+        _naming_options(),
+        saying_still(work, progress),
+    ):
         data = prepare(recipe.data, schema, home(), progress.update)
         mark_used(data.pack_dir)
     check_memory(schema, data.rows["test"], recipe.data.table)

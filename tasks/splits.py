@@ -1,7 +1,9 @@
-"""Runs over several split columns: a parent, below it one run a column, and over them mean and deviation.
+"""Runs over several split columns.
 
-A child is a run like any other, of the recipe with its own column. What the parent itself has is its folder, its record
-and its MLflow run; the runs' lives are in `runs.py`.
+A parent, below it one run a column, and over them mean and deviation.
+
+A child is a run like any other, of the recipe with its own column. What the parent itself has is
+its folder, its record and its MLflow run; the runs' lives are in `runs.py`.
 """
 
 from __future__ import annotations
@@ -54,11 +56,15 @@ def is_over_splits(run_dir: Path) -> bool:
 
 @task(**UNCACHED)
 def list_unfinished(run_dir: Path) -> list[str]:
-    """A parent's columns without a run, or with one that has not come to the end that the parent's recipe asks for."""
+    """A parent's columns without a run, or with one that has not come to the
+    end that the parent's recipe asks for.
+    """
     parent, wanted = load_record(run_dir), read_recipe(run_dir).train
 
     def is_done(child: RunRecord) -> bool:
-        """One that stopped before its last epoch is done too, unless the parent's recipe now says otherwise."""
+        """One that stopped before its last epoch is done too, unless the
+        parent's recipe now says otherwise.
+        """
         trained = read_recipe(_folder(child)).train
         return child.status == "FINISHED" and (child.epochs >= wanted.epochs or trained == wanted)
 
@@ -68,7 +74,9 @@ def list_unfinished(run_dir: Path) -> list[str]:
 
 @contextlib.contextmanager
 def open_split(parent_dir: Path, column: str) -> Iterator[Path]:
-    """A column's run while it is worked on: new, or taken up where it stopped; held, and closed with its true status.
+    """A column's run while it is worked on.
+
+    New, or taken up where it stopped; held, and closed with its true status.
 
     Raises:
         BusyError: another process works on it.
@@ -91,29 +99,40 @@ def open_split(parent_dir: Path, column: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def note_failure(column: str, failures: dict[str, str]) -> Iterator[None]:
-    """Note why a column's run failed, instead of raising it; a signal or a cancel is no failure and goes on up."""
+    """Note why a column's run failed, instead of raising it.
+
+    A signal or a cancel is no failure and goes on up.
+    """
     try:
         yield
     except Exception as error:  # noqa: BLE001 - whatever it is, the other columns do not have it
-        failures[column] = str(error) if isinstance(error, TorchrelayError) else f"{type(error).__name__}: {error}"
+        failures[column] = (
+            str(error) if isinstance(error, TorchrelayError) else f"{type(error).__name__}: {error}"
+        )
         say(f"{column} failed: {failures[column]}")
 
 
 @task(**UNCACHED)
 def summarise_splits(run_dir: Path, failures: Mapping[str, str]) -> None:
-    """Mean and deviation over a parent's runs, as its metrics, `splits.csv` and a figure, and all into MLflow.
+    """Mean and deviation over a parent's runs, as its metrics, `splits.csv` and
+    a figure, and all into MLflow.
 
     Raises:
         TrainingError: runs failed; names them and says why. Then there is no mean.
     """
     parent = load_record(run_dir)
     children = list_children(home(), parent)
-    seconds = {part: round(sum(one.seconds.get(part, 0.0) for one in children), 3) for part in ("train", "evaluate")}
+    seconds = {
+        part: round(sum(one.seconds.get(part, 0.0) for one in children), 3)
+        for part in ("train", "evaluate")
+    }
     parent = update_record(
         run_dir,
         epochs=min((child.epochs for child in children), default=0),
         steps=sum(child.steps for child in children),
-        rows_per_second=round(float(np.mean([one.rows_per_second for one in children])), 1) if children else 0.0,
+        rows_per_second=round(float(np.mean([one.rows_per_second for one in children])), 1)
+        if children
+        else 0.0,
         seconds={**parent.seconds, **seconds},
     )
     if failures:
@@ -123,9 +142,15 @@ def summarise_splits(run_dir: Path, failures: Mapping[str, str]) -> None:
         )
     schema = read_schema(run_dir)
     # A child that an older version trained has other names than one that was trained now.
-    today = {f"{split}/{old}": f"{split}/{new}" for new, old in former_metric_names(schema).items() for split in SPLITS}
+    today = {
+        f"{split}/{old}": f"{split}/{new}"
+        for new, old in former_metric_names(schema).items()
+        for split in SPLITS
+    }
     values = {
-        child.split_column: {today.get(name, name): value for name, value in _comparable(child.metrics).items()}
+        child.split_column: {
+            today.get(name, name): value for name, value in _comparable(child.metrics).items()
+        }
         for child in children
     }
     metrics = mean_and_deviation(values)
@@ -133,7 +158,9 @@ def summarise_splits(run_dir: Path, failures: Mapping[str, str]) -> None:
         write_atomic(run_dir / "splits.csv", _to_csv(values))
     headline = _headline(schema, metrics)
     if headline:
-        shown = {column: metrics[headline] for column, metrics in values.items() if headline in metrics}
+        shown = {
+            column: metrics[headline] for column, metrics in values.items() if headline in metrics
+        }
         picture = run_dir / "figures" / "splits.png"
         figures.splits(shown, picture, headline.replace("/", " "), unit=unit_of(headline, schema))
     with Journal(run_dir / JOURNAL_FILE) as journal:
@@ -145,16 +172,22 @@ def summarise_splits(run_dir: Path, failures: Mapping[str, str]) -> None:
 
 
 def mean_and_deviation(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Each metric's mean over the splits under its own name, its sample standard deviation under `<name>_std`.
+    """Each metric's mean over the splits under its own name, its sample
+    standard deviation under `<name>_std`.
 
     Args:
-        values: by split, then by metric. A split in which a metric is not defined has no part in its mean, and one
-            split alone has no deviation.
+        values: by split, then by metric. A split in which a metric is not defined has no part in
+            its mean, and one split alone has no deviation.
     """
     names = sorted({name for metrics in values.values() for name in metrics})
-    columns = {name: np.array([metrics[name] for metrics in values.values() if name in metrics]) for name in names}
+    columns = {
+        name: np.array([metrics[name] for metrics in values.values() if name in metrics])
+        for name in names
+    }
     with np.errstate(invalid="ignore"):  # an infinite loss has a mean and no deviation
-        deviations = {f"{name}_std": float(np.std(x, ddof=1)) for name, x in columns.items() if len(x) > 1}
+        deviations = {
+            f"{name}_std": float(np.std(x, ddof=1)) for name, x in columns.items() if len(x) > 1
+        }
         return {**deviations, **{name: float(np.mean(x)) for name, x in columns.items()}}
 
 
@@ -175,17 +208,26 @@ def _start_split(run_dir: Path, parent: RunRecord, recipe: Recipe) -> None:
         fingerprint=parent.fingerprint,
         **describe_source(start),
     )
-    open_run(record, recipe, view.schema, {name: len(rows) for name, rows in view.rows.items()}, start)
+    open_run(
+        record, recipe, view.schema, {name: len(rows) for name, rows in view.rows.items()}, start
+    )
 
 
 def _recipe_of(recipe: Recipe, column: str) -> Recipe:
-    """A child's recipe: its own column, and nothing registered; what its model is for is the comparison."""
+    """A child's recipe.
+
+    Its own column, and nothing registered; what its model is for is the comparison.
+    """
     tracking = recipe.tracking.model_copy(update={"register_as": ""})
-    return recipe.model_copy(update={"data": with_split_column(recipe.data, column), "tracking": tracking})
+    return recipe.model_copy(
+        update={"data": with_split_column(recipe.data, column), "tracking": tracking}
+    )
 
 
 def _changeable(recipe: Recipe) -> dict[str, Any]:
-    """What a child that goes on takes over from its parent's recipe, which may have changed."""
+    """What a child that goes on takes over from its parent's recipe, which
+    may have changed.
+    """
     taken: dict[str, Any] = {}
     for key in CHANGEABLE:
         value: Any = recipe.model_dump(by_alias=True)
@@ -197,7 +239,10 @@ def _changeable(recipe: Recipe) -> dict[str, Any]:
 
 
 def _comparable(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics of an epoch or of the end that have a mean: no loss of one step, no speed, no end of an interval."""
+    """The metrics of an epoch or of the end that have a mean.
+
+    No loss of one step, no speed, no end of an interval.
+    """
     return {
         name: value
         for name, value in metrics.items()
@@ -206,7 +251,11 @@ def _comparable(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _headline(schema: Schema, metrics: Mapping[str, float]) -> str:
-    """The metric that one looks at first, on the rows that test or else validate; empty where there are neither."""
+    """The metric that one looks at first, on the rows that test or else
+    validate.
+
+    Empty where there are neither.
+    """
     valid = auto_monitor(schema)
     test = valid.replace("valid/", "test/", 1)
     return next((name for name in (test, valid) if name in metrics), "")

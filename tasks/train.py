@@ -1,4 +1,7 @@
-"""The training task: open the run's pack and checkpoint, build the job, run the loop, keep the weights."""
+"""The training task.
+
+Open the run's pack and checkpoint, build the job, run the loop, keep the weights.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,14 @@ from ..runs import (
     update_record,
 )
 from ..weights import save_weights, sha256_of, state_of
-from .assembly import build_job, load_start, names_of_run, naming_table_rows, run_threads, share_batches
+from .assembly import (
+    build_job,
+    load_start,
+    names_of_run,
+    naming_table_rows,
+    run_threads,
+    share_batches,
+)
 from .options import UNCACHED
 from .reopen import changes_between, journal_resumption, refuse_fixed
 from .services import acknowledge_cancel
@@ -62,16 +72,19 @@ BESIDE_THE_CURVES = (
 
 @task(**UNCACHED)
 def train_model(run_dir: Path) -> None:
-    """Train a run from its last checkpoint, or from the start, to its last epoch or until there is reason to stop.
+    """Train a run from its last checkpoint, or from the start, to its last
+    epoch or until there is reason to stop.
 
-    Writes checkpoints, `weights/last.pt`, `weights/best.pt`, `weights/optimizer.pt` and the journal into the run's
-    folder. Nothing of it is done again where it is done.
+    Writes checkpoints, `weights/last.pt`, `weights/best.pt`, `weights/optimizer.pt` and the journal
+    into the run's folder. Nothing of it is done again where it is done.
 
     Raises:
         TrainingError: the loss is not finite; names the step and the rows.
-        RecipeError: model, optimizer or monitor does not fit the data, or the checkpoint is of another recipe.
+        RecipeError: model, optimizer or monitor does not fit the data, or the checkpoint is of
+            another recipe.
         SourceError: the checkpoint is of other rows.
-        CheckpointError: a checkpoint cannot be written, and `checkpoint.on_error` is stop; or the weights cannot.
+        CheckpointError: a checkpoint cannot be written, and `checkpoint.on_error` is stop; or the
+            weights cannot.
         TrackingError: journal or record cannot be written, whatever `checkpoint.on_error` is.
     """
     reach("train.begun")
@@ -85,7 +98,9 @@ def train_model(run_dir: Path) -> None:
         _train(run_dir, record, recipe, view, cores)
 
 
-def _train(run_dir: Path, record: RunRecord, recipe: Recipe, view: View, cores: CoreSharing) -> None:
+def _train(
+    run_dir: Path, record: RunRecord, recipe: Recipe, view: View, cores: CoreSharing
+) -> None:
     here = fingerprint(pick_device(recipe.train.device))
     journal = Journal(run_dir / JOURNAL_FILE)
     facts = {"run_id": run_dir.name}
@@ -102,15 +117,24 @@ def _train(run_dir: Path, record: RunRecord, recipe: Recipe, view: View, cores: 
     with journal:
         _note_resumption(journal, record, recipe, checkpoint, progress.step)
     reach("train.restored")
-    say(f"train: {recipe.model.name} on {job.scorer.device} in {job.scorer.precision.name}, {job.num_epochs} epochs")
+    say(
+        f"train: {recipe.model.name} on {job.scorer.device} in {job.scorer.precision.name}, "
+        f"{job.num_epochs} epochs"
+    )
     if recipe.train.deterministic and job.scorer.device.type == "mps":
         say("warning: train.deterministic has no effect on mps")
     started = time.perf_counter()
     with journal, Progress("train", "steps") as bar:
         num_steps = job.num_epochs * job.steps_per_epoch
-        recorder = Recorder(journal, thin(recipe.tracking.every_steps, num_steps), names_of_run(journal, view.schema))
+        recorder = Recorder(
+            journal,
+            thin(recipe.tracking.every_steps, num_steps),
+            names_of_run(journal, view.schema),
+        )
 
-        def on_step(progress: TrainingProgress, values: dict[str, float], epoch_ended: bool) -> None:
+        def on_step(
+            progress: TrainingProgress, values: dict[str, float], epoch_ended: bool
+        ) -> None:
             check_folder(run_dir)
             if not epoch_ended:
                 recorder.log_step(progress.step, progress.epoch, values)
@@ -122,31 +146,44 @@ def _train(run_dir: Path, record: RunRecord, recipe: Recipe, view: View, cores: 
         def note_progress() -> None:
             journal.flush()
             seconds = record.seconds.get("train", 0.0) + time.perf_counter() - started
-            _note_progress(run_dir, journal, job, progress, {**record.seconds, "train": round(seconds, 3)})
+            _note_progress(
+                run_dir, journal, job, progress, {**record.seconds, "train": round(seconds, 3)}
+            )
 
         stop = StopFlag()
         try:
             with acknowledge_cancel(stop), naming_table_rows(view):
                 stopped = _train_until_stopped(job, progress, store, on_step, stop)
-            if stop.requested:  # whatever heard the signal ended nothing; the training is not through all the same
+            if (
+                stop.requested
+            ):  # whatever heard the signal ended nothing; the training is not through all the same
                 raise StopRequested
             if stopped:
-                journal.append_event("stopped", step=progress.step, epoch=progress.epoch, reason=stopped)
+                journal.append_event(
+                    "stopped", step=progress.step, epoch=progress.epoch, reason=stopped
+                )
                 say(f"stopped: {stopped}")
         except BaseException as error:
-            with contextlib.suppress(TrackingError):  # a full disk refuses this too, and what is raised is the cause
+            with contextlib.suppress(
+                TrackingError
+            ):  # a full disk refuses this too, and what is raised is the cause
                 note_progress()
             if isinstance(error, RuntimeError) and is_lost_worker(error):
                 raise TrainingError(
-                    f"a process that gathers batches was killed ({quote(error)}), for example for want of memory; "
-                    f"torchrelay resume {run_dir.name} goes on from the last checkpoint, with --set "
+                    f"a process that gathers batches was killed ({quote(error)}), for example for "
+                    "want of memory; "
+                    f"torchrelay resume {run_dir.name} goes on from the last checkpoint, with "
+                    "--set "
                     f"train.num_workers=0 in this process alone"
                 ) from error
             raise
         finally:
             if store.failures:
                 kinds = ", ".join(f"{count:,} x {kind}" for kind, count in store.failures.items())
-                say(f"warning: checkpoints could not be written ({kinds}); the last one that was is intact")
+                say(
+                    f"warning: checkpoints could not be written ({kinds}); the last one that was "
+                    "is intact"
+                )
         note_progress()
     reach("train.loop_done")
     check_folder(run_dir, is_now=True)
@@ -162,7 +199,9 @@ def _train(run_dir: Path, record: RunRecord, recipe: Recipe, view: View, cores: 
 def _train_until_stopped(
     job: Job, progress: TrainingProgress, store: CheckpointStore, on_step: OnStep, stop: StopFlag
 ) -> str:
-    """Train; a signal is one, too, where the checkpoint that it asked for cannot be written."""
+    """Train; a signal is one, too, where the checkpoint that it asked for
+    cannot be written.
+    """
     try:
         return train(job, progress, store, on_step, stop)
     except (CheckpointError, TrackingError) as error:
@@ -174,7 +213,9 @@ def _train_until_stopped(
 
 
 class _JournaledStore(CheckpointStore):
-    """Makes the journal durable before a checkpoint, as a run that goes on from there computes nothing before again."""
+    """Makes the journal durable before a checkpoint, as a run that goes on
+    from there computes nothing before again.
+    """
 
     def __init__(self, journal: Journal, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -188,7 +229,10 @@ class _JournaledStore(CheckpointStore):
 
 
 def _facts_of(record: RunRecord, recipe: Recipe, view: View) -> dict[str, str]:
-    """What a checkpoint says of its run beside the state; `data_fingerprint` is of the table and of its split."""
+    """What a checkpoint says of its run beside the state.
+
+    `data_fingerprint` is of the table and of its split.
+    """
     sides = [hashlib.sha256(view.rows[name].tobytes()).hexdigest() for name in sorted(view.rows)]
     return {
         "run_id": record.run_id,
@@ -201,34 +245,50 @@ def _facts_of(record: RunRecord, recipe: Recipe, view: View) -> dict[str, str]:
 
 
 def _check_facts(checkpoint: Checkpoint, facts: Mapping[str, str], recipe: Recipe) -> None:
-    """Refuse to go on from a checkpoint with another recipe or other rows than it was made with, whoever changed them.
+    """Refuse to go on from a checkpoint with another recipe or other rows than
+    it was made with, whoever changed them.
 
     Raises:
-        RecipeError: the run's recipe differs in something that a run cannot change on its way, for example its seed.
+        RecipeError: the run's recipe differs in something that a run cannot change on its way, for
+            example its seed.
         SourceError: its pack or its split has other rows.
     """
     then = checkpoint.state["facts"]
     refuse_fixed(changes_between(flatten(parse_recipe(then["recipe"])), flatten(recipe)))
     if then.get("data_fingerprint", facts["data_fingerprint"]) != facts["data_fingerprint"]:
         raise SourceError(
-            f"{checkpoint.folder} was made with data of the fingerprint {then['data_fingerprint']}, the run's split "
-            f"has {facts['data_fingerprint']}: other rows train, validate or test now; bring the old split back, or "
+            f"{checkpoint.folder} was made with data of the fingerprint "
+            f"{then['data_fingerprint']}, the run's split "
+            f"has {facts['data_fingerprint']}: other rows train, validate or test now; bring the "
+            "old split back, or "
             f"train a new run"
         )
 
 
-def _restore(job: Job, checkpoint: Checkpoint, here: Mapping[str, str], recipe: Recipe) -> TrainingProgress:
+def _restore(
+    job: Job, checkpoint: Checkpoint, here: Mapping[str, str], recipe: Recipe
+) -> TrainingProgress:
     progress = restore_run(job, checkpoint.state, str(checkpoint.folder))
     if checkpoint.best_is_lost:
-        progress.best_metric = math.nan  # no weights have it any more: the next validation begins the search anew
-    if why := why_not_identical(checkpoint.fingerprint, here, is_deterministic=recipe.train.deterministic):
+        progress.best_metric = (
+            math.nan
+        )  # no weights have it any more: the next validation begins the search anew
+    if why := why_not_identical(
+        checkpoint.fingerprint, here, is_deterministic=recipe.train.deterministic
+    ):
         say(f"warning: not bit-identical from here on: {why}")
-    say(f"resume: from step {progress.step:,} (epoch {progress.epoch + 1}, batch {progress.batch + 1})")
+    say(
+        f"resume: from step {progress.step:,} (epoch {progress.epoch + 1}, batch "
+        f"{progress.batch + 1})"
+    )
     return progress
 
 
-def why_not_identical(then: Mapping[str, str], here: Mapping[str, str], *, is_deterministic: bool) -> str:
-    """Why a run that goes on is not promised the bits of one that was never stopped; empty where it is.
+def why_not_identical(
+    then: Mapping[str, str], here: Mapping[str, str], *, is_deterministic: bool
+) -> str:
+    """Why a run that goes on is not promised the bits of one that was never
+    stopped; empty where it is.
 
     Args:
         then: fingerprint of the machine that wrote the checkpoint.
@@ -240,14 +300,19 @@ def why_not_identical(then: Mapping[str, str], here: Mapping[str, str], *, is_de
     if here["device"] == "mps":
         return "on mps sums come in another order each time"
     if here["device"] == "cuda" and not is_deterministic:
-        return "on cuda sums come in another order each time; runs with train.deterministic do not have that"
+        return (
+            "on cuda sums come in another order each time; runs with train.deterministic do not "
+            "have that"
+        )
     return ""
 
 
 def _note_resumption(
     journal: Journal, record: RunRecord, recipe: Recipe, checkpoint: Checkpoint | None, step: int
 ) -> None:
-    """Journal that the training goes on from a step, and warn where the curves behind it are of an older recipe."""
+    """Journal that the training goes on from a step, and warn where the
+    curves behind it are of an older recipe.
+    """
     params: dict[str, str] | None = None
     was_open, last = False, 0
     for line in journal.lines():
@@ -259,7 +324,9 @@ def _note_resumption(
     now = flatten(recipe)
     if checkpoint is not None:
         then = flatten(parse_recipe(checkpoint.state["facts"]["recipe"]))
-    elif was_open:  # and died before its first checkpoint; what a journal has of a recipe is without secrets
+    elif (
+        was_open
+    ):  # and died before its first checkpoint; what a journal has of a recipe is without secrets
         now = hide_in_values(now)
         then = now if params is None else hide_in_values(params)
     else:
@@ -271,7 +338,8 @@ def _note_resumption(
         telling.append("train.epochs")  # the schedule spans the epochs
     if is_new and telling and last > step:
         say(
-            f"warning: steps {step + 1:,} to {last:,} of the curves are those of before the change of "
+            f"warning: steps {step + 1:,} to {last:,} of the curves are those of before the change "
+            "of "
             f"{', '.join(telling)}, because a step is journaled once"
         )
 
@@ -292,7 +360,9 @@ def _note_progress(
 
 
 def _keep_weights(run_dir: Path, job: Job, store: CheckpointStore) -> None:
-    """Write the last and the best weights and the optimizer's state as files of their own."""
+    """Write the last and the best weights and the optimizer's state as files
+    of their own.
+    """
     last = state_of(job.kept_model)
     best = store.load_best()
     folder = run_dir / "weights"
@@ -312,7 +382,10 @@ def _keep_weights(run_dir: Path, job: Job, store: CheckpointStore) -> None:
 
 
 def _epoch_line(progress: TrainingProgress, num_epochs: int, values: dict[str, float]) -> str:
-    names = ("valid/loss", *(f"valid/{name}" for name in dict.fromkeys([*HEADLINES.values(), RANKED_HEADLINE])))
+    names = (
+        "valid/loss",
+        *(f"valid/{name}" for name in dict.fromkeys([*HEADLINES.values(), RANKED_HEADLINE])),
+    )
     shown = {name: values[name] for name in names if name in values}
     valid = "".join(f"  {name.replace('/', ' ')} {value:.4f}" for name, value in shown.items())
     if progress.batch:

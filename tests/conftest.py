@@ -1,6 +1,8 @@
-"""What every test stands on: a home and a working directory of its own, and one Prefect server for those with flows.
+"""What every test stands on: a home and a working directory of its own, and one Prefect server for
+those with flows.
 
-The environment is set here, before any test file imports torch, Prefect or MLflow: no test reads or writes the
+The environment is set here, before any test file imports torch, Prefect or MLflow: no test reads or
+    writes the
 user's profile, home or servers.
 """
 
@@ -25,9 +27,17 @@ WriteRecipe = Callable[..., Path]
 ROOT = Path(__file__).parents[1]
 
 # Removed when this process ends; what the libraries write outside a test's own folders goes here.
-_session_folder = tempfile.TemporaryDirectory(prefix="torchrelay-tests-", ignore_cleanup_errors=True)
+_session_folder = tempfile.TemporaryDirectory(
+    prefix="torchrelay-tests-", ignore_cleanup_errors=True
+)
 
-for _name in ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_PROFILE", "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+for _name in (
+    "PREFECT_API_URL",
+    "PREFECT_API_KEY",
+    "PREFECT_PROFILE",
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_EXPERIMENT_NAME",
+):
     os.environ.pop(_name, None)
 os.environ |= {
     "TORCHRELAY_HOME": f"{_session_folder.name}/home",
@@ -42,19 +52,25 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers side by side, one core each
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a script; tests send it
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as in the background of a script; tests send it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Spread the files that wait for servers and processes, so that workers wait beside others that compute.
+    """Spread the files that wait for servers and processes, so that workers wait beside others that
+    compute.
 
     The last of them begins before the others end, and no worker is left alone with one.
     """
     files = list(dict.fromkeys(item.path for item in items))
     waits = {item.path for item in items if "prefect_server" in getattr(item, "fixturenames", ())}
     waits |= {path for path in files if path.parent.name in ("faults", "tracking")}
-    waiting, computing = [path for path in files if path in waits], [path for path in files if path not in waits]
+    waiting, computing = (
+        [path for path in files if path in waits],
+        [path for path in files if path not in waits],
+    )
     place = {path: 0.7 * index / len(waiting) for index, path in enumerate(waiting)}
     place |= {path: index / len(computing) for index, path in enumerate(computing)}
     items.sort(key=lambda item: place[item.path])
@@ -71,7 +87,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """The folder that holds pyproject.toml, prefect.yaml and the recipes; read it, never write in it."""
+    """The folder that holds pyproject.toml, prefect.yaml and the recipes; read it, never write
+    in it.
+    """
     return ROOT
 
 
@@ -102,7 +120,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.fixture(autouse=True)
 def database_of_flows(request: pytest.FixtureRequest, own_folders: None) -> None:
-    """What runs flows begins in a home whose database is there already; how one is made has tests of its own."""
+    """What runs flows begins in a home whose database is there already; how one is made has
+    tests of its own.
+    """
     if "prefect_server" in request.fixturenames and "home" not in request.fixturenames:
         home = Path(os.environ["TORCHRELAY_HOME"])
         home.mkdir(mode=0o700)
@@ -111,7 +131,9 @@ def database_of_flows(request: pytest.FixtureRequest, own_folders: None) -> None
 
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
-    """One temporary Prefect server for all tests of a worker that run flows; it takes 6 to 16 s to start."""
+    """One temporary Prefect server for all tests of a worker that run flows; it takes 6 to 16 s
+    to start.
+    """
     from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=120):
@@ -153,7 +175,9 @@ def picture_recipe(tmp_path: Path) -> WriteRecipe:
                     "image": {
                         "kind": "image",
                         "channels": "gray",
-                        "preprocess": [{"name": "transform.resize", "args": {"output_shape": [32, 32]}}],
+                        "preprocess": [
+                            {"name": "transform.resize", "args": {"output_shape": [32, 32]}}
+                        ],
                     }
                 },
                 "target": {"label": {"kind": "category"}},
@@ -191,7 +215,11 @@ def number_recipe(tmp_path: Path) -> WriteRecipe:
                 "split": {"valid": 0.2, "test": 0.2},
             },
             "model": {"name": "mlp", "args": {"hidden": [16]}},
-            "train": {"epochs": 20, "batch_size": 8, "optimizer": {"name": "adam", "args": {"lr": 0.02}}},
+            "train": {
+                "epochs": 20,
+                "batch_size": 8,
+                "optimizer": {"name": "adam", "args": {"lr": 0.02}},
+            },
         }
         return _write(tmp_path / "numbers.yaml", recipe, changes)
 
@@ -200,7 +228,9 @@ def number_recipe(tmp_path: Path) -> WriteRecipe:
 
 @pytest.fixture
 def splits_recipe(tmp_path: Path) -> WriteRecipe:
-    """A recipe for 40 numbers under three split columns, with 25, 24 and 23 training rows in one batch."""
+    """A recipe for 40 numbers under three split columns, with 25, 24 and 23 training rows in one
+    batch.
+    """
 
     def write(**changes: object) -> Path:
         generator = np.random.default_rng(11)
@@ -211,7 +241,9 @@ def splits_recipe(tmp_path: Path) -> WriteRecipe:
             for column in range(3):
                 place = (number + 13 * column) % 40
                 sides.append("train" if place < 25 - column else "valid" if place < 30 else "test")
-            lines.append(f"{a:.6f},{b:.6f},{2 * a - b + generator.normal(0, 0.1):.6f},{','.join(sides)}")
+            lines.append(
+                f"{a:.6f},{b:.6f},{2 * a - b + generator.normal(0, 0.1):.6f},{','.join(sides)}"
+            )
         (tmp_path / "folds.csv").write_text("\n".join(lines) + "\n")
         recipe = {
             "name": "folds",
@@ -222,7 +254,11 @@ def splits_recipe(tmp_path: Path) -> WriteRecipe:
                 "split": {"column": "split_*"},
             },
             "model": {"name": "mlp", "args": {"hidden": [8]}},
-            "train": {"epochs": 2, "batch_size": 64, "optimizer": {"name": "adam", "args": {"lr": 0.02}}},
+            "train": {
+                "epochs": 2,
+                "batch_size": 64,
+                "optimizer": {"name": "adam", "args": {"lr": 0.02}},
+            },
         }
         return _write(tmp_path / "folds.yaml", recipe, changes)
 
@@ -231,7 +267,8 @@ def splits_recipe(tmp_path: Path) -> WriteRecipe:
 
 @pytest.fixture
 def graph_recipe(tmp_path: Path) -> WriteRecipe:
-    """A recipe for 48 facts of 12 people at a round table: whom they sit next to and face, and where they live.
+    """A recipe for 48 facts of 12 people at a round table: whom they sit next to and face, and
+    where they live.
 
     The entity "p11" and the cities stand in training rows; "moon" stands in one test row alone.
     """
@@ -244,7 +281,10 @@ def graph_recipe(tmp_path: Path) -> WriteRecipe:
             facts += [(person, "lives_in", cities[number % 3]), (person, "next_to", later[0])]
             facts += [(person, "shares_city", later[1]), (person, "shares_city", later[2])]
         np.random.default_rng(0).shuffle(facts)
-        sides = ["test" if number % 8 == 3 else "valid" if number % 8 == 6 else "train" for number in range(48)]
+        sides = [
+            "test" if number % 8 == 3 else "valid" if number % 8 == 6 else "train"
+            for number in range(48)
+        ]
         rows = [",".join((*fact, side)) for fact, side in zip(facts, sides, strict=True)]
         rows.append("p0,next_to,moon,test")
         (tmp_path / "graph.csv").write_text("\n".join(["head,relation,tail,split", *rows]) + "\n")
@@ -252,12 +292,19 @@ def graph_recipe(tmp_path: Path) -> WriteRecipe:
             "name": "graph",
             "data": {
                 "table": "graph.csv",
-                "inputs": {"head": {"kind": "category", "vocabulary": "entities"}, "relation": {"kind": "category"}},
+                "inputs": {
+                    "head": {"kind": "category", "vocabulary": "entities"},
+                    "relation": {"kind": "category"},
+                },
                 "target": {"tail": {"kind": "category", "vocabulary": "entities"}},
                 "split": {"column": "split"},
             },
             "model": {"name": "complex", "args": {"dim": 16, "n3": 0.01}},
-            "train": {"epochs": 15, "batch_size": 16, "optimizer": {"name": "adagrad", "args": {"lr": 0.1}}},
+            "train": {
+                "epochs": 15,
+                "batch_size": 16,
+                "optimizer": {"name": "adagrad", "args": {"lr": 0.1}},
+            },
         }
         return _write(tmp_path / "graph.yaml", recipe, changes)
 
@@ -285,7 +332,9 @@ class Net(nn.Module):
 
 @pytest.fixture
 def insect_recipe(tmp_path: Path) -> WriteRecipe:
-    """A recipe for 60 insects of some classes and colours; the class decides where two numbers lie."""
+    """A recipe for 60 insects of some classes and colours; the class decides where two numbers
+    lie.
+    """
 
     def write(name: str, classes: list[str], colours: list[str], **changes: object) -> Path:
         generator = np.random.default_rng(len(classes))
@@ -294,19 +343,28 @@ def insect_recipe(tmp_path: Path) -> WriteRecipe:
             place = number % len(classes)
             a, b = generator.normal(2 * place, 0.3), generator.normal(-place, 0.3)
             split = ("train", "train", "valid", "train", "test")[number // len(classes) % 5]
-            lines.append(f"{a:.5f},{b:.5f},{colours[number % len(colours)]},{classes[place]},{split}")
+            lines.append(
+                f"{a:.5f},{b:.5f},{colours[number % len(colours)]},{classes[place]},{split}"
+            )
         (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
         (tmp_path / "nets_with_norm.py").write_text(NET_WITH_NORM)
         recipe = {
             "name": name,
             "data": {
                 "table": f"{name}.csv",
-                "inputs": {"x": {"kind": "number", "columns": ["a", "b"]}, "colour": {"kind": "category"}},
+                "inputs": {
+                    "x": {"kind": "number", "columns": ["a", "b"]},
+                    "colour": {"kind": "category"},
+                },
                 "target": {"label": {"kind": "category"}},
                 "split": {"column": "split"},
             },
             "model": {"name": "nets_with_norm:Net"},
-            "train": {"epochs": 2, "batch_size": 8, "optimizer": {"name": "adamw", "args": {"lr": 0.01}}},
+            "train": {
+                "epochs": 2,
+                "batch_size": 8,
+                "optimizer": {"name": "adamw", "args": {"lr": 0.01}},
+            },
         }
         return _write(tmp_path / f"{name}.yaml", recipe, changes)
 

@@ -11,7 +11,13 @@ from pathlib import Path
 import pytest
 import sqlalchemy
 
-from torchrelay.addresses import hide_in_process, hide_in_values, hide_secrets, sqlite_address, tell_apart
+from torchrelay.addresses import (
+    hide_in_process,
+    hide_in_values,
+    hide_secrets,
+    sqlite_address,
+    tell_apart,
+)
 from torchrelay.errors import DataError, TrackingError
 
 SECRET = "s3cr3tpw"
@@ -33,12 +39,18 @@ SECRET = "s3cr3tpw"
         ("http://127.0.0.1:1/?token=s3cr3tpw", "http://127.0.0.1:1/?token=***"),
         ("http://host/?token=a@s3cr3tpw", "http://host/?token=***"),
         ("https://host/#access_token=s3cr3tpw", "https://host/#access_token=***"),
-        ("postgresql://host/db?user=u&password=s3cr3tpw", "postgresql://host/db?user=***&password=***"),
+        (
+            "postgresql://host/db?user=u&password=s3cr3tpw",
+            "postgresql://host/db?user=***&password=***",
+        ),
         ("host=h password=s3cr3tpw dbname=x", "host=h password=*** dbname=x"),
         ("Server=h;Uid=u;Pwd={s3cr3tpw;x};", "Server=h;Uid=u;Pwd=***;"),
         ("AccountKey=s3cr3tpw==;Suffix=y", "AccountKey=***;Suffix=y"),
         ("(of http://a:s3cr3tpw@h1,http://b:s3cr3tpw@h2 too)", "(of http://h1,http://h2 too)"),
-        ("Max retries exceeded with url: /x?sig=s3cr3tpw (", "Max retries exceeded with url: /x?sig=*** ("),
+        (
+            "Max retries exceeded with url: /x?sig=s3cr3tpw (",
+            "Max retries exceeded with url: /x?sig=*** (",
+        ),
         ("http%3A%2F%2Fuser%3As3cr3tpw%40host", "http%3A%2F%2F***%40host"),
         ("{'Authorization': 'Basic s3cr3tpw=='}", "{'Authorization': ***}"),
         ("Authorization: Bearer s3cr3tpw.x", "Authorization: ***"),
@@ -55,8 +67,12 @@ SECRET = "s3cr3tpw"
         ("key pnu_s3cr3tpwabcdef is no more valid", "key *** is no more valid"),
     ],
 )
-def test_what_an_address_carries_is_hidden_wherever_it_stands(text: str, shown: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delenv("PYTEST_CURRENT_TEST")  # which has the address in it, and is of the environment
+def test_what_an_address_carries_is_hidden_wherever_it_stands(
+    text: str, shown: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delenv(
+        "PYTEST_CURRENT_TEST"
+    )  # which has the address in it, and is of the environment
     assert hide_secrets(text) == shown
 
 
@@ -80,20 +96,34 @@ def test_what_is_no_secret_stays(text: str, monkeypatch: pytest.MonkeyPatch):
     assert hide_secrets(text) == text
 
 
-def test_what_is_secret_in_the_environment_is_hidden_without_its_address_too(monkeypatch: pytest.MonkeyPatch):
+def test_what_is_secret_in_the_environment_is_hidden_without_its_address_too(
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:s3cr3tpw/x@127.0.0.1:1")
     monkeypatch.setenv("PREFECT_API_KEY", "a key with spaces")
     monkeypatch.setenv("HTTPS_PROXY", "http://ada:tulips@proxy:3128")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "ü/%")
-    said = hide_secrets("bad port 's3cr3tpw' at ada; a key with spaces; tulips, not tulipshow; %C3%BC%2F%25")
+    said = hide_secrets(
+        "bad port 's3cr3tpw' at ada; a key with spaces; tulips, not tulipshow; %C3%BC%2F%25"
+    )
     assert said == "bad port '***' at ada; ***; ***, not tulipshow; %C3%BC%2F%25"
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "über/%1")
     assert hide_secrets("Basic %C3%BCber%2F%251") == "Basic ***"
 
 
 def test_texts_of_a_value_are_hidden_and_those_under_a_name_that_says_so():
-    value = {"uri": "http://a:s3cr3tpw@h", "model.args.api_key": "s3cr3tpw", "n": 3, "all": ["http://a:s3cr3tpw@h"]}
-    assert hide_in_values(value) == {"uri": "http://h", "model.args.api_key": "***", "n": 3, "all": ["http://h"]}
+    value = {
+        "uri": "http://a:s3cr3tpw@h",
+        "model.args.api_key": "s3cr3tpw",
+        "n": 3,
+        "all": ["http://a:s3cr3tpw@h"],
+    }
+    assert hide_in_values(value) == {
+        "uri": "http://h",
+        "model.args.api_key": "***",
+        "n": 3,
+        "all": ["http://h"],
+    }
 
 
 def test_trackers_that_look_alike_are_told_apart_without_a_password():
@@ -103,14 +133,20 @@ def test_trackers_that_look_alike_are_told_apart_without_a_password():
     assert tell_apart("http://user:s3cr3tpw@host") == ""
 
 
-def test_errors_hide_secrets_and_verdicts_on_rows_are_the_same_in_every_environment(monkeypatch: pytest.MonkeyPatch):
+def test_errors_hide_secrets_and_verdicts_on_rows_are_the_same_in_every_environment(
+    monkeypatch: pytest.MonkeyPatch,
+):
     assert str(TrackingError(f"http://user:{SECRET}@host: gone")) == "http://host: gone"
     monkeypatch.setenv("SOME_TOKEN", "leaf.png")
     assert str(DataError("leaf.png is torn")) == "leaf.png is torn"
 
 
-def test_no_library_logs_a_secret_neither_in_its_words_nor_in_a_traceback(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(logging, "_logRecordFactory", logging.LogRecord)  # what hide_in_process changes is taken back
+def test_no_library_logs_a_secret_neither_in_its_words_nor_in_a_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(
+        logging, "_logRecordFactory", logging.LogRecord
+    )  # what hide_in_process changes is taken back
     for place, name in ((sys, "excepthook"), (__import__("threading"), "excepthook")):
         monkeypatch.setattr(place, name, getattr(place, name))
     monkeypatch.setattr("warnings.formatwarning", __import__("warnings").formatwarning)
@@ -146,10 +182,16 @@ def test_a_process_dies_without_showing_a_secret():
     died = subprocess.run([sys.executable, "-c", LEAKS], capture_output=True, text=True, timeout=60)
     assert died.returncode == 1
     said = [line for line in died.stderr.splitlines() if "http://" in line and "(" not in line]
-    assert [line.partition("http://")[2] for line in said] == ["host is old", "host in a thread", "host at the end"]
+    assert [line.partition("http://")[2] for line in said] == [
+        "host is old",
+        "host in a thread",
+        "host at the end",
+    ]
 
 
-@pytest.mark.parametrize("name", ["a?b", "a#b%41;&=c", "größe @:+*[日本", "two\nlines", ":memory:", "file:x?uri=true"])
+@pytest.mark.parametrize(
+    "name", ["a?b", "a#b%41;&=c", "größe @:+*[日本", "two\nlines", ":memory:", "file:x?uri=true"]
+)
 def test_a_database_is_opened_where_it_lies_whatever_its_path_has(tmp_path: Path, name: str):
     (tmp_path / name).mkdir()
     engine = sqlalchemy.create_engine(sqlite_address(tmp_path / name / "mlflow.db"))

@@ -1,4 +1,6 @@
-"""prefect.yaml: Prefect ignores keys that it does not know, so they are held against its own models here."""
+"""prefect.yaml: Prefect ignores keys that it does not know, so they are held against its own
+models here.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,12 @@ from typing import Any
 
 import pytest
 import yaml
-from prefect.cli.deploy._models import DeploymentConfig, PrefectYamlModel, RawScheduleConfig, WorkPoolConfig
+from prefect.cli.deploy._models import (
+    DeploymentConfig,
+    PrefectYamlModel,
+    RawScheduleConfig,
+    WorkPoolConfig,
+)
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.flows import load_flow_from_entrypoint
@@ -25,7 +32,10 @@ from torchrelay.recipe import load_recipe
 ROOT = Path(__file__).parents[1]
 CONTENT: dict[str, Any] = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))
 DEPLOYMENTS: list[dict[str, Any]] = CONTENT["deployments"]
-IDS = [f"{deployment['entrypoint'].rpartition('.')[2]}/{deployment['name']}" for deployment in DEPLOYMENTS]
+IDS = [
+    f"{deployment['entrypoint'].rpartition('.')[2]}/{deployment['name']}"
+    for deployment in DEPLOYMENTS
+]
 each_deployment = pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=IDS)
 
 
@@ -48,11 +58,16 @@ def test_each_flow_is_deployed_and_train_for_both_recipes() -> None:
 
 
 @each_deployment
-def test_it_goes_to_the_work_pool_and_waits_for_its_schedule_to_be_resumed(deployment: dict[str, Any]) -> None:
+def test_it_goes_to_the_work_pool_and_waits_for_its_schedule_to_be_resumed(
+    deployment: dict[str, Any],
+) -> None:
     assert deployment["work_pool"] == {"name": "relay"}
     (schedule,) = deployment["schedules"]
     assert schedule["active"] is False
-    assert CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"]).timezone == schedule["timezone"]
+    assert (
+        CronSchedule(cron=schedule["cron"], timezone=schedule["timezone"]).timezone
+        == schedule["timezone"]
+    )
 
 
 @each_deployment
@@ -66,12 +81,16 @@ def test_its_parameters_are_those_of_its_flow(deployment: dict[str, Any]) -> Non
 @each_deployment
 def test_the_recipe_it_names_is_there(deployment: dict[str, Any]) -> None:
     if "recipe_file" in deployment["parameters"]:
-        assert load_recipe(ROOT / deployment["parameters"]["recipe_file"]).name == deployment["name"]
+        assert (
+            load_recipe(ROOT / deployment["parameters"]["recipe_file"]).name == deployment["name"]
+        )
 
 
 def test_finetuning_is_deployed_from_the_champion_that_the_digits_recipe_registers() -> None:
     (parameters,) = (
-        one["parameters"] for one, known in zip(DEPLOYMENTS, IDS, strict=True) if known == "finetune/digits"
+        one["parameters"]
+        for one, known in zip(DEPLOYMENTS, IDS, strict=True)
+        if known == "finetune/digits"
     )
     recipe = load_recipe(ROOT / parameters["recipe_file"])
     assert parameters["source"] == f"models:/{recipe.tracking.register_as}@champion"
@@ -79,7 +98,9 @@ def test_finetuning_is_deployed_from_the_champion_that_the_digits_recipe_registe
 
 @pytest.mark.parametrize("name", ["evaluate/digits", "predict/digits"])
 def test_what_a_model_is_deployed_for_is_what_the_digits_recipe_registers(name: str) -> None:
-    (parameters,) = (one["parameters"] for one, known in zip(DEPLOYMENTS, IDS, strict=True) if known == name)
+    (parameters,) = (
+        one["parameters"] for one, known in zip(DEPLOYMENTS, IDS, strict=True) if known == name
+    )
     recipe = load_recipe(ROOT / "recipes" / "digits.yaml")
     assert parameters["source"] == f"models:/{recipe.tracking.register_as}@champion"
     assert ROOT / parameters["table"] == Path(recipe.data.table)
@@ -96,7 +117,9 @@ def test_no_path_of_one_machine_stands_in_the_file() -> None:
 @pytest.mark.usefixtures("prefect_server")
 def test_a_deployed_run_works_in_the_folder_that_was_deployed_from(tmp_path: Path) -> None:
     project = tmp_path / "project"
-    shutil.copytree(ROOT / "recipes", project / "recipes", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    shutil.copytree(
+        ROOT / "recipes", project / "recipes", ignore=shutil.ignore_patterns("*.py", "__pycache__")
+    )
     shutil.copy(ROOT / "prefect.yaml", project)
     (tmp_path / "elsewhere").mkdir()
     # As in a terminal where nothing was set but the server, with an empty home of the user.
@@ -107,7 +130,9 @@ def test_a_deployed_run_works_in_the_folder_that_was_deployed_from(tmp_path: Pat
 
     def call(command: str, *arguments: str, cwd: Path = project) -> str:
         path = Path(sys.executable).with_name(command)
-        done = subprocess.run([path, *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            [path, *arguments], cwd=cwd, env=environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, f"{command} {arguments}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
@@ -119,7 +144,15 @@ def test_a_deployed_run_works_in_the_folder_that_was_deployed_from(tmp_path: Pat
         assert all(not schedule.active for one in deployed for schedule in one.schedules)
         overrides = json.dumps({"train.epochs": 1})
         call("prefect", "deployment", "run", "train/digits", "--param", f"overrides={overrides}")
-        call("prefect", "worker", "start", "--pool", "relay", "--run-once", cwd=tmp_path / "elsewhere")
+        call(
+            "prefect",
+            "worker",
+            "start",
+            "--pool",
+            "relay",
+            "--run-once",
+            cwd=tmp_path / "elsewhere",
+        )
         ours = client.read_deployment_by_name("train/digits").id
         (flow_run,) = (one for one in client.read_flow_runs() if one.deployment_id == ours)
     assert flow_run.state is not None
@@ -129,5 +162,10 @@ def test_a_deployed_run_works_in_the_folder_that_was_deployed_from(tmp_path: Pat
     assert listed["prefect_flow_run_id"] == str(flow_run.id)
     assert str(flow_run.id) in listed["prefect_flow_run_url"]
     assert list((tmp_path / "elsewhere").iterdir()) == []
-    assert {path.name for path in project.iterdir()} == {"prefect.yaml", "recipes", "data", ".torchrelay"}
+    assert {path.name for path in project.iterdir()} == {
+        "prefect.yaml",
+        "recipes",
+        "data",
+        ".torchrelay",
+    }
     assert {path.name for path in (tmp_path / "user").iterdir()} <= {".prefect"}

@@ -51,7 +51,9 @@ def test_what_names_no_point_action_or_number_is_refused(fault: str, wrong: str)
 
 
 @pytest.mark.parametrize(("action", "number"), [("kill", signal.SIGKILL), ("term", signal.SIGTERM)])
-def test_the_environment_makes_one_of_two_processes_die(tmp_path: Path, action: str, number: int) -> None:
+def test_the_environment_makes_one_of_two_processes_die(
+    tmp_path: Path, action: str, number: int
+) -> None:
     once = tmp_path / "happened"
     environment = {"TORCHRELAY_FAULT": f"run.begun:{action}", "TORCHRELAY_FAULT_ONCE": str(once)}
     command = [sys.executable, "-c", "from torchrelay.faults import reach; reach('run.begun')"]
@@ -62,8 +64,11 @@ def test_the_environment_makes_one_of_two_processes_die(tmp_path: Path, action: 
 
 def test_a_signal_comes_as_late_as_was_asked_for() -> None:
     code = (
-        "import time; from torchrelay.faults import reach; reach('run.begun'); time.sleep(0.1); print(1); time.sleep(9)"
+        "import time; from torchrelay.faults import reach; reach('run.begun'); time.sleep(0.1); "
+        "print(1); time.sleep(9)"
     )
     environment = {"TORCHRELAY_FAULT": "run.begun:kill:1:0.3", "PYTHONUNBUFFERED": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, check=False, capture_output=True, timeout=8)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, check=False, capture_output=True, timeout=8
+    )
     assert (done.returncode, done.stdout) == (-signal.SIGKILL, b"1\n")

@@ -59,17 +59,24 @@ def test_a_package_has_a_face_that_is_lazy_imported_or_defined(tmp_path: Path, i
     ("files", "said"),
     [
         (USER, "others import from here, and there is no face"),
-        ({"tests/test_a.py": "import torchrelay.shelf.book"}, "others import from here, and there is no face"),
+        (
+            {"tests/test_a.py": "import torchrelay.shelf.book"},
+            "others import from here, and there is no face",
+        ),
         ({"shelf/__init__.py": LAZY}, "has one of attach_stub and __init__.pyi alone"),
         ({"shelf/__init__.pyi": STUB}, "has one of attach_stub and __init__.pyi alone"),
         ({"shelf/__init__.py": ""}, "no docstring"),
     ],
 )
-def test_a_package_that_others_use_needs_a_whole_face(tmp_path: Path, files: dict[str, str], said: str) -> None:
+def test_a_package_that_others_use_needs_a_whole_face(
+    tmp_path: Path, files: dict[str, str], said: str
+) -> None:
     assert offences("packages without a face", tmp_path, files) == [f"shelf/__init__.py:1: {said}"]
 
 
-def test_a_package_that_its_own_tests_alone_use_or_without_code_needs_no_face(tmp_path: Path) -> None:
+def test_a_package_that_its_own_tests_alone_use_or_without_code_needs_no_face(
+    tmp_path: Path,
+) -> None:
     tests = {"tests/shelf/test_book.py": "from torchrelay.shelf.book import open_book"}
     recipes = {"recipes/__init__.py": "'''R.'''", "models.py": "FOLDER = 'torchrelay.recipes'"}
     assert offences("packages without a face", tmp_path, {**tests, **recipes}) == []
@@ -84,8 +91,12 @@ def test_a_package_that_its_own_tests_alone_use_or_without_code_needs_no_face(tm
         {"docs/a.md": "Call `shelf.open_book` first."},
     ],
 )
-@pytest.mark.parametrize("stub", [STUB, "# Opens a book.\nfrom .book import open_book as open_book\n"])
-def test_a_line_of_a_face_is_said_found_and_used(tmp_path: Path, user: dict[str, str], stub: str) -> None:
+@pytest.mark.parametrize(
+    "stub", [STUB, "# Opens a book.\nfrom .book import open_book as open_book\n"]
+)
+def test_a_line_of_a_face_is_said_found_and_used(
+    tmp_path: Path, user: dict[str, str], stub: str
+) -> None:
     assert offences("faults in faces", tmp_path, {**FACE, **user, "shelf/__init__.pyi": stub}) == []
 
 
@@ -102,10 +113,16 @@ def test_a_line_of_a_face_is_said_found_and_used(tmp_path: Path, user: dict[str,
             {**USER, "shelf/book.py": "def f(open_book): ..."},
             "open_book is not in torchrelay.shelf.book",
         ),
-        (STUB.replace("as open_book ", ""), USER, "open_book is not written `open_book as open_book`"),
+        (
+            STUB.replace("as open_book ", ""),
+            USER,
+            "open_book is not written `open_book as open_book`",
+        ),
     ],
 )
-def test_a_faulty_line_of_a_face_is_named(tmp_path: Path, stub: str, files: dict[str, str], said: str) -> None:
+def test_a_faulty_line_of_a_face_is_named(
+    tmp_path: Path, stub: str, files: dict[str, str], said: str
+) -> None:
     files = {**FACE, **files, "shelf/__init__.pyi": stub}
     assert offences("faults in faces", tmp_path, files) == [f"shelf/__init__.pyi:1: {said}"]
 
@@ -145,8 +162,13 @@ NESTED = {
         ("tests/test_a.py", "'''See torchrelay.shelf.book.'''"),
     ],
 )
-def test_faces_open_files_and_own_files_may_be_imported(tmp_path: Path, path: str, text: str) -> None:
-    assert offences("imports past a face", tmp_path, {**NESTED, "flows/__init__.py": "", path: text}) == []
+def test_faces_open_files_and_own_files_may_be_imported(
+    tmp_path: Path, path: str, text: str
+) -> None:
+    assert (
+        offences("imports past a face", tmp_path, {**NESTED, "flows/__init__.py": "", path: text})
+        == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -165,7 +187,9 @@ def test_faces_open_files_and_own_files_may_be_imported(tmp_path: Path, path: st
     ],
 )
 def test_an_import_past_a_face_is_named(tmp_path: Path, path: str, text: str) -> None:
-    found = offences("imports past a face", tmp_path, {**NESTED, "flows/__init__.py": "", path: text})
+    found = offences(
+        "imports past a face", tmp_path, {**NESTED, "flows/__init__.py": "", path: text}
+    )
     assert found == [f"{path}:1: torchrelay.shelf.book lies behind the face of torchrelay.shelf"]
 
 
@@ -227,7 +251,9 @@ def test_a_line_that_asks_for_a_kind_is_counted_once(tmp_path: Path, text: str) 
         ("rows.py", "match feature.kind:\n case 'train': ..."),
     ],
 )
-def test_other_comparisons_and_those_in_the_kinds_room_do_not_count(tmp_path: Path, path: str, text: str) -> None:
+def test_other_comparisons_and_those_in_the_kinds_room_do_not_count(
+    tmp_path: Path, path: str, text: str
+) -> None:
     rooms = {f"{room}/__init__.py": "" for room in ("engine", "engine/metrics", "datasets/kinds")}
     assert offences("literal kind tests", tmp_path, {**RECIPE, **rooms, path: text}) == []
 
@@ -236,12 +262,16 @@ def test_a_function_of_8_parameters_is_named_unless_it_is_a_command(tmp_path: Pa
     seven = "a, /, b, c, *d, e, f, **g"
     command = f"@click.command()\ndef run(x, {seven}): ..."
     text = f"class A:\n def f(self, {seven}): ...\n{command}\ndef g(x, {seven}): ..."
-    assert offences("functions over 7 parameters", tmp_path, {"a.py": text}) == ["a.py:5: g has 8 parameters"]
+    assert offences("functions over 7 parameters", tmp_path, {"a.py": text}) == [
+        "a.py:5: g has 8 parameters"
+    ]
 
 
 def test_a_function_of_61_lines_is_named(tmp_path: Path) -> None:
     text = "@a\ndef f():\n" + " x\n" * 59 + "async def g():\n" + " x\n" * 60
-    assert offences("functions over 60 lines", tmp_path, {"tests/a.py": text}) == ["tests/a.py:62: g has 61 lines"]
+    assert offences("functions over 60 lines", tmp_path, {"tests/a.py": text}) == [
+        "tests/a.py:62: g has 61 lines"
+    ]
 
 
 def test_parameters_called_run_dir_count_in_the_package_alone(tmp_path: Path) -> None:
@@ -286,7 +316,9 @@ def test_a_private_name_of_another_library_is_named(tmp_path: Path, path: str, t
         "from .shelf.book import _read",
     ],
 )
-def test_own_and_documented_names_are_not_private_to_another_library(tmp_path: Path, text: str) -> None:
+def test_own_and_documented_names_are_not_private_to_another_library(
+    tmp_path: Path, text: str
+) -> None:
     base = {"base.py": "class Base:\n def _base(self): ..."}
     assert offences("private names of libraries", tmp_path, {**base, "rows.py": text}) == []
 
@@ -305,7 +337,9 @@ def test_a_name_that_another_module_of_ours_has_too_is_own_on_self_alone(tmp_pat
         ("It reads; it writes.", "30 columns, 1 colons and semicolons"),
     ],
 )
-def test_a_long_or_divided_first_docstring_line_is_named(tmp_path: Path, line: str, said: str) -> None:
+def test_a_long_or_divided_first_docstring_line_is_named(
+    tmp_path: Path, line: str, said: str
+) -> None:
     text = f"class A:\n def f(self):\n    '''{line}'''\n def _g(self):\n    '''{line}'''"
     found = offences("first docstring lines", tmp_path, {"a.py": text, "tests/test_a.py": text})
     assert found == [f"a.py:3: first docstring line of {said}"]
@@ -313,7 +347,9 @@ def test_a_long_or_divided_first_docstring_line_is_named(tmp_path: Path, line: s
 
 @pytest.mark.parametrize("line", ["x" * 70, "It reads `a:b`.", "It reads.\n\n    All; or: none."])
 def test_a_short_whole_first_docstring_line_passes(tmp_path: Path, line: str) -> None:
-    assert offences("first docstring lines", tmp_path, {"a.py": f"def f():\n    '''{line}'''"}) == []
+    assert (
+        offences("first docstring lines", tmp_path, {"a.py": f"def f():\n    '''{line}'''"}) == []
+    )
 
 
 def test_a_line_of_101_columns_is_named(tmp_path: Path) -> None:
@@ -325,14 +361,22 @@ def test_a_line_of_101_columns_is_named(tmp_path: Path) -> None:
 def test_a_run_files_name_stands_in_its_layout_alone(tmp_path: Path) -> None:
     layout = {"runs/__init__.py": "'''Runs.'''", "runs/layout.py": "NEW = 'x/new.json'"}
     text = "'''recipe.yaml'''\nopen(f'{run}/recipe.yaml')\nopen('other.yaml')\nopen('new.json')"
-    found = offences("literal names of run files", tmp_path, {**layout, "a.py": text, "tests/test_a.py": text})
+    found = offences(
+        "literal names of run files", tmp_path, {**layout, "a.py": text, "tests/test_a.py": text}
+    )
     assert found == ["a.py:2: recipe.yaml as a literal", "a.py:4: new.json as a literal"]
     (tmp_path / "runs/layout.py").unlink()
-    assert offences("literal names of run files", tmp_path, {}) == ["a.py:2: recipe.yaml as a literal"]
+    assert offences("literal names of run files", tmp_path, {}) == [
+        "a.py:2: recipe.yaml as a literal"
+    ]
 
 
-def test_the_command_fails_where_a_limit_is_passed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = checkout(tmp_path, {"a.py": "".join(f"def f{number}(run_dir): ...\n" for number in range(8))})
+def test_the_command_fails_where_a_limit_is_passed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = checkout(
+        tmp_path, {"a.py": "".join(f"def f{number}(run_dir): ...\n" for number in range(8))}
+    )
     assert main(["--root", str(root)]) == 0
     assert "parameters called run_dir" in (table := capsys.readouterr().out)
     assert "a.py" not in table

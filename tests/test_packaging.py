@@ -1,4 +1,6 @@
-"""What is installed: the wheel, its place beside other packages, the lock, and what an import costs."""
+"""What is installed: the wheel, its place beside other packages, the lock, and what an import
+costs.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +19,23 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = {
     path.parent.relative_to(ROOT).as_posix()
     for path in ROOT.rglob("__init__.py")
-    if path.parent != ROOT and path.relative_to(ROOT).parts[0] not in ("tests", "build", ".venv", ".venv-peers")
+    if path.parent != ROOT
+    and path.relative_to(ROOT).parts[0] not in ("tests", "build", ".venv", ".venv-peers")
 }
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """Run a command outside the repository, where its folders hide no other package; a failure shows its output."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    done = subprocess.run([str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True)
+    """Run a command outside the repository, where its folders hide no other package; a failure
+    shows its output.
+    """
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("PYTHONPATH", "VIRTUAL_ENV")
+    }
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -35,7 +46,16 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     left_out = shutil.ignore_patterns(".*", "data", "build", "dist", "*.egg-info", "__pycache__")
     shutil.copytree(ROOT, folder / "source", ignore=left_out)
-    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder / "dist", cwd=folder / "source")
+    run(
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        folder / "dist",
+        cwd=folder / "source",
+    )
     (found,) = (folder / "dist").glob("*.whl")
     return found
 
@@ -45,9 +65,13 @@ def test_all_that_is_installed_lies_under_one_name(wheel: Path) -> None:
     assert {name.split("/")[0].split("-")[0] for name in names} == {"torchrelay"}
 
 
-def test_the_wheel_holds_every_package_and_recipe_and_neither_tests_nor_benchmarks(wheel: Path) -> None:
+def test_the_wheel_holds_every_package_and_recipe_and_neither_tests_nor_benchmarks(
+    wheel: Path,
+) -> None:
     installed = {
-        name.removeprefix("torchrelay/") for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name
+        name.removeprefix("torchrelay/")
+        for name in zipfile.ZipFile(wheel).namelist()
+        if ".dist-info/" not in name
     }
     modules = [path for folder in (".", *sorted(PACKAGES)) for path in (ROOT / folder).glob("*.py")]
     recipes = list((ROOT / "recipes").glob("*.yaml"))
@@ -65,14 +89,31 @@ def test_the_wheel_carries_its_licence_and_its_command(wheel: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_wheel_works_in_a_fresh_environment_beside_hugging_face_datasets(wheel: Path, tmp_path: Path) -> None:
+def test_the_wheel_works_in_a_fresh_environment_beside_hugging_face_datasets(
+    wheel: Path, tmp_path: Path
+) -> None:
     uv, python = Path(sys.executable).with_name("uv"), tmp_path / "fresh" / "bin" / "python"
     run(uv, "venv", "--quiet", "--python", sys.executable, tmp_path / "fresh", cwd=tmp_path)
     constraints = tmp_path / "constraints.txt"
-    pins = re.findall(r"^[\w.-]+==.*?(?= \\$)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    pins = re.findall(
+        r"^[\w.-]+==.*?(?= \\$)", (ROOT / "requirements.lock").read_text(), re.MULTILINE
+    )
     constraints.write_text("\n".join(pins))
-    # One package that the lock does not know; its own versions of what the lock names must give way.
-    run(uv, "pip", "install", "--quiet", "--python", python, "-c", constraints, wheel, "datasets", cwd=tmp_path)
+    # One package that the lock does not know; its own versions of what the lock names must give
+    # way.
+    run(
+        uv,
+        "pip",
+        "install",
+        "--quiet",
+        "--python",
+        python,
+        "-c",
+        constraints,
+        wheel,
+        "datasets",
+        cwd=tmp_path,
+    )
     code = """
 import datasets, torchrelay
 from importlib.resources import files
@@ -104,25 +145,44 @@ def test_the_lock_names_versions_and_hashes_and_no_address() -> None:
     text = (ROOT / "requirements.lock").read_text()
     assert not re.findall(r"://|--(?:index|extra-index|find-links)", text)
     lines = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
-    assert all(re.match(r"[\w.-]+==\S+( ; [^\\]*)? \\$|    --hash=sha256:[0-9a-f]{64}( \\)?$", line) for line in lines)
+    assert all(
+        re.match(r"[\w.-]+==\S+( ; [^\\]*)? \\$|    --hash=sha256:[0-9a-f]{64}( \\)?$", line)
+        for line in lines
+    )
 
 
 def test_the_lock_holds_every_direct_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
-    locked = set(re.findall(r"^([\w.-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    locked = set(
+        re.findall(r"^([\w.-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    )
     assert {re.split(r"[<>=!~\[; ]", line)[0].lower() for line in wanted} <= locked
 
 
 # Imports
 
 
-HEAVY = ("torch", "torchvision", "mlflow", "prefect", "pandas", "numpy", "skimage", "sklearn", "matplotlib", "rich")
+HEAVY = (
+    "torch",
+    "torchvision",
+    "mlflow",
+    "prefect",
+    "pandas",
+    "numpy",
+    "skimage",
+    "sklearn",
+    "matplotlib",
+    "rich",
+)
 
 
 @pytest.mark.parametrize("module", ["cli", "recipe", "recipe_file", "settings", "files", "errors"])
 def test_nothing_heavy_is_imported_before_it_is_needed(module: str, tmp_path: Path) -> None:
-    code = f"import sys, torchrelay.{module}; print(*(name for name in {HEAVY} if name in sys.modules))"
+    code = (
+        f"import sys, torchrelay.{module}; print(*(name for name in {HEAVY} if name in "
+        "sys.modules))"
+    )
     assert run(sys.executable, "-c", code, cwd=tmp_path).split() == []
 
 

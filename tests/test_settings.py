@@ -22,7 +22,13 @@ DEFAULTS = (
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As on a machine where nothing was set, with an empty home of the user."""
-    for name in (*DEFAULTS, "PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH", "MLFLOW_TRACKING_URI"):
+    for name in (
+        *DEFAULTS,
+        "PREFECT_API_URL",
+        "PREFECT_PROFILE",
+        "PREFECT_PROFILES_PATH",
+        "MLFLOW_TRACKING_URI",
+    ):
         monkeypatch.setenv(name, "")  # so that what set_environment sets is taken back
         monkeypatch.delenv(name)
     (tmp_path / "user").mkdir()
@@ -60,7 +66,9 @@ def test_all_folders_lie_in_the_home() -> None:
     assert all(folder.parent == home.root for folder in folders)
 
 
-def test_mlflow_is_the_database_in_the_home_unless_a_server_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_is_the_database_in_the_home_unless_a_server_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert settings.tracking_is_embedded()
     assert settings.tracking_uri() == f"sqlite:///{settings.home().root}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
@@ -77,7 +85,9 @@ def test_an_api_in_the_environment_is_honoured(monkeypatch: pytest.MonkeyPatch) 
     assert not settings.prefect_is_embedded()
 
 
-def test_an_api_in_the_active_profile_is_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_api_in_the_active_profile_is_honoured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_profiles(tmp_path / "user" / ".prefect", PROFILES)
     assert settings.prefect_is_embedded()
     monkeypatch.setenv("PREFECT_PROFILE", "team")
@@ -86,7 +96,9 @@ def test_an_api_in_the_active_profile_is_honoured(tmp_path: Path, monkeypatch: p
     assert settings.prefect_is_embedded()
 
 
-def test_profiles_are_found_where_prefect_looks_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_profiles_are_found_where_prefect_looks_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PREFECT_PROFILE", "team")
     write_profiles(tmp_path / "a", PROFILES)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "a"))

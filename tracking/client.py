@@ -1,6 +1,9 @@
-"""The way to MLflow: one client with an explicit address, its embedded database, its errors in our words.
+"""The way to MLflow.
 
-What is sent stands in `mlflow_run` and `registry`; nothing here or there touches MLflow's active run.
+One client with an explicit address, its embedded database, its errors in our words.
+
+What is sent stands in `mlflow_run` and `registry`; nothing here or there touches MLflow's active
+run.
 """
 
 from __future__ import annotations
@@ -40,8 +43,9 @@ ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # standard output belongs to --json
 }
-# Two processes that both read and then want to write: SQLite refuses one of them at once, without waiting. Two that
-# log one data set at once: the second to insert it fails, and finds it when it asks again.
+# Two processes that both read and then want to write: SQLite refuses one of them at once, without
+# waiting. Two that log one data set at once: the second to insert it fails, and finds it when it
+# asks again.
 RACES = ("database is locked", "unique constraint")
 RACE_RETRIES = 8
 DATABASE_TIMEOUT_SECONDS = 120.0
@@ -51,7 +55,13 @@ PASSING = (401, 403, 408, 429)
 GATEWAY = (502, 503, 504)
 # What a file system says of a name that it does not take.
 NAME_ERRORS = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL)
-CLOSED = ("database is locked", "readonly database", "disk is full", "no space left", "disk i/o error")
+CLOSED = (
+    "database is locked",
+    "readonly database",
+    "disk is full",
+    "no space left",
+    "disk i/o error",
+)
 # Called with each answer of the tracker, in the thread that asked.
 on_answer: ContextVar[Callable[[], None] | None] = ContextVar("on_answer", default=None)
 
@@ -60,7 +70,9 @@ _ours: dict[str, str] = {}
 
 
 def open_client() -> MlflowClient:
-    """A client of `settings.tracking_uri()`; makes the embedded database where there is none yet.
+    """A client of `settings.tracking_uri()`.
+
+    Makes the embedded database where there is none yet.
 
     Raises:
         TrackingError: the address is not one that MLflow knows, or its database cannot be opened.
@@ -74,24 +86,30 @@ def open_client() -> MlflowClient:
     if not settings.tracking_is_embedded() and (named := database_of(uri)) is not None:
         problem = what_is_wrong(named) if named.exists() and not named.is_file() else ""
         if problem:
-            raise TrackingError(f"MLflow's database {named} {problem}; point MLFLOW_TRACKING_URI at another")
+            raise TrackingError(
+                f"MLflow's database {named} {problem}; point MLFLOW_TRACKING_URI at another"
+            )
         if named.is_file() and named.stat().st_size:
             check_lock(named)
     return call("open the tracker", MlflowClient, tracking_uri=uri, registry_uri=uri)
 
 
 def override_environment(values: Mapping[str, str]) -> None:
-    """Change what `ENVIRONMENT` sets for MLflow in this process; what the user set stays."""
+    """Change what `ENVIRONMENT` sets for MLflow in this process.
+
+    What the user set stays.
+    """
     for name, value in values.items():
         if os.environ.get(name) == _ours.get(name):
             _ours[name] = os.environ[name] = value
 
 
 def make_database() -> Path:
-    """Make the embedded MLflow database, once, however many processes ask for it at the same time.
+    """Make the embedded MLflow database, once, however many processes ask for
+    it at the same time.
 
-    It is migrated under a temporary name, so that a process that dies leaves none or a whole one. One that is there
-    follows its home to another place.
+    It is migrated under a temporary name, so that a process that dies leaves none or a whole one.
+    One that is there follows its home to another place.
 
     Returns:
         Its path.
@@ -119,7 +137,10 @@ def make_database() -> Path:
                     temporary = path.with_name(f".mlflow.{uuid.uuid4().hex[:8]}.tmp")
                     try:
                         store = call(
-                            "make its database", SqlAlchemyStore, sqlite_address(temporary), home.artifacts.as_uri()
+                            "make its database",
+                            SqlAlchemyStore,
+                            sqlite_address(temporary),
+                            home.artifacts.as_uri(),
                         )
                         store.engine.dispose()
                         set_companions_aside(path)
@@ -137,7 +158,9 @@ def make_database() -> Path:
 
 
 def call(doing: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call MLflow; where another process came in between, it is tried again for some seconds.
+    """Call MLflow.
+
+    Where another process came in between, it is tried again for some seconds.
 
     Args:
         doing: what it is for, for the message: "log metrics".
@@ -162,7 +185,9 @@ def call(doing: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 
 
 def is_refused(error: Exception) -> bool:
-    """Whether the tracker understood a request and will not take it, however often it is sent."""
+    """Whether the tracker understood a request and will not take it, however
+    often it is sent.
+    """
     cause = error.__cause__
     if not isinstance(cause, MlflowException):
         return False
@@ -171,9 +196,11 @@ def is_refused(error: Exception) -> bool:
 
 
 def has_answered(error: Exception) -> bool:
-    """Whether the tracker answered a request with a failure that may lie in the request, and not in its own state.
+    """Whether the tracker answered a request with a failure that may lie in the
+    request, and not in its own state.
 
-    As a 500 does, or a name that a file system does not take; a gateway before it, a lock or a full disk does not.
+    As a 500 does, or a name that a file system does not take; a gateway before it, a lock or a full
+    disk does not.
     """
     cause = error.__cause__
     if _has_no_way(cause):
@@ -187,7 +214,10 @@ def has_answered(error: Exception) -> bool:
 
 
 def _has_no_way(error: BaseException | None) -> bool:
-    """Whether the way to the tracker's store is closed: a lock, a full disk, missing rights, a connection lost."""
+    """Whether the way to the tracker's store is closed.
+
+    A lock, a full disk, missing rights, a connection lost.
+    """
     text = str(error).lower()
     if isinstance(error, OSError) and error.errno in NAME_ERRORS:
         return False
@@ -207,9 +237,12 @@ def _is_race(error: Exception) -> bool:
 
 
 def legal_name(name: str) -> str:
-    """A name that MLflow takes for a metric, a parameter or a tag: one that is legal stays as it is.
+    """A name that MLflow takes for a metric, a parameter or a tag.
 
-    In others each illegal character becomes `_`, and a digest of the whole name follows, so that two never collide.
+    One that is legal stays as it is.
+
+    In others each illegal character becomes `_`, and a digest of the whole name follows, so that
+    two never collide.
     """
     parts = re.sub(r"[^/\w.\- :]", "_", name).split("/")
     legal = "/".join("_" if part in ("", ".", "..") else part for part in parts)
@@ -226,15 +259,23 @@ def _reason(error: Exception) -> str:
         if failed:
             detail = f"it answers with the HTTP status {failed[1]}; see its log and mend it"
         else:
-            detail = f"{'no answer in time' if 'timeout' in text else 'no server answers there'}; start that server"
-        return f"{detail}, point MLFLOW_TRACKING_URI at another, or unset it to track in {settings.home().root}"
+            detail = (
+                f"{'no answer in time' if 'timeout' in text else 'no server answers there'}; start "
+                "that server"
+            )
+        return (
+            f"{detail}, point MLFLOW_TRACKING_URI at another, or unset it to track in "
+            f"{settings.home().root}"
+        )
     if "database is locked" in text:
         return "another process holds its lock for long; end what reads or writes it and try again"
     if "out-of-date database schema" in text:
         found = re.search(r"found version (\w+), but expected (\w+)", text)
         return (
-            f"its schema is of another version of MLflow ({found[0] if found else 'unknown'}); of an older one, make a "
-            f"copy of it and call mlflow db upgrade with its address; of a newer one, install that version"
+            f"its schema is of another version of MLflow ({found[0] if found else 'unknown'}); of "
+            "an older one, make a "
+            "copy of it and call mlflow db upgrade with its address; of a newer one, install that "
+            "version"
         )
     if isinstance(error, MlflowException):
         return text.splitlines()[0][:500]

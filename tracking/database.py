@@ -1,4 +1,6 @@
-"""The embedded tracker's database as a file: whether it is whole, and which runs it has. Looks with SQLite alone.
+"""The embedded tracker's database as a file.
+
+Whether it is whole, and which runs it has. Looks with SQLite alone.
 
 MLflow would fill an empty file with empty tables, and so hide that all runs are gone.
 """
@@ -42,7 +44,9 @@ class Content(NamedTuple):
 
 
 def what_is_wrong(path: Path, *, reads_all: bool = False) -> str:
-    """Why a file is no database of MLflow's; empty where it is one, is not there, or is locked by somebody.
+    """Why a file is no database of MLflow's.
+
+    Empty where it is one, is not there, or is locked by somebody.
 
     Args:
         path: of the file.
@@ -68,7 +72,12 @@ def what_is_wrong(path: Path, *, reads_all: bool = False) -> str:
         return f"has {size:,} of its {expected:,} bytes"
     try:
         with _opened(path) as connection:
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            tables = {
+                name
+                for (name,) in connection.execute(
+                    "SELECT name FROM sqlite_master WHERE type = 'table'"
+                )
+            }
             if not {"runs", "experiments"} <= tables:
                 return "has no tables of MLflow's"
             return _read_all(connection) if reads_all else ""
@@ -79,7 +88,8 @@ def what_is_wrong(path: Path, *, reads_all: bool = False) -> str:
 
 
 def check_database(path: Path) -> None:
-    """Make sure that the embedded database, which is there, is one of MLflow's and can be written now.
+    """Make sure that the embedded database, which is there, is one of MLflow's
+    and can be written now.
 
     Raises:
         GoneError: what is there is none; `sync` makes a new one.
@@ -87,14 +97,16 @@ def check_database(path: Path) -> None:
     """
     if problem := what_is_wrong(path):
         raise GoneError(
-            f"MLflow's database {path} {problem}; torchrelay sync sets it aside, makes a new one and sends all runs "
+            f"MLflow's database {path} {problem}; torchrelay sync sets it aside, makes a new one "
+            "and sends all runs "
             f"again"
         )
     check_lock(path)
 
 
 def has_our_schema(path: Path) -> bool:
-    """Whether the embedded database, which is there, has the tables of the installed MLflow, so that we can read them.
+    """Whether the embedded database, which is there, has the tables of the
+    installed MLflow, so that we can read them.
 
     One of another version is for MLflow to speak of, and for its client to be asked.
 
@@ -102,11 +114,15 @@ def has_our_schema(path: Path) -> bool:
         TrackingError: it is none, or cannot be written now; a `GoneError` where it is none.
     """
     check_database(path)
-    return {one for (one,) in ask_database(path, "SELECT version_num FROM alembic_version")} == _newest_schemas()
+    return {
+        one for (one,) in ask_database(path, "SELECT version_num FROM alembic_version")
+    } == _newest_schemas()
 
 
 def _newest_schemas() -> set[str]:
-    """The revisions of MLflow's tables that no other follows, as its migrations say."""
+    """The revisions of MLflow's tables that no other follows, as its
+    migrations say.
+    """
     # Not imported: that takes seconds.
     found = importlib.util.find_spec("mlflow")
     folders = found.submodule_search_locations if found else None
@@ -116,7 +132,11 @@ def _newest_schemas() -> set[str]:
         for path in Path(folder, "store", "db_migrations", "versions").glob("*.py")
     ]
     named, followed = (
-        {match[1] for text in texts if (match := re.search(rf"^{name} = [\"'](\w+)[\"']", text, re.MULTILINE))}
+        {
+            match[1]
+            for text in texts
+            if (match := re.search(rf"^{name} = [\"'](\w+)[\"']", text, re.MULTILINE))
+        }
         for name in ("revision", "down_revision")
     )
     return named - followed
@@ -136,7 +156,9 @@ def ask_database(path: Path, question: str, *values: str) -> list[tuple[str, ...
 
 
 def check_lock(path: Path) -> None:
-    """Make sure that a database can be written now; MLflow would try for a minute and more.
+    """Make sure that a database can be written now.
+
+    MLflow would try for a minute and more.
 
     Raises:
         TrackingError: it is locked for seconds, or must not be written; says what to do.
@@ -150,12 +172,19 @@ def check_lock(path: Path) -> None:
         said = str(error)
         remedy = "make it and its folder writable, or free space there"
         if "locked" in said:
-            remedy = "another process holds its lock for long; end what reads or writes it and try again"
-        raise TrackingError(f"MLflow's database {path} cannot be written: {said}; {remedy}") from error
+            remedy = (
+                "another process holds its lock for long; end what reads or writes it and try again"
+            )
+        raise TrackingError(
+            f"MLflow's database {path} cannot be written: {said}; {remedy}"
+        ) from error
 
 
 def database_of(uri: str) -> Path | None:
-    """The file of a tracker's address; None where it is no SQLite database, or one in memory."""
+    """The file of a tracker's address.
+
+    None where it is no SQLite database, or one in memory.
+    """
     if not uri.lower().startswith("sqlite"):
         return None
     from sqlalchemy.engine import make_url
@@ -169,7 +198,10 @@ def database_of(uri: str) -> Path | None:
 
 
 def read_content(path: Path) -> Content:
-    """The runs of a database; none where it is not there or cannot be read."""
+    """The runs of a database.
+
+    None where it is not there or cannot be read.
+    """
     if not path.is_file():
         return Content(set(), 0)
     try:
@@ -182,7 +214,9 @@ def read_content(path: Path) -> Content:
 
 
 def set_database_aside(path: Path) -> Path:
-    """Give a database another name, and what SQLite keeps beside it too; nothing of it is removed.
+    """Give a database another name, and what SQLite keeps beside it too.
+
+    Nothing of it is removed.
 
     Returns:
         Where it is now.
@@ -192,7 +226,9 @@ def set_database_aside(path: Path) -> Path:
 
 
 def set_companions_aside(path: Path) -> None:
-    """The same for what SQLite keeps beside a database alone, before another takes its place."""
+    """The same for what SQLite keeps beside a database alone, before another
+    takes its place.
+    """
     for end in COMPANIONS:
         if (companion := path.with_name(path.name + end)).exists():
             set_aside(companion)
@@ -200,8 +236,13 @@ def set_companions_aside(path: Path) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """For reading alone: a file that is not there is not made."""
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=LOOK_SECONDS)
+    """For reading alone.
+
+    A file that is not there is not made.
+    """
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=LOOK_SECONDS
+    )
     with contextlib.closing(connection):
         yield connection
 

@@ -1,6 +1,9 @@
-"""What the tracker holds of runs: registered versions, and artifacts inside the home. Looks alone, and removes nothing.
+"""What the tracker holds of runs.
 
-The embedded database is read by SQLite, all runs at once: MLflow takes seconds to be imported, and milliseconds a run.
+Registered versions, and artifacts inside the home. Looks alone, and removes nothing.
+
+The embedded database is read by SQLite, all runs at once: MLflow takes seconds to be imported, and
+    milliseconds a run.
 """
 
 from __future__ import annotations
@@ -19,24 +22,32 @@ from .relocation import follow_home
 
 ALIASES = "SELECT name, version, alias FROM registered_model_aliases"
 # MLflow keeps the rows of versions that were deleted.
-VERSIONS = "SELECT name, version, run_id FROM model_versions WHERE current_stage <> 'Deleted_Internal'"
+VERSIONS = (
+    "SELECT name, version, run_id FROM model_versions WHERE current_stage <> 'Deleted_Internal'"
+)
 # Those in MLflow's trash too. A run of before has no tag of ours, and our id as its name.
 RUNS = """SELECT runs.run_uuid, coalesce(tags.value, runs.name), artifact_uri FROM runs
     LEFT JOIN tags ON tags.run_uuid = runs.run_uuid AND tags.key = ?"""
-MODELS = "SELECT source_run_id, model_id, artifact_location FROM logged_models WHERE lifecycle_stage <> 'deleted'"
-# What a run read and made stands in MLflow's database under the run's id without a foreign key: deleting the run leaves
-# it. Table and condition. First come the edges, whose deletion takes the lock that the rest needs.
+MODELS = (
+    "SELECT source_run_id, model_id, artifact_location FROM logged_models WHERE lifecycle_stage <> "
+    "'deleted'"
+)
+# What a run read and made stands in MLflow's database under the run's id without a foreign key:
+# deleting the run leaves it. Table and condition. First come the edges, whose deletion takes the
+# lock that the rest needs.
 UNREFERENCED = (
     (
         "inputs",
         """(destination_type = 'RUN' AND destination_id NOT IN (SELECT run_uuid FROM runs))
-        OR (source_type IN ('RUN_INPUT', 'RUN_OUTPUT') AND source_id NOT IN (SELECT run_uuid FROM runs))""",
+        OR (source_type IN ('RUN_INPUT', 'RUN_OUTPUT') \
+AND source_id NOT IN (SELECT run_uuid FROM runs))""",
     ),
     ("input_tags", "input_uuid NOT IN (SELECT input_uuid FROM inputs)"),
     (
         "datasets",
         """dataset_uuid NOT IN (SELECT source_id FROM inputs WHERE source_type = 'DATASET')
-        AND dataset_uuid NOT IN (SELECT dataset_uuid FROM logged_model_metrics WHERE dataset_uuid IS NOT NULL)""",
+        AND dataset_uuid NOT IN (SELECT dataset_uuid FROM logged_model_metrics \
+WHERE dataset_uuid IS NOT NULL)""",
     ),
 )
 
@@ -61,7 +72,8 @@ class Held(NamedTuple):
 
     Attributes:
         run_id: ours.
-        places: its artifacts and those of its logged models: the id that MLflow has of each, and the address.
+        places: its artifacts and those of its logged models: the id that MLflow has of each, and
+            the address.
     """
 
     run_id: str
@@ -72,7 +84,8 @@ class Holdings(NamedTuple):
     """What the tracker holds of all runs, as it was when it was asked.
 
     Attributes:
-        versions: all versions of all registered models, by MLflow's id of the run that they were made from.
+        versions: all versions of all registered models, by MLflow's id of the run that they were
+            made from.
         runs: by MLflow's id; None where its client has to be asked for each.
     """
 
@@ -80,7 +93,10 @@ class Holdings(NamedTuple):
     runs: dict[str, Held] | None
 
     def measure(self, mlflow_run_id: str, run_id: str) -> int | None:
-        """Bytes of a run's artifacts inside the home, 0 where they are on a server; None where MLflow has no such run.
+        """Bytes of a run's artifacts inside the home, 0 where they are on a
+        server.
+
+        None where MLflow has no such run.
 
         Args:
             mlflow_run_id: MLflow's id, as the run's record states it.
@@ -97,7 +113,9 @@ class Holdings(NamedTuple):
 
 
 def list_holdings() -> Holdings:
-    """Ask the tracker what it has; makes no database where there is none.
+    """Ask the tracker what it has.
+
+    Makes no database where there is none.
 
     Raises:
         TrackingError: it cannot be asked.
@@ -110,7 +128,9 @@ def list_holdings() -> Holdings:
 
         return Holdings(list_versions(), None)
     follow_home(path, settings.home().artifacts)
-    runs = {id_: Held(run_id, [(id_, uri)]) for id_, run_id, uri in ask_database(path, RUNS, RUN_ID_TAG)}
+    runs = {
+        id_: Held(run_id, [(id_, uri)]) for id_, run_id, uri in ask_database(path, RUNS, RUN_ID_TAG)
+    }
     for source, model_id, address in ask_database(path, MODELS):
         if source in runs:
             runs[source].places.append((model_id, address))
@@ -120,19 +140,26 @@ def list_holdings() -> Holdings:
 
 
 def list_owners() -> dict[str, str]:
-    """Our id of each run in the home's own database, by MLflow's id; none where there is no such database.
+    """Our id of each run in the home's own database, by MLflow's id.
+
+    None where there is no such database.
 
     Raises:
         TrackingError: it cannot be read.
     """
     path = settings.home().root / DATABASE_FILE
-    return {id_: run_id for id_, run_id, _ in ask_database(path, RUNS, RUN_ID_TAG)} if path.exists() else {}
+    return (
+        {id_: run_id for id_, run_id, _ in ask_database(path, RUNS, RUN_ID_TAG)}
+        if path.exists()
+        else {}
+    )
 
 
 def join_versions(
     versions: Iterable[tuple[str, str, str]], aliases: Iterable[tuple[str, str, str]]
 ) -> dict[str, list[Version]]:
-    """Versions with their aliases, by MLflow's id of the run that they were made from.
+    """Versions with their aliases, by MLflow's id of the run that they were
+    made from.
 
     Args:
         versions: name, number and MLflow's id of the run.
@@ -148,10 +175,12 @@ def join_versions(
 
 
 def own_folders(places: Iterable[tuple[str, str]]) -> Iterator[Path]:
-    """Folders of the embedded tracker's artifacts that hold nothing but a run's.
+    """Folders of the embedded tracker's artifacts that hold nothing but a
+    run's.
 
-    That is artifacts/<run id> and artifacts/models/<model id>, below an experiment's folder where it has one. A place
-    of another name, or outside the artifacts once links and `..` are followed, is stated by somebody, and left alone.
+    That is artifacts/<run id> and artifacts/models/<model id>, below an experiment's folder where
+    it has one. A place of another name, or outside the artifacts once links and `..` are followed,
+    is stated by somebody, and left alone.
 
     Args:
         places: MLflow's id of a run or model, and the address of its artifacts.
@@ -166,9 +195,14 @@ def own_folders(places: Iterable[tuple[str, str]]) -> Iterator[Path]:
 
 
 def has_unreferenced() -> bool:
-    """Whether the embedded database may have data sets that no run refers to."""
+    """Whether the embedded database may have data sets that no run refers
+    to.
+    """
     path = settings.home().root / DATABASE_FILE
     if not settings.tracking_is_embedded() or not path.exists():
         return False
-    questions = (f"SELECT 1 FROM {table} WHERE {condition} LIMIT 1" for table, condition in UNREFERENCED)  # noqa: S608
+    questions = (
+        f"SELECT 1 FROM {table} WHERE {condition} LIMIT 1"  # noqa: S608
+        for table, condition in UNREFERENCED
+    )
     return not has_our_schema(path) or any(ask_database(path, one) for one in questions)

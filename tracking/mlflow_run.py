@@ -1,6 +1,9 @@
-"""One MLflow run, by an explicit run id: what the lines of a journal become there.
+"""One MLflow run, by an explicit run id.
 
-Each call may be made twice and leaves the same. When they are made stands in `outbox`, how the server is reached in
+What the lines of a journal become there.
+
+Each call may be made twice and leaves the same. When they are made stands in `outbox`, how the
+server is reached in
 `client`.
 """
 
@@ -45,11 +48,13 @@ class MlflowRun:
         self.experiment_id = experiment_id
 
     def log_metrics(self, points: Sequence[Point | tuple[str, float, int, int]]) -> None:
-        """Send metrics; the one place where they go to MLflow.
+        """Send metrics.
+
+        The one place where they go to MLflow.
 
         Args:
-            points: key, value, step and timestamp in milliseconds. Timestamps go verbatim, so that sending a point
-                twice leaves one.
+            points: key, value, step and timestamp in milliseconds. Timestamps go verbatim, so that
+                sending a point twice leaves one.
         """
         for first in range(0, len(points), MAX_METRICS):
             batch = [
@@ -59,25 +64,40 @@ class MlflowRun:
             call("log metrics", self.client.log_batch, self.run_id, metrics=batch, synchronous=True)
 
     def log_artifact(self, path: Path, artifact_path: str = "") -> None:
-        """Send a file into a folder of the run's artifacts; what is there is replaced."""
+        """Send a file into a folder of the run's artifacts.
+
+        What is there is replaced.
+        """
         call(f"log {path}", self.client.log_artifact, self.run_id, str(path), artifact_path or None)
 
     def log_params(self, params: Mapping[str, str]) -> None:
-        """Send parameters; a value longer than 6,000 characters is cut. One that MLflow has with another is refused."""
+        """Send parameters.
+
+        A value longer than 6,000 characters is cut. One that MLflow has with another is
+        refused.
+        """
         batch = [Param(legal_name(key), value[:MAX_PARAM_LENGTH]) for key, value in params.items()]
         for first in range(0, len(batch), MAX_PARAMS):
             some = batch[first : first + MAX_PARAMS]
-            call("log parameters", self.client.log_batch, self.run_id, params=some, synchronous=True)
+            call(
+                "log parameters", self.client.log_batch, self.run_id, params=some, synchronous=True
+            )
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Set tags; a value longer than 8,000 characters is cut."""
+        """Set tags.
+
+        A value longer than 8,000 characters is cut.
+        """
         batch = [RunTag(key, value) for key, value in legal_tags(tags).items()]
         for first in range(0, len(batch), MAX_PARAMS):
             some = batch[first : first + MAX_PARAMS]
             call("set tags", self.client.log_batch, self.run_id, tags=some, synchronous=True)
 
     def log_dataset(self, line: Mapping[str, str]) -> None:
-        """Send a `dataset` line: what the run read."""
+        """Send a `dataset` line.
+
+        What the run read.
+        """
         dataset = Dataset(
             name=line["name"],
             digest=line["digest"],
@@ -87,10 +107,17 @@ class MlflowRun:
             profile=line["profile"],
         )
         context = InputTag("mlflow.data.context", line["context"])
-        call("log the data set", self.client.log_inputs, self.run_id, [DatasetInput(dataset, [context])])
+        call(
+            "log the data set",
+            self.client.log_inputs,
+            self.run_id,
+            [DatasetInput(dataset, [context])],
+        )
 
     def set_status(self, status: str, ended_ms: int = 0) -> None:
-        """Say that the run goes on, RUNNING, or how it ended: FINISHED, FAILED or KILLED.
+        """Say that the run goes on, RUNNING, or how it ended.
+
+        FINISHED, FAILED or KILLED.
 
         Args:
             status: in MLflow's words.
@@ -104,7 +131,10 @@ class MlflowRun:
 
 
 def page_of(experiment_id: str, mlflow_run_id: str) -> str:
-    """A run's page where the tracker is a server; else how to open it."""
+    """A run's page where the tracker is a server.
+
+    Else how to open it.
+    """
     page = f"#/experiments/{experiment_id}/runs/{mlflow_run_id}"
     uri = settings.shown_tracking_uri()
     if uri.startswith(("http://", "https://")):
@@ -124,7 +154,8 @@ def check_run(client: MlflowClient, mlflow_run_id: str) -> Run:
     except TrackingError as error:
         if is_missing(error):
             raise GoneError(
-                f"MLflow at {settings.shown_tracking_uri()} has no run {mlflow_run_id}; point MLFLOW_TRACKING_URI at "
+                f"MLflow at {settings.shown_tracking_uri()} has no run {mlflow_run_id}; point "
+                "MLFLOW_TRACKING_URI at "
                 f"the tracker that has it"
             ) from error
         raise
@@ -137,12 +168,17 @@ def check_run(client: MlflowClient, mlflow_run_id: str) -> Run:
 
 
 def owner_of(run: Run) -> str:
-    """Our id of a run that MLflow has; of a run of before, which has no tag of ours, its name."""
+    """Our id of a run that MLflow has.
+
+    Of a run of before, which has no tag of ours, its name.
+    """
     return run.data.tags.get(RUN_ID_TAG, run.info.run_name or "")
 
 
 def find_experiment(client: MlflowClient, name: str) -> str:
-    """The id of an experiment, made where there is none; several processes may ask for one name at once.
+    """The id of an experiment, made where there is none.
+
+    Several processes may ask for one name at once.
 
     Raises:
         GoneError: it was deleted.
@@ -152,8 +188,10 @@ def find_experiment(client: MlflowClient, name: str) -> str:
         experiment = call("look for the experiment", client.get_experiment_by_name, name)
         if experiment is not None and experiment.lifecycle_stage == "deleted":
             raise GoneError(
-                f"MLflow experiment {name!r} was deleted; bring it back with mlflow experiments restore "
-                f"--experiment-id {experiment.experiment_id}, or name another in tracking.experiment"
+                f"MLflow experiment {name!r} was deleted; bring it back with mlflow experiments "
+                "restore "
+                f"--experiment-id {experiment.experiment_id}, or name another in "
+                "tracking.experiment"
             )
         if experiment is not None:
             return experiment.experiment_id
@@ -168,13 +206,18 @@ def find_experiment(client: MlflowClient, name: str) -> str:
             )
         except TrackingError as error:
             cause = error.__cause__
-            if not (isinstance(cause, MlflowException) and cause.error_code == "RESOURCE_ALREADY_EXISTS"):
+            if not (
+                isinstance(cause, MlflowException) and cause.error_code == "RESOURCE_ALREADY_EXISTS"
+            ):
                 raise
     raise TrackingError(f"MLflow experiment {name!r} can be neither found nor created")
 
 
 def find_ours(client: MlflowClient, experiment_id: str, run_id: str) -> list[str]:
-    """MLflow's ids of the runs that carry our id, the oldest first; deleted ones are not among them."""
+    """MLflow's ids of the runs that carry our id, the oldest first.
+
+    Deleted ones are not among them.
+    """
     found = call(
         "look for the run",
         client.search_runs,
@@ -185,7 +228,9 @@ def find_ours(client: MlflowClient, experiment_id: str, run_id: str) -> list[str
     return [run.info.run_id for run in found]
 
 
-def create_run(client: MlflowClient, experiment_id: str, run_id: str, line: Mapping[str, Any], parent: str) -> str:
+def create_run(
+    client: MlflowClient, experiment_id: str, run_id: str, line: Mapping[str, Any], parent: str
+) -> str:
     """Make the run of an `open` line.
 
     Args:

@@ -1,4 +1,7 @@
-"""What MLflow believes of our runs, and telling it otherwise; which is dead is found in `upkeep/lost_runs.py`."""
+"""What MLflow believes of our runs, and telling it otherwise.
+
+Which is dead is found in `upkeep/lost_runs.py`.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ class Believed(NamedTuple):
 
 
 def list_running() -> list[Believed]:
-    """The runs of ours that MLflow takes for running; makes no database where there is none.
+    """The runs of ours that MLflow takes for running.
+
+    Makes no database where there is none.
 
     Raises:
         TrackingError: the tracker cannot be reached.
@@ -42,7 +47,9 @@ def list_running() -> list[Believed]:
 
     override_environment(ENVIRONMENT)
     client = open_client()
-    experiments = [one.experiment_id for one in call("list the experiments", client.search_experiments)]
+    experiments = [
+        one.experiment_id for one in call("list the experiments", client.search_experiments)
+    ]
     found: list[Believed] = []
     token = None
     while experiments:

@@ -1,6 +1,9 @@
-"""Runs that MLflow's embedded database was lost with: found, and let be sent again from their journals' beginning.
+"""Runs that MLflow's embedded database was lost with.
 
-Whether a run was lost or deleted in MLflow on purpose is told by the time at which the database was made.
+Found, and let be sent again from their journals' beginning.
+
+Whether a run was lost or deleted in MLflow on purpose is told by the time at which the database was
+made.
 """
 
 from __future__ import annotations
@@ -45,7 +48,9 @@ class Lost(NamedTuple):
 
 
 def find_lost(home: Home, records: Sequence[RunRecord], *, reads_all: bool = False) -> Lost:
-    """Look whether the embedded database has the runs that say so; of a server nothing is known here.
+    """Look whether the embedded database has the runs that say so.
+
+    Of a server nothing is known here.
 
     Args:
         home: its home.
@@ -58,14 +63,19 @@ def find_lost(home: Home, records: Sequence[RunRecord], *, reads_all: bool = Fal
     path = home.root / DATABASE_FILE
     problem = what_is_wrong(path, reads_all=reads_all)
     content = Content(set(), 0) if problem or is_new else read_content(path)
-    missing = [one for one in reversed(records) if one.mlflow_run_id and one.mlflow_run_id not in content.run_ids]
+    missing = [
+        one
+        for one in reversed(records)
+        if one.mlflow_run_id and one.mlflow_run_id not in content.run_ids
+    ]
     if not problem and path.exists():
         missing = [one for one in missing if _began(one) < content.made_ms]
     return Lost(problem, [one.run_id for one in missing if _is_meant_for_here(home, one)])
 
 
 def recover(home: Home, problem: str = "") -> Iterator[str]:
-    """Set a database aside that is none, and let the runs that were lost with it be sent again, as `sync` does then.
+    """Set a database aside that is none, and let the runs that were lost with
+    it be sent again, as `sync` does then.
 
     Args:
         home: its home.
@@ -83,20 +93,30 @@ def recover(home: Home, problem: str = "") -> Iterator[str]:
             with lock(home.root / "mlflow.lock", f"the database {path}"):
                 aside = set_database_aside(path)
         except OSError as error:
-            raise TrackingError(f"MLflow's database {path} {problem}, and cannot be set aside: {error}") from error
+            raise TrackingError(
+                f"MLflow's database {path} {problem}, and cannot be set aside: {error}"
+            ) from error
         yield f"MLflow's database {problem}: set aside as {aside.name}"
         lost = find_lost(home, records)
     again = [run_id for run_id in lost.run_ids if forget(home.runs / run_id)]
     if again:
-        yield f"runs that MLflow's database lost: {len(again):,}; they are sent again from their journals"
+        yield (
+            f"runs that MLflow's database lost: {len(again):,}; "
+            "they are sent again from their journals"
+        )
 
 
 def forget(run_dir: Path) -> bool:
-    """Let a run be sent again from its journal's beginning; not one that somebody sends just now.
+    """Let a run be sent again from its journal's beginning.
+
+    Not one that somebody sends just now.
 
     What MLflow has of it is found by its tag, so that nothing is there twice.
     """
-    with contextlib.suppress(BusyError), lock(run_dir / SHIP_LOCK_FILE, f"run {run_dir.name} in MLflow"):
+    with (
+        contextlib.suppress(BusyError),
+        lock(run_dir / SHIP_LOCK_FILE, f"run {run_dir.name} in MLflow"),
+    ):
         Cursor().save(run_dir)
         update_record(run_dir, mlflow_run_id="")
         return True
@@ -104,7 +124,9 @@ def forget(run_dir: Path) -> bool:
 
 
 def is_lost(home: Home, record: RunRecord) -> bool:
-    """Whether a run says that it is in the embedded database, and is not in the one that is there or will be made."""
+    """Whether a run says that it is in the embedded database, and is not in
+    the one that is there or will be made.
+    """
     return record.run_id in find_lost(home, [record]).run_ids
 
 

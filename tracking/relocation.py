@@ -1,4 +1,7 @@
-"""A home that was moved or copied: MLflow's embedded database says where files lie by whole paths, which follow it."""
+"""A home that was moved or copied.
+
+MLflow's embedded database says where files lie by whole paths, which follow it.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,15 @@ logger = logging.getLogger(__name__)
 
 
 def follow_home(database: Path, artifacts: Path) -> None:
-    """Let what the database says of the home's old place hold for its new one; nothing where it is still there.
+    """Let what the database says of the home's old place hold for its new one.
 
-    MLflow's default experiment, which is made together with the database, tells the old place. Without it MLflow would
-    look for a run's files where they were, and write new ones there.
+    Nothing where it is still there.
 
-    A database that cannot be read, as one that another process holds, is left to MLflow, which says what is wrong.
+    MLflow's default experiment, which is made together with the database, tells the old place.
+    Without it MLflow would look for a run's files where they were, and write new ones there.
+
+    A database that cannot be read, as one that another process holds, is left to MLflow, which says
+    what is wrong.
 
     Args:
         database: of the home.
@@ -42,7 +48,10 @@ def follow_home(database: Path, artifacts: Path) -> None:
     if old == new or not old.startswith("file:") or not old.endswith(f"/{artifacts.name}"):
         return
     try:
-        with contextlib.closing(sqlite3.connect(database, timeout=CHANGE_SECONDS)) as connection, connection:
+        with (
+            contextlib.closing(sqlite3.connect(database, timeout=CHANGE_SECONDS)) as connection,
+            connection,
+        ):
             for table, column in COLUMNS:
                 moved = f"{column} = ? || substr({column}, ?)"
                 lies_there = f"{column} = ? OR substr({column}, 1, ?) = ?"
@@ -52,16 +61,22 @@ def follow_home(database: Path, artifacts: Path) -> None:
                 )
     except sqlite3.Error as error:
         raise TrackingError(
-            f"MLflow's database {database} has files in {old}, where its home was, and cannot be changed: {error}"
+            f"MLflow's database {database} has files in {old}, where its home was, and cannot be "
+            f"changed: {error}"
         ) from error
     logger.info("MLflow's files are looked for in %s, no more in %s", new, old)
 
 
 def _old_place(database: Path) -> str:
-    """The folder of MLflow's files, as the database has it; empty where it cannot be read."""
+    """The folder of MLflow's files, as the database has it.
+
+    Empty where it cannot be read.
+    """
     try:
         with contextlib.closing(sqlite3.connect(database, timeout=LOOK_SECONDS)) as connection:
-            found = connection.execute("SELECT artifact_location FROM experiments WHERE experiment_id = 0").fetchone()
+            found = connection.execute(
+                "SELECT artifact_location FROM experiments WHERE experiment_id = 0"
+            ).fetchone()
     except sqlite3.Error as error:
         logger.info("%s cannot be read: %s", database, error)
         return ""

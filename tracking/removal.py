@@ -1,7 +1,10 @@
-"""Takes away for good what MLflow holds of a run: its versions, logged models, metrics and artifacts.
+"""Takes away for good what MLflow holds of a run.
 
-Which runs go is decided in `upkeep/prune.py`. Here is no way back: MLflow's own trash is emptied as well, where the
-tracker is the database inside the home. A server keeps that to itself: `mlflow gc` there.
+Its versions, logged models, metrics and artifacts.
+
+Which runs go is decided in `upkeep/prune.py`. Here is no way back: MLflow's own trash is emptied as
+well, where the tracker is the database inside the home. A server keeps that to itself: `mlflow gc`
+there.
 """
 
 from __future__ import annotations
@@ -23,20 +26,27 @@ from .mlflow_run import owner_of
 
 
 def list_versions() -> dict[str, list[Version]]:
-    """All versions of all registered models, by MLflow's id of the run that they were made from.
+    """All versions of all registered models, by MLflow's id of the run that
+    they were made from.
 
     Raises:
         TrackingError: the registry cannot be reached.
     """
     client = open_client()
     models = list(_pages("list registered models", client.search_registered_models))
-    aliases = ((model.name, str(number), alias) for model in models for alias, number in model.aliases.items())
+    aliases = (
+        (model.name, str(number), alias)
+        for model in models
+        for alias, number in model.aliases.items()
+    )
     made = _pages("list model versions", client.search_model_versions)
     return join_versions(((one.name, str(one.version), one.run_id or "") for one in made), aliases)
 
 
 def measure_run(mlflow_run_id: str, run_id: str) -> int | None:
-    """Bytes of a run's artifacts inside the home, 0 where they are on a server; None where MLflow has no such run.
+    """Bytes of a run's artifacts inside the home, 0 where they are on a server.
+
+    None where MLflow has no such run.
 
     Args:
         mlflow_run_id: MLflow's id, as the run's record states it.
@@ -50,7 +60,9 @@ def measure_run(mlflow_run_id: str, run_id: str) -> int | None:
 
 
 def remove_run(mlflow_run_id: str, run_id: str, versions: Sequence[Version]) -> None:
-    """Delete a run with its versions and logged models; what is gone already is passed over.
+    """Delete a run with its versions and logged models.
+
+    What is gone already is passed over.
 
     Args:
         mlflow_run_id: MLflow's id, as the run's record states it.
@@ -73,7 +85,8 @@ def remove_run(mlflow_run_id: str, run_id: str, versions: Sequence[Version]) -> 
         return
     for folder in own_folders(_places(run, models)):
         remove_tree(folder)
-    # As `mlflow gc` does it, which itself would also empty the trash of what this prune is not about.
+    # As `mlflow gc` does it, which itself would also empty the trash of what this prune is not
+    # about.
     store: Any = client._tracking_client.store
     for model in models:
         call(f"free model {model.model_id}", store._hard_delete_logged_model, model.model_id)
@@ -81,7 +94,8 @@ def remove_run(mlflow_run_id: str, run_id: str, versions: Sequence[Version]) -> 
 
 
 def remove_unreferenced() -> None:
-    """Delete the data sets, and what MLflow knows of their use, that no run in the embedded database refers to.
+    """Delete the data sets, and what MLflow knows of their use, that no run in
+    the embedded database refers to.
 
     Runs in MLflow's trash count as runs. All in one transaction; of a server nothing is touched.
 
@@ -101,12 +115,18 @@ def remove_unreferenced() -> None:
 
 
 def _find(client: MlflowClient, mlflow_run_id: str, run_id: str) -> Run | None:
-    """A run of ours, deleted or not; None where there is none of these two ids."""
+    """A run of ours, deleted or not.
+
+    None where there is none of these two ids.
+    """
     try:
         run = call(f"find run {mlflow_run_id}", client.get_run, mlflow_run_id)
         return run if owner_of(run) == run_id else None
     except TrackingError as error:
-        if isinstance(error.__cause__, MlflowException) and error.__cause__.error_code == "RESOURCE_DOES_NOT_EXIST":
+        if (
+            isinstance(error.__cause__, MlflowException)
+            and error.__cause__.error_code == "RESOURCE_DOES_NOT_EXIST"
+        ):
             return None
         raise
 
@@ -123,7 +143,10 @@ def _logged_models(client: MlflowClient, run: Run) -> list[LoggedModel]:
 
 
 def _places(run: Run, models: Sequence[LoggedModel]) -> list[tuple[str, str]]:
-    return [(run.info.run_id, run.info.artifact_uri or ""), *((one.model_id, one.artifact_location) for one in models)]
+    return [
+        (run.info.run_id, run.info.artifact_uri or ""),
+        *((one.model_id, one.artifact_location) for one in models),
+    ]
 
 
 def _pages(doing: str, search: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:

@@ -1,4 +1,7 @@
-"""MLflow's own UI on this home: a server on the loopback interface, in the foreground, until Ctrl-C."""
+"""MLflow's own UI on this home.
+
+A server on the loopback interface, in the foreground, until Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -28,25 +31,31 @@ START_SECONDS = 120
 STOP_SECONDS = 10
 
 
-def serve_ui(host: str = "127.0.0.1", port: int = 0, on_ready: Callable[[str], None] | None = None) -> None:
-    """Run MLflow's server on this process's tracker until Ctrl-C or SIGTERM, which both end it quietly.
+def serve_ui(
+    host: str = "127.0.0.1", port: int = 0, on_ready: Callable[[str], None] | None = None
+) -> None:
+    """Run MLflow's server on this process's tracker until Ctrl-C or SIGTERM,
+    which both end it quietly.
 
     Args:
         host: a loopback address; the server asks nobody for a password.
         port: where it listens; 0 means 5000, or the next that is free.
-        on_ready: called with the UI's address once it answers; by default that is said on standard error.
+        on_ready: called with the UI's address once it answers; by default that is said on standard
+            error.
     Raises:
-        TrackingError: the port is taken, the host is not loopback, the tracker is a server already, or MLflow's
-            server ends by itself.
+        TrackingError: the port is taken, the host is not loopback, the tracker is a server already,
+            or MLflow's server ends by itself.
     """
     uri = settings.tracking_uri()
     if uri.startswith(("http://", "https://")):
         raise TrackingError(
-            f"the tracker is a server already: open {settings.shown_tracking_uri()} (MLFLOW_TRACKING_URI) in a browser"
+            f"the tracker is a server already: open {settings.shown_tracking_uri()} "
+            "(MLFLOW_TRACKING_URI) in a browser"
         )
     if host not in LOOPBACK:
         raise TrackingError(
-            f"host {host}: the UI has no password, so it listens on this machine only ({' or '.join(LOOPBACK)}); "
+            f"host {host}: the UI has no password, so it listens on this machine only "
+            f"({' or '.join(LOOPBACK)}); "
             f"run mlflow server yourself to share it"
         )
     if settings.tracking_is_embedded():
@@ -54,7 +63,8 @@ def serve_ui(host: str = "127.0.0.1", port: int = 0, on_ready: Callable[[str], N
     port = _free_port(host, port)
     process = subprocess.Popen(
         _command(host, port),
-        # The tracker's address may have a password: the environment is this user's alone, a command line everybody's.
+        # The tracker's address may have a password: the environment is this user's alone, a command
+        # line everybody's.
         env={
             "PYTHONWARNINGS": "ignore",
             **os.environ,
@@ -62,7 +72,8 @@ def serve_ui(host: str = "127.0.0.1", port: int = 0, on_ready: Callable[[str], N
             "MLFLOW_BACKEND_STORE_URI": uri,
             "MLFLOW_REGISTRY_STORE_URI": uri,
         },
-        # A session of its own: Ctrl-C reaches this process alone, which then ends the server and its workers in order.
+        # A session of its own: Ctrl-C reaches this process alone, which then ends the server and
+        # its workers in order.
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -82,7 +93,9 @@ def serve_ui(host: str = "127.0.0.1", port: int = 0, on_ready: Callable[[str], N
         finally:
             _stop(process)
             speaker.join(STOP_SECONDS)
-    raise TrackingError(f"MLflow's server at {address} ended by itself with exit code {code}; its output says why")
+    raise TrackingError(
+        f"MLflow's server at {address} ended by itself with exit code {code}; its output says why"
+    )
 
 
 def _say_address(address: str) -> None:
@@ -119,12 +132,19 @@ def _free_port(host: str, port: int) -> int:
             except OSError:
                 continue
             return candidate
-    taken = f"port {port}" if port else f"each port from {FIRST_PORT} to {FIRST_PORT + NUM_PORTS - 1}"
-    raise TrackingError(f"{taken} on {host} is taken, perhaps by another UI; name a free one with --port")
+    taken = (
+        f"port {port}" if port else f"each port from {FIRST_PORT} to {FIRST_PORT + NUM_PORTS - 1}"
+    )
+    raise TrackingError(
+        f"{taken} on {host} is taken, perhaps by another UI; name a free one with --port"
+    )
 
 
 def _wait_until_ready(process: subprocess.Popen[str], address: str) -> None:
-    """Until it answers; a server that ended is left to the caller."""
+    """Until it answers.
+
+    A server that ended is left to the caller.
+    """
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None:
         try:
@@ -132,7 +152,9 @@ def _wait_until_ready(process: subprocess.Popen[str], address: str) -> None:
                 return
         except (urllib.error.URLError, OSError):
             if time.monotonic() > deadline:
-                raise TrackingError(f"MLflow's server at {address} does not answer after {START_SECONDS} s") from None
+                raise TrackingError(
+                    f"MLflow's server at {address} does not answer after {START_SECONDS} s"
+                ) from None
             time.sleep(0.1)
 
 

@@ -16,7 +16,8 @@ from .checkpoints import list_checkpoints as list_checkpoints
 # Checkpoints that do not verify, or that this torchrelay does not read.
 from .damage import find_bad_checkpoints as find_bad_checkpoints
 
-# Packs that do not verify, with the pixels that they refer to; only an ingest of their tables can mend them.
+# Packs that do not verify, with the pixels that they refer to; only an ingest of their tables can
+# mend them.
 from .damage import find_bad_packs as find_bad_packs
 
 # What writers that died left half-written; nothing where somebody may be writing there now.
@@ -31,13 +32,15 @@ from .doctor import last_hosts as last_hosts
 # What the parts of one examination share.
 from .examination import Examination as Examination
 
-# A line for people: what there is to compute with; waits for torch where there may be an accelerator.
+# A line for people: what there is to compute with; waits for torch where there may be an
+# accelerator.
 from .installation import describe_devices as describe_devices
 
 # Lines for people: versions, servers, space; nothing in them is judged.
 from .installation import describe_installation as describe_installation
 
-# Runs that are over and of whose journals MLflow does not have all, the oldest first: a parent before its own.
+# Runs that are over and of whose journals MLflow does not have all, the oldest first: a parent
+# before its own.
 from .lost_runs import find_waiting as find_waiting
 
 # Seconds of an age such as 30d, 12h, 90m or 2w.

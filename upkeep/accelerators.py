@@ -1,4 +1,6 @@
-"""Which accelerators torch can use, asked in a process of its own: torch takes seconds to be imported.
+"""Which accelerators torch can use, asked in a process of its own.
+
+Torch takes seconds to be imported.
 
 Where no driver of such a device is there, torch has the processor alone, and is not asked.
 """
@@ -22,18 +24,27 @@ ANSWER_SECONDS = 120
 
 @functools.cache
 def begin_to_ask() -> subprocess.Popen[str] | None:
-    """Start the process that asks, once, which goes on beside the caller; None where there is nothing to ask."""
+    """Start the process that asks, once, which goes on beside the caller.
+
+    None where there is nothing to ask.
+    """
     is_apple = sys.platform == "darwin" and platform.machine() == "arm64"
     if not is_apple and not NVIDIA.exists() and not AMD.exists():
         return None
     return subprocess.Popen(
-        [sys.executable, "-c", QUESTION], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", QUESTION],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
 
 
 @functools.cache
 def list_accelerators() -> dict[str, str]:
-    """What torch can use beside the processor: its name for each device, and the maker's; waits for the answer."""
+    """What torch can use beside the processor.
+
+    Its name for each device, and the maker's; waits for the answer.
+    """
     process = begin_to_ask()
     if process is None:
         return {}

@@ -1,4 +1,7 @@
-"""Runs whose record, journal or MLflow database is not as a run leaves it: found, with what can be had back of each."""
+"""Runs whose record, journal or MLflow database is not as a run leaves it.
+
+Found, with what can be had back of each.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,9 @@ FINISHED = re.compile(rb'\{"time":\d+,"kind":"status","status":"FINISHED"')
 
 
 def find_bad_records(exam: Examination) -> Iterator[Finding]:
-    """Folders with a record that cannot be read or is of another run, and those whose record is gone."""
+    """Folders with a record that cannot be read or is of another run, and
+    those whose record is gone.
+    """
     for name, problem in exam.runs().problems.items():
         run_dir = exam.folder(name)
         yield Finding(PART, f"{name} is no run: {problem}", _what_can_be_had(run_dir))
@@ -28,30 +33,44 @@ def find_bad_records(exam: Examination) -> Iterator[Finding]:
         if run_dir.name in known or (run_dir / RECORD_FILE).exists() or not is_quiet(exam, run_dir):
             continue
         if what_is_left(run_dir):
-            yield Finding(PART, f"{run_dir.name} has no {RECORD_FILE}, so it is no run", _what_can_be_had(run_dir))
+            yield Finding(
+                PART,
+                f"{run_dir.name} has no {RECORD_FILE}, so it is no run",
+                _what_can_be_had(run_dir),
+            )
 
 
 def find_bad_journals(exam: Examination) -> Iterator[Finding]:
-    """Journals of runs that nobody writes, that are gone or not as a run leaves them."""
+    """Journals of runs that nobody writes, that are gone or not as a run
+    leaves them.
+    """
     for record in exam.runs().records:
         run_dir = exam.folder(record.run_id)
         if not is_quiet(exam, run_dir):
             continue
         if problem := _what_is_wrong(run_dir / JOURNAL_FILE, record):
-            has = "MLflow has what was sent of it" if record.mlflow_run_id else "MLflow was sent nothing of it"
+            has = (
+                "MLflow has what was sent of it"
+                if record.mlflow_run_id
+                else "MLflow was sent nothing of it"
+            )
             yield Finding(
                 PART,
                 f"the journal of {record.run_id}, which is {record.status}, {problem}",
-                f"put it back from a copy; without one its curves are lost here, {has}, and its newest metrics, "
+                f"put it back from a copy; without one its curves are lost here, {has}, and its "
+                "newest metrics, "
                 f"weights and figures stand in {run_dir}",
             )
 
 
 def _what_is_wrong(path: Path, record: RunRecord) -> str:
-    """Why a journal is not what a run leaves; empty where it is.
+    """Why a journal is not what a run leaves.
 
-    A line that a crash tore begins as a line does, or is of zeros where a file system had not written it yet; any other
-    line that is none was garbled later. One that ends with RUNNING is of a run that was lost, which is found as such.
+    Empty where it is.
+
+    A line that a crash tore begins as a line does, or is of zeros where a file system had not
+    written it yet; any other line that is none was garbled later. One that ends with RUNNING is of
+    a run that was lost, which is found as such.
     """
     try:
         with open_file(path) as file:
@@ -69,7 +88,9 @@ def _what_is_wrong(path: Path, record: RunRecord) -> str:
     garbled = [at for at, line in enumerate(read, 1) if line is None and not is_torn(lines[at - 1])]
     if garbled:
         return f"has {len(garbled):,} lines that are garbled, the first of them line {garbled[0]:,}"
-    last = [line.get("status") for line in read if line is not None and line["kind"] == "status"][-1:]
+    last = [line.get("status") for line in read if line is not None and line["kind"] == "status"][
+        -1:
+    ]
     is_sent_by_journal = any(line is not None and line["kind"] == "open" for line in read)
     if record.status == "FINISHED" and is_sent_by_journal and last != ["FINISHED"]:
         return "does not say that it finished: its end is missing"
@@ -77,7 +98,8 @@ def _what_is_wrong(path: Path, record: RunRecord) -> str:
 
 
 def _is_as_left(data: bytes, record: RunRecord) -> bool:
-    """Whether a journal is what a run leaves, by its CRCs, its first line and its last status; false where in doubt.
+    """Whether a journal is what a run leaves, by its CRCs, its first line and
+    its last status; false where in doubt.
 
     So that of ten thousand journals each byte is looked at, and hardly a line is parsed.
     """
@@ -88,7 +110,9 @@ def _is_as_left(data: bytes, record: RunRecord) -> bool:
 
 
 def find_lost_database(exam: Examination) -> Iterator[Finding]:
-    """An embedded database that is none, or that does not have the runs that say that they are in it."""
+    """An embedded database that is none, or that does not have the runs that
+    say that they are in it.
+    """
     path = exam.home.root / DATABASE_FILE
     lost = find_lost(exam.home, exam.runs().records, reads_all=True)
     if not lost.problem and not lost.run_ids:
@@ -102,8 +126,10 @@ def find_lost_database(exam: Examination) -> Iterator[Finding]:
     yield Finding(
         "MLflow",
         f"MLflow's database {path} {state}, and {say}",
-        f"{exam.fix}, or torchrelay sync, makes a new one and sends them again from their journals and folders: "
-        f"metrics, parameters, tags, artifacts and registered versions; a file that is there is set aside",
+        f"{exam.fix}, or torchrelay sync, makes a new one and sends them again from their journals "
+        "and folders: "
+        "metrics, parameters, tags, artifacts and registered versions; a file that is there is "
+        "set aside",
         lambda: _recover(exam, lost.problem),
     )
     if problem := what_is_wrong(path):
@@ -117,14 +143,27 @@ def _recover(exam: Examination, problem: str) -> str:
 
 
 def what_is_left(run_dir: Path) -> list[str]:
-    """What a run has done, in a folder that may have no record any more; empty where it only began.
+    """What a run has done, in a folder that may have no record any more.
+
+    Empty where it only began.
 
     A journal that cannot be read counts: nobody knows what stands in it.
     """
-    left = [name for name in ("checkpoints", "predictions.parquet", "tables") if (run_dir / name).exists()]
-    left += [f"weights/{name}" for name in ("last.pt", "optimizer.pt") if (run_dir / "weights" / name).exists()]
+    left = [
+        name
+        for name in ("checkpoints", "predictions.parquet", "tables")
+        if (run_dir / name).exists()
+    ]
+    left += [
+        f"weights/{name}"
+        for name in ("last.pt", "optimizer.pt")
+        if (run_dir / "weights" / name).exists()
+    ]
     try:
-        has_lines = any(line["kind"] in ("metrics", "status") for line in Journal(run_dir / JOURNAL_FILE).lines())
+        has_lines = any(
+            line["kind"] in ("metrics", "status")
+            for line in Journal(run_dir / JOURNAL_FILE).lines()
+        )
     except (TorchrelayError, OSError):
         has_lines = True
     return [*left, *([JOURNAL_FILE] if has_lines else [])]
@@ -132,7 +171,9 @@ def what_is_left(run_dir: Path) -> list[str]:
 
 def _what_can_be_had(run_dir: Path) -> str:
     """What still works with a folder that is no run."""
-    has_weights = all((run_dir / name).is_file() for name in ("recipe.yaml", "schema.json", "weights/best.pt"))
+    has_weights = all(
+        (run_dir / name).is_file() for name in ("recipe.yaml", "schema.json", "weights/best.pt")
+    )
     can = []
     if has_weights:
         can.append(f"torchrelay evaluate {run_dir / 'weights' / 'best.pt'} takes its weights")

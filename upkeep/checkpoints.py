@@ -1,4 +1,6 @@
-"""Lists the checkpoints of a run and verifies each, without torch and without a server; changes nothing."""
+"""Lists the checkpoints of a run and verifies each, without torch and
+without a server; changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..disk import describe_failure, size_of
-from ..engine.checkpoints import list_generations, list_set_aside, parse_name, read_manifest, read_pointer, read_state
+from ..engine.checkpoints import (
+    list_generations,
+    list_set_aside,
+    parse_name,
+    read_manifest,
+    read_pointer,
+    read_state,
+)
 from ..errors import CheckpointError
 from ..runs import find_run, list_children, load_record
 from ..settings import Home
@@ -37,7 +46,8 @@ class Generation(NamedTuple):
 
 
 def list_checkpoints(home: Home, run: str) -> list[Generation]:
-    """All generations of a run, or of the runs below it, oldest first, then those that were set aside.
+    """All generations of a run, or of the runs below it, oldest first, then
+    those that were set aside.
 
     Reads every byte of them. One that a training removes meanwhile is left out.
 
@@ -46,7 +56,11 @@ def list_checkpoints(home: Home, run: str) -> list[Generation]:
     """
     run_dir = find_run(home, run)
     record = load_record(run_dir)
-    folders = [home.runs / child.run_id for child in list_children(home, record)] if record.splits else [run_dir]
+    folders = (
+        [home.runs / child.run_id for child in list_children(home, record)]
+        if record.splits
+        else [run_dir]
+    )
     return [one for folder in folders for one in _list_run(folder)]
 
 
@@ -86,7 +100,9 @@ def _list_run(run_dir: Path) -> list[Generation]:
 
 
 def _verify(path: Path, run_id: str) -> tuple[dict[str, Any], str]:
-    """A generation's manifest, empty where it has none that can be read, and what is wrong."""
+    """A generation's manifest, empty where it has none that can be read, and
+    what is wrong.
+    """
     manifest: dict[str, Any] = {}
     try:
         manifest = read_manifest(path, run_id)

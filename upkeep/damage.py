@@ -1,6 +1,9 @@
-"""What is half-written or does not verify: found, and removed or set aside where nobody may be writing it.
+"""What is half-written or does not verify.
 
-Removed is what a writer of ours left, under a name that we found in its folder: never a link, never a folder that has
+Found, and removed or set aside where nobody may be writing it.
+
+Removed is what a writer of ours left, under a name that we found in its folder: never a link, never
+    a folder that has
 no lock of ours, and never one in which a run has done anything.
 """
 
@@ -25,9 +28,16 @@ AGAIN = "; run `torchrelay ingest` again"
 
 
 def find_leftovers(exam: Examination) -> Iterator[Finding]:
-    """What writers that died left half-written; nothing where somebody may be writing there now."""
+    """What writers that died left half-written.
+
+    Nothing where somebody may be writing there now.
+    """
     found: list[Path] = []
-    with claim_data(exam.home) if exam.home.root.is_dir() else contextlib.nullcontext(False) as is_alone:
+    with (
+        claim_data(exam.home)
+        if exam.home.root.is_dir()
+        else contextlib.nullcontext(False) as is_alone
+    ):
         if is_alone:
             for root in (exam.home.packs, exam.home.store):
                 found += list_hidden(root, ".tmp")
@@ -51,7 +61,8 @@ def find_leftovers(exam: Examination) -> Iterator[Finding]:
         if not is_locked(folder / "lock"):
             yield Finding(
                 "leftovers",
-                f"{folder.name} holds the runs of a verify-resume that found a difference or was ended",
+                f"{folder.name} holds the runs of a verify-resume that found a difference or was "
+                "ended",
                 "delete that folder when you have looked at them",
             )
 
@@ -94,7 +105,10 @@ def _set_aside(folder: Path) -> str:
 
 
 def find_bad_packs(exam: Examination) -> Iterator[Finding]:
-    """Packs that do not verify, with the pixels that they refer to; only an ingest of their tables can mend them."""
+    """Packs that do not verify, with the pixels that they refer to.
+
+    Only an ingest of their tables can mend them.
+    """
     for folder in list_packs(exam.home):
         from ..datasets.pack import Pack  # heavy, and a home may have none
 
@@ -102,7 +116,11 @@ def find_bad_packs(exam: Examination) -> Iterator[Finding]:
             Pack.open(folder).verify()
         except (DataError, OSError) as error:
             what, again, rest = str(error).rpartition(AGAIN)  # a path may have any other sign
-            what, remedy = (what, f"{AGAIN[2:]}{rest}") if again else (str(error), "mend that, then look again")
+            what, remedy = (
+                (what, f"{AGAIN[2:]}{rest}")
+                if again
+                else (str(error), "mend that, then look again")
+            )
             mend = mend_by_ingest(exam, folder)
             remedy = f"{exam.fix} reads its table again" if mend else remedy
             yield Finding("packs", what, remedy, mend)

@@ -1,6 +1,9 @@
-"""Finds what lost processes left, and mends it: runs that nobody writes, here, in MLflow and in Prefect; leftovers.
+"""Finds what lost processes left, and mends it.
 
-Nothing that a living process writes is touched, and no data is deleted: what does not verify is set aside. How each
+Runs that nobody writes, here, in MLflow and in Prefect; leftovers.
+
+Nothing that a living process writes is touched, and no data is deleted: what does not verify is set
+    aside. How each
 part is examined stands in `lost_runs.py`, `damage.py` and `installation.py`.
 """
 
@@ -24,7 +27,13 @@ from .bad_runs import find_bad_journals, find_bad_records, find_lost_database
 from .damage import find_bad_checkpoints, find_bad_packs, find_leftovers
 from .examination import Examination, Finding, host_of
 from .installation import check_devices, check_installation
-from .lost_runs import find_lost_in_mlflow, find_lost_in_prefect, find_lost_runs, find_orphans, find_waiting
+from .lost_runs import (
+    find_lost_in_mlflow,
+    find_lost_in_prefect,
+    find_lost_runs,
+    find_orphans,
+    find_waiting,
+)
 
 
 class Examined(NamedTuple):
@@ -46,13 +55,15 @@ def doctor(
     gone_hosts: Collection[str] = (),
     tell: Callable[[str], object] = lambda line: None,
 ) -> Examined:
-    """Examine a home and the installation; with `fix`, mend what can be mended.
+    """Examine a home and the installation.
+
+    With `fix`, mend what can be mended.
 
     Args:
         home: what is examined.
         fix: mend.
-        gone_hosts: hosts that are no more, such as containers that were replaced: runs whose last process was there
-            are lost.
+        gone_hosts: hosts that are no more, such as containers that were replaced: runs whose last
+            process was there are lost.
         tell: is given each thing that was mended as soon as it is, in a sentence.
     """
     begin_to_ask()
@@ -65,7 +76,11 @@ def doctor(
         try:
             done = finding.mend()
         except Exception as error:  # noqa: BLE001 - whatever it is, the other findings do not have it
-            left.append(finding._replace(remedy=f"it could not be mended ({_describe(error)}); {finding.remedy}"))
+            left.append(
+                finding._replace(
+                    remedy=f"it could not be mended ({_describe(error)}); {finding.remedy}"
+                )
+            )
             continue
         mended.append(done)
         tell(done)
@@ -73,7 +88,9 @@ def doctor(
 
 
 def examine(exam: Examination) -> Iterator[Finding]:
-    """All findings, in the order in which they are to be mended; each is looked for when the one before is done.
+    """All findings, in the order in which they are to be mended.
+
+    Each is looked for when the one before is done.
 
     A part that cannot be examined to its end is a finding itself.
     """
@@ -101,11 +118,19 @@ def examine(exam: Examination) -> Iterator[Finding]:
         try:
             yield from part(exam)
         except Exception as error:  # noqa: BLE001 - whatever it is, the other parts do not have it
-            yield Finding(name, f"cannot be examined further: {_describe(error)}", "mend that, then look again")
+            yield Finding(
+                name,
+                f"cannot be examined further: {_describe(error)}",
+                "mend that, then look again",
+            )
 
 
 def _describe(error: Exception) -> str:
-    return str(error) if isinstance(error, TorchrelayError | OSError) else f"{type(error).__name__}: {error}"
+    return (
+        str(error)
+        if isinstance(error, TorchrelayError | OSError)
+        else f"{type(error).__name__}: {error}"
+    )
 
 
 def last_hosts(home: Home) -> set[str]:

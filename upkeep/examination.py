@@ -1,4 +1,7 @@
-"""What the parts of an examination share: what a finding is, and which runs are alive, elsewhere or over."""
+"""What the parts of an examination share.
+
+What a finding is, and which runs are alive, elsewhere or over.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +52,11 @@ class Examination(NamedTuple):
         home: what is examined.
         gone_hosts: hosts that somebody says are no more; whose last process was there is lost.
         sender: sends what waits for MLflow, until the tracker is silent.
-        buried: ids of runs that were found lost and are called ended now; nobody else tells anybody of that.
+        buried: ids of runs that were found lost and are called ended now; nobody else tells anybody
+            of that.
         listing: what `list_runs` found; emptied by whoever changes a record.
-        quiet: run's name -> whether nobody writes it, here or perhaps elsewhere, as it was when it was first asked.
+        quiet: run's name -> whether nobody writes it, here or perhaps elsewhere, as it was when it
+            was first asked.
         folders: run's name -> its folder; of ten thousand runs each path is put together once.
     """
 
@@ -69,13 +74,18 @@ class Examination(NamedTuple):
         return cls(home, gone_hosts, Sender(), set(), [], {}, {})
 
     def runs(self) -> Listing:
-        """All runs of the home, and what is none; each record is read once, until one is changed."""
+        """All runs of the home, and what is none.
+
+        Each record is read once, until one is changed.
+        """
         if not self.listing:
             self.listing.append(list_runs(self.home))
         return self.listing[0]
 
     def run_dirs(self) -> list[Path]:
-        """The folders in which runs may be, in order, as they were when they were first asked for."""
+        """The folders in which runs may be, in order, as they were when they
+        were first asked for.
+        """
         if not self.folders:
             self.folders.update((one.name, one) for one in list_folders(self.home.runs))
         return list(self.folders.values())
@@ -89,24 +99,36 @@ class Examination(NamedTuple):
     @property
     def fix(self) -> str:
         """The command that mends what this examination finds."""
-        return " ".join(("torchrelay doctor --fix", *(f"--host {name}" for name in self.gone_hosts)))
+        return " ".join(
+            ("torchrelay doctor --fix", *(f"--host {name}" for name in self.gone_hosts))
+        )
 
 
 def may_be_alive(run_dir: Path) -> bool:
-    """Whether a process writes a run, or is about to: one that begins may have its folder before its lock."""
+    """Whether a process writes a run, or is about to.
+
+    One that begins may have its folder before its lock.
+    """
     held = run_dir / "lock"
     return is_locked(held) or (not held.exists() and age_of(run_dir) < STARTING_SECONDS)
 
 
 def is_quiet(exam: Examination, run_dir: Path) -> bool:
-    """Whether no process writes a run, here or perhaps elsewhere; asked once. Whoever mends something asks again."""
+    """Whether no process writes a run, here or perhaps elsewhere.
+
+    Asked once. Whoever mends something asks again.
+    """
     if (known := exam.quiet.get(run_dir.name)) is None:
-        known = exam.quiet[run_dir.name] = not may_be_alive(run_dir) and not is_elsewhere(exam, run_dir)
+        known = exam.quiet[run_dir.name] = not may_be_alive(run_dir) and not is_elsewhere(
+            exam, run_dir
+        )
     return known
 
 
 def is_over(exam: Examination, record: RunRecord) -> bool:
-    """Whether a run has ended, or its process was lost, long enough ago that everybody should know."""
+    """Whether a run has ended, or its process was lost, long enough ago that
+    everybody should know.
+    """
     run_dir = exam.folder(record.run_id)
     if not is_quiet(exam, run_dir):
         return False
@@ -117,7 +139,9 @@ def is_over(exam: Examination, record: RunRecord) -> bool:
 
 
 def is_elsewhere(exam: Examination, run_dir: Path) -> bool:
-    """Whether a run's last process was on another host, of which nothing is known here."""
+    """Whether a run's last process was on another host, of which nothing is
+    known here.
+    """
     return host_of(run_dir) not in ("", socket.gethostname(), *exam.gone_hosts)
 
 
@@ -130,12 +154,18 @@ def resting(exam: Examination) -> Iterator[tuple[RunRecord, Path]]:
 
 
 def artifacts_of(home: Home, record: RunRecord) -> Path:
-    """Where the embedded MLflow keeps a run's artifacts; whether there are any is not said."""
+    """Where the embedded MLflow keeps a run's artifacts.
+
+    Whether there are any is not said.
+    """
     return home.artifacts / record.mlflow_run_id / "artifacts"
 
 
 def host_of(run_dir: Path) -> str:
-    """The host whose process last held a run's lock; empty where none did."""
+    """The host whose process last held a run's lock.
+
+    Empty where none did.
+    """
     with contextlib.suppress(OSError):
         if match := re.search(r" on (\S+)", (run_dir / "lock").read_text("utf-8", "replace")):
             return match[1]
@@ -143,7 +173,10 @@ def host_of(run_dir: Path) -> str:
 
 
 def age_of(path: Path) -> float:
-    """Seconds since a file was written or a folder changed; 0 where there is none."""
+    """Seconds since a file was written or a folder changed.
+
+    0 where there is none.
+    """
     try:
         return time.time() - path.stat().st_mtime
     except OSError:

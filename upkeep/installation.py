@@ -1,4 +1,7 @@
-"""Whether what is installed fits together: versions, devices, servers, space, the home, the clock."""
+"""Whether what is installed fits together.
+
+Versions, devices, servers, space, the home, the clock.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,10 @@ CLOCK_SECONDS = 300.0
 
 
 def describe_installation(home: Home) -> list[str]:
-    """Lines for people: versions, servers, space; nothing in them is judged."""
+    """Lines for people.
+
+    Versions, servers, space; nothing in them is judged.
+    """
     names = ("torchrelay", "torch", "torchvision", "prefect", "mlflow")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     mlflow = "embedded" if tracking_is_embedded() else shown_tracking_uri()
@@ -51,7 +57,9 @@ def check_installation(home: Home, records: Sequence[RunRecord]) -> Iterator[tup
     yield from check_versions("torchrelay")
     yield from check_versions("torchvision", ("torch",))
     if not tracking_is_embedded() and (uri := tracking_uri()).startswith("http"):
-        yield from _check_server("MLflow", uri, ask_server(f"{uri.rstrip('/')}/health"), "MLFLOW_TRACKING_URI")
+        yield from _check_server(
+            "MLflow", uri, ask_server(f"{uri.rstrip('/')}/health"), "MLFLOW_TRACKING_URI"
+        )
     if not prefect_is_embedded():
         yield from _check_server("Prefect", prefect_address(), ask_prefect(), "PREFECT_API_URL")
     yield from _check_disk(home)
@@ -59,7 +67,10 @@ def check_installation(home: Home, records: Sequence[RunRecord]) -> Iterator[tup
 
 
 def describe_devices() -> str:
-    """A line for people: what there is to compute with; waits for torch where there may be an accelerator."""
+    """A line for people.
+
+    What there is to compute with; waits for torch where there may be an accelerator.
+    """
     devices = (f"{name} {of}".rstrip() for name, of in list_accelerators().items())
     return f"devices: {', '.join((f'cpu ({len(usable_cores())} cores)', *devices))}"
 
@@ -81,16 +92,24 @@ def check_versions(package: str, among: Sequence[str] = ()) -> Iterator[tuple[st
     """
     for text in importlib.metadata.requires(package) or ():
         needed = Requirement(text)
-        if (needed.marker and not needed.marker.evaluate({"extra": ""})) or (among and needed.name not in among):
+        if (needed.marker and not needed.marker.evaluate({"extra": ""})) or (
+            among and needed.name not in among
+        ):
             continue
         bounds = f"{needed.name}{needed.specifier}"
         try:
             found = importlib.metadata.version(needed.name)
         except importlib.metadata.PackageNotFoundError:
-            yield f"{needed.name} is not installed, {package} needs {bounds}", f"pip install '{bounds}'"
+            yield (
+                f"{needed.name} is not installed, {package} needs {bounds}",
+                f"pip install '{bounds}'",
+            )
             continue
         if not needed.specifier.contains(found, prereleases=True):
-            yield f"{needed.name} {found} is installed, {package} needs {bounds}", f"pip install '{bounds}'"
+            yield (
+                f"{needed.name} {found} is installed, {package} needs {bounds}",
+                f"pip install '{bounds}'",
+            )
 
 
 def check_clock(records: Sequence[RunRecord], now: float) -> Iterator[tuple[str, str]]:
@@ -99,7 +118,8 @@ def check_clock(records: Sequence[RunRecord], now: float) -> Iterator[tuple[str,
         began = datetime.fromisoformat(record.created).timestamp()
         if began > now + CLOCK_SECONDS:
             yield (
-                f"run {record.run_id} began at {record.created}, in {(began - now) / 60:,.0f} minutes from now",
+                f"run {record.run_id} began at {record.created}, in {(began - now) / 60:,.0f} "
+                "minutes from now",
                 "set this machine's clock; metrics carry its time",
             )
             return
@@ -118,12 +138,18 @@ def _check_disk(home: Home) -> Iterator[tuple[str, str]]:
     try:
         probe.write_bytes(b"torchrelay")
     except OSError as error:
-        yield f"the home {home.root} cannot be written: {error}", "make it writable, or set TORCHRELAY_HOME"
+        yield (
+            f"the home {home.root} cannot be written: {error}",
+            "make it writable, or set TORCHRELAY_HOME",
+        )
     with contextlib.suppress(OSError):
         probe.unlink(missing_ok=True)
     free = shutil.disk_usage(_existing(home.root)).free
     if free < LITTLE_SPACE:
-        yield f"{home.root} has {free / 1e6:,.0f} MB left", "torchrelay prune --older-than 30d frees space"
+        yield (
+            f"{home.root} has {free / 1e6:,.0f} MB left",
+            "torchrelay prune --older-than 30d frees space",
+        )
 
 
 def _existing(path: Path) -> Path:

@@ -1,4 +1,6 @@
-"""Runs that nobody writes, here, in MLflow and in Prefect, and what their processes left running: found, and ended."""
+"""Runs that nobody writes, here, in MLflow and in Prefect, and what their
+processes left running: found, and ended.
+"""
 
 from __future__ import annotations
 
@@ -45,11 +47,17 @@ from .examination import (
 LISTING_SECONDS = 120.0
 
 # What a record says of a run that was lost when its journal had its end already.
-ERRORS_OF_ENDED = {"FINISHED": "", "FAILED": "see error.txt", "KILLED": "stopped by a signal or a cancel"}
+ERRORS_OF_ENDED = {
+    "FINISHED": "",
+    "FAILED": "see error.txt",
+    "KILLED": "stopped by a signal or a cancel",
+}
 
 
 def find_lost_runs(exam: Examination) -> Iterator[Finding]:
-    """Runs whose record says RUNNING and that no process writes, here or perhaps on another host."""
+    """Runs whose record says RUNNING and that no process writes, here or
+    perhaps on another host.
+    """
     for record in exam.runs().records:
         run_dir = exam.folder(record.run_id)
         if record.status != "RUNNING" or may_be_alive(run_dir):
@@ -59,13 +67,15 @@ def find_lost_runs(exam: Examination) -> Iterator[Finding]:
             yield Finding(
                 "runs",
                 f"{record.run_id} is RUNNING, last on host {host}",
-                f"run torchrelay doctor --fix there; where that host is no more, {exam.fix} --host {host}",
+                f"run torchrelay doctor --fix there; where that host is no more, {exam.fix} --host "
+                f"{host}",
             )
             continue
         yield Finding(
             "runs",
             f"{record.run_id} is RUNNING and no process writes it",
-            f"{exam.fix} calls it KILLED, or as its journal says that it ended; {_how_to_go_on(record)}",
+            f"{exam.fix} calls it KILLED, or as its journal says that it ended; "
+            f"{_how_to_go_on(record)}",
             lambda run_dir=run_dir: _bury(exam, run_dir),
         )
 
@@ -77,7 +87,8 @@ def _how_to_go_on(record: RunRecord) -> str:
 
 
 def _bury(exam: Examination, run_dir: Path) -> str:
-    """Write down that a run's process was lost, with what its journal says of how far it came.
+    """Write down that a run's process was lost, with what its journal says of
+    how far it came.
 
     One that was lost when it had just ended ended as its journal says.
     """
@@ -116,10 +127,15 @@ def _bury(exam: Examination, run_dir: Path) -> str:
     return f"run {run_dir.name}: {status}, " + (error if ending is None else "as its journal says")
 
 
-def _ending_of(run_dir: Path, record: RunRecord, lines: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The journal's line that says how a run ended; None where it says no end, or one before the run went on.
+def _ending_of(
+    run_dir: Path, record: RunRecord, lines: Iterable[Mapping[str, Any]]
+) -> Mapping[str, Any] | None:
+    """The journal's line that says how a run ended.
 
-    A run that dies while it is reopened may have no line of that yet, but some part of its work is not done any more.
+    None where it says no end, or one before the run went on.
+
+    A run that dies while it is reopened may have no line of that yet, but some part of its work is
+    not done any more.
     """
     last: Mapping[str, Any] | None = None
     for line in lines:
@@ -135,7 +151,9 @@ def _ending_of(run_dir: Path, record: RunRecord, lines: Iterable[Mapping[str, An
 
 
 def find_waiting(exam: Examination) -> Iterator[Finding]:
-    """Runs that are over and of whose journals MLflow does not have all, the oldest first: a parent before its own."""
+    """Runs that are over and of whose journals MLflow does not have all, the
+    oldest first: a parent before its own.
+    """
     for record in reversed(exam.runs().records):
         run_dir = exam.folder(record.run_id)
         if not is_over(exam, record):
@@ -151,7 +169,9 @@ def find_waiting(exam: Examination) -> Iterator[Finding]:
             continue
         what = f"{num_waiting:,} lines of the journal of {record.run_id} wait for the tracker"
         if not is_for_here:
-            setting = f"set MLFLOW_TRACKING_URI={tracker}" if tracker else "unset MLFLOW_TRACKING_URI"
+            setting = (
+                f"set MLFLOW_TRACKING_URI={tracker}" if tracker else "unset MLFLOW_TRACKING_URI"
+            )
             yield Finding(
                 "MLflow",
                 f"{what} {tracker or 'of this home'}, not for {shown_tracking_uri()}",
@@ -167,18 +187,28 @@ def find_waiting(exam: Examination) -> Iterator[Finding]:
 
 
 def _num_waiting(run_dir: Path) -> int:
-    """Lines of a journal that MLflow does not have; none where nobody can say."""
+    """Lines of a journal that MLflow does not have.
+
+    None where nobody can say.
+    """
     with contextlib.suppress(TrackingError):
         return waiting(run_dir)
     return 0
 
 
 def _send(sender: Sender, run_dir: Path) -> str:
-    """Send what waits; what a tracker will not take goes on waiting."""
+    """Send what waits.
+
+    What a tracker will not take goes on waiting.
+    """
     shipped = sender.send(run_dir)
-    registered = "".join(f"; registered: {name} version {number}" for name, number in shipped.registered)
+    registered = "".join(
+        f"; registered: {name} version {number}" for name, number in shipped.registered
+    )
     if shipped.num_waiting:
-        raise TrackingError(f"{shipped.num_waiting:,} lines wait still: {shipped.reason}{registered}")
+        raise TrackingError(
+            f"{shipped.num_waiting:,} lines wait still: {shipped.reason}{registered}"
+        )
     sent = f"{shipped.num_sent:,} lines of its journal sent to MLflow at {shown_tracking_uri()}"
     return f"run {run_dir.name}: {sent}{registered}"
 
@@ -211,19 +241,26 @@ def find_lost_in_mlflow(exam: Examination) -> Iterator[Finding]:
 
 def _end_in_mlflow(home: Home, mlflow_run_id: str, run_id: str) -> str:
     record = load_record(home.runs / run_id)
-    end_run(mlflow_run_id, record.status, round(datetime.fromisoformat(record.ended).timestamp() * 1000))
+    end_run(
+        mlflow_run_id, record.status, round(datetime.fromisoformat(record.ended).timestamp() * 1000)
+    )
     return f"MLflow run {mlflow_run_id} of {run_id}: {record.status}"
 
 
 def find_lost_in_prefect(exam: Examination) -> Iterator[Finding]:
-    """Flow runs of which Prefect believes that they go on: of runs that are over, or without a process."""
+    """Flow runs of which Prefect believes that they go on.
+
+    Of runs that are over, or without a process.
+    """
     records = exam.runs().records
     over = {one: record for record in records for one in _flow_runs_over(exam, record)}
     try:
         states = within(LISTING_SECONDS, lambda: list_unfinished(exam.home, over))
         deserted = list_deserted(exam.home)
     except (ServerError, sqlite3.Error, TimeoutError) as error:
-        yield Finding("Prefect", f"its flow runs cannot be read: {error}", "start its server, then look again")
+        yield Finding(
+            "Prefect", f"its flow runs cannot be read: {error}", "start its server, then look again"
+        )
         return
     for flow_run_id, state in states.items():
         record = over[flow_run_id]
@@ -233,7 +270,9 @@ def find_lost_in_prefect(exam: Examination) -> Iterator[Finding]:
             f"flow run {flow_run_id} is {state} there, {record.run_id} "
             + ("is over" if is_newest else "went on in another flow run"),
             f"{exam.fix} tells Prefect",
-            lambda one=flow_run_id, state=state, run_id=record.run_id: _end_in_prefect(exam.home, one, state, run_id),
+            lambda one=flow_run_id, state=state, run_id=record.run_id: _end_in_prefect(
+                exam.home, one, state, run_id
+            ),
         )
     # On a disk that another host uses too, its processes cannot be seen.
     if deserted and any(is_elsewhere(exam, exam.folder(record.run_id)) for record in records):
@@ -243,7 +282,8 @@ def find_lost_in_prefect(exam: Examination) -> Iterator[Finding]:
         if flow_run_id not in known:
             yield Finding(
                 "Prefect",
-                f"flow run {flow_run_id} is {state} there, and its process was lost before it had a run",
+                f"flow run {flow_run_id} is {state} there, and its process was lost before it had "
+                "a run",
                 f"{exam.fix} tells Prefect",
                 lambda one=flow_run_id, state=state: _end_deserted(one, state),
             )
@@ -252,7 +292,8 @@ def find_lost_in_prefect(exam: Examination) -> Iterator[Finding]:
 def _flow_runs_over(exam: Examination, record: RunRecord) -> list[str]:
     """The flow runs of a run of which Prefect should know that they are over.
 
-    One that had the run before another took it up is over too, whatever becomes of the run: it cannot have its lock.
+    One that had the run before another took it up is over too, whatever becomes of the run: it
+        cannot have its lock.
     """
     run_dir = exam.folder(record.run_id)
     if record.parent or not flow_runs_of(record):
@@ -278,11 +319,14 @@ def _end_deserted(flow_run_id: str, state: str) -> str:
 
 
 def find_orphans(exam: Examination) -> Iterator[Finding]:
-    """Temporary Prefect servers of this home that outlived the process that started them."""
+    """Temporary Prefect servers of this home that outlived the process that
+    started them.
+    """
     for process in list_orphans(exam.home):
         yield Finding(
             "processes",
-            f"pid {process.pid} is a temporary Prefect server of this home, and who started it is gone",
+            f"pid {process.pid} is a temporary Prefect server of this home, and who started it is "
+            "gone",
             f"{exam.fix} ends it, or kill {process.pid}",
             lambda process=process: _end_process(process),
         )

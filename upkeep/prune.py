@@ -1,7 +1,10 @@
-"""Frees space by a rule: old runs, then packs that no run refers to, then pixels that no pack refers to.
+"""Frees space by a rule.
 
-In that order, so that a prune that is killed leaves nothing that points at what is gone; the next one goes on. A run
-goes with all that MLflow holds of it. What would be missed stays: see `_reason_to_keep`.
+Old runs, then packs that no run refers to, then pixels that no pack refers to.
+
+In that order, so that a prune that is killed leaves nothing that points at what is gone; the next
+one goes on. A run goes with all that MLflow holds of it. What would be missed stays: see
+`_reason_to_keep`.
 """
 
 from __future__ import annotations
@@ -70,7 +73,10 @@ class Pruned(NamedTuple):
 
 
 class _Family(NamedTuple):
-    """Runs that go together: a parent and its children, or one run alone."""
+    """Runs that go together.
+
+    A parent and its children, or one run alone.
+    """
 
     records: list[RunRecord]
     created: str
@@ -78,15 +84,21 @@ class _Family(NamedTuple):
 
 
 def prune(
-    home: Home, *, keep_runs: int | None, older_than: float | None, versions: bool = False, dry_run: bool = False
+    home: Home,
+    *,
+    keep_runs: int | None,
+    older_than: float | None,
+    versions: bool = False,
+    dry_run: bool = False,
 ) -> Pruned:
     """Remove runs by the rule and all that only they needed.
 
     Args:
         home: whose runs, packs, store and cache.
-        keep_runs: the newest so many stay, a parent and its children counting as one; None means any number.
-        older_than: seconds since a run's last sign of life, after which it goes; None means any age. A run goes where
-            both say so.
+        keep_runs: the newest so many stay, a parent and its children counting as one; None means
+            any number.
+        older_than: seconds since a run's last sign of life, after which it goes; None means any
+            age. A run goes where both say so.
         versions: registered versions without an alias do not keep their run, and go with it.
         dry_run: remove nothing.
     Raises:
@@ -94,7 +106,9 @@ def prune(
         TrackingError: MLflow cannot be asked which runs are registered; nothing was removed.
     """
     if keep_runs is None and older_than is None:
-        raise RecipeError("say what may go: --keep-runs N (the newest N stay), --older-than D (30d, 12h), or both")
+        raise RecipeError(
+            "say what may go: --keep-runs N (the newest N stay), --older-than D (30d, 12h), or both"
+        )
     result = Pruned([], {}, [])
     if not home.root.is_dir():
         return result
@@ -107,12 +121,15 @@ def prune(
         remove_unreferenced()
     with claim_data(home) as is_alone:
         if not is_alone:
-            result.notes.append("an ingest is at work: packs and pixels stay for now; prune again when it has ended")
+            result.notes.append(
+                "an ingest is at work: packs and pixels stay for now; prune again when it has ended"
+            )
             return result
         _prune_data(home, gone_runs, result, dry_run=dry_run)
     if gone_runs and not tracking_is_embedded():
         result.notes.append(
-            "on the MLflow server the runs are marked as deleted; `mlflow gc` there frees them for good"
+            "on the MLflow server the runs are marked as deleted; `mlflow gc` there frees them for "
+            "good"
         )
     return result
 
@@ -125,7 +142,10 @@ def parse_age(text: str) -> float:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])", text.strip())
     if match is None:
-        raise RecipeError(f"--older-than {text}: expected a number of m(inutes), h(ours), d(ays) or w(eeks), as 30d")
+        raise RecipeError(
+            f"--older-than {text}: expected a number of m(inutes), h(ours), d(ays) or w(eeks), as "
+            "30d"
+        )
     return float(match[1]) * UNIT_SECONDS[match[2]]
 
 
@@ -156,7 +176,10 @@ def _head(record: RunRecord, records: dict[str, RunRecord]) -> str:
 
 
 def _last_sign(home: Home, record: RunRecord) -> float:
-    """When a run ended; of one that did not, when its folder was last written to. Seconds since 1970."""
+    """When a run ended.
+
+    Of one that did not, when its folder was last written to. Seconds since 1970.
+    """
     if record.ended:
         return datetime.fromisoformat(record.ended).timestamp()
     run_dir = home.runs / record.run_id
@@ -176,7 +199,10 @@ def _prune_runs(
     versions: bool,
     dry_run: bool,
 ) -> set[str]:
-    """Remove families whole, and what an earlier prune left of a run; gives the ids of the runs that are gone."""
+    """Remove families whole, and what an earlier prune left of a run.
+
+    Gives the ids of the runs that are gone.
+    """
     registered = held.versions
     if not dry_run:
         for trash in sorted(home.runs.glob(f".*{TRASH}")):
@@ -185,11 +211,16 @@ def _prune_runs(
     gone: set[str] = set()
     for family in families:
         sizes = {one.run_id: _measure(home, one, held) for one in family.records}
-        reasons = {one.run_id: _reason_to_keep(home, one, sizes, registered, versions) for one in family.records}
+        reasons = {
+            one.run_id: _reason_to_keep(home, one, sizes, registered, versions)
+            for one in family.records
+        }
         if not any(reasons.values()) and not dry_run:
             reasons = _move(home, family)
         if any(reasons.values()):
-            of_another = next(f"it belongs to {run}, which stays" for run, reason in reasons.items() if reason)
+            of_another = next(
+                f"it belongs to {run}, which stays" for run, reason in reasons.items() if reason
+            )
             result.kept.update({run: reason or of_another for run, reason in reasons.items()})
             continue
         for one in family.records:
@@ -201,15 +232,25 @@ def _prune_runs(
 
 
 def _measure(home: Home, record: RunRecord, held: Holdings) -> int | None:
-    """Bytes of a run here and in the embedded tracker; None where the tracker does not have it."""
+    """Bytes of a run here and in the embedded tracker.
+
+    None where the tracker does not have it.
+    """
     in_mlflow = held.measure(record.mlflow_run_id, record.run_id) if record.mlflow_run_id else 0
     return None if in_mlflow is None else in_mlflow + size_of(home.runs / record.run_id)
 
 
 def _reason_to_keep(
-    home: Home, record: RunRecord, sizes: dict[str, int | None], registered: dict[str, list[Version]], versions: bool
+    home: Home,
+    record: RunRecord,
+    sizes: dict[str, int | None],
+    registered: dict[str, list[Version]],
+    versions: bool,
 ) -> str:
-    """Why a run stays although the rule names it; empty where it may go."""
+    """Why a run stays although the rule names it.
+
+    Empty where it may go.
+    """
     if (home.runs / record.run_id).is_symlink():
         return "its folder is a link that leads elsewhere; delete it by hand"
     if is_locked(home.runs / record.run_id / "lock"):
@@ -230,19 +271,26 @@ def _reason_to_keep(
         return "its journal waits for MLflow; torchrelay sync sends it"
     if sizes[record.run_id] is None:
         return (
-            "this tracker does not have it, so that nobody can say whether it is registered; delete its folder by hand"
+            "this tracker does not have it, so that nobody can say whether it is registered; "
+            "delete its folder by hand"
         )
     return ""
 
 
 def _move(home: Home, family: _Family) -> dict[str, str]:
-    """Take the runs of a family out of sight, all or none; reasons where one is being written after all."""
+    """Take the runs of a family out of sight, all or none.
+
+    Reasons where one is being written after all.
+    """
     with contextlib.ExitStack() as stack:
         for one in family.records:
             try:
                 stack.enter_context(lock(home.runs / one.run_id / "lock", f"run {one.run_id}"))
             except BusyError:
-                return {other.run_id: "it is being written" if other is one else "" for other in family.records}
+                return {
+                    other.run_id: "it is being written" if other is one else ""
+                    for other in family.records
+                }
         for one in family.records:
             run_dir = home.runs / one.run_id
             run_dir.rename(_trash_of(run_dir))
@@ -254,7 +302,9 @@ def _trash_of(run_dir: Path) -> Path:
 
 
 def _empty(trash: Path, registered: dict[str, list[Version]], *, versions: bool) -> str:
-    """Remove a run that is out of sight: from MLflow first, as its record says who it is there.
+    """Remove a run that is out of sight.
+
+    From MLflow first, as its record says who it is there.
 
     One of an earlier prune that was registered since then comes back.
 
@@ -286,11 +336,17 @@ def _prune_data(home: Home, gone_runs: set[str], result: Pruned, *, dry_run: boo
     """Packs, then pixels, then what can be made again."""
     needed = _packs_in_use(home, gone_runs)
     if needed is None:
-        result.notes.append(f"packs and pixels stay: a run in {home.runs} does not say which pack it needs")
+        result.notes.append(
+            f"packs and pixels stay: a run in {home.runs} does not say which pack it needs"
+        )
         return
     packs = unneeded_packs(home, needed)
     if fresh := len(fresh_packs(home, needed)):
-        some = "1 pack was used just now and stays" if fresh == 1 else f"{fresh:,} packs were used just now and stay"
+        some = (
+            "1 pack was used just now and stays"
+            if fresh == 1
+            else f"{fresh:,} packs were used just now and stay"
+        )
         result.notes.append(f"{some}; prune again in a minute")
     for pack in packs:
         result.gone.append(Item("pack", pack.name, size_of(pack)))
@@ -317,7 +373,10 @@ def _prune_data(home: Home, gone_runs: set[str], result: Pruned, *, dry_run: boo
 
 
 def _packs_in_use(home: Home, gone_runs: set[str]) -> set[str] | None:
-    """Names of the packs that the runs refer to, whatever version wrote them; None where one cannot be read."""
+    """Names of the packs that the runs refer to, whatever version wrote them.
+
+    None where one cannot be read.
+    """
     needed = set()
     for run_dir in home.runs.iterdir() if home.runs.is_dir() else ():
         path = run_dir / RECORD_FILE

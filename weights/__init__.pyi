@@ -16,16 +16,20 @@ from .keys import check_patterns as check_patterns
 # Refuse a pattern that fits no key of the source.
 from .keys import check_rename as check_rename
 
-# Whether one of the patterns fits: `*` is any text, dots included, `?` any one letter, `[ab]` one of these.
+# Whether one of the patterns fits: `*` is any text, dots included, `?` any one letter, `[ab]` one
+# of these.
 from .keys import fits as fits
 
-# The state with `module.` taken away or added, whichever fits more of a model's keys; as it is where none does.
+# The state with `module.` taken away or added, whichever fits more of a model's keys; as it is
+# where none does.
 from .module_prefix import match_module_prefix as match_module_prefix
 
-# What all keys begin with, up to and with a dot, such as `module.`, `model.` or `module.net.`; else empty.
+# What all keys begin with, up to and with a dot, such as `module.`, `model.` or `module.net.`; else
+# empty.
 from .module_prefix import prefix_of as prefix_of
 
-# Keys without the `module.` that DataParallel, DistributedDataParallel or torch.compile put before all of them.
+# Keys without the `module.` that DataParallel, DistributedDataParallel or torch.compile put before
+# all of them.
 from .module_prefix import strip_module_prefix as strip_module_prefix
 
 # Write tensors by name, atomically, in their order, those of wide elements first.

@@ -1,4 +1,7 @@
-"""The keys of a state_dict: which of them a pattern fits, and what a key of one model is called in another."""
+"""The keys of a state_dict.
+
+Which of them a pattern fits, and what a key of one model is called in another.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,10 @@ class Matches(NamedTuple):
 
 
 def fits(key: str, patterns: Iterable[str]) -> bool:
-    """Whether one of the patterns fits: `*` is any text, dots included, `?` any one letter, `[ab]` one of these."""
+    """Whether one of the patterns fits.
+
+    `*` is any text, dots included, `?` any one letter, `[ab]` one of these.
+    """
     return any(fnmatchcase(key, pattern) for pattern in patterns)
 
 
@@ -45,7 +51,9 @@ def check_patterns(place: str, patterns: Iterable[str], keys: Collection[str]) -
     """
     for pattern in patterns:
         if not any(fnmatchcase(key, pattern) for key in keys):
-            raise RecipeError(f"{place}: {pattern!r} fits no key of the model; {nearest_keys(pattern, keys)}")
+            raise RecipeError(
+                f"{place}: {pattern!r} fits no key of the model; {nearest_keys(pattern, keys)}"
+            )
 
 
 def check_rename(rename: Mapping[str, str], source: Collection[str]) -> None:
@@ -55,25 +63,30 @@ def check_rename(rename: Mapping[str, str], source: Collection[str]) -> None:
         RecipeError: names the pattern and the nearest keys.
     """
     for pattern in rename:
-        if not any(_rename(form, pattern, "") is not None for key in source for form in _forms(key)):
+        if not any(
+            _rename(form, pattern, "") is not None for key in source for form in _forms(key)
+        ):
             raise RecipeError(
-                f"warm_start.rename: {pattern!r} fits no key of the source; {nearest_keys(pattern, source)}"
+                f"warm_start.rename: {pattern!r} fits no key of the source; "
+                f"{nearest_keys(pattern, source)}"
             )
 
 
 def match_keys(own: Collection[str], source: Collection[str], rename: Mapping[str, str]) -> Matches:
     """Say which key of a source goes to which key of a model.
 
-    The first pattern of `rename` that fits a key counts, and goes before a key of the same name. Names that a wrapper
-    put before the keys (`module.`) are looked through on both sides, with and without patterns.
+    The first pattern of `rename` that fits a key counts, and goes before a key of the same name.
+    Names that a wrapper put before the keys (`module.`) are looked through on both sides, with and
+    without patterns.
 
     Args:
         own: keys of the model.
         source: keys of the source.
-        rename: from the source's keys to the model's; a `*` stands for any text, as little as will do, and the nth `*`
-            of the replacement for what the nth of the pattern stood for.
+        rename: from the source's keys to the model's; a `*` stands for any text, as little as will
+            do, and the nth `*` of the replacement for what the nth of the pattern stood for.
     Raises:
-        RecipeError: a pattern fits no key of the source, or leads to none of the model, or two keys would go to one.
+        RecipeError: a pattern fits no key of the source, or leads to none of the model, or two keys
+            would go to one.
     """
     check_rename(rename, source)
     own, reached = dict.fromkeys(own), set[str]()
@@ -88,7 +101,8 @@ def match_keys(own: Collection[str], source: Collection[str], rename: Mapping[st
             astray.setdefault(pattern, name)
         elif name in source_of:
             raise RecipeError(
-                f"warm_start.rename: {source_of[name]!r} and {key!r} of the source would both become {name!r}; "
+                f"warm_start.rename: {source_of[name]!r} and {key!r} of the source would both "
+                f"become {name!r}; "
                 f"leave one out, or make the pattern {pattern!r} longer"
             )
         else:
@@ -101,7 +115,9 @@ def match_keys(own: Collection[str], source: Collection[str], rename: Mapping[st
                 f"{nearest_keys(name, own)}"
             )
     renamed = set(source_of)
-    for key in sorted(left, key=lambda key: key not in own):  # a key of the very name goes before one behind a wrapper
+    for key in sorted(
+        left, key=lambda key: key not in own
+    ):  # a key of the very name goes before one behind a wrapper
         name = next((form for form in _forms(key) if form in own and form not in source_of), None)
         name = name or next((f"{word}{key}" for word in WRAPPERS if f"{word}{key}" in own), None)
         if name is not None and name not in source_of:
@@ -111,7 +127,10 @@ def match_keys(own: Collection[str], source: Collection[str], rename: Mapping[st
 
 
 def nearest_keys(word: str, keys: Iterable[str]) -> str:
-    """The ending of a message: the keys, or modules as patterns, that are nearest to a word, else the first keys."""
+    """The ending of a message.
+
+    The keys, or modules as patterns, that are nearest to a word, else the first keys.
+    """
     keys = list(keys)
     modules = {f"{key[: dot.start()]}.*" for key in keys for dot in re.finditer(r"\.", key)}
     near = difflib.get_close_matches(word, [*sorted(modules), *keys], n=3, cutoff=0.5)
@@ -127,13 +146,18 @@ def first_keys(keys: Collection[str]) -> str:
 def _forms(key: str) -> list[str]:
     """A key, then what it is behind each wrapper."""
     forms = [key]
-    while (word := next((word for word in WRAPPERS if forms[-1].startswith(word)), "")) and forms[-1] != word:
+    while (word := next((word for word in WRAPPERS if forms[-1].startswith(word)), "")) and forms[
+        -1
+    ] != word:
         forms.append(forms[-1].removeprefix(word))
     return forms
 
 
 def _first_rename(key: str, rename: Mapping[str, str]) -> tuple[str, str]:
-    """The first pattern that fits a key and what it makes of it; empty where none does."""
+    """The first pattern that fits a key and what it makes of it.
+
+    Empty where none does.
+    """
     for pattern, replacement in rename.items():
         for form in _forms(key):
             if (name := _rename(form, pattern, replacement)) is not None:

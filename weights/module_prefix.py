@@ -1,7 +1,8 @@
-"""What wrappers put before the keys of a state_dict, taken away or added as a model needs it.
+"""What wrappers put before the keys of a state_dict, taken away or added as a
+model needs it.
 
-`torch.nn.DataParallel` and `DistributedDataParallel` keep the net as their part `module`, torch.compile as `_orig_mod`;
-so their state_dicts have these words before every key.
+`torch.nn.DataParallel` and `DistributedDataParallel` keep the net as their part `module`,
+torch.compile as `_orig_mod`; so their state_dicts have these words before every key.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ METADATA = "_metadata"
 
 
 def prefix_of(state: Iterable[str]) -> str:
-    """What all keys begin with, up to and with a dot, such as `module.`, `model.` or `module.net.`; else empty."""
+    """What all keys begin with, up to and with a dot, such as `module.`,
+    `model.` or `module.net.`; else empty.
+    """
     keys = [key for key in state if key != AVERAGED_COUNTER]
     shared: list[str] = []
     for parts in zip(*(key.split(".")[:-1] for key in keys), strict=False):
@@ -32,7 +35,8 @@ def prefix_of(state: Iterable[str]) -> str:
 
 
 def strip_module_prefix(state: Mapping[str, Tensor]) -> State:
-    """Keys without the `module.` that DataParallel, DistributedDataParallel or torch.compile put before all of them.
+    """Keys without the `module.` that DataParallel, DistributedDataParallel or
+    torch.compile put before all of them.
 
     The counter that torch's AveragedModel keeps beside such keys goes too.
     """
@@ -40,7 +44,8 @@ def strip_module_prefix(state: Mapping[str, Tensor]) -> State:
 
 
 def match_module_prefix(state: Mapping[str, Tensor], keys: Iterable[str]) -> State:
-    """The state with `module.` taken away or added, whichever fits more of a model's keys; as it is where none does.
+    """The state with `module.` taken away or added, whichever fits more of a
+    model's keys; as it is where none does.
 
     Args:
         state: as saved; with or without the prefix.
@@ -50,7 +55,11 @@ def match_module_prefix(state: Mapping[str, Tensor], keys: Iterable[str]) -> Sta
     forms = _unwrapped(state)
     prefix = _wrapper_of(wanted)
     if prefix:
-        forms.append(_renamed(forms[-1], lambda key: f"{prefix}{key}", lambda path: f"{prefix}{path}".rstrip(".")))
+        forms.append(
+            _renamed(
+                forms[-1], lambda key: f"{prefix}{key}", lambda path: f"{prefix}{path}".rstrip(".")
+            )
+        )
     return max(forms, key=lambda form: len(wanted & form.keys()))  # the first of equal ones
 
 
@@ -84,16 +93,24 @@ def _has_prefix(keys: Iterable[str], prefix: str) -> bool:
     return bool(relevant) and all(key.startswith(prefix) for key in relevant)
 
 
-def _renamed(state: State, rename_key: Callable[[str], str], rename_path: Callable[[str], str]) -> State:
-    """The same tensors under other keys, and the versions of the modules under their paths."""
+def _renamed(
+    state: State, rename_key: Callable[[str], str], rename_path: Callable[[str], str]
+) -> State:
+    """The same tensors under other keys, and the versions of the modules
+    under their paths.
+    """
     made: State = OrderedDict((rename_key(key), value) for key, value in state.items())
     if metadata := getattr(state, METADATA, None):
-        setattr(made, METADATA, OrderedDict((rename_path(path), one) for path, one in metadata.items()))
+        setattr(
+            made, METADATA, OrderedDict((rename_path(path), one) for path, one in metadata.items())
+        )
     return made
 
 
 def with_metadata_of(source: object, state: State) -> State:
-    """A state_dict with the versions of its modules, which some modules' loading looks at."""
+    """A state_dict with the versions of its modules, which some modules'
+    loading looks at.
+    """
     made: State = OrderedDict(state)
     metadata = getattr(source, METADATA, None)
     if isinstance(metadata, dict) and all(isinstance(one, dict) for one in metadata.values()):

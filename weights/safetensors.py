@@ -1,7 +1,11 @@
-"""Safetensors files: a length, a JSON header, raw bytes. Read by memory map with every bound checked, and written.
+"""Safetensors files.
 
-Format: https://github.com/huggingface/safetensors, "Format": 8 bytes little-endian length N, N bytes of JSON
-`{name: {"dtype", "shape", "data_offsets": [begin, end]}, "__metadata__": {text: text}}`, then the data, without holes.
+A length, a JSON header, raw bytes. Read by memory map with every bound checked, and written.
+
+Format: https://github.com/huggingface/safetensors, "Format": 8 bytes little-endian length N, N
+    bytes of JSON
+`{name: {"dtype", "shape", "data_offsets": [begin, end]}, "__metadata__": {text: text}}`, then the
+data, without holes.
 """
 
 from __future__ import annotations
@@ -44,25 +48,31 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def looks_like_safetensors(head: bytes, num_bytes: int) -> bool:
-    """Whether a file that begins with these bytes has a length and then a JSON object."""
+    """Whether a file that begins with these bytes has a length and then a
+    JSON object.
+    """
     return len(head) > 8 and head[8:9] == b"{" and num_bytes > 8
 
 
 def read_safetensors(path: Path, place: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Map the tensors into memory, on the CPU; also gives the metadata.
+    """Map the tensors into memory, on the CPU.
+
+    Also gives the metadata.
 
     Args:
         path: a file that `looks_like_safetensors`.
         place: the file, for messages.
     Raises:
-        SourceError: the header is torn or too long, or tensors overlap, leave holes, or reach beyond the file.
+        SourceError: the header is torn or too long, or tensors overlap, leave holes, or reach
+            beyond the file.
     """
     num_bytes = path.stat().st_size
     with path.open("rb") as file:
         (header_bytes,) = struct.unpack("<Q", file.read(8))
         if header_bytes > min(MOST_HEADER_BYTES, num_bytes - 8):
             raise SourceError(
-                f"{place} is refused: safetensors with a header of {header_bytes:,} bytes in a file of {num_bytes:,}; "
+                f"{place} is refused: safetensors with a header of {header_bytes:,} bytes in a "
+                f"file of {num_bytes:,}; "
                 f"the header may have {MOST_HEADER_BYTES:,}, and has to lie in the file"
             )
         header, metadata = _parse_header(file.read(header_bytes), place)
@@ -80,7 +90,8 @@ def read_safetensors(path: Path, place: str) -> tuple[dict[str, Tensor], dict[st
 
 
 def write_safetensors(state: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Write tensors by name, atomically, in their order, those of wide elements first.
+    """Write tensors by name, atomically, in their order, those of wide elements
+    first.
 
     Raises:
         SourceError: a tensor has a dtype that the format does not know.
@@ -88,13 +99,22 @@ def write_safetensors(state: Mapping[str, Tensor], path: Path, metadata: Mapping
     header: dict[str, Any] = {METADATA: {"format": "pt", **metadata}}
     blocks: list[bytes] = []
     position = 0
-    for name in sorted(state, key=lambda name: -state[name].dtype.itemsize):  # so that each lies aligned
+    for name in sorted(
+        state, key=lambda name: -state[name].dtype.itemsize
+    ):  # so that each lies aligned
         value = state[name].detach().cpu().contiguous()
         if value.dtype not in NAMES:
-            raise SourceError(f"{name!r} is {value.dtype}, which safetensors do not have; write {path.stem}.pt instead")
+            raise SourceError(
+                f"{name!r} is {value.dtype}, which safetensors do not have; write {path.stem}.pt "
+                "instead"
+            )
         blocks.append(value.reshape(-1).view(torch.uint8).numpy().tobytes())
         end = position + len(blocks[-1])
-        header[name] = {"dtype": NAMES[value.dtype], "shape": list(value.shape), "data_offsets": [position, end]}
+        header[name] = {
+            "dtype": NAMES[value.dtype],
+            "shape": list(value.shape),
+            "data_offsets": [position, end],
+        }
         position = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % ALIGNMENT)
@@ -111,27 +131,49 @@ def _parse_header(text: bytes, place: str) -> tuple[dict[str, Any], dict[str, st
     try:
         header = json.loads(text, object_pairs_hook=refuse_twice)
     except (ValueError, RecursionError) as error:
-        raise SourceError(f"{place} is refused: the header of its safetensors is no JSON: {error}") from error
+        raise SourceError(
+            f"{place} is refused: the header of its safetensors is no JSON: {error}"
+        ) from error
     metadata = header.pop(METADATA, {}) if isinstance(header, dict) else None
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise SourceError(f"{place} is refused: the header of its safetensors is no object, or has odd metadata")
+    if not isinstance(metadata, dict) or not all(
+        isinstance(value, str) for value in metadata.values()
+    ):
+        raise SourceError(
+            f"{place} is refused: the header of its safetensors is no object, or has odd metadata"
+        )
     return header, metadata
 
 
 def _check_entry(name: str, entry: Any, place: str) -> tuple[int, int]:
     """First byte of a tensor, and the one behind its last."""
     match entry:
-        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(start), int(end)], **more} if not more:
+        case {
+            "dtype": str(dtype),
+            "shape": list(shape),
+            "data_offsets": [int(start), int(end)],
+            **more,
+        } if not more:
             if dtype not in DTYPES:
-                raise SourceError(f"{place}: {name!r} is {dtype}; safetensors are read as {', '.join(DTYPES)}")
-            is_shape = len(shape) <= 64 and all(type(length) is int and 0 <= length < 2**63 for length in shape)
-            if is_shape and 0 <= start <= end and end - start == math.prod(shape) * DTYPES[dtype].itemsize:
+                raise SourceError(
+                    f"{place}: {name!r} is {dtype}; safetensors are read as {', '.join(DTYPES)}"
+                )
+            is_shape = len(shape) <= 64 and all(
+                type(length) is int and 0 <= length < 2**63 for length in shape
+            )
+            if (
+                is_shape
+                and 0 <= start <= end
+                and end - start == math.prod(shape) * DTYPES[dtype].itemsize
+            ):
                 return start, end
             raise SourceError(
-                f"{place} is refused: {name!r} of {dtype} and shape {str(shape)[:80]} does not have the bytes "
+                f"{place} is refused: {name!r} of {dtype} and shape {str(shape)[:80]} does not "
+                "have the bytes "
                 f"{start} to {end}"
             )
-    raise SourceError(f"{place} is refused: {name!r} has no dtype, shape and data_offsets in the header")
+    raise SourceError(
+        f"{place} is refused: {name!r} has no dtype, shape and data_offsets in the header"
+    )
 
 
 def _check_ranges(ranges: Mapping[str, tuple[int, int]], num_bytes: int, place: str) -> None:
@@ -144,5 +186,6 @@ def _check_ranges(ranges: Mapping[str, tuple[int, int]], num_bytes: int, place: 
         position, before = end, repr(name)
     if position != num_bytes:
         raise SourceError(
-            f"{place} is torn: its tensors take {position:,} bytes, and behind its header it has {num_bytes:,}"
+            f"{place} is torn: its tensors take {position:,} bytes, and behind its header it has "
+            f"{num_bytes:,}"
         )

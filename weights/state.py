@@ -1,4 +1,7 @@
-"""Weights on disk: a model's `state_dict` alone, saved whole or not at all, loaded without running code."""
+"""Weights on disk.
+
+A model's `state_dict` alone, saved whole or not at all, loaded without running code.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,28 @@ from torch import Tensor, nn
 
 from ..disk import write_atomic
 from ..errors import SourceError
-from .file import PACK_KEY, PACK_VERSION, match_module_prefix, read_weights_file, strip_module_prefix
+from .file import (
+    PACK_KEY,
+    PACK_VERSION,
+    match_module_prefix,
+    read_weights_file,
+    strip_module_prefix,
+)
 from .values import check_state
 
 
 def state_of(model: nn.Module) -> dict[str, Tensor]:
-    """The model's parameters and buffers as contiguous tensors on the CPU, detached copies."""
+    """The model's parameters and buffers as contiguous tensors on the CPU,
+    detached copies.
+    """
     state = model.state_dict()
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
 
 
 def save_weights(state: Mapping[str, Any], path: Path) -> None:
-    """Write a state_dict (of a model or an optimizer) with `torch.save`, atomically."""
+    """Write a state_dict (of a model or an optimizer) with `torch.save`,
+    atomically.
+    """
     write_atomic(path, dump_weights(state))
 
 
@@ -36,20 +49,26 @@ def dump_weights(state: Mapping[str, Any]) -> bytes:
 
 
 def save_pack(parts: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Write several models into one file, atomically; `read_weights_file(path, name)` reads one back.
+    """Write several models into one file, atomically.
+
+    `read_weights_file(path, name)` reads one back.
 
     Args:
-        parts: by the model's name: `model_state_dict`, and where there are any `optimizer_state_dict` and plain values
-            such as `epoch` and `loss`.
+        parts: by the model's name: `model_state_dict`, and where there are any
+            `optimizer_state_dict` and plain values such as `epoch` and `loss`.
     """
-    save_weights({PACK_KEY: PACK_VERSION, "models": {name: dict(part) for name, part in parts.items()}}, path)
+    save_weights(
+        {PACK_KEY: PACK_VERSION, "models": {name: dict(part) for name, part in parts.items()}}, path
+    )
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read the one model of any weights file onto the CPU, see `weights_file.py`.
+    """Read the one model of any weights file onto the CPU, see
+    `weights_file.py`.
 
     Raises:
-        SourceError: the file is missing, torn, of another kind, needs code to run, or holds several models.
+        SourceError: the file is missing, torn, of another kind, needs code to run, or holds several
+            models.
     """
     return read_weights_file(path).state
 
@@ -60,15 +79,16 @@ def load_unwrapped(path: Path) -> dict[str, Tensor]:
 
 
 def load_into(model: nn.Module, state: Mapping[str, Tensor], place: str) -> None:
-    """Load a state_dict whose keys and shapes are the model's own, but for the `module.` of a wrapper.
+    """Load a state_dict whose keys and shapes are the model's own, but for the
+    `module.` of a wrapper.
 
     Args:
         model: as it was built.
         state: floats of another width are cast to the model's.
         place: the file, for messages.
     Raises:
-        SourceError: keys are missing or surplus, shapes differ, or values are not finite or of another class of number,
-            see `check_state`; names them.
+        SourceError: keys are missing or surplus, shapes differ, or values are not finite or of
+            another class of number, see `check_state`; names them.
     """
     own = model.state_dict()
     matched = match_module_prefix(state, own)
@@ -77,14 +97,20 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], place: str) -> None
         model.load_state_dict(matched)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise SourceError(f"{place} does not fit the model that the recipe builds: {reason}") from error
+        raise SourceError(
+            f"{place} does not fit the model that the recipe builds: {reason}"
+        ) from error
 
 
 def sha256_of(state: Mapping[str, Tensor]) -> str:
-    """Hex digest over the tensors' names, dtypes, shapes and bytes, in the order of their names."""
+    """Hex digest over the tensors' names, dtypes, shapes and bytes, in the
+    order of their names.
+    """
     total = hashlib.sha256()
     for name in sorted(state):
         value = state[name].detach().cpu().contiguous()
         total.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        total.update(value.reshape(-1).view(torch.uint8).numpy().data)  # without a copy: it may be mapped from a file
+        total.update(
+            value.reshape(-1).view(torch.uint8).numpy().data
+        )  # without a copy: it may be mapped from a file
     return total.hexdigest()

@@ -1,6 +1,8 @@
-"""Which tensor of a source goes where in a new model, row by row where rows have names; the report of it.
+"""Which tensor of a source goes where in a new model, row by row where rows
+have names; the report of it.
 
-Pure: tensors by key in, tensors by key out. Where the source comes from and what its rows are is the caller's to say.
+Pure: tensors by key in, tensors by key out. Where the source comes from and what its rows are is
+    the caller's to say.
 """
 
 from __future__ import annotations
@@ -35,9 +37,10 @@ class Entry(NamedTuple):
         key: of the model; empty for what the source has and the model does not.
         source_key: empty where the source has nothing for it.
         shape, source_shape: None where there is none.
-        what: loaded, or renamed: the whole tensor came; grown: the rows that both have, by their names; fresh: no row
-            has a name that both have, or none could be told; missing from the source; surplus in it; mismatch of
-            shapes; excluded by the recipe. Whatever did not come is as the model was built.
+        what: loaded, or renamed: the whole tensor came; grown: the rows that both have, by their
+            names; fresh: no row has a name that both have, or none could be told; missing from the
+            source; surplus in it; mismatch of shapes; excluded by the recipe. Whatever did not come
+            is as the model was built.
         note: how many rows came, or why nothing did.
         frozen: whether it is not trained.
     """
@@ -52,14 +55,21 @@ class Entry(NamedTuple):
 
 
 class Transfer(NamedTuple):
-    """What a model begins with: all its tensors by key, and where they are from."""
+    """What a model begins with.
+
+    All its tensors by key, and where they are from.
+    """
 
     state: dict[str, Tensor]
     entries: list[Entry]
 
 
 def plan_transfer(
-    own: Mapping[str, Tensor], source: Mapping[str, Tensor], settings: WarmStart, labels: Labels, place: str
+    own: Mapping[str, Tensor],
+    source: Mapping[str, Tensor],
+    settings: WarmStart,
+    labels: Labels,
+    place: str,
 ) -> Transfer:
     """Put a source's tensors in the place of a new model's, as far as they fit.
 
@@ -67,12 +77,13 @@ def plan_transfer(
         own: the model as it was built.
         source: what it begins from.
         settings: the recipe's part: rename, exclude, freeze.
-        labels: by key and dimension, what stands at each position where that is not the same in both.
+        labels: by key and dimension, what stands at each position where that is not the same in
+            both.
         place: the source, for messages.
     Raises:
         RecipeError: a pattern fits no key.
-        SourceError: nothing of the source has a place in the model, or what has one is not finite or of another class
-            of number than the model's.
+        SourceError: nothing of the source has a place in the model, or what has one is not finite
+            or of another class of number than the model's.
     """
     check_patterns("warm_start.exclude", settings.exclude, own)
     check_patterns("warm_start.freeze", settings.freeze, own)
@@ -90,12 +101,19 @@ def plan_transfer(
         if what == "loaded" and key in matches.renamed:
             what = "renamed"
         source_shape = None if theirs is None else tuple(theirs.shape)
-        entries.append(Entry(key, name, tuple(mine.shape), source_shape, what, note, fits(key, settings.freeze)))
+        entries.append(
+            Entry(
+                key, name, tuple(mine.shape), source_shape, what, note, fits(key, settings.freeze)
+            )
+        )
     entries += [
-        Entry("", name, None, tuple(source[name].shape), "surplus", "", frozen=False) for name in matches.surplus
+        Entry("", name, None, tuple(source[name].shape), "surplus", "", frozen=False)
+        for name in matches.surplus
     ]
     if not any(entry.what in ARRIVED and not entry.key.endswith(COUNTER) for entry in entries):
-        raise SourceError(f"nothing of {place} fits the model: {_why_nothing(own, source, entries)}")
+        raise SourceError(
+            f"nothing of {place} fits the model: {_why_nothing(own, source, entries)}"
+        )
     _check_values(own, source, state, entries, place)
     return Transfer(state, entries)
 
@@ -107,15 +125,22 @@ def _check_values(
     entries: Sequence[Entry],
     place: str,
 ) -> None:
-    """Refuse what arrived and cannot be a model's; what was left out, or has no place, may be anything.
+    """Refuse what arrived and cannot be a model's.
+
+    What was left out, or has no place, may be anything.
 
     Raises:
         SourceError: names the source's keys and what is wrong with them.
     """
     arrived = [one for one in entries if one.what in ARRIVED]
     # Of what grew, the rows that came: they have the shape of the model's.
-    theirs = {one.source_key: state[one.key] if one.what == "grown" else source[one.source_key] for one in arrived}
-    remedy = "leave the keys out with warm_start.exclude, or begin from an intact copy or another source"
+    theirs = {
+        one.source_key: state[one.key] if one.what == "grown" else source[one.source_key]
+        for one in arrived
+    }
+    remedy = (
+        "leave the keys out with warm_start.exclude, or begin from an intact copy or another source"
+    )
     check_state({one.source_key: own[one.key] for one in arrived}, theirs, place, remedy)
 
 
@@ -132,7 +157,9 @@ def tabulate(entries: Sequence[Entry]) -> str:
 
 
 def describe(entries: Sequence[Entry], place: str, most: int = 30) -> list[str]:
-    """The report for people: a summary, then what was not simply loaded.
+    """The report for people.
+
+    A summary, then what was not simply loaded.
 
     Args:
         entries: of a transfer.
@@ -144,9 +171,15 @@ def describe(entries: Sequence[Entry], place: str, most: int = 30) -> list[str]:
     frozen = sum(entry.frozen for entry in entries)
     own = sum(bool(entry.key) for entry in entries)
     came = sum(counts[what] for what in ARRIVED)
-    lines = [f"warm start: {came} of {own} keys from {place}: {said}{f'; {frozen} frozen' if frozen else ''}"]
+    lines = [
+        f"warm start: {came} of {own} keys from {place}: "
+        f"{said}{f'; {frozen} frozen' if frozen else ''}"
+    ]
     special = [entry for entry in entries if entry.what not in ("loaded", "renamed")]
-    rows = [(entry.what, entry.key or entry.source_key, _shapes(entry), entry.note) for entry in special[:most]]
+    rows = [
+        (entry.what, entry.key or entry.source_key, _shapes(entry), entry.note)
+        for entry in special[:most]
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)] if rows else []
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
@@ -156,9 +189,18 @@ def describe(entries: Sequence[Entry], place: str, most: int = 30) -> list[str]:
     return lines
 
 
-def _why_nothing(own: Mapping[str, Tensor], source: Mapping[str, Tensor], entries: Sequence[Entry]) -> str:
-    """The ending of the message: tensors of other shapes, else what both have."""
-    odd = [one for one in entries if one.what in ("mismatch", "fresh") and not one.key.endswith(COUNTER)]
+def _why_nothing(
+    own: Mapping[str, Tensor], source: Mapping[str, Tensor], entries: Sequence[Entry]
+) -> str:
+    """The ending of the message.
+
+    Tensors of other shapes, else what both have.
+    """
+    odd = [
+        one
+        for one in entries
+        if one.what in ("mismatch", "fresh") and not one.key.endswith(COUNTER)
+    ]
     if odd:
         shown = "; ".join(
             f"{one.key} is {_shape_text(one.shape)}, there {_shape_text(one.source_shape)}"
@@ -175,8 +217,13 @@ def _why_nothing(own: Mapping[str, Tensor], source: Mapping[str, Tensor], entrie
     )
 
 
-def _transfer(mine: Tensor, theirs: Tensor, labels: Mapping[int, AxisLabels]) -> tuple[What, str, Tensor]:
-    """What comes of one tensor: what to call it, a note, and the tensor of the model."""
+def _transfer(
+    mine: Tensor, theirs: Tensor, labels: Mapping[int, AxisLabels]
+) -> tuple[What, str, Tensor]:
+    """What comes of one tensor.
+
+    What to call it, a note, and the tensor of the model.
+    """
     if class_of(theirs) != class_of(mine):
         return "loaded", "", mine  # not cast, and refused by `_check_values`
     if not labels:
@@ -187,12 +234,18 @@ def _transfer(mine: Tensor, theirs: Tensor, labels: Mapping[int, AxisLabels]) ->
         return "fresh", "it cannot be told which of its positions are which", mine
     if any(not axis.source for axis in labels.values()):
         if mine.shape == theirs.shape:
-            return "loaded", "by position: the source does not say what its rows are", theirs.to(mine.dtype).clone()
+            return (
+                "loaded",
+                "by position: the source does not say what its rows are",
+                theirs.to(mine.dtype).clone(),
+            )
         return "mismatch", "another size, and the source does not say what its rows are", mine
     return _grow(mine, theirs, labels)
 
 
-def _grow(mine: Tensor, theirs: Tensor, labels: Mapping[int, AxisLabels]) -> tuple[What, str, Tensor]:
+def _grow(
+    mine: Tensor, theirs: Tensor, labels: Mapping[int, AxisLabels]
+) -> tuple[What, str, Tensor]:
     """Copy what stands under the same labels."""
     fits_source = mine.ndim == theirs.ndim and all(
         theirs.shape[dim] == (len(labels[dim].source) if dim in labels else mine.shape[dim])
@@ -209,7 +262,9 @@ def _grow(mine: Tensor, theirs: Tensor, labels: Mapping[int, AxisLabels]) -> tup
         at = {label: position for position, label in enumerate(labels[dim].source)}
         common = [position for position, label in enumerate(labels[dim].own) if label in at]
         here.append(torch.tensor(common, dtype=torch.int64))
-        there.append(torch.tensor([at[labels[dim].own[position]] for position in common], dtype=torch.int64))
+        there.append(
+            torch.tensor([at[labels[dim].own[position]] for position in common], dtype=torch.int64)
+        )
         notes.append(_note(labels[dim], len(common), "rows" if dim == 0 else "columns"))
     if any(not len(positions) for positions in here):
         return "fresh", f"the source has nothing of the same name ({'; '.join(notes)})", mine
@@ -232,7 +287,10 @@ def _shapes(entry: Entry) -> str:
 
 
 def _shape_text(shape: tuple[int, ...] | None) -> str:
-    """Such as 8x3x5x5; one number has the shape ()."""
+    """Such as 8x3x5x5.
+
+    One number has the shape ().
+    """
     if shape is None:
         return ""
     return "x".join(map(str, shape)) or "()"

@@ -1,7 +1,8 @@
 # A row's random numbers: call it with a stream number, get uint64 of shape (B,).
 from .draws import Draw as Draw
 
-# Random numbers of each row: splitmix64 (Steele, Lea and Flood 2014) of seed, epoch, row and stream.
+# Random numbers of each row: splitmix64 (Steele, Lea and Flood 2014) of seed, epoch, row and
+# stream.
 from .draws import drawer as drawer
 
 # Moves an image by up to `padding` pixels in both directions; its size stays.
@@ -25,7 +26,8 @@ from .mixing import Mixup as Mixup
 # Mix each row with another of its batch; of several mixers each batch draws one.
 from .mixing import mix_batch as mix_batch
 
-# Contiguous rows as one element each, (B,), which numpy copies by memcpy, 15 times as fast as torch's index_copy_.
+# Contiguous rows as one element each, (B,), which numpy copies by memcpy, 15 times as fast as
+# torch's index_copy_.
 from .pixels import as_elements as as_elements
 
 # Mirror some rows of (B, H, W, C), contiguous, left to right, in place.
@@ -43,7 +45,8 @@ from .plan import check_augment as check_augment
 # Check that there is a sense in doing this to these features.
 from .plan import check_augment_fits as check_augment_fits
 
-# What is legal and yet hardly meant, a sentence each: no effect, or points that a mirror leaves misnamed.
+# What is legal and yet hardly meant, a sentence each: no effect, or points that a mirror leaves
+# misnamed.
 from .plan import doubts_about_augment as doubts_about_augment
 
 # Build augmentations; rotations and changes of size that stand beside each other become one.

@@ -1,7 +1,9 @@
-"""Random numbers of rows: each row draws for itself, from a hash of (seed, epoch, its position in the pack).
+"""Random numbers of rows.
 
-What is drawn for a row depends neither on the other rows of its batch, nor on the number of workers, nor on where a
-run was resumed.
+Each row draws for itself, from a hash of (seed, epoch, its position in the pack).
+
+What is drawn for a row depends neither on the other rows of its batch, nor on the number of
+workers, nor on where a run was resumed.
 """
 
 from __future__ import annotations
@@ -20,11 +22,14 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def drawer(seed: int, epoch: int, rows: Tensor, repeats: Tensor | None = None) -> Draw:
-    """Random numbers of each row: splitmix64 (Steele, Lea and Flood 2014) of seed, epoch, row and stream.
+    """Random numbers of each row.
+
+    Splitmix64 (Steele, Lea and Flood 2014) of seed, epoch, row and stream.
 
     Args:
         rows: int64, shape (B,): positions in the pack.
-        repeats: int64, shape (B,): how often the epoch drew the row before; another time gives other numbers.
+        repeats: int64, shape (B,): how often the epoch drew the row before; another time gives
+            other numbers.
     """
     key = _mix(_mix(np.array([seed % 2**64], np.uint64)) + np.uint64(epoch))
     base = _mix(rows.numpy().astype(np.uint64) + key)
@@ -33,13 +38,17 @@ def drawer(seed: int, epoch: int, rows: Tensor, repeats: Tensor | None = None) -
         base = np.where(again > 0, _mix(base ^ (again * _GOLDEN)), base)
 
     def draw(stream: int) -> np.ndarray:
-        return _mix(base + np.array([stream + 1], np.uint64) * _GOLDEN)  # an array wraps without a warning
+        return _mix(
+            base + np.array([stream + 1], np.uint64) * _GOLDEN
+        )  # an array wraps without a warning
 
     return draw
 
 
 def uniform(draws: np.ndarray, low: float = 0.0, high: float = 1.0) -> np.ndarray:
-    """Draws (B,) as float64, evenly from `low` to, but not including, `high`."""
+    """Draws (B,) as float64, evenly from `low` to, but not including,
+    `high`.
+    """
     unit = (draws >> np.uint64(11)) * 2.0**-53
     return unit if (low, high) == (0.0, 1.0) else low + unit * (high - low)
 

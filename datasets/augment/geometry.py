@@ -1,7 +1,7 @@
 """Random changes that move pixels, and the points that go with them.
 
-A change of a row is one affine map of pixel coordinates (x, y), pixel centres at whole numbers. Mirrors and moves by
-whole pixels copy them; a rotation or a change of size samples them anew.
+A change of a row is one affine map of pixel coordinates (x, y), pixel centres at whole numbers.
+Mirrors and moves by whole pixels copy them; a rotation or a change of size samples them anew.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from torch import Tensor
 from ...errors import RecipeError
 from ...schema import FeatureSchema
 from .draws import Draw, below, uniform
-from .pixels import Augmentation, as_floats, channels_last, check_probability, mirror_rows, without_uint16
+from .pixels import (
+    Augmentation,
+    as_floats,
+    channels_last,
+    check_probability,
+    mirror_rows,
+    without_uint16,
+)
 
 # Shapes: B rows in a batch, C channels, H height, W width, P points.
 Edge = Literal["zeros", "reflect"]
@@ -33,7 +40,10 @@ class Geometric(Augmentation, ABC):
 
     @abstractmethod
     def maps(self, draw: Draw, height: int, width: int) -> np.ndarray:
-        """Where pixels go: float64 (B, 2, 3), new = [:, :, :2] @ old + [:, :, 2] of (x, y)."""
+        """Where pixels go.
+
+        Float64 (B, 2, 3), new = [:, :, :2] @ old + [:, :, 2] of (x, y).
+        """
 
 
 class Flip(Geometric):
@@ -57,14 +67,20 @@ class Flip(Geometric):
         return self._flip_pixels(image, chosen)
 
     def maps(self, draw: Draw, height: int, width: int) -> np.ndarray:
-        """A mirror: x becomes width - 1 - x."""
+        """A mirror.
+
+        X becomes width - 1 - x.
+        """
         chosen = self.choose(draw)
         maps = _unit_maps(len(chosen))
         maps[chosen, 0, 0], maps[chosen, 0, 2] = -1, width - 1
         return maps
 
     def choose(self, draw: Draw) -> np.ndarray:
-        """Which rows are mirrored: bool, shape (B,)."""
+        """Which rows are mirrored.
+
+        Bool, shape (B,).
+        """
         return uniform(draw(0)) < self._p
 
     def _flip_rows(self, image: Tensor, chosen: np.ndarray) -> Tensor:
@@ -79,11 +95,14 @@ class Flip(Geometric):
 
 
 class Crop(Geometric):
-    """Moves an image by up to `padding` pixels in both directions; its size stays.
+    """Moves an image by up to `padding` pixels in both directions.
+
+    Its size stays.
 
     Args:
         padding: the largest move; every move from -padding to +padding is equally likely.
-        mode: what comes in at the edge: zeros (raw black), or reflect (the picture, mirrored at its edge pixel).
+        mode: what comes in at the edge: zeros (raw black), or reflect (the picture, mirrored at its
+            edge pixel).
     """
 
     copies = True
@@ -97,11 +116,13 @@ class Crop(Geometric):
         """Move each row of (B, C, H, W) by its own draw."""
         if self._mode == "reflect" and self._padding >= min(image.shape[2:]):
             raise RecipeError(
-                f"train.augment crop: cannot reflect {self._padding} pixels of an image of {tuple(image.shape[2:])}"
+                f"train.augment crop: cannot reflect {self._padding} pixels of an image of "
+                f"{tuple(image.shape[2:])}"
             )
         if self._padding > MOST_SIDES * max(image.shape[2:]):
             raise RecipeError(
-                f"train.augment crop: padding {self._padding} moves an image of {tuple(image.shape[2:])} out of sight; "
+                f"train.augment crop: padding {self._padding} moves an image of "
+                f"{tuple(image.shape[2:])} out of sight; "
                 f"give at most {MOST_SIDES * max(image.shape[2:])}"
             )
         top, left = self._window(draw)
@@ -122,14 +143,19 @@ class Crop(Geometric):
         return below(draw(0), number), below(draw(1), number)
 
     def _move_rows(self, image: np.ndarray, top: np.ndarray, left: np.ndarray) -> np.ndarray:
-        """Cut each window out of the padded (B, H, W, C) by copying whole rows of pixels: one gather of B*H of them."""
+        """Cut each window out of the padded (B, H, W, C) by copying whole
+        rows of pixels: one gather of B*H of them.
+        """
         num, height, width, channels = image.shape
         padded = self._pad(image)
         tall, wide = padded.shape[1:3]
         # Every run of `width` pixels in the buffer, seen as one element.
         run = width * channels
         runs = np.ndarray(
-            (padded.size - run + 1,), f"V{run * padded.itemsize}", padded.data, strides=(padded.itemsize,)
+            (padded.size - run + 1,),
+            f"V{run * padded.itemsize}",
+            padded.data,
+            strides=(padded.itemsize,),
         )
         first = ((np.arange(num) * tall + top) * wide + left)[:, None] + np.arange(height) * wide
         return runs[first * channels].view(image.dtype).reshape(image.shape)
@@ -153,15 +179,27 @@ class Crop(Geometric):
         moves = torch.from_numpy(np.stack([down, right])).to(image.device, non_blocking=True)
         y_BH = moves[0][:, None] + torch.arange(height, device=image.device)
         x_BW = moves[1][:, None] + torch.arange(width, device=image.device)
-        inside = ((y_BH >= 0) & (y_BH < height))[:, :, None] & ((x_BW >= 0) & (x_BW < width))[:, None]
-        y_BH, x_BW = ((size - 1) - ((size - 1) - at.abs()).abs() for at, size in ((y_BH, height), (x_BW, width)))
-        source = (y_BH[:, :, None] * width + x_BW[:, None]).reshape(num, 1, -1).expand(-1, channels, -1)
-        moved = without_uint16(image).reshape(num, channels, -1).gather(2, source).reshape(image.shape)
+        inside = ((y_BH >= 0) & (y_BH < height))[:, :, None] & ((x_BW >= 0) & (x_BW < width))[
+            :, None
+        ]
+        y_BH, x_BW = (
+            (size - 1) - ((size - 1) - at.abs()).abs()
+            for at, size in ((y_BH, height), (x_BW, width))
+        )
+        source = (
+            (y_BH[:, :, None] * width + x_BW[:, None]).reshape(num, 1, -1).expand(-1, channels, -1)
+        )
+        moved = (
+            without_uint16(image).reshape(num, channels, -1).gather(2, source).reshape(image.shape)
+        )
         return moved if self._mode == "reflect" else moved.masked_fill(~inside[:, None], 0)
 
 
 class Resample(Geometric):
-    """A change about the centre of the picture that samples it anew; the result is float32."""
+    """A change about the centre of the picture that samples it anew.
+
+    The result is float32.
+    """
 
     def __init__(self, mode: Edge) -> None:
         self.mode: Edge = mode
@@ -178,7 +216,10 @@ class Resample(Geometric):
 
     @abstractmethod
     def turns(self, draw: Draw) -> np.ndarray:
-        """Linear maps of (x, y) as seen from the centre: float64 (B, 2, 2)."""
+        """Linear maps of (x, y) as seen from the centre.
+
+        Float64 (B, 2, 2).
+        """
 
 
 class Rotate(Resample):
@@ -196,14 +237,19 @@ class Rotate(Resample):
         self._degrees = degrees
 
     def turns(self, draw: Draw) -> np.ndarray:
-        """A rotation; clockwise on the screen for positive angles, as y counts downwards."""
+        """A rotation.
+
+        Clockwise on the screen for positive angles, as y counts downwards.
+        """
         angle = np.deg2rad(uniform(draw(0), -self._degrees, self._degrees))
         cos, sin = np.cos(angle), np.sin(angle)
         return np.stack([np.stack([cos, -sin], 1), np.stack([sin, cos], 1)], 1)
 
 
 class Scale(Resample):
-    """Enlarges or shrinks what is in an image, about its centre; the image's size stays.
+    """Enlarges or shrinks what is in an image, about its centre.
+
+    The image's size stays.
 
     Args:
         factor: smallest and largest; above 1 enlarges. A factor is as likely as its inverse.
@@ -222,14 +268,19 @@ class Scale(Resample):
 
 
 class Chain(Resample):
-    """Rotations and changes of size that stand beside each other, sampled once instead of again and again."""
+    """Rotations and changes of size that stand beside each other, sampled
+    once instead of again and again.
+    """
 
     def __init__(self, parts: Sequence[Resample]) -> None:
         super().__init__(parts[0].mode)
         self.parts = list(parts)
 
     def turns(self, draw: Draw) -> np.ndarray:
-        """One after the other; each with the streams that it would have alone."""
+        """One after the other.
+
+        Each with the streams that it would have alone.
+        """
         turns = np.eye(2)
         for number, part in enumerate(self.parts):
             turns = part.turns(lambda stream, number=number: draw(number * 16 + stream)) @ turns
@@ -257,15 +308,23 @@ def resample(image: Tensor, maps: np.ndarray, mode: Edge) -> Tensor:
     x_W = torch.arange(width, dtype=torch.float32, device=image.device)
     y_H = torch.arange(height, dtype=torch.float32, device=image.device)
     grid = torch.empty((len(image), height, width, 2), device=image.device)
-    for axis in (0, 1):  # products of B*W and B*H, and one sum of B*H*W: two matrices a pixel would take twice as long
-        along_BW, down_BH = by_x[:, axis, None] * x_W, by_y[:, axis, None] * y_H + shift[:, axis, None]
+    # Products of B*W and B*H, and one sum of B*H*W: two matrices a pixel would take twice as long.
+    for axis in (0, 1):
+        along_BW, down_BH = (
+            by_x[:, axis, None] * x_W,
+            by_y[:, axis, None] * y_H + shift[:, axis, None],
+        )
         torch.add(along_BW[:, None], down_BH[:, :, None], out=grid[..., axis])
     edge = "zeros" if mode == "zeros" else "reflection"
-    return F.grid_sample(as_floats(image), grid, mode="bilinear", padding_mode=edge, align_corners=True)
+    return F.grid_sample(
+        as_floats(image), grid, mode="bilinear", padding_mode=edge, align_corners=True
+    )
 
 
 def move_points(points: Tensor, maps: np.ndarray, swap: Sequence[Sequence[int]]) -> Tensor:
-    """Move each row's points by its map; where that mirrors, the pairs in `swap` change places.
+    """Move each row's points by its map.
+
+    Where that mirrors, the pairs in `swap` change places.
 
     Args:
         points: (B, P, 2), x and y; they may leave the picture.
@@ -289,7 +348,10 @@ def move_points(points: Tensor, maps: np.ndarray, swap: Sequence[Sequence[int]])
 
 
 def compose(first: np.ndarray | None, then: np.ndarray) -> np.ndarray:
-    """The map (B, 2, 3) of doing one after the other; None changes nothing."""
+    """The map (B, 2, 3) of doing one after the other.
+
+    None changes nothing.
+    """
     if first is None:
         return then
     linear = then[:, :, :2] @ first

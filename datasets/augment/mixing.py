@@ -1,8 +1,10 @@
-"""Mixes each row of a prepared batch with another row of it: mixup and cutmix.
+"""Mixes each row of a prepared batch with another row of it.
 
-Works on standardised values, where images are floats whatever their dtype was, and where a mean of two rows is the
-same as that of their raw values. Who is mixed with whom, and how much, is a function of seed, epoch and the batch's
-rows.
+Mixup and cutmix.
+
+Works on standardised values, where images are floats whatever their dtype was, and where a mean of
+two rows is the same as that of their raw values. Who is mixed with whom, and how much, is a
+function of seed, epoch and the batch's rows.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ class Mixer(ABC):
     """A way to mix rows.
 
     Args:
-        alpha: of the distribution Beta(alpha, alpha) that a row's own share is drawn from; 1 is even, less is milder.
+        alpha: of the distribution Beta(alpha, alpha) that a row's own share is drawn from; 1 is
+            even, less is milder.
         p: probability, per row.
     """
 
@@ -36,7 +39,10 @@ class Mixer(ABC):
         self._alpha, self._p = alpha, p
 
     def shares(self, rng: np.random.Generator, num: int) -> np.ndarray:
-        """Each row's own share, float64 (B,); 1 leaves it as it is."""
+        """Each row's own share, float64 (B,).
+
+        1 leaves it as it is.
+        """
         return np.where(rng.random(num) < self._p, rng.beta(self._alpha, self._alpha, num), 1.0)
 
     @abstractmethod
@@ -60,7 +66,8 @@ class Mixup(Mixer):
     """A weighted mean of two rows (Zhang et al. 2018).
 
     Args:
-        alpha: as the paper's: a row's own share is drawn from Beta(alpha, alpha), for each row anew.
+        alpha: as the paper's: a row's own share is drawn from Beta(alpha, alpha), for each row
+            anew.
         p: probability, per row.
     """
 
@@ -78,7 +85,8 @@ class Cutmix(Mixer):
     """A rectangle of another row's image, at the same place (Yun et al. 2019).
 
     Args:
-        alpha: as the paper's: the share of the own picture is drawn from Beta(alpha, alpha), for each row anew.
+        alpha: as the paper's: the share of the own picture is drawn from Beta(alpha, alpha), for
+            each row anew.
         p: probability, per row.
     """
 
@@ -88,25 +96,41 @@ class Cutmix(Mixer):
     def mix_images(
         self, images: Sequence[Tensor], partner: Tensor, share: np.ndarray, rng: np.random.Generator
     ) -> tuple[list[Tensor], np.ndarray]:
-        """Copy a rectangle, about a centre anywhere in the picture and cut at its edge; the first image counts."""
+        """Copy a rectangle, about a centre anywhere in the picture and cut
+        at its edge; the first image counts.
+        """
         side = np.sqrt(1 - share)
         centre = rng.random((2, len(share)))
-        ends = np.stack([centre[0] - side / 2, centre[0] + side / 2, centre[1] - side / 2, centre[1] + side / 2], 1)
+        ends = np.stack(
+            [
+                centre[0] - side / 2,
+                centre[0] + side / 2,
+                centre[1] - side / 2,
+                centre[1] + side / 2,
+            ],
+            1,
+        )
         mixed, true_share = [], share
         for number, image in enumerate(images):
             height, width = image.shape[2:]
             boxes = np.rint(ends.clip(0, 1) * [height, height, width, width]).astype(np.int64)
             mixed.append(_paste(image, partner, boxes))
             if number == 0:
-                true_share = 1 - (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2]) / (height * width)
+                true_share = 1 - (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2]) / (
+                    height * width
+                )
         return mixed, true_share
 
 
-def mix_batch(batch: Batch, schema: Schema, mixers: Sequence[Mixer], seed: int, epoch: int) -> Batch:
-    """Mix each row with another of its batch; of several mixers each batch draws one.
+def mix_batch(
+    batch: Batch, schema: Schema, mixers: Sequence[Mixer], seed: int, epoch: int
+) -> Batch:
+    """Mix each row with another of its batch.
 
-    Images are mixed as the mixer does, numbers, points and tags in proportion. Of a category target both classes
-    stay, see `Batch.mix`.
+    Of several mixers each batch draws one.
+
+    Images are mixed as the mixer does, numbers, points and tags in proportion. Of a category target
+    both classes stay, see `Batch.mix`.
 
     Args:
         batch: standardised, on the device, as one step sees it.
@@ -118,9 +142,14 @@ def mix_batch(batch: Batch, schema: Schema, mixers: Sequence[Mixer], seed: int, 
     mixer = mixers[int(rng.integers(len(mixers)))]
     circle = rng.permutation(num)
     partner_of = np.empty(num, np.int64)
-    partner_of[circle] = np.roll(circle, 1)  # everyone's neighbour in a circle: nobody's partner is himself
+    partner_of[circle] = np.roll(
+        circle, 1
+    )  # everyone's neighbour in a circle: nobody's partner is himself
     device = batch.target.device
-    partner, share = torch.from_numpy(partner_of).to(device, non_blocking=True), mixer.shares(rng, num)
+    partner, share = (
+        torch.from_numpy(partner_of).to(device, non_blocking=True),
+        mixer.shares(rng, num),
+    )
     is_image = [feature.kind == "image" for feature in schema.inputs]
     images = [one for one, yes in zip(batch.inputs, is_image, strict=True) if yes]
     mixed, share = mixer.mix_images(images, partner, share, rng)
@@ -148,8 +177,13 @@ def _paste(image: Tensor, partner: Tensor, boxes: np.ndarray) -> Tensor:
     if image.device.type != "cpu":
         return torch.where(inside_boxes(image, boxes), image[partner], image)
     pasted = image.clone(memory_format=torch.preserve_format)
-    # Views of the same memory: numpy copies a rectangle in a tenth of torch's time; bfloat16 it does not know.
-    source, into = (one if image.dtype == torch.bfloat16 else one.numpy() for one in (image, pasted))
-    for row, (other, (top, bottom, left, right)) in enumerate(zip(partner.tolist(), boxes.tolist(), strict=True)):
+    # Views of the same memory: numpy copies a rectangle in a tenth of torch's time; bfloat16 it
+    # does not know.
+    source, into = (
+        one if image.dtype == torch.bfloat16 else one.numpy() for one in (image, pasted)
+    )
+    for row, (other, (top, bottom, left, right)) in enumerate(
+        zip(partner.tolist(), boxes.tolist(), strict=True)
+    ):
         into[row, :, top:bottom, left:right] = source[other, :, top:bottom, left:right]  # pyright: ignore[reportArgumentType]
     return pasted

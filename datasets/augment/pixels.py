@@ -1,4 +1,7 @@
-"""Random changes of pixels where they are: a part erased, brightness, contrast, noise."""
+"""Random changes of pixels where they are.
+
+A part erased, brightness, contrast, noise.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,8 @@ from .draws import Draw, below, uniform
 
 # Shapes: B rows in a batch, C channels, H height, W width.
 
-# Of each dtype the largest value, which is its range: changes that compute stay within. Floats count from 0 to 1 as
-# scikit-image's do, but are not held to it.
+# Of each dtype the largest value, which is its range: changes that compute stay within. Floats
+# count from 0 to 1 as scikit-image's do, but are not held to it.
 RANGES = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 # Numbers of noise that are made once; rows take windows of them.
 NOISE_NUMBERS = 2**20
@@ -26,8 +29,8 @@ class Augmentation(ABC):
     """A random change of a batch's images, each row by its own draws.
 
     Attributes:
-        copies: it moves and sets pixels and keeps their dtype, so that a call costs more than its pixels and many
-            rows may come at once. The others give float32, still in raw units.
+        copies: it moves and sets pixels and keeps their dtype, so that a call costs more than its
+            pixels and many rows may come at once. The others give float32, still in raw units.
     """
 
     copies: ClassVar[bool] = False
@@ -37,14 +40,18 @@ class Augmentation(ABC):
         """Change an image.
 
         Args:
-            image: raw (B, C, H, W), of the feature's dtype or float32, on the device; may be overwritten.
+            image: raw (B, C, H, W), of the feature's dtype or float32, on the device; may be
+                overwritten.
             draw: gives the rows' random numbers, streams 0 to 15.
             feature: the image's schema.
         """
 
 
 class Erase(Augmentation):
-    """Fills a rectangle: random erasing (Zhong et al. 2020). One that is too long is cut, where the paper draws again.
+    """Fills a rectangle.
+
+    Random erasing (Zhong et al. 2020). One that is too long is cut, where the paper draws
+    again.
 
     Args:
         p: probability, per row.
@@ -64,7 +71,9 @@ class Erase(Augmentation):
     ) -> None:
         check_probability(p)
         if not 0 < area[0] <= area[1] <= 1:
-            raise ValueError("expected two parts of the picture, above 0 and up to 1, the smaller one first")
+            raise ValueError(
+                "expected two parts of the picture, above 0 and up to 1, the smaller one first"
+            )
         if not 0 < ratio[0] <= ratio[1]:
             raise ValueError("expected two ratios above 0, the smaller one first")
         self._p, self._area, self._log_ratio, self._fill = p, area, np.log(ratio), fill
@@ -80,7 +89,10 @@ class Erase(Augmentation):
         return self._erase_pixels(image, boxes, fill)
 
     def _boxes(self, draw: Draw, height: int, width: int) -> np.ndarray:
-        """Top, bottom, left, right of each row's rectangle: int64 (B, 4), the ends excluded; zeros for none."""
+        """Top, bottom, left, right of each row's rectangle.
+
+        Int64 (B, 4), the ends excluded; zeros for none.
+        """
         pixels = uniform(draw(1), *self._area) * (height * width)
         ratio = np.exp(uniform(draw(2), *self._log_ratio))
         tall = np.clip(np.rint(np.sqrt(pixels * ratio)), 1, height).astype(np.int64)
@@ -90,7 +102,10 @@ class Erase(Augmentation):
         return np.stack([top, top + tall, left, left + wide], 1) * chosen[:, None]
 
     def _erase_rows(self, image: Tensor, boxes: np.ndarray, fill: np.ndarray) -> Tensor:
-        """One rectangle after the other: of all pixels these alone are touched."""
+        """One rectangle after the other.
+
+        Of all pixels these alone are touched.
+        """
         pixels = channels_last(image)
         for row in np.flatnonzero(boxes[:, 1]).tolist():
             top, bottom, left, right = boxes[row].tolist()
@@ -161,12 +176,16 @@ class Noise(Augmentation):
     def __call__(self, image: Tensor, draw: Draw, feature: FeatureSchema) -> Tensor:
         """Change each row of (B, C, H, W)."""
         num, size = len(image), image[0].numel()
-        # A window of ready numbers at a random place, of random sign: 65 times as fast as new ones, and the same on
-        # every device.
+        # A window of ready numbers at a random place, of random sign: 65 times as fast as new ones,
+        # and the same on every device.
         table = _noise_numbers(max(NOISE_NUMBERS, 4 * size), str(image.device))
         windows = table.as_strided((len(table) - size + 1, size), (1, 1))
         place = torch.from_numpy(below(draw(0), len(windows))).to(image.device, non_blocking=True)
-        noise = windows.index_select(0, place).reshape(num, *image.shape[2:], image.shape[1]).permute(0, 3, 1, 2)
+        noise = (
+            windows.index_select(0, place)
+            .reshape(num, *image.shape[2:], image.shape[1])
+            .permute(0, 3, 1, 2)
+        )
         sign = _per_row(1.0 - 2.0 * below(draw(1), 2), image)
         level = self._std * RANGES[feature.dtype]
         return _within_range(noise.mul_(sign * level).add_(as_floats(image)), feature)
@@ -183,12 +202,16 @@ def check_probability(p: float) -> None:
 
 
 def channels_last(image: Tensor) -> np.ndarray:
-    """(B, C, H, W) on the CPU as (B, H, W, C), contiguous; the pack's batches already lie so and are not copied."""
+    """(B, C, H, W) on the CPU as (B, H, W, C), contiguous.
+
+    The pack's batches already lie so and are not copied.
+    """
     return image.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1).numpy()
 
 
 def as_elements(rows: np.ndarray) -> np.ndarray:
-    """Contiguous rows as one element each, (B,), which numpy copies by memcpy, 15 times as fast as torch's index_copy_.
+    """Contiguous rows as one element each, (B,), which numpy copies by memcpy,
+    15 times as fast as torch's index_copy_.
 
     Args:
         rows: of one or more, any shape.
@@ -202,27 +225,39 @@ def mirror_rows(pixels: np.ndarray, index: np.ndarray) -> None:
     if not len(index):
         return
     bits = pixels.view(np.int16) if pixels.dtype == np.uint16 else pixels  # torch mirrors no uint16
-    # Torch mirrors pixels of three bytes five times as fast as numpy; a picture is put back as one element.
+    # Torch mirrors pixels of three bytes five times as fast as numpy; a picture is put back as one
+    # element.
     picked = torch.from_numpy(bits).index_select(0, torch.from_numpy(index))
     mirrored = picked.permute(0, 3, 1, 2).flip(-1).permute(0, 2, 3, 1).contiguous()
     as_elements(bits)[index] = as_elements(mirrored.numpy())
 
 
 def as_floats(image: Tensor, copy: bool = False) -> Tensor:
-    """Pixels as float32, in the same units; in memory of their own where `copy` is true."""
+    """Pixels as float32, in the same units.
+
+    In memory of their own where `copy` is true.
+    """
     return image.to(torch.float32, copy=copy)
 
 
 def without_uint16(image: Tensor) -> Tensor:
-    """Pixels as they are, but uint16, which has few operators on accelerators, as float32, which holds its values."""
+    """Pixels as they are, but uint16, which has few operators on
+    accelerators, as float32, which holds its values.
+    """
     return as_floats(image) if image.dtype == torch.uint16 else image
 
 
 def inside_boxes(image: Tensor, boxes: np.ndarray) -> Tensor:
-    """Which pixels lie in each row's box (top, bottom, left, right; ends excluded): bool (B, 1, H, W) on its device."""
-    top, bottom, left, right = torch.from_numpy(boxes).to(image.device, non_blocking=True)[:, :, None].unbind(1)
+    """Which pixels lie in each row's box (top, bottom, left, right; ends
+    excluded): bool (B, 1, H, W) on its device.
+    """
+    top, bottom, left, right = (
+        torch.from_numpy(boxes).to(image.device, non_blocking=True)[:, :, None].unbind(1)
+    )
     y_H, x_W = (torch.arange(size, device=image.device) for size in image.shape[2:])
-    return ((y_H >= top) & (y_H < bottom))[:, None, :, None] & ((x_W >= left) & (x_W < right))[:, None, None]
+    return ((y_H >= top) & (y_H < bottom))[:, None, :, None] & ((x_W >= left) & (x_W < right))[
+        :, None, None
+    ]
 
 
 def _check_factor(factor: tuple[float, float]) -> None:
@@ -231,7 +266,9 @@ def _check_factor(factor: tuple[float, float]) -> None:
 
 
 def _per_row(numbers: np.ndarray, image: Tensor) -> Tensor:
-    return torch.from_numpy(numbers.astype(np.float32)).to(image.device, non_blocking=True)[:, None, None, None]
+    return torch.from_numpy(numbers.astype(np.float32)).to(image.device, non_blocking=True)[
+        :, None, None, None
+    ]
 
 
 def _within_range(pixels: Tensor, feature: FeatureSchema) -> Tensor:

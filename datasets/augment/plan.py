@@ -1,4 +1,6 @@
-"""The augmentations by name, and whether those of a recipe exist, fit its features and do something."""
+"""The augmentations by name, and whether those of a recipe exist, fit its
+features and do something.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,9 @@ class _HasKind(Protocol):
 
 
 def plan_augmentations(augment: Sequence[Named]) -> Plan:
-    """Build augmentations; rotations and changes of size that stand beside each other become one.
+    """Build augmentations.
+
+    Rotations and changes of size that stand beside each other become one.
 
     Args:
         augment: names and arguments that `check_augment` has found good.
@@ -77,8 +81,12 @@ def plan_augmentations(augment: Sequence[Named]) -> Plan:
             steps[-1] = Step(steps[-1].stream, Chain([*parts, change]))
         else:
             steps.append(Step(number * 16, change))
-    begin = next((number for number, step in enumerate(steps) if not step.change.copies), len(steps))
-    return Plan(steps[:begin], steps[begin:], [change for change in built if isinstance(change, Mixer)])
+    begin = next(
+        (number for number, step in enumerate(steps) if not step.change.copies), len(steps)
+    )
+    return Plan(
+        steps[:begin], steps[begin:], [change for change in built if isinstance(change, Mixer)]
+    )
 
 
 def check_augment(augment: Sequence[Named]) -> None:
@@ -89,13 +97,22 @@ def check_augment(augment: Sequence[Named]) -> None:
     """
     for step in augment:
         if step.name not in AUGMENTATIONS:
-            raise RecipeError(f"train.augment: {step.name!r} does not exist; {nearest(step.name, AUGMENTATIONS)}")
+            raise RecipeError(
+                f"train.augment: {step.name!r} does not exist; {nearest(step.name, AUGMENTATIONS)}"
+            )
         key, augmentation = f"train.augment.{step.name}", AUGMENTATIONS[step.name]
         check_arguments(key, step.name, step.args, augmentation)
-        check_values(key, step.name, step.args, lambda args, augmentation=augmentation: _refusal(augmentation, args))
+        check_values(
+            key,
+            step.name,
+            step.args,
+            lambda args, augmentation=augmentation: _refusal(augmentation, args),
+        )
 
 
-def check_augment_fits(augment: Sequence[Named], inputs: Iterable[_HasKind], targets: Iterable[_HasKind]) -> None:
+def check_augment_fits(
+    augment: Sequence[Named], inputs: Iterable[_HasKind], targets: Iterable[_HasKind]
+) -> None:
     """Check that there is a sense in doing this to these features.
 
     Args:
@@ -109,17 +126,22 @@ def check_augment_fits(augment: Sequence[Named], inputs: Iterable[_HasKind], tar
     input_kinds, target_kinds = {one.kind for one in inputs}, {one.kind for one in targets}
     for name in sorted(names & {"mixup", "cutmix"}):
         for kind in sorted(input_kinds & {"category", "text"}):
-            raise RecipeError(f"train.augment: {name} cannot mix an input of kind {kind}; leave {name} out")
+            raise RecipeError(
+                f"train.augment: {name} cannot mix an input of kind {kind}; leave {name} out"
+            )
     if "cutmix" in names and "points" in input_kinds | target_kinds:
         raise RecipeError(
-            "train.augment: cutmix does not fit points, which lie on one picture; leave it out, or use mixup"
+            "train.augment: cutmix does not fit points, which lie on one picture; leave it out, or "
+            "use mixup"
         )
 
 
 def doubts_about_augment(
     augment: Sequence[Named], inputs: Iterable[_HasKind], targets: Iterable[_HasKind]
 ) -> list[str]:
-    """What is legal and yet hardly meant, a sentence each: no effect, or points that a mirror leaves misnamed.
+    """What is legal and yet hardly meant, a sentence each.
+
+    No effect, or points that a mirror leaves misnamed.
 
     Args:
         augment: good in itself, and fitting.
@@ -130,9 +152,12 @@ def doubts_about_augment(
     idle = [name for name in names if name != "mixup"]
     if idle and not any(one.kind == "image" for one in inputs):
         doubts.append(f"train.augment: {', '.join(idle)} without effect, as no input is an image")
-    elif "flip" in names and any(one.kind == "points" and not one.swap for one in [*inputs, *targets]):
+    elif "flip" in names and any(
+        one.kind == "points" and not one.swap for one in [*inputs, *targets]
+    ):
         doubts.append(
-            "train.augment: flip mirrors pictures whose points have no swap; where points come in pairs, as left and "
+            "train.augment: flip mirrors pictures whose points have no swap; where points come in "
+            "pairs, as left and "
             "right eye, name the pairs in swap, or leave flip out"
         )
     return doubts

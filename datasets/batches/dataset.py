@@ -1,6 +1,9 @@
-"""The Dataset of a pack: some of its rows, gathered a batch at a time as raw values in torch's memory.
+"""The Dataset of a pack.
 
-Nothing is decoded or standardised here: that is in `images.py`, once, and in `transform.py`, on the device.
+Some of its rows, gathered a batch at a time as raw values in torch's memory.
+
+Nothing is decoded or standardised here: that is in `images.py`, once, and in `transform.py`, on the
+    device.
 """
 
 from __future__ import annotations
@@ -40,27 +43,38 @@ class PackDataset(Dataset[Batch]):
         pack: raw values.
         schema: the features that make a batch, and the ids of their classes.
         rows: int64, positions in the pack, for example those of one split.
-        in_memory: copy the pixels of these rows into memory, where they are few enough: for rows that are gathered
-            again and again, at random. From one block they come three times as fast as from the shards of a store.
-        with_mirrors: copy their mirror images too, where both are few enough: for rows that are asked for mirrored.
+        in_memory: copy the pixels of these rows into memory, where they are few enough: for rows
+            that are gathered again and again, at random. From one block they come three times as
+            fast as from the shards of a store.
+        with_mirrors: copy their mirror images too, where both are few enough: for rows that are
+            asked for mirrored.
 
-    A target that the pack does not have, because its rows are to be predicted, is zeros: their losses mean nothing.
+    A target that the pack does not have, because its rows are to be predicted, is zeros: their
+        losses mean nothing.
 
-    Triples whose tails are ranked are asked in both directions, so that there are twice as many items as rows, the
-    backward ones last; to be predicted, each is asked for its tail alone. See `triples.py`.
+    Triples whose tails are ranked are asked in both directions, so that there are twice as many
+    items as rows, the backward ones last; to be predicted, each is asked for its tail alone. See
+    `triples.py`.
 
     Raises:
         DataError: a row's target is no class of the schema.
     """
 
     def __init__(
-        self, pack: Pack, schema: Schema, rows: np.ndarray, in_memory: bool = False, with_mirrors: bool = False
+        self,
+        pack: Pack,
+        schema: Schema,
+        rows: np.ndarray,
+        in_memory: bool = False,
+        with_mirrors: bool = False,
     ) -> None:
         self._pack, self._schema = pack, schema
         self.rows = np.asarray(rows, np.int64)
         if schema.triple is None:
             self._of_item = self.rows
-            self._inputs = [_gatherer(pack, feature, self.rows, schema) for feature in schema.inputs]
+            self._inputs = [
+                _gatherer(pack, feature, self.rows, schema) for feature in schema.inputs
+            ]
             if in_memory:
                 self._copy_pictures(with_mirrors)
             self._target = _target_gatherer(pack, schema, self.rows)
@@ -88,16 +102,22 @@ class PackDataset(Dataset[Batch]):
         """Gather a whole batch, copied into memory of its own.
 
         Args:
-            indices: positions in this data set, not in the pack; of shape (2, B) with `Batch.repeats` beneath, of
-                (3, B) with 1 beneath these for rows whose pictures come mirrored, else 0.
+            indices: positions in this data set, not in the pack; of shape (2, B) with
+                `Batch.repeats` beneath, of (3, B) with 1 beneath these for rows whose pictures come
+                mirrored, else 0.
         """
         index, repeats, mirrored = np.asarray(indices, np.int64), None, None
         if index.ndim == 2:
-            index, repeats, mirrored = index[0], torch.from_numpy(index[1]), index[2] if len(index) > 2 else None
+            index, repeats, mirrored = (
+                index[0],
+                torch.from_numpy(index[1]),
+                index[2] if len(index) > 2 else None,
+            )
         return Batch(
             torch.from_numpy(self._of_item[index]),
             tuple(
-                gather(index, mirrored) if isinstance(gather, _Pictures) else gather(index) for gather in self._inputs
+                gather(index, mirrored) if isinstance(gather, _Pictures) else gather(index)
+                for gather in self._inputs
             ),
             self._target(index),
             repeats,
@@ -115,21 +135,28 @@ class PackDataset(Dataset[Batch]):
         return ask_questions(self._pack, self._schema, self.rows, tails)
 
     def scale(self, points: FeatureSchema) -> Tensor:
-        """Pixels of the file in a pixel of the stored image, along x and y, for each of these rows.
+        """Pixels of the file in a pixel of the stored image, along x and y, for
+        each of these rows.
 
         Args:
-            points: a feature of points; a distance between two of them times this is one in the table's units.
+            points: a feature of points; a distance between two of them times this is one in the
+                table's units.
         Returns:
             float64, shape (rows, 2), in the order of the rows.
         """
         return torch.from_numpy(file_scale(*_sizes(self._pack, self._schema, points, self.rows)))
 
     def classes(self) -> np.ndarray:
-        """The class id of every row, int64 (N,); of several category targets, that of the first."""
+        """The class id of every row, int64 (N,).
+
+        Of several category targets, that of the first.
+        """
         return self._target(np.arange(len(self))).numpy().reshape(len(self), -1)[:, 0]
 
     def _copy_pictures(self, with_mirrors: bool) -> None:
-        """Copy pictures, and where asked their mirror images, into memory, as far as there is room."""
+        """Copy pictures, and where asked their mirror images, into memory,
+        as far as there is room.
+        """
         room = min(MOST_IN_MEMORY, free_memory() // 4)
         for one in self._inputs:
             if isinstance(one, _Pictures) and one.num_bytes <= room:
@@ -163,7 +190,10 @@ def _gatherer(pack: Pack, feature: FeatureSchema, rows: np.ndarray, schema: Sche
 
 
 def _target_gatherer(pack: Pack, schema: Schema, rows: np.ndarray) -> _Gather:
-    """What gathers all targets: class ids (B,) or (B, T), or all columns or tags (B, D)."""
+    """What gathers all targets.
+
+    Class ids (B,) or (B, T), or all columns or tags (B, D).
+    """
     if not all(target.name in pack.features for target in schema.targets):
         return _zeros(schema)
     if schema.target_kind == "category":
@@ -189,10 +219,15 @@ def _zeros(schema: Schema) -> _Gather:
 
 
 def _tag_gatherer(pack: Pack, target: FeatureSchema, rows: np.ndarray) -> _Gather:
-    """1 for each tag of a row, else 0: float32 (B, K); a tag that the schema lacks is no column."""
+    """1 for each tag of a row, else 0.
+
+    Float32 (B, K); a tag that the schema lacks is no column.
+    """
     values, num_tags = np.asarray(pack.column(target.name)), len(target.classes)
     column_of = _class_ids(pack.vocabulary(target.name), target, first=1)
-    column_of = np.append(np.where(column_of > 0, column_of - 1, num_tags), num_tags)  # the last one is that of -1
+    column_of = np.append(
+        np.where(column_of > 0, column_of - 1, num_tags), num_tags
+    )  # the last one is that of -1
 
     def gather(index: np.ndarray) -> Tensor:
         has = torch.zeros((len(index), num_tags + 1))
@@ -210,13 +245,16 @@ def _target_ids(pack: Pack, target: FeatureSchema, rows: np.ndarray) -> np.ndarr
         row = rows[unknown[0]]
         label = pack.vocabulary(target.name)[values[row, 0]]
         raise DataError(
-            f"target {target.name}: {unknown.size} rows have a class that the schema does not know, the first is "
+            f"target {target.name}: {unknown.size} rows have a class that the schema does not "
+            "know, the first is "
             f"row {pack.rows[row] + 1} with {label!r}; leave them out"
         )
     return ids
 
 
-def _point_gatherer(pack: Pack, feature: FeatureSchema, rows: np.ndarray, schema: Schema) -> _Gather:
+def _point_gatherer(
+    pack: Pack, feature: FeatureSchema, rows: np.ndarray, schema: Schema
+) -> _Gather:
     """Points (B, P, 2) in pixels of the stored images."""
     values = np.asarray(pack.column(feature.name))
     source, stored = _sizes(pack, schema, feature, rows)
@@ -228,20 +266,28 @@ def _point_gatherer(pack: Pack, feature: FeatureSchema, rows: np.ndarray, schema
     return gather
 
 
-def _sizes(pack: Pack, schema: Schema, points: FeatureSchema, rows: np.ndarray) -> tuple[np.ndarray, list[int]]:
-    """Height and width of the rows' pictures in their files, and of the stored images, that points lie on."""
+def _sizes(
+    pack: Pack, schema: Schema, points: FeatureSchema, rows: np.ndarray
+) -> tuple[np.ndarray, list[int]]:
+    """Height and width of the rows' pictures in their files, and of the
+    stored images, that points lie on.
+    """
     [image] = [feature for feature in schema.inputs if feature.name == points.image]
     return np.asarray(pack.source(image.name))[rows], image.shape[1:]
 
 
 def _class_ids(vocabulary: list[str], feature: FeatureSchema, first: int) -> np.ndarray:
-    """Raw id -> `first` + position in the classes, or `first` - 1 for one that training has not seen; int64."""
+    """Raw id -> `first` + position in the classes, or `first` - 1 for one
+    that training has not seen; int64.
+    """
     position = {name: at for at, name in enumerate(feature.classes, first)}
     return np.array([position.get(name, first - 1) for name in vocabulary], np.int64)
 
 
 class _Pictures:
-    """Gathers pixels of rows: from the shards of a store, or from a copy in memory.
+    """Gathers pixels of rows.
+
+    From the shards of a store, or from a copy in memory.
 
     Attributes:
         num_bytes: of all rows together.
@@ -253,13 +299,16 @@ class _Pictures:
         channels, height, width = feature.shape
         self._shape, self._dtype = (height, width, channels), np.dtype(feature.dtype)
         self.num_bytes = len(rows) * math.prod(self._shape) * self._dtype.itemsize
-        with warnings.catch_warnings(action="ignore"):  # the shards are read-only, and are only read
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # the shards are read-only, and are only read
             self._shards = [torch.from_numpy(one.transpose(0, 2, 3, 1)) for one in image.shards]
         self._copied: Tensor | None = None
         self._has_mirrors = False
 
     def __call__(self, index: np.ndarray, mirrored: np.ndarray | None = None) -> Tensor:
-        """Pixels (B, C, H, W) of a batch, channels last in memory, as the store has them.
+        """Pixels (B, C, H, W) of a batch, channels last in memory, as the store
+        has them.
 
         Args:
             index: which rows.
@@ -276,9 +325,12 @@ class _Pictures:
         return pixels.permute(0, 3, 1, 2)
 
     def copy(self, with_mirrors: bool) -> None:
-        """Copy the pixels of all rows into memory, and where asked their mirror images behind them."""
+        """Copy the pixels of all rows into memory, and where asked their
+        mirror images behind them.
+        """
         num_rows = len(self._shard)
-        # NumPy asks the system for huge pages, so that a picture is found without a walk through page tables.
+        # NumPy asks the system for huge pages, so that a picture is found without a walk through
+        # page tables.
         copied = np.empty(((1 + with_mirrors) * num_rows, *self._shape), self._dtype)
         for start in range(0, num_rows, ROWS_AT_ONCE):
             part = np.arange(start, min(start + ROWS_AT_ONCE, num_rows))
@@ -299,15 +351,24 @@ class _Pictures:
         images = as_elements(batch)
         for one in used:
             places = np.flatnonzero(number == one)
-            images[places] = as_elements(self._shards[one].index_select(0, row[torch.from_numpy(places)]).numpy())
+            images[places] = as_elements(
+                self._shards[one].index_select(0, row[torch.from_numpy(places)]).numpy()
+            )
         return torch.from_numpy(batch)
 
 
 def free_memory() -> int:
-    """Bytes that this process may still take: what the machine has, or what a container allows (control groups, v2)."""
+    """Bytes that this process may still take.
+
+    What the machine has, or what a container allows (control groups, v2).
+    """
     free = psutil.virtual_memory().available
     with contextlib.suppress(OSError, ValueError, KeyError):  # another system, or no limit
-        limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        limit, used = (
+            int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current")
+        )
         stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
-        free = min(free, max(0, limit - used + int(stat["inactive_file"])))  # files that were read give way
+        free = min(
+            free, max(0, limit - used + int(stat["inactive_file"]))
+        )  # files that were read give way
     return free

@@ -1,4 +1,6 @@
-"""Rows of a pack -> batches of raw values, in an order that is a function of (seed, epoch) alone."""
+"""Rows of a pack -> batches of raw values, in an order that is a function of
+(seed, epoch) alone.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ from .dataset import PackDataset
 
 # Shapes: B rows in a batch, N rows in an epoch.
 
-# Says of rows, and how often the epoch drew each before, which ones' pictures are mirrored: bool, shape (N,).
+# Says of rows, and how often the epoch drew each before, which ones' pictures are mirrored: bool,
+# shape (N,).
 ChooseMirrored = Callable[[Tensor, Tensor], np.ndarray]
 
 PR_SET_PDEATHSIG = 1  # of prctl(2)
@@ -54,9 +57,12 @@ def make_loader(
     batches_at_once: int = 1,
     mirrored: ChooseMirrored | None = None,
 ) -> DataLoader[Batch]:
-    """One epoch's batches, from `start_batch` on; the same ones for any number of workers.
+    """One epoch's batches, from `start_batch` on.
 
-    Small batches cost more to handle than to gather, so that several may come as one: see `split_batches`.
+    The same ones for any number of workers.
+
+    Small batches cost more to handle than to gather, so that several may come as one: see
+        `split_batches`.
 
     Args:
         dataset: the rows.
@@ -65,7 +71,8 @@ def make_loader(
         epoch: counts from 0.
         start_batch: batches of this epoch that are done already.
         shuffle: false keeps the order of the rows.
-        balanced: draw as many rows with replacement, each class of the first target equally often; see
+        balanced: draw as many rows with replacement, each class of the first target equally often;
+            see
             `balanced_order`.
         num_workers: processes that gather; 0 gathers in this one.
         pin_memory: copy each batch to pinned memory, for a device that is not the CPU.
@@ -81,7 +88,8 @@ def make_loader(
         order = epoch_order(len(dataset), seed, epoch) if shuffle else np.arange(len(dataset))
     if mirrored is not None:
         order = _with_mirrored(dataset, order, mirrored)
-    # Without a generator of its own a DataLoader draws from torch's global one, and a resumed run would differ.
+    # Without a generator of its own a DataLoader draws from torch's global one, and a resumed run
+    # would differ.
     return DataLoader(
         dataset,
         batch_sampler=_Groups(order, batch_size, start_batch, batches_at_once),  # pyright: ignore[reportArgumentType]
@@ -94,13 +102,19 @@ def make_loader(
 
 
 def num_batches(num_rows: int, batch_size: int) -> int:
-    """Batches in one pass: the rest is a batch too, unless it is one row that can join the batch before it."""
+    """Batches in one pass.
+
+    The rest is a batch too, unless it is one row that can join the batch before it.
+    """
     full, rest = divmod(num_rows, batch_size)
     return full + (rest > 1 or (rest == 1 and full == 0))
 
 
 def split_batches(group: Batch, batch_size: int) -> Iterator[Batch]:
-    """The batches that were gathered as one: views of it."""
+    """The batches that were gathered as one.
+
+    Views of it.
+    """
     num_rows = len(group.rows)
     before_last = num_batches(num_rows, batch_size) - 1
     sizes = [batch_size] * before_last + [num_rows - before_last * batch_size]
@@ -123,26 +137,31 @@ def check_sampling(sampling: str, targets: Iterable[_HasKind]) -> None:
     for target in targets:
         if sampling == "balanced" and target.kind != "category":
             raise RecipeError(
-                f"train.sampling: balanced draws every class equally often, and a row of a {target.kind} target has "
+                "train.sampling: balanced draws every class equally often, and a row of a "
+                f"{target.kind} target has "
                 f"no one class; leave it at shuffle"
             )
 
 
 def epoch_order(num_rows: int, seed: int, epoch: int) -> np.ndarray:
-    """A permutation of the rows, int64, that depends on nothing but the arguments."""
+    """A permutation of the rows, int64, that depends on nothing but the
+    arguments.
+    """
     return np.random.Generator(np.random.PCG64([seed % 2**64, epoch])).permutation(num_rows)
 
 
 def balanced_order(classes: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """As many draws as there are rows, with replacement; each class that has rows equally often in expectation.
+    """As many draws as there are rows, with replacement.
+
+    Each class that has rows equally often in expectation.
 
     Args:
         classes: of each row, int64 (N,).
         seed, epoch: decide the draws, together with the classes.
 
     Returns:
-        int64 (2, N): positions of rows, and beneath them how often each was drawn before, so that a row which comes
-        again can be augmented in another way.
+        int64 (2, N): positions of rows, and beneath them how often each was drawn before, so that a
+        row which comes again can be augmented in another way.
     """
     num_rows = len(classes)
     rng = np.random.Generator(np.random.PCG64([seed % 2**64, epoch, 1]))
@@ -151,7 +170,8 @@ def balanced_order(classes: np.ndarray, seed: int, epoch: int) -> np.ndarray:
     first = np.cumsum(counts) - counts
     drawn = rng.integers(len(counts), size=num_rows)
     order = by_class[first[drawn] + rng.integers(counts[drawn])]
-    # Equal rows side by side, in the order of the draws: the place within the run of equals is what was before.
+    # Equal rows side by side, in the order of the draws: the place within the run of equals is what
+    # was before.
     together = np.argsort(order, kind="stable")
     starts = np.flatnonzero(np.diff(order[together], prepend=-1))
     before = np.empty(num_rows, np.int64)
@@ -160,7 +180,9 @@ def balanced_order(classes: np.ndarray, seed: int, epoch: int) -> np.ndarray:
 
 
 def prefetch(loader: Iterable[Batch], depth: int = 2) -> Iterator[Batch]:
-    """Gather and pin the next batches in a thread while the caller works: for accelerators, whose host would else wait.
+    """Gather and pin the next batches in a thread while the caller works.
+
+    For accelerators, whose host would else wait.
 
     Args:
         loader: raw batches, in pinned memory.
@@ -200,17 +222,27 @@ def prefetch(loader: Iterable[Batch], depth: int = 2) -> Iterator[Batch]:
 
 
 def _with_mirrored(dataset: PackDataset, order: np.ndarray, mirrored: ChooseMirrored) -> np.ndarray:
-    """An order of shape (N,) or (2, N) as one of (3, N), with what `mirrored` chooses."""
+    """An order of shape (N,) or (2, N) as one of (3, N), with what
+    `mirrored` chooses.
+    """
     index, repeats = order if order.ndim == 2 else (order, np.zeros_like(order))
     chosen = mirrored(torch.from_numpy(dataset.rows_of(index)), torch.from_numpy(repeats))
     return np.stack([index, repeats, chosen.astype(np.int64)])
 
 
 class _Groups:
-    """A batch sampler: index arrays of one epoch, each of one batch or of several."""
+    """A batch sampler.
+
+    Index arrays of one epoch, each of one batch or of several.
+    """
 
     def __init__(self, order: np.ndarray, batch_size: int, start: int, at_once: int) -> None:
-        self._order, self._batch_size, self._start, self._at_once = order, batch_size, start, at_once
+        self._order, self._batch_size, self._start, self._at_once = (
+            order,
+            batch_size,
+            start,
+            at_once,
+        )
         self._num_rows = order.shape[-1]
         self._num_batches = num_batches(self._num_rows, batch_size)
 
@@ -225,11 +257,13 @@ class _Groups:
 
 
 def _begin_worker(parent: int, worker: int) -> None:
-    """Make a worker live and die with its parent, the process with the id `parent`.
+    """Make a worker live and die with its parent, the process with the id
+    `parent`.
 
-    A signal to the whole process group, as Ctrl-C, `timeout` and a lost terminal send it, is the parent's: it finishes
-    the step and then ends its workers. A parent that is killed takes them along at once, where the system can do that,
-    and with them the lock that they inherited; elsewhere torch's own watchdog ends them within seconds.
+    A signal to the whole process group, as Ctrl-C, `timeout` and a lost terminal send it, is the
+    parent's: it finishes the step and then ends its workers. A parent that is killed takes them
+    along at once, where the system can do that, and with them the lock that they inherited;
+    elsewhere torch's own watchdog ends them within seconds.
     """
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):  # Windows has no SIGHUP
@@ -238,15 +272,17 @@ def _begin_worker(parent: int, worker: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before we asked
             os.kill(os.getpid(), signal.SIGKILL)
-    # What the parent's threads would do at exit: they are not in a forked worker, which would exit with code 1.
-    # Prefect's event worker, which runs beside every flow, leaves such a callback.
+    # What the parent's threads would do at exit: they are not in a forked worker, which would exit
+    # with code 1. Prefect's event worker, which runs beside every flow, leaves such a callback.
     getattr(threading, "_threading_atexits", []).clear()
 
 
 def _end_workers() -> None:
-    """End the workers of loaders that an error left in the middle of an epoch, which its traceback keeps alive.
+    """End the workers of loaders that an error left in the middle of an epoch,
+    which its traceback keeps alive.
 
-    At the end of its process multiprocessing would ask them by SIGTERM, which they leave to their parent, and wait.
+    At the end of its process multiprocessing would ask them by SIGTERM, which they leave to their
+    parent, and wait.
     """
     workers = [process for process in multiprocessing.active_children() if process.daemon]
     if workers and hasattr(signal, "SIGCHLD"):
@@ -259,8 +295,16 @@ multiprocessing.util.Finalize(None, _end_workers, exitpriority=0)
 
 
 def is_lost_worker(error: RuntimeError) -> bool:
-    """Whether torch says that a process which gathers batches has died; it says so by the message alone."""
-    return re.match(r"DataLoader worker \(pid\S* [\d, ]+\) (is killed|exited unexpectedly)", str(error)) is not None
+    """Whether torch says that a process which gathers batches has died.
+
+    It says so by the message alone.
+    """
+    return (
+        re.match(
+            r"DataLoader worker \(pid\S* [\d, ]+\) (is killed|exited unexpectedly)", str(error)
+        )
+        is not None
+    )
 
 
 def _identity(batch: Any) -> Any:

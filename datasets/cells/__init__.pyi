@@ -1,4 +1,5 @@
-# So many cells are looked at at once: some columns of a table with few rows, one of a table with many.
+# So many cells are looked at at once: some columns of a table with few rows, one of a table with
+# many.
 from .columns import CELLS_AT_ONCE as CELLS_AT_ONCE
 
 # Cells as ids of their distinct values.
@@ -7,13 +8,15 @@ from .columns import Categories as Categories
 # Cells of several tags as ids of the distinct tags.
 from .columns import Labels as Labels
 
-# The text cells of columns one below the other; of a wide table at once, as pandas is slow column by column.
+# The text cells of columns one below the other; of a wide table at once, as pandas is slow column
+# by column.
 from .columns import flatten_columns as flatten_columns
 
 # Which text cells are blank: bool, shape (rows,).
 from .columns import is_empty as is_empty
 
-# Which text cells of a column of numbers are blank or say that they are missing: bool, shape (rows,).
+# Which text cells of a column of numbers are blank or say that they are missing: bool, shape
+# (rows,).
 from .columns import is_missing_number as is_missing_number
 
 # Give each distinct value an id; a row with an empty cell is rejected.
@@ -31,7 +34,8 @@ from .columns import read_texts as read_texts
 # The same cells under other names of their values; values of one name become one.
 from .columns import respell as respell
 
-# By value where all are integers as Python writes them ("2" before "10"; "007" is none), else as text.
+# By value where all are integers as Python writes them ("2" before "10"; "007" is none), else as
+# text.
 from .columns import sort_classes as sort_classes
 
 # How the numbers of a column are written.
@@ -49,10 +53,12 @@ from .numerals import PLAIN as PLAIN
 # The number of each text's value, int32, and the distinct values in the order of their first place.
 from .numerals import distinct_cells as distinct_cells
 
-# How the numbers of a column are written; None where most are none, or two ways contradict each other.
+# How the numbers of a column are written; None where most are none, or two ways contradict each
+# other.
 from .numerals import find_notation as find_notation
 
-# The cells of a column that count in another unit than most, by their row, with what to say of them.
+# The cells of a column that count in another unit than most, by their row, with what to say of
+# them.
 from .numerals import find_other_units as find_other_units
 
 # What is unusual about numbers, for example `with a decimal comma`.
@@ -73,7 +79,8 @@ from .spelling import compose as compose
 # Text cells in the composed form.
 from .spelling import compose_cells as compose_cells
 
-# The texts that differ by capitals, white space, or how a number is written, and no more; None where none do.
+# The texts that differ by capitals, white space, or how a number is written, and no more; None
+# where none do.
 from .spelling import find_look_alikes as find_look_alikes
 
 # Each text in the spelling of a model that knows it; others stay as they are.
@@ -82,5 +89,6 @@ from .spelling import match_known as match_known
 # The one spelling of all texts that a rule takes for the same.
 from .spelling import spell as spell
 
-# The text without white space of any kind at its ends, and without what is not seen; inner white space is one
+# The text without white space of any kind at its ends, and without what is not seen; inner white
+# space is one
 from .spelling import strip_unseen as strip_unseen

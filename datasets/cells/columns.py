@@ -1,4 +1,6 @@
-"""Turns text cells into numbers and ids, and rejects the rows whose cells cannot be turned; opens no file."""
+"""Turns text cells into numbers and ids, and rejects the rows whose cells
+cannot be turned; opens no file.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ from .spelling import spell, strip_unseen
 _LARGEST = float(np.finfo(np.float32).max)
 # Cells are one value where Unicode says so, and else as they are written.
 AS_WRITTEN = Spelling()
-# So many cells are looked at at once: some columns of a table with few rows, one of a table with many.
+# So many cells are looked at at once: some columns of a table with few rows, one of a table with
+# many.
 CELLS_AT_ONCE = 1 << 18
 _PLAIN_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,99}")
 
@@ -50,8 +53,8 @@ class Labels(NamedTuple):
     """Cells of several tags as ids of the distinct tags.
 
     Attributes:
-        ids: int32, shape (rows, M), M the most tags of a cell and at least 1: the tags of each cell in the order of
-            their ids, then -1. A tag that stands twice in a cell counts once.
+        ids: int32, shape (rows, M), M the most tags of a cell and at least 1: the tags of each cell
+            in the order of their ids, then -1. A tag that stands twice in a cell counts once.
         vocabulary: text of each id, in the order of its first row.
     """
 
@@ -67,7 +70,9 @@ def read_numbers(
     missing_values: Sequence[str] = (),
     may_be_missing: bool = False,
 ) -> np.ndarray:
-    """Parse columns of numbers; a row with a cell that is none, or not finite, is rejected.
+    """Parse columns of numbers.
+
+    A row with a cell that is none, or not finite, is rejected.
 
     Args:
         frame: text cells.
@@ -77,7 +82,8 @@ def read_numbers(
         missing_values: texts, or numbers, that say that there is none.
         may_be_missing: a cell that is empty or says so rejects no row.
     Returns:
-        float64, shape (rows, columns), correctly rounded; NaN where the row is rejected or the number is missing.
+        float64, shape (rows, columns), correctly rounded; NaN where the row is rejected or the
+        number is missing.
     """
     values = np.empty((len(frame), len(columns)), dtype=np.float64)
     at_once = max(1, CELLS_AT_ONCE // max(1, len(frame)))
@@ -104,13 +110,18 @@ def read_numbers(
             column = _Column(some[position], cells.iloc[part], numbers[part], is_named[part])
             for row in range(begin, begin + len(frame)) if units else ():
                 if row in units:
-                    verdicts.reject(row - begin, f"{units[row]} in {column.name!r}", repr(cells.iloc[row]))
+                    verdicts.reject(
+                        row - begin, f"{units[row]} in {column.name!r}", repr(cells.iloc[row])
+                    )
             _reject_numbers(column, np.flatnonzero(bad[part]), notation, verdicts)
     return values
 
 
 class _Column(NamedTuple):
-    """A column of numbers: its cells, what they are read as, and which say that a number is missing."""
+    """A column of numbers.
+
+    Its cells, what they are read as, and which say that a number is missing.
+    """
 
     name: str
     cells: pd.Series
@@ -118,14 +129,20 @@ class _Column(NamedTuple):
     is_named: np.ndarray
 
 
-def _reject_numbers(column: _Column, rows: np.ndarray, notation: Notation, verdicts: Verdicts) -> None:
+def _reject_numbers(
+    column: _Column, rows: np.ndarray, notation: Notation, verdicts: Verdicts
+) -> None:
     """Say of these rows of a column why their cell is no number."""
     if not len(rows):
         return
     finding = find_notation((str(value) for value in column.cells.unique()), notation)
     for row in rows:
         cell = str(column.cells.iloc[row])
-        what = "missing value" if column.is_named[row] else _what_is_wrong(cell, float(column.numbers[row]))
+        what = (
+            "missing value"
+            if column.is_named[row]
+            else _what_is_wrong(cell, float(column.numbers[row]))
+        )
         reason = Reason(f"{what} in {column.name!r}", repr(cell))
         if reason.kind.startswith("not a number"):
             reason = reason._replace(**_explain_notation(cell, finding, notation))
@@ -133,16 +150,28 @@ def _reject_numbers(column: _Column, rows: np.ndarray, notation: Notation, verdi
 
 
 def flatten_columns(frame: pd.DataFrame, columns: Sequence[str]) -> pd.Series:
-    """The text cells of columns one below the other; of a wide table at once, as pandas is slow column by column."""
+    """The text cells of columns one below the other.
+
+    Of a wide table at once, as pandas is slow column by column.
+    """
     if len(columns) == 1:
         return frame[columns[0]]
     arrays = [pa.array(cells.array) for _, cells in frame[list(columns)].items()]
-    chunks = [chunk for one in arrays for chunk in (one.chunks if isinstance(one, pa.ChunkedArray) else [one])]
-    return pd.Series(pd.array(pa.chunked_array(chunks, pa.large_string()).combine_chunks(), dtype="str"))
+    chunks = [
+        chunk
+        for one in arrays
+        for chunk in (one.chunks if isinstance(one, pa.ChunkedArray) else [one])
+    ]
+    return pd.Series(
+        pd.array(pa.chunked_array(chunks, pa.large_string()).combine_chunks(), dtype="str")
+    )
 
 
 def _find_other_units(cells: pd.Series, num_columns: int, units: Sequence[str]) -> dict[int, str]:
-    """See `find_other_units`; of columns that stand one below the other, by the row in all of them."""
+    """See `find_other_units`.
+
+    Of columns that stand one below the other, by the row in all of them.
+    """
     num_rows = len(cells) // num_columns
     found: dict[int, str] = {}
     for start in range(0, len(cells), max(1, num_rows)) if units else ():
@@ -152,17 +181,25 @@ def _find_other_units(cells: pd.Series, num_columns: int, units: Sequence[str]) 
 
 
 def _explain_notation(cell: str, of_column: Finding | None, notation: Notation) -> dict[str, str]:
-    """How a number is written that the recipe's notation does not read, and what to do; empty for what is none."""
+    """How a number is written that the recipe's notation does not read, and
+    what to do; empty for what is none.
+    """
     finding = find_notation([cell], notation)
     if finding is None:
         return {}
     if of_column is None:
-        return {"detail": f"{name_notation(finding)}, which others do not have", "remedy": "write them alike"}
+        return {
+            "detail": f"{name_notation(finding)}, which others do not have",
+            "remedy": "write them alike",
+        }
     return {"detail": name_notation(of_column), "remedy": describe_notation(of_column, notation)}
 
 
 def _is_named(cells: pd.Series, numbers: np.ndarray, missing_values: Sequence[str]) -> np.ndarray:
-    """Which cells are one of these texts or numbers: bool, shape (rows,)."""
+    """Which cells are one of these texts or numbers.
+
+    Bool, shape (rows,).
+    """
     if not missing_values:
         return np.zeros(len(cells), dtype=bool)
     wanted = [float(value) for value in parse_numbers(list(missing_values))]
@@ -174,7 +211,9 @@ def _is_named(cells: pd.Series, numbers: np.ndarray, missing_values: Sequence[st
 def read_categories(
     frame: pd.DataFrame, columns: list[str], verdicts: Verdicts, rule: Spelling = AS_WRITTEN
 ) -> Categories:
-    """Give each distinct value an id; a row with an empty cell is rejected.
+    """Give each distinct value an id.
+
+    A row with an empty cell is rejected.
 
     Args:
         frame: text cells.
@@ -194,7 +233,9 @@ def read_categories(
 
 
 def respell(found: Categories | Labels, names: Sequence[str]) -> Categories | Labels:
-    """The same cells under other names of their values; values of one name become one.
+    """The same cells under other names of their values.
+
+    Values of one name become one.
 
     Args:
         found: ids of a vocabulary.
@@ -210,7 +251,9 @@ def respell(found: Categories | Labels, names: Sequence[str]) -> Categories | La
 
 
 def _number(names: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """The distinct names in the order of their first place, and the number of each, int32."""
+    """The distinct names in the order of their first place, and the number
+    of each, int32.
+    """
     id_of: dict[str, int] = {}
     numbers = np.array([id_of.setdefault(name, len(id_of)) for name in names], dtype=np.int32)
     return list(id_of), numbers
@@ -227,21 +270,28 @@ def _sort_tags(ids: np.ndarray) -> np.ndarray:
 
 
 def read_texts(frame: pd.DataFrame, column: str, verdicts: Verdicts) -> pd.Series:
-    """A column of texts as it is; a row with an empty or blank cell is rejected."""
+    """A column of texts as it is.
+
+    A row with an empty or blank cell is rejected.
+    """
     for row in np.flatnonzero(is_empty(frame[column])):
         verdicts.reject(int(row), f"empty cell in {column!r}")
     return frame[column]
 
 
 def sort_classes(classes: list[str]) -> list[str]:
-    """By value where all are integers as Python writes them ("2" before "10"; "007" is none), else as text."""
+    """By value where all are integers as Python writes them ("2" before
+    "10"; "007" is none), else as text.
+    """
     if all(_PLAIN_INTEGER.fullmatch(name) for name in classes):
         return sorted(classes, key=int)
     return sorted(classes)
 
 
 def read_labels(cells: pd.Series, separator: str, rule: Spelling = AS_WRITTEN) -> Labels:
-    """Take cells apart into tags; white space around a tag does not count, and an empty cell has none.
+    """Take cells apart into tags.
+
+    White space around a tag does not count, and an empty cell has none.
 
     Args:
         cells: text.
@@ -253,7 +303,9 @@ def read_labels(cells: pd.Series, separator: str, rule: Spelling = AS_WRITTEN) -
     each: list[list[int]] = []
     for value in values:
         tags = [spell(tag.strip(), rule) for tag in str(value).split(separator)]
-        each.append(sorted({id_of.setdefault(tag, len(id_of)) for tag in tags if strip_unseen(tag)}))
+        each.append(
+            sorted({id_of.setdefault(tag, len(id_of)) for tag in tags if strip_unseen(tag)})
+        )
     table = np.full((len(each), max(1, *map(len, each)) if each else 1), -1, dtype=np.int32)
     for line, ids in zip(table, each, strict=True):
         line[: len(ids)] = ids
@@ -261,19 +313,27 @@ def read_labels(cells: pd.Series, separator: str, rule: Spelling = AS_WRITTEN) -
 
 
 def is_empty(cells: pd.Series) -> np.ndarray:
-    """Which text cells are blank: bool, shape (rows,)."""
+    """Which text cells are blank.
+
+    Bool, shape (rows,).
+    """
     return (cells.str.strip() == "").to_numpy(dtype=bool)
 
 
 def is_missing_number(cells: pd.Series, missing_values: Sequence[str] = ()) -> np.ndarray:
-    """Which text cells of a column of numbers are blank or say that they are missing: bool, shape (rows,).
+    """Which text cells of a column of numbers are blank or say that they are
+    missing: bool, shape (rows,).
 
     Args:
         cells: of one column.
         missing_values: other texts, or numbers, that say so.
     """
     is_word = cells.str.strip().str.lower().isin(MISSING_WORDS).to_numpy(dtype=bool)
-    return is_word | _is_named(cells, parse_numbers(cells), missing_values) if missing_values else is_word
+    return (
+        is_word | _is_named(cells, parse_numbers(cells), missing_values)
+        if missing_values
+        else is_word
+    )
 
 
 def _what_is_wrong(cell: str, number: float) -> str:

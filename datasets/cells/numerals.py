@@ -1,7 +1,9 @@
-"""How people write numbers: decimal comma, thousands, currency, percent; reads them, and finds out how they do it.
+"""How people write numbers.
 
-A percentage is read as the number that stands before its sign, 27.4% as 27.4: models standardise, and reports keep the
-table's own unit.
+Decimal comma, thousands, currency, percent; reads them, and finds out how they do it.
+
+A percentage is read as the number that stands before its sign, 27.4% as 27.4: models standardise,
+and reports keep the table's own unit.
 """
 
 from __future__ import annotations
@@ -20,10 +22,40 @@ from ...recipe import Dialect
 
 # What a cell says that has no number, in any case; of a label it may be the name.
 MISSING_WORDS = frozenset(
-    {"", "na", "n/a", "n.a.", "nan", "+nan", "-nan", "null", "nil", "none", "nat", "<na>", "#na", "#n/a", "#n/a n/a"}
-    | {"1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "?", ".", "..", "-", "--", "\u2013", "\u2014", "\u2026"}
+    {
+        "",
+        "na",
+        "n/a",
+        "n.a.",
+        "nan",
+        "+nan",
+        "-nan",
+        "null",
+        "nil",
+        "none",
+        "nat",
+        "<na>",
+        "#na",
+        "#n/a",
+        "#n/a n/a",
+    }
+    | {
+        "1.#ind",
+        "-1.#ind",
+        "1.#qnan",
+        "-1.#qnan",
+        "?",
+        ".",
+        "..",
+        "-",
+        "--",
+        "\u2013",
+        "\u2014",
+        "\u2026",
+    }
 )
-# Of a column's distinct cells so many may say something else, and it still holds numbers that are written so.
+# Of a column's distinct cells so many may say something else, and it still holds numbers that are
+# written so.
 MOST_OTHERS = 0.02
 PERCENT = ("%", "‰")
 _MINUS = "−"
@@ -38,7 +70,10 @@ _CELL = re.compile(
 
 
 class Notation(NamedTuple):
-    """How the numbers of a table are written; the fields are those of the recipe's `data`."""
+    """How the numbers of a table are written.
+
+    The fields are those of the recipe's `data`.
+    """
 
     decimal: str = "."
     thousands: str = ""
@@ -70,11 +105,18 @@ def notation_of(dialect: Dialect) -> Notation:
 
 
 def parse_numbers(cells: pd.Series | Sequence[str], notation: Notation = PLAIN) -> np.ndarray:
-    """Texts as float64, shape (rows,), correctly rounded; NaN where one is no number."""
+    """Texts as float64, shape (rows,), correctly rounded.
+
+    NaN where one is no number.
+    """
     plain = cells
     if notation.decimal == ",":  # a point beside it parts thousands, or is a mistake
         series = pd.Series(cells, dtype="str")
-        plain = None if series.str.contains(".", regex=False).any() else series.str.replace(",", ".", regex=False)
+        plain = (
+            None
+            if series.str.contains(".", regex=False).any()
+            else series.str.replace(",", ".", regex=False)
+        )
     try:
         if plain is not None:
             return pc.cast(_as_texts(plain), pa.float64()).to_numpy(zero_copy_only=False)
@@ -85,9 +127,11 @@ def parse_numbers(cells: pd.Series | Sequence[str], notation: Notation = PLAIN) 
 
 
 def distinct_cells(cells: pd.Series | Sequence[str]) -> tuple[np.ndarray, list[str]]:
-    """The number of each text's value, int32, and the distinct values in the order of their first place.
+    """The number of each text's value, int32, and the distinct values in the
+    order of their first place.
 
-    What pandas' `factorize` says, without what that costs for each column, which those of a wide table feel.
+    What pandas' `factorize` says, without what that costs for each column, which those of a wide
+    table feel.
     """
     encoded = _as_texts(cells).dictionary_encode()
     return encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist()
@@ -99,7 +143,10 @@ def _as_texts(cells: pd.Series | Sequence[str]) -> pa.Array:
 
 
 def parse_cell(cell: str, notation: Notation = PLAIN) -> float:
-    """One text as a number; NaN where it is none."""
+    """One text as a number.
+
+    NaN where it is none.
+    """
     text = cell.strip().replace(_MINUS, "-")
     sign = ""
     if text.startswith("(") and text.endswith(")"):  # as accountants write what is below zero
@@ -112,14 +159,21 @@ def parse_cell(cell: str, notation: Notation = PLAIN) -> float:
 
 
 def unit_of(cell: str, units: Sequence[str]) -> str:
-    """Which of these signs stands before or after the number in a cell; empty where none does."""
-    return _take_unit(cell.strip().replace(_MINUS, "-").removeprefix("(").removesuffix(")"), units)[1]
+    """Which of these signs stands before or after the number in a cell.
+
+    Empty where none does.
+    """
+    return _take_unit(cell.strip().replace(_MINUS, "-").removeprefix("(").removesuffix(")"), units)[
+        1
+    ]
 
 
 def find_other_units(cells: pd.Series, units: Sequence[str]) -> dict[int, str]:
-    """The cells of a column that count in another unit than most, by their row, with what to say of them.
+    """The cells of a column that count in another unit than most, by their row,
+    with what to say of them.
 
-    A number without a unit counts in the column's, unless that is percent: 0.5 beside 50% may be the same.
+    A number without a unit counts in the column's, unless that is percent: 0.5 beside 50% may be
+    the same.
     """
     if not units:
         return {}
@@ -134,13 +188,17 @@ def find_other_units(cells: pd.Series, units: Sequence[str]) -> dict[int, str]:
     wrong = {
         number: f"another unit than {usual!r}" if usual else "a unit where most have none"
         for number, unit in enumerate(each)
-        if unit != usual and (unit or usual in PERCENT) and str(values[number]).strip().lower() not in MISSING_WORDS
+        if unit != usual
+        and (unit or usual in PERCENT)
+        and str(values[number]).strip().lower() not in MISSING_WORDS
     }
     return {int(row): wrong[int(ids[row])] for row in np.flatnonzero(np.isin(ids, list(wrong)))}
 
 
 def find_notation(texts: Iterable[str], given: Notation = PLAIN) -> Finding | None:
-    """How the numbers of a column are written; None where most are none, or two ways contradict each other.
+    """How the numbers of a column are written.
+
+    None where most are none, or two ways contradict each other.
 
     Args:
         texts: its distinct cells.
@@ -174,34 +232,49 @@ def name_notation(finding: Finding) -> str:
 
 
 def describe_notation(finding: Finding, given: Notation = PLAIN) -> str:
-    """What to set so that such numbers are read, as the recipe writes it; empty where `given` reads them."""
+    """What to set so that such numbers are read, as the recipe writes it.
+
+    Empty where `given` reads them.
+    """
     found = finding.notation
     keys = [f'data.decimal: "{found.decimal}"'] if found.decimal != given.decimal else []
     if found.thousands not in ("", given.thousands) or given.thousands == found.decimal:
         keys.append(f'data.thousands: "{found.thousands}"')
     if units := [unit for unit in found.units if unit not in given.units]:
-        keys.append("data.units: [" + ", ".join(f'"{unit}"' for unit in [*given.units, *units]) + "]")
+        keys.append(
+            "data.units: [" + ", ".join(f'"{unit}"' for unit in [*given.units, *units]) + "]"
+        )
     if not keys or not finding.examples:
         return ""
-    read = " and ".join(f"{cell!r} is then {value:.12g}" for cell, value in finding.examples.items())
+    read = " and ".join(
+        f"{cell!r} is then {value:.12g}" for cell, value in finding.examples.items()
+    )
     doubt = '; with data.decimal: "," it would be a fraction' if finding.is_ambiguous else ""
     return f"set {' and '.join(keys)} ({read}{doubt})"
 
 
 class _Form(NamedTuple):
-    """How one number is written: what its commas, points and spaces are, and its unit."""
+    """How one number is written.
+
+    What its commas, points and spaces are, and its unit.
+    """
 
     sign: str
     unit: str
 
 
 def _make_plain(text: str, notation: Notation) -> str:
-    """The number of a text as Python writes it; something that is no number where it is none."""
+    """The number of a text as Python writes it.
+
+    Something that is no number where it is none.
+    """
     text = _take_unit(text, notation.units)[0]
     if notation.thousands:
         parts, fraction = _SIGNS_OF[notation.thousands], re.escape(notation.decimal)
         if re.search(parts, text):
-            if not re.fullmatch(rf"[+-]?\d{{1,3}}(?:{parts}\d{{2,3}})*{parts}\d{{3}}(?:{fraction}\d*)?", text):
+            if not re.fullmatch(
+                rf"[+-]?\d{{1,3}}(?:{parts}\d{{2,3}})*{parts}\d{{3}}(?:{fraction}\d*)?", text
+            ):
                 return "none"
             text = re.sub(parts, "", text)
     if notation.decimal != ".":
@@ -210,7 +283,10 @@ def _make_plain(text: str, notation: Notation) -> str:
 
 
 def _take_unit(text: str, units: Sequence[str]) -> tuple[str, str]:
-    """A text without its unit, and the unit: `-$5`, `$-5`, `5 $`."""
+    """A text without its unit, and the unit.
+
+    `-$5`, `$-5`, `5 $`.
+    """
     sign = text[:1] if text[:1] in ("+", "-") else ""
     rest = text[len(sign) :].strip()
     for unit in sorted(units, key=len, reverse=True):
@@ -233,7 +309,10 @@ def _form_of(text: str) -> _Form | None:
 
 
 def _sign_of(body: str) -> str | None:
-    """What parts the digits of a number: decimal or thousands, or one comma or point that could be either."""
+    """What parts the digits of a number.
+
+    Decimal or thousands, or one comma or point that could be either.
+    """
     for name, parts in ((" ", f"[{_SPACES}]"), ("'", "['’]")):
         if re.search(parts, body):
             whole = re.fullmatch(rf"\d{{1,3}}(?:{parts}\d{{3}})+(?P<decimal>[.,])?\d*", body)
@@ -254,13 +333,22 @@ def _sign_of(body: str) -> str | None:
 
 
 def _choose_signs(seen: Counter[str]) -> tuple[str, str, bool] | None:
-    """Decimal sign, sign of thousands, and whether another choice would read the same cells; None: a contradiction."""
+    """Decimal sign, sign of thousands, and whether another choice would read
+    the same cells; None: a contradiction.
+    """
     has = {sign for sign, count in seen.items() if count}
     grouped = [name for name in (" ", "'") if any(sign.startswith(f"{name} ") for sign in has)]
     comma_fraction = bool(has & {"decimal ,", "both .,", "  ,", "' ,"})
     point_fraction = bool(has & {"decimal .", "both ,.", "  .", "' ."})
-    comma_groups, point_groups = bool(has & {"thousands ,", "both ,."}), bool(has & {"thousands .", "both .,"})
-    if (comma_fraction and (point_fraction or comma_groups)) or (point_groups and point_fraction) or len(grouped) > 1:
+    comma_groups, point_groups = (
+        bool(has & {"thousands ,", "both ,."}),
+        bool(has & {"thousands .", "both .,"}),
+    )
+    if (
+        (comma_fraction and (point_fraction or comma_groups))
+        or (point_groups and point_fraction)
+        or len(grouped) > 1
+    ):
         return None
     if comma_groups and point_groups:
         return None

@@ -1,7 +1,10 @@
-"""The spelling of classes, categories and tags: which texts are one, and what the one is called; reads no table.
+"""The spelling of classes, categories and tags.
 
-Unicode's composed form (NFC) is always one spelling. What else counts is the recipe's to say (`Spelling`); what a model
-knows already is found again in a few more spellings (`match_known`), those of other kinds of files among them.
+Which texts are one, and what the one is called; reads no table.
+
+Unicode's composed form (NFC) is always one spelling. What else counts is the recipe's to say
+(`Spelling`); what a model knows already is found again in a few more spellings (`match_known`),
+those of other kinds of files among them.
 """
 
 from __future__ import annotations
@@ -17,8 +20,8 @@ import pandas as pd
 
 from ...recipe import Spelling
 
-# What is not seen at all: zero-width space, word joiner, byte order mark, soft hyphen, marks of direction. Joiners of
-# letters (U+200C, U+200D) are none: they make other letters and other emoji.
+# What is not seen at all: zero-width space, word joiner, byte order mark, soft hyphen, marks of
+# direction. Joiners of letters (U+200C, U+200D) are none: they make other letters and other emoji.
 _UNSEEN = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad\u200e\u200f"))
 _SPACES = re.compile(r"\s+")
 _NUMBER = re.compile(r"[+-]?([0-9]{1,200}\.?[0-9]{0,200}|\.[0-9]{1,200})([eE][+-]?[0-9]{1,3})?")
@@ -54,7 +57,9 @@ class LookAlikes(NamedTuple):
 
 
 def compose(text: str) -> str:
-    """The text in Unicode's composed form, in which é is one letter however it was typed."""
+    """The text in Unicode's composed form, in which é is one letter however
+    it was typed.
+    """
     return unicodedata.normalize("NFC", text)
 
 
@@ -64,8 +69,8 @@ def compose_cells(cells: pd.Series) -> pd.Series:
 
 
 def strip_unseen(text: str) -> str:
-    """The text without white space of any kind at its ends, and without what is not seen; inner white space is one
-    space.
+    """The text without white space of any kind at its ends, and without what is
+    not seen; inner white space is one space.
     """
     return _SPACES.sub(" ", text.translate(_UNSEEN)).strip()
 
@@ -77,7 +82,8 @@ def spell(text: str, rule: Spelling) -> str:
         text: of a cell, a class or a tag.
         rule: what does not count.
     Returns:
-        In the composed form; with `numbers` a number as short as it can be written, and true or false in small letters.
+        In the composed form; with `numbers` a number as short as it can be written, and true or
+        false in small letters.
     """
     text = compose(text)
     if rule.strip:
@@ -90,7 +96,8 @@ def spell(text: str, rule: Spelling) -> str:
 
 
 def find_look_alikes(texts: Sequence[str], rule: Spelling) -> LookAlikes | None:
-    """The texts that differ by capitals, white space, or how a number is written, and no more; None where none do.
+    """The texts that differ by capitals, white space, or how a number is
+    written, and no more; None where none do.
 
     Args:
         texts: distinct, as `rule` spells them.
@@ -100,18 +107,22 @@ def find_look_alikes(texts: Sequence[str], rule: Spelling) -> LookAlikes | None:
     if not groups:
         return None
     alike = [text for group in groups for text in group]
-    wanted = next(one for one in _SETTINGS if len({spell(text, one) for text in alike}) == len(groups))
+    wanted = next(
+        one for one in _SETTINGS if len({spell(text, one) for text in alike}) == len(groups)
+    )
     merged = {name: getattr(rule, name) or getattr(wanted, name) for name in Spelling.model_fields}
     return LookAlikes(groups, Spelling(**merged))
 
 
 def match_known(texts: Sequence[str], known: Sequence[str], rule: Spelling) -> list[str]:
-    """Each text in the spelling of a model that knows it; others stay as they are.
+    """Each text in the spelling of a model that knows it.
 
-    A text is known that is written as a class of the model, or else that is one with a single class by the rule, by
-    what a number or true and false is written like in other files, or by white space. Where the model's classes are 0
-    and 1, true is 1 and false is 0, and the other way round. Where 7 or 07 stands in the table, too, 007 is no
-    number but a code, and stays as it is.
+    Others stay as they are.
+
+    A text is known that is written as a class of the model, or else that is one with a single class
+    by the rule, by what a number or true and false is written like in other files, or by white
+    space. Where the model's classes are 0 and 1, true is 1 and false is 0, and the other way round.
+    Where 7 or 07 stands in the table, too, 007 is no number but a code, and stays as it is.
 
     Args:
         texts: distinct, of a new table.
@@ -121,19 +132,31 @@ def match_known(texts: Sequence[str], known: Sequence[str], rule: Spelling) -> l
     exact = set(known)
     found = {text: text for text in texts if text in exact}
     written = Spelling(strip=True, fold_case=rule.fold_case, numbers=True)
-    for level in (lambda one: spell(one, rule), lambda one: spell(one, written), _as_bit(known, written)):
+    for level in (
+        lambda one: spell(one, rule),
+        lambda one: spell(one, written),
+        _as_bit(known, written),
+    ):
         left = [text for text in texts if text not in found]
         if not left or level is None:
             break
         name_of = _unique({one: level(one) for one in known})
         matched = {text: name_of[spelt] for text in left if (spelt := level(text)) in name_of}
         num_of = Counter([*found.values(), *matched.values()])
-        found |= {text: name for text, name in matched.items() if num_of[name] == 1 or not _CODE.fullmatch(text)}
+        found |= {
+            text: name
+            for text, name in matched.items()
+            if num_of[name] == 1 or not _CODE.fullmatch(text)
+        }
     return [found.get(text, text) for text in texts]
 
 
 def _as_bit(known: Sequence[str], rule: Spelling) -> Callable[[str], str] | None:
-    """What spells true as 1 and false as 0, where the known texts are no others; else None."""
+    """What spells true as 1 and false as 0, where the known texts are no
+    others.
+
+    Else None.
+    """
     if len(known) > len(_AS_NUMBERS):
         return None
     values = {spell(one, rule) for one in known}
@@ -143,7 +166,10 @@ def _as_bit(known: Sequence[str], rule: Spelling) -> Callable[[str], str] | None
 
 
 def _spell_value(text: str) -> str:
-    """A number as short as it can be written, true and false in small letters; any other text as it is."""
+    """A number as short as it can be written, true and false in small letters.
+
+    Any other text as it is.
+    """
     bare = text.strip()
     if bare.lower() in _AS_NUMBERS:
         return bare.lower()
@@ -176,7 +202,10 @@ def _group(texts: Sequence[str], rule: Spelling) -> list[list[str]]:
 
 
 def _unique(spelt: dict[str, str]) -> dict[str, str]:
-    """From a spelling to the one class that has it; of several nothing is known."""
+    """From a spelling to the one class that has it.
+
+    Of several nothing is known.
+    """
     counts: dict[str, int] = {}
     for value in spelt.values():
         counts[value] = counts.get(value, 0) + 1

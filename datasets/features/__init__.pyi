@@ -16,7 +16,8 @@ from .points import scale_to_stored as scale_to_stored
 # The numbers of a text for the data report, those below `texts` for each split that has rows.
 from .text import describe_texts as describe_texts
 
-# Fit a vocabulary on the training rows: the most frequent tokens, of equally frequent ones the first by text.
+# Fit a vocabulary on the training rows: the most frequent tokens, of equally frequent ones the
+# first by text.
 from .text import fit_text as fit_text
 
 # The column of a text in a pack: its tokens, and the cells themselves to show them to people.
@@ -46,7 +47,8 @@ from .vocabularies import find_triple as find_triple
 # The vocabularies that features share, by name.
 from .vocabularies import fit_vocabularies as fit_vocabularies
 
-# Call rows of another table bad whose head or relation the model does not know; nothing where it ranks nothing.
+# Call rows of another table bad whose head or relation the model does not know; nothing where it
+# ranks nothing.
 from .vocabularies import reject_unknown_parts as reject_unknown_parts
 
 # Call rows bad that no model can be asked: their relation stands in no training row.

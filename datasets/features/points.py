@@ -1,7 +1,9 @@
-"""Points of a picture: what a recipe may say of them, and their way from the file's pixels to the stored image's.
+"""Points of a picture.
 
-A coordinate counts pixels from the centre of the first, so that a picture of W pixels reaches from -0.5 to W - 0.5.
-How points follow an augmentation is in `transform.py`.
+What a recipe may say of them, and their way from the file's pixels to the stored image's.
+
+A coordinate counts pixels from the centre of the first, so that a picture of W pixels reaches from
+-0.5 to W - 0.5. How points follow an augmentation is in `transform.py`.
 """
 
 from __future__ import annotations
@@ -14,9 +16,14 @@ import numpy as np
 from ...errors import RecipeError
 from ...recipe import Data, Feature
 
-# What may run before the points are scaled: of skimage.transform, which moves pixels, only what scales by size; of the
-# other modules all that leaves pixels where they are.
-_SCALING = ("transform.resize", "transform.rescale", "transform.pyramid_reduce", "transform.pyramid_expand")
+# What may run before the points are scaled: of skimage.transform, which moves pixels, only what
+# scales by size; of the other modules all that leaves pixels where they are.
+_SCALING = (
+    "transform.resize",
+    "transform.rescale",
+    "transform.pyramid_reduce",
+    "transform.pyramid_expand",
+)
 _MOVING = ("util.crop", "util.montage", "util.view_as_blocks", "util.view_as_windows")
 
 
@@ -24,43 +31,55 @@ def find_image(data: Data, name: str) -> str:
     """The image input that a feature's points lie on.
 
     Raises:
-        RecipeError: there is none, or several and the feature names none of them; or its `preprocess` moves pixels
-            in a way that the points do not follow.
+        RecipeError: there is none, or several and the feature names none of them; or its
+            `preprocess` moves pixels in a way that the points do not follow.
     """
     feature, key = {**data.inputs, **data.target}[name], _key(data, name)
     images = [other for other, one in data.inputs.items() if one.kind == "image"]
     if not images:
-        raise RecipeError(f"{key}: points lie on an image, and data.inputs has none; add one, or read them as numbers")
+        raise RecipeError(
+            f"{key}: points lie on an image, and data.inputs has none; add one, or read them as "
+            "numbers"
+        )
     if feature.image and feature.image not in images:
-        raise RecipeError(f"{key}.image: {feature.image!r} is no image input; legal are {', '.join(images)}")
+        raise RecipeError(
+            f"{key}.image: {feature.image!r} is no image input; legal are {', '.join(images)}"
+        )
     if not feature.image and len(images) > 1:
         raise RecipeError(
-            f"{key}.image is missing: data.inputs has {len(images)} images; name one: {', '.join(images)}"
+            f"{key}.image is missing: data.inputs has {len(images)} images; name one: "
+            f"{', '.join(images)}"
         )
     image = feature.image or images[0]
     for step in data.inputs[image].preprocess:
-        if step.name in _MOVING or (step.name.startswith("transform.") and step.name not in _SCALING):
+        if step.name in _MOVING or (
+            step.name.startswith("transform.") and step.name not in _SCALING
+        ):
             raise RecipeError(
-                f"data.inputs.{image}.preprocess: {step.name} moves pixels and would leave the points of {name!r} "
+                f"data.inputs.{image}.preprocess: {step.name} moves pixels and would leave the "
+                f"points of {name!r} "
                 f"behind; leave it out, or take one that only scales: {', '.join(_SCALING)}"
             )
     return image
 
 
 def check_points(data: Data, name: str, columns: Sequence[str]) -> None:
-    """Check the columns of a feature of points, and the points that its settings name.
+    """Check the columns of a feature of points, and the points that its
+    settings name.
 
     Args:
         data: the recipe's part.
         name: of the feature.
         columns: x and y of each point, alternating.
     Raises:
-        RecipeError: the columns are not pairs of x and y; or a setting names points that do not exist, or one twice.
+        RecipeError: the columns are not pairs of x and y; or a setting names points that do not
+            exist, or one twice.
     """
     feature, key = {**data.inputs, **data.target}[name], _key(data, name)
     if len(columns) % 2:
         raise RecipeError(
-            f"{key}.columns: points are x and y by turns, expected an even number of columns, got {len(columns)} "
+            f"{key}.columns: points are x and y by turns, expected an even number of columns, got "
+            f"{len(columns)} "
             f"({', '.join(columns[:3])}{', …' * (len(columns) > 3)})"
         )
     _check_order(columns, key)
@@ -79,7 +98,9 @@ def scale_to_stored(points: np.ndarray, source: np.ndarray, stored: Sequence[int
 
 
 def file_scale(source: np.ndarray, stored: Sequence[int]) -> np.ndarray:
-    """Pixels of the file in a pixel of the stored image, along x and y: float64, shape (B, 2).
+    """Pixels of the file in a pixel of the stored image, along x and y.
+
+    Float64, shape (B, 2).
 
     Args:
         source: height and width of each row's upright picture, shape (B, 2).
@@ -100,13 +121,20 @@ def count_outside(points: np.ndarray, source: np.ndarray) -> np.ndarray:
 
 
 def _check_order(columns: Sequence[str], key: str) -> None:
-    """Refuse columns whose names say that all x come before all y: they would be read as other points in silence."""
+    """Refuse columns whose names say that all x come before all y.
+
+    They would be read as other points in silence.
+    """
     by_turns = ["x", "y"] * (len(columns) // 2)
-    for letters in ([name[-1:].lower() for name in columns], [name[:1].lower() for name in columns]):
+    for letters in (
+        [name[-1:].lower() for name in columns],
+        [name[:1].lower() for name in columns],
+    ):
         if sorted(letters) == sorted(by_turns) and letters != by_turns:
             first = f"{', '.join(columns[:4])}{', …' * (len(columns) > 4)}"
             raise RecipeError(
-                f"{key}.columns: points are x and y by turns, got {first}; name the columns in that order"
+                f"{key}.columns: points are x and y by turns, got {first}; name the columns in "
+                "that order"
             )
 
 
@@ -118,13 +146,19 @@ def _check_numbers(feature: Feature, key: str, num_points: int) -> None:
     mentioned = [point for pair in feature.swap for point in pair]
     twice = sorted(point for point, count in Counter(mentioned).items() if count > 1)
     if twice:
-        raise RecipeError(f"{key}.swap: point {twice[0]} stands in two pairs; it can change places with one other")
+        raise RecipeError(
+            f"{key}.swap: point {twice[0]} stands in two pairs; it can change places with one other"
+        )
     if feature.normalise_by and len(set(feature.normalise_by)) != 2:
-        raise RecipeError(f"{key}.normalise_by: expected two different points, got {feature.normalise_by}")
+        raise RecipeError(
+            f"{key}.normalise_by: expected two different points, got {feature.normalise_by}"
+        )
     for setting, points in (("swap", mentioned), ("normalise_by", feature.normalise_by)):
         unknown = [point for point in points if not 0 <= point < num_points]
         if unknown:
-            raise RecipeError(f"{key}.{setting}: there is no point {unknown[0]}; the columns hold {said}")
+            raise RecipeError(
+                f"{key}.{setting}: there is no point {unknown[0]}; the columns hold {said}"
+            )
 
 
 def _key(data: Data, name: str) -> str:

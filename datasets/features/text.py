@@ -1,4 +1,7 @@
-"""What becomes of a text feature: its column in a pack, its vocabulary, the ids of a batch, its part of the report."""
+"""What becomes of a text feature.
+
+Its column in a pack, its vocabulary, the ids of a batch, its part of the report.
+"""
 
 # Shapes: B rows in a batch, L tokens in the longest of them.
 
@@ -24,7 +27,9 @@ PADDING, UNKNOWN, FIRST = 0, 1, 2
 
 
 def pack_texts(feature: PackFeature, asked: Feature, cells: pd.Series) -> PackColumn:
-    """The column of a text in a pack: its tokens, and the cells themselves to show them to people.
+    """The column of a text in a pack.
+
+    Its tokens, and the cells themselves to show them to people.
 
     Args:
         feature: its entry in the manifest.
@@ -32,11 +37,15 @@ def pack_texts(feature: PackFeature, asked: Feature, cells: pd.Series) -> PackCo
         cells: text of all rows of the table.
     """
     tokens = tokenise(cells, asked)
-    return PackColumn(feature, {}, {"tokens": tokens.rows, "characters": _as_bytes(cells)}, tokens.vocabulary)
+    return PackColumn(
+        feature, {}, {"tokens": tokens.rows, "characters": _as_bytes(cells)}, tokens.vocabulary
+    )
 
 
 def fit_text(pack: Pack, asked: Feature, name: str, train: np.ndarray) -> FeatureSchema:
-    """Fit a vocabulary on the training rows: the most frequent tokens, of equally frequent ones the first by text.
+    """Fit a vocabulary on the training rows.
+
+    The most frequent tokens, of equally frequent ones the first by text.
 
     Args:
         pack: has the tokens.
@@ -51,9 +60,14 @@ def fit_text(pack: Pack, asked: Feature, name: str, train: np.ndarray) -> Featur
     kept = np.flatnonzero(counts >= asked.min_count)
     if not len(kept):
         most = int(counts.max(initial=0))
-        remedy = "lower it" if most else "the training rows have no token at all; look at tokens and ngrams"
+        remedy = (
+            "lower it"
+            if most
+            else "the training rows have no token at all; look at tokens and ngrams"
+        )
         raise DataError(
-            f"data.inputs.{name}.min_count: {asked.min_count}, and no token of the training rows stands there more "
+            f"data.inputs.{name}.min_count: {asked.min_count}, and no token of the training rows "
+            "stands there more "
             f"than {most} times; {remedy}"
         )
     by_text = np.array(sorted(kept.tolist(), key=vocabulary.__getitem__), np.int64)
@@ -72,8 +86,12 @@ def fit_text(pack: Pack, asked: Feature, name: str, train: np.ndarray) -> Featur
     )
 
 
-def text_gatherer(pack: Pack, feature: FeatureSchema, rows: np.ndarray) -> Callable[[np.ndarray], Tensor]:
-    """What gathers a text: of positions in `rows` the token ids, int64 (B, L), padded at the end with 0.
+def text_gatherer(
+    pack: Pack, feature: FeatureSchema, rows: np.ndarray
+) -> Callable[[np.ndarray], Tensor]:
+    """What gathers a text.
+
+    Of positions in `rows` the token ids, int64 (B, L), padded at the end with 0.
 
     Args:
         pack: has the tokens.
@@ -93,7 +111,8 @@ def text_gatherer(pack: Pack, feature: FeatureSchema, rows: np.ndarray) -> Calla
 
 
 def describe_texts(column: PackColumn, side: np.ndarray, feature: FeatureSchema) -> dict[str, Any]:
-    """The numbers of a text for the data report, those below `texts` for each split that has rows.
+    """The numbers of a text for the data report, those below `texts` for each
+    split that has rows.
 
     Args:
         column: of all rows of the table.
@@ -118,14 +137,16 @@ def describe_texts(column: PackColumn, side: np.ndarray, feature: FeatureSchema)
 
 
 def warn_of_unknown(name: str, described: Mapping[str, Any]) -> list[str]:
-    """Name the splits of which the vocabulary knows less than half of the tokens.
+    """Name the splits of which the vocabulary knows less than half of the
+    tokens.
 
     Args:
         name: of the feature.
         described: what `describe_texts` gave.
     """
     return [
-        f"{name!r}: {found['unknown_tokens'] / found['tokens']:.0%} of the tokens of {split} rows are unknown, because "
+        f"{name!r}: {found['unknown_tokens'] / found['tokens']:.0%} of the tokens of {split} rows "
+        "are unknown, because "
         f"the vocabulary of the training rows lacks them"
         for split, found in described["texts"].items()
         if split != SPLITS[0] and 2 * found["unknown_tokens"] > found["tokens"]

@@ -1,16 +1,20 @@
-r"""Cuts texts into tokens: n-grams of words or characters as ids, in compressed rows; fits and drops nothing.
+r"""Cuts texts into n-grams of words or characters, as ids in compressed rows.
 
-Every text is put into Unicode's composed form (NFC), so that "é" is one letter however it was typed, and into small
-letters where capitals do not count.
+It fits and drops nothing. Every text is put into Unicode's composed form (NFC),
+so that "é" is one letter however it was typed, and into small letters where
+capitals do not count.
 
-- words: runs of letters, digits, combining marks and underscores, of any script. Words of one letter count ("y" and "a"
-  are words); punctuation and symbols separate words and are dropped, apostrophes among them: "don't" is "don", "t".
-  Words of an n-gram are joined by a space.
-- characters: all of them, spaces and punctuation too; any run of white space is one space. Nothing is added at the ends
-  of a text, and an n-gram may reach over the end of a word.
+- words: runs of letters, digits, combining marks and underscores, of any
+  script. Words of one letter count ("y" and "a" are words); punctuation and
+  symbols separate words and are dropped, apostrophes among them: "don't" is
+  "don", "t". Words of an n-gram are joined by a space.
+- characters: all of them, spaces and punctuation too; any run of white space is
+  one space. Nothing is added at the ends of a text, and an n-gram may reach
+  over the end of a word.
 
-A text shorter than n has no n-gram of that length. The n-grams are those of scikit-learn's CountVectorizer with the
-analysers `word`, of the pattern `\w+`, and `char`; but there a combining mark ends a word, letters typed in two parts
+A text shorter than n has no n-gram of that length. The n-grams are those of
+scikit-learn's CountVectorizer with the analysers `word`, of the pattern `\w+`,
+and `char`; but there a combining mark ends a word, letters typed in two parts
 stay two, and a white space that is not doubled stays as it is.
 """
 
@@ -31,7 +35,8 @@ import pyarrow.compute as pc
 from ...recipe import Feature
 from ..pack import Ragged, spread
 
-# Rows are cut in chunks of about so many bytes of text, so that a large table needs no large arrays in between.
+# Rows are cut in chunks of about so many bytes of text, so that a large table needs no large arrays
+# in between.
 CHUNK_BYTES = 8_000_000
 _NO_WORD = r"[^\p{L}\p{M}\p{N}_]+"
 _WHITE = r"[\s\x0b\x1c-\x1f\x85\p{Z}]+"
@@ -41,7 +46,8 @@ class Tokens(NamedTuple):
     """All rows' tokens.
 
     Attributes:
-        rows: int32 ids; of a row all n-grams of the shortest length first, each length in the order of the text.
+        rows: int32 ids; of a row all n-grams of the shortest length first, each length in the order
+            of the text.
         vocabulary: text of each id, in the order in which they came up.
     """
 
@@ -75,7 +81,11 @@ def tokenise(cells: pd.Series, feature: Feature) -> Tokens:
     id_of: dict[str, int] = {}
     values, lengths = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
     for texts in _chunks(pa.array(cells, type=pa.large_string())):
-        units = _cut_words(texts, feature) if feature.tokens == "words" else _cut_characters(texts, feature)
+        units = (
+            _cut_words(texts, feature)
+            if feature.tokens == "words"
+            else _cut_characters(texts, feature)
+        )
         ids, num_grams, names = _name_grams(units, *feature.ngrams)
         of_all = np.array([id_of.setdefault(name, len(id_of)) for name in names], np.int32)
         values.append(of_all[ids])
@@ -96,7 +106,8 @@ def _chunks(texts: pa.LargeStringArray | pa.ChunkedArray) -> Iterator[pa.LargeSt
 
 
 def _normalise(texts: pa.LargeStringArray, feature: Feature) -> pa.LargeStringArray:
-    # Not Arrow's utf8_normalize: of version 25 it takes letters apart under "NFC" and does not compose them.
+    # Not Arrow's utf8_normalize: of version 25 it takes letters apart under "NFC" and does not
+    # compose them.
     cells = texts.to_pylist()
     lower = (cell.lower() for cell in cells) if feature.lowercase else cells
     return pa.array([unicodedata.normalize("NFC", cell) for cell in lower], pa.large_string())
@@ -106,7 +117,9 @@ def _cut_words(texts: pa.LargeStringArray, feature: Feature) -> _Units:
     pieces = pc.split_pattern_regex(_normalise(texts, feature), pattern=_NO_WORD)
     ends = pieces.offsets.to_numpy().astype(np.int64)
     words = pieces.values.slice(ends[0], ends[-1] - ends[0])
-    is_word = pc.not_equal(words, "").to_numpy(zero_copy_only=False)  # a text that begins or ends with no word
+    is_word = pc.not_equal(words, "").to_numpy(
+        zero_copy_only=False
+    )  # a text that begins or ends with no word
     rows = np.repeat(np.arange(len(texts)), np.diff(ends))[is_word]
     found = words.filter(pa.array(is_word)).dictionary_encode()
     names = found.dictionary.to_pylist()
@@ -118,7 +131,9 @@ def _cut_characters(texts: pa.LargeStringArray, feature: Feature) -> _Units:
     texts = pc.replace_substring_regex(_normalise(texts, feature), pattern=_WHITE, replacement=" ")
     joined = "".join(texts.to_pylist())
     ids = pd.factorize(np.frombuffer(joined.encode("utf-32-le"), np.uint32))[0].astype(np.int64)
-    return _Units(ids, pc.utf8_length(texts).to_numpy(zero_copy_only=False).astype(np.int64), joined, "")
+    return _Units(
+        ids, pc.utf8_length(texts).to_numpy(zero_copy_only=False).astype(np.int64), joined, ""
+    )
 
 
 class _Gathered(Sequence[str]):
@@ -136,18 +151,26 @@ class _Gathered(Sequence[str]):
         return self._names[self._ids[at]]
 
 
-def _name_grams(units: _Units, shortest: int, longest: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def _name_grams(
+    units: _Units, shortest: int, longest: int
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """All n-grams of some texts.
 
-    An n-gram is told from others by its first n - 1 units, which have an id already, and its last one: whole numbers
-    that are compared exactly, and no string is made of one that came before (Karp, Miller and Rosenberg 1972).
+    An n-gram is told from others by its first n - 1 units, which have an id already, and its last
+    one: whole numbers that are compared exactly, and no string is made of one that came before
+    (Karp, Miller and Rosenberg 1972).
 
     Returns:
-        Ids of the n-grams, text after text, int64; how many each text has, int64; the text of each id.
+        Ids of the n-grams, text after text, int64; how many each text has, int64; the text of each
+        id.
     """
-    room = spread(units.lengths, down=True)  # units from here to the end of the text, this one among them
+    room = spread(
+        units.lengths, down=True
+    )  # units from here to the end of the text, this one among them
     num_units = int(units.ids.max(initial=0)) + 1
-    num_grams = sum(np.maximum(units.lengths - length + 1, 0) for length in range(shortest, longest + 1))
+    num_grams = sum(
+        np.maximum(units.lengths - length + 1, 0) for length in range(shortest, longest + 1)
+    )
     assert isinstance(num_grams, np.ndarray)
     all_ids, place = np.empty(num_grams.sum(), np.int64), np.cumsum(num_grams) - num_grams
     at, ids, names = np.arange(len(units.ids)), units.ids, []

@@ -1,12 +1,15 @@
-"""Triples (head, relation, tail) of a pack as ids, each asked in both directions; which rows are triples is judged
-in `vocabularies.py`.
+"""Triples (head, relation, tail) of a pack as ids, each asked in both
+directions; which rows are triples is judged in `vocabularies.py`.
 
-A row is asked twice: (head, relation) for the tail, and (tail, reciprocal relation) for the head. A reciprocal relation
-is one of its own (Lacroix, Usunier and Obozinski 2018, https://arxiv.org/abs/1806.07297; Kazemi and Poole 2018,
-https://arxiv.org/abs/1802.04868): with R relations, ids 1 to R ask forwards and R + 1 to 2R backwards.
+A row is asked twice: (head, relation) for the tail, and (tail, reciprocal relation) for the head. A
+    reciprocal relation
+is one of its own (Lacroix, Usunier and Obozinski 2018, https://arxiv.org/abs/1806.07297; Kazemi and
+Poole 2018, https://arxiv.org/abs/1802.04868): with R relations, ids 1 to R ask forwards and R + 1
+to 2R backwards.
 """
 
-# Shapes: N rows, M questions: 2N where the tails are known, the backward ones after the forward ones, else N.
+# Shapes: N rows, M questions: 2N where the tails are known, the backward ones after the forward
+# ones, else N.
 
 from __future__ import annotations
 
@@ -34,14 +37,17 @@ class Questions(NamedTuple):
     answer: np.ndarray
 
 
-def ask_questions(pack: Pack, schema: Schema, rows: np.ndarray, tails_N: np.ndarray | None) -> Questions:
-    """Ask each row for its tail, then, where the tails are known, each row for its head.
+def ask_questions(
+    pack: Pack, schema: Schema, rows: np.ndarray, tails_N: np.ndarray | None
+) -> Questions:
+    """Ask each row for its tail, then, where the tails are known, each row for
+    its head.
 
     Args:
         pack: raw values.
         schema: with a `triple`.
-        rows: int64, positions in the pack, shape (N,); their entities and relations are known, as a verdict on other
-            rows has seen to (see `vocabularies.py`).
+        rows: int64, positions in the pack, shape (N,); their entities and relations are known, as a
+            verdict on other rows has seen to (see `vocabularies.py`).
         tails_N: class ids of the rows' tails, int64; None where the pack has none.
     """
     triple = schema.triple
@@ -61,7 +67,10 @@ def ask_questions(pack: Pack, schema: Schema, rows: np.ndarray, tails_N: np.ndar
 
 
 def _class_of_rows(pack: Pack, feature: FeatureSchema, rows: np.ndarray) -> np.ndarray:
-    """Class id of each row, int64, shape (N,); -1 where the schema does not know the class."""
+    """Class id of each row, int64, shape (N,).
+
+    -1 where the schema does not know the class.
+    """
     position = {name: at for at, name in enumerate(feature.classes)}
     ids = np.array([position.get(name, -1) for name in pack.vocabulary(feature.name)], np.int64)
     return ids[np.asarray(pack.column(feature.name))[rows, 0]]

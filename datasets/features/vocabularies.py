@@ -1,8 +1,11 @@
-"""Vocabularies that several category features share, and the triples that such sharing makes: fitted, checked, judged.
+"""Vocabularies that several category features share, and the triples that such
+sharing makes: fitted, checked, judged.
 
-A recipe whose target shares its vocabulary with an input asks for an entity: (head, relation) -> tail. Then the
-vocabulary holds every entity of the table, as those that no training row has are still among the answers; every other
-vocabulary holds what training rows have. How triples become batches stands in `triples.py`.
+A recipe whose target shares its vocabulary with an input asks for an entity: (head, relation) ->
+    tail. Then the
+vocabulary holds every entity of the table, as those that no training row has are still among the
+answers; every other vocabulary holds what training rows have. How triples become batches stands in
+`triples.py`.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ class Classes(NamedTuple):
 
 
 def find_triple(data: Data) -> TripleNames | None:
-    """The parts of the triple, where the target shares its vocabulary with an input; else None.
+    """The parts of the triple, where the target shares its vocabulary with an
+    input; else None.
 
     Raises:
         RecipeError: it shares it, and the features are no triple.
@@ -50,19 +54,29 @@ def find_triple(data: Data) -> TripleNames | None:
     shared = {
         target.vocabulary: name
         for name, target in data.target.items()
-        if target.kind == "category" and target.vocabulary in {one.vocabulary for one in data.inputs.values()} - {""}
+        if target.kind == "category"
+        and target.vocabulary in {one.vocabulary for one in data.inputs.values()} - {""}
     }
     if not shared:
         return None
     [vocabulary, tail] = next(iter(shared.items()))
-    heads = [name for name, one in data.inputs.items() if one.vocabulary == vocabulary and one.kind == "category"]
-    others = [name for name, one in data.inputs.items() if one.kind == "category" and name not in heads]
+    heads = [
+        name
+        for name, one in data.inputs.items()
+        if one.vocabulary == vocabulary and one.kind == "category"
+    ]
+    others = [
+        name for name, one in data.inputs.items() if one.kind == "category" and name not in heads
+    ]
     if len(data.target) > 1 or len(data.inputs) != 2 or len(heads) != 1 or len(others) != 1:
         inputs = ", ".join(f"{name} ({_describe(one)})" for name, one in data.inputs.items())
         raise RecipeError(
-            f"data.target.{tail}.vocabulary: {vocabulary!r} is shared with an input, which makes the target an entity "
-            f"that is ranked: expected two inputs, one category of this vocabulary (the head) and one other category "
-            f"(the relation), and this target alone; got inputs {inputs} and {len(data.target)} targets. Leave "
+            f"data.target.{tail}.vocabulary: {vocabulary!r} is shared with an input, which makes "
+            "the target an entity "
+            "that is ranked: expected two inputs, one category of this vocabulary (the head) and "
+            "one other category "
+            f"(the relation), and this target alone; got inputs {inputs} and {len(data.target)} "
+            "targets. Leave "
             f"vocabulary out where the target is an ordinary category"
         )
     return TripleNames(heads[0], others[0], tail)
@@ -88,7 +102,8 @@ def check_vocabularies(data: Data, columns: Mapping[str, list[str]]) -> None:
         other, first = rules.setdefault(feature.vocabulary, (name, feature))
         if feature.vocabulary and feature.labels != first.labels:
             raise RecipeError(
-                f"features {other!r} and {name!r} share the vocabulary {feature.vocabulary!r} and have other labels; "
+                f"features {other!r} and {name!r} share the vocabulary {feature.vocabulary!r} and "
+                "have other labels; "
                 f"say the same labels of both"
             )
 
@@ -99,7 +114,8 @@ def fit_vocabularies(pack: Pack, data: Data, split: np.ndarray) -> dict[str, Cla
     Args:
         pack: raw values.
         data: the features.
-        split: int8, shape (rows of the pack,): 0 marks the training rows, -1 those that nothing uses.
+        split: int8, shape (rows of the pack,): 0 marks the training rows, -1 those that nothing
+            uses.
     """
     triple = find_triple(data)
     ranked = "" if triple is None else data.target[triple.tail].vocabulary
@@ -110,7 +126,12 @@ def fit_vocabularies(pack: Pack, data: Data, split: np.ndarray) -> dict[str, Cla
         for feature_name, feature in _categories(data):
             if feature.vocabulary == name:
                 _count(pack, feature_name, split == TRAIN, trained)
-                _count(pack, feature_name, (split != UNUSED) if name == ranked else (split == TRAIN), present)
+                _count(
+                    pack,
+                    feature_name,
+                    (split != UNUSED) if name == ranked else (split == TRAIN),
+                    present,
+                )
         names = sort_classes(list(present))
         found[name] = Classes(names, [trained.get(one, 0) for one in names])
     return found
@@ -119,7 +140,10 @@ def fit_vocabularies(pack: Pack, data: Data, split: np.ndarray) -> dict[str, Cla
 def reject_unseen_relations(
     data: Data, columns: Mapping[str, PackColumn], side: np.ndarray, verdicts: Verdicts
 ) -> None:
-    """Call rows bad that no model can be asked: their relation stands in no training row."""
+    """Call rows bad that no model can be asked.
+
+    Their relation stands in no training row.
+    """
     triple = find_triple(data)
     trains = verdicts.good & (side == TRAIN)
     if triple is None or not trains.any():
@@ -128,11 +152,17 @@ def reject_unseen_relations(
     ids = column.arrays["values"][:, 0]
     trained = np.bincount(ids[trains], minlength=len(column.feature.vocabulary)) > 0
     for row in np.flatnonzero(verdicts.good & ~trained[ids]):
-        verdicts.reject(int(row), "relation without a training row", repr(column.feature.vocabulary[ids[row]]))
+        verdicts.reject(
+            int(row), "relation without a training row", repr(column.feature.vocabulary[ids[row]])
+        )
 
 
-def reject_unknown_parts(schema: Schema, columns: Mapping[str, PackColumn], verdicts: Verdicts) -> None:
-    """Call rows of another table bad whose head or relation the model does not know; nothing where it ranks nothing."""
+def reject_unknown_parts(
+    schema: Schema, columns: Mapping[str, PackColumn], verdicts: Verdicts
+) -> None:
+    """Call rows of another table bad whose head or relation the model does
+    not know; nothing where it ranks nothing.
+    """
     if schema.triple is None:
         return
     for at, what in zip(schema.triple, ("entity", "relation"), strict=True):
@@ -142,7 +172,9 @@ def reject_unknown_parts(schema: Schema, columns: Mapping[str, PackColumn], verd
         known = np.isin(column.feature.vocabulary, feature.classes)
         for row in np.flatnonzero(verdicts.good & ~known[ids]):
             label = repr(column.feature.vocabulary[ids[row]])
-            verdicts.reject(int(row), f"{what} that the model does not know", f"{label} in {feature.name!r}")
+            verdicts.reject(
+                int(row), f"{what} that the model does not know", f"{label} in {feature.name!r}"
+            )
 
 
 def _categories(data: Data) -> Iterator[tuple[str, Feature]]:
@@ -160,4 +192,6 @@ def _count(pack: Pack, name: str, rows: np.ndarray, counts: dict[str, int]) -> N
 
 
 def _describe(feature: Feature) -> str:
-    return f"{feature.kind}, vocabulary {feature.vocabulary}" if feature.vocabulary else feature.kind
+    return (
+        f"{feature.kind}, vocabulary {feature.vocabulary}" if feature.vocabulary else feature.kind
+    )

@@ -1,4 +1,6 @@
-"""What a file really is, by its first bytes, whatever its name says; of those that are no picture or no table.
+"""What a file really is, by its first bytes, whatever its name says.
+
+Of those that are no picture or no table.
 
 For messages alone: what is read decides by its own signs. Knows no recipe.
 """
@@ -28,7 +30,8 @@ class Contents(NamedTuple):
 
     Attributes:
         what: in words, as the end of "it is".
-        remedy: what to do whatever the file was to be; empty where it is to be saved in another format.
+        remedy: what to do whatever the file was to be; empty where it is to be saved in another
+            format.
     """
 
     what: str
@@ -41,18 +44,25 @@ class Contents(NamedTuple):
 
 
 def name_contents(head: bytes) -> Contents | None:
-    """What a file is that begins so; None where that is not known.
+    """What a file is that begins so.
+
+    None where that is not known.
 
     Args:
         head: its first `HEAD_BYTES`, or all of them.
     """
     if not head:
-        return Contents("an empty file", f"{_FETCH}: a cloud's placeholder has no bytes before it is opened there")
+        return Contents(
+            "an empty file",
+            f"{_FETCH}: a cloud's placeholder has no bytes before it is opened there",
+        )
     if not head.strip(b"\0"):
         return Contents("nothing but zero bytes", f"{_FETCH}: a download or a copy was cut off")
     if (text := _decode(head)) is not None:
         return _name_text(text, is_whole=len(head) < HEAD_BYTES)
-    is_binary = _CONTROLS.search(head.decode("latin-1")) is not None  # else letters of another encoding than UTF-8
+    is_binary = (
+        _CONTROLS.search(head.decode("latin-1")) is not None
+    )  # else letters of another encoding than UTF-8
     for offset, sign, contents in _SIGNS:
         if head.startswith(sign, offset) and (is_binary or not sign.isascii()):
             return contents
@@ -69,15 +79,26 @@ def check_table_file(path: Path) -> None:
         head = file.read(HEAD_BYTES)
     contents, suffix = name_contents(head), path.suffix.lower()
     is_parquet = head.startswith(b"PAR1")
-    if not head or contents is None or (is_parquet if suffix == ".parquet" else contents in (TEXT, _SCRIPT)):
+    if (
+        not head
+        or contents is None
+        or (is_parquet if suffix == ".parquet" else contents in (TEXT, _SCRIPT))
+    ):
         return
     if suffix == ".parquet" and contents == TEXT:
-        raise DataError(f"{path} is named {suffix}, but it is a text file; name it .csv if it is a table")
-    raise DataError(f"{path} is named {suffix}, but it is {contents.what}; {contents.remedy or SAVE_TABLE}")
+        raise DataError(
+            f"{path} is named {suffix}, but it is a text file; name it .csv if it is a table"
+        )
+    raise DataError(
+        f"{path} is named {suffix}, but it is {contents.what}; {contents.remedy or SAVE_TABLE}"
+    )
 
 
 def _name_box(head: bytes) -> Contents | None:
-    """Files of the ISO base media format: a box `ftyp` that names a brand."""
+    """Files of the ISO base media format.
+
+    A box `ftyp` that names a brand.
+    """
     if head[4:8] != b"ftyp":
         return Contents("a QuickTime film") if head[4:8] in (b"moov", b"mdat", b"wide") else None
     brands = head[8 : int.from_bytes(head[:4], "big")]
@@ -95,7 +116,9 @@ def _name_zip(head: bytes) -> Contents | None:
         if sign in head:
             return contents
     flags = int.from_bytes(head[6:8], "little")
-    return Contents("an encrypted ZIP archive", "decrypt and unpack it first") if flags & 1 else _ZIP
+    return (
+        Contents("an encrypted ZIP archive", "decrypt and unpack it first") if flags & 1 else _ZIP
+    )
 
 
 def _name_text(text: str, *, is_whole: bool) -> Contents:
@@ -110,7 +133,10 @@ def _name_text(text: str, *, is_whole: bool) -> Contents:
 
 
 def _decode(head: bytes) -> str | None:
-    """The bytes as text; None where they are none."""
+    """The bytes as text.
+
+    None where they are none.
+    """
     encoding = "utf-16" if head.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8"
     try:
         text = head.decode(encoding)
@@ -132,14 +158,18 @@ def _is_json(text: str, *, is_whole: bool) -> bool:
 
 
 def is_camera_raw(data: bytes) -> bool:
-    """Whether a TIFF is a camera's raw picture (DNG, NEF, CR2, ARW), whose first page is a small preview."""
+    """Whether a TIFF is a camera's raw picture (DNG, NEF, CR2, ARW), whose
+    first page is a small preview.
+    """
     if data[8:10] == b"CR" or data[:4] not in (b"II*\0", b"MM\0*"):
         return data[8:10] == b"CR"
     order = "<" if data[:2] == b"II" else ">"
     try:
         (at,) = struct.unpack_from(f"{order}I", data, 4)
         (num,) = struct.unpack_from(f"{order}H", data, at)
-        tags = dict(struct.unpack_from(f"{order}H6xI", data, at + 2 + 12 * number) for number in range(num))
+        tags = dict(
+            struct.unpack_from(f"{order}H6xI", data, at + 2 + 12 * number) for number in range(num)
+        )
     except struct.error:
         return False
     is_preview = tags.get(_NEW_SUBFILE_TYPE) == 1
@@ -153,7 +183,10 @@ _IN_ZIP = (
     (b"xl/", Contents("an Excel workbook")),
     (b"word/", Contents("a Word document")),
     (b"ppt/", Contents("a PowerPoint presentation")),
-    (b"mimetypeapplication/vnd.oasis.opendocument.spreadsheet", Contents("an OpenDocument spreadsheet")),
+    (
+        b"mimetypeapplication/vnd.oasis.opendocument.spreadsheet",
+        Contents("an OpenDocument spreadsheet"),
+    ),
     (b"mimetypeapplication/vnd.oasis.opendocument", Contents("an OpenDocument file")),
     (b"[Content_Types].xml", Contents("an Office document")),
     (b"data.pkl", Contents("a file of torch.save")),
@@ -171,15 +204,34 @@ _POINTERS = (
 _PAGE = Contents("a web page (HTML)", "download the file itself: a server answered with a page")
 _TEXTS: tuple[tuple[re.Pattern[str], Contents], ...] = (
     *((re.compile(pattern), Contents(what, remedy)) for pattern, what, remedy in _POINTERS),
-    (re.compile(r"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!doctype svg[^>]*>\s*)?<svg[\s>]", re.I | re.S), Contents("SVG")),
-    (re.compile(r"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype html|html|head|body)[\s>]", re.I | re.S), _PAGE),
-    (re.compile(r"<\?xml\s"), Contents("XML", "look into it: a server may have answered with an error")),
-    (re.compile(r"\[InternetShortcut\]", re.I), Contents("an internet shortcut", "download what it leads to")),
+    (
+        re.compile(
+            r"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*(<!doctype svg[^>]*>\s*)?<svg[\s>]", re.I | re.S
+        ),
+        Contents("SVG"),
+    ),
+    (
+        re.compile(
+            r"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype html|html|head|body)[\s>]", re.I | re.S
+        ),
+        _PAGE,
+    ),
+    (
+        re.compile(r"<\?xml\s"),
+        Contents("XML", "look into it: a server may have answered with an error"),
+    ),
+    (
+        re.compile(r"\[InternetShortcut\]", re.I),
+        Contents("an internet shortcut", "download what it leads to"),
+    ),
     (re.compile(r"#!"), _SCRIPT),
     (re.compile(r"%!PS"), Contents("PostScript")),
     (re.compile(r"%PDF-"), Contents("PDF")),
     (re.compile(r"SIMPLE  ="), Contents("FITS")),
-    (re.compile(r"XSym\n"), Contents("a link that Samba wrote as a file", "name the file that it leads to")),
+    (
+        re.compile(r"XSym\n"),
+        Contents("a link that Samba wrote as a file", "name the file that it leads to"),
+    ),
     (re.compile(r"\{\\rtf"), Contents("RTF")),
 )
 _OLE = Contents("an old Office document")
@@ -224,12 +276,38 @@ _SIGNS: tuple[tuple[int, bytes, Contents], ...] = (
     (0, b"7z\xbc\xaf\x27\x1c", Contents("a 7-Zip archive", _UNPACK)),
     (0, b"Rar!\x1a\x07", Contents("a RAR archive", _UNPACK)),
     (257, b"ustar", Contents("a tar archive", _UNPACK)),
-    (0, b"\0\x05\x16\x07", Contents("a side file of macOS (AppleDouble, ._NAME)", "leave it out of the table")),
-    (0, b"\0\x05\x16\0", Contents("a side file of macOS (AppleSingle)", "leave it out of the table")),
-    (0, b"book\0\0\0\0mark\0\0\0\0", Contents("an alias of macOS", "name the file that it leads to")),
-    (0, b"L\0\0\0\x01\x14\x02\0", Contents("a Windows shortcut (.lnk)", "name the file that it leads to")),
-    (0, b"bplist00", Contents("a property list of macOS, as iCloud puts it in a file's place", "download the file")),
-    (0, b"IntxLNK\x01", Contents("a link of Cygwin or Services for Unix", "name the file that it leads to")),
+    (
+        0,
+        b"\0\x05\x16\x07",
+        Contents("a side file of macOS (AppleDouble, ._NAME)", "leave it out of the table"),
+    ),
+    (
+        0,
+        b"\0\x05\x16\0",
+        Contents("a side file of macOS (AppleSingle)", "leave it out of the table"),
+    ),
+    (
+        0,
+        b"book\0\0\0\0mark\0\0\0\0",
+        Contents("an alias of macOS", "name the file that it leads to"),
+    ),
+    (
+        0,
+        b"L\0\0\0\x01\x14\x02\0",
+        Contents("a Windows shortcut (.lnk)", "name the file that it leads to"),
+    ),
+    (
+        0,
+        b"bplist00",
+        Contents(
+            "a property list of macOS, as iCloud puts it in a file's place", "download the file"
+        ),
+    ),
+    (
+        0,
+        b"IntxLNK\x01",
+        Contents("a link of Cygwin or Services for Unix", "name the file that it leads to"),
+    ),
     (0, b"!<symlink>", Contents("a link of Cygwin", "name the file that it leads to")),
     (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", _OLE),
     (0, b"\x7fELF", Contents("a program")),

@@ -1,4 +1,7 @@
-"""Other spellings of a file's name: those that mean the same file, and the nearest that exist. Follows no path."""
+"""Other spellings of a file's name.
+
+Those that mean the same file, and the nearest that exist. Follows no path.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-# In larger folders, and for more names than these, a nearest name is looked for by its letters' case and stem alone.
+# In larger folders, and for more names than these, a nearest name is looked for by its letters'
+# case and stem alone.
 MOST_NAMES = 5_000
 MOST_GUESSES = 20
 MOST_NEAREST = 3
@@ -41,7 +45,10 @@ def is_windows(cell: str) -> bool:
 
 
 def respell(cell: str) -> Iterator[tuple[str, str]]:
-    """What a cell may mean that names no file as it stands: each with how it is read, the least changed first."""
+    """What a cell may mean that names no file as it stands.
+
+    Each with how it is read, the least changed first.
+    """
     text = cell
     hows: list[str] = []
     for how, change in _CHANGES:
@@ -110,18 +117,27 @@ class Folders:
         return [] if name.isascii() else self.list(folder).composed.get(_compose(name), [])
 
     def stand_in(self, folder: str, name: str) -> StandIn | None:
-        """What a tool has put in the place of a file that is elsewhere or not whole."""
+        """What a tool has put in the place of a file that is elsewhere or
+        not whole.
+        """
         for pattern, remedy in _STAND_INS.items():
             if os.path.lexists(f"{folder}/{pattern.format(name)}"):
                 return StandIn(pattern.format(name), remedy)
         return None
 
     def nearest(self, folder: str, name: str) -> list[str]:
-        """The names in a folder that differ by case or suffix, else the most similar ones; sorted, a few."""
+        """The names in a folder that differ by case or suffix, else the most
+        similar ones; sorted, a few.
+        """
         listing = self.list(folder)
         folded = fold(name)
         found = listing.folded.get(folded) or listing.stems.get(PurePosixPath(folded).stem)
-        if found is None and len(listing.names) <= MOST_NAMES and self._num_guesses > 0 and len(name) < 256:
+        if (
+            found is None
+            and len(listing.names) <= MOST_NAMES
+            and self._num_guesses > 0
+            and len(name) < 256
+        ):
             self._num_guesses -= 1
             found = difflib.get_close_matches(name, listing.names, 1, 0.8)
         return sorted(found or [])[:MOST_NEAREST]

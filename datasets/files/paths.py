@@ -1,7 +1,9 @@
-"""Finds the files that a column of relative paths names, and refuses every path that leaves the root.
+"""Finds the files that a column of relative paths names, and refuses every path
+that leaves the root.
 
-Reads no file's content: one lstat a file, one walk a parent folder. 60,000 paths take about 0.2 s. A name that is not
-there as the cell spells it may be there in another spelling (`file_names.py`): then that file is taken, and said.
+Reads no file's content: one lstat a file, one walk a parent folder. 60,000 paths take about 0.2 s.
+A name that is not there as the cell spells it may be there in another spelling (`file_names.py`):
+then that file is taken, and said.
 """
 
 from __future__ import annotations
@@ -22,11 +24,17 @@ URL = "a URL"
 MIN_DEPTH = 3
 LEAVES, BROKEN = "a symlink that leaves data.files", "a broken link"
 # How a link of a tool leads to its cache, and what puts there what is missing.
-_CACHES = {"/annex/objects/": "git annex get", "/files/md5/": "dvc pull", "/.dvc/cache/": "dvc pull"}
+_CACHES = {
+    "/annex/objects/": "git annex get",
+    "/files/md5/": "dvc pull",
+    "/.dvc/cache/": "dvc pull",
+}
 
 
 class Files(NamedTuple):
-    """The files of a column, one entry a row; rows without a file have "" and 0.
+    """The files of a column, one entry a row.
+
+    Rows without a file have "" and 0.
 
     Attributes:
         paths: absolute, symlinks resolved. Two spellings of one file have one path.
@@ -53,21 +61,31 @@ class Files(NamedTuple):
 
 
 def stamp_of(status: os.stat_result) -> str:
-    """What changes with a file's bytes, as text: size, times of modification and of change, inode and device.
+    """What changes with a file's bytes, as text.
 
-    A copy that keeps size and time of modification has another inode, or at least another time of change, which no
-    program sets. Where a network's file system numbers its files anew, they are only read and hashed again.
+    Size, times of modification and of change, inode and device.
+
+    A copy that keeps size and time of modification has another inode, or at least another time of
+    change, which no program sets. Where a network's file system numbers its files anew, they are
+    only read and hashed again.
     """
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino} {status.st_dev}"
+    return (
+        f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino} "
+        f"{status.st_dev}"
+    )
 
 
-def find_files(cells: Sequence[str], root: Path, verdicts: Verdicts, links: Sequence[str] = ()) -> Files:
+def find_files(
+    cells: Sequence[str], root: Path, verdicts: Verdicts, links: Sequence[str] = ()
+) -> Files:
     r"""Find the file of each cell; a row without one is rejected.
 
-    Bad are an absolute path, `..`, a URL, a path inside an archive or through any other file, a symlink that ends
-    neither in the root nor in one of `links`, and what is missing, not a file, or empty. A cell that names no file as
-    it stands is read with `/` for `\`, without spaces and quotes around it, with `%20` as a space, and in another
-    Unicode form, where that file exists. A name of other letters or another case is no such file, and said.
+    Bad are an absolute path, `..`, a URL, a path inside an archive or through
+    any other file, a symlink that ends neither in the root nor in one of
+    `links`, and what is missing, not a file, or empty. A cell that names no
+    file as it stands is read with `/` for `\`, without spaces and quotes around
+    it, with `%20` as a space, and in another Unicode form, where that file
+    exists. A name of other letters or another case is no such file, and said.
 
     Args:
         cells: paths relative to the root.
@@ -93,16 +111,24 @@ def find_files(cells: Sequence[str], root: Path, verdicts: Verdicts, links: Sequ
 
 
 def count_files(cells: Sequence[str], root: Path) -> int:
-    """How many cells name a file below a folder, or a link there that leads out of it."""
+    """How many cells name a file below a folder, or a link there that leads
+    out of it.
+    """
     finder = _Finder(root, ())
     found = [finder.find(cell) for cell in cells]
     return sum(not isinstance(one, Reason) or one.kind == LEAVES for one in found)
 
 
 def common_folders(folders: Sequence[str]) -> list[str]:
-    """The folder that holds all of these, as links lead into a cache; nothing where that holds half the disk."""
+    """The folder that holds all of these, as links lead into a cache.
+
+    Nothing where that holds half the disk.
+    """
     common = os.path.commonpath(folders) if folders else ""
-    is_wide = len(Path(common).parts) < MIN_DEPTH or Path(common) in (Path.home(), *Path.home().parents)
+    is_wide = len(Path(common).parts) < MIN_DEPTH or Path(common) in (
+        Path.home(),
+        *Path.home().parents,
+    )
     return [] if is_wide else [common]
 
 
@@ -130,9 +156,12 @@ class _Finder:
         self.respelled: dict[str, tuple[int, str]] = {}
 
     def notes(self) -> list[str]:
-        """How many cells were read in which other spelling, each with an example."""
+        """How many cells were read in which other spelling, each with an
+        example.
+        """
         return [
-            f"{num:,} {'cell names its file' if num == 1 else 'cells name their files'} in another spelling ({how}), "
+            f"{num:,} {'cell names its file' if num == 1 else 'cells name their files'} in another "
+            f"spelling ({how}), "
             f"for example {cell!r}; that file is taken"
             for how, (num, cell) in self.respelled.items()
         ]
@@ -142,7 +171,9 @@ class _Finder:
         found, how = self._look(cell), ""
         if isinstance(found, Reason) and found.kind in (MISSING_FILE, URL):
             if is_windows(cell):
-                return Reason("an absolute path of Windows, expected one relative to data.files", cell)
+                return Reason(
+                    "an absolute path of Windows, expected one relative to data.files", cell
+                )
             found, how, text = self._look_again(cell, found)
         else:
             text = cell
@@ -156,7 +187,11 @@ class _Finder:
         return found
 
     def _look_again(self, cell: str, found: Reason) -> tuple[_File | Reason, str, str]:
-        """The file that a cell means in another spelling, how that is and which; else why there is none."""
+        """The file that a cell means in another spelling, how that is and
+        which.
+
+        Else why there is none.
+        """
         for how, text in respell(cell):
             other = self._look(text)
             if not isinstance(other, Reason) or other.kind not in (MISSING_FILE, URL):
@@ -181,10 +216,16 @@ class _Finder:
         if not stat.S_ISREG(status.st_mode):
             return Reason("not a file")
         size = status.st_size
-        return _File(self._name(path, status), size, stamp_of(status)) if size else Reason("file of zero bytes")
+        return (
+            _File(self._name(path, status), size, stamp_of(status))
+            if size
+            else Reason("file of zero bytes")
+        )
 
     def _name(self, path: str, status: os.stat_result) -> str:
-        """The path of a file, or that of the same file by which it came before, where the disk knows no case."""
+        """The path of a file, or that of the same file by which it came
+        before, where the disk knows no case.
+        """
         if status.st_nlink != 1:
             return path
         known = self.path_of.setdefault((status.st_dev, status.st_ino), path)
@@ -219,7 +260,9 @@ class _Finder:
         return path
 
     def _follow(self, parent: str, name: str) -> tuple[str, os.stat_result] | Reason:
-        """Where a name in a folder leads, symlinks resolved, and what is there."""
+        """Where a name in a folder leads, symlinks resolved, and what is
+        there.
+        """
         path = f"{parent}/{name}"
         try:
             status = os.lstat(path)
@@ -228,7 +271,9 @@ class _Finder:
             if len(same) == 1:
                 return self._follow(parent, same[0]) if same[0] != name else Reason(MISSING_FILE)
             if not same and (instead := self.listed.stand_in(parent, name)):
-                return Reason(MISSING_FILE, detail=f"in its place is {instead.name!r}", remedy=instead.remedy)
+                return Reason(
+                    MISSING_FILE, detail=f"in its place is {instead.name!r}", remedy=instead.remedy
+                )
             near = same or self.listed.nearest(parent, name)
             shown = ", ".join(repr(os.path.relpath(f"{parent}/{one}", self.root)) for one in near)
             return Reason(MISSING_FILE, detail=f"nearest there is {shown}" if near else "")

@@ -1,7 +1,9 @@
-# Raise it when the same bytes would give other pixels or another verdict: every store is then decoded anew.
+# Raise it when the same bytes would give other pixels or another verdict: every store is then
+# decoded anew.
 from .decode import DECODER_VERSION as DECODER_VERSION
 
-# Decode a file's bytes, orient them as EXIF says, run the `preprocess` chain and bring them to size and dtype.
+# Decode a file's bytes, orient them as EXIF says, run the `preprocess` chain and bring them to size
+# and dtype.
 from .decode import decode_image as decode_image
 
 # Decode several files, as `decode_image` does each, and keep the images of one size.

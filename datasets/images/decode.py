@@ -1,6 +1,8 @@
-"""One image file's bytes -> the pixels of one row, or the reason why there are none. Reads no files.
+"""One image file's bytes -> the pixels of one row, or the reason why there are
+none. Reads no files.
 
-Each format has its decoder: `jpeg.py`, `png.py`, `tiff.py`, `decoders.py`. Here stand the choice among them and the way
+Each format has its decoder: `jpeg.py`, `png.py`, `tiff.py`, `decoders.py`. Here stand the choice
+    among them and the way
 from their pixels to the feature's, of which `colour.py` has the part of colours.
 """
 
@@ -36,10 +38,11 @@ from .formats import (
 )
 from .preprocess import run_preprocess
 
-# torch, torchvision, tifffile, PIL and the like are imported where they are used: a run whose images are all stored
-# needs none of them, and torchvision alone takes 1.6 s.
+# torch, torchvision, tifffile, PIL and the like are imported where they are used: a run whose
+# images are all stored needs none of them, and torchvision alone takes 1.6 s.
 
-# Raise it when the same bytes would give other pixels or another verdict: every store is then decoded anew.
+# Raise it when the same bytes would give other pixels or another verdict: every store is then
+# decoded anew.
 DECODER_VERSION = 9
 
 
@@ -63,34 +66,44 @@ def num_channels(feature: Feature) -> int:
 
 
 def decode_image(data: bytes, feature: Feature, max_pixels: int) -> Picture:
-    """Decode a file's bytes, orient them as EXIF says, run the `preprocess` chain and bring them to size and dtype.
+    """Decode a file's bytes, orient them as EXIF says, run the `preprocess`
+    chain and bring them to size and dtype.
 
-    Channels: rgb repeats the channel of a gray image; gray weighs the channels of a colour image by ITU-R 601, as
-    Pillow does; both lay what has alpha onto the feature's ground. npy has no alpha, and a TIFF where it says so. A
-    number must be the file's own. Values: whole numbers keep theirs where they fit `dtype`, except that samples of
-    fewer bits fill 8 or 16, uint16 becomes uint8 by its high byte, and uint8 becomes uint16 times 257; floats, as many
-    functions of scikit-image give them, count from 0 to 1: uint8 is round(255 x), clipped. float32 keeps all of 8 bits
-    and more.
+    Channels: rgb repeats the channel of a gray image; gray weighs the channels of a colour image by
+        ITU-R 601, as
+    Pillow does; both lay what has alpha onto the feature's ground. npy has no alpha, and a TIFF
+    where it says so. A number must be the file's own. Values: whole numbers keep theirs where they
+    fit `dtype`, except that samples of fewer bits fill 8 or 16, uint16 becomes uint8 by its high
+    byte, and uint8 becomes uint16 times 257; floats, as many functions of scikit-image give them,
+    count from 0 to 1: uint8 is round(255 x), clipped. float32 keeps all of 8 bits and more.
 
     Args:
         data: the whole file.
         feature: the image specification.
-        max_pixels: largest height x width x channels that the file may declare; checked before it is decoded.
+        max_pixels: largest height x width x channels that the file may declare; checked before it
+            is decoded.
 
     Raises:
-        BadImage: with the reason, which does not name the file. The format is told by the bytes alone.
+        BadImage: with the reason, which does not name the file. The format is told by the bytes
+            alone.
     """
     if not data:
         raise BadImage("zero bytes")
     try:
         raster = _decode(data, max_pixels)
         num = len(raster.pixels)
-        if data.startswith(TIFF) and str(num) != feature.channels and (pages := describe_pages(*raster.pixels.shape)):
+        if (
+            data.startswith(TIFF)
+            and str(num) != feature.channels
+            and (pages := describe_pages(*raster.pixels.shape))
+        ):
             raise BadImage("wrong channels", f"expected {feature.channels}, got {pages}")
         return _finish(raster, feature)
     except BadImage:
         raise
-    except Exception as error:  # a decoder met bytes or a function met pixels that it cannot work with
+    except (
+        Exception
+    ) as error:  # a decoder met bytes or a function met pixels that it cannot work with
         raise _name_reason(data, error) from error
 
 
@@ -102,7 +115,9 @@ def _name_reason(data: bytes, error: Exception) -> BadImage:
         return BadImage("not a readable image", said=quote(error))
     contents = name_contents(data[:HEAD_BYTES])
     if contents is None or contents.is_picture:
-        return BadImage("not a readable image", "it begins as no format that is known", SAVE_PICTURE)
+        return BadImage(
+            "not a readable image", "it begins as no format that is known", SAVE_PICTURE
+        )
     return BadImage(contents.what, remedy=contents.remedy or SAVE_PICTURE)
 
 
@@ -121,7 +136,10 @@ def _decode(data: bytes, max_pixels: int) -> Raster:
 
 
 class Sizes(NamedTuple):
-    """Heights and widths of an image: of its pixels, and of the file's upright picture; and what is said of it."""
+    """Heights and widths of an image.
+
+    Of its pixels, and of the file's upright picture; and what is said of it.
+    """
 
     size: tuple[int, int]
     source: tuple[int, int]
@@ -140,18 +158,27 @@ class Decoded(NamedTuple):
     found: list[Sizes | BadImage]
 
 
-def decode_images(files: Sequence[bytes], feature: Feature, max_pixels: int, size: tuple[int, int]) -> Decoded:
-    """Decode several files, as `decode_image` does each, and keep the images of one size.
+def decode_images(
+    files: Sequence[bytes], feature: Feature, max_pixels: int, size: tuple[int, int]
+) -> Decoded:
+    """Decode several files, as `decode_image` does each, and keep the images of
+    one size.
 
     A JPEG to whose pixels nothing is to be done is decoded to where they will be written from.
     """
     pixels = np.empty((len(files), *size, num_channels(feature)), feature.dtype)
-    is_plain = feature.dtype == "uint8" and not feature.preprocess and feature.channels in ("rgb", "gray")
+    is_plain = (
+        feature.dtype == "uint8" and not feature.preprocess and feature.channels in ("rgb", "gray")
+    )
     found: list[Sizes | BadImage] = []
     num_kept = 0
     for data in files:
         try:
-            if is_plain and data.startswith(JPEG) and decode_into(pixels[num_kept], data, max_pixels):
+            if (
+                is_plain
+                and data.startswith(JPEG)
+                and decode_into(pixels[num_kept], data, max_pixels)
+            ):
                 found.append(Sizes(size, size, Note(0)))
                 num_kept += 1
                 continue
@@ -168,18 +195,25 @@ def decode_images(files: Sequence[bytes], feature: Feature, max_pixels: int, siz
 
 
 def _finish(raster: Raster, feature: Feature) -> Picture:
-    """A file's picture as decoded -> channels, preprocess, size and dtype of the feature."""
+    """A file's picture as decoded -> channels, preprocess, size and dtype of
+    the feature.
+    """
     image = to_channels(_fill_range(raster, feature), feature.channels, feature.background)
     if feature.preprocess:
         image = _to_channels(run_preprocess(image, feature), feature)
     if feature.size and list(image.shape[1:]) != feature.size:
         image = _resize(image, feature.size)
     pixels = _to_dtype(image, feature)
-    return Picture(pixels, (raster.pixels.shape[1], raster.pixels.shape[2]), _note(raster, image, feature))
+    return Picture(
+        pixels, (raster.pixels.shape[1], raster.pixels.shape[2]), _note(raster, image, feature)
+    )
 
 
 def _fill_range(raster: Raster, feature: Feature) -> Raster:
-    """Bring samples to all bits of 8 or 16; float32 keeps numbers of 9 to 15 bits, and functions get masks as such."""
+    """Bring samples to all bits of 8 or 16.
+
+    Float32 keeps numbers of 9 to 15 bits, and functions get masks as such.
+    """
     if feature.preprocess:
         keeps = raster.bits == 1 and raster.colour != "rgb" and not raster.has_alpha
     else:
@@ -188,7 +222,9 @@ def _fill_range(raster: Raster, feature: Feature) -> Raster:
 
 
 def _to_channels(image: np.ndarray, feature: Feature) -> np.ndarray:
-    """What a function returned, whose second or fourth channel is no alpha that could be laid onto a ground."""
+    """What a function returned, whose second or fourth channel is no alpha
+    that could be laid onto a ground.
+    """
     if not feature.channels.isdigit() and len(image) in (2, 4):
         image = image[:-1]
     return to_channels(plain_raster(image), feature.channels, feature.background)
@@ -204,7 +240,10 @@ def _note(raster: Raster, image: np.ndarray, feature: Feature) -> Note:
 
 
 def _resize(image: np.ndarray, size: list[int]) -> np.ndarray:
-    """Torchvision's antialiased bilinear resize; uint8 stays uint8, others go through float32."""
+    """Torchvision's antialiased bilinear resize.
+
+    Uint8 stays uint8, others go through float32.
+    """
     import torch
     from torchvision.transforms.v2.functional import resize
 
@@ -217,7 +256,10 @@ def _resize(image: np.ndarray, size: list[int]) -> np.ndarray:
 
 
 def _writable(image: np.ndarray) -> np.ndarray:
-    """What torch.from_numpy takes without a warning: no negative strides, not read-only."""
+    """What torch.from_numpy takes without a warning.
+
+    No negative strides, not read-only.
+    """
     return image if image.flags.writeable and min(image.strides) >= 0 else image.copy()
 
 

@@ -1,4 +1,7 @@
-"""What a sample of image files is: channels, bits and sizes, read from headers; decodes small pictures at most."""
+"""What a sample of image files is.
+
+Channels, bits and sizes, read from headers; decodes small pictures at most.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,25 @@ from .formats import (
     shape_of_tiff,
 )
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".npy")
+IMAGE_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".gif",
+    ".webp",
+    ".ppm",
+    ".pgm",
+    ".npy",
+)
 IMAGE_SUFFIXES += (".avif", ".jp2", ".j2k", ".pbm", ".apng", ".jpe", ".jfif")
 # Pictures of so few pixels are decoded, to see whether their colours are all gray.
 FEW_PIXELS = 1_000_000
 NUM_DECODED = 10
-# Bytes that hold what a file says of its picture, ahead of the pixels; a TIFF may say it at its end.
+# Bytes that hold what a file says of its picture, ahead of the pixels; a TIFF may say it at its
+# end.
 HEAD_BYTES = 1 << 16
 
 
@@ -57,10 +73,13 @@ class Pictures(NamedTuple):
 
 
 def look_at_pictures(paths: Sequence[Path]) -> Pictures | None:
-    """Read the headers of some image files; None where none can be read.
+    """Read the headers of some image files.
+
+    None where none can be read.
 
     Raises:
-        DataError: an array has its channels first, or most files are TIFFs whose pages are the rows of a picture.
+        DataError: an array has its channels first, or most files are TIFFs whose pages are the rows
+            of a picture.
     """
     looked = [(path, header) for path in paths if (header := _read_header(path)) is not None]
     if not looked:
@@ -84,7 +103,10 @@ def look_at_pictures(paths: Sequence[Path]) -> Pictures | None:
 
 
 def _read_header(path: Path) -> Shape | None:
-    """What the file's picture will be decoded to; None where it will not be."""
+    """What the file's picture will be decoded to.
+
+    None where it will not be.
+    """
     from PIL import Image
 
     try:
@@ -96,7 +118,14 @@ def _read_header(path: Path) -> Shape | None:
             return shape_of_tiff(path)
         with Image.open(path, formats=("JPEG", "PNG", *PILLOW_FORMATS)) as image:
             return shape_of_pillow(image, head)
-    except (OSError, ValueError, SyntaxError, LookupError, struct.error, Image.DecompressionBombError):
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        LookupError,
+        struct.error,
+        Image.DecompressionBombError,
+    ):
         return None
 
 
@@ -108,13 +137,16 @@ def _check_pages(looked: Sequence[tuple[Path, Shape]]) -> None:
 
 
 def _of_array(path: Path, array: np.ndarray) -> Shape | None:
-    """Height, width and channels of (H, W) or (H, W, C), as the decoder reads them."""
+    """Height, width and channels of (H, W) or (H, W, C), as the decoder
+    reads them.
+    """
     if array.ndim not in (2, 3):
         return None
     height, width, channels = (*array.shape, 1)[:3]
     if height <= MOST_CHANNELS and 2 * height <= min(width, channels):
         raise DataError(
-            f"{path}: an array of shape {array.shape}, which looks like channels, height, width; expected "
+            f"{path}: an array of shape {array.shape}, which looks like channels, height, width; "
+            "expected "
             f"(height, width) or (height, width, channels): save np.moveaxis(array, 0, -1)"
         )
     return Shape(height, width, channels, _bits(array.dtype))
@@ -127,11 +159,15 @@ def _bits(dtype: np.dtype | None) -> int:
 
 
 def _is_gray(path: Path, header: Shape) -> bool:
-    """Whether all pixels of a small picture are gray, decoded as training will."""
+    """Whether all pixels of a small picture are gray, decoded as training
+    will.
+    """
     if header.height * header.width > FEW_PIXELS:
         return False
     try:
         image = decode_image(path.read_bytes(), Feature(kind="image"), 4 * FEW_PIXELS)
     except (OSError, BadImage):
         return False
-    return int(np.ptp(image.pixels.astype(np.int16), axis=0).max(initial=0)) <= 8  # JPEG's chroma is not exactly gray
+    return (
+        int(np.ptp(image.pixels.astype(np.int16), axis=0).max(initial=0)) <= 8
+    )  # JPEG's chroma is not exactly gray

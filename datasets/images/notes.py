@@ -1,4 +1,6 @@
-"""What the data report says of pictures that are good but not all that they seem: transparent, animated, of 16 bits."""
+"""What the data report says of pictures that are good but not all that they
+seem: transparent, animated, of 16 bits.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def count_notes(notes: np.ndarray) -> dict[str, int]:
     return {name: int((notes & note > 0).sum()) for note, name in _NAMES.items()}
 
 
-def warn_of_notes(name: str, feature: Feature, notes: np.ndarray, cells: pd.Series) -> Iterator[str]:
+def warn_of_notes(
+    name: str, feature: Feature, notes: np.ndarray, cells: pd.Series
+) -> Iterator[str]:
     """Sentences for the user, each with its count and the first files.
 
     Args:
@@ -45,4 +49,7 @@ def warn_of_notes(name: str, feature: Feature, notes: np.ndarray, cells: pd.Seri
 def _pictures(has: np.ndarray, cells: pd.Series) -> str:
     rows = np.flatnonzero(has)
     first = ", ".join(f"row {row + 1} {cells[row]}" for row in rows[:PREVIEW].tolist())
-    return f"{len(rows):,} picture{'s' if len(rows) > 1 else ''} ({first}{', …' if len(rows) > PREVIEW else ''})"
+    return (
+        f"{len(rows):,} picture{'s' if len(rows) > 1 else ''} "
+        f"({first}{', …' if len(rows) > PREVIEW else ''})"
+    )

@@ -1,13 +1,16 @@
 # The cells with classes, categories and tags in the spelling of a model that knows them.
 from .classes import match_classes as match_classes
 
-# Refuse a recipe whose inputs are not a source's, as far as it says so itself, before a file is read.
+# Refuse a recipe whose inputs are not a source's, as far as it says so itself, before a file is
+# read.
 from .inherit import check_inputs as check_inputs
 
-# Merge what was fitted on a table with what a model that is to begin from a source's weights knows already.
+# Merge what was fitted on a table with what a model that is to begin from a source's weights knows
+# already.
 from .inherit import inherit as inherit
 
-# The number of a column that is written like -999, again and again, and lies outside of the others' range.
+# The number of a column that is written like -999, again and again, and lies outside of the others'
+# range.
 from .outliers import find_sentinel as find_sentinel
 
 # The wild numbers of one column; None where it has none.
@@ -31,7 +34,8 @@ from .prepare import prepare_data as prepare_data
 # Make the pack of a table whose rows all test a model that exists; nothing is fitted.
 from .prepare import prepare_for_schema as prepare_for_schema
 
-# Make the pack of a table whose rows a model that exists is to predict: it needs no column of the target.
+# Make the pack of a table whose rows a model that exists is to predict: it needs no column of the
+# target.
 from .prepare import prepare_inputs as prepare_inputs
 
 # Text of `data.key` for each row of the pack; None where no key is declared.

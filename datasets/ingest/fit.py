@@ -1,4 +1,7 @@
-"""Fits the schema on the training rows of a pack: classes, means and standard deviations; looks at no other row."""
+"""Fits the schema on the training rows of a pack.
+
+Classes, means and standard deviations; looks at no other row.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ from ..table import features_of
 # Squares of 8-bit pixels are summed in uint32: 255² times this many stays below 2³².
 _SQUARES_IN_UINT32 = 1 << 16
 _CHUNK_BYTES = 1 << 20
-# Red, green and blue of ImageNet's training pictures, from 0 to 1, as torchvision's pretrained nets were fed them.
+# Red, green and blue of ImageNet's training pictures, from 0 to 1, as torchvision's pretrained nets
+# were fed them.
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _ROWS_TO_LOOK_AT = 64
 _WHITE = {"uint8": 255.0, "uint16": 65_535.0, "float32": 1.0}
@@ -42,13 +46,23 @@ def fit_schema(pack: Pack, data: Data, split: np.ndarray) -> Schema:
     """
     shared = fit_vocabularies(pack, data, split)
     return Schema(
-        inputs=[_fit_feature(pack, data, name, split, shared, is_target=False) for name in data.inputs],
-        targets=[_fit_feature(pack, data, name, split, shared, is_target=True) for name in data.target],
+        inputs=[
+            _fit_feature(pack, data, name, split, shared, is_target=False) for name in data.inputs
+        ],
+        targets=[
+            _fit_feature(pack, data, name, split, shared, is_target=True) for name in data.target
+        ],
     )
 
 
 def _fit_feature(
-    pack: Pack, data: Data, name: str, split: np.ndarray, shared: Mapping[str, Classes], *, is_target: bool
+    pack: Pack,
+    data: Data,
+    name: str,
+    split: np.ndarray,
+    shared: Mapping[str, Classes],
+    *,
+    is_target: bool,
 ) -> FeatureSchema:
     train = np.flatnonzero(split == TRAIN)
     feature = pack.features[name]
@@ -68,10 +82,14 @@ def _fit_feature(
     return _fit_categories(feature, pack.column(name), train, kept, is_target=is_target)
 
 
-def _fit_image(feature: PackFeature, asked: Feature, image: ImageColumn, train: np.ndarray) -> FeatureSchema:
+def _fit_image(
+    feature: PackFeature, asked: Feature, image: ImageColumn, train: np.ndarray
+) -> FeatureSchema:
     if asked.statistics == "imagenet" and feature.dtype == "float32":
         _check_range(feature.name, image, train)
-    moments = measure_pixels(image, train) if asked.statistics == "data" else _pin_pixels(feature, asked)
+    moments = (
+        measure_pixels(image, train) if asked.statistics == "data" else _pin_pixels(feature, asked)
+    )
     return FeatureSchema(
         name=feature.name,
         kind=feature.kind,
@@ -84,7 +102,10 @@ def _fit_image(feature: PackFeature, asked: Feature, image: ImageColumn, train: 
 
 
 def _pin_pixels(feature: PackFeature, asked: Feature) -> Moments:
-    """What pixels are standardised by where the data is not asked: ImageNet's moments, or 0 to 1 as it is."""
+    """What pixels are standardised by where the data is not asked.
+
+    ImageNet's moments, or 0 to 1 as it is.
+    """
     num_channels = feature.shape[0]
     white = _WHITE[feature.dtype]
     if asked.statistics == "imagenet":
@@ -93,24 +114,32 @@ def _pin_pixels(feature: PackFeature, asked: Feature) -> Moments:
 
 
 def _check_range(name: str, image: ImageColumn, train: np.ndarray) -> None:
-    """Refuse float pixels that cannot count from 0 to 1, as ImageNet's statistics do; a look at some rows tells."""
+    """Refuse float pixels that cannot count from 0 to 1, as ImageNet's
+    statistics do; a look at some rows tells.
+    """
     for row in train[:_ROWS_TO_LOOK_AT]:
         pixels = image.shards[image.shard[row]][image.offset[row]]
         if pixels.min() < 0 or pixels.max() > 1:
             raise DataError(
-                f"data.inputs.{name}.statistics: ImageNet's are of pixels from 0 to 1, row {row + 1} of the pack has "
-                f"{pixels.min():g} to {pixels.max():g} as float32; say dtype: uint8, or statistics: data"
+                f"data.inputs.{name}.statistics: ImageNet's are of pixels from 0 to 1, row "
+                f"{row + 1} of the pack has "
+                f"{pixels.min():g} to {pixels.max():g} as float32; say dtype: uint8, or "
+                "statistics: data"
             )
 
 
 def _fit_points(pack: Pack, data: Data, name: str, train: np.ndarray) -> FeatureSchema:
-    """The mean of each coordinate and one deviation of all, in pixels of the stored image.
+    """The mean of each coordinate and one deviation of all, in pixels of the
+    stored image.
 
-    One deviation makes squared error proportional to squared distance, whatever the point and the direction.
+    One deviation makes squared error proportional to squared distance, whatever the point and the
+    direction.
     """
     feature, asked, image = pack.features[name], features_of(data)[name], find_image(data, name)
     points = np.asarray(pack.column(name)[train]).reshape(len(train), -1, 2)
-    stored = scale_to_stored(points, np.asarray(pack.source(image)[train]), pack.features[image].shape[1:])
+    stored = scale_to_stored(
+        points, np.asarray(pack.source(image)[train]), pack.features[image].shape[1:]
+    )
     mean = stored.mean(0)
     std = float(np.sqrt(np.square(stored - mean).mean())) if np.ptp(stored, axis=0).any() else 1.0
     return FeatureSchema(
@@ -127,8 +156,12 @@ def _fit_points(pack: Pack, data: Data, name: str, train: np.ndarray) -> Feature
     )
 
 
-def _fit_numbers(feature: PackFeature, asked: Feature, values: np.ndarray, train: np.ndarray) -> FeatureSchema:
-    each = np.ascontiguousarray(np.asarray(values[train]).T)  # so that a column is summed as if it stood alone
+def _fit_numbers(
+    feature: PackFeature, asked: Feature, values: np.ndarray, train: np.ndarray
+) -> FeatureSchema:
+    each = np.ascontiguousarray(
+        np.asarray(values[train]).T
+    )  # so that a column is summed as if it stood alone
     has_gaps = np.isnan(each).any(axis=1)
     moments = _measure_lines(each)
     fill = [] if asked.missing == "reject" else _fill_lines(each, asked.missing)
@@ -136,7 +169,8 @@ def _fit_numbers(feature: PackFeature, asked: Feature, values: np.ndarray, train
         present = each[at][~np.isnan(each[at])]
         if not len(present):
             raise DataError(
-                f"column {feature.columns[at]!r} of {feature.name!r} has no number in the training rows; take it out "
+                f"column {feature.columns[at]!r} of {feature.name!r} has no number in the training "
+                "rows; take it out "
                 f"of its columns"
             )
         moments[:, at] = _measure_lines(present[None])[:, 0]
@@ -161,7 +195,10 @@ def _fit_numbers(feature: PackFeature, asked: Feature, values: np.ndarray, train
 
 
 def _measure_lines(lines: np.ndarray) -> np.ndarray:
-    """Mean, deviation, minimum and maximum of each line: shape (4, lines); NaN for a line with NaN."""
+    """Mean, deviation, minimum and maximum of each line.
+
+    Shape (4, lines); NaN for a line with NaN.
+    """
     with np.errstate(invalid="ignore"):
         mean, std, low, high = lines.mean(1), lines.std(1), lines.min(1), lines.max(1)
     # A constant column is recognised by its range: rounding gives it a tiny deviation, not 0.
@@ -194,7 +231,9 @@ def _fit_categories(
     )
 
 
-def _share_classes(feature: PackFeature, vocabulary: str, classes: Classes, *, is_target: bool) -> FeatureSchema:
+def _share_classes(
+    feature: PackFeature, vocabulary: str, classes: Classes, *, is_target: bool
+) -> FeatureSchema:
     return FeatureSchema(
         name=feature.name,
         kind=feature.kind,
@@ -207,7 +246,9 @@ def _share_classes(feature: PackFeature, vocabulary: str, classes: Classes, *, i
     )
 
 
-def _fit_labels(feature: PackFeature, asked: Feature, ids: np.ndarray, train: np.ndarray) -> FeatureSchema:
+def _fit_labels(
+    feature: PackFeature, asked: Feature, ids: np.ndarray, train: np.ndarray
+) -> FeatureSchema:
     some = np.asarray(ids[train])
     classes, counts = _count_classes(feature.vocabulary, some[some >= 0])
     return FeatureSchema(
@@ -231,9 +272,11 @@ def _count_classes(vocabulary: list[str], ids: np.ndarray) -> tuple[list[str], l
 
 
 def measure_pixels(image: ImageColumn, rows: np.ndarray) -> Moments:
-    """Mean and (population) standard deviation of each channel, in raw pixel units, in bounded memory.
+    """Mean and (population) standard deviation of each channel, in raw pixel
+    units, in bounded memory.
 
-    Integer pixels are summed exactly, so the result depends neither on the chunks nor on the order of the rows.
+    Integer pixels are summed exactly, so the result depends neither on the chunks nor on the order
+    of the rows.
 
     Args:
         image: the pixels.
@@ -242,7 +285,11 @@ def measure_pixels(image: ImageColumn, rows: np.ndarray) -> Moments:
         Shape (C,) each; a standard deviation of 0 becomes 1.
     """
     num_channels = image.shards[0].shape[1]
-    count, sums, squares = 0, np.zeros(num_channels, dtype=object), np.zeros(num_channels, dtype=object)
+    count, sums, squares = (
+        0,
+        np.zeros(num_channels, dtype=object),
+        np.zeros(num_channels, dtype=object),
+    )
     for number, pixels in enumerate(image.shards):
         offsets = np.sort(image.offset[rows[image.shard[rows] == number]])
         height, width = pixels.shape[2:]
@@ -254,7 +301,10 @@ def measure_pixels(image: ImageColumn, rows: np.ndarray) -> Moments:
             sums += total
             squares += total_of_squares
     if np.issubdtype(image.shards[0].dtype, np.integer):
-        variance = np.array([count * int(q) - int(s) ** 2 for s, q in zip(sums, squares, strict=True)]) / count**2
+        variance = (
+            np.array([count * int(q) - int(s) ** 2 for s, q in zip(sums, squares, strict=True)])
+            / count**2
+        )
     else:
         variance = np.maximum(0.0, (squares / count - (sums / count) ** 2).astype(np.float64))
     std = np.sqrt(variance.astype(np.float64))
@@ -262,7 +312,10 @@ def measure_pixels(image: ImageColumn, rows: np.ndarray) -> Moments:
 
 
 def find_farthest(image: ImageColumn, rows: np.ndarray) -> tuple[int, float]:
-    """The row, of these, with the pixel farthest from 0, and that pixel; reads all of their pixels."""
+    """The row, of these, with the pixel farthest from 0, and that pixel.
+
+    Reads all of their pixels.
+    """
     farthest = []
     for row in rows:
         pixels = image.shards[image.shard[row]][image.offset[row]]
@@ -272,7 +325,10 @@ def find_farthest(image: ImageColumn, rows: np.ndarray) -> tuple[int, float]:
 
 
 def _sum_chunk(chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sums and sums of squares of each channel of (images, H, W, C): Python integers, or floats."""
+    """Sums and sums of squares of each channel of (images, H, W, C).
+
+    Python integers, or floats.
+    """
     num_channels = chunk.shape[3]
     if chunk.dtype != np.uint8:
         wide = chunk.astype(np.uint64 if chunk.dtype == np.uint16 else np.float64)
@@ -288,6 +344,8 @@ def _sum_chunk(chunk: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sum_columns(lines: np.ndarray, num_channels: int) -> np.ndarray:
-    """Sum of each channel over lines of pixels, shape (lines, W * C), of which there are few enough for uint32."""
+    """Sum of each channel over lines of pixels, shape (lines, W * C), of
+    which there are few enough for uint32.
+    """
     columns = np.add.reduce(lines, axis=0, dtype=np.uint32)
     return columns.reshape(-1, num_channels).sum(0, dtype=np.uint64).astype(object)

@@ -1,4 +1,7 @@
-"""Lets a fitted schema keep what the schema of a source says: means, deviations, the order of classes, vocabularies."""
+"""Lets a fitted schema keep what the schema of a source says.
+
+Means, deviations, the order of classes, vocabularies.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,19 @@ from ...recipe import Data, Feature
 from ...schema import FeatureSchema, Schema
 from ..images import num_channels
 
-# What must be the same of an input, for the source's statistics to mean anything; text and images have one column,
-# which may be called anything.
+# What must be the same of an input, for the source's statistics to mean anything; text and images
+# have one column, which may be called anything.
 _SAME = ("kind", "columns", "shape", "dtype", "tokens", "ngrams", "lowercase", "vocabulary")
 _ONE_COLUMN = ("image", "text")
-_REMEDY = "make the recipe's data.inputs those of the source, or say warm_start.statistics: data to fit all anew"
+_REMEDY = (
+    "make the recipe's data.inputs those of the source, or say warm_start.statistics: data to fit "
+    "all anew"
+)
 
 
 def check_inputs(data: Data, source: Schema) -> None:
-    """Refuse a recipe whose inputs are not a source's, as far as it says so itself, before a file is read.
+    """Refuse a recipe whose inputs are not a source's, as far as it says so
+    itself, before a file is read.
 
     Raises:
         DataError: names, kinds, or what cells and images are made into differ; names both.
@@ -27,7 +34,8 @@ def check_inputs(data: Data, source: Schema) -> None:
     theirs = [f"{feature.name} ({feature.kind})" for feature in source.inputs]
     if ours != theirs:
         raise DataError(
-            f"data.inputs has {', '.join(ours)}, the source of the warm start {', '.join(theirs)}; {_REMEDY}"
+            f"data.inputs has {', '.join(ours)}, the source of the warm start {', '.join(theirs)}; "
+            f"{_REMEDY}"
         )
     for (name, asked), feature in zip(data.inputs.items(), source.inputs, strict=True):
         for field, value in _told_by(asked).items():
@@ -35,30 +43,39 @@ def check_inputs(data: Data, source: Schema) -> None:
 
 
 def inherit(fitted: Schema, source: Schema, statistics: Literal["source", "data"]) -> Schema:
-    """Merge what was fitted on a table with what a model that is to begin from a source's weights knows already.
+    """Merge what was fitted on a table with what a model that is to begin from
+    a source's weights knows already.
 
-    Inputs keep the source's means and deviations. Their vocabularies keep all of its classes and tokens, in its order,
-    and new ones come behind. A target keeps the source's order for those of its classes that the table has, new ones
-    behind them; numbers and points of the same columns keep means and deviations; any other target is as it was fitted.
+    Inputs keep the source's means and deviations. Their vocabularies keep all of its classes and
+    tokens, in its order, and new ones come behind. A target keeps the source's order for those of
+    its classes that the table has, new ones behind them; numbers and points of the same columns
+    keep means and deviations; any other target is as it was fitted.
 
     Args:
         fitted: on the training rows.
         source: what the source was trained with.
-        statistics: data leaves everything as it was fitted, except how many numbers a class is embedded into, without
-            which no embedding could be kept.
+        statistics: data leaves everything as it was fitted, except how many numbers a class is
+            embedded into, without which no embedding could be kept.
     Raises:
         DataError: inputs of the two do not fit each other; names both.
     """
     if statistics == "data":
         theirs = {feature.name: feature for feature in source.inputs}
-        inputs = [_keep_embedding(one, theirs[one.name]) if one.name in theirs else one for one in fitted.inputs]
+        inputs = [
+            _keep_embedding(one, theirs[one.name]) if one.name in theirs else one
+            for one in fitted.inputs
+        ]
         return fitted.model_copy(update={"inputs": inputs})
     if len(fitted.inputs) != len(source.inputs):
         raise DataError(
-            f"data.inputs has {len(fitted.inputs)} features, the source of the warm start {len(source.inputs)}; "
+            f"data.inputs has {len(fitted.inputs)} features, the source of the warm start "
+            f"{len(source.inputs)}; "
             f"{_REMEDY}"
         )
-    inputs = [_inherit_input(own, theirs) for own, theirs in zip(fitted.inputs, source.inputs, strict=True)]
+    inputs = [
+        _inherit_input(own, theirs)
+        for own, theirs in zip(fitted.inputs, source.inputs, strict=True)
+    ]
     targets = [_inherit_target(own, _counterpart(own, fitted, source)) for own in fitted.targets]
     return fitted.model_copy(update={"inputs": inputs, "targets": targets})
 
@@ -75,10 +92,15 @@ def _inherit_input(own: FeatureSchema, theirs: FeatureSchema) -> FeatureSchema:
 
 
 def _keep_fill(own: FeatureSchema, theirs: FeatureSchema) -> FeatureSchema:
-    """The numbers with the source's fillings and flags, which its weights have a place for, and the range of both."""
+    """The numbers with the source's fillings and flags, which its weights
+    have a place for, and the range of both.
+    """
     ranges = {"low": own.low, "high": own.high}
     if theirs.low:
-        ranges = {"low": [*map(min, own.low, theirs.low)], "high": [*map(max, own.high, theirs.high)]}
+        ranges = {
+            "low": [*map(min, own.low, theirs.low)],
+            "high": [*map(max, own.high, theirs.high)],
+        }
     kept = {"shape": theirs.shape, "flagged": theirs.flagged, "fill": theirs.fill or own.fill}
     return own.model_copy(update={**kept, **ranges})
 
@@ -99,7 +121,8 @@ def _check_same(name: str, field: str, mine: object, theirs: FeatureSchema) -> N
     other = getattr(theirs, field)
     if mine != other:
         raise DataError(
-            f"data.inputs.{name}: its {field} {'are' if field in ('columns', 'ngrams') else 'is'} {_text(mine)}, of "
+            f"data.inputs.{name}: its {field} {'are' if field in ('columns', 'ngrams') else 'is'} "
+            f"{_text(mine)}, of "
             f"{theirs.name!r} in the source of the warm start {_text(other)}; {_REMEDY}"
         )
 
@@ -108,7 +131,11 @@ def _inherit_target(own: FeatureSchema, theirs: FeatureSchema | None) -> Feature
     if theirs is None:
         return own
     if own.kind not in ("category", "labels"):
-        return own.model_copy(update={"mean": theirs.mean, "std": theirs.std}) if own.columns == theirs.columns else own
+        return (
+            own.model_copy(update={"mean": theirs.mean, "std": theirs.std})
+            if own.columns == theirs.columns
+            else own
+        )
     # Entities that are ranked stay in the ranking, and are the same ones as those of the inputs.
     is_shared = own.vocabulary != "" and own.vocabulary == theirs.vocabulary
     present = set(own.classes)
@@ -117,15 +144,25 @@ def _inherit_target(own: FeatureSchema, theirs: FeatureSchema | None) -> Feature
 
 
 def _counterpart(own: FeatureSchema, fitted: Schema, source: Schema) -> FeatureSchema | None:
-    """The source's target of the same name and kind; where both have but one, of the same kind alone."""
+    """The source's target of the same name and kind.
+
+    Where both have but one, of the same kind alone.
+    """
     alone = len(fitted.targets) == len(source.targets) == 1
-    return next((one for one in source.targets if one.kind == own.kind and (alone or one.name == own.name)), None)
+    return next(
+        (one for one in source.targets if one.kind == own.kind and (alone or one.name == own.name)),
+        None,
+    )
 
 
 def _with_classes(own: FeatureSchema, classes: list[str]) -> FeatureSchema:
-    """The same feature with its classes in another order, and more of them, which no training row has."""
+    """The same feature with its classes in another order, and more of them,
+    which no training row has.
+    """
     count_of = dict(zip(own.classes, own.counts, strict=True))
-    return own.model_copy(update={"classes": classes, "counts": [count_of.get(name, 0) for name in classes]})
+    return own.model_copy(
+        update={"classes": classes, "counts": [count_of.get(name, 0) for name in classes]}
+    )
 
 
 def _merge(first: Sequence[str], second: Sequence[str]) -> list[str]:

@@ -1,8 +1,10 @@
-"""Finds numbers so far from all others of their column that, beside them, all others look alike; rejects nothing.
+"""Finds numbers so far from all others of their column that, beside them, all
+others look alike; rejects nothing.
 
-Means and deviations are fitted over all training rows, so that one -99999999 flattens a column. Heavy tails are none:
-a few cells count as wild where a gap parts them from the rest, where they make most of the deviation, and, in a column
-of one sign, where they are far on a logarithmic scale too.
+Means and deviations are fitted over all training rows, so that one -99999999 flattens a column.
+Heavy tails are none: a few cells count as wild where a gap parts them from the rest, where they
+make most of the deviation, and, in a column of one sign, where they are far on a logarithmic scale
+too.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# At most this part of the cells is wild, and they are so many times as far from the median as any other cell.
+# At most this part of the cells is wild, and they are so many times as far from the median as any
+# other cell.
 MOST_WILD = 0.1
 SMALLEST_GAP = 30.0
 # With them the column's deviation is so many times that of the rest.
@@ -21,8 +24,11 @@ SMALLEST_SPREAD = 3.0
 FAR_IN_LOGARITHMS = 10.0
 LEAST_DEVIATION, LEAST_DEVIATION_OF_FEW = 0.3, 1.0
 FEWEST_CELLS = 20
-# What tables write where there is no number: -9, -99.0, 9999 and the like, or the end of a range of whole numbers.
-_SENTINEL = re.compile(r"-?9{2,}|-9|-8{3,}|-7{3,}|-?32768|32767|65535|-?2147483648|2147483647|4294967295")
+# What tables write where there is no number: -9, -99.0, 9999 and the like, or the end of a range of
+# whole numbers.
+_SENTINEL = re.compile(
+    r"-?9{2,}|-9|-8{3,}|-7{3,}|-?32768|32767|65535|-?2147483648|2147483647|4294967295"
+)
 # Median absolute deviation to standard deviation, of a normal distribution.
 _MAD = 1.4826
 
@@ -32,7 +38,8 @@ class Wild(NamedTuple):
 
     Attributes:
         rows: positions, the farthest first.
-        times: how many times as far from the median the nearest of them is as the farthest other number.
+        times: how many times as far from the median the nearest of them is as the farthest other
+            number.
         median: of the column.
     """
 
@@ -62,7 +69,8 @@ class Sentinel(NamedTuple):
 
 
 def find_sentinel(values: np.ndarray) -> Sentinel | None:
-    """The number of a column that is written like -999, again and again, and lies outside of the others' range.
+    """The number of a column that is written like -999, again and again, and
+    lies outside of the others' range.
 
     Args:
         values: float64, shape (rows,); NaN does not count.
@@ -81,7 +89,9 @@ def find_sentinel(values: np.ndarray) -> Sentinel | None:
 
 
 def find_wild(values: np.ndarray) -> Wild | None:
-    """The wild numbers of one column; None where it has none.
+    """The wild numbers of one column.
+
+    None where it has none.
 
     Args:
         values: float64, shape (rows,); NaN does not count.
@@ -111,7 +121,9 @@ def find_wild(values: np.ndarray) -> Wild | None:
 
 
 def may_be_wild(values: np.ndarray) -> np.ndarray:
-    """Columns that `find_wild` has to look at: bool, shape (columns,); quick for many columns.
+    """Columns that `find_wild` has to look at.
+
+    Bool, shape (columns,); quick for many columns.
 
     Args:
         values: float64, shape (rows, columns); columns with NaN are always looked at.
@@ -127,7 +139,9 @@ def may_be_wild(values: np.ndarray) -> np.ndarray:
 
 
 def _is_tail(rest: np.ndarray, wild: np.ndarray) -> bool:
-    """Whether numbers of one sign go on on a logarithmic scale, as those of a heavy-tailed column do."""
+    """Whether numbers of one sign go on on a logarithmic scale, as those of
+    a heavy-tailed column do.
+    """
     sign = 1.0 if rest.max() > 0 else -1.0
     if (sign * rest < 0).any() or (sign * wild < 0).any():
         return False

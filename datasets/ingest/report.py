@@ -1,4 +1,7 @@
-"""The data report: what is in a table, who trains on what, and what is odd about it; a plain dict for JSON."""
+"""The data report.
+
+What is in a table, who trains on what, and what is odd about it; a plain dict for JSON.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +42,8 @@ def describe_data(
         columns: the features by name, arrays of all rows of the table.
         verdicts: why rows are quarantined.
         side: int8, shape (rows,); -1 for quarantined rows.
-        samples: uint64 keys, shape (rows,); rows with equal ones hold the same: "rows" (inputs and target), and
-            for each image feature its files' content.
+        samples: uint64 keys, shape (rows,); rows with equal ones hold the same: "rows" (inputs and
+            target), and for each image feature its files' content.
         warnings: found so far.
         schema: of the training rows, or a model's.
     """
@@ -60,7 +63,9 @@ def describe_data(
             "remedies": verdicts.remedies,
         },
         "features": {
-            name: _describe_feature(data, name, columns, side, frame, fitted, is_entity=name in entities)
+            name: _describe_feature(
+                data, name, columns, side, frame, fitted, is_entity=name in entities
+            )
             for name in columns
         },
         "duplicate_rows": count_duplicates(samples["rows"][used]),
@@ -113,7 +118,9 @@ def _describe_feature(
         found["sizes"] = _describe_sizes(arrays["source"][used])
     elif feature.kind == "points":
         source = columns[find_image(data, name)].arrays["source"]
-        found |= _describe_points(arrays["values"][used].reshape(int(used.sum()), -1, 2), source[used])
+        found |= _describe_points(
+            arrays["values"][used].reshape(int(used.sum()), -1, 2), source[used]
+        )
     elif feature.kind == "number":
         found["ranges"] = _describe_numbers(feature.columns, arrays["values"][used])
         found["ranges_by_split"] = {
@@ -131,18 +138,25 @@ def _describe_feature(
 
 
 def _count_missing(column: PackColumn, frame: pd.DataFrame, words: Sequence[str]) -> dict[str, int]:
-    """Missing cells of each column of a feature; only columns with values that could not be read are looked at."""
+    """Missing cells of each column of a feature.
+
+    Only columns with values that could not be read are looked at.
+    """
     names = column.feature.columns
     if column.feature.kind not in ("number", "points"):
         return {name: int(is_empty(frame[name]).sum()) for name in names}
     unread = set(np.flatnonzero(np.isnan(column.arrays["values"]).any(axis=0)).tolist())
     return {
-        name: int(is_missing_number(frame[name], words).sum()) if at in unread else 0 for at, name in enumerate(names)
+        name: int(is_missing_number(frame[name], words).sum()) if at in unread else 0
+        for at, name in enumerate(names)
     }
 
 
 def _describe_sizes(source: np.ndarray) -> dict[str, Any]:
-    """Heights and widths of the files' upright pictures, shape (rows, 2); the most frequent sizes first."""
+    """Heights and widths of the files' upright pictures, shape (rows, 2).
+
+    The most frequent sizes first.
+    """
     sizes, counts = np.unique(source, axis=0, return_counts=True)
     frequent = np.argsort(-counts, kind="stable")[:MOST_SIZES]
     return {
@@ -150,7 +164,8 @@ def _describe_sizes(source: np.ndarray) -> dict[str, Any]:
         "width": _quantiles(source[:, 1]),
         "distinct": len(sizes),
         "most_frequent": [
-            {"height": int(sizes[at, 0]), "width": int(sizes[at, 1]), "rows": int(counts[at])} for at in frequent
+            {"height": int(sizes[at, 0]), "width": int(sizes[at, 1]), "rows": int(counts[at])}
+            for at in frequent
         ],
     }
 
@@ -161,7 +176,9 @@ def _quantiles(values: np.ndarray) -> dict[str, float]:
 
 
 def _describe_points(points: np.ndarray, source: np.ndarray) -> dict[str, Any]:
-    """Points of shape (rows, P, 2) in pixels of their files, whose pictures have the sizes `source`."""
+    """Points of shape (rows, P, 2) in pixels of their files, whose pictures
+    have the sizes `source`.
+    """
     outside = count_outside(points, source)
     return {
         "points": points.shape[1],
@@ -187,7 +204,10 @@ def _describe_lines(wide: np.ndarray) -> list[dict[str, float]]:
     if not wide.size:
         return []
     found = {"min": wide.min(1), "max": wide.max(1), "mean": wide.mean(1), "std": wide.std(1)}
-    return [dict(zip(found, line, strict=True)) for line in zip(*(one.tolist() for one in found.values()), strict=True)]
+    return [
+        dict(zip(found, line, strict=True))
+        for line in zip(*(one.tolist() for one in found.values()), strict=True)
+    ]
 
 
 def _count_classes(column: PackColumn, side: np.ndarray) -> dict[str, dict[str, int]]:
@@ -195,21 +215,30 @@ def _count_classes(column: PackColumn, side: np.ndarray) -> dict[str, dict[str, 
     vocabulary = column.feature.vocabulary
     ids = column.arrays["values"]
     each = {name: ids[side == at] for at, name in enumerate(SPLITS)}
-    counts = {name: np.bincount(some[some >= 0], minlength=len(vocabulary)) for name, some in each.items()}
+    counts = {
+        name: np.bincount(some[some >= 0], minlength=len(vocabulary)) for name, some in each.items()
+    }
     id_of = {label: number for number, label in enumerate(vocabulary)}
-    present = [label for label, number in id_of.items() if any(count[number] for count in counts.values())]
+    present = [
+        label for label, number in id_of.items() if any(count[number] for count in counts.values())
+    ]
     return {
-        label: {name: int(count[id_of[label]]) for name, count in counts.items()} for label in sort_classes(present)
+        label: {name: int(count[id_of[label]]) for name, count in counts.items()}
+        for label in sort_classes(present)
     }
 
 
 def _count_distinct(column: PackColumn, side: np.ndarray) -> dict[str, int]:
     """Distinct values on each side."""
-    return {name: len(np.unique(column.arrays["values"][side == at])) for at, name in enumerate(SPLITS)}
+    return {
+        name: len(np.unique(column.arrays["values"][side == at])) for at, name in enumerate(SPLITS)
+    }
 
 
 def _count_entities(columns: Sequence[PackColumn], side: np.ndarray) -> dict[str, int]:
-    """All entities of the table, in whichever column they stand, and those that no training row has."""
+    """All entities of the table, in whichever column they stand, and those
+    that no training row has.
+    """
     present, trained = set[str](), set[str]()
     for column in columns:
         vocabulary, values = column.feature.vocabulary, column.arrays["values"]
@@ -224,13 +253,20 @@ def _count_sides(side: np.ndarray) -> dict[str, int]:
 
 def _count_values(cells: pd.Series, side: np.ndarray) -> dict[str, dict[str, int]]:
     ids, values = pd.factorize(compose_cells(cells))
-    each = [np.bincount(ids[side == at], minlength=len(values)).tolist() for at in range(len(SPLITS))]
+    each = [
+        np.bincount(ids[side == at], minlength=len(values)).tolist() for at in range(len(SPLITS))
+    ]
     counts = zip(*each, strict=True)
-    return {str(value): dict(zip(SPLITS, some, strict=True)) for value, some in zip(values, counts, strict=True)}
+    return {
+        str(value): dict(zip(SPLITS, some, strict=True))
+        for value, some in zip(values, counts, strict=True)
+    }
 
 
 def _count_groups(cells: pd.Series, side: np.ndarray) -> dict[str, Any]:
-    """Groups on each side, the rows of the largest, and those whose cell is empty."""
+    """Groups on each side, the rows of the largest, and those whose cell is
+    empty.
+    """
     is_none = is_empty(cells)
     ids, values = pd.factorize(compose_cells(cells[~is_none]))
     side = side[~is_none]
@@ -242,7 +278,10 @@ def _count_groups(cells: pd.Series, side: np.ndarray) -> dict[str, Any]:
 
 
 def _are_apart(data: Data, columns: Mapping[str, PackColumn], rows: np.ndarray) -> bool:
-    """Whether the recipe wants equal rows on several sides: it says so, or names rows of few different contents."""
+    """Whether the recipe wants equal rows on several sides.
+
+    It says so, or names rows of few different contents.
+    """
     if data.split.repeats == "apart":
         return True
     has_pictures = any(column.feature.kind == "image" for column in columns.values())
@@ -250,27 +289,45 @@ def _are_apart(data: Data, columns: Mapping[str, PackColumn], rows: np.ndarray) 
 
 
 def _warn_of_leaks(leaked: Mapping[str, np.ndarray], *, are_apart: bool) -> list[str]:
-    """Name the rows that stand on two sides, unless the recipe wants rows of the same inputs apart."""
+    """Name the rows that stand on two sides, unless the recipe wants rows of
+    the same inputs apart.
+    """
     found = []
     for name, rows in leaked.items():
         if rows.any() and not (name == "rows" and are_apart):
-            what = "hold the same row" if name == "rows" else f"hold the same picture in {name!r} under different names"
+            what = (
+                "hold the same row"
+                if name == "rows"
+                else f"hold the same picture in {name!r} under different names"
+            )
             first = ", ".join(str(row + 1) for row in np.flatnonzero(rows)[:PREVIEW])
-            found.append(f"{int(rows.sum()):,} rows of different splits {what}, for example rows {first}")
+            found.append(
+                f"{int(rows.sum()):,} rows of different splits {what}, for example rows {first}"
+            )
     return found
 
 
 def _warn_of_texts(features: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return [text for name, one in features.items() if one["kind"] == "text" for text in warn_of_unknown(name, one)]
+    return [
+        text
+        for name, one in features.items()
+        if one["kind"] == "text"
+        for text in warn_of_unknown(name, one)
+    ]
 
 
 def _warn_of_split(split: Split, report: Mapping[str, Any]) -> list[str]:
-    """What a split by fractions did that nobody asked for; nothing where a column says the sides or no row trains."""
+    """What a split by fractions did that nobody asked for.
+
+    Nothing where a column says the sides or no row trains.
+    """
     if split.column or not report["splits"][SPLITS[TRAIN]]:
         return []
     found = []
     if num_rows := report.get("group", {}).get("rows_of_none", 0):
-        found.append(f"{num_rows:,} rows have no {split.group!r}; the hash takes each for a group of its own")
+        found.append(
+            f"{num_rows:,} rows have no {split.group!r}; the hash takes each for a group of its own"
+        )
     parts = {
         value: counts[SPLITS[TEST]] / sum(counts.values())
         for value, counts in report.get("stratify", {}).items()
@@ -280,15 +337,19 @@ def _warn_of_split(split: Split, report: Mapping[str, Any]) -> list[str]:
     if off:
         first = ", ".join(f"{value} {part:.0%}" for value, part in list(off.items())[:5])
         found.append(
-            f"{len(off)} of {len(report['stratify'])} values of {split.stratify!r} test with another part of their "
-            f"rows than data.split.test, {split.test:.0%}: {first}; stratify moves no row, another data.split.seed does"
+            f"{len(off)} of {len(report['stratify'])} values of {split.stratify!r} test with "
+            "another part of their "
+            f"rows than data.split.test, {split.test:.0%}: {first}; stratify moves no row, another "
+            "data.split.seed does"
         )
     if split.valid > 0 and not report["splits"][SPLITS[VALID]]:
         found.append("no row validates: the last weights are kept")
     return found
 
 
-def _warn_of_classes(classes: Mapping[str, Mapping[str, Mapping[str, int]]], side: np.ndarray) -> list[str]:
+def _warn_of_classes(
+    classes: Mapping[str, Mapping[str, Mapping[str, int]]], side: np.ndarray
+) -> list[str]:
     """Name the classes that have no row where the others have some.
 
     Args:
@@ -302,7 +363,9 @@ def _warn_of_classes(classes: Mapping[str, Mapping[str, Mapping[str, int]]], sid
             absent = [label for label, counts in counts_of.items() if counts[name] == 0]
             if absent and (side == SPLITS.index(name)).any():
                 first = ", ".join(absent[:5])
-                found.append(f"{len(absent)} of {len(counts_of)} classes{of} have no {name} row: {first}")
+                found.append(
+                    f"{len(absent)} of {len(counts_of)} classes{of} have no {name} row: {first}"
+                )
     if not (side == TEST).any():
         found.append("no row tests: there will be no test metrics")
     return found

@@ -1,4 +1,7 @@
-"""The data report as a tidy CSV: one line a number, with the columns section, name, split and value."""
+"""The data report as a tidy CSV.
+
+One line a number, with the columns section, name, split and value.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,8 @@ def tabulate_report(report: Mapping[str, Any]) -> str:
     Args:
         report: what `describe_data` collected.
     Returns:
-        CSV with a header; the split is empty where a number counts all of the table's rows or all that are used.
+        CSV with a header; the split is empty where a number counts all of the table's rows or all
+        that are used.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -70,7 +74,10 @@ def _tabulate_feature(name: str, feature: Mapping[str, Any]) -> Iterator[_Line]:
         for split, counts in feature["texts"].items():
             for what, value in counts.items():
                 yield "texts", f"{name}/{what.replace('_', ' ')}", split, value
-    for split, ranges in {"": feature.get("ranges", {}), **feature.get("ranges_by_split", {})}.items():
+    for split, ranges in {
+        "": feature.get("ranges", {}),
+        **feature.get("ranges_by_split", {}),
+    }.items():
         for column, statistics in ranges.items():
             for statistic, value in statistics.items():
                 yield "numbers", f"{name}/{column}/{statistic}", split, value

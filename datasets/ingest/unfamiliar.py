@@ -1,4 +1,7 @@
-"""How far a table's inputs are from those that a model was trained on: counted, said, and past a limit a verdict."""
+"""How far a table's inputs are from those that a model was trained on.
+
+Counted, said, and past a limit a verdict.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,14 @@ from ..verdicts import PREVIEW, Verdicts, shorten_warnings
 OLD_RANGE = 6.0
 # Fewer cells than these say nothing about a table.
 FEWEST_CELLS = 5
-# A warning from these parts of a column's cells on; fewer are counted. Short texts of rare words are usual.
+# A warning from these parts of a column's cells on; fewer are counted. Short texts of rare words
+# are usual.
 WARN_OUTSIDE, WARN_UNKNOWN = 0.2, 0.01
-# Of numbers like those of the n training rows 2 in n + 1 are outside their range; so many times more are not chance.
+# Of numbers like those of the n training rows 2 in n + 1 are outside their range; so many times
+# more are not chance.
 TIMES_CHANCE = 10
-# Numbers may leave the training range a little in any other sample; beyond its width on either side they are far.
+# Numbers may leave the training range a little in any other sample; beyond its width on either side
+# they are far.
 
 
 class Strange(NamedTuple):
@@ -28,8 +34,8 @@ class Strange(NamedTuple):
 
     Attributes:
         name: of the column.
-        kind: unknown, tokens (most of a text's are unknown), outside (of the training range), changed (a column that
-            was constant in training) or missing.
+        kind: unknown, tokens (most of a text's are unknown), outside (of the training range),
+            changed (a column that was constant in training) or missing.
         what: what is strange about its cells, after their number.
         counted: bool, shape (rows,): rows whose cell leaves what training rows had.
         unknown: bool, shape (rows,): those of them about which training says nothing.
@@ -66,10 +72,21 @@ def find_strange(schema: Schema, columns: Mapping[str, PackColumn]) -> Iterator[
         if feature.kind == "category":
             texts, known = column.feature.vocabulary, _is_known(column.feature.vocabulary, feature)
             said = f"; known are {', '.join(map(repr, feature.classes[:PREVIEW]))}"
-            said += f", … ({len(feature.classes):,} in all)" if len(feature.classes) > PREVIEW else ""
+            said += (
+                f", … ({len(feature.classes):,} in all)" if len(feature.classes) > PREVIEW else ""
+            )
             for at, name in enumerate(feature.columns):
                 ids = column.arrays["values"][:, at]
-                yield Strange(name, "unknown", "unknown to the model", ~known[ids], ~known[ids], ids, texts, said)
+                yield Strange(
+                    name,
+                    "unknown",
+                    "unknown to the model",
+                    ~known[ids],
+                    ~known[ids],
+                    ids,
+                    texts,
+                    said,
+                )
         elif feature.kind == "number":
             yield from _look_at_numbers(feature, column.arrays["values"])
         elif feature.kind == "text":
@@ -81,15 +98,18 @@ def find_strange(schema: Schema, columns: Mapping[str, PackColumn]) -> Iterator[
             yield Strange(feature.columns[0], "tokens", "mostly of unknown tokens", most, most)
 
 
-def describe_strange(schema: Schema, columns: Mapping[str, PackColumn], side: np.ndarray) -> list[dict[str, Any]]:
-    """The counts of each column that has something strange, for the data report.
+def describe_strange(
+    schema: Schema, columns: Mapping[str, PackColumn], side: np.ndarray
+) -> list[dict[str, Any]]:
+    """The counts of each column that has something strange, for the data
+    report.
 
     Args:
         schema, columns: see `find_strange`.
         side: int8, shape (rows,); -1 for rows that are not used.
     Returns:
-        column, kind and what (see `Strange`), cells, unknown (those about which training says nothing), share (of the
-        rows); in the order of the inputs.
+        column, kind and what (see `Strange`), cells, unknown (those about which training says
+        nothing), share (of the rows); in the order of the inputs.
     """
     used = side != UNUSED
     counted = [(one, int(one.counted[used].sum())) for one in find_strange(schema, columns)]
@@ -110,7 +130,8 @@ def describe_strange(schema: Schema, columns: Mapping[str, PackColumn], side: np
 def say_strange(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """What `describe_strange` counted as sentences."""
     return [
-        f"{one['column']!r}: {one['cells']:,} {'cell' if one['cells'] == 1 else 'cells'} ({one['share']:.1%}) "
+        f"{one['column']!r}: {one['cells']:,} {'cell' if one['cells'] == 1 else 'cells'} "
+        f"({one['share']:.1%}) "
         f"{'is' if one['cells'] == 1 else 'are'} {one['what']}"
         for one in found
     ]
@@ -121,7 +142,8 @@ def warn_of_strange(found: Sequence[Mapping[str, Any]], num_trained: int = 0) ->
 
     Args:
         found: what `describe_strange` counted.
-        num_trained: training rows of the same table, which of few rows tells chance from a difference; 0: not known.
+        num_trained: training rows of the same table, which of few rows tells chance from a
+            difference; 0: not known.
     """
     chance = 2 / (num_trained + 1) if num_trained else 0.0
     most = max(WARN_OUTSIDE, TIMES_CHANCE * chance)
@@ -135,11 +157,16 @@ def warn_of_strange(found: Sequence[Mapping[str, Any]], num_trained: int = 0) ->
             and one["unknown"] / one["cells"] * one["share"] >= WARN_UNKNOWN
         )
     ]
-    return shorten_warnings(say_strange(many), "columns hold cells that the model does not know; see report.json")
+    return shorten_warnings(
+        say_strange(many), "columns hold cells that the model does not know; see report.json"
+    )
 
 
-def reject_strange(schema: Schema, columns: Mapping[str, PackColumn], verdicts: Verdicts, max_unknown: float) -> None:
-    """Call rows bad whose cells say nothing to a model, in columns of which more than a part of the cells does.
+def reject_strange(
+    schema: Schema, columns: Mapping[str, PackColumn], verdicts: Verdicts, max_unknown: float
+) -> None:
+    """Call rows bad whose cells say nothing to a model, in columns of which
+    more than a part of the cells does.
 
     Args:
         schema, columns: see `find_strange`.
@@ -155,7 +182,9 @@ def reject_strange(schema: Schema, columns: Mapping[str, PackColumn], verdicts: 
         detail = f"as {num / num_good:.0%} of its cells are{one.known}"
         remedy = "write it as in the training table, or raise data.max_unknown"
         for row in np.flatnonzero(unknown):
-            verdicts.reject(int(row), f"{one.name!r} is {one.what}", one.say_cell(int(row)), detail, remedy)
+            verdicts.reject(
+                int(row), f"{one.name!r} is {one.what}", one.say_cell(int(row)), detail, remedy
+            )
 
 
 def _look_at_numbers(feature: FeatureSchema, values: np.ndarray) -> Iterator[Strange]:
@@ -170,7 +199,14 @@ def _look_at_numbers(feature: FeatureSchema, values: np.ndarray) -> Iterator[Str
             outside = (column < low[at]) | (column > high[at])
             far = (column < low[at] - width) | (column > high[at] + width)
         if width == 0:
-            yield Strange(name, "changed", f"not {low[at]:g}, which all were in training,", outside, outside, column)
+            yield Strange(
+                name,
+                "changed",
+                f"not {low[at]:g}, which all were in training,",
+                outside,
+                outside,
+                column,
+            )
         else:
             what = f"outside the training range ({low[at]:g} to {high[at]:g})"
             yield Strange(name, "outside", what, outside, far, column)

@@ -16,7 +16,8 @@ from .pack import fingerprint_table as fingerprint_table
 # The start of a feature's file names, free of slashes.
 from .pack import name_file as name_file
 
-# Commit a pack, unless it is there already; then every byte of it is compared, and what differs written anew.
+# Commit a pack, unless it is there already; then every byte of it is compared, and what differs
+# written anew.
 from .pack import write_pack as write_pack
 
 # Row i is `values[offsets[i]:offsets[i + 1]]`.
@@ -28,22 +29,26 @@ from .ragged import spread as spread
 # Below the packs: a folder for each table that was refused, with its bad rows.
 from .space import REJECTED as REJECTED
 
-# Between an ingest and the record of the run that it was for, nothing refers to a pack but the process in between.
+# Between an ingest and the record of the run that it was for, nothing refers to a pack but the
+# process in between.
 from .space import TRASH as TRASH
 
 # Be alone with packs and store; gives False, at once, where an ingest is at work.
 from .space import claim_data as claim_data
 
-# Packs that are not among the needed ones, by name, and stay because they were made or found just now.
+# Packs that are not among the needed ones, by name, and stay because they were made or found just
+# now.
 from .space import fresh_packs as fresh_packs
 
 # Keep packs and store as they are, apart from what is added; any number of processes may.
 from .space import hold_data as hold_data
 
-# What writers that died left half-written and what refused tables left, older than a day; and what an earlier
+# What writers that died left half-written and what refused tables left, older than a day; and what
+# an earlier
 from .space import leftovers as leftovers
 
-# Sub-folders in order, without those that are half-written or going, and without links: those lead elsewhere.
+# Sub-folders in order, without those that are half-written or going, and without links: those lead
+# elsewhere.
 from .space import list_folders as list_folders
 
 # All below a folder whose names begin with a dot and end so; behind links nothing is looked for.
@@ -58,7 +63,8 @@ from .space import mark_used as mark_used
 # What was downloaded from MLflow into the cache, and can be again.
 from .space import old_sources as old_sources
 
-# Remove a file or folder: under another name first, so that no half of it is ever taken for a whole.
+# Remove a file or folder: under another name first, so that no half of it is ever taken for a
+# whole.
 from .space import remove_data as remove_data
 
 # Remove a shard, and its store where it was the last.

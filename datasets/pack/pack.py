@@ -1,7 +1,10 @@
-"""The pack: a table's readable rows as memory-mapped arrays of raw values, with offsets into the pixel store.
+"""The pack.
 
-A pack is immutable and named by its content; nothing in it depends on the split. It holds no pixels: those stay in
-the store. Who fills it stands in `build.py`, who makes batches of it in `loader.py`.
+A table's readable rows as memory-mapped arrays of raw values, with offsets into the pixel store.
+
+A pack is immutable and named by its content; nothing in it depends on the split. It holds no
+pixels: those stay in the store. Who fills it stands in `build.py`, who makes batches of it in
+`loader.py`.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ class PackFeature(BaseModel):
         file: its arrays are the files `<file>.<array>.npy`; of a text also `<file>.vocabulary.npy`.
         vocabulary: category and labels: the text of each raw id.
         shape, dtype: image: (C, H, W) and the type of a pixel.
-        store, shards: image: folder of the pixel store, relative to the pack's, and the shards in it.
+        store, shards: image: folder of the pixel store, relative to the pack's, and the shards in
+            it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -68,7 +72,10 @@ class PackFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """`manifest.json`: everything about a pack that is not in an array."""
+    """`manifest.json`.
+
+    Everything about a pack that is not in an array.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -80,7 +87,9 @@ class Manifest(BaseModel):
 
 
 class ImageColumn(NamedTuple):
-    """Where the pixels of each row lie: row i is `shards[shard[i]][offset[i]]`, of shape (C, H, W).
+    """Where the pixels of each row lie.
+
+    Row i is `shards[shard[i]][offset[i]]`, of shape (C, H, W).
 
     Attributes:
         shard: int32, shape (rows,).
@@ -94,7 +103,9 @@ class ImageColumn(NamedTuple):
 
 
 class Pack:
-    """An opened pack; its arrays are memory-mapped when they are first used.
+    """An opened pack.
+
+    Its arrays are memory-mapped when they are first used.
 
     It travels to another process as its path.
     """
@@ -106,28 +117,39 @@ class Pack:
 
     @classmethod
     def open(cls, folder: Path) -> Pack:
-        """Open a pack; checks its manifest and the files' sizes, not their bytes.
+        """Open a pack.
+
+        Checks its manifest and the files' sizes, not their bytes.
 
         Raises:
-            DataError: it is not there or of another format version, its manifest is not the one that it is named by, or
-                a file is missing or has another size.
+            DataError: it is not there or of another format version, its manifest is not the one
+                that it is named by, or a file is missing or has another size.
         """
         try:
             values = read_json(folder / MANIFEST)
-            again = "run `torchrelay ingest` again; a run that needs this pack must be trained again"
-            check_format(f"pack {folder}", values.get("format_version"), FORMAT_VERSION, again, DataError)
+            again = (
+                "run `torchrelay ingest` again; a run that needs this pack must be trained again"
+            )
+            check_format(
+                f"pack {folder}", values.get("format_version"), FORMAT_VERSION, again, DataError
+            )
             manifest = Manifest.model_validate(values)
             if digest(values) != folder.name:
-                raise ValueError(f"its {MANIFEST} does not have the digest that its folder is named by")
+                raise ValueError(
+                    f"its {MANIFEST} does not have the digest that its folder is named by"
+                )
         except (OSError, ValueError, AttributeError, ValidationError) as error:
             reason = str(error).partition("\n")[0]
-            raise DataError(f"{folder} is not a pack: {reason}; run `torchrelay ingest` again") from error
+            raise DataError(
+                f"{folder} is not a pack: {reason}; run `torchrelay ingest` again"
+            ) from error
         for name, file in manifest.files.items():
             path = folder / name
             size = path.stat().st_size if path.is_file() else 0
             if size != file.size:
                 raise DataError(
-                    f"pack {folder}: {name} has {size:,} bytes, expected {file.size:,}; run `torchrelay ingest` again, "
+                    f"pack {folder}: {name} has {size:,} bytes, expected {file.size:,}; run "
+                    "`torchrelay ingest` again, "
                     f"which writes it anew"
                 )
         return cls(folder, manifest)
@@ -136,7 +158,8 @@ class Pack:
         return Pack.open, (self.folder,)
 
     def verify(self) -> None:
-        """Read every file and every shard of pixels that it refers to, and compare their sha256.
+        """Read every file and every shard of pixels that it refers to, and
+        compare their sha256.
 
         Raises:
             DataError: one differs; names it.
@@ -144,7 +167,8 @@ class Pack:
         for name, file in self.manifest.files.items():
             if sha256_file(self.folder / name) != file.sha256:
                 raise DataError(
-                    f"pack {self.folder}: {name} does not have the sha256 of the manifest; run `torchrelay ingest` "
+                    f"pack {self.folder}: {name} does not have the sha256 of the manifest; run "
+                    "`torchrelay ingest` "
                     f"again, which writes it anew"
                 )
         for feature in self.manifest.features:
@@ -153,7 +177,10 @@ class Pack:
 
     @property
     def num_rows(self) -> int:
-        """Rows in the pack: those of the table that could be read."""
+        """Rows in the pack.
+
+        Those of the table that could be read.
+        """
         return self.manifest.num_rows
 
     @property
@@ -163,11 +190,16 @@ class Pack:
 
     @cached_property
     def rows(self) -> np.ndarray:
-        """int64, shape (rows,): each row's position in the table, from 0."""
+        """int64, shape (rows,).
+
+        Each row's position in the table, from 0.
+        """
         return self._load("row")
 
     def column(self, name: str) -> np.ndarray:
-        """Raw values of a feature, shape (rows, columns): float64 numbers, or int32 ids into the vocabulary.
+        """Raw values of a feature, shape (rows, columns).
+
+        Float64 numbers, or int32 ids into the vocabulary.
 
         Of labels the columns are the tags of a row, -1 where it has no more.
 
@@ -176,7 +208,9 @@ class Pack:
         return self._load(f"{self.features[name].file}.values")
 
     def vocabulary(self, name: str) -> list[str]:
-        """Text of each raw id of a category, of labels or of a text's tokens, over the whole table."""
+        """Text of each raw id of a category, of labels or of a text's
+        tokens, over the whole table.
+        """
         if self.features[name].kind != "text":
             return self.features[name].vocabulary
         joined = self._load(f"{self.features[name].file}.vocabulary").tobytes().decode()
@@ -193,12 +227,16 @@ class Pack:
             name: of the feature.
             rows: int64, positions in the pack.
         """
-        found = self._load_ragged(f"{self.features[name].file}.characters").take(np.asarray(rows, np.int64))
+        found = self._load_ragged(f"{self.features[name].file}.characters").take(
+            np.asarray(rows, np.int64)
+        )
         ends, content = found.offsets.tolist(), found.values.tobytes()
         return [content[start:end].decode() for start, end in itertools.pairwise(ends)]
 
     def source(self, name: str) -> np.ndarray:
-        """Height and width of each row's upright picture in its file, int32 of shape (rows, 2)."""
+        """Height and width of each row's upright picture in its file, int32
+        of shape (rows, 2).
+        """
         return self._load(f"{self.features[name].file}.source")
 
     def image(self, name: str) -> ImageColumn:
@@ -216,7 +254,9 @@ class Pack:
                 f"pack {self.folder} needs pixels from {store} that cannot be read ({error}); "
                 f"run `torchrelay ingest` again"
             ) from error
-        return ImageColumn(self._load(f"{feature.file}.shard"), self._load(f"{feature.file}.offset"), shards)
+        return ImageColumn(
+            self._load(f"{feature.file}.shard"), self._load(f"{feature.file}.offset"), shards
+        )
 
     def _store_of(self, feature: PackFeature) -> Path:
         return Path(os.path.normpath(self.folder / feature.store))
@@ -233,7 +273,8 @@ class PackColumn(NamedTuple):
 
     Attributes:
         feature: its entry in the manifest.
-        arrays: by name, first dimension rows: `values`; or `shard`, `offset`, `source` and `content` of an image.
+        arrays: by name, first dimension rows: `values`; or `shard`, `offset`, `source` and
+            `content` of an image.
         ragged: by name, of a text: `tokens`, int32, and `characters`, uint8: the cell in UTF-8.
         vocabulary: of a text: each token, none of which has a line break.
     """
@@ -249,8 +290,12 @@ def name_file(name: str) -> str:
     return urllib.parse.quote(name, safe="")
 
 
-def write_pack(packs: Path, columns: Sequence[PackColumn], rows: np.ndarray, fingerprint: str) -> tuple[Path, bool]:
-    """Commit a pack, unless it is there already; then every byte of it is compared, and what differs written anew.
+def write_pack(
+    packs: Path, columns: Sequence[PackColumn], rows: np.ndarray, fingerprint: str
+) -> tuple[Path, bool]:
+    """Commit a pack, unless it is there already.
+
+    Then every byte of it is compared, and what differs written anew.
 
     Args:
         packs: folder of all packs.
@@ -279,7 +324,9 @@ def write_pack(packs: Path, columns: Sequence[PackColumn], rows: np.ndarray, fin
         for name, content in contents.items()
     }
     features = [column.feature for column in columns]
-    manifest = Manifest(fingerprint=fingerprint, num_rows=len(rows), features=features, files=files).model_dump()
+    manifest = Manifest(
+        fingerprint=fingerprint, num_rows=len(rows), features=features, files=files
+    ).model_dump()
     folder = packs / digest(manifest)
     contents[MANIFEST] = (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode()
     found = folder.is_dir()
@@ -297,14 +344,20 @@ def write_pack(packs: Path, columns: Sequence[PackColumn], rows: np.ndarray, fin
 
 
 def _mend(folder: Path, contents: Mapping[str, bytes]) -> None:
-    """Write a pack's files anew that are not as they should be, in place: runs and splits refer to the pack by path."""
+    """Write a pack's files anew that are not as they should be, in place.
+
+    Runs and splits refer to the pack by path.
+    """
     for name, content in contents.items():
         path = folder / name
         if path.is_file():
             if path.stat().st_size == len(content) and path.read_bytes() == content:
                 continue
             aside = set_aside(path).name
-            warnings.warn(f"pack {folder}: {name} was damaged; written anew, the old one is {aside}", stacklevel=4)
+            warnings.warn(
+                f"pack {folder}: {name} was damaged; written anew, the old one is {aside}",
+                stacklevel=4,
+            )
         write_atomic(path, content)
 
 
@@ -313,7 +366,8 @@ def fingerprint_table(frame: pd.DataFrame, contents: Sequence[np.ndarray]) -> st
 
     Args:
         frame: text cells; the same cells give the same fingerprint whatever file they came from.
-        contents: for each column of files the digests of their bytes, shape (rows,), "" where there is no file.
+        contents: for each column of files the digests of their bytes, shape (rows,), "" where there
+            is no file.
     """
     total = hashlib.sha256(digest(list(frame.columns), len(frame), len(contents)).encode())
     at_once = max(1, CELLS_AT_ONCE // max(1, len(frame)))
@@ -334,7 +388,9 @@ def fingerprint_table(frame: pd.DataFrame, contents: Sequence[np.ndarray]) -> st
 
 
 def _texts(cells: pd.Series) -> pa.LargeStringArray:
-    """The cells as one Arrow array, whose buffers are the lengths and the bytes."""
+    """The cells as one Arrow array, whose buffers are the lengths and the
+    bytes.
+    """
     array = pa.array(cells, type=pa.large_string())
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 

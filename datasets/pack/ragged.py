@@ -1,4 +1,7 @@
-"""Rows of different lengths in one array, with the places where they begin: what is called compressed rows."""
+"""Rows of different lengths in one array, with the places where they begin.
+
+What is called compressed rows.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +32,23 @@ class Ragged(NamedTuple):
         return np.diff(self.offsets)
 
     def take(self, rows: np.ndarray) -> Ragged:
-        """Some rows, in the order of `rows` (int64 positions), in memory of their own."""
+        """Some rows, in the order of `rows` (int64 positions), in memory of
+        their own.
+        """
         starts, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
         places = np.repeat(starts, lengths) + spread(lengths)
         return Ragged.of_lengths(self.values[places], lengths)
 
 
 def spread(lengths: np.ndarray, *, down: bool = False) -> np.ndarray:
-    """The place of each value in its row, int64: 0, 1, …; or `down`, from the row's length to 1."""
+    """The place of each value in its row, int64.
+
+    0, 1, …; or `down`, from the row's length to 1.
+    """
     stops = np.cumsum(lengths)
     numbers = np.arange(stops[-1] if len(stops) else 0)
-    return np.repeat(stops, lengths) - numbers if down else numbers - np.repeat(stops - lengths, lengths)
+    return (
+        np.repeat(stops, lengths) - numbers
+        if down
+        else numbers - np.repeat(stops - lengths, lengths)
+    )

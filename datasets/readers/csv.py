@@ -1,7 +1,8 @@
-"""Reads CSV and TSV as text cells by pandas' C engine, and finds out why where it cannot; knows no features.
+"""Reads CSV and TSV as text cells by pandas' C engine, and finds out why where
+it cannot; knows no features.
 
-What the bytes are is found out in `text_encoding.py`, how a table that nobody described is written in `dialects.py`,
-which rows cannot be what was meant in `csv_rows.py`.
+What the bytes are is found out in `text_encoding.py`, how a table that nobody described is written
+in `dialects.py`, which rows cannot be what was meant in `csv_rows.py`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ _END = "\0end of the table\0"
 
 
 def read_csv(path: Path, dialect: Dialect) -> TextTable:
-    """Read a table whose first line names its columns; blank lines do not count, nor do empty rows at the end.
+    """Read a table whose first line names its columns.
+
+    Blank lines do not count, nor do empty rows at the end.
 
     Args:
         path: a file that exists.
@@ -52,7 +55,8 @@ def read_csv(path: Path, dialect: Dialect) -> TextTable:
     Returns:
         The cells as text, exactly as written, a missing last cell as "".
     Raises:
-        DataError: not in that encoding, no header, a column name twice, an extra field in every row, or not CSV.
+        DataError: not in that encoding, no header, a column name twice, an extra field in every
+            row, or not CSV.
     """
     check_encoding(path, dialect.encoding)
     _check_not_utf8(path, dialect.encoding)
@@ -102,16 +106,24 @@ class _Reader(NamedTuple):
         else:
             surplus = frame.pop(frame.columns[-1])
             frame.columns = pd.Index(names, dtype=str)
-            num_fields = {int(row): len(names) + 1 for row in (surplus != "").to_numpy().nonzero()[0]}
+            num_fields = {
+                int(row): len(names) + 1 for row in (surplus != "").to_numpy().nonzero()[0]
+            }
         for row, number in num_fields.items():
-            bad[row] = Reason("extra field", detail=f"{number} fields, the header names {len(names)} columns")
+            bad[row] = Reason(
+                "extra field", detail=f"{number} fields, the header names {len(names)} columns"
+            )
         return TextTable(frame, bad, [], is_torn and len(frame) > 1, num_fields)
 
     @contextlib.contextmanager
     def open(self) -> Iterator[tuple[Any, str]]:
-        """The file as text from the header on, and what stands between its fields."""
+        """The file as text from the header on, and what stands between its
+        fields.
+        """
         dialect = self.dialect
-        encoding = "utf-8-sig" if codecs.lookup(dialect.encoding).name == "utf-8" else dialect.encoding
+        encoding = (
+            "utf-8-sig" if codecs.lookup(dialect.encoding).name == "utf-8" else dialect.encoding
+        )
         with self.path.open(encoding=encoding, errors=self.errors, newline="") as opened:
             file = _WithoutNul(opened) if self.has_nul else opened
             said = "" if dialect.skip_lines else find_sep_line(file.readline())
@@ -123,7 +135,8 @@ class _Reader(NamedTuple):
             separator = dialect.delimiter or said or usual
             if len(separator) != 1 or separator in '"\r\n\0' or separator.isalnum():
                 raise DataError(
-                    f'{self.path}: data.delimiter is {separator[:20]!r}, expected one character, for tab "\\t"'
+                    f"{self.path}: data.delimiter is {separator[:20]!r}, "
+                    'expected one character, for tab "\\t"'
                 )
             yield file, separator
 
@@ -138,9 +151,13 @@ class _Reader(NamedTuple):
 
     def read_header(self, file: Any, separator: str) -> list[str]:
         with long_cells():
-            header = next((row for row in csv.reader(file, **self.options(separator)) if any(row)), None)
+            header = next(
+                (row for row in csv.reader(file, **self.options(separator)) if any(row)), None
+            )
         if header is None:
-            raise DataError(f"{self.path} is empty; expected a line that names the columns, then one line a row")
+            raise DataError(
+                f"{self.path} is empty; expected a line that names the columns, then one line a row"
+            )
         if MARKS.search("".join(header)):
             raise DataError(
                 f"{self.path}: the header has byte {describe_mark(''.join(header))}, which is not "
@@ -151,8 +168,8 @@ class _Reader(NamedTuple):
         return header
 
     def _read_rows(self, file: Any, separator: str, names: list[str]) -> pd.DataFrame:
-        # One column is added, so that pandas neither takes the first column for an index nor shifts cells when rows
-        # have one field more than the header.
+        # One column is added, so that pandas neither takes the first column for an index nor shifts
+        # cells when rows have one field more than the header.
         width = len(names) + 1
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -174,7 +191,10 @@ class _Reader(NamedTuple):
     def _read_uneven_rows(
         self, names: list[str], *, is_torn: bool
     ) -> tuple[pd.DataFrame, dict[int, int], dict[int, Reason]]:
-        """The slow way, for rows of any length: the cells, the number of fields of long rows, and bad rows."""
+        """The slow way, for rows of any length.
+
+        The cells, the number of fields of long rows, and bad rows.
+        """
         width, rows, num_fields, bad = len(names), [], {}, {}
         with self.open() as (file, separator), long_cells():
             self.read_header(file, separator)
@@ -191,21 +211,31 @@ class _Reader(NamedTuple):
             else:
                 self._explain_open_quote(rows, begun, line, fields, is_torn=is_torn)
                 rows[-1] = [cell.removesuffix(_END) for cell in rows[-1]]
-                bad[len(rows) - 1] = Reason("torn line", detail="a quote is opened in it, and the file ends")
+                bad[len(rows) - 1] = Reason(
+                    "torn line", detail="a quote is opened in it, and the file ends"
+                )
         return pd.DataFrame(rows, columns=pd.Index(names, dtype=str), dtype=str), num_fields, bad
 
     def _explain_open_quote(
         self, rows: list[list[str]], begun: int, line: int, fields: list[str], *, is_torn: bool
     ) -> None:
-        """Refuse a table whose last record swallows other lines; of the last line alone the end is missing."""
+        """Refuse a table whose last record swallows other lines.
+
+        Of the last line alone the end is missing.
+        """
         swallowed = line - begun - 2
         if is_torn and swallowed <= 0:
             return
         at = next((cell for cell in fields if "\n" in cell or _END in cell), fields[-1])
         raise DataError(
-            f"{self.path} is not CSV with a quote around some fields: in row {len(rows):,} a quote is opened and never "
+            f"{self.path} is not CSV with a quote around some fields: in row {len(rows):,} a quote "
+            "is opened and never "
             f"closed, before {at[:30]!r}; close it, or double a quote that belongs to a cell"
-            + ("" if self.dialect.escape else ', or say data.escape: "\\\\" where a backslash stands before it')
+            + (
+                ""
+                if self.dialect.escape
+                else ', or say data.escape: "\\\\" where a backslash stands before it'
+            )
         )
 
 
@@ -215,7 +245,9 @@ class _Text(Protocol):
 
 
 class _WithoutNul:
-    """A text file whose NUL characters, which end a string for C, are marked."""
+    """A text file whose NUL characters, which end a string for C, are
+    marked.
+    """
 
     def __init__(self, file: _Text) -> None:
         self._file = file
@@ -237,7 +269,10 @@ class _WithoutNul:
 
 
 def _name_columns(path: Path, header: list[str]) -> list[str]:
-    """Refuse names that stand twice; call a column without a name as pandas does, for example `Unnamed: 0`."""
+    """Refuse names that stand twice.
+
+    Call a column without a name as pandas does, for example `Unnamed: 0`.
+    """
     names = [name or f"Unnamed: {position}" for position, name in enumerate(header)]
     twice = sorted(name for name, count in collections.Counter(names).items() if count > 1)
     if twice:
@@ -253,19 +288,23 @@ def _check_delimiter(path: Path, column: str, dialect: Dialect) -> None:
     advice = advise(path, dialect)
     if "data.delimiter" in advice or "data.skip_lines" in advice:
         raise DataError(
-            f"{path}: the header is one column, {column[:80]!r}; it reads better with {advice}, and where it is one "
+            f"{path}: the header is one column, {column[:80]!r}; it reads better with {advice}, "
+            "and where it is one "
             f'column, say data.delimiter: ","'
         )
     for sign, written in OTHER_DELIMITERS.items():
         if sign in column:
             raise DataError(
-                f"{path}: the header is one column, {column[:80]!r}; if its fields are separated by {sign!r}, "
+                f"{path}: the header is one column, {column[:80]!r}; if its fields are separated "
+                f"by {sign!r}, "
                 f"set data.delimiter: {written}"
             )
 
 
 def _reject_short_end(reader: _Reader, table: TextTable) -> None:
-    """Call the last row bad where the file ends before its last field begins."""
+    """Call the last row bad where the file ends before its last field
+    begins.
+    """
     num_fields = _count_last_fields(reader)
     width, row = table.frame.shape[1], len(table.frame) - 1
     if num_fields < width and row not in table.bad:
@@ -274,7 +313,10 @@ def _reject_short_end(reader: _Reader, table: TextTable) -> None:
 
 
 def _count_last_fields(reader: _Reader) -> int:
-    """Fields of the last line; the file ends within it."""
+    """Fields of the last line.
+
+    The file ends within it.
+    """
     with reader.open() as (file, separator), long_cells():
         last = collections.deque(file, maxlen=1)
         return len(next(csv.reader(last, **reader.options(separator)), []))
@@ -285,9 +327,12 @@ def _refuse_shape(path: Path, dialect: Dialect, table: TextTable) -> None:
     names = [str(name) for name in table.frame.columns]
     fields = max(table.num_fields.values())
     advice = advise(path, dialect)
-    remedy = f"set {advice}" if advice else "name the missing column in the header, or remove the field"
+    remedy = (
+        f"set {advice}" if advice else "name the missing column in the header, or remove the field"
+    )
     raise DataError(
-        f"{path}: every row has an extra field: {fields} fields where the header names {len(names)} columns "
+        f"{path}: every row has an extra field: {fields} fields where the header names "
+        f"{len(names)} columns "
         f"({', '.join(names[:8])}); {remedy}"
     )
 
@@ -314,16 +359,25 @@ def _check_unchanged(path: Path, before: os.stat_result, notes: list[str]) -> No
         DataError: it was replaced or written anew.
     """
     after = path.stat()
-    if (after.st_ino, after.st_size, after.st_mtime_ns) == (before.st_ino, before.st_size, before.st_mtime_ns):
+    if (after.st_ino, after.st_size, after.st_mtime_ns) == (
+        before.st_ino,
+        before.st_size,
+        before.st_mtime_ns,
+    ):
         return
     if after.st_ino != before.st_ino or after.st_size <= before.st_size:
-        raise DataError(f"{path} was written anew while it was read; begin again when its writer is done")
+        raise DataError(
+            f"{path} was written anew while it was read; begin again when its writer is done"
+        )
     added = after.st_size - before.st_size
-    notes.append(f"{path.name} grew by {added:,} bytes while it was read; they wait for the next run")
+    notes.append(
+        f"{path.name} grew by {added:,} bytes while it was read; they wait for the next run"
+    )
 
 
 def _check_not_utf8(path: Path, encoding: str) -> None:
-    """Refuse to read UTF-8 by an encoding that reads any bytes, and makes other letters of them.
+    """Refuse to read UTF-8 by an encoding that reads any bytes, and makes other
+    letters of them.
 
     Raises:
         DataError: names the encoding to set.
@@ -333,23 +387,33 @@ def _check_not_utf8(path: Path, encoding: str) -> None:
     cells = find_utf8(path)
     if cells:
         raise DataError(
-            f"{path} is UTF-8, not {encoding}: its cells such as {', '.join(map(repr, cells))} would become other "
+            f"{path} is UTF-8, not {encoding}: its cells such as {', '.join(map(repr, cells))} "
+            "would become other "
             f"letters; set data.encoding: utf-8"
         )
 
 
 def _warn_of_mixture(path: Path, encoding: str) -> list[str]:
-    """Name cells that are UTF-8 among others, or were so before they were read by something else and saved."""
+    """Name cells that are UTF-8 among others, or were so before they were
+    read by something else and saved.
+    """
     if codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig"):
         what, found = f"are UTF-8, beside others in {encoding}", find_mixed(path, encoding)
     else:
-        what, found = "seem to be UTF-8 read as Windows-1252 before it was saved", find_mojibake(path)
-    said = f"{path.name} has cells that {what}: {', '.join(found)}; mend them where the table is made"
+        what, found = (
+            "seem to be UTF-8 read as Windows-1252 before it was saved",
+            find_mojibake(path),
+        )
+    said = (
+        f"{path.name} has cells that {what}: {', '.join(found)}; mend them where the table is made"
+    )
     return [said] if found else []
 
 
 def _explain_encoding(path: Path, encoding: str, error: UnicodeError) -> DataError:
-    """Name the line and the byte, which pandas counts from the start of its block, and what the file seems to be."""
+    """Name the line and the byte, which pandas counts from the start of its
+    block, and what the file seems to be.
+    """
     name = encoding.removesuffix("-sig")
     guess = guess_encoding(path)
     remedy = f"set data.encoding: {guess.encoding} ({guess.describe()})"
@@ -362,6 +426,7 @@ def _explain_encoding(path: Path, encoding: str, error: UnicodeError) -> DataErr
     if broken is None:
         return DataError(f"{path} is not {name}: {error}; {remedy}")
     return DataError(
-        f"{path} is not {name}: byte 0x{broken.byte:02x} at position {broken.position:,}, line {broken.line:,}; "
+        f"{path} is not {name}: byte 0x{broken.byte:02x} at position {broken.position:,}, line "
+        f"{broken.line:,}; "
         f"{remedy}{others}"
     )

@@ -1,4 +1,7 @@
-"""What is wrong with rows of a text table, whatever their columns mean: the header again, bytes that are no text."""
+"""What is wrong with rows of a text table, whatever their columns mean.
+
+The header again, bytes that are no text.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +39,17 @@ class TextTable(NamedTuple):
 
 
 def drop_empty(table: TextTable) -> TextTable:
-    """Without the rows at the end and the unnamed columns at the right that hold nothing, as spreadsheets write."""
+    """Without the rows at the end and the unnamed columns at the right that
+    hold nothing, as spreadsheets write.
+    """
     frame, notes = table.frame, list(table.notes)
     num_rows = len(frame)
-    while num_rows and frame.shape[1] > 1 and not frame.iat[num_rows - 1, 0] and num_rows - 1 not in table.bad:
+    while (
+        num_rows
+        and frame.shape[1] > 1
+        and not frame.iat[num_rows - 1, 0]
+        and num_rows - 1 not in table.bad
+    ):
         if any(frame.iloc[num_rows - 1]):
             break
         num_rows -= 1
@@ -47,7 +57,11 @@ def drop_empty(table: TextTable) -> TextTable:
         notes.append(f"{len(frame) - num_rows:,} empty rows at the end of the table are left out")
         frame = frame.iloc[:num_rows]
     width = frame.shape[1]
-    while width > 1 and frame.columns[width - 1] == f"Unnamed: {width - 1}" and not frame.iloc[:, width - 1].any():
+    while (
+        width > 1
+        and frame.columns[width - 1] == f"Unnamed: {width - 1}"
+        and not frame.iloc[:, width - 1].any()
+    ):
         width -= 1
     if width < frame.shape[1] and len(frame):
         frame = frame.iloc[:, :width]
@@ -55,7 +69,8 @@ def drop_empty(table: TextTable) -> TextTable:
 
 
 def reject_repeated_headers(path: Path, table: TextTable) -> None:
-    """Call a row bad that says the header again, as where files were put one after another.
+    """Call a row bad that says the header again, as where files were put one
+    after another.
 
     Raises:
         DataError: it names the columns in another order, which what follows it then has, too.
@@ -75,19 +90,25 @@ def reject_repeated_headers(path: Path, table: TextTable) -> None:
             table.bad.setdefault(int(row), Reason("the header again", detail=", ".join(names[:8])))
         elif set(cells) == wanted:
             raise DataError(
-                f"{path}: row {row + 1:,} is a header whose columns stand in another order ({', '.join(cells[:8])}): "
+                f"{path}: row {row + 1:,} is a header whose columns stand in another order "
+                f"({', '.join(cells[:8])}): "
                 f"two tables were put one after another; join them by their columns' names"
             )
 
 
 def _are_data(said: pd.DataFrame, num_rows: int) -> bool:
-    """Whether rows whose cells are names of columns are no headers, as where the columns left and right say such."""
+    """Whether rows whose cells are names of columns are no headers, as where
+    the columns left and right say such.
+    """
     is_frequent = len(said) > max(_MOST_HEADERS, num_rows / 2)
     return is_frequent or any(len(set(row)) < len(row) for row in said.itertuples(index=False))
 
 
 def reject_marked(table: TextTable, encoding: str) -> TextTable:
-    """Call rows bad that have NUL characters or bytes that are no text; their cells show a replacement character."""
+    """Call rows bad that have NUL characters or bytes that are no text.
+
+    Their cells show a replacement character.
+    """
     frame, bad = table.frame.copy(), dict(table.bad)
     for name in frame.columns:
         marked = frame[name].str.contains(MARKS.pattern, regex=True).to_numpy(dtype=bool)
@@ -95,9 +116,13 @@ def reject_marked(table: TextTable, encoding: str) -> TextTable:
             cell = str(frame[name].iat[int(row)])
             shown, num_nul = repr(MARKS.sub("\ufffd", cell)), cell.count(NUL)
             if num_nul:
-                reason = Reason(f"NUL byte in {str(name)!r}", shown, f"{num_nul:,} of {len(cell):,} characters")
+                reason = Reason(
+                    f"NUL byte in {str(name)!r}", shown, f"{num_nul:,} of {len(cell):,} characters"
+                )
             else:
-                reason = Reason(f"byte that is not {encoding} in {str(name)!r}", shown, describe_mark(cell))
+                reason = Reason(
+                    f"byte that is not {encoding} in {str(name)!r}", shown, describe_mark(cell)
+                )
             bad.setdefault(int(row), reason)
         if marked.any():
             frame[name] = frame[name].str.replace(MARKS.pattern, "\ufffd", regex=True)

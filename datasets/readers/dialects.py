@@ -1,4 +1,7 @@
-"""Finds out how a text table that nobody described is written: delimiter, lines above its header, spaces, escapes."""
+"""Finds out how a text table that nobody described is written.
+
+Delimiter, lines above its header, spaces, escapes.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,9 @@ class _Reading(NamedTuple):
 
 
 def find_sep_line(line: str) -> str:
-    """The delimiter that the first line of a file from a spreadsheet says, `sep=;`; empty where it says none."""
+    """The delimiter that the first line of a file from a spreadsheet says,
+    `sep=;`; empty where it says none.
+    """
     found = _SEP_LINE.fullmatch(line.removeprefix("\ufeff"))
     return found["sign"] if found else ""
 
@@ -60,7 +65,9 @@ def find_dialect(path: Path, given: Dialect) -> Dialect:
 
 
 def _look(path: Path, given: Dialect) -> tuple[Dialect, str]:
-    """How a table is written, and what stands between its fields, also where that goes without saying."""
+    """How a table is written, and what stands between its fields, also where
+    that goes without saying.
+    """
     encoding = "utf-8-sig" if given.encoding == "utf-8" else given.encoding
     with path.open(encoding=encoding, errors="replace", newline="") as file:
         text = file.read(_SAMPLE)
@@ -88,16 +95,24 @@ def _look(path: Path, given: Dialect) -> tuple[Dialect, str]:
 
 
 def advise(path: Path, dialect: Dialect) -> str:
-    """What of a dialect a look at the file would change, as the recipe writes it; empty where nothing."""
+    """What of a dialect a look at the file would change, as the recipe writes
+    it.
+
+    Empty where nothing.
+    """
     check_encoding(path, dialect.encoding)
     # What a recipe says is doubted, too: it may have been written for another table.
     loose = dialect.model_copy(update={"delimiter": "", "skip_lines": 0, "skip_spaces": False})
     found, sign = _look(path, loose)
-    return describe_changes(dialect, found.model_copy(update={"delimiter": sign}) if dialect.delimiter else found)
+    return describe_changes(
+        dialect, found.model_copy(update={"delimiter": sign}) if dialect.delimiter else found
+    )
 
 
 def describe_changes(before: Dialect, after: Dialect) -> str:
-    """Settings of a dialect that differ from another's, as the recipe writes them."""
+    """Settings of a dialect that differ from another's, as the recipe writes
+    them.
+    """
     said = []
     for key in Dialect.model_fields:
         value = getattr(after, key)
@@ -112,7 +127,9 @@ def describe_changes(before: Dialect, after: Dialect) -> str:
 
 
 def looks_like_data(names: list[str], rows: list[list[str]]) -> bool:
-    """Whether a header is a row of data by mistake: its numbers stand where all numbers stand, or it repeats cells.
+    """Whether a header is a row of data by mistake.
+
+    Its numbers stand where all numbers stand, or it repeats cells.
 
     Names such as 400, 410, 420 (of wavelengths or years) count up and are names.
     """
@@ -128,13 +145,18 @@ def looks_like_data(names: list[str], rows: list[list[str]]) -> bool:
             values.append(number)
     if not values:
         return False
-    counts_up = len(values) > 1 and all(two > one and one == int(one) for one, two in itertools.pairwise(values))
+    counts_up = len(values) > 1 and all(
+        two > one and one == int(one) for one, two in itertools.pairwise(values)
+    )
     repeats = [at for at in others if any(row[at] == names[at] for row in rows)]
     return bool(repeats) or not counts_up
 
 
 def _find_delimiter(lines: list[str], usual: str, escape: str = "") -> str:
-    """The sign by which the records below the header have one number of fields; the usual one where none does."""
+    """The sign by which the records below the header have one number of fields.
+
+    The usual one where none does.
+    """
     best, best_rank = usual, (False, False, 0, 0.0)
     for sign in dict.fromkeys((usual, ";", "\t", "|", ",")):
         reading = _read(lines, sign, escape)
@@ -151,12 +173,24 @@ def _find_delimiter(lines: list[str], usual: str, escape: str = "") -> str:
 
 
 def _are_spaced(reading: _Reading) -> bool:
-    """Whether spaces part fields, and not the words of one column: all have names, and one of them holds numbers."""
+    """Whether spaces part fields, and not the words of one column.
+
+    All have names, and one of them holds numbers.
+    """
     names, below = reading.records[reading.header :][:1], reading.records[reading.header + 1 :]
     even = [fields for fields in below if len(fields) == reading.width]
-    if reading.width < 2 or not reading.is_even or not even or [*map(len, names)] != [reading.width]:
+    if (
+        reading.width < 2
+        or not reading.is_even
+        or not even
+        or [*map(len, names)] != [reading.width]
+    ):
         return False
-    return all(names[0]) and _names(names[0]) and any(all(map(_is_number, cells)) for cells in zip(*even, strict=True))
+    return (
+        all(names[0])
+        and _names(names[0])
+        and any(all(map(_is_number, cells)) for cells in zip(*even, strict=True))
+    )
 
 
 def _read(lines: list[str], sign: str, escape: str = "") -> _Reading:
@@ -165,7 +199,9 @@ def _read(lines: list[str], sign: str, escape: str = "") -> _Reading:
     above: list[int] = []
     begun = 0
     with long_cells():
-        reader = csv.reader(lines, delimiter=sign, escapechar=escape or None, skipinitialspace=sign == " ")
+        reader = csv.reader(
+            lines, delimiter=sign, escapechar=escape or None, skipinitialspace=sign == " "
+        )
         for fields in reader:
             if any(fields):
                 records.append(fields)
@@ -184,7 +220,10 @@ def _read(lines: list[str], sign: str, escape: str = "") -> _Reading:
 
 
 def _find_header(records: list[list[str]], width: int) -> int:
-    """The first record that can name the columns: not a title, nor a comment above the names."""
+    """The first record that can name the columns.
+
+    Not a title, nor a comment above the names.
+    """
     filled = [sum(map(bool, fields)) for fields in records if len(fields) == width]
     usual = sorted(filled)[len(filled) // 2] if filled else 0
     for at, fields in enumerate(records[:_MOST_LINES_ABOVE]):
@@ -204,21 +243,32 @@ def _find_header(records: list[list[str]], width: int) -> int:
 
 
 def _names_columns(fields: list[str], rows: list[list[str]], width: int) -> bool:
-    """Whether fields name the columns of the rows below them, and are no row like these.
+    """Whether fields name the columns of the rows below them, and are no row
+    like these.
 
-    A name is no number and no missing cell, stands over numbers, or over cells that come again while it does not.
+    A name is no number and no missing cell, stands over numbers, or over cells that come again
+    while it does not.
     """
     rows = [row for row in rows if len(row) == width]
-    if len(fields) != width or not _names(fields) or any(cell.lower() in MISSING_WORDS for cell in fields[1:]):
+    if (
+        len(fields) != width
+        or not _names(fields)
+        or any(cell.lower() in MISSING_WORDS for cell in fields[1:])
+    ):
         return False
     columns = list(zip(*rows, strict=True)) or [()] * width
     if any(cell in column for cell, column in zip(fields, columns, strict=True)):
         return False
-    return not all(map(_names, rows[:10])) or any(2 * len(set(column)) <= len(column) > 0 for column in columns)
+    return not all(map(_names, rows[:10])) or any(
+        2 * len(set(column)) <= len(column) > 0 for column in columns
+    )
 
 
 def _names(fields: list[str]) -> bool:
-    """Whether fields could be names of columns: none is a number."""
+    """Whether fields could be names of columns.
+
+    None is a number.
+    """
     return not any(map(_is_number, fields))
 
 

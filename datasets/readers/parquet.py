@@ -1,4 +1,7 @@
-"""Reads Parquet as text cells, with what pandas wrote beside them; knows no recipe."""
+"""Reads Parquet as text cells, with what pandas wrote beside them.
+
+Knows no recipe.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,9 @@ class ParquetTable(NamedTuple):
 
 
 def read_parquet(path: Path, decimal: str, is_read: Callable[[str], bool]) -> ParquetTable:
-    """All columns as text; those that hold lists and the like are left out where nobody reads them.
+    """All columns as text.
+
+    Those that hold lists and the like are left out where nobody reads them.
 
     Args:
         path: of the file.
@@ -48,7 +53,9 @@ def read_parquet(path: Path, decimal: str, is_read: Callable[[str], bool]) -> Pa
     names = table.column_names
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
-        raise DataError(f"{path} has a column twice: {', '.join(twice[:5])}; rename all but one of each")
+        raise DataError(
+            f"{path} has a column twice: {', '.join(twice[:5])}; rename all but one of each"
+        )
     texts, others = {}, {}
     for name, column in zip(names, table.columns, strict=True):
         try:
@@ -58,11 +65,16 @@ def read_parquet(path: Path, decimal: str, is_read: Callable[[str], bool]) -> Pa
     for name, kind in others.items():
         if not texts or is_read(name):
             raise DataError(
-                f"{path}: column {name!r} holds {kind}, expected text, numbers or dates; write it as one of them or "
+                f"{path}: column {name!r} holds {kind}, expected text, numbers or dates; write it "
+                "as one of them or "
                 f"drop it"
             )
     index = [name for name in _find_index(table.schema) if name in texts]
-    numbers = [name for name, kind in zip(names, table.schema.types, strict=True) if _is_number(kind) and name in texts]
+    numbers = [
+        name
+        for name, kind in zip(names, table.schema.types, strict=True)
+        if _is_number(kind) and name in texts
+    ]
     return ParquetTable(pd.DataFrame(texts), index, frozenset(numbers))
 
 
@@ -71,13 +83,15 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def texts_of(column: pa.ChunkedArray, decimal: str = ".") -> pd.Series:
-    """Cells of Parquet as text, as one of this table's features would find them in a CSV file; null is "".
+    """Cells of Parquet as text, as one of this table's features would find them
+    in a CSV file; null is "".
 
     Args:
         column: of any type that has one text a cell.
         decimal: sign of fractions, as the recipe says it for text tables.
     Raises:
-        pa.ArrowInvalid, pa.ArrowNotImplementedError: cells are lists and the like, or bytes that are no text.
+        pa.ArrowInvalid, pa.ArrowNotImplementedError: cells are lists and the like, or bytes that
+        are no text.
     """
     kind = column.type
     if pa.types.is_dictionary(kind):
@@ -90,7 +104,10 @@ def texts_of(column: pa.ChunkedArray, decimal: str = ".") -> pd.Series:
 
 
 def _find_index(schema: pa.Schema) -> list[str]:
-    """The columns that pandas wrote as the index of its rows: what it says itself, and those of its names."""
+    """The columns that pandas wrote as the index of its rows.
+
+    What it says itself, and those of its names.
+    """
     found = [name for name in schema.names if re.fullmatch(r"__index_level_\d+__", name)]
     try:
         said = json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])

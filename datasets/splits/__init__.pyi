@@ -1,4 +1,5 @@
-# Whether keys that stand in so many rows each are too few, or too uneven, for a hash of them to keep fractions.
+# Whether keys that stand in so many rows each are too few, or too uneven, for a hash of them to
+# keep fractions.
 from .few_keys import are_few as are_few
 
 # Another key for each row: of its own and how many rows with the same stood before it.
@@ -13,10 +14,12 @@ from .files import AGAIN as AGAIN
 # A split is not as it was written; says which file, and what to do.
 from .files import DamagedSplitError as DamagedSplitError
 
-# Whether a split of this version is there as it was written; one that is not is set aside, with a warning.
+# Whether a split of this version is there as it was written; one that is not is set aside, with a
+# warning.
 from .files import find_split as find_split
 
-# sha256 and size of a split's files, by name, each in its folder; none of a split of an older version.
+# sha256 and size of a split's files, by name, each in its folder; none of a split of an older
+# version.
 from .files import list_split as list_split
 
 # Read every file of a split, once for each process, and compare its sha256.
@@ -52,7 +55,8 @@ from .splits import UNUSED as UNUSED
 # The number of the split that validates.
 from .splits import VALID as VALID
 
-# Read the sides from a column: train (training), valid (validation, val, dev) or test (testing), in any case.
+# Read the sides from a column: train (training), valid (validation, val, dev) or test (testing), in
+# any case.
 from .splits import assign_by_column as assign_by_column
 
 # Decide the sides from the fractions.
@@ -70,10 +74,12 @@ from .splits import hash_ids as hash_ids
 # 64 bits of each row of float64 numbers of shape (rows, columns); 5, 5.0 and 5e0 are one number.
 from .splits import hash_numbers as hash_numbers
 
-# 64 bits of each row of ids of tags, -1 where there is none, by the texts; their order does not count.
+# 64 bits of each row of ids of tags, -1 where there is none, by the texts; their order does not
+# count.
 from .splits import hash_tags as hash_tags
 
-# 64 bits of each text's BLAKE2b, as uint64 of shape (rows,): the same in every process, version, Unicode form.
+# 64 bits of each text's BLAKE2b, as uint64 of shape (rows,): the same in every process, version,
+# Unicode form.
 from .splits import hash_texts as hash_texts
 
 # Warnings about settings of the split that have no effect, or less, beside a column.

@@ -1,4 +1,7 @@
-"""Finds the same sample twice: in one split (counted) or in two (an error for a file, a warning for content)."""
+"""Finds the same sample twice.
+
+In one split (counted) or in two (an error for a file, a warning for content).
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,8 @@ def check_files(table: str, paths: Sequence[str], rows: np.ndarray, side: np.nda
     what = "file stands" if num_files == 1 else "files stand"
     raise DataError(
         f"{table}: {num_files:,} {what} in two splits: {'; '.join(first)}. "
-        f"A model must not be tested on what it was trained on: keep one row of each, or name their common column in "
+        "A model must not be tested on what it was trained on: keep one row of each, or name "
+        "their common column in "
         f"data.split.group. Rows are counted from 1, without the header"
     )
 

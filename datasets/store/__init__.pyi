@@ -1,4 +1,5 @@
-# The pixels of a shard, memory-mapped: (N, C, H, W), where the channels of a pixel lie side by side in memory.
+# The pixels of a shard, memory-mapped: (N, C, H, W), where the channels of a pixel lie side by side
+# in memory.
 from .shards import open_shard as open_shard
 
 # Read every byte of a shard and compare its sha256.

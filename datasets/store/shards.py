@@ -1,8 +1,13 @@
-"""A shard of the pixel store: written as a whole, never changed, set aside where it is not as it was written.
+"""A shard of the pixel store.
 
-On disk a folder: `pixels.npy` (uint8, uint16 or float32, shape (N, H, W, C)); `index.arrow`, one row a file that was
-seen: its key (path and stamp), the hash of its bytes, and where its pixels are or why there are none; and
-`manifest.json`, the size and sha256 of both. Which files go into which shard is decided in `store.py`.
+Written as a whole, never changed, set aside where it is not as it was written.
+
+On disk a folder: `pixels.npy` (uint8, uint16 or float32, shape (N, H, W, C)); `index.arrow`, one
+    row a file that was
+seen: its key (path and stamp), the hash of its bytes, and where its pixels are or why there are
+    none; and
+`manifest.json`, the size and sha256 of both. Which files go into which shard is decided in
+`store.py`.
 """
 
 from __future__ import annotations
@@ -22,7 +27,16 @@ from typing import IO, Any, Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from ...disk import commit_folder, is_damage, make_folder, open_to_write, read_json, set_aside, sha256_file, writing
+from ...disk import (
+    commit_folder,
+    is_damage,
+    make_folder,
+    open_to_write,
+    read_json,
+    set_aside,
+    sha256_file,
+    writing,
+)
 from ...errors import DataError
 from ...faults import reach
 from ...recipe import Feature
@@ -37,15 +51,18 @@ BAD = "bad-"
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 
-# Whether a file's path and stamp stand for its content: not yet where it may still change without another stamp, never
-# where it did.
+# Whether a file's path and stamp stand for its content: not yet where it may still change without
+# another stamp, never where it did.
 Trust = Literal["yes", "not yet", "never"]
 # Before the key of a file, which is an absolute path and its stamp.
 SIGNS: dict[Trust, str] = {"yes": "", "not yet": "?", "never": "!"}
 
 
 class Seen(NamedTuple):
-    """What became of one file; the reason is a `verdicts.Reason` as text."""
+    """What became of one file.
+
+    The reason is a `verdicts.Reason` as text.
+    """
 
     content: bytes = b""
     shard: int = -1
@@ -54,12 +71,17 @@ class Seen(NamedTuple):
     source: tuple[int, int] = (0, 0)
     reason: str = ""
     notes: int = 0  # what the data report says of it, see `raster.Note`
-    lasting: bool = True  # false where there is nothing to remember, or the next call should look again
+    lasting: bool = (
+        True  # false where there is nothing to remember, or the next call should look again
+    )
     trust: Trust = "yes"
 
 
 def open_shard(store_folder: Path, shard: str) -> np.ndarray:
-    """The pixels of a shard, memory-mapped: (N, C, H, W), where the channels of a pixel lie side by side in memory."""
+    """The pixels of a shard, memory-mapped.
+
+    (N, C, H, W), where the channels of a pixel lie side by side in memory.
+    """
     return np.load(store_folder / shard / PIXELS, mmap_mode="r").transpose(0, 3, 1, 2)
 
 
@@ -74,7 +96,8 @@ def verify_shard(folder: Path) -> None:
     except _DAMAGE as error:
         _check_readable(folder, error)
         raise DataError(
-            f"shard {folder} does not verify ({error}); delete that folder and run `torchrelay ingest` again, which "
+            f"shard {folder} does not verify ({error}); delete that folder and run `torchrelay "
+            "ingest` again, which "
             f"decodes its files anew"
         ) from error
 
@@ -90,7 +113,9 @@ def _verify_now(folder: Path) -> None:
 
 
 def set_damaged_aside(folders: Sequence[Path]) -> list[Path]:
-    """Set aside the shards that do not verify, with a warning; each is read once by this process while it is the same.
+    """Set aside the shards that do not verify, with a warning.
+
+    Each is read once by this process while it is the same.
 
     Raises:
         DataError: one cannot be read now, which says nothing of what stands in it.
@@ -105,9 +130,14 @@ def set_damaged_aside(folders: Sequence[Path]) -> list[Path]:
 
 
 def _verify_once(folder: Path) -> str:
-    """Why a shard does not verify; empty where it does."""
+    """Why a shard does not verify.
+
+    Empty where it does.
+    """
     try:
-        _verify(folder, *(number for name in (PIXELS, MANIFEST) for number in _state_of(folder / name)))
+        _verify(
+            folder, *(number for name in (PIXELS, MANIFEST) for number in _state_of(folder / name))
+        )
     except _DAMAGE as error:
         _check_readable(folder, error)
         return str(error)
@@ -125,7 +155,9 @@ def _verify(folder: Path, *state: int) -> None:
 
 
 def _check_sizes(folder: Path) -> dict[str, Any]:
-    """The manifest of a shard whose files have the sizes that it says: name -> size, header, sha256.
+    """The manifest of a shard whose files have the sizes that it says.
+
+    Name -> size, header, sha256.
 
     Raises:
         ValueError: one has another size.
@@ -139,7 +171,9 @@ def _check_sizes(folder: Path) -> dict[str, Any]:
 
 
 def read_shard(folder: Path) -> pa.Table | None:
-    """The index of a shard; None where the shard does not fit its manifest, in which case it is set aside.
+    """The index of a shard.
+
+    None where the shard does not fit its manifest, in which case it is set aside.
 
     Raises:
         DataError: it cannot be read now, which says nothing of what stands in it.
@@ -161,7 +195,8 @@ def _set_aside(folder: Path, reason: str) -> None:
     with contextlib.suppress(FileNotFoundError):  # another ingest was quicker
         aside = set_aside(folder)
         warnings.warn(
-            f"shard {folder} does not verify ({reason}); set aside as {aside.name}, its files are decoded anew",
+            f"shard {folder} does not verify ({reason}); set aside as {aside.name}, its files are "
+            "decoded anew",
             stacklevel=6,
         )
 
@@ -174,16 +209,21 @@ def _check_readable(folder: Path, error: Exception) -> None:
     """
     if isinstance(error, OSError) and not is_damage(error):
         raise DataError(
-            f"{error.filename or folder} cannot be read: {error.strerror or error}; that says nothing of the shard, "
-            f"which stays as it is. Mend the cause, for example the rights on that file or the limit of open files, "
+            f"{error.filename or folder} cannot be read: {error.strerror or error}; that says "
+            "nothing of the shard, "
+            "which stays as it is. Mend the cause, for example the rights on that file or the "
+            "limit of open files, "
             f"and try again"
         ) from error
 
 
 class ShardWriter:
-    """Streams images into a file beside the shards; `commit` makes a shard of them and starts the next.
+    """Streams images into a file beside the shards.
 
-    Both raise a DataError where the disk refuses, and `close` leaves nothing of what is not committed.
+    `commit` makes a shard of them and starts the next.
+
+    Both raise a DataError where the disk refuses, and `close` leaves nothing of what is not
+    committed.
 
     Attributes:
         name: of the shard that is being written.
@@ -219,7 +259,9 @@ class ShardWriter:
         self.num_rows += len(pixels)
 
     def commit(self, keys: pa.Array, seen: list[Seen], shards: list[str]) -> None:
-        """Make the shard visible, with what is to be remembered about the files since the last commit."""
+        """Make the shard visible, with what is to be remembered about the
+        files since the last commit.
+        """
         self.num_committed += len(seen)
         lasting = [position for position, one in enumerate(seen) if one.lasting]
         if lasting:
@@ -230,14 +272,24 @@ class ShardWriter:
                     reach("ingest.shard_written")
                 index = folder / INDEX
                 remembered = [seen[at] for at in lasting]
-                _write_index(index, _sign(keys.take(pa.array(lasting)), remembered), remembered, shards)
-                files[INDEX] = {"size": index.stat().st_size, "header": 0, "sha256": sha256_file(index)}
-                (folder / MANIFEST).write_text(json.dumps({"files": files}, indent=2) + "\n", "utf-8")
+                _write_index(
+                    index, _sign(keys.take(pa.array(lasting)), remembered), remembered, shards
+                )
+                files[INDEX] = {
+                    "size": index.stat().st_size,
+                    "header": 0,
+                    "sha256": sha256_file(index),
+                }
+                (folder / MANIFEST).write_text(
+                    json.dumps({"files": files}, indent=2) + "\n", "utf-8"
+                )
                 reach("ingest.index_written")
         self._begin()
 
     def _finish(self, file: IO[bytes], path: Path) -> dict[str, Any]:
-        """Write the header for all rows, and move the file into its shard; its entry in the manifest.
+        """Write the header for all rows, and move the file into its shard.
+
+        Its entry in the manifest.
 
         The header is hashed last: it is known last.
         """
@@ -248,7 +300,11 @@ class ShardWriter:
         self._file = None
         self._part.rename(path)
         self._sha256.update(header)
-        return {"size": path.stat().st_size, "header": len(header), "sha256": self._sha256.hexdigest()}
+        return {
+            "size": path.stat().st_size,
+            "header": len(header),
+            "sha256": self._sha256.hexdigest(),
+        }
 
     def close(self) -> None:
         """Drop what is not committed."""
@@ -259,10 +315,15 @@ class ShardWriter:
             self._part.unlink()
 
     def _header(self) -> bytes:
-        """The header of `pixels.npy`; numpy pads it, so that it has one length for any number of rows."""
+        """The header of `pixels.npy`.
+
+        Numpy pads it, so that it has one length for any number of rows.
+        """
         header = io.BytesIO()
         shape = (self.num_rows, *self._shape)
-        np.lib.format.write_array_header_1_0(header, {"descr": self._dtype.str, "fortran_order": False, "shape": shape})
+        np.lib.format.write_array_header_1_0(
+            header, {"descr": self._dtype.str, "fortran_order": False, "shape": shape}
+        )
         return header.getvalue()
 
 
@@ -281,7 +342,9 @@ def _write_index(path: Path, keys: pa.Array, seen: list[Seen], shards: list[str]
         {
             "key": keys,
             "content": pa.array([one.content for one in seen], pa.binary(32)),
-            "shard": pa.DictionaryArray.from_arrays(codes.astype(np.int32), [names[code] for code in used]),
+            "shard": pa.DictionaryArray.from_arrays(
+                codes.astype(np.int32), [names[code] for code in used]
+            ),
             "offset": np.array([one.offset for one in seen], np.int64),
             "height": np.array([one.size[0] for one in seen], np.int32),
             "width": np.array([one.size[1] for one in seen], np.int32),

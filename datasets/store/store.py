@@ -1,14 +1,19 @@
-"""The pixel store: every distinct image file is decoded once, ever. Decoding itself is in `images.py`.
+"""The pixel store.
 
-On disk, `store/<digest of the image specification>/<shard>/`; what is in a shard stands in `shards.py`. A shard is
-committed as a whole and never changes; files that were only touched or are bad are remembered in shards without pixels.
+Every distinct image file is decoded once, ever. Decoding itself is in `images.py`.
 
-A file is known by its path and its stamp (`paths.stamp_of`), which changes with its bytes, where it had not been
-touched for `SETTLED_SECONDS` when it was read; `recheck` believes no stamp. Else its bytes are read and hashed, and
-decoded where their hash is new.
+On disk, `store/<digest of the image specification>/<shard>/`; what is in a shard stands in
+`shards.py`. A shard is committed as a whole and never changes; files that were only touched or are
+bad are remembered in shards without pixels.
 
-An ingest reads every index and looks at the size of the pixels; a shard that does not fit its manifest is set aside as
-`bad-<shard>` with a warning, and its files are decoded anew. Every byte of the pixels is read by `verify_shard` alone.
+A file is known by its path and its stamp (`paths.stamp_of`), which changes with its bytes, where it
+had not been touched for `SETTLED_SECONDS` when it was read; `recheck` believes no stamp. Else its
+bytes are read and hashed, and decoded where their hash is new.
+
+An ingest reads every index and looks at the size of the pixels; a shard that does not fit its
+manifest is set aside as
+`bad-<shard>` with a warning, and its files are decoded anew. Every byte of the pixels is read by
+`verify_shard` alone.
 """
 
 from __future__ import annotations
@@ -39,14 +44,24 @@ from ..images import DECODER_VERSION, decode_image, decode_images, num_channels
 from ..images.formats import BadImage, TooLarge
 from ..layout import STALE_SECONDS
 from ..verdicts import Reason, quote
-from .shards import BAD, SHARD_VERSION, SIGNS, Seen, ShardWriter, Trust, read_shard, set_damaged_aside
+from .shards import (
+    BAD,
+    SHARD_VERSION,
+    SIGNS,
+    Seen,
+    ShardWriter,
+    Trust,
+    read_shard,
+    set_damaged_aside,
+)
 
 SHARD_BYTES = 64_000_000
 # A batch is what one thread reads and decodes before it hands over; it bounds the memory.
 BATCH_BYTES = 8_000_000
 BATCH_FILES = 256
-# A file that was changed less than this before it was read may change again without another stamp: by the clock of its
-# file system, or through memory that is mapped to it, which the system writes and stamps within half a minute.
+# A file that was changed less than this before it was read may change again without another stamp:
+# by the clock of its file system, or through memory that is mapped to it, which the system writes
+# and stamps within half a minute.
 SETTLED_SECONDS = 60
 # How often a file is read again that changes meanwhile.
 TRIES = 3
@@ -58,11 +73,13 @@ class Located(NamedTuple):
     """Where the pixels of the requested files are, in the order of the request.
 
     Attributes:
-        content: S32, first 32 hex digits of the sha256 of each file's bytes; b"" where it cannot be read as a file.
+        content: S32, first 32 hex digits of the sha256 of each file's bytes; b"" where it cannot be
+            read as a file.
         shard: int32, position in `shards`; -1 where the image is bad.
         offset: int64, row in the shard; -1 where the image is bad.
         shards: names of the shards that are used.
-        source: int32, shape (N, 2), height and width of each file's upright picture; 0 where the image is bad.
+        source: int32, shape (N, 2), height and width of each file's upright picture; 0 where the
+            image is bad.
         shape: (C, H, W) of each image; H and W are 0 where no image is good.
         dtype: of the pixels.
         notes: uint8, `Note` of each file; 0 where the image is bad.
@@ -90,7 +107,9 @@ class _Index(NamedTuple):
     shard: np.ndarray  # int32, position in `shards`; -1 without pixels
     offset: np.ndarray  # int64, row in the shard
     size: np.ndarray  # int32 (N, 2), height and width; 0 where it is no image
-    source: np.ndarray  # int32 (N, 2), height and width of the file's upright picture; 0 where it is no image
+    source: (
+        np.ndarray
+    )  # int32 (N, 2), height and width of the file's upright picture; 0 where it is no image
     notes: np.ndarray  # uint8, what the data report says of it
     reason: pa.ChunkedArray  # why it is no image, a `Reason` as text
     shards: list[str]
@@ -99,7 +118,9 @@ class _Index(NamedTuple):
         """Add rows, whose keys nobody will ask for."""
         if not seen:
             return self._replace(shards=shards)
-        content, shard, offset, size, source, reason, notes = zip(*(one[:7] for one in seen), strict=True)
+        content, shard, offset, size, source, reason, notes = zip(
+            *(one[:7] for one in seen), strict=True
+        )
         return _Index(
             key=self.key,
             content=np.concatenate([self.content, np.array(content, "S32")]),
@@ -114,7 +135,10 @@ class _Index(NamedTuple):
 
 
 class _Wanted(NamedTuple):
-    """A file to read; `content` is what it had under this stamp, b"" where nothing is known, and then no trust."""
+    """A file to read.
+
+    `content` is what it had under this stamp, b"" where nothing is known, and then no trust.
+    """
 
     path: str
     size: int
@@ -129,11 +153,14 @@ _Decoded = tuple[list[Seen], np.ndarray]
 class PixelStore:
     """The decoded images of one image specification.
 
-    Several processes may ingest at once; each writes shards of its own, so at worst a file is decoded twice.
+    Several processes may ingest at once; each writes shards of its own, so at worst a file is
+    decoded twice.
     """
 
     def __init__(self, root: Path, feature: Feature, max_pixels: int) -> None:
-        """Name the store; nothing is read or written yet.
+        """Name the store.
+
+        Nothing is read or written yet.
 
         Args:
             root: folder of all stores.
@@ -145,12 +172,15 @@ class PixelStore:
         self._feature = feature
         self._max_pixels = max_pixels
 
-    def ingest(self, files: Files, on_progress: Progress | None = None, *, recheck: bool = False) -> Located:
+    def ingest(
+        self, files: Files, on_progress: Progress | None = None, *, recheck: bool = False
+    ) -> Located:
         """Locate the pixels of all files, decoding those whose content is new.
 
-        A file is read only if its path and stamp are new. Complete shards survive a kill; calling again goes on.
-        Where the feature has no size, the first good image sets it, and images of another size are bad. The shards that
-        the files' pixels are in are read and verified, once for each process; what a damaged one held is decoded anew.
+        A file is read only if its path and stamp are new. Complete shards survive a kill; calling
+        again goes on. Where the feature has no size, the first good image sets it, and images of
+        another size are bad. The shards that the files' pixels are in are read and verified, once
+        for each process; what a damaged one held is decoded anew.
 
         Args:
             files: may repeat.
@@ -175,7 +205,8 @@ class PixelStore:
                 believed.setdefault(at, ("yes", int(row[at])))
             row[:] = -1
         size = self._image_size(files, row, index)
-        # A known image that was of the wrong size has no pixels in the store; now its size may be the right one.
+        # A known image that was of the wrong size has no pixels in the store; now its size may be
+        # the right one.
         absent = (index.shard < 0) & (index.size == size).all(1) & (index.size[:, 0] > 0)
         row[np.isin(row, np.flatnonzero(absent))] = -1
         unknown = np.flatnonzero(row < 0)
@@ -186,7 +217,9 @@ class PixelStore:
             known = believed.get(at)
             content = bytes(index.content[known[1]]) if known else b""
             trust = known[0] if known else ""
-            wanted.append(_Wanted(files.paths[at], int(files.sizes[at]), files.stamps[at], content, trust))
+            wanted.append(
+                _Wanted(files.paths[at], int(files.sizes[at]), files.stamps[at], content, trust)
+            )
         seen = ingest.run(wanted, keys.take(pa.array(new)), len(files.paths), on_progress)
         row[unknown] = len(index.shard) + place
         return self._locate(row, index.extend(seen, ingest.shards), size, ingest.num_decoded)
@@ -208,13 +241,17 @@ class PixelStore:
                 return height, width
         return 0, 0
 
-    def _locate(self, row: np.ndarray, index: _Index, size: tuple[int, int], num_decoded: int) -> Located:
+    def _locate(
+        self, row: np.ndarray, index: _Index, size: tuple[int, int], num_decoded: int
+    ) -> Located:
         bad = (index.shard[row] < 0) | (index.size[row] != size).any(1)
         reasons: dict[int, Reason] = {}
         for position in np.flatnonzero(bad).tolist():
             at = int(row[position])
             known = index.reason[at].as_py()
-            reasons[position] = Reason.load(known) if known else _wrong_size(index.size[at].tolist(), size)
+            reasons[position] = (
+                Reason.load(known) if known else _wrong_size(index.size[at].tolist(), size)
+            )
         shard = np.where(bad, -1, index.shard[row])
         used, place = np.unique(shard, return_inverse=True)
         names = [index.shards[number] for number in used.tolist() if number >= 0]
@@ -233,36 +270,52 @@ class PixelStore:
 
 
 class _Ingest:
-    """One pass over new files: threads read, hash and decode batches; this thread writes them in order."""
+    """One pass over new files.
 
-    def __init__(self, folder: Path, feature: Feature, max_pixels: int, size: tuple[int, int], index: _Index) -> None:
+    Threads read, hash and decode batches; this thread writes them in order.
+    """
+
+    def __init__(
+        self, folder: Path, feature: Feature, max_pixels: int, size: tuple[int, int], index: _Index
+    ) -> None:
         self.shards = list(index.shards)
         self.num_decoded = 0
         self._folder = folder
         self._feature = feature
         self._max_pixels = max_pixels
         self._size = size
-        self._image_bytes = num_channels(feature) * size[0] * size[1] * np.dtype(feature.dtype).itemsize
+        self._image_bytes = (
+            num_channels(feature) * size[0] * size[1] * np.dtype(feature.dtype).itemsize
+        )
         self._index = index
         self._placed: dict[bytes, Seen] = {}
-        # Reading is a row of short calls, between which threads would only take the interpreter's lock from each other.
+        # Reading is a row of short calls, between which threads would only take the interpreter's
+        # lock from each other.
         self._reading = threading.Lock()
 
-    def run(self, files: list[_Wanted], keys: pa.Array, num_all: int, on_progress: Progress | None) -> list[Seen]:
-        """Read the files, whose keys these are; what became of each, in their order."""
+    def run(
+        self, files: list[_Wanted], keys: pa.Array, num_all: int, on_progress: Progress | None
+    ) -> list[Seen]:
+        """Read the files, whose keys these are.
+
+        What became of each, in their order.
+        """
         if not files:
             return []
         _remove_stale(self._folder)
         num_new = sum(not one.content for one in files)
         with writing("pixels", self._folder, num_new * self._image_bytes):
             pass  # there is room, should each of the new files be a picture of its own
-        gc.freeze()  # else the collector, woken by each thousand of files, looks through all libraries again
+        # Else the collector, woken by each thousand of files, looks through all libraries again.
+        gc.freeze()
         try:
             return self._run(files, keys, num_all, on_progress)
         finally:
             gc.unfreeze()
 
-    def _run(self, files: list[_Wanted], keys: pa.Array, num_all: int, on_progress: Progress | None) -> list[Seen]:
+    def _run(
+        self, files: list[_Wanted], keys: pa.Array, num_all: int, on_progress: Progress | None
+    ) -> list[Seen]:
         seen: list[Seen] = []
         parts = self._batches(np.array([one.size for one in files], np.int64))
         batches = _in_order(self._decode, [files[part] for part in parts])
@@ -277,14 +330,19 @@ class _Ingest:
         return seen
 
     def _batches(self, sizes: np.ndarray) -> list[slice]:
-        """Cut the files into batches that need about `BATCH_BYTES`, undecoded or decoded."""
+        """Cut the files into batches that need about `BATCH_BYTES`,
+        undecoded or decoded.
+        """
         cost = np.maximum(np.maximum(sizes, self._image_bytes) / BATCH_BYTES, 1 / BATCH_FILES)
         number = np.floor(np.cumsum(cost) - cost / 2)
         edges = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(sizes)]
         return [slice(start, stop) for start, stop in itertools.pairwise(edges)]
 
     def _decode(self, files: list[_Wanted]) -> _Decoded:
-        """In a thread: what can be said of each file alone, and the pixels of those that are new and good."""
+        """In a thread.
+
+        What can be said of each file alone, and the pixels of those that are new and good.
+        """
         with self._reading:
             seen, new = self._read(files)
         decoded = decode_images(list(new.values()), self._feature, self._max_pixels, self._size)
@@ -293,11 +351,16 @@ class _Ingest:
                 lasting = not isinstance(found, TooLarge)
                 seen[at] = seen[at]._replace(reason=found.reason.dump(), lasting=lasting)
             else:
-                seen[at] = seen[at]._replace(size=found.size, source=found.source, notes=int(found.notes))
+                seen[at] = seen[at]._replace(
+                    size=found.size, source=found.source, notes=int(found.notes)
+                )
         return seen, decoded.pixels
 
     def _read(self, files: list[_Wanted]) -> tuple[list[Seen], dict[int, bytes]]:
-        """What is known of each file by its bytes alone; and, by position, the bytes of those to be decoded."""
+        """What is known of each file by its bytes alone.
+
+        And, by position, the bytes of those to be decoded.
+        """
         seen: list[Seen] = []
         new: dict[int, bytes] = {}
         for at, (path, size, stamp, known, believed) in enumerate(files):
@@ -316,13 +379,23 @@ class _Ingest:
             old = self._placed.get(content) or self._stored(content)
             if old is None:
                 new[at] = data
-            says_new = (trust, content) != (believed, known) and (believed, trust) != ("yes", "not yet")
+            says_new = (trust, content) != (believed, known) and (believed, trust) != (
+                "yes",
+                "not yet",
+            )
             says_new &= believed != "never"  # which stays so
-            seen.append(Seen(content, trust=trust) if old is None else old._replace(trust=trust, lasting=says_new))
+            seen.append(
+                Seen(content, trust=trust)
+                if old is None
+                else old._replace(trust=trust, lasting=says_new)
+            )
         return seen, new
 
     def _stored(self, content: bytes) -> Seen | None:
-        """What the index says of a content that no known path has; nothing where its pixels are wanted and absent."""
+        """What the index says of a content that no known path has.
+
+        Nothing where its pixels are wanted and absent.
+        """
         contents, order = self._by_content
         if not len(contents):
             return None
@@ -333,7 +406,9 @@ class _Ingest:
             size, source = _pair(self._index.size[row]), _pair(self._index.source[row])
             reason = self._index.reason[row].as_py()
             if shard >= 0 or reason or size != self._size:
-                return Seen(content, shard, offset, size, source, reason, int(self._index.notes[row]))
+                return Seen(
+                    content, shard, offset, size, source, reason, int(self._index.notes[row])
+                )
             at += 1
         return None
 
@@ -343,7 +418,10 @@ class _Ingest:
         return self._index.content[order], order
 
     def _place(self, batch: list[Seen], pixels: np.ndarray, writer: ShardWriter) -> list[Seen]:
-        """Give each new image its row in the shard; the same content decoded twice is written once."""
+        """Give each new image its row in the shard.
+
+        The same content decoded twice is written once.
+        """
         placed: list[Seen] = []
         keep: list[int] = []
         at = 0
@@ -353,7 +431,9 @@ class _Ingest:
                     if not writer.num_rows + len(keep):
                         self.shards.append(writer.name)
                     row = writer.num_rows + len(keep)
-                    one = self._placed[one.content] = one._replace(shard=len(self.shards) - 1, offset=row)
+                    one = self._placed[one.content] = one._replace(
+                        shard=len(self.shards) - 1, offset=row
+                    )
                     keep.append(at)
                 else:
                     one = self._placed[one.content]._replace(trust=one.trust)
@@ -370,8 +450,13 @@ def _keys(files: Files) -> pa.Array:
     return pc.call_function("binary_join_element_wise", [*columns, pa.scalar("\0", text)])
 
 
-def _find_believed(keys: pa.Array, row: np.ndarray, known: pa.ChunkedArray) -> dict[int, tuple[Trust, int]]:
-    """The files whose stamp stands for nothing, or not yet: by position, and a row of the index with their content."""
+def _find_believed(
+    keys: pa.Array, row: np.ndarray, known: pa.ChunkedArray
+) -> dict[int, tuple[Trust, int]]:
+    """The files whose stamp stands for nothing, or not yet.
+
+    By position, and a row of the index with their content.
+    """
     text = pa.large_string()
     found: dict[int, tuple[Trust, int]] = {}
     for trust in ("not yet", "never"):
@@ -387,13 +472,19 @@ def _find_believed(keys: pa.Array, row: np.ndarray, known: pa.ChunkedArray) -> d
 
 
 def _find(keys: pa.Array, known: pa.ChunkedArray) -> np.ndarray:
-    """The first row of each key in the index, int64; -1 where it has none."""
+    """The first row of each key in the index, int64.
+
+    -1 where it has none.
+    """
     options = pc.SetLookupOptions(value_set=known)
     return pc.call_function("index_in", [keys], options).fill_null(-1).to_numpy().astype(np.int64)
 
 
 def _first_of_each(keys: pa.Array, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first position of each distinct key; and for each position the place of its key among those."""
+    """The first position of each distinct key.
+
+    And for each position the place of its key among those.
+    """
     codes = keys.take(pa.array(positions)).dictionary_encode().indices.to_numpy()
     highest = np.maximum.accumulate(codes)  # codes count up in the order of appearance
     return positions[np.diff(highest, prepend=-1) > 0], codes
@@ -412,7 +503,9 @@ def _wrong_size(found: Sequence[int], size: tuple[int, int]) -> Reason:
 
 
 def _read_file(path: str, size: int, stamp: str) -> tuple[bytes, bool]:
-    """A file's bytes; and whether that stamp stands for them: it is theirs, and they have not changed for a while.
+    """A file's bytes.
+
+    And whether that stamp stands for them: it is theirs, and they have not changed for a while.
 
     Raises:
         BadImage: it changes all the time.
@@ -423,7 +516,9 @@ def _read_file(path: str, size: int, stamp: str) -> tuple[bytes, bool]:
             now, before = time.time_ns(), os.fstat(descriptor)
             data = os.read(descriptor, size + 1)
             if len(data) != size:
-                with open(descriptor, "rb", closefd=False) as file:  # the file is another than the caller saw
+                with open(
+                    descriptor, "rb", closefd=False
+                ) as file:  # the file is another than the caller saw
                     data += file.read()
             after = os.fstat(descriptor)
         finally:
@@ -434,9 +529,15 @@ def _read_file(path: str, size: int, stamp: str) -> tuple[bytes, bool]:
     raise BadImage("a file that changes while it is read", remedy="ingest again when it is written")
 
 
-def _in_order(work: Callable[[list[_Wanted]], _Decoded], batches: list[list[_Wanted]]) -> Iterator[_Decoded]:
-    """The results of `work` for all batches, in order, made by one thread a core with a bounded lead."""
-    num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _in_order(
+    work: Callable[[list[_Wanted]], _Decoded], batches: list[list[_Wanted]]
+) -> Iterator[_Decoded]:
+    """The results of `work` for all batches, in order, made by one thread a
+    core with a bounded lead.
+    """
+    num_threads = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     waiting: collections.deque[Future[_Decoded]] = collections.deque()
     with ThreadPoolExecutor(num_threads, "decode") as threads:
         try:
@@ -461,14 +562,26 @@ def _read_index(folder: Path) -> _Index:
     tables, codes = [], [np.empty(0, np.int32)]
     for table in shards.values():
         shard = table["shard"].combine_chunks()
-        place = np.array([position.get(value, -2) for value in shard.dictionary.to_pylist()], np.int32)
+        place = np.array(
+            [position.get(value, -2) for value in shard.dictionary.to_pylist()], np.int32
+        )
         codes.append(place[shard.indices.to_numpy()])
         tables.append(table.drop_columns("shard"))
     if not tables:
         empty = pa.chunked_array([], pa.large_string())
         nothing, pairs = np.empty(0, np.int64), np.empty((0, 2), np.int32)
         notes = np.empty(0, np.uint8)
-        return _Index(empty, np.empty(0, "S32"), np.empty(0, np.int32), nothing, pairs, pairs, notes, empty, [])
+        return _Index(
+            empty,
+            np.empty(0, "S32"),
+            np.empty(0, np.int32),
+            nothing,
+            pairs,
+            pairs,
+            notes,
+            empty,
+            [],
+        )
     code = np.concatenate(codes)
     table = pa.concat_tables(tables)
     if (code < 0).any():  # a row that lost its shard (-2) is forgotten

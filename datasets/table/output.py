@@ -1,4 +1,7 @@
-"""Writes a table again, with columns of ours beside its own; what stands in them is found out elsewhere."""
+"""Writes a table again, with columns of ours beside its own.
+
+What stands in them is found out elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -26,23 +29,34 @@ def locate_output(path: str, table: str) -> Path:
         path: of the file, whose suffix says the format.
         table: the table that it is made from.
     Raises:
-        DataError: the suffix is none of ours, its folder is not there, or it is no file, or the table itself.
+        DataError: the suffix is none of ours, its folder is not there, or it is no file, or the
+            table itself.
     """
     out = Path(path).absolute()
     if out.suffix.lower() not in SUFFIXES:
         has = f"ends in {out.suffix}" if out.suffix else "has no suffix"
-        raise DataError(f"{out} {has}; end its name in one of {', '.join(SUFFIXES)}, which says the format")
+        raise DataError(
+            f"{out} {has}; end its name in one of {', '.join(SUFFIXES)}, which says the format"
+        )
     try:
         if not out.parent.is_dir():
-            raise DataError(f"the folder {shown(str(out.parent))} is not there; make it, or write to another")
+            raise DataError(
+                f"the folder {shown(str(out.parent))} is not there; make it, or write to another"
+            )
         if out.is_dir():
             raise DataError(f"{out} is a folder; name a file")
         if out.exists() and out.samefile(table):
             raise DataError(f"{out} is the table that is read; write to another file")
         require_place(out)
-    except (OSError, ValueError, RuntimeError) as error:  # the latter two for a NUL and for links in a circle
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # the latter two for a NUL and for links in a circle
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise DataError(f"{shown(str(out))} cannot be written: {reason}; name another file with --out") from error
+        raise DataError(
+            f"{shown(str(out))} cannot be written: {reason}; name another file with --out"
+        ) from error
     return out
 
 
@@ -55,14 +69,19 @@ def check_new_columns(data: Data, names: Sequence[str], remedy: str) -> None:
     taken = sorted(set(names) & set(open_table(data).frame.columns))
     if taken:
         shown = ", ".join(repr(name) for name in taken[:5]) + (", …" if len(taken) > 5 else "")
-        raise DataError(f"{data.table} has columns of its own with the names that are to be added ({shown}); {remedy}")
+        raise DataError(
+            f"{data.table} has columns of its own with the names that are to be added ({shown}); "
+            f"{remedy}"
+        )
 
 
 def write_output(data: Data, columns: Mapping[str, pa.Array], path: Path) -> None:
-    """Write all rows of a table, in their order, with all its columns and then ours; an existing file is replaced.
+    """Write all rows of a table, in their order, with all its columns and then
+    ours; an existing file is replaced.
 
     Args:
-        data: the table. The cells of a text table stay as they are written, the columns of Parquet keep their types.
+        data: the table. The cells of a text table stay as they are written, the columns of Parquet
+            keep their types.
         columns: one value a row each.
         path: see `locate_output`.
     Raises:
@@ -93,4 +112,6 @@ def _write(data: Data, columns: Mapping[str, pa.Array], path: Path) -> None:
 def _read(data: Data) -> pa.Table:
     if locate_table(data).suffix.lower() == ".parquet":
         return pq.read_table(data.table).replace_schema_metadata(None)
-    return pa.Table.from_pandas(open_table(data).frame, preserve_index=False).replace_schema_metadata(None)
+    return pa.Table.from_pandas(
+        open_table(data).frame, preserve_index=False
+    ).replace_schema_metadata(None)

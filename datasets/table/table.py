@@ -1,4 +1,5 @@
-"""Opens the user's table as text cells, finds the columns of each feature, and checks both before ingest.
+"""Opens the user's table as text cells, finds the columns of each feature, and
+checks both before ingest.
 
 Which rows are bad, and what the cells mean, is found out in `columns.py` and `paths.py`.
 """
@@ -29,7 +30,9 @@ FETCHABLE = ("digits", "cifar10")
 
 # Settings that features of some kinds alone have.
 _KINDS_OF = {
-    **dict.fromkeys(("size", "channels", "dtype", "background", "preprocess", "statistics"), ("image",)),
+    **dict.fromkeys(
+        ("size", "channels", "dtype", "background", "preprocess", "statistics"), ("image",)
+    ),
     **dict.fromkeys(("image", "swap", "normalise_by"), ("points",)),
     **dict.fromkeys(("unit", "missing"), ("number",)),
     **dict.fromkeys(("tokens", "ngrams", "lowercase", "min_count", "max_vocabulary"), ("text",)),
@@ -37,8 +40,9 @@ _KINDS_OF = {
     "separator": ("labels",),
     "labels": ("category", "labels"),
 }
-# The table that was checked last, for whoever reads it next: a wide one takes long to read. It is held once, if the
-# file has no more bytes than these, and was not touched for so long, as then its stamp tells whether it changed.
+# The table that was checked last, for whoever reads it next: a wide one takes long to read. It is
+# held once, if the file has no more bytes than these, and was not touched for so long, as then its
+# stamp tells whether it changed.
 _checked: dict[str, Table] = {}
 MOST_HELD, SETTLED_SECONDS = 1 << 25, 2.0
 _SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
@@ -51,10 +55,12 @@ class Table(NamedTuple):
         frame: text cells, indexed from 0; row 0 is the first row of data.
         bad: rows that cannot be what was meant, by their position.
         notes: sentences for the user.
-        index_columns: columns that pandas wrote as the index of its rows; no pattern of a recipe fits them.
+        index_columns: columns that pandas wrote as the index of its rows; no pattern of a recipe
+            fits them.
         numbers: columns of Parquet that are numbers by their type.
         is_torn: the file ends within its last line, whose last cell may be cut short.
-        state: what it was read from and by which settings; empty where the file may change without its stamp.
+        state: what it was read from and by which settings; empty where the file may change without
+            its stamp.
     """
 
     frame: pd.DataFrame
@@ -67,7 +73,9 @@ class Table(NamedTuple):
 
 
 def open_table(data: Data, named_by: str = "data.table") -> Table:
-    """Read a local CSV, TSV or Parquet file as text; of Parquet without columns of lists that no feature reads.
+    """Read a local CSV, TSV or Parquet file as text.
+
+    Of Parquet without columns of lists that no feature reads.
 
     Args:
         data: the recipe's part.
@@ -83,25 +91,42 @@ def open_table(data: Data, named_by: str = "data.table") -> Table:
         return held
     if path.suffix.lower() == ".parquet":
         columns = read_parquet(path, data.decimal, lambda name: _reads(data, name))
-        table = Table(columns.frame, {}, [], index_columns=columns.index_columns, numbers=columns.numbers, state=state)
+        table = Table(
+            columns.frame,
+            {},
+            [],
+            index_columns=columns.index_columns,
+            numbers=columns.numbers,
+            state=state,
+        )
     else:
         read = read_csv(path, data)
         table = Table(read.frame, read.bad, read.notes, is_torn=read.is_torn, state=state)
     if table.frame.empty:
-        raise DataError(f"{path} has a header and no rows; add rows, or name another table with {named_by}")
+        raise DataError(
+            f"{path} has a header and no rows; add rows, or name another table with {named_by}"
+        )
     return table
 
 
 def _state_of(path: Path, data: Data) -> str:
-    """The file by its stamp, and the recipe's part; empty where the file is large or was touched a moment ago."""
+    """The file by its stamp, and the recipe's part.
+
+    Empty where the file is large or was touched a moment ago.
+    """
     status = path.stat()
-    if status.st_size > MOST_HELD or time.time() - max(status.st_ctime, status.st_mtime) < SETTLED_SECONDS:
+    if (
+        status.st_size > MOST_HELD
+        or time.time() - max(status.st_ctime, status.st_mtime) < SETTLED_SECONDS
+    ):
         return ""
     return f"{path} {stamp_of(status)} {data.model_dump_json()}"
 
 
 def read_table(data: Data) -> pd.DataFrame:
-    """The cells of the table, every column text: "007", "NA" and "None" stay as written, a Parquet null is "".
+    """The cells of the table, every column text.
+
+    "007", "NA" and "None" stay as written, a Parquet null is "".
 
     Raises:
         RecipeError, DataError: see `open_table`.
@@ -110,7 +135,9 @@ def read_table(data: Data) -> pd.DataFrame:
 
 
 def locate_table(data: Data, named_by: str = "data.table") -> Path:
-    """The table's path, absolute; for `named_by` see `open_table`.
+    """The table's path, absolute.
+
+    For `named_by` see `open_table`.
 
     Raises:
         RecipeError: the recipe names none.
@@ -128,7 +155,11 @@ def locate_table(data: Data, named_by: str = "data.table") -> Path:
         raise DataError(f"{path} {what}; {_fetch_hint(path) or f'correct {named_by}'}")
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
-        remedy = "unpack it first" if suffix in (".gz", ".zip", ".bz2", ".xz", ".zst") else "save it as CSV or Parquet"
+        remedy = (
+            "unpack it first"
+            if suffix in (".gz", ".zip", ".bz2", ".xz", ".zst")
+            else "save it as CSV or Parquet"
+        )
         what = suffix or "a file without a suffix"
         raise DataError(f"{path}: cannot read {what}, expected {', '.join(_SUFFIXES)}; {remedy}")
     return path
@@ -155,8 +186,10 @@ def resolve_columns(
 
     Args:
         feature_name: the column, where the feature names none.
-        feature: its `columns` are names, or patterns such as `x*`, whose matches come in the table's order.
-        columns: all of the table's; of many features as the keys of a dictionary, which is quick to ask.
+        feature: its `columns` are names, or patterns such as `x*`, whose matches come in the
+            table's order.
+        columns: all of the table's; of many features as the keys of a dictionary, which is quick to
+            ask.
         index: those that no pattern fits.
     Raises:
         DataError: a name or a pattern fits no column; names the nearest.
@@ -166,7 +199,11 @@ def resolve_columns(
         if wanted in columns:
             found[wanted] = None
             continue
-        matches = [column for column in columns if column not in index and fnmatch.fnmatchcase(column, wanted)]
+        matches = [
+            column
+            for column in columns
+            if column not in index and fnmatch.fnmatchcase(column, wanted)
+        ]
         if not matches:
             what = "pattern" if _is_pattern(wanted) else "column"
             raise DataError(
@@ -178,7 +215,9 @@ def resolve_columns(
 
 
 def split_columns(data: Data) -> list[str]:
-    """The table's columns that `data.split.column` names, in the table's order: one, several for a pattern, or none.
+    """The table's columns that `data.split.column` names, in the table's order.
+
+    One, several for a pattern, or none.
 
     Raises:
         DataError: it names none of the table's; names the nearest.
@@ -191,7 +230,11 @@ def _split_columns(data: Data, columns: Sequence[str]) -> list[str]:
     wanted = data.split.column
     if not _is_pattern(wanted):
         return [wanted] if wanted else []
-    found = [wanted] if wanted in columns else [one for one in columns if fnmatch.fnmatchcase(one, wanted)]
+    found = (
+        [wanted]
+        if wanted in columns
+        else [one for one in columns if fnmatch.fnmatchcase(one, wanted)]
+    )
     if not found:
         raise DataError(
             f"{data.table}: data.split.column is the pattern {wanted!r}, which no column fits; "
@@ -201,12 +244,17 @@ def _split_columns(data: Data, columns: Sequence[str]) -> list[str]:
 
 
 def with_split_column(data: Data, column: str) -> Data:
-    """The same data, split by one of the columns that `data.split.column` names."""
+    """The same data, split by one of the columns that `data.split.column`
+    names.
+    """
     return data.model_copy(update={"split": data.split.model_copy(update={"column": column})})
 
 
-def resolve_features(data: Data, columns: Sequence[str], index: Collection[str] = ()) -> dict[str, list[str]]:
-    """The columns of each feature, inputs in the recipe's order and then the targets.
+def resolve_features(
+    data: Data, columns: Sequence[str], index: Collection[str] = ()
+) -> dict[str, list[str]]:
+    """The columns of each feature, inputs in the recipe's order and then the
+    targets.
 
     Args:
         data: the recipe's part.
@@ -214,16 +262,21 @@ def resolve_features(data: Data, columns: Sequence[str], index: Collection[str] 
         index: those that no pattern fits.
     Raises:
         RecipeError: inputs or targets are missing, or contradict each other.
-        DataError: a column that the recipe names is not in the table; names table, key and the nearest.
+        DataError: a column that the recipe names is not in the table; names table, key and the
+            nearest.
     """
     _check_features(data)
     known = dict.fromkeys(columns)
     try:
-        found = {name: resolve_columns(name, feature, known, index) for name, feature in features_of(data).items()}
+        found = {
+            name: resolve_columns(name, feature, known, index)
+            for name, feature in features_of(data).items()
+        }
         for key, column in _named_columns(data).items():
             if column and column not in columns:
                 raise DataError(
-                    f"{key} names column {column!r}, which the table does not have; {nearest(column, columns)}"
+                    f"{key} names column {column!r}, which the table does not have; "
+                    f"{nearest(column, columns)}"
                 )
     except DataError as error:
         raise DataError(f"{data.table}: {error}{advise_dialect(data)}") from error
@@ -232,7 +285,10 @@ def resolve_features(data: Data, columns: Sequence[str], index: Collection[str] 
 
 
 def advise_dialect(data: Data) -> str:
-    """The end of a message about columns that are not there: settings that read the table's header better, if any."""
+    """The end of a message about columns that are not there.
+
+    Settings that read the table's header better, if any.
+    """
     path = Path(data.table)
     if path.suffix.lower() == ".parquet":
         return ""
@@ -241,7 +297,9 @@ def advise_dialect(data: Data) -> str:
 
 
 def features_of(data: Data) -> dict[str, Feature]:
-    """All features by name, inputs in the recipe's order and then the targets."""
+    """All features by name, inputs in the recipe's order and then the
+    targets.
+    """
     return {**data.inputs, **data.target}
 
 
@@ -249,37 +307,59 @@ def unused_feature_settings(data: Data) -> list[str]:
     """Warnings about settings that a feature of its kind does not have."""
     found = []
     for name, feature in features_of(data).items():
-        changed = {key for key in Feature.model_fields if getattr(feature, key) != Feature.model_fields[key].default}
-        if keys := [key for key, kinds in _KINDS_OF.items() if key in changed and feature.kind not in kinds]:
-            found.append(f"feature {name!r}: {', '.join(keys)} without effect, because its kind is {feature.kind}")
+        changed = {
+            key
+            for key in Feature.model_fields
+            if getattr(feature, key) != Feature.model_fields[key].default
+        }
+        if keys := [
+            key for key, kinds in _KINDS_OF.items() if key in changed and feature.kind not in kinds
+        ]:
+            found.append(
+                f"feature {name!r}: {', '.join(keys)} without effect, because its kind is "
+                f"{feature.kind}"
+            )
     return found
 
 
 def check_table(data: Data) -> None:
-    """What can be said about the data before anything expensive starts: reads the table, opens no other file.
+    """What can be said about the data before anything expensive starts.
+
+    Reads the table, opens no other file.
 
     Raises:
         RecipeError: the recipe's data part is incomplete or contradicts itself.
-        DataError: table or folder of files are not there or cannot be read, a column is missing, or a target has
-            one class only.
+        DataError: table or folder of files are not there or cannot be read, a column is missing, or
+            a target has one class only.
     """
     _check_features(data)
     table = open_table(data)
     frame = table.frame
     split = (_split_columns(data, list(frame.columns)) or [""])[0]
-    columns = resolve_features(with_split_column(data, split), list(frame.columns), table.index_columns)
+    columns = resolve_features(
+        with_split_column(data, split), list(frame.columns), table.index_columns
+    )
     if any(feature.kind == "image" for feature in data.inputs.values()):
         locate_files(data)
     triple = find_triple(data)
     for name, feature in data.target.items():
         if feature.kind == "labels":
-            tags = read_labels(frame[columns[name][0]], feature.separator, feature.labels).vocabulary
+            tags = read_labels(
+                frame[columns[name][0]], feature.separator, feature.labels
+            ).vocabulary
             check_tags(data.table, columns[name][0], tags, "")
         if feature.kind == "category":
             # What is ranked are entities, which stand among the heads too.
             cells = [frame[columns[one][0]] for one in (name, *([triple.head] if triple else []))]
-            classes = dict.fromkeys(spell(str(label), feature.labels) for label in pd.concat(cells).unique())
-            check_num_classes(data.table, columns[name][0], [label for label in classes if strip_unseen(label)], "")
+            classes = dict.fromkeys(
+                spell(str(label), feature.labels) for label in pd.concat(cells).unique()
+            )
+            check_num_classes(
+                data.table,
+                columns[name][0],
+                [label for label in classes if strip_unseen(label)],
+                "",
+            )
     _checked.clear()
     if table.state:
         _checked[table.state] = table
@@ -303,7 +383,9 @@ def check_tags(table: str, column: str, tags: Sequence[str], where: str) -> None
         DataError: there is no tag.
     """
     if not tags:
-        raise DataError(f"{table}: target column {column!r} has no tag{where}; expected one or more")
+        raise DataError(
+            f"{table}: target column {column!r} has no tag{where}; expected one or more"
+        )
 
 
 def _is_pattern(wanted: str) -> bool:
@@ -312,48 +394,69 @@ def _is_pattern(wanted: str) -> bool:
 
 def _check_features(data: Data) -> None:
     if not data.inputs:
-        raise RecipeError("data.inputs is missing; name at least one feature, for example image: {kind: image}")
+        raise RecipeError(
+            "data.inputs is missing; name at least one feature, for example image: {kind: image}"
+        )
     if not data.target:
-        raise RecipeError("data.target is missing; name one feature, for example label: {kind: category}")
+        raise RecipeError(
+            "data.target is missing; name one feature, for example label: {kind: category}"
+        )
     for name, feature in data.target.items():
         if name in data.inputs:
-            raise RecipeError(f"data.target.{name}: an input has this name too; rename one and name its columns")
+            raise RecipeError(
+                f"data.target.{name}: an input has this name too; rename one and name its columns"
+            )
         if feature.missing != "reject":
             raise RecipeError(
-                f"data.target.{name}.missing: {feature.missing}; what is learned cannot be filled, leave it out: a row "
+                f"data.target.{name}.missing: {feature.missing}; what is learned cannot be filled, "
+                "leave it out: a row "
                 f"without a target is left out of the training"
             )
         if feature.kind in ("image", "text"):
             raise RecipeError(
-                f"data.target.{name}.kind: {feature.kind!r} cannot be a target; legal are category, labels, number, "
+                f"data.target.{name}.kind: {feature.kind!r} cannot be a target; legal are "
+                "category, labels, number, "
                 f"points"
             )
     for name, feature in data.inputs.items():
         if feature.kind == "labels":
             raise RecipeError(
-                f"data.inputs.{name}.kind: 'labels' cannot be an input; read the column as text, whose tokens are "
+                f"data.inputs.{name}.kind: 'labels' cannot be an input; read the column as text, "
+                "whose tokens are "
                 f"what a cell holds"
             )
     if len({feature.kind for feature in data.target.values()}) > 1:
         kinds = ", ".join(f"{name} ({feature.kind})" for name, feature in data.target.items())
-        raise RecipeError(f"data.target: several targets must be of one kind, got {kinds}; train a model for each kind")
+        raise RecipeError(
+            f"data.target: several targets must be of one kind, got {kinds}; train a model for "
+            "each kind"
+        )
     for name, feature in features_of(data).items():
         if feature.kind == "points":
             find_image(data, name)
-        if feature.kind == "image" and feature.statistics == "imagenet" and feature.channels not in ("rgb", "3"):
+        if (
+            feature.kind == "image"
+            and feature.statistics == "imagenet"
+            and feature.channels not in ("rgb", "3")
+        ):
             raise RecipeError(
-                f"data.inputs.{name}.statistics: ImageNet's are of 3 channels, channels is {feature.channels}; "
+                f"data.inputs.{name}.statistics: ImageNet's are of 3 channels, channels is "
+                f"{feature.channels}; "
                 f"say channels: rgb, or statistics: data"
             )
 
 
 def _check_columns(data: Data, found: dict[str, list[str]]) -> None:
     for name, feature in features_of(data).items():
-        one = feature.kind in ("image", "text") or (feature.kind in ("category", "labels") and name in data.target)
+        one = feature.kind in ("image", "text") or (
+            feature.kind in ("category", "labels") and name in data.target
+        )
         if one and len(found[name]) != 1:
             raise RecipeError(
-                f"feature {name!r} is {feature.kind}{' and a target' if name in data.target else ''} and reads "
-                f"{len(found[name])} columns ({', '.join(found[name][:5])}); expected one: make one feature of each"
+                f"feature {name!r} is "
+                f"{feature.kind}{' and a target' if name in data.target else ''} and reads "
+                f"{len(found[name])} columns ({', '.join(found[name][:5])}); expected one: make "
+                "one feature of each"
             )
         if feature.kind == "points":
             check_points(data, name, found[name])
@@ -362,7 +465,8 @@ def _check_columns(data: Data, found: dict[str, list[str]]) -> None:
         both = sorted(set(found[name]) & set(found[target]))
         if both:
             raise RecipeError(
-                f"data.inputs.{name}.columns holds {both[0]!r}, which is the target {target!r}; take it out"
+                f"data.inputs.{name}.columns holds {both[0]!r}, which is the target {target!r}; "
+                "take it out"
             )
 
 
@@ -378,12 +482,19 @@ def _named_columns(data: Data) -> dict[str, str]:
 
 def _reads(data: Data, column: str) -> bool:
     """Whether a recipe names a column, or a pattern that it fits."""
-    wanted = [one for name, feature in features_of(data).items() for one in feature.columns or [name]]
-    return any(column == one or fnmatch.fnmatchcase(column, one) for one in [*wanted, *_named_columns(data).values()])
+    wanted = [
+        one for name, feature in features_of(data).items() for one in feature.columns or [name]
+    ]
+    return any(
+        column == one or fnmatch.fnmatchcase(column, one)
+        for one in [*wanted, *_named_columns(data).values()]
+    )
 
 
 def _fetch_hint(path: Path) -> str:
-    """`torchrelay fetch NAME` for a path in or below `data/NAME/`, where NAME can be had so; else nothing."""
+    """`torchrelay fetch NAME` for a path in or below `data/NAME/`, where
+    NAME can be had so; else nothing.
+    """
     folders = (path, *path.parents)
     names = [folder.name for folder in folders if folder.parent.name == "data"]
     for name in names:

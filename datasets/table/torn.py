@@ -1,4 +1,6 @@
-"""What the end of a text table says of its last row, and what its columns say of where a row stood."""
+"""What the end of a text table says of its last row, and what its columns
+say of where a row stood.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,11 @@ from .table import Table, features_of
 _INDEX = re.compile(r"Unnamed: 0|__index_level_\d+__")
 
 
-def reject_torn_end(data: Data, columns: Mapping[str, list[str]], table: Table, verdicts: Verdicts) -> None:
-    """Call the last row bad where the file ends within its last cell, which is a class or tag that no other row has.
+def reject_torn_end(
+    data: Data, columns: Mapping[str, list[str]], table: Table, verdicts: Verdicts
+) -> None:
+    """Call the last row bad where the file ends within its last cell, which is
+    a class or tag that no other row has.
 
     Args:
         data: the features.
@@ -42,7 +47,8 @@ def reject_torn_end(data: Data, columns: Mapping[str, list[str]], table: Table, 
 
 
 def find_torn(cells: pd.Series, rule: Spelling, separator: str = "") -> str:
-    """What the last cell of a column says, of tags the last one, where no other cell says it; else nothing.
+    """What the last cell of a column says, of tags the last one, where no other
+    cell says it; else nothing.
 
     Args:
         cells: of the column.
@@ -50,17 +56,24 @@ def find_torn(cells: pd.Series, rule: Spelling, separator: str = "") -> str:
         separator: what stands between the tags of a cell; empty where a cell is one class.
     """
     *others, last = map(str, cells)
-    tags = {tag for cell in set(others) for tag in (cell.split(separator) if separator else (cell,))}
+    tags = {
+        tag for cell in set(others) for tag in (cell.split(separator) if separator else (cell,))
+    }
     tag = last.rpartition(separator)[2] if separator else last
     is_known = strip_unseen(spell(tag, rule)) in {strip_unseen(spell(one, rule)) for one in tags}
     return "" if is_known or not tag.strip() else tag
 
 
 def warn_of_index(data: Data, columns: Mapping[str, list[str]], table: Table) -> list[str]:
-    """Name the inputs that read numbers of rows, which say where a row stood and not what it is."""
-    index = {name for name in table.frame.columns if _INDEX.fullmatch(str(name))} | set(table.index_columns)
+    """Name the inputs that read numbers of rows, which say where a row stood
+    and not what it is.
+    """
+    index = {name for name in table.frame.columns if _INDEX.fullmatch(str(name))} | set(
+        table.index_columns
+    )
     return [
-        f"{name!r} reads {column!r}, the index of pandas: it says where a row stood, which may give the target away"
+        f"{name!r} reads {column!r}, the index of pandas: it says where a row stood, which may "
+        "give the target away"
         for name in data.inputs
         for column in columns[name]
         if column in index

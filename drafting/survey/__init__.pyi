@@ -7,7 +7,8 @@ from .dialect import open_undescribed as open_undescribed
 # What a column seems to be.
 from .table import Column as Column
 
-# A column of numbers may lack this fraction of its cells and still be an input, with the missing ones filled.
+# A column of numbers may lack this fraction of its cells and still be an input, with the missing
+# ones filled.
 from .table import MOST_FILLED as MOST_FILLED
 
 # A category has this many rows a value on average, and not more values than these.
@@ -25,7 +26,8 @@ from .table import Survey as Survey
 # Kana, Chinese characters, Thai, Lao, Myanmar, Khmer.
 from .table import TARGET_NAMES as TARGET_NAMES
 
-# The shortest pattern `prefix*` that fits these columns of a table and no other; empty where there is none.
+# The shortest pattern `prefix*` that fits these columns of a table and no other; empty where there
+# is none.
 from .table import common_pattern as common_pattern
 
 # Look at all cells of a table, at whether its files are there, and into some of them.

@@ -1,4 +1,6 @@
-"""Counts classes and tags of a column that nobody described, and finds those that are one but for their spelling."""
+"""Counts classes and tags of a column that nobody described, and finds those
+that are one but for their spelling.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ class Classes(NamedTuple):
 
 
 def count_classes(cells: pd.Series, separator: str = "") -> Classes:
-    """Count the values of text cells, or the tags in them where a separator parts these; empty ones are none.
+    """Count the values of text cells, or the tags in them where a separator
+    parts these; empty ones are none.
 
     Single letters that differ in their case alone, as in a table of letters, are never one.
     """

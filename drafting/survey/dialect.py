@@ -1,4 +1,7 @@
-"""Opens a table that nobody described: finds its encoding, its dialect and how its numbers are written, and why."""
+"""Opens a table that nobody described.
+
+Finds its encoding, its dialect and how its numbers are written, and why.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,15 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ...datasets.cells import PLAIN, Finding, Notation, find_notation, find_other_units, name_notation, notation_of
+from ...datasets.cells import (
+    PLAIN,
+    Finding,
+    Notation,
+    find_notation,
+    find_other_units,
+    name_notation,
+    notation_of,
+)
 from ...datasets.files import check_table_file
 from ...datasets.readers import Guess, find_dialect, find_sep_line, guess_encoding, looks_like_data
 from ...datasets.table import Table, locate_table, open_table
@@ -52,7 +63,8 @@ def open_undescribed(table: Path, given: Mapping[str, Any]) -> Opened:
         table: CSV, TSV or Parquet file.
         given: settings of its dialect that the user names; the others are looked for.
     Raises:
-        DataError: it cannot be read, or its numbers could be read in two ways and nothing tells by which.
+        DataError: it cannot be read, or its numbers could be read in two ways and nothing tells by
+            which.
     """
     path = locate_table(Data(table=str(table)), NAMED_BY)
     check_table_file(path)
@@ -60,12 +72,17 @@ def open_undescribed(table: Path, given: Mapping[str, Any]) -> Opened:
     if path.suffix.lower() != ".parquet":
         data, found = _find_dialect(path, data, given)
         whys = found | whys
-    # Whoever reads this has no recipe to say another delimiter in, as an error about one column only would ask for.
+    # Whoever reads this has no recipe to say another delimiter in, as an error about one column
+    # only would ask for.
     usual = "\t" if path.suffix.lower() == ".tsv" else ","
     said = data.delimiter or _sep_line(path, data)
     opened = open_table(data.model_copy(update={"delimiter": said or usual}), NAMED_BY)
     notation, found, odd = _find_numbers(opened, data, given)
-    numbers = {"decimal": notation.decimal, "thousands": notation.thousands, "units": list(notation.units)}
+    numbers = {
+        "decimal": notation.decimal,
+        "thousands": notation.thousands,
+        "units": list(notation.units),
+    }
     whys |= {key: found for key, value in numbers.items() if value != getattr(data, key)}
     data = data.model_copy(update=numbers)
     if path.suffix.lower() == ".parquet" and notation.decimal != ".":
@@ -75,7 +92,8 @@ def open_undescribed(table: Path, given: Mapping[str, Any]) -> Opened:
     if looks_like_data(names, opened.frame.head(_ROWS_TO_LOOK_AT).to_numpy().tolist()):
         warnings.append(
             f"the first line looks like data, not like names of columns ({', '.join(names[:6])}"
-            f"{', …' if len(names) > 6 else ''}): write a line of names above it, else its row is lost"
+            f"{', …' if len(names) > 6 else ''}): write a line of names above it, else its row is "
+            "lost"
         )
     dialect = Dialect(**{key: getattr(data, key) for key in Dialect.model_fields})
     return Opened(path, dialect, whys, opened, odd, warnings)
@@ -103,36 +121,61 @@ def _find_dialect(path: Path, data: Data, given: Mapping[str, Any]) -> tuple[Dat
 def _sep_line(path: Path, data: Data) -> str:
     if path.suffix.lower() == ".parquet" or data.skip_lines:
         return ""
-    with path.open(encoding="utf-8-sig" if data.encoding == "utf-8" else data.encoding, errors="replace") as file:
+    with path.open(
+        encoding="utf-8-sig" if data.encoding == "utf-8" else data.encoding, errors="replace"
+    ) as file:
         return find_sep_line(file.readline(100))
 
 
-def _find_numbers(table: Table, data: Data, given: Mapping[str, Any]) -> tuple[Notation, str, dict[str, str]]:
-    """One notation for all columns, an example of what it reads, and the columns that it does not read."""
+def _find_numbers(
+    table: Table, data: Data, given: Mapping[str, Any]
+) -> tuple[Notation, str, dict[str, str]]:
+    """One notation for all columns, an example of what it reads, and the
+    columns that it does not read.
+    """
     asked = {"decimal", "thousands", "units"} & given.keys()
     findings = _look_at_columns(table, with_points=False)
     if any(one.notation.decimal == "," for one in findings.values()) or data.decimal == ",":
         findings = _look_at_columns(table, with_points=True)
-    mixed = {name: others for name, one in findings.items() if (others := _count_other_units(table, name, one))}
+    mixed = {
+        name: others
+        for name, one in findings.items()
+        if (others := _count_other_units(table, name, one))
+    }
     findings = {name: one for name, one in findings.items() if name not in mixed}
     notation = notation_of(data) if asked else _choose(table, data, findings)
     odd = mixed
     for name, one in findings.items():
         read = _fits(one, notation)
         if not read:
-            odd[name] = f"holds numbers {name_notation(one)} such as {_example(one)}, as other columns do not"
-    examples = [text for one in findings.values() if _fits(one, notation) for text in one.examples][:3]
+            odd[name] = (
+                f"holds numbers {name_notation(one)} such as {_example(one)}, as other columns do "
+                "not"
+            )
+    examples = [text for one in findings.values() if _fits(one, notation) for text in one.examples][
+        :3
+    ]
     shown = ", ".join(f"{text!r} is {_value(findings, text):.12g}" for text in examples)
-    return notation, f"how numbers are written: {shown}" if shown else "how numbers are written", odd
+    return (
+        notation,
+        f"how numbers are written: {shown}" if shown else "how numbers are written",
+        odd,
+    )
 
 
 def _count_other_units(table: Table, name: str, finding: Finding) -> str:
-    """How many cells of a column count in another unit than most; empty where these are few enough to be left out."""
+    """How many cells of a column count in another unit than most.
+
+    Empty where these are few enough to be left out.
+    """
     others = find_other_units(table.frame[name], finding.notation.units)
     if len(others) <= _MOST_OTHER_UNITS * len(table.frame):
         return ""
     row, said = next(iter(others.items()))
-    return f"holds numbers, of which {len(others):,} have {said}, for example {str(table.frame[name].iat[row])!r}"
+    return (
+        f"holds numbers, of which {len(others):,} have {said}, for example "
+        f"{str(table.frame[name].iat[row])!r}"
+    )
 
 
 def _look_at_columns(table: Table, *, with_points: bool) -> dict[str, Finding]:
@@ -140,8 +183,8 @@ def _look_at_columns(table: Table, *, with_points: bool) -> dict[str, Finding]:
 
     Args:
         table: its cells.
-        with_points: whether columns that are read as they are count, too, where they have points: beside decimal
-            commas these are thousands, or a contradiction.
+        with_points: whether columns that are read as they are count, too, where they have points:
+            beside decimal commas these are thousands, or a contradiction.
     """
     found = {}
     for name in table.frame.columns:
@@ -174,10 +217,13 @@ def _choose(table: Table, data: Data, findings: Mapping[str, Finding]) -> Notati
     if doubtful and not num_comma and not num_point and data.delimiter not in ("", ","):
         name, one = next(iter(doubtful.items()))
         raise DataError(
-            f"{data.table}: column {name!r} holds numbers such as {next(iter(one.examples))!r}, whose comma may be a "
+            f"{data.table}: column {name!r} holds numbers such as {next(iter(one.examples))!r}, "
+            "whose comma may be a "
             f"decimal sign or part thousands; say --decimal , or --thousands ,"
         )
-    parts = Counter(one.notation.thousands for one in sure if one.notation.thousands not in ("", decimal))
+    parts = Counter(
+        one.notation.thousands for one in sure if one.notation.thousands not in ("", decimal)
+    )
     if doubtful and decimal == ".":
         parts[","] += len(doubtful)
     if decimal == "," and any(not one.has_point and one.notation == PLAIN for one in sure):
@@ -194,7 +240,9 @@ def _fits(finding: Finding, notation: Notation) -> bool:
     if finding.has_point and notation.decimal == ",":
         return False
     same = own.decimal == notation.decimal or (own.decimal == "." and not finding.has_point)
-    return same and own.thousands in ("", notation.thousands) and set(own.units) <= set(notation.units)
+    return (
+        same and own.thousands in ("", notation.thousands) and set(own.units) <= set(notation.units)
+    )
 
 
 def _example(finding: Finding) -> str:

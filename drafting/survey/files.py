@@ -1,11 +1,20 @@
-"""Finds the folder that the file paths of a table start at, where nobody named it."""
+"""Finds the folder that the file paths of a table start at, where nobody
+named it.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path, PurePath
 
 from ...datasets import Verdicts
-from ...datasets.files import HEAD_BYTES, SAVE_PICTURE, count_files, find_files, is_windows, name_contents
+from ...datasets.files import (
+    HEAD_BYTES,
+    SAVE_PICTURE,
+    count_files,
+    find_files,
+    is_windows,
+    name_contents,
+)
 from ...errors import DataError
 
 # Folders beside the table where its pictures may lie.
@@ -23,7 +32,8 @@ def find_root(table: Path, column: str, cells: list[str], given: Path | None) ->
     if 2 * len(leaving) >= len(cells):
         what = "absolute paths" if _is_absolute(leaving[0]) else "paths with .."
         raise DataError(
-            f"{table}: column {column!r} holds {what} such as {leaving[0]!r}; expected paths relative to data.files, "
+            f"{table}: column {column!r} holds {what} such as {leaving[0]!r}; expected paths "
+            "relative to data.files, "
             f"the folder that --files DIR names: shorten them in the table"
         )
     cells = [cell for cell in cells if cell not in leaving]
@@ -32,15 +42,21 @@ def find_root(table: Path, column: str, cells: list[str], given: Path | None) ->
     best = max(counts, key=lambda folder: counts[folder])
     if 2 * counts[best] > len(cells):
         return best
-    some = ", ".join(str(folder) for folder in candidates[:4]) + (", …" if len(candidates) > 4 else "")
+    some = ", ".join(str(folder) for folder in candidates[:4]) + (
+        ", …" if len(candidates) > 4 else ""
+    )
     verdicts = Verdicts(len(cells))
     find_files(cells, best, verdicts)
     reason, advice = "", "say with --files DIR where these paths start"
     if near := next((one for one in verdicts.reasons.values() if one.detail), None):
         reason = f" ({near._replace(remedy='')})"
-        advice = near.remedy or "write the paths as the files are named, or say with --files DIR where they start"
+        advice = (
+            near.remedy
+            or "write the paths as the files are named, or say with --files DIR where they start"
+        )
     raise DataError(
-        f"{table}: column {column!r} names pictures such as {cells[0]!r}, and {counts[best]} of {len(cells)} that were "
+        f"{table}: column {column!r} names pictures such as {cells[0]!r}, and {counts[best]} of "
+        f"{len(cells)} that were "
         f"looked for are in {some}{reason}; {advice}"
     )
 
@@ -52,7 +68,9 @@ def _is_absolute(cell: str) -> bool:
 def no_picture(column: str, looked: list[str], verdicts: Verdicts) -> DataError:
     """Why no file of a column can be looked at, by the first of them."""
     if not looked:
-        return DataError(f"{column}: no file can be read; the first: {next(iter(verdicts.reasons.values()))}")
+        return DataError(
+            f"{column}: no file can be read; the first: {next(iter(verdicts.reasons.values()))}"
+        )
     path = Path(looked[0])
     with path.open("rb") as file:
         contents = name_contents(file.read(HEAD_BYTES))
@@ -62,6 +80,12 @@ def no_picture(column: str, looked: list[str], verdicts: Verdicts) -> DataError:
 
 def _folders_near(table: Path) -> list[Path]:
     folder = table.parent
-    near = [folder / name for name in FOLDERS] + [folder / table.stem, folder.parent, folder.parent / "images"]
-    below = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    near = [folder / name for name in FOLDERS] + [
+        folder / table.stem,
+        folder.parent,
+        folder.parent / "images",
+    ]
+    below = sorted(
+        entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")
+    )
     return list(dict.fromkeys(one for one in [*near, *below[:MOST_FOLDERS]] if one.is_dir()))

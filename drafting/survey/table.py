@@ -1,6 +1,9 @@
-"""Looks at a table and says what each column seems to be, and why; decodes nothing, decides no recipe.
+"""Looks at a table and says what each column seems to be, and why.
 
-Every guess carries its reason, so that whoever reads the recipe made of it (`drafting/draft.py`) can judge it.
+Decodes nothing, decides no recipe.
+
+Every guess carries its reason, so that whoever reads the recipe made of it (`drafting/draft.py`)
+can judge it.
 """
 
 from __future__ import annotations
@@ -63,20 +66,24 @@ ROWS_A_VALUE = 4
 MOST_CLASSES = 1000
 MOST_INTEGER_CLASSES = 20
 MOST_INPUT_VALUES = 100
-# What stands between the tags of a cell. A column is one of tags where this part of its cells has several, no tag is
-# longer than this, and cells have different numbers of them, as places ("Oslo, Norway") do not.
+# What stands between the tags of a cell. A column is one of tags where this part of its cells has
+# several, no tag is longer than this, and cells have different numbers of them, as places ("Oslo,
+# Norway") do not.
 SEPARATORS = (",", ";", "|")
 SEVERAL_TAGS = 0.1
 LONGEST_TAG = 40
-# A column of numbers may lack this fraction of its cells and still be an input, with the missing ones filled.
+# A column of numbers may lack this fraction of its cells and still be an input, with the missing
+# ones filled.
 MOST_FILLED = 0.5
 # Cells that say something else make bad rows: no more than this fraction.
 MOST_MISSING = 0.01
-# A column of so many distinct numbers stays one where this fraction of its other cells says something else.
+# A column of so many distinct numbers stays one where this fraction of its other cells says
+# something else.
 MOST_NO_NUMBERS = 0.02
 # And this one where they all say one word.
 MOST_ODD = 0.5
-# Distinct whole numbers of at least so many rows are those of the rows in another order, where they reach no farther.
+# Distinct whole numbers of at least so many rows are those of the rows in another order, where they
+# reach no farther.
 FEWEST_COUNTED, MOST_GAPS = 20, 1.1
 _INDEX = re.compile(r"Unnamed: 0|__index_level_\d+__")
 # Texts have so many words on average, or so many letters of a script without spaces.
@@ -84,16 +91,24 @@ FEWEST_WORDS = 2.5
 FEWEST_LETTERS = 4
 _WORD = re.compile(r"[^\W\d_]+")
 # Kana, Chinese characters, Thai, Lao, Myanmar, Khmer.
-_UNSPACED = re.compile("[\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
+_UNSPACED = re.compile(
+    "[\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
+)
 _LOOSEST = Spelling(strip=True, fold_case=True, numbers=True)
-CATEGORY_NAMES = re.compile(r"(label|labels|class|classes|category|species|diagnosis)", re.IGNORECASE)
+CATEGORY_NAMES = re.compile(
+    r"(label|labels|class|classes|category|species|diagnosis)", re.IGNORECASE
+)
 TARGET_NAMES = re.compile(
-    rf"{CATEGORY_NAMES.pattern}|tags?|topics?|genres?|y|y_?\d+|target|targets|outcome|output", re.IGNORECASE
+    rf"{CATEGORY_NAMES.pattern}|tags?|topics?|genres?|y|y_?\d+|target|targets|outcome|output",
+    re.IGNORECASE,
 )
 KEY_NAMES = re.compile(r"id|key|uuid|guid", re.IGNORECASE)
-GROUP_NAMES = re.compile(r"(patient|subject|person|group|family|session|site|donor)(_?id)?", re.IGNORECASE)
+GROUP_NAMES = re.compile(
+    r"(patient|subject|person|group|family|session|site|donor)(_?id)?", re.IGNORECASE
+)
 SPLIT_NAMES = re.compile(
-    r"(data_?)?(split|subset|partition|set)(_?\d+)?|(cv_?)?fold|is_?(train|training|valid|val|test)", re.IGNORECASE
+    r"(data_?)?(split|subset|partition|set)(_?\d+)?|(cv_?)?fold|is_?(train|training|valid|val|test)",
+    re.IGNORECASE,
 )
 
 
@@ -101,18 +116,21 @@ class Column(NamedTuple):
     """What a column seems to be.
 
     Attributes:
-        role: as which it can be read; `id` and `constant` say nothing about a row, `name` is many values that are no
-            text of several words, `unspaced` text of a script that puts no spaces between words, `parts` is named like
-            a split and says other words, `comma` holds numbers that are written otherwise than those of most columns.
+        role: as which it can be read; `id` and `constant` say nothing about a row, `name` is many
+            values that are no text of several words, `unspaced` text of a script that puts no
+            spaces between words, `parts` is named like a split and says other words, `comma` holds
+            numbers that are written otherwise than those of most columns.
         why: the reason, as the end of a sentence that begins with the column.
         num_values: distinct cells, missing ones aside.
-        num_missing: cells that are empty; in a column of numbers also those that say so (NA, nan, …) or are no number.
+        num_missing: cells that are empty; in a column of numbers also those that say so (NA, nan,
+            …) or are no number.
         num_odd: cells in a column of numbers that are no number and do not say that it is missing.
         odd_word: what those say, where they are one word that stands there again and again.
         is_integer: all of its cells are whole numbers.
         is_number: all of its cells that are not missing are numbers.
         separator: labels: what stands between the tags of a cell.
-        by_cells: the index that pandas wrote: what it seems to be by its cells, for whoever names it.
+        by_cells: the index that pandas wrote: what it seems to be by its cells, for whoever names
+            it.
     """
 
     name: str
@@ -139,13 +157,15 @@ class Survey(NamedTuple):
         dialect: how it is written.
         dialect_whys: the reason of each setting that is not the default, by its name.
         warnings: sentences for the user.
-        num_bad_rows: rows that cannot be what was meant, such as the header again; the columns are judged without.
+        num_bad_rows: rows that cannot be what was meant, such as the header again; the columns are
+            judged without.
         files: the folder that the paths of the image columns start at.
         links: folders outside of it that links there lead into, which the recipe has to allow.
         num_bad_files: rows whose file is not there.
         num_unread: about as many rows have a file that is no readable picture, by the sample.
         pictures: what a sample of the first image column's files is; None where there is none.
-        train_fraction: share of the rows that train, by the first split column; 0 where there is none.
+        train_fraction: share of the rows that train, by the first split column; 0 where there is
+            none.
         has_valid: rows validate, by the first split column.
         classes: those of each column of categories or tags.
         triple: the columns that hold triples of a knowledge graph; None where none do.
@@ -174,15 +194,19 @@ class Survey(NamedTuple):
         return [column.name for column in self.columns.values() if column.role in roles]
 
 
-def survey_table(table: Path, files: Path | None = None, given: Mapping[str, Any] = MappingProxyType({})) -> Survey:
-    """Look at all cells of a table, at whether its files are there, and into some of them.
+def survey_table(
+    table: Path, files: Path | None = None, given: Mapping[str, Any] = MappingProxyType({})
+) -> Survey:
+    """Look at all cells of a table, at whether its files are there, and into
+    some of them.
 
     Args:
         table: CSV, TSV or Parquet file.
         files: root of its file paths; looked for beside the table where it is not given.
         given: settings of the table's dialect that the user names; the others are looked for.
     Raises:
-        DataError: it cannot be read, or its file paths lead nowhere, out of the folder or to no pictures.
+        DataError: it cannot be read, or its file paths lead nowhere, out of the folder or to no
+            pictures.
     """
     opened = open_undescribed(table, given)
     path, num_rows = opened.path, len(opened.table.frame)
@@ -190,11 +214,17 @@ def survey_table(table: Path, files: Path | None = None, given: Mapping[str, Any
     notation = notation_of(opened.dialect)
     columns = {str(name): _judge_cells(str(name), frame[name], notation) for name in frame.columns}
     last = columns[str(frame.columns[-1])]
-    may_be_torn = opened.table.is_torn and last.role in ("category", "labels") and num_rows - 1 not in opened.table.bad
+    may_be_torn = (
+        opened.table.is_torn
+        and last.role in ("category", "labels")
+        and num_rows - 1 not in opened.table.bad
+    )
     if may_be_torn and find_torn(frame[last.name], _LOOSEST, last.separator):
         frame = frame.iloc[:-1]
         columns[last.name] = _judge_cells(last.name, frame[last.name], notation)
-    columns |= {name: columns[name]._replace(role="comma", why=why) for name, why in opened.odd.items()}
+    columns |= {
+        name: columns[name]._replace(role="comma", why=why) for name, why in opened.odd.items()
+    }
     columns |= {name: _judge_index(columns[name]) for name in opened.table.index_columns}
     columns = _find_points(columns)
     images = [name for name, column in columns.items() if column.role == "image"]
@@ -214,7 +244,9 @@ def survey_table(table: Path, files: Path | None = None, given: Mapping[str, Any
             raise no_picture(f"{path}: column {images[0]!r}", looked, verdicts)
         num_unread = math.ceil((1 - pictures.num_looked / len(looked)) * (len(frame) - num_bad))
     splits = [name for name, column in columns.items() if column.role == "split"]
-    words = frame[splits[0]].str.strip().str.lower().map(SPLIT_WORDS).value_counts() if splits else {}
+    words = (
+        frame[splits[0]].str.strip().str.lower().map(SPLIT_WORDS).value_counts() if splits else {}
+    )
     classes = {
         name: count_classes(frame[name], one.separator)
         for name, one in ((name, one.by_cells or one) for name, one in columns.items())
@@ -237,28 +269,45 @@ def survey_table(table: Path, files: Path | None = None, given: Mapping[str, Any
         train_fraction=float(words.get(TRAIN, 0)) / len(frame) if splits else 0.0,
         has_valid=bool(splits and words.get(VALID, 0)),
         classes=classes,
-        triple=find_triple(frame, _telling(columns), [name for name, one in columns.items() if one.is_number]),
+        triple=find_triple(
+            frame, _telling(columns), [name for name, one in columns.items() if one.is_number]
+        ),
     )
 
 
 def _telling(columns: dict[str, Column]) -> list[str]:
     """The columns that say something about a row."""
-    return [name for name, one in columns.items() if one.role not in ("split", "key", "id", "constant", "image")]
+    return [
+        name
+        for name, one in columns.items()
+        if one.role not in ("split", "key", "id", "constant", "image")
+    ]
 
 
 def common_pattern(names: Sequence[str], columns: Sequence[str]) -> str:
-    """The shortest pattern `prefix*` that fits these columns of a table and no other; empty where there is none."""
+    """The shortest pattern `prefix*` that fits these columns of a table and
+    no other; empty where there is none.
+    """
     prefix = os.path.commonprefix(list(names))  # noqa: RUF071 - of names, not of paths
     prefix = re.sub(r"\d+$", "", prefix) if len(names) > 1 else prefix
     plain = prefix and not any(sign in prefix for sign in "*?[")
-    return f"{prefix}*" if plain and [one for one in columns if one.startswith(prefix)] == list(names) else ""
+    return (
+        f"{prefix}*"
+        if plain and [one for one in columns if one.startswith(prefix)] == list(names)
+        else ""
+    )
 
 
 def _judge_index(column: Column) -> Column:
-    """A column that pandas wrote as the index of the rows: it may name or group them, and says nothing about one."""
+    """A column that pandas wrote as the index of the rows.
+
+    It may name or group them, and says nothing about one.
+    """
     if column.role in ("key", "group", "split", "parts"):
         return column
-    return column._replace(role="id", why="is the index of the rows that pandas wrote", by_cells=column)
+    return column._replace(
+        role="id", why="is the index of the rows that pandas wrote", by_cells=column
+    )
 
 
 def _judge_cells(name: str, cells: pd.Series, notation: Notation = PLAIN) -> Column:
@@ -272,7 +321,11 @@ def _judge_cells(name: str, cells: pd.Series, notation: Notation = PLAIN) -> Col
     numbers = parse_numbers(kept, notation)
     is_finite = np.isfinite(numbers)
     num_odd, odd_word = 0, ""
-    if not is_finite.all() and is_finite.sum() > MOST_INTEGER_CLASSES and not CATEGORY_NAMES.fullmatch(name):
+    if (
+        not is_finite.all()
+        and is_finite.sum() > MOST_INTEGER_CLASSES
+        and not CATEGORY_NAMES.fullmatch(name)
+    ):
         is_other = missing.copy()
         is_other[~missing] = ~is_finite
         others = {text for text, is_number in zip(kept, is_finite, strict=True) if not is_number}
@@ -285,18 +338,27 @@ def _judge_cells(name: str, cells: pd.Series, notation: Notation = PLAIN) -> Col
             num_odd, odd_word = 0, ""
     is_number = bool(len(kept)) and bool(is_finite.all())
     odd = next((text for text, is_one in zip(kept, is_finite, strict=True) if not is_one), "")
-    example = f"{_preview(odd)!r}" + (", which is no number" if 2 * is_finite.sum() > len(kept) else "")
+    example = f"{_preview(odd)!r}" + (
+        ", which is no number" if 2 * is_finite.sum() > len(kept) else ""
+    )
     is_integer = is_number and bool((numbers == np.round(numbers)).all())
     if not is_number:  # among names, "NA" is one like any other
         missing = np.array([not text for text in texts], dtype=bool)
         kept = [text for text in texts if text]
     num_missing = int(missing[codes].sum())
-    role, why = _role_of(name, cells, kept, numbers, example, is_number=is_number, is_integer=is_integer)
+    role, why = _role_of(
+        name, cells, kept, numbers, example, is_number=is_number, is_integer=is_integer
+    )
     separator = _find_separator(cells) if role in ("category", "text") and not is_number else ""
     if separator:
         tags = read_labels(cells, separator).vocabulary
-        role, why = "labels", f"holds several of {len(tags):,} tags in a cell, with {separator!r} between them"
-    return Column(name, role, why, len(kept), num_missing, is_integer, is_number, separator, num_odd, odd_word)
+        role, why = (
+            "labels",
+            f"holds several of {len(tags):,} tags in a cell, with {separator!r} between them",
+        )
+    return Column(
+        name, role, why, len(kept), num_missing, is_integer, is_number, separator, num_odd, odd_word
+    )
 
 
 def _role_of(
@@ -323,16 +385,25 @@ def _role_of(
         return "key", "names each row once"
     if is_integer and is_unique and _counts_rows(numbers):
         return "id", "counts the rows"
-    if (is_unique and re.search(r"(^|_)(id|key|uuid)$|^Unnamed: ", name)) or (is_integer and _INDEX.fullmatch(name)):
+    if (is_unique and re.search(r"(^|_)(id|key|uuid)$|^Unnamed: ", name)) or (
+        is_integer and _INDEX.fullmatch(name)
+    ):
         return "id", "counts or names the rows"
     if GROUP_NAMES.fullmatch(name):
-        return ("id", "names each row once") if is_unique else ("group", f"has {num_values:,} values that repeat")
+        return (
+            ("id", "names each row once")
+            if is_unique
+            else ("group", f"has {num_values:,} values that repeat")
+        )
     is_hinted = CATEGORY_NAMES.fullmatch(name) is not None
     most = MOST_CLASSES if is_hinted or not is_number else MOST_INTEGER_CLASSES
     repeats = num_rows >= ROWS_A_VALUE * num_values or (is_hinted and num_rows > num_values)
     if SPLIT_NAMES.fullmatch(name) and (is_integer or not is_number):
         some = ", ".join(_preview(text) for text in kept[:3]) + (", …" if num_values > 3 else "")
-        return "parts", f"is named like a split and says {some}; only train, valid and test are read"
+        return (
+            "parts",
+            f"is named like a split and says {some}; only train, valid and test are read",
+        )
     num_kinds = len(np.unique(numbers)) if is_integer else num_values  # 1 and 1.0 are one
     if num_kinds <= most and repeats and (is_integer or not is_number):
         kind = "whole numbers" if is_integer else "values"
@@ -345,9 +416,12 @@ def _role_of(
 
 
 def _counts_rows(numbers: np.ndarray) -> bool:
-    """Whether distinct whole numbers are those of rows: in order, or in another one after rows were shuffled.
+    """Whether distinct whole numbers are those of rows.
 
-    Numbers of a shuffled table begin at 0 or 1 and leave few out, as where rows were filtered before.
+    In order, or in another one after rows were shuffled.
+
+    Numbers of a shuffled table begin at 0 or 1 and leave few out, as where rows were filtered
+    before.
     """
     if np.ptp(numbers) == len(numbers) - 1 and (np.diff(numbers) == 1).all():
         return True
@@ -356,7 +430,10 @@ def _counts_rows(numbers: np.ndarray) -> bool:
 
 
 def _kind_of_text(texts: list[str]) -> Role:
-    """Whether these are texts, by words that have letters: names, codes and dates have few of them."""
+    """Whether these are texts, by words that have letters.
+
+    Names, codes and dates have few of them.
+    """
     some = _spread(texts)
     letters = "".join(some)
     num_unspaced = len(_UNSPACED.findall(letters))
@@ -367,21 +444,33 @@ def _kind_of_text(texts: list[str]) -> Role:
 
 
 def _find_separator(cells: pd.Series) -> str:
-    """What parts the tags in the cells of a column; empty where they are no tags: they must repeat, and combine."""
+    """What parts the tags in the cells of a column.
+
+    Empty where they are no tags: they must repeat, and combine.
+    """
     for separator in SEPARATORS:
         if not cells.str.contains(separator, regex=False).any():
             continue
         ids, tags = read_labels(cells, separator)
         num_tags_N = (ids >= 0).sum(axis=1)
-        combines = len(np.unique(num_tags_N[num_tags_N > 0])) > 1 and (num_tags_N > 1).mean() >= SEVERAL_TAGS
+        combines = (
+            len(np.unique(num_tags_N[num_tags_N > 0])) > 1
+            and (num_tags_N > 1).mean() >= SEVERAL_TAGS
+        )
         repeats = num_tags_N.sum() >= ROWS_A_VALUE * len(tags) and len(tags) < cells.nunique()
-        if combines and repeats and len(tags) <= MOST_CLASSES and max(map(len, tags)) <= LONGEST_TAG:
+        if (
+            combines
+            and repeats
+            and len(tags) <= MOST_CLASSES
+            and max(map(len, tags)) <= LONGEST_TAG
+        ):
             return separator
     return ""
 
 
 def _find_points(columns: dict[str, Column]) -> dict[str, Column]:
-    """Call adjacent columns `NAME_x`, `NAME_y` of numbers points, where there are pictures for them to lie on.
+    """Call adjacent columns `NAME_x`, `NAME_y` of numbers points, where there
+    are pictures for them to lie on.
 
     So are `x_NAME`, `y_NAME` and `x0`, `y0`, where two pairs or more are named so.
     """

@@ -1,4 +1,7 @@
-"""Tells whether a table holds the triples of a knowledge graph: head, relation, tail."""
+"""Tells whether a table holds the triples of a knowledge graph.
+
+Head, relation, tail.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,20 @@ from typing import NamedTuple
 
 import pandas as pd
 
-_RELATIONS = ("relation", "relationship", "rel", "predicate", "property", "verb", "edge", "edge_type", "type", "link")
-# Names of head, relation and tail, in any case: those that say it, and those that columns of other tables have too, of
-# which head and tail must share values.
+_RELATIONS = (
+    "relation",
+    "relationship",
+    "rel",
+    "predicate",
+    "property",
+    "verb",
+    "edge",
+    "edge_type",
+    "type",
+    "link",
+)
+# Names of head, relation and tail, in any case: those that say it, and those that columns of other
+# tables have too, of which head and tail must share values.
 _NAMES = (("head", _RELATIONS, "tail"), ("subject", _RELATIONS, "object"))
 _COMMON_NAMES = (
     ("source", _RELATIONS, "target"),
@@ -36,8 +50,12 @@ class TripleColumns(NamedTuple):
     why: str
 
 
-def find_triple(frame: pd.DataFrame, names: Sequence[str], numbers: Collection[str]) -> TripleColumns | None:
-    """Find head, relation and tail: by their names, or as three columns of names, two of which share most values.
+def find_triple(
+    frame: pd.DataFrame, names: Sequence[str], numbers: Collection[str]
+) -> TripleColumns | None:
+    """Find head, relation and tail.
+
+    By their names, or as three columns of names, two of which share most values.
 
     Args:
         frame: text cells.
@@ -50,7 +68,9 @@ def find_triple(frame: pd.DataFrame, names: Sequence[str], numbers: Collection[s
         if head not in by_name or tail not in by_name or relation is None:
             continue
         parts = by_name[head], relation, by_name[tail]
-        if (head, relations, tail) in _NAMES or _share_most(set(frame[parts[0]]), set(frame[parts[2]])):
+        if (head, relations, tail) in _NAMES or _share_most(
+            set(frame[parts[0]]), set(frame[parts[2]])
+        ):
             return _describe(frame, *parts, "have the names of a triple's parts")
     if len(names) != 3 or set(names) & set(numbers):
         return None
@@ -61,7 +81,10 @@ def find_triple(frame: pd.DataFrame, names: Sequence[str], numbers: Collection[s
     is_apart = len(values[few]) < smaller and not values[few] & (values[head] | values[tail])
     if not is_apart or not _share_most(values[head], values[tail]):
         return None
-    why = f"look like triples: {shared:,} of the {smaller:,} values of {head!r} or {tail!r} stand in both"
+    why = (
+        f"look like triples: {shared:,} of the {smaller:,} values of {head!r} or {tail!r} stand in "
+        "both"
+    )
     return _describe(frame, head, few, tail, why)
 
 

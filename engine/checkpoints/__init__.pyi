@@ -16,13 +16,15 @@ from .generations import list_generations as list_generations
 # The generations that were set aside, in the order of their names.
 from .generations import list_set_aside as list_set_aside
 
-# Step and number of a generation, the order in which generations were made; None where it is no name of one.
+# Step and number of a generation, the order in which generations were made; None where it is no
+# name of one.
 from .generations import parse_name as parse_name
 
 # Read a generation's manifest.
 from .generations import read_manifest as read_manifest
 
-# The generation that `last` or `best` names; empty where there is no such file, or it does not verify.
+# The generation that `last` or `best` names; empty where there is no such file, or it does not
+# verify.
 from .generations import read_pointer as read_pointer
 
 # Read a generation's state once, and verify these bytes.

@@ -1,6 +1,9 @@
-"""One generation of a checkpoint on disk: its name, its manifest, and whether its bytes are those that were written.
+"""One generation of a checkpoint on disk.
 
-Imports no torch, so that `torchrelay checkpoints` answers at once. Which generations there are to be is the business of
+Its name, its manifest, and whether its bytes are those that were written.
+
+Imports no torch, so that `torchrelay checkpoints` answers at once. Which generations there are to
+be is the business of
 `checkpoint.py`.
 """
 
@@ -23,16 +26,26 @@ _NAME = re.compile(r"step-(\d{1,99})(?:-(\d{1,99}))?")
 
 
 class DamagedError(CheckpointError):
-    """A generation is not as it was written; says what is wrong."""
+    """A generation is not as it was written.
+
+    Says what is wrong.
+    """
 
 
 def name_generation(step: int, number: int = 1) -> str:
-    """`step-00001234`; the second of one step, as at an epoch's last step, is `step-00001234-2`."""
+    """`step-00001234`.
+
+    The second of one step, as at an epoch's last step, is `step-00001234-2`.
+    """
     return f"step-{step:08d}" + (f"-{number}" if number > 1 else "")
 
 
 def parse_name(name: str) -> tuple[int, int] | None:
-    """Step and number of a generation, the order in which generations were made; None where it is no name of one."""
+    """Step and number of a generation, the order in which generations were
+    made.
+
+    None where it is no name of one.
+    """
     match = _NAME.fullmatch(name)
     return None if match is None else (int(match[1]), int(match[2] or 1))
 
@@ -42,7 +55,9 @@ def list_generations(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     found = {path: parse_name(path.name) for path in folder.glob("step-*")}
-    return sorted((path for path, order in found.items() if order), key=lambda path: found[path] or (0, 0))
+    return sorted(
+        (path for path, order in found.items() if order), key=lambda path: found[path] or (0, 0)
+    )
 
 
 def list_set_aside(folder: Path) -> list[Path]:
@@ -51,7 +66,9 @@ def list_set_aside(folder: Path) -> list[Path]:
 
 
 def read_pointer(folder: Path, name: str) -> str:
-    """The generation that `last` or `best` names; empty where there is no such file, or it does not verify.
+    """The generation that `last` or `best` names.
+
+    Empty where there is no such file, or it does not verify.
 
     Raises:
         OSError: it cannot be read, which does not mean that there is none.
@@ -93,7 +110,8 @@ def read_manifest(folder: Path, run_id: str = "") -> dict[str, Any]:
         folder: of the generation.
         run_id: whose it must be; empty takes anybody's.
     Raises:
-        DamagedError: it is missing, not as it was written, of another run, or says what no manifest does.
+        DamagedError: it is missing, not as it was written, of another run, or says what no manifest
+            does.
         CheckpointError: it was written by another version of torchrelay, or cannot be read now.
     """
     data = _read(folder / MANIFEST_FILE)
@@ -102,29 +120,40 @@ def read_manifest(folder: Path, run_id: str = "") -> dict[str, Any]:
     except (ValueError, TypeError) as error:
         raise DamagedError(f"{MANIFEST_FILE} cannot be read: {error}") from error
     version, manifest = values.get("format_version"), unseal(values)
-    # Every version from 2 on is sealed in this way: a version that was changed by accident is no other version.
+    # Every version from 2 on is sealed in this way: a version that was changed by accident is no
+    # other version.
     if manifest is None and (is_sealed(values) or version in (None, FORMAT_VERSION)):
         raise DamagedError(f"{MANIFEST_FILE} does not have the digest that it names")
     again = "resume the run with the torchrelay that wrote it, or train it again"
     check_format(f"checkpoint {folder}", version, FORMAT_VERSION, again, CheckpointError)
     manifest = manifest or {}
     if run_id and manifest.get("run_id", run_id) != run_id:
-        raise DamagedError(f"it is of run {manifest['run_id']}, not of {run_id}: a run goes on from its own alone")
+        raise DamagedError(
+            f"it is of run {manifest['run_id']}, not of {run_id}: a run goes on from its own alone"
+        )
     _check(manifest)
     return manifest
 
 
 def _check(manifest: Mapping[str, Any]) -> None:
-    """Refuse what was sealed and is followed nowhere: a best that is no generation's name, a state without facts.
+    """Refuse what was sealed and is followed nowhere.
+
+    A best that is no generation's name, a state without facts.
 
     Raises:
         DamagedError: says what.
     """
     best, files = manifest.get("best"), manifest.get("files")
     if not isinstance(best, str) or (best and parse_name(best) is None):
-        raise DamagedError(f"{MANIFEST_FILE} names {shown(repr(best))} as the best, which is no generation")
+        raise DamagedError(
+            f"{MANIFEST_FILE} names {shown(repr(best))} as the best, which is no generation"
+        )
     facts = files.get(STATE_FILE) if isinstance(files, dict) else None
-    if not isinstance(facts, dict) or not isinstance(facts.get("bytes"), int) or "sha256" not in facts:
+    if (
+        not isinstance(facts, dict)
+        or not isinstance(facts.get("bytes"), int)
+        or "sha256" not in facts
+    ):
         raise DamagedError(f"{MANIFEST_FILE} does not say what {STATE_FILE} is")
     if not isinstance(manifest.get("fingerprint"), dict):
         raise DamagedError(f"{MANIFEST_FILE} does not say on what it was trained")
@@ -160,6 +189,8 @@ def _read(path: Path) -> bytes:
         if is_damage(error):
             raise DamagedError(f"{path.name} cannot be read: {error.strerror}") from error
         raise CheckpointError(
-            f"{path} cannot be read: {error.strerror}; that says nothing of the checkpoint, which stays as it is. "
-            f"Mend the cause, for example the rights on that file or the limit of open files, and try again"
+            f"{path} cannot be read: {error.strerror}; that says nothing of the checkpoint, which "
+            "stays as it is. "
+            "Mend the cause, for example the rights on that file or the limit of open files, and "
+            "try again"
         ) from error

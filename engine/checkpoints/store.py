@@ -1,12 +1,15 @@
-"""Checkpoints: a folder a generation with `state.pt` and its manifest, committed by rename, pointed to last.
+"""Checkpoints.
+
+A folder a generation with `state.pt` and its manifest, committed by rename, pointed to last.
 
     checkpoints/
         step-00001234/state.pt       tensors and plain values alone, read with `weights_only=True`
-        step-00001234/manifest.json  sha256 and size of the state, which generation is best, run id, fingerprint
-        last, best                   text files that name a generation, with a CRC over the name
-        bad-step-00000999/           a generation that did not verify
+        step-00001234/manifest.json  sha256 and size of the state, which generation is best, run id,
+        fingerprint last, best                   text files that name a generation, with a CRC over
+        the name bad-step-00000999/           a generation that did not verify
 
-What stands in `state.pt` is the loop's business (`engine/loop.py`), one generation's files are those of
+What stands in `state.pt` is the loop's business (`engine/loop.py`), one generation's files are
+those of
 `generations.py`.
 """
 
@@ -54,7 +57,8 @@ from .generations import (
     verify_pointer,
 )
 
-# Beside the tensors: random states, manifest and pointers; and for each tensor its entry in the archive.
+# Beside the tensors: random states, manifest and pointers; and for each tensor its entry in the
+# archive.
 MARGIN_BYTES, MARGIN_BYTES_PER_TENSOR = 200_000, 1_000
 
 
@@ -62,8 +66,8 @@ class Checkpoint(NamedTuple):
     """A generation that verified.
 
     Attributes:
-        best_is_lost: the best generation did not verify, so that this one took its place: its state's best metric is
-            no longer that of weights that can be had.
+        best_is_lost: the best generation did not verify, so that this one took its place: its
+            state's best metric is no longer that of weights that can be had.
     """
 
     folder: Path
@@ -76,16 +80,18 @@ class Checkpoint(NamedTuple):
 class CheckpointStore:
     """The checkpoints of one run, which has one writer.
 
-    Each generation says in its manifest which generation was the best when it was written, itself or one before it, so
-    that a run that dies between a commit and its pointers is put right by the next load.
+    Each generation says in its manifest which generation was the best when it was written, itself
+    or one before it, so that a run that dies between a commit and its pointers is put right by the
+    next load.
 
     Args:
         folder: made at the first save.
         keep: how many of the newest generations stay; the best stays too.
-        facts: written into each manifest. A generation whose manifest has another `run_id` is another run's, and is
-            not loaded.
+        facts: written into each manifest. A generation whose manifest has another `run_id` is
+            another run's, and is not loaded.
         fingerprint: versions and hardware that decide the bits of a CPU run.
-        on_error: what a save that fails does: stop raises, warn warns once for each kind of failure.
+        on_error: what a save that fails does: stop raises, warn warns once for each kind of
+            failure.
 
     Attributes:
         failures: under warn, how many saves failed, by the name of the error: {"ENOSPC": 3}.
@@ -109,23 +115,30 @@ class CheckpointStore:
         self._is_clean = False
 
     def save(self, state: Mapping[str, Any], step: int, *, is_best: bool) -> Path | None:
-        """Commit a generation, then move the pointers, then drop what is no longer kept.
+        """Commit a generation, then move the pointers, then drop what is no
+        longer kept.
 
-        Where a generation of this step stands already and is the best if this one is, nothing is written.
+        Where a generation of this step stands already and is the best if this one is, nothing is
+        written.
 
         Returns:
             The generation; None where it could not be written and `on_error` is warn.
         Raises:
-            CheckpointError: it cannot be written and `on_error` is stop; the generations before it are intact.
+            CheckpointError: it cannot be written and `on_error` is stop; the generations before it
+                are intact.
         """
         reach("checkpoint.begun")
         try:
             if not self._is_clean:
                 remove_leftovers(self.folder)
                 self._is_clean = True
-            folder = self._standing(step, is_best=is_best) or self._commit(state, step, is_best=is_best)
+            folder = self._standing(step, is_best=is_best) or self._commit(
+                state, step, is_best=is_best
+            )
         except OSError as error:
-            self._fail(f"checkpoint {name_generation(step)} cannot be written to {self.folder}", error)
+            self._fail(
+                f"checkpoint {name_generation(step)} cannot be written to {self.folder}", error
+            )
             return None
         reach("checkpoint.committed")
         if is_best:
@@ -135,24 +148,32 @@ class CheckpointStore:
             self._prune()
             reach("checkpoint.pruned")
         except OSError as error:
-            self._fail(f"checkpoint {folder} is written, but what is around it in its folder cannot be", error)
+            self._fail(
+                f"checkpoint {folder} is written, but what is around it in its folder cannot be",
+                error,
+            )
         return folder
 
     def load_last(self) -> Checkpoint | None:
-        """The newest generation that verifies; None where there is none.
+        """The newest generation that verifies.
 
-        A bad one is set aside with a warning, and the pointers are put right. So is the best, in whose place comes the
-        one that is returned.
+        None where there is none.
+
+        A bad one is set aside with a warning, and the pointers are put right. So is the best, in
+        whose place comes the one that is returned.
 
         Raises:
-            CheckpointError: another version of torchrelay wrote it, it cannot be read now, as for missing rights, or
-                a bad one cannot be set aside.
+            CheckpointError: another version of torchrelay wrote it, it cannot be read now, as for
+                missing rights, or a bad one cannot be set aside.
         """
         newest = self._load_newest()
         if newest is None:
             self._drop_pointers()
             return None
-        is_lost = newest.best not in ("", newest.folder.name) and self._load(self.folder / newest.best) is None
+        is_lost = (
+            newest.best not in ("", newest.folder.name)
+            and self._load(self.folder / newest.best) is None
+        )
         if is_lost:
             self._replace_best(newest.best, newest)
         self._best = newest.folder.name if is_lost else newest.best
@@ -160,7 +181,9 @@ class CheckpointStore:
         return newest._replace(best_is_lost=is_lost)
 
     def load_best(self) -> Checkpoint | None:
-        """The best generation, or the newest where it no longer verifies; None where nothing was the best yet.
+        """The best generation, or the newest where it no longer verifies.
+
+        None where nothing was the best yet.
 
         Raises:
             CheckpointError: as in `load_last`.
@@ -168,7 +191,9 @@ class CheckpointStore:
         try:
             name = self._best_name()
         except OSError as error:
-            raise CheckpointError(f"which checkpoint is best in {self.folder}: {describe_failure(error)}") from error
+            raise CheckpointError(
+                f"which checkpoint is best in {self.folder}: {describe_failure(error)}"
+            ) from error
         if not name:
             return None
         if (best := self._load(self.folder / name)) is not None:
@@ -184,9 +209,13 @@ class CheckpointStore:
 
     def _commit(self, state: Mapping[str, Any], step: int, *, is_best: bool) -> Path:
         """Write a generation under a temporary name and rename it."""
-        tensors = {tensor.untyped_storage().data_ptr(): tensor for tensor in _tensors(state)}.values()
+        tensors = {
+            tensor.untyped_storage().data_ptr(): tensor for tensor in _tensors(state)
+        }.values()
         num_bytes = sum(tensor.untyped_storage().nbytes() for tensor in tensors)
-        require_space(self.folder, num_bytes + MARGIN_BYTES + MARGIN_BYTES_PER_TENSOR * len(tensors))
+        require_space(
+            self.folder, num_bytes + MARGIN_BYTES + MARGIN_BYTES_PER_TENSOR * len(tensors)
+        )
         final = self.folder / name_generation(step, 1 + self._newest_number(step))
         with commit_folder(final) as temporary:
             with (temporary / STATE_FILE).open("wb") as file:
@@ -199,7 +228,9 @@ class CheckpointStore:
                 "epoch": state.get("epoch"),
                 "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
                 "best": final.name if is_best else self._best_name(),
-                "files": {STATE_FILE: {"sha256": written.sha256.hexdigest(), "bytes": written.num_bytes}},
+                "files": {
+                    STATE_FILE: {"sha256": written.sha256.hexdigest(), "bytes": written.num_bytes}
+                },
                 **self._facts,
                 "fingerprint": self._fingerprint,
             }
@@ -219,7 +250,9 @@ class CheckpointStore:
         except DamagedError as error:
             _set_aside(folder, str(error))
             return None
-        except CheckpointError:  # it cannot be read now, and stays; another of this step is written beside it
+        except (
+            CheckpointError
+        ):  # it cannot be read now, and stays; another of this step is written beside it
             return None
         return folder if not is_best or manifest["best"] == folder.name else None
 
@@ -237,7 +270,9 @@ class CheckpointStore:
         return self._best
 
     def _best_of_newest(self) -> str:
-        """Which generation was the best when the newest whose manifest verifies was written."""
+        """Which generation was the best when the newest whose manifest
+        verifies was written.
+        """
         for folder in reversed(list_generations(self.folder)):
             with contextlib.suppress(DamagedError):
                 return self._read_manifest(folder)["best"]
@@ -253,7 +288,10 @@ class CheckpointStore:
         return None
 
     def _load(self, folder: Path) -> Checkpoint | None:
-        """A generation; None where it is gone or does not verify, in which case it is set aside."""
+        """A generation.
+
+        None where it is gone or does not verify, in which case it is set aside.
+        """
         if not folder.is_dir():
             return None
         try:
@@ -267,7 +305,9 @@ class CheckpointStore:
 
     def _replace_best(self, name: str, newest: Checkpoint) -> None:
         warnings.warn(
-            f"the best checkpoint {name} is lost; {newest.folder.name}, the newest, takes its place", stacklevel=4
+            f"the best checkpoint {name} is lost; {newest.folder.name}, the newest, takes its "
+            "place",
+            stacklevel=4,
         )
 
     def _mend_pointers(self, last: str) -> None:
@@ -277,7 +317,10 @@ class CheckpointStore:
             self._fail(f"the pointers in {self.folder} cannot be written", error)
 
     def _point(self, last: str) -> None:
-        """Let `best` and `last` name their generations; they are written where they do not."""
+        """Let `best` and `last` name their generations.
+
+        They are written where they do not.
+        """
         for pointer, name in (("best", self._best_name()), ("last", last)):
             try:
                 found = verify_pointer(self.folder, pointer)
@@ -296,7 +339,10 @@ class CheckpointStore:
                 (self.folder / pointer).unlink()
 
     def _prune(self) -> None:
-        """Keep the newest, and what was the best when the oldest of them was written: a best after that is among them.
+        """Keep the newest, and what was the best when the oldest of them was
+        written.
+
+        A best after that is among them.
 
         So each of them can be gone on from with its best.
         """
@@ -324,7 +370,9 @@ class CheckpointStore:
 
 
 class _Hashed:
-    """A file that counts and hashes what `torch.save` writes into it, before it gets to the disk."""
+    """A file that counts and hashes what `torch.save` writes into it, before
+    it gets to the disk.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self.sha256 = hashlib.sha256()
@@ -363,13 +411,18 @@ def _set_aside(folder: Path, reason: str) -> None:
         aside = set_aside(folder)
     except OSError as error:
         raise CheckpointError(
-            f"checkpoint {folder} does not verify ({reason}) and cannot be set aside: {describe_failure(error)}"
+            f"checkpoint {folder} does not verify ({reason}) and cannot be set aside: "
+            f"{describe_failure(error)}"
         ) from error
-    warnings.warn(f"checkpoint {folder} does not verify ({reason}); set aside as {aside.name}", stacklevel=4)
+    warnings.warn(
+        f"checkpoint {folder} does not verify ({reason}); set aside as {aside.name}", stacklevel=4
+    )
 
 
 def _warn_of_pointer(folder: Path, error: DamagedError) -> None:
-    warnings.warn(f"pointer in {folder}: {error}; what the manifests say takes its place", stacklevel=4)
+    warnings.warn(
+        f"pointer in {folder}: {error}; what the manifests say takes its place", stacklevel=4
+    )
 
 
 def _tensors(value: object) -> Iterator[Tensor]:

@@ -25,7 +25,8 @@ from .devices import pick_precision as pick_precision
 # Lends a model's layers lowered weights, for a forward and a backward pass under autocast.
 from .lowered import Lowered as Lowered
 
-# Keep freed memory in this process, which then holds its peak until it ends. Linux with glibc; else nothing.
+# Keep freed memory in this process, which then holds its peak until it ends. Linux with glibc; else
+# nothing.
 from .memory import keep_freed_memory as keep_freed_memory
 
 # What a user may have said of waiting and of places; then nothing is changed.
@@ -43,7 +44,8 @@ from .sharing import CoreSharing as CoreSharing
 # How many threads, and why.
 from .thread_count import ThreadCount as ThreadCount
 
-# Where others keep so many cores busy, a step that lasts longer than a time slice of the system is never alone.
+# Where others keep so many cores busy, a step that lasts longer than a time slice of the system is
+# never alone.
 from .thread_count import USER_SETTINGS as USER_SETTINGS
 
 # The remembered number of threads, or the one with which `step` is fastest now.
@@ -52,5 +54,6 @@ from .thread_count import find_thread_count as find_thread_count
 # What the environment says, or who called `torch.set_num_threads` before; None where nobody did.
 from .thread_count import threads_by_user as threads_by_user
 
-# A turn on all cores for the life of the block, for what is to be timed; without one where there is no folder.
+# A turn on all cores for the life of the block, for what is to be timed; without one where there is
+# no folder.
 from .turns import turn_alone as turn_alone

@@ -1,4 +1,6 @@
-"""How busy each core is, and how much of that is not this process: two looks at Linux's counters and what lies between.
+"""How busy each core is, and how much of that is not this process.
+
+Two looks at Linux's counters and what lies between.
 
 Whether a training gives way to others is decided in `sharing.py`.
 """
@@ -13,8 +15,8 @@ from typing import NamedTuple
 
 STAT_FILE = Path("/proc/stat")
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-# Columns of a line `cpu0 …` in which the core computes: user, nice, system, irq, softirq. Time that a hypervisor took
-# (steal) cannot be had by giving way, and guests are counted as user already.
+# Columns of a line `cpu0 …` in which the core computes: user, nice, system, irq, softirq. Time that
+# a hypervisor took (steal) cannot be had by giving way, and guests are counted as user already.
 BUSY_COLUMNS = (0, 1, 2, 5, 6)
 
 
@@ -45,15 +47,22 @@ def usable_cores() -> frozenset[int]:
 
 
 class LoadMeter:
-    """Measures the load of some cores between one call of `look` and the next."""
+    """Measures the load of some cores between one call of `look` and the
+    next.
+    """
 
-    def __init__(self, cores: frozenset[int], read: Callable[[], str] = STAT_FILE.read_text) -> None:
+    def __init__(
+        self, cores: frozenset[int], read: Callable[[], str] = STAT_FILE.read_text
+    ) -> None:
         self._cores = cores
         self._read = read
         self._last = self._count()
 
     def look(self) -> Load | None:
-        """The load since the last look; None where the system does not say, as on macOS."""
+        """The load since the last look.
+
+        None where the system does not say, as on macOS.
+        """
         before, self._last = self._last, self._count()
         if before is None or self._last is None:
             return None
@@ -80,7 +89,10 @@ class LoadMeter:
 
 
 class _Counted(NamedTuple):
-    """The counters at one look: the clock, busy ticks by core, and CPU seconds of this process."""
+    """The counters at one look.
+
+    The clock, busy ticks by core, and CPU seconds of this process.
+    """
 
     time: float
     ticks: dict[int, int]

@@ -1,4 +1,6 @@
-"""Which device and which number format a run computes in, and the fingerprint of what its bits depend on."""
+"""Which device and which number format a run computes in, and the
+fingerprint of what its bits depend on.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,14 @@ FP64 = Precision("fp64", torch.float64, None)
 
 
 def list_devices() -> list[str]:
-    """Names of the devices of this machine, the ones that auto prefers first."""
-    cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    """Names of the devices of this machine, the ones that auto prefers
+    first.
+    """
+    cuda = (
+        [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+        if torch.cuda.is_available()
+        else []
+    )
     return [*cuda, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
 
 
@@ -56,7 +64,8 @@ def pick_device(name: str) -> torch.device:
     wanted = "cuda:0" if name == "cuda" else name
     if wanted not in devices:
         raise DeviceError(
-            f"train.device: this machine has no device {name!r}; it has {', '.join(devices)} (or write auto)"
+            f"train.device: this machine has no device {name!r}; it has {', '.join(devices)} (or "
+            "write auto)"
         )
     return torch.device(wanted)
 
@@ -64,8 +73,9 @@ def pick_device(name: str) -> torch.device:
 def pick_precision(precision: str, device: torch.device, has_images: bool) -> Precision:
     """Find the number format that a recipe names.
 
-    auto is bf16 for image inputs where the hardware multiplies it faster than fp32 (CUDA from compute capability 8.0,
-    CPUs with AMX or AVX-512 BF16), else fp32: nets over a few columns gain nothing from it and lose digits.
+    auto is bf16 for image inputs where the hardware multiplies it faster than fp32 (CUDA from
+    compute capability 8.0, CPUs with AMX or AVX-512 BF16), else fp32: nets over a few columns gain
+    nothing from it and lose digits.
 
     Args:
         precision: auto, bf16, fp16, fp32 or fp64.
@@ -75,20 +85,30 @@ def pick_precision(precision: str, device: torch.device, has_images: bool) -> Pr
         DeviceError: the device cannot compute in it, or there is no such format.
     """
     if precision not in PRECISIONS:
-        raise DeviceError(f"train.precision: {precision!r} is no precision; {nearest(precision, PRECISIONS)}")
+        raise DeviceError(
+            f"train.precision: {precision!r} is no precision; {nearest(precision, PRECISIONS)}"
+        )
     if precision == "bf16" and device.type == "cuda" and not _cuda_has_bf16(device):
-        raise DeviceError(f"train.precision: {device} ({_device_name(device)}) has no bf16; use fp32 or auto")
+        raise DeviceError(
+            f"train.precision: {device} ({_device_name(device)}) has no bf16; use fp32 or auto"
+        )
     if precision == "fp16" and device.type != "cuda":
-        raise DeviceError(f"train.precision: fp16 needs CUDA and its loss scaler, not {device}; use auto, bf16 or fp32")
+        raise DeviceError(
+            f"train.precision: fp16 needs CUDA and its loss scaler, not {device}; use auto, bf16 "
+            "or fp32"
+        )
     if precision == "fp64" and device.type == "mps":
-        raise DeviceError("train.precision: mps computes nothing in fp64; use fp32, or train.device: cpu")
+        raise DeviceError(
+            "train.precision: mps computes nothing in fp64; use fp32, or train.device: cpu"
+        )
     if precision == "auto":
         return BF16 if has_images and _is_faster_in_bf16(device) else FP32
     return {"bf16": BF16, "fp16": FP16, "fp32": FP32, "fp64": FP64}[precision]
 
 
 def fingerprint(device: torch.device) -> dict[str, str]:
-    """All that decides the bits of a training run beside its recipe, data and state.
+    """All that decides the bits of a training run beside its recipe, data and
+    state.
 
     Two runs are promised the same bits where their fingerprints are equal.
     """
@@ -117,9 +137,10 @@ def fingerprint(device: torch.device) -> dict[str, str]:
 def _is_faster_in_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return _cuda_has_bf16(device)
-    # Steps of a batch of 64 in channels_last, images/s in fp32 and bf16: with AMX, ResNet-18 at 64 pixels 178 and 303,
-    # cifar_net 13,300 and 17,900; with AVX-512 BF16 alone, ResNet-18 at 64 pixels 296 and 488, at 32 pixels 761 and
-    # 885, cifar_net 22,500 and 22,700 (batch 512: 22,400 and 29,000). Without either, bf16 is emulated.
+    # Steps of a batch of 64 in channels_last, images/s in fp32 and bf16: with AMX, ResNet-18 at 64
+    # pixels 178 and 303, cifar_net 13,300 and 17,900; with AVX-512 BF16 alone, ResNet-18 at 64
+    # pixels 296 and 488, at 32 pixels 761 and 885, cifar_net 22,500 and 22,700 (batch 512: 22,400
+    # and 29,000). Without either, bf16 is emulated.
     has_bf16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
     return device.type == "cpu" and has_bf16
 

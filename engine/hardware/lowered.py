@@ -1,7 +1,10 @@
-"""Autocast's copies of a small net's weights, made by one call instead of one for each weight at each use.
+"""Autocast's copies of a small net's weights, made by one call instead of one
+for each weight at each use.
 
-Autocast casts a weight where a layer uses it, and autograd casts its gradient back: in a small net that is a fair share
-of a step. Here the layers are lent lowered weights for a pass. The numbers are the same, bit by bit.
+Autocast casts a weight where a layer uses it, and autograd casts its gradient back: in a small net
+    that is a fair share
+of a step. Here the layers are lent lowered weights for a pass. The numbers are the same, bit by
+bit.
 """
 
 from __future__ import annotations
@@ -22,7 +25,10 @@ MOST_WEIGHTS = 2**22
 
 
 class _Place(NamedTuple):
-    """Where a layer has a weight: `holder[name]`."""
+    """Where a layer has a weight.
+
+    `holder[name]`.
+    """
 
     holder: dict[str, nn.Parameter | None]
     name: str
@@ -30,10 +36,13 @@ class _Place(NamedTuple):
 
 
 class Lowered:
-    """Lends a model's layers lowered weights, for a forward and a backward pass under autocast.
+    """Lends a model's layers lowered weights, for a forward and a backward pass
+    under autocast.
 
-    Where that would not pay, or might change a number, it does nothing: for nets of other packages than torch's,
-    torchvision's and ours, that compute their own losses, that are large, or that are not on the CPU.
+    Where that would not pay, or might change a number, it does nothing: for nets of other packages
+        than torch's,
+    torchvision's and ours, that compute their own losses, that are large, or that are not on the
+    CPU.
 
     Args:
         model: its parameters are fixed; their values, and whether they are trained, are not.
@@ -48,7 +57,10 @@ class Lowered:
 
     @contextlib.contextmanager
     def lend(self) -> Iterator[None]:
-        """Within, the layers have lowered weights; afterwards their own, and what these gave is added to their grad."""
+        """Within, the layers have lowered weights.
+
+        Afterwards their own, and what these gave is added to their grad.
+        """
         if not self._weights:
             yield
             return
@@ -66,7 +78,10 @@ class Lowered:
     def _refresh(self) -> None:
         trained = [weight.requires_grad for weight in self._weights]
         if trained != self._trained:
-            self._lent = [nn.Parameter(one.detach().to(self._dtype), one.requires_grad) for one in self._weights]
+            self._lent = [
+                nn.Parameter(one.detach().to(self._dtype), one.requires_grad)
+                for one in self._weights
+            ]
             self._trained = trained
         torch._foreach_copy_(tuple(self._lent), tuple(self._weights))  # pyright: ignore[reportPrivateImportUsage]
         for lent in self._lent:
@@ -88,13 +103,20 @@ def _find_weights(model: nn.Module) -> tuple[list[nn.Parameter], list[_Place]]:
     if not is_known or not is_small or hasattr(model, "training_losses"):
         return [], []
     layers = [module for module in modules if type(module) in LAYERS]
-    others = {weight for module in modules if module not in layers for weight in module._parameters.values()}
+    others = {
+        weight
+        for module in modules
+        if module not in layers
+        for weight in module._parameters.values()
+    }
     numbers: dict[nn.Parameter, int] = {}
     places: list[_Place] = []
     for layer in layers:
         for name, weight in layer._parameters.items():
             if weight is not None and weight not in others and _is_wide(weight):
-                places.append(_Place(layer._parameters, name, numbers.setdefault(weight, len(numbers))))
+                places.append(
+                    _Place(layer._parameters, name, numbers.setdefault(weight, len(numbers)))
+                )
     return list(numbers), places
 
 

@@ -1,8 +1,13 @@
-"""How long OpenMP's threads spin before they sleep, changed while they run: GNU's libgomp, which torch brings on Linux.
+"""How long OpenMP's threads spin before they sleep, changed while they run.
 
-libgomp lets a thread that waits spin for milliseconds, unless the process has more OpenMP threads than the machine has
-cores: then it spins for some microseconds only (`GOMP_SPINCOUNT` in its manual). It asks so at each wait, so a team of
-threads that sleep switches the long spinning off, and their end switches it on again. Sums do not depend on it.
+GNU's libgomp, which torch brings on Linux.
+
+libgomp lets a thread that waits spin for milliseconds, unless the process has more OpenMP threads
+than the machine has
+cores: then it spins for some microseconds only (`GOMP_SPINCOUNT` in its manual). It asks so at each
+    wait, so a team of
+threads that sleep switches the long spinning off, and their end switches it on again. Sums do not
+depend on it.
 """
 
 from __future__ import annotations
@@ -27,13 +32,21 @@ WAITING_SETTINGS = (
 
 
 def waiting_by_user() -> str:
-    """What the environment says of waiting or places, as `NAME=value`; empty where it says nothing."""
-    return next((f"{name}={os.environ[name]}" for name in WAITING_SETTINGS if os.environ.get(name)), "")
+    """What the environment says of waiting or places, as `NAME=value`.
+
+    Empty where it says nothing.
+    """
+    return next(
+        (f"{name}={os.environ[name]}" for name in WAITING_SETTINGS if os.environ.get(name)), ""
+    )
 
 
 @functools.cache
 def libgomp() -> ctypes.CDLL | None:
-    """The libgomp that torch computes with; None where it has none. Other packages may bring their own."""
+    """The libgomp that torch computes with.
+
+    None where it has none. Other packages may bring their own.
+    """
     import torch
 
     try:
@@ -53,12 +66,15 @@ def libgomp() -> ctypes.CDLL | None:
 
 
 def can_start_threads(number: int) -> bool:
-    """Whether the system lets this process have so many threads more, under its limits of threads and of memory.
+    """Whether the system lets this process have so many threads more, under its
+    limits of threads and of memory.
 
     libgomp asks nobody: where it does not get a thread, it ends the process.
     """
     done = threading.Event()
-    threads = [threading.Thread(target=done.wait, name="openmp-trial", daemon=True) for _ in range(number)]
+    threads = [
+        threading.Thread(target=done.wait, name="openmp-trial", daemon=True) for _ in range(number)
+    ]
     try:
         for thread in threads:
             thread.start()
@@ -73,7 +89,9 @@ def can_start_threads(number: int) -> bool:
 
 
 class SleepingTeam:
-    """A team of OpenMP threads that does nothing; while it is there, no OpenMP thread of this process spins long.
+    """A team of OpenMP threads that does nothing.
+
+    While it is there, no OpenMP thread of this process spins long.
 
     Raises:
         OSError: the system has no room for its threads.

@@ -1,4 +1,6 @@
-"""The states of all random generators that a run may draw from, taken and put back."""
+"""The states of all random generators that a run may draw from, taken and
+put back.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ import torch
 
 
 def random_states() -> dict[str, Any]:
-    """The states of Python's, NumPy's and torch's generators, as plain values that a safe load accepts."""
+    """The states of Python's, NumPy's and torch's generators, as plain
+    values that a safe load accepts.
+    """
     numpy_state = np.random.get_state(legacy=False)
     return {
         "python": random.getstate(),
@@ -28,18 +32,24 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any]) -> None:
-    """Set the generators as `random_states` found them; those of CUDA devices as far as these are here."""
+    """Set the generators as `random_states` found them.
+
+    Those of CUDA devices as far as these are here.
+    """
     random.setstate(states["python"])
     numpy_state = states["numpy"]
     key = numpy_state["key"].numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", key, numpy_state["pos"], numpy_state["has_gauss"], numpy_state["gauss"]))
+    np.random.set_state(
+        ("MT19937", key, numpy_state["pos"], numpy_state["has_gauss"], numpy_state["gauss"])
+    )
     torch.set_rng_state(states["torch"])
     if states["cuda"] and torch.cuda.is_available():
         num_devices = torch.cuda.device_count()
         torch.cuda.set_rng_state_all(states["cuda"][:num_devices])
         if num_devices != len(states["cuda"]):
             warnings.warn(
-                f"the random states are of {len(states['cuda'])} CUDA devices, {num_devices} are here: those of "
+                f"the random states are of {len(states['cuda'])} CUDA devices, {num_devices} are "
+                "here: those of "
                 f"{min(num_devices, len(states['cuda']))} are restored",
                 stacklevel=2,
             )

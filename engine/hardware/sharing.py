@@ -1,16 +1,17 @@
-"""How the threads of a training share the cores with whatever else runs on the machine; no sum depends on it.
+"""How the threads of a training share the cores with whatever else runs on the
+machine; no sum depends on it.
 
-OpenMP's threads meet at the end of each operator and spin until the last has come. On a quiet machine that is the
-fastest way. Where another process holds one of their cores the others spin for as long as it does, and a training drops
-to a tenth. So:
+OpenMP's threads meet at the end of each operator and spin until the last has come. On a quiet
+machine that is the fastest way. Where another process holds one of their cores the others spin for
+as long as it does, and a training drops to a tenth. So:
 
 - trainings take turns (`turns.py`): each computes alone, with all its threads, for a slice of time;
-- beside any other load the threads keep to the cores that are free, and sleep instead of spinning (`openmp.py`). Two
-  threads on one core do what one could do, less the changes between them; two threads that lose one core to another
-  process wait for each other.
+- beside any other load the threads keep to the cores that are free, and sleep instead of spinning
+    (`openmp.py`). Two threads on one core do what one could do, less the changes between them; two
+    threads that lose one core to another process wait for each other.
 
-`tick` looks at the load now and then and follows it. Where the user said how to wait, or the system is not Linux with
-libgomp, nothing is changed.
+`tick` looks at the load now and then and follows it. Where the user said how to wait, or the system
+is not Linux with libgomp, nothing is changed.
 """
 
 from __future__ import annotations
@@ -33,12 +34,13 @@ T = TypeVar("T")
 SLICE_SECONDS = 0.2
 # Between two looks at the load; the system counts in hundredths of a second.
 LOOK_SECONDS = 0.5
-# A core counts as taken where others keep this share of one busy: below, spinning on all cores is still faster.
+# A core counts as taken where others keep this share of one busy: below, spinning on all cores is
+# still faster.
 TAKEN = 0.4
 # So many looks in a row must find the cores free before all are used again.
 QUIET_LOOKS = 3
-# A core must be less busy by so much to be worth a move, and then only half of the trainings move: two that see the
-# same would meet again.
+# A core must be less busy by so much to be worth a move, and then only half of the trainings move:
+# two that see the same would meet again.
 WORTH_A_MOVE = 0.3
 
 
@@ -52,7 +54,10 @@ class CoreSharing:
     """
 
     def __init__(
-        self, num_threads: int, say: Callable[[str], None] = lambda _: None, meter: LoadMeter | None = None
+        self,
+        num_threads: int,
+        say: Callable[[str], None] = lambda _: None,
+        meter: LoadMeter | None = None,
     ) -> None:
         self._num_threads = num_threads
         self._say = say
@@ -69,7 +74,9 @@ class CoreSharing:
 
     @property
     def waiting(self) -> str:
-        """How its threads wait for each other, in words for people and records."""
+        """How its threads wait for each other, in words for people and
+        records.
+        """
         if self._num_threads == 1:
             return "one thread waits for none"
         if by_user := waiting_by_user():
@@ -78,7 +85,9 @@ class CoreSharing:
 
     def __enter__(self) -> CoreSharing:
         if self._library is not None and self._num_threads > 1 and len(self._cores) > 1:
-            with contextlib.suppress(OSError):  # no folder for locks: then trainings are load to each other
+            with contextlib.suppress(
+                OSError
+            ):  # no folder for locks: then trainings are load to each other
                 self._turns = Turns(lock_folder(), self._cores, self._num_threads)
             self._meter = self._given_meter or LoadMeter(self._cores)
             self._next_look = time.perf_counter() + LOOK_SECONDS
@@ -91,14 +100,20 @@ class CoreSharing:
         self._turns = self._meter = None
 
     def around(self, items: Iterable[T]) -> Iterator[T]:
-        """The same items, with a `tick` before each; none is kept while the next one is made."""
+        """The same items, with a `tick` before each.
+
+        None is kept while the next one is made.
+        """
         for item in items:
             self.tick()
             yield item
             del item
 
     def tick(self) -> None:
-        """Follow the load; call it between steps. It may wait for a turn."""
+        """Follow the load.
+
+        Call it between steps. It may wait for a turn.
+        """
         now = time.perf_counter()
         if now >= self._next_look and self._meter is not None:
             if load := self._meter.look():
@@ -136,10 +151,18 @@ class CoreSharing:
         self._keep_to(self._choose(load, num_free))
 
     def _choose(self, load: Load, num_free: int) -> frozenset[int]:
-        """The cores that others use least; those that it is on already, unless a move is worth it."""
+        """The cores that others use least.
+
+        Those that it is on already, unless a move is worth it.
+        """
         own = load.own / len(self._kept_to)
-        others = {core: load.busy.get(core, 0.0) - (own if core in self._kept_to else 0.0) for core in self._cores}
-        if self._kept_to == self._cores:  # who was where cannot be told; interrupts come to the first core
+        others = {
+            core: load.busy.get(core, 0.0) - (own if core in self._kept_to else 0.0)
+            for core in self._cores
+        }
+        if (
+            self._kept_to == self._cores
+        ):  # who was where cannot be told; interrupts come to the first core
             return frozenset(sorted(self._cores)[-num_free:])
         best = sorted(self._cores, key=lambda core: (others[core], -core))[:num_free]
         now = self._kept_to
@@ -166,7 +189,8 @@ class CoreSharing:
                 os.sched_setaffinity(int(thread), cores)
 
 
-# A forked child, as a worker of a loader is, may use all cores again: nobody would tell it when they are free.
+# A forked child, as a worker of a loader is, may use all cores again: nobody would tell it when
+# they are free.
 _narrowed: weakref.WeakSet[CoreSharing] = weakref.WeakSet()
 
 

@@ -1,6 +1,9 @@
-"""With how many threads a training is fastest: measured once for machine, model and batch size, then remembered.
+"""With how many threads a training is fastest.
 
-Sums come in another order with another number of threads, so the number decides the bits of a run: two runs of one
+Measured once for machine, model and batch size, then remembered.
+
+Sums come in another order with another number of threads, so the number decides the bits of a run:
+    two runs of one
 recipe must find the same. Small nets are often fastest with one, which waits for nobody.
 """
 
@@ -25,7 +28,8 @@ WORTH_A_THREAD = 1.05
 WARM_UP_STEPS, STEPS_A_ROUND = 2, 5
 BUDGET_SECONDS = 1.5
 MOST_ROUNDS = 20
-# Where others keep so many cores busy, a step that lasts longer than a time slice of the system is never alone.
+# Where others keep so many cores busy, a step that lasts longer than a time slice of the system is
+# never alone.
 DISTURBED, TIME_SLICE_SECONDS = 0.3, 0.003
 USER_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -43,7 +47,10 @@ class ThreadCount(NamedTuple):
 
 
 def threads_by_user() -> ThreadCount | None:
-    """What the environment says, or who called `torch.set_num_threads` before; None where nobody did."""
+    """What the environment says, or who called `torch.set_num_threads` before.
+
+    None where nobody did.
+    """
     number = torch.get_num_threads()
     if name := next((name for name in USER_SETTINGS if os.environ.get(name)), ""):
         return ThreadCount(number, f"as {name}={os.environ[name]} says")
@@ -53,7 +60,8 @@ def threads_by_user() -> ThreadCount | None:
 
 
 def find_thread_count(step: Callable[[], None], memory: Path, key: str) -> ThreadCount:
-    """The remembered number of threads, or the one with which `step` is fastest now.
+    """The remembered number of threads, or the one with which `step` is fastest
+    now.
 
     Args:
         step: takes one training step; nothing of it may be needed afterwards.
@@ -66,16 +74,25 @@ def find_thread_count(step: Callable[[], None], memory: Path, key: str) -> Threa
     try:
         make_folder(memory.parent)
         with lock(memory.with_suffix(".lock"), "the number of threads"):
-            if known := _remembered(memory, key):  # another process was faster, and its number counts
+            if known := _remembered(
+                memory, key
+            ):  # another process was faster, and its number counts
                 return known
             write_json(memory, seal({**_read(memory), key: found._asdict()}))
-    except (OSError, BusyError, LockError):  # then the next run measures again; this one's record keeps its number
+    except (
+        OSError,
+        BusyError,
+        LockError,
+    ):  # then the next run measures again; this one's record keeps its number
         return found
     return found
 
 
 def candidates(most: int) -> list[int]:
-    """The numbers of threads that are tried: powers of two, and the most."""
+    """The numbers of threads that are tried.
+
+    Powers of two, and the most.
+    """
     return sorted({most, *(2**power for power in range(most.bit_length()) if 2**power < most)})
 
 
@@ -85,11 +102,18 @@ def choose(seconds: dict[int, float]) -> int:
     Args:
         seconds: of the fastest step, by number of threads.
     """
-    return min(number for number, taken in seconds.items() if taken <= WORTH_A_THREAD * min(seconds.values()))
+    return min(
+        number
+        for number, taken in seconds.items()
+        if taken <= WORTH_A_THREAD * min(seconds.values())
+    )
 
 
 def _measure(step: Callable[[], None], most: int) -> ThreadCount:
-    """Take turns with each number of threads; the fastest step of each is the one that was disturbed least."""
+    """Take turns with each number of threads.
+
+    The fastest step of each is the one that was disturbed least.
+    """
     numbers = candidates(most)
     fastest = dict.fromkeys(numbers, float("inf"))
     if len(numbers) == 1:
@@ -137,13 +161,18 @@ def _read(memory: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        warnings.warn(f"{memory} cannot be read, and numbers of threads are found anew: {error}", stacklevel=5)
+        warnings.warn(
+            f"{memory} cannot be read, and numbers of threads are found anew: {error}", stacklevel=5
+        )
         return {}
     values = values if isinstance(values, dict) else {}
     is_whole = unseal(values) is not None
     if not is_sealed(values):  # as those of before; nothing but numbers of threads stands in them
         is_whole = all(isinstance(one, dict) for one in values.values())
     if not is_whole:
-        warnings.warn(f"{memory} is not as it was written, and numbers of threads are found anew", stacklevel=5)
+        warnings.warn(
+            f"{memory} is not as it was written, and numbers of threads are found anew",
+            stacklevel=5,
+        )
         return {}
     return {name: value for name, value in values.items() if name != DIGEST}

@@ -1,8 +1,10 @@
-"""Turns on the cores: trainings of one user on one machine compute one after another instead of against each other.
+"""Turns on the cores.
 
-A core is a lock file in a folder that all processes of the user share. A training takes as many as it has threads and
-keeps them for a slice of time; it hands them over when another one queues, and goes on at once when none does. The
-locks die with their process.
+Trainings of one user on one machine compute one after another instead of against each other.
+
+A core is a lock file in a folder that all processes of the user share. A training takes as many as
+it has threads and keeps them for a slice of time; it hands them over when another one queues, and
+goes on at once when none does. The locks die with their process.
 """
 
 from __future__ import annotations
@@ -21,21 +23,27 @@ from .cpu_load import usable_cores
 
 # How often a lock that another process holds is tried again.
 POLL_SECONDS = 0.002
-# Who does not get its cores within that time goes on without them, and asks again only after the pause: the one that
-# has them is stopped, or in a step that takes long.
+# Who does not get its cores within that time goes on without them, and asks again only after the
+# pause: the one that has them is stopped, or in a step that takes long.
 PATIENCE_SECONDS = 5.0
 PAUSE_SECONDS = 60.0
 
 
 def lock_folder() -> Path:
-    """The folder of the locks; it need not exist yet."""
+    """The folder of the locks.
+
+    It need not exist yet.
+    """
     base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
     return Path(base) / f"torchrelay-cores-{os.getuid()}"
 
 
 @contextlib.contextmanager
 def turn_alone() -> Iterator[None]:
-    """A turn on all cores for the life of the block, for what is to be timed; without one where there is no folder."""
+    """A turn on all cores for the life of the block, for what is to be timed.
+
+    Without one where there is no folder.
+    """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             cores = usable_cores()
@@ -74,7 +82,10 @@ class Turns:
         _all_turns.add(self)
 
     def take(self) -> None:
-        """Wait for a turn; where it does not come in time, go on without one."""
+        """Wait for a turn.
+
+        Where it does not come in time, go on without one.
+        """
         if self._held or time.monotonic() < self._not_before:
             return
         give_up = time.monotonic() + PATIENCE_SECONDS
@@ -99,7 +110,10 @@ class Turns:
         self._held = []
 
     def pass_on(self) -> None:
-        """Let the first of the queue have a turn, and wait for the next; at once where nobody queues."""
+        """Let the first of the queue have a turn, and wait for the next.
+
+        At once where nobody queues.
+        """
         if not self._held:
             self.take()
         elif _try_lock(self._queue):

@@ -1,4 +1,7 @@
-"""What scores of a category are worth: accuracies, precision, recall, F1, rankings, and the table of its classes."""
+"""What scores of a category are worth.
+
+Accuracies, precision, recall, F1, rankings, and the table of its classes.
+"""
 
 # Shapes: N rows of a split, K classes.
 
@@ -19,7 +22,8 @@ NUMBERS_AT_ONCE = 2**22
 
 
 class ClassCounts(NamedTuple):
-    """Rows of a split by class, in memory that grows with rows and classes and not with pairs of classes.
+    """Rows of a split by class, in memory that grows with rows and classes and
+    not with pairs of classes.
 
     Attributes:
         hits: rows of each class that were predicted so, int64, shape (K,).
@@ -46,7 +50,9 @@ def count_classes(part: TargetPart) -> ClassCounts:
     is_hit_N = true_N == predicted_N
     pairs, counts = np.unique((true_N * num_classes + predicted_N)[~is_hit_N], return_counts=True)
     true, other = np.divmod(pairs, num_classes)
-    order = np.lexsort((-other, counts))  # the last one written stands: the largest, of equal ones the first class
+    order = np.lexsort(
+        (-other, counts)
+    )  # the last one written stands: the largest, of equal ones the first class
     taken_for_K, num_taken_K = np.zeros((2, num_classes), dtype=np.int64)
     taken_for_K[true[order]], num_taken_K[true[order]] = other[order], counts[order]
     hits_K = np.bincount(true_N[is_hit_N], minlength=num_classes)
@@ -58,7 +64,8 @@ def confusion_matrix(part: TargetPart) -> np.ndarray:
     """Count rows by true and predicted class.
 
     Args:
-        part: scores (N, K) and class ids (N,) of a category of K classes, few enough for a number for each pair.
+        part: scores (N, K) and class ids (N,) of a category of K classes, few enough for a number
+            for each pair.
     Returns:
         int64, shape (K, K): rows are true classes, columns predicted ones.
     """
@@ -68,29 +75,48 @@ def confusion_matrix(part: TargetPart) -> np.ndarray:
 
 
 def predicted_ids(part: TargetPart) -> np.ndarray:
-    """The class of the largest score of each row, int64, shape (N,); the first of equal ones."""
+    """The class of the largest score of each row, int64, shape (N,).
+
+    The first of equal ones.
+    """
     return part.outputs.detach().cpu().argmax(dim=1).numpy()
 
 
 def hits(part: TargetPart) -> np.ndarray:
-    """1 for each row whose class was predicted, else 0: float64, shape (N, 1)."""
+    """1 for each row whose class was predicted, else 0.
+
+    Float64, shape (N, 1).
+    """
     return (predicted_ids(part) == _ids(part)).astype(np.float64)[:, None]
 
 
 def log_probabilities(part: TargetPart) -> np.ndarray:
-    """Of each class, in nats: float64, shape (N, K)."""
+    """Of each class, in nats.
+
+    Float64, shape (N, K).
+    """
     return part.outputs.detach().cpu().double().log_softmax(dim=1).numpy()
 
 
 def row_losses(part: TargetPart) -> np.ndarray:
-    """Minus the logarithm of the true class's probability, in nats, float64, shape (N,)."""
-    each = zip(_split_rows(part.outputs), part.target.split(_rows_at_once(part.outputs)), strict=True)
-    return -np.concatenate([one.log_softmax(dim=1).gather(1, true[:, None].cpu())[:, 0].numpy() for one, true in each])
+    """Minus the logarithm of the true class's probability, in nats, float64,
+    shape (N,).
+    """
+    each = zip(
+        _split_rows(part.outputs), part.target.split(_rows_at_once(part.outputs)), strict=True
+    )
+    return -np.concatenate(
+        [one.log_softmax(dim=1).gather(1, true[:, None].cpu())[:, 0].numpy() for one, true in each]
+    )
 
 
 def best_probabilities(part: TargetPart, number: int) -> np.ndarray:
-    """The largest probabilities of each row, the largest first, float64, shape (N, number)."""
-    each = [one.softmax(dim=1).topk(number, dim=1).values.numpy() for one in _split_rows(part.outputs)]
+    """The largest probabilities of each row, the largest first, float64,
+    shape (N, number).
+    """
+    each = [
+        one.softmax(dim=1).topk(number, dim=1).values.numpy() for one in _split_rows(part.outputs)
+    ]
     return np.concatenate(each)
 
 
@@ -106,20 +132,22 @@ def _split_rows(scores_NK: Tensor) -> Iterator[Tensor]:
 def measure_classes(part: TargetPart) -> dict[str, float]:
     """Metrics over all classes.
 
-    Means over classes (`…_macro`) are, as in scikit-learn, over those that are true or predicted somewhere; a class
-    that is never predicted has precision 0. Two classes are a question with the answer yes or no: the second, in the
-    schema's order, is the positive one.
+    Means over classes (`…_macro`) are, as in scikit-learn, over those that are true or predicted
+    somewhere; a class that is never predicted has precision 0. Two classes are a question with the
+    answer yes or no: the second, in the schema's order, is the positive one.
 
     Returns:
-        accuracy, precision_macro, recall_macro, f1_macro; with two classes precision, recall and f1 of the second,
-        auroc and average_precision; with more auroc_macro, each class against all others. A ranking is left out
-        where a class has no rows.
+        accuracy, precision_macro, recall_macro, f1_macro; with two classes precision, recall and f1
+        of the second, auroc and average_precision; with more auroc_macro, each class against all
+        others. A ranking is left out where a class has no rows.
     """
     counts = count_classes(part)
     rows_K, seen_K = counts.rows, (counts.predicted + counts.rows) > 0
     scores = _class_scores(counts)
     metrics = {"accuracy": float(counts.hits.sum() / rows_K.sum())}
-    metrics |= {f"{name}_macro": float(values_K[seen_K].mean()) for name, values_K in scores.items()}
+    metrics |= {
+        f"{name}_macro": float(values_K[seen_K].mean()) for name, values_K in scores.items()
+    }
     if len(rows_K) == 2:
         metrics |= {name: float(values_K[1]) for name, values_K in scores.items() if seen_K[1]}
         if not rows_K[1]:
@@ -130,13 +158,22 @@ def measure_classes(part: TargetPart) -> dict[str, float]:
 
 
 def class_accuracies(part: TargetPart) -> list[float | None]:
-    """The share of each class's rows that was predicted so; None for a class without rows."""
+    """The share of each class's rows that was predicted so.
+
+    None for a class without rows.
+    """
     counts = count_classes(part)
-    return [float(hits / rows) if rows else None for hits, rows in zip(counts.hits, counts.rows, strict=True)]
+    return [
+        float(hits / rows) if rows else None
+        for hits, rows in zip(counts.hits, counts.rows, strict=True)
+    ]
 
 
 def describe_classes(part: TargetPart) -> list[dict[str, Any]]:
-    """One row a class, for a table: its rows, accuracy (that is, its recall), precision, F1, what it is taken for."""
+    """One row a class, for a table.
+
+    Its rows, accuracy (that is, its recall), precision, F1, what it is taken for.
+    """
     counts = count_classes(part)
     rows_K, scores = counts.rows, _class_scores(counts)
     classes = part.feature.classes
@@ -158,7 +195,9 @@ def describe_classes(part: TargetPart) -> list[dict[str, Any]]:
 
 
 def auroc(scores_N: np.ndarray, is_positive_N: np.ndarray) -> float:
-    """The share of pairs of a positive and a negative row in which the positive one has the larger score; ties half."""
+    """The share of pairs of a positive and a negative row in which the
+    positive one has the larger score; ties half.
+    """
     if np.isnan(scores_N).any():
         return float("nan")
     negatives = np.sort(scores_N[~is_positive_N])
@@ -168,7 +207,9 @@ def auroc(scores_N: np.ndarray, is_positive_N: np.ndarray) -> float:
 
 
 def average_precision(scores_N: np.ndarray, is_positive_N: np.ndarray) -> float:
-    """Precision at each distinct score as a threshold, weighted by what it adds to the recall."""
+    """Precision at each distinct score as a threshold, weighted by what it
+    adds to the recall.
+    """
     if np.isnan(scores_N).any():
         return float("nan")
     order = np.argsort(-scores_N, kind="stable")
@@ -180,7 +221,9 @@ def average_precision(scores_N: np.ndarray, is_positive_N: np.ndarray) -> float:
 
 
 def _class_scores(counts: ClassCounts) -> dict[str, np.ndarray]:
-    """Precision, recall and F1 of each class, 0 where one has nothing to be counted over."""
+    """Precision, recall and F1 of each class, 0 where one has nothing to be
+    counted over.
+    """
     hits_K, rows_K, predicted_K, *_ = counts
     return {
         "precision": hits_K / np.maximum(predicted_K, 1),
@@ -194,7 +237,10 @@ def _rankings(part: TargetPart) -> dict[str, float]:
     if part.feature.num_outputs == 2:
         scores_N2 = part.outputs.detach().cpu().double().numpy()
         margin_N = scores_N2[:, 1] - scores_N2[:, 0]
-        return {"auroc": auroc(margin_N, ids_N == 1), "average_precision": average_precision(margin_N, ids_N == 1)}
+        return {
+            "auroc": auroc(margin_N, ids_N == 1),
+            "average_precision": average_precision(margin_N, ids_N == 1),
+        }
     scores_NK = log_probabilities(part)
     each = [auroc(scores_NK[:, number], ids_N == number) for number in range(scores_NK.shape[1])]
     return {"auroc_macro": float(np.mean(each))}

@@ -1,6 +1,9 @@
-"""What a model's outputs over one split are worth, as plain numbers; gathering the outputs is left to the loop.
+"""What a model's outputs over one split are worth, as plain numbers.
 
-Here each measure gets its name. What is measured stands in `classification.py`, `regression.py` and `ranking.py`.
+Gathering the outputs is left to the loop.
+
+Here each measure gets its name. What is measured stands in `classification.py`, `regression.py` and
+`ranking.py`.
 """
 
 # Shapes: N rows of a split, K classes, D columns of a number target, P points.
@@ -16,13 +19,27 @@ from .bootstrap import resampled_interval, resampled_ratio_interval
 from .classification import MAX_RANKED, class_accuracies, hits, measure_classes
 from .names import base_of, former_names, legal_parts, name_part, parts_of
 from .ranking import DIRECTIONS, METRICS, measure_ranks, ranking_names, reciprocal_ranks
-from .regression import has_unit, measure_numbers, measure_points, point_errors, row_nme, squared_errors
+from .regression import (
+    has_unit,
+    measure_numbers,
+    measure_points,
+    point_errors,
+    row_nme,
+    squared_errors,
+)
 from .tags import measure_tags, row_counts, score_tags
 
 # The one metric that says how good a model is; see `headline` for the exception.
-HEADLINES: dict[Kind, str] = {"category": "accuracy", "labels": "f1_micro", "number": "rmse", "points": "nme"}
+HEADLINES: dict[Kind, str] = {
+    "category": "accuracy",
+    "labels": "f1_micro",
+    "number": "rmse",
+    "points": "nme",
+}
 RANKED_HEADLINE = "mrr"
-LOWER_IS_BETTER = frozenset({"loss", "rmse", "mae", "median_ae", "nme", "mean_rank", "hamming_loss"})
+LOWER_IS_BETTER = frozenset(
+    {"loss", "rmse", "mae", "median_ae", "nme", "mean_rank", "hamming_loss"}
+)
 # Of labels each tag has these, as f1_of/<tag>.
 TAG_METRICS = ("f1", "precision", "recall", "auroc")
 # Of a target of classes or tags: what each has alone.
@@ -48,23 +65,26 @@ def compute_metrics(
 ) -> dict[str, float]:
     """Compute all metrics of a split, on the CPU, in double precision.
 
-    What a split leaves undefined is left out: the accuracy of a class without rows, r2 where a column is constant,
+    What a split leaves undefined is left out: the accuracy of a class without rows, r2 where a
+        column is constant,
     auroc where a class has no rows.
 
     Args:
         schema: says what the targets are.
-        outputs: scores or standardised values, shape (N, num_outputs); any device and floating type. Where entities
-            are ranked, what a `Ranker` gave, shape (N, 3).
+        outputs: scores or standardised values, shape (N, num_outputs); any device and floating
+            type. Where entities are ranked, what a `Ranker` gave, shape (N, 3).
         target: class ids or standardised values, see `Batch`.
         losses: of each row, shape (N,).
-        scale: points: pixels of the file per pixel of the stored image, x and y of each of T targets side by side,
-            shape (N, 2T); None means 1.
+        scale: points: pixels of the file per pixel of the stored image, x and y of each of T
+            targets side by side, shape (N, 2T); None means 1.
         reduction: of the rows' losses to the split's.
     Returns:
-        By name: loss, and what `measure_classes`, `measure_tags`, `measure_numbers`, `measure_points` or
-        `measure_ranks` give. For categories accuracy_of/<class> too, for labels f1_of/<tag>, precision, recall and
-        auroc likewise; for several columns of numbers the means over the columns, and each again as rmse_of/<column>.
-        Of several targets all that stands below <target>/, and the headline (see `headline`) is their mean.
+        By name: loss, and what `measure_classes`, `measure_tags`, `measure_numbers`,
+            `measure_points` or
+        `measure_ranks` give. For categories accuracy_of/<class> too, for labels f1_of/<tag>,
+        precision, recall and auroc likewise; for several columns of numbers the means over the
+        columns, and each again as rmse_of/<column>. Of several targets all that stands below
+        <target>/, and the headline (see `headline`) is their mean.
     """
     losses = losses.detach().cpu().double()
     metrics = {"loss": reduce_sum(float(losses.sum()), len(losses), reduction)}
@@ -79,11 +99,16 @@ def compute_metrics(
     name = headline(schema)
     if len(each) > 1 and all(name in found for found in each.values()):
         metrics[name] = float(np.mean([found[name] for found in each.values()]))
-    return metrics | {f"{prefix}{name}": value for prefix, found in each.items() for name, value in found.items()}
+    return metrics | {
+        f"{prefix}{name}": value for prefix, found in each.items() for name, value in found.items()
+    }
 
 
 def headline(schema: Schema) -> str:
-    """The metric that says how good a model is: accuracy, f1_micro, rmse, nme, mrr; rmse where points have no unit."""
+    """The metric that says how good a model is.
+
+    Accuracy, f1_micro, rmse, nme, mrr; rmse where points have no unit.
+    """
     if schema.triple is not None:
         return RANKED_HEADLINE
     if schema.target_kind == "points" and not all(has_unit(feature) for feature in schema.targets):
@@ -98,14 +123,16 @@ def headline_interval(
     scale: np.ndarray | None = None,
     groups: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Bounds between which the headline metric would lie in 95 % of other samples of rows like these.
+    """Bounds between which the headline metric would lie in 95 % of other
+    samples of rows like these.
 
     Args:
         schema, outputs, target, scale: see `compute_metrics`.
-        groups: integers, shape (N,), equal ones for rows that belong together and are drawn together; None where each
-            row is drawn alone.
+        groups: integers, shape (N,), equal ones for rows that belong together and are drawn
+            together; None where each row is drawn alone.
     Returns:
-        <headline>_low and <headline>_high; nothing where fewer than two groups define it, or an output is not finite.
+        <headline>_low and <headline>_high; nothing where fewer than two groups define it, or an
+        output is not finite.
     """
     name = headline(schema)
     if schema.triple is not None:
@@ -122,13 +149,20 @@ def headline_interval(
     elif name == "nme":
         values = [row_nme(point_errors(part, share)) for part, share in parts]
     else:
-        values = [(point_errors(part, share).distance ** 2).mean(axis=1, keepdims=True) for part, share in parts]
+        values = [
+            (point_errors(part, share).distance ** 2).mean(axis=1, keepdims=True)
+            for part, share in parts
+        ]
     if not bool(outputs.isfinite().all()):
         return {}
     root = name == "rmse"
     # The mean over targets of the mean over columns, as the metric itself is.
-    weights_D = np.concatenate([np.full(one.shape[1], 1 / one.shape[1] / len(values)) for one in values])
-    return _name_bounds(name, resampled_interval(np.concatenate(values, axis=1), weights_D, groups, root=root))
+    weights_D = np.concatenate(
+        [np.full(one.shape[1], 1 / one.shape[1] / len(values)) for one in values]
+    )
+    return _name_bounds(
+        name, resampled_interval(np.concatenate(values, axis=1), weights_D, groups, root=root)
+    )
 
 
 def _name_bounds(name: str, found: tuple[float, float] | None) -> dict[str, float]:
@@ -141,24 +175,34 @@ def _ratio_interval(
     """Bounds of f1_micro, the mean over the targets."""
     above, below = zip(*(row_counts(part) for part, _ in parts), strict=True)
     weights_D = np.full(len(parts), 1 / len(parts))
-    found = resampled_ratio_interval(np.concatenate(above, axis=1), np.concatenate(below, axis=1), weights_D, groups)
+    found = resampled_ratio_interval(
+        np.concatenate(above, axis=1), np.concatenate(below, axis=1), weights_D, groups
+    )
     return _name_bounds(name, found)
 
 
 def scaled_parts(
     schema: Schema, outputs: Tensor, target: Tensor, scale: np.ndarray | None
 ) -> list[tuple[TargetPart, np.ndarray | None]]:
-    """Each target's share, with its share of the scale: shape (N, 2), or None where there is none.
+    """Each target's share, with its share of the scale.
+
+    Shape (N, 2), or None where there is none.
 
     Args:
         schema, outputs, target, scale: see `compute_metrics`.
     """
     parts = schema.parts(outputs, target)
-    return [(part, None if scale is None else scale[:, 2 * at : 2 * at + 2]) for at, part in enumerate(parts)]
+    return [
+        (part, None if scale is None else scale[:, 2 * at : 2 * at + 2])
+        for at, part in enumerate(parts)
+    ]
 
 
 def metric_names(schema: Schema) -> list[str]:
-    """The names that `checkpoint.monitor` may give: what a split with rows of every class has, and can be better in."""
+    """The names that `checkpoint.monitor` may give.
+
+    What a split with rows of every class has, and can be better in.
+    """
     names = ["loss"]
     if schema.triple is not None:
         return [f"valid/{name}" for name in (*names, *ranking_names())]
@@ -179,12 +223,18 @@ def monitor_mode(name: str, schema: Schema) -> str:
         "max" or "min".
     """
     rest = name.partition("/")[2]
-    prefix = max((prefix for prefix in target_prefixes(schema) if rest.startswith(prefix)), key=len, default="")
+    prefix = max(
+        (prefix for prefix in target_prefixes(schema) if rest.startswith(prefix)),
+        key=len,
+        default="",
+    )
     return "min" if base_of(rest.removeprefix(prefix)) in LOWER_IS_BETTER else "max"
 
 
 def unit_of(name: str, schema: Schema) -> str:
-    """What a metric is counted in: the unit of the number target that it measures, px for points, else nothing.
+    """What a metric is counted in.
+
+    The unit of the number target that it measures, px for points, else nothing.
 
     Args:
         name: with its split, for example "test/rmse".
@@ -200,21 +250,32 @@ def unit_of(name: str, schema: Schema) -> str:
 
 
 def auto_monitor(schema: Schema) -> str:
-    """The metric that decides which checkpoint is best where the recipe does not say."""
+    """The metric that decides which checkpoint is best where the recipe does
+    not say.
+    """
     return f"valid/{headline(schema)}"
 
 
 def target_prefixes(schema: Schema) -> list[str]:
-    """What stands before the names of each target's metrics: nothing where there is one target."""
+    """What stands before the names of each target's metrics.
+
+    Nothing where there is one target.
+    """
     if len(schema.targets) == 1:
         return [""]
-    plain = ["loss", headline(schema), *(f"{headline(schema)}_{end}" for end in ("low", "high"))]  # beside them
+    plain = [
+        "loss",
+        headline(schema),
+        *(f"{headline(schema)}_{end}" for end in ("low", "high")),
+    ]  # beside them
     parts = legal_parts([feature.name for feature in schema.targets], reserved=plain)
     return [f"{part}/" for part in parts]
 
 
 def former_metric_names(schema: Schema) -> dict[str, str]:
-    """What runs of older versions call metrics of a class, column, tag or direction; see `former_names`."""
+    """What runs of older versions call metrics of a class, column, tag or
+    direction; see `former_names`.
+    """
     if schema.triple is not None:
         return former_names(METRICS, "", DIRECTIONS)
     names: dict[str, str] = {}
@@ -235,7 +296,9 @@ def _measure(part: TargetPart, scale: np.ndarray | None) -> dict[str, float]:
     if part.feature.kind == "labels":
         return measure_tags(part) | _name_tags(part)
     each = zip(parts_of(part.feature.classes), class_accuracies(part), strict=False)
-    return measure_classes(part) | {name_part("accuracy", name): value for name, value in each if value is not None}
+    return measure_classes(part) | {
+        name_part("accuracy", name): value for name, value in each if value is not None
+    }
 
 
 def _name_tags(part: TargetPart) -> dict[str, float]:
@@ -251,10 +314,15 @@ def _name_tags(part: TargetPart) -> dict[str, float]:
 
 
 def _name_columns(feature: FeatureSchema, values: dict[str, np.ndarray]) -> dict[str, float]:
-    """Means over the columns, and, of several, each column's own; without the r2 of a constant column."""
+    """Means over the columns, and, of several, each column's own.
+
+    Without the r2 of a constant column.
+    """
     is_constant_D = np.isnan(values["r2"]) & ~np.isnan(values["rmse"])
     metrics = {
-        name: float(values_D.mean()) for name, values_D in values.items() if name != "r2" or not is_constant_D.any()
+        name: float(values_D.mean())
+        for name, values_D in values.items()
+        if name != "r2" or not is_constant_D.any()
     }
     if len(feature.columns) > 1:
         for number, part in enumerate(parts_of(feature.columns)):
@@ -272,12 +340,22 @@ def _names(feature: FeatureSchema) -> list[str]:
         columns = parts_of(feature.columns) if len(feature.columns) > 1 else []
         return [*names, *(name_part(name, column) for column in columns for name in names)]
     if feature.kind == "labels":
-        names = ["f1_micro", "f1_macro", "precision_micro", "precision_macro", "recall_micro", "recall_macro"]
+        names = [
+            "f1_micro",
+            "f1_macro",
+            "precision_micro",
+            "precision_macro",
+            "recall_micro",
+            "recall_macro",
+        ]
         names += ["subset_accuracy", "hamming_loss"]
         ranked = feature.num_outputs <= MAX_RANKED
         names += ["auroc_macro", "average_precision_macro"] if ranked else []
         each = TAG_METRICS if ranked else TAG_METRICS[:3]
-        return [*names, *(name_part(name, tag) for name in each for tag in parts_of(feature.classes))]
+        return [
+            *names,
+            *(name_part(name, tag) for name in each for tag in parts_of(feature.classes)),
+        ]
     names = ["accuracy", "precision_macro", "recall_macro", "f1_macro"]
     if feature.num_outputs == 2:
         names += ["precision", "recall", "f1", "auroc", "average_precision"]

@@ -1,7 +1,9 @@
-"""Names of metrics which every store of MLflow takes: parts of names out of labels, and what older runs called them.
+"""Names of metrics which every store of MLflow takes.
 
-The metric of one class, column, tag or direction is `accuracy_of/<class>`, `rmse_of/<column>` and so on. A store of
-files keeps `valid/accuracy` as a file, so that nothing may stand below that name.
+Parts of names out of labels, and what older runs called them.
+
+The metric of one class, column, tag or direction is `accuracy_of/<class>`, `rmse_of/<column>` and
+so on. A store of files keeps `valid/accuracy` as a file, so that nothing may stand below that name.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 # More classes or columns than these get no metric of their own.
 MAX_PARTS = 100
-# MLflow takes names of 250 characters, file systems 255 bytes between slashes; this leaves room for "_std" behind.
+# MLflow takes names of 250 characters, file systems 255 bytes between slashes; this leaves room for
+# "_std" behind.
 MAX_PART_BYTES = 200
 OF = "_of"
 DEVIATION = "_std"
@@ -25,16 +28,21 @@ def name_part(metric: str, part: str) -> str:
 
 
 def base_of(name: str) -> str:
-    """Which metric a name without split and target is of: `rmse` of `rmse_of/a`, and of the `rmse/a` of older runs."""
+    """Which metric a name without split and target is of.
+
+    `rmse` of `rmse_of/a`, and of the `rmse/a` of older runs.
+    """
     return name.split("/")[0].removesuffix(OF)
 
 
 def legal_parts(names: Sequence[str], reserved: Iterable[str] = ()) -> list[str]:
-    """Turn labels into parts of metric names that any store takes, different ones for different labels.
+    """Turn labels into parts of metric names that any store takes, different
+    ones for different labels.
 
-    A label that is legal keeps its name. In others, what is no letter, digit or one of `_-. ` becomes `_`, as do dots
-    and spaces at the ends; where that is taken, a number follows. Names that differ in capitals or accents alone are
-    taken too, as they are one file or one key in some stores, and so is the name of another's deviation (`_std`).
+    A label that is legal keeps its name. In others, what is no letter, digit or one of `_-. `
+    becomes `_`, as do dots and spaces at the ends; where that is taken, a number follows. Names
+    that differ in capitals or accents alone are taken too, as they are one file or one key in some
+    stores, and so is the name of another's deviation (`_std`).
 
     Args:
         names: the labels.
@@ -56,12 +64,17 @@ def legal_parts(names: Sequence[str], reserved: Iterable[str] = ()) -> list[str]
 
 
 def parts_of(labels: Sequence[str]) -> list[str]:
-    """Parts of names for labels; none where they are too many for metrics of their own."""
+    """Parts of names for labels.
+
+    None where they are too many for metrics of their own.
+    """
     return legal_parts(labels) if len(labels) <= MAX_PARTS else []
 
 
 def former_names(metrics: Iterable[str], prefix: str, labels: Sequence[str]) -> dict[str, str]:
-    """What runs of an older version call the metrics of parts: by today's name, both without the split.
+    """What runs of an older version call the metrics of parts.
+
+    By today's name, both without the split.
 
     Args:
         metrics: those that each part has.
@@ -69,11 +82,17 @@ def former_names(metrics: Iterable[str], prefix: str, labels: Sequence[str]) -> 
         labels: classes, columns, tags or directions.
     """
     parts = zip(parts_of(labels), _former_parts(labels), strict=False)
-    return {f"{prefix}{name_part(name, new)}": f"{prefix}{name}/{old}" for new, old in parts for name in metrics}
+    return {
+        f"{prefix}{name_part(name, new)}": f"{prefix}{name}/{old}"
+        for new, old in parts
+        for name in metrics
+    }
 
 
 def names_kept(former: Mapping[str, str], known: Collection[str]) -> dict[str, str]:
-    """The names that a run goes on with, by today's; none where it has today's.
+    """The names that a run goes on with, by today's.
+
+    None where it has today's.
 
     Args:
         former: today's names to older ones, without the split.
@@ -94,12 +113,21 @@ def _cut(text: str, num_bytes: int) -> str:
 
 
 def _folded(part: str) -> str:
-    """What is one name to a file system or a database that heeds neither capitals nor accents."""
-    return "".join(one for one in unicodedata.normalize("NFKD", part.casefold()) if not unicodedata.combining(one))
+    """What is one name to a file system or a database that heeds neither
+    capitals nor accents.
+    """
+    return "".join(
+        one
+        for one in unicodedata.normalize("NFKD", part.casefold())
+        if not unicodedata.combining(one)
+    )
 
 
 def _former_parts(names: Sequence[str]) -> list[str]:
-    """What older versions made of labels; where this is taken, runs of theirs have a number behind it."""
+    """What older versions made of labels.
+
+    Where this is taken, runs of theirs have a number behind it.
+    """
     wanted = [_formerly_legal(name) for name in names]
     taken = {name for name, part in zip(names, wanted, strict=True) if name == part}
     parts = []

@@ -1,4 +1,6 @@
-"""What predicted numbers and points are worth, in the target's own units, and the tables of their errors."""
+"""What predicted numbers and points are worth, in the target's own units,
+and the tables of their errors.
+"""
 
 # Shapes: N rows of a split, D columns of a number target, P points.
 
@@ -16,7 +18,10 @@ ROUNDING = 1e-6
 
 
 def squared_errors(part: TargetPart) -> np.ndarray:
-    """Of each row and column, in squares of the target's units: float64, shape (N, D)."""
+    """Of each row and column, in squares of the target's units.
+
+    Float64, shape (N, D).
+    """
     return _errors(part) ** 2
 
 
@@ -24,11 +29,14 @@ def measure_numbers(part: TargetPart) -> dict[str, np.ndarray]:
     """Errors of each column, in the target's own units.
 
     Returns:
-        rmse, mae, median_ae (median absolute error), bias (mean of predicted minus true) and r2, float64, shape (D,);
-        r2 is NaN where the column is constant, and every one where a prediction is.
+        rmse, mae, median_ae (median absolute error), bias (mean of predicted minus true) and r2,
+        float64, shape (D,); r2 is NaN where the column is constant, and every one where a
+        prediction is.
     """
     errors_ND = _errors(part)
-    truth_ND = _to_numpy(part.target) * np.asarray(part.feature.std)  # less a constant, which no measure here sees
+    truth_ND = _to_numpy(part.target) * np.asarray(
+        part.feature.std
+    )  # less a constant, which no measure here sees
     variance_D = np.where(np.ptp(truth_ND, axis=0) == 0, np.nan, truth_ND.var(axis=0))
     return {
         "rmse": np.sqrt((errors_ND**2).mean(axis=0)),
@@ -40,14 +48,19 @@ def measure_numbers(part: TargetPart) -> dict[str, np.ndarray]:
 
 
 def describe_quantiles(part: TargetPart) -> list[dict[str, Any]]:
-    """Errors by the size of the true value, for a table: a row for each tenth of a column's rows, equal values joined.
+    """Errors by the size of the true value, for a table.
+
+    A row for each tenth of a column's rows, equal values joined.
 
     Returns:
-        column, the least and the largest true value, rows, rmse, mae and bias; in the target's own units.
+        column, the least and the largest true value, rows, rmse, mae and bias; in the target's own
+        units.
     """
     errors_ND, truth_ND = _errors(part), in_own_units(part.feature, part.target)
     table = []
-    for column, errors_N, truth_N in zip(part.feature.columns, errors_ND.T, truth_ND.T, strict=True):
+    for column, errors_N, truth_N in zip(
+        part.feature.columns, errors_ND.T, truth_ND.T, strict=True
+    ):
         edges = np.unique(np.quantile(truth_N, np.linspace(0, 1, NUM_QUANTILES + 1)[1:-1]))
         bin_N = edges.searchsorted(truth_N, "left")
         for number in np.unique(bin_N):
@@ -67,12 +80,16 @@ def describe_quantiles(part: TargetPart) -> list[dict[str, Any]]:
 
 
 def in_own_units(feature: FeatureSchema, values: Tensor) -> np.ndarray:
-    """Standardised values of a target in its own units (points: pixels of the stored image): float64, shape (N, D)."""
+    """Standardised values of a target in its own units (points: pixels of
+    the stored image): float64, shape (N, D).
+    """
     return _to_numpy(values) * np.asarray(feature.std) + np.asarray(feature.mean)
 
 
 def in_file_pixels(stored_ND: np.ndarray, scale_N2: np.ndarray | None) -> np.ndarray:
-    """Points of the stored image in pixels of the file's picture; a pixel's centre is a whole number in both.
+    """Points of the stored image in pixels of the file's picture.
+
+    A pixel's centre is a whole number in both.
 
     Args:
         stored_ND: x0, y0, x1, y1, …
@@ -84,7 +101,8 @@ def in_file_pixels(stored_ND: np.ndarray, scale_N2: np.ndarray | None) -> np.nda
 
 
 class PointErrors(NamedTuple):
-    """How far predicted points lie from the true ones, in pixels of the file's picture.
+    """How far predicted points lie from the true ones, in pixels of the file's
+    picture.
 
     Attributes:
         distance: predicted to true, shape (N, P).
@@ -98,7 +116,10 @@ class PointErrors(NamedTuple):
 
 
 def has_unit(feature: FeatureSchema) -> bool:
-    """Whether the errors of a points target have a length to be counted in: one point alone has no box."""
+    """Whether the errors of a points target have a length to be counted in.
+
+    One point alone has no box.
+    """
     return bool(feature.normalise_by) or len(feature.columns) > 2
 
 
@@ -132,7 +153,10 @@ def point_errors(part: TargetPart, scale_N2: np.ndarray | None) -> PointErrors:
 
 
 def row_nme(errors: PointErrors) -> np.ndarray:
-    """Mean distance of each row over its unit, float64, shape (N, 1); NaN where the unit has no length."""
+    """Mean distance of each row over its unit, float64, shape (N, 1).
+
+    NaN where the unit has no length.
+    """
     return (errors.distance.mean(axis=1) / errors.unit)[:, None]
 
 
@@ -140,9 +164,10 @@ def measure_points(part: TargetPart, scale_N2: np.ndarray | None) -> dict[str, f
     """Metrics of a points target.
 
     Returns:
-        nme; mean_shape_nme, what predicting the training rows' mean shape for every row gives; rmse, the root of the
-        mean squared distance in pixels of the file. The first two are means over the rows whose unit has a length,
-        and are left out where no row's has, as of one point alone.
+        nme; mean_shape_nme, what predicting the training rows' mean shape for every row gives;
+        rmse, the root of the mean squared distance in pixels of the file. The first two are means
+        over the rows whose unit has a length, and are left out where no row's has, as of one point
+        alone.
     """
     errors = point_errors(part, scale_N2)
     metrics = {"rmse": float(np.sqrt((errors.distance**2).mean()))}
@@ -157,10 +182,17 @@ def measure_points(part: TargetPart, scale_N2: np.ndarray | None) -> dict[str, f
 
 
 def describe_points(part: TargetPart, scale_N2: np.ndarray | None) -> list[dict[str, Any]]:
-    """One row a point, for a table: its columns, mean, median and largest distance in pixels, and its nme if it has."""
+    """One row a point, for a table.
+
+    Its columns, mean, median and largest distance in pixels, and its nme if it has.
+    """
     errors = point_errors(part, scale_N2)
     columns = part.feature.columns
-    nme_P = np.nanmean(errors.distance / errors.unit[:, None], axis=0) if not np.isnan(errors.unit).all() else ()
+    nme_P = (
+        np.nanmean(errors.distance / errors.unit[:, None], axis=0)
+        if not np.isnan(errors.unit).all()
+        else ()
+    )
     return [
         {
             "point": number,
@@ -176,7 +208,10 @@ def describe_points(part: TargetPart, scale_N2: np.ndarray | None) -> list[dict[
 
 
 def _errors(part: TargetPart) -> np.ndarray:
-    """Predicted minus true, float64, shape (N, D); large numbers with a small spread keep their digits."""
+    """Predicted minus true, float64, shape (N, D).
+
+    Large numbers with a small spread keep their digits.
+    """
     return (_to_numpy(part.outputs) - _to_numpy(part.target)) * np.asarray(part.feature.std)
 
 

@@ -4,13 +4,16 @@ from .averaging import Average as Average
 # The frozen part of a model.
 from .freezing import Frozen as Frozen
 
-# What the learning rate of each parameter that a pattern fits is multiplied by; the first that fits counts.
+# What the learning rate of each parameter that a pattern fits is multiplied by; the first that fits
+# counts.
 from .freezing import learning_rate_factors as learning_rate_factors
 
-# Steps an optimizer: by its own `step` at first and wherever something is unusual, else by its kernel alone.
+# Steps an optimizer: by its own `step` at first and wherever something is unusual, else by its
+# kernel alone.
 from .fused_step import Stepper as Stepper
 
-# Build the optimizer over a model's parameters, with torch's own defaults where the recipe is silent.
+# Build the optimizer over a model's parameters, with torch's own defaults where the recipe is
+# silent.
 from .optimizers import build_optimizer as build_optimizer
 
 # Refuse an optimizer that does not exist, or arguments that it does not take or torch refuses.

@@ -1,4 +1,6 @@
-"""An exponential moving average of a model's weights, which then is what is validated and kept."""
+"""An exponential moving average of a model's weights, which then is what is
+validated and kept.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,10 @@ from torch import Tensor, nn
 class Average:
     """A copy of a model that follows it slowly.
 
-    After update n the copy is `d * copy + (1 - d) * model` with d = min(decay, (1 + n) / (10 + n)), the warm-up of
-    TensorFlow's ExponentialMovingAverage: an early average forgets the weights that training began with. Buffers of
-    floating type, for example the statistics of a batch norm, are averaged alike; counters are copied.
+    After update n the copy is `d * copy + (1 - d) * model` with d = min(decay, (1 + n) / (10 + n)),
+    the warm-up of TensorFlow's ExponentialMovingAverage: an early average forgets the weights that
+    training began with. Buffers of floating type, for example the statistics of a batch norm, are
+    averaged alike; counters are copied.
 
     Args:
         model: where it is computed, with the weights that training begins with.
@@ -29,11 +32,18 @@ class Average:
         is_float = [value.is_floating_point() for value in values]
         self._followed = [value for value, yes in zip(values, is_float, strict=True) if yes]
         self._averaged = [value for value, yes in zip(ours, is_float, strict=True) if yes]
-        self._counters = [(mine, value) for mine, value, yes in zip(ours, values, is_float, strict=True) if not yes]
+        self._counters = [
+            (mine, value)
+            for mine, value, yes in zip(ours, values, is_float, strict=True)
+            if not yes
+        ]
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move towards the model; call it after each step that changed the weights."""
+        """Move towards the model.
+
+        Call it after each step that changed the weights.
+        """
         decay = min(self._decay, (1 + self._num_updates) / (10 + self._num_updates))
         torch._foreach_lerp_(self._averaged, self._followed, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
         for mine, value in self._counters:

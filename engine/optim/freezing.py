@@ -1,4 +1,7 @@
-"""Parameters that are not trained, or not until some epochs are done; whether they are is a function of the epoch."""
+"""Parameters that are not trained, or not until some epochs are done.
+
+Whether they are is a function of the epoch.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,10 @@ from ...weights import check_patterns, fits
 class Frozen:
     """The frozen part of a model.
 
-    While it is frozen, its parameters have no gradient, so that the optimizer neither moves nor decays them and keeps
-    no momentum for them; and its norms with running statistics, those whose parameters are all frozen, use these and
-    leave them as they are. Everything else, dropout for one, stays as it is in training.
+    While it is frozen, its parameters have no gradient, so that the optimizer neither moves nor
+    decays them and keeps no momentum for them; and its norms with running statistics, those whose
+    parameters are all frozen, use these and leave them as they are. Everything else, dropout for
+    one, stays as it is in training.
 
     Args:
         model: on its device.
@@ -34,15 +38,20 @@ class Frozen:
         frozen = {key: value for key, value in trained.items() if fits(key, patterns)}
         if set(frozen.values()) == set(trained.values()):
             raise RecipeError(
-                f"warm_start.freeze: {', '.join(patterns)} leaves none of the model's {len(trained)} parameters to "
+                f"warm_start.freeze: {', '.join(patterns)} leaves none of the model's "
+                f"{len(trained)} parameters to "
                 f"train; leave out at least its last layer, for example {list(trained)[-1]}"
             )
         self._parameters = list(dict.fromkeys(frozen.values()))
-        self._norms = [part for path, part in model.named_modules() if _is_frozen_norm(path, part, patterns)]
+        self._norms = [
+            part for path, part in model.named_modules() if _is_frozen_norm(path, part, patterns)
+        ]
         self._thaw_after = thaw_after
 
     def hold(self, epoch: int) -> None:
-        """Freeze or thaw, as an epoch wants it; call it before its first step, after `model.train()`.
+        """Freeze or thaw, as an epoch wants it.
+
+        Call it before its first step, after `model.train()`.
 
         Args:
             epoch: epochs that are done.
@@ -55,8 +64,11 @@ class Frozen:
                 norm.eval()
 
 
-def learning_rate_factors(model: nn.Module, factors: Mapping[str, float]) -> dict[nn.Parameter, float]:
-    """What the learning rate of each parameter that a pattern fits is multiplied by; the first that fits counts.
+def learning_rate_factors(
+    model: nn.Module, factors: Mapping[str, float]
+) -> dict[nn.Parameter, float]:
+    """What the learning rate of each parameter that a pattern fits is
+    multiplied by; the first that fits counts.
 
     Raises:
         RecipeError: a pattern fits no parameter, or all learning rates would be 0.
@@ -64,19 +76,29 @@ def learning_rate_factors(model: nn.Module, factors: Mapping[str, float]) -> dic
     named = dict(model.named_parameters())
     check_patterns("warm_start.lr_factors", factors, named)
     found = {
-        key: next((factor for pattern, factor in factors.items() if fnmatchcase(key, pattern)), None) for key in named
+        key: next(
+            (factor for pattern, factor in factors.items() if fnmatchcase(key, pattern)), None
+        )
+        for key in named
     }
     if found and all(factor == 0 for factor in found.values()):
         raise RecipeError(
-            f"warm_start.lr_factors: {', '.join(factors)} give all of the model's {len(named)} parameters a learning "
-            f"rate of 0, so that nothing is trained; leave out at least its last layer, for example {[*named][-1]}"
+            f"warm_start.lr_factors: {', '.join(factors)} give all of the model's {len(named)} "
+            "parameters a learning "
+            "rate of 0, so that nothing is trained; leave out at least its last layer, for "
+            f"example {[*named][-1]}"
         )
     return {named[key]: factor for key, factor in found.items() if factor is not None}
 
 
 def _is_frozen_norm(path: str, part: nn.Module, patterns: Sequence[str]) -> bool:
-    """Whether a module is a norm that keeps running statistics and is frozen as a whole."""
+    """Whether a module is a norm that keeps running statistics and is frozen
+    as a whole.
+    """
     if not isinstance(part, _NormBase) or not part.track_running_stats:
         return False
-    names = [name for name, _ in part.named_parameters(recurse=False)] or ["running_mean", "running_var"]
+    names = [name for name, _ in part.named_parameters(recurse=False)] or [
+        "running_mean",
+        "running_var",
+    ]
     return all(fits(f"{path}.{name}" if path else name, patterns) for name in names)

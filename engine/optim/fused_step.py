@@ -1,7 +1,9 @@
-"""Steps of torch's fused SGD, Adam and AdamW without the Python around them, which in a small net costs more than they.
+"""Steps of torch's fused SGD, Adam and AdamW without the Python around them,
+which in a small net costs more than they.
 
-`Optimizer.step` looks for gradients and state parameter by parameter and sorts them by device and type; here they are
-looked for once, and each step is the one call that torch would make in the end. The numbers are the same, bit by bit.
+`Optimizer.step` looks for gradients and state parameter by parameter and sorts them by device and
+type; here they are looked for once, and each step is the one call that torch would make in the end.
+The numbers are the same, bit by bit.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 
 class Stepper:
-    """Steps an optimizer: by its own `step` at first and wherever something is unusual, else by its kernel alone.
+    """Steps an optimizer.
 
-    Unusual are gradients that are missing (layers that a pass did not use, or that are frozen), and a state that was
-    replaced, as by `load_state_dict`. The parameters of the optimizer are fixed.
+    By its own `step` at first and wherever something is unusual, else by its kernel alone.
+
+    Unusual are gradients that are missing (layers that a pass did not use, or that are frozen), and
+    a state that was replaced, as by `load_state_dict`. The parameters of the optimizer are fixed.
 
     Args:
         optimizer: any.
@@ -26,7 +30,9 @@ class Stepper:
 
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
-        self._parameters: list[Tensor] = [one for group in optimizer.param_groups for one in group["params"]]
+        self._parameters: list[Tensor] = [
+            one for group in optimizer.param_groups for one in group["params"]
+        ]
         self._find = _FINDERS.get(type(optimizer)) if _is_fused(optimizer) else None
         self._kernels: list[_Kernel] = []
         self._state: object = None  # that the kernels work on
@@ -41,7 +47,9 @@ class Stepper:
         """Change the parameters by their gradients."""
         gradients = [parameter.grad for parameter in self._parameters]
         is_whole = all(one is not None for one in gradients)
-        if not is_whole or self._state is not self._optimizer.state:  # `load_state_dict` makes a new one
+        if (
+            not is_whole or self._state is not self._optimizer.state
+        ):  # `load_state_dict` makes a new one
             self._optimizer.step()
             if self._find is not None and is_whole:
                 self._kernels, self._state = self._find(self._optimizer), self._optimizer.state
@@ -63,7 +71,11 @@ class _Kernel(NamedTuple):
 def _find_sgd(optimizer: Optimizer) -> list[_Kernel]:
     def kernel(group: dict[str, Any]) -> _Kernel:
         parameters = group["params"]
-        buffers = [optimizer.state[one]["momentum_buffer"] for one in parameters] if group["momentum"] else []
+        buffers = (
+            [optimizer.state[one]["momentum_buffer"] for one in parameters]
+            if group["momentum"]
+            else []
+        )
 
         def step(gradients: list[Any]) -> None:
             torch._fused_sgd_(  # pyright: ignore[reportPrivateImportUsage]
@@ -125,9 +137,13 @@ _FINDERS: dict[type[Optimizer], Callable[[Optimizer], list[_Kernel]]] = {
 
 
 def _is_fused(optimizer: Optimizer) -> bool:
-    """Whether torch steps the parameters by one kernel on the CPU, all of one type."""
+    """Whether torch steps the parameters by one kernel on the CPU, all of
+    one type.
+    """
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
-    is_alike = len({one.dtype for one in parameters}) == 1 and all(one.device.type == "cpu" for one in parameters)
+    is_alike = len({one.dtype for one in parameters}) == 1 and all(
+        one.device.type == "cpu" for one in parameters
+    )
     numbers = [group["lr"] for group in optimizer.param_groups]
     return (
         is_alike

@@ -1,7 +1,9 @@
-"""Learning rates: pure functions of the step, how many there are is the loop's to say; and plateau, of a metric.
+"""Learning rates.
 
-Each function gives the factor on the optimizer's own learning rate for a step from 0 to num_steps - 1. Plateau is
-stepped by the loop at an epoch's end, with the monitored metric.
+Pure functions of the step, how many there are is the loop's to say; and plateau, of a metric.
+
+Each function gives the factor on the optimizer's own learning rate for a step from 0 to num_steps -
+1. Plateau is stepped by the loop at an epoch's end, with the monitored metric.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ Warmup = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 
-# Factors at the first and after the last step, as torch's OneCycleLR has them (div_factor 25, final_div_factor 1e4).
+# Factors at the first and after the last step, as torch's OneCycleLR has them (div_factor 25,
+# final_div_factor 1e4).
 ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = ONE_CYCLE_START / 1e4
 
@@ -33,7 +36,9 @@ def constant(step: int, num_steps: int, warmup: Warmup = 0.0) -> float:
 
 
 def cosine(step: int, num_steps: int, warmup: Warmup = 0.0) -> float:
-    """A linear warm-up to 1, then half a cosine towards 0 (Loshchilov and Hutter 2017, without restarts)."""
+    """A linear warm-up to 1, then half a cosine towards 0 (Loshchilov and
+    Hutter 2017, without restarts).
+    """
     num_warm = round(warmup * num_steps)
     if step < num_warm:
         return (step + 1) / num_warm
@@ -41,7 +46,8 @@ def cosine(step: int, num_steps: int, warmup: Warmup = 0.0) -> float:
 
 
 def one_cycle(step: int, num_steps: int, warmup: Warmup = 0.3) -> float:
-    """From 0.04 up in a straight line to 1, then half a cosine down to about 0 (Smith and Topin 2018).
+    """From 0.04 up in a straight line to 1, then half a cosine down to about 0
+    (Smith and Topin 2018).
 
     The way down is torch's OneCycleLR, the way up its `anneal_strategy="linear"`.
     """
@@ -58,7 +64,10 @@ def multi_step(
     gamma: Fraction = 0.1,
     warmup: Warmup = 0.0,
 ) -> float:
-    """1 after a linear warm-up, times `gamma` from each milestone on: torch's MultiStepLR in fractions of the steps."""
+    """1 after a linear warm-up, times `gamma` from each milestone on.
+
+    Torch's MultiStepLR in fractions of the steps.
+    """
     num_passed = sum(step >= max(1, round(milestone * num_steps)) for milestone in milestones)
     return constant(step, num_steps, warmup) * gamma**num_passed
 
@@ -73,8 +82,13 @@ def plateau(
     cooldown: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0,
     min_lr: NotNegative = 0.0,
 ) -> ReduceLROnPlateau:
-    """Torch's ReduceLROnPlateau: times `factor` after more than `patience` epochs without a better metric."""
-    return ReduceLROnPlateau(optimizer, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr)
+    """Torch's ReduceLROnPlateau.
+
+    Times `factor` after more than `patience` epochs without a better metric.
+    """
+    return ReduceLROnPlateau(
+        optimizer, mode, factor, patience, threshold, threshold_mode, cooldown, min_lr
+    )
 
 
 SCHEDULES: dict[str, Callable[..., float]] = {
@@ -98,11 +112,17 @@ def check_schedule(schedule: Named) -> None:
     elif name in SCHEDULES:
         check_arguments("train.schedule", name, args, SCHEDULES[name], filled=("step", "num_steps"))
     else:
-        raise RecipeError(f"train.schedule.name: {name!r} is no schedule; {nearest(name, [*SCHEDULES, PLATEAU])}")
+        raise RecipeError(
+            f"train.schedule.name: {name!r} is no schedule; {nearest(name, [*SCHEDULES, PLATEAU])}"
+        )
 
 
-def build_schedule(schedule: Named, optimizer: Optimizer, num_steps: int, mode: str = "min") -> LRScheduler:
-    """Build a scheduler; `after_step` and `after_epoch` move it along.
+def build_schedule(
+    schedule: Named, optimizer: Optimizer, num_steps: int, mode: str = "min"
+) -> LRScheduler:
+    """Build a scheduler.
+
+    `after_step` and `after_epoch` move it along.
 
     Beyond `num_steps` the learning rate of the last step holds.
 
@@ -119,34 +139,44 @@ def build_schedule(schedule: Named, optimizer: Optimizer, num_steps: int, mode: 
     if schedule.name == PLATEAU:
         return plateau(optimizer, "max" if mode == "max" else "min", **args)
     function = SCHEDULES[schedule.name]
-    # Torch warns where the first optimizer step was left out, as fp16's scaler does while it looks for a scale.
+    # Torch warns where the first optimizer step was left out, as fp16's scaler does while it looks
+    # for a scale.
     optimizer._opt_called = True  # pyright: ignore[reportAttributeAccessIssue]
     return LambdaLR(optimizer, lambda step: function(min(step, num_steps - 1), num_steps, **args))
 
 
 def after_step(scheduler: LRScheduler) -> None:
-    """Set the learning rate of the next optimizer step; plateau leaves it."""
+    """Set the learning rate of the next optimizer step.
+
+    Plateau leaves it.
+    """
     if not isinstance(scheduler, ReduceLROnPlateau):
         scheduler.step()
 
 
 def after_epoch(scheduler: LRScheduler, metric: float) -> None:
-    """Let plateau see the monitored metric of an epoch; the others look at steps alone."""
+    """Let plateau see the monitored metric of an epoch.
+
+    The others look at steps alone.
+    """
     if isinstance(scheduler, ReduceLROnPlateau):
         scheduler.step(metric)
 
 
 def restore_schedule(scheduler: LRScheduler, state: dict[str, Any], num_steps_done: int) -> None:
-    """Let a schedule go on, also one that the run did not begin with; restore the optimizer first.
+    """Let a schedule go on, also one that the run did not begin with.
 
-    A function of the step needs nothing but the step. Plateau goes on counting from its state; where there is none, it
-    begins with the recipe's learning rate.
+    Restore the optimizer first.
+
+    A function of the step needs nothing but the step. Plateau goes on counting from its state;
+    where there is none, it begins with the recipe's learning rate.
     """
     groups = scheduler.optimizer.param_groups
     if isinstance(scheduler, LambdaLR):
         scheduler.last_epoch = num_steps_done
         rates = [
-            base * factor(num_steps_done) for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+            base * factor(num_steps_done)
+            for base, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
         ]
     elif "num_bad_epochs" in state:  # plateau's own
         for name in ("best", "num_bad_epochs", "cooldown_counter", "last_epoch"):

@@ -1,4 +1,7 @@
-"""Gradient descent with its updates written out, as `sgd_by_hand`: what an optimizer is, in four lines."""
+"""Gradient descent with its updates written out, as `sgd_by_hand`.
+
+What an optimizer is, in four lines.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from torch.optim import Optimizer
 
 
 class SGDByHand(Optimizer):
-    """Each step takes the learning rate times its gradient off every weight: torch's SGD without anything else.
+    """Each step takes the learning rate times its gradient off every weight.
+
+    Torch's SGD without anything else.
 
     Args:
         params: parameters, or groups of them.
@@ -25,7 +30,10 @@ class SGDByHand(Optimizer):
         super().__init__(params, {"lr": lr})
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Change the weights; a closure, where there is one, computes the gradients first and gives the loss."""
+        """Change the weights.
+
+        A closure, where there is one, computes the gradients first and gives the loss.
+        """
         loss = None
         if closure is not None:
             with torch.enable_grad():

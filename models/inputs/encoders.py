@@ -1,4 +1,7 @@
-"""Makes units of each kind of input: numbers as they are, pictures and points flattened, ids embedded."""
+"""Makes units of each kind of input.
+
+Numbers as they are, pictures and points flattened, ids embedded.
+"""
 
 # Shapes: B rows in a batch, N category columns, L tokens in the longest row of a batch, F units.
 
@@ -13,9 +16,14 @@ from ...schema import FeatureSchema
 
 
 def build_encoder(feature: FeatureSchema) -> tuple[nn.Module, int]:
-    """Build what turns a feature's tensor into units of shape (B, F); also gives F."""
+    """Build what turns a feature's tensor into units of shape (B, F).
+
+    Also gives F.
+    """
     if feature.kind == "category":
-        embeddings = ColumnEmbeddings(len(feature.columns), len(feature.classes), feature.embedding_size)
+        embeddings = ColumnEmbeddings(
+            len(feature.columns), len(feature.classes), feature.embedding_size
+        )
         return embeddings, embeddings.num_units
     if feature.kind == "text":
         embeddings = TokenEmbeddings(len(feature.classes), feature.embedding_size)
@@ -24,7 +32,8 @@ def build_encoder(feature: FeatureSchema) -> tuple[nn.Module, int]:
 
 
 class ColumnEmbeddings(nn.Module):
-    """An embedding for each of several category columns that share their classes.
+    """An embedding for each of several category columns that share their
+    classes.
 
     Args:
         num_columns: category columns.
@@ -40,15 +49,23 @@ class ColumnEmbeddings(nn.Module):
         self.num_units = num_columns * size
 
     def forward(self, ids_BN: Tensor) -> Tensor:
-        """Look up each column's ids; returns shape (B, num_units)."""
-        return torch.cat([column(ids_B) for column, ids_B in zip(self.columns, ids_BN.unbind(1), strict=True)], dim=1)
+        """Look up each column's ids.
+
+        Returns shape (B, num_units).
+        """
+        return torch.cat(
+            [column(ids_B) for column, ids_B in zip(self.columns, ids_BN.unbind(1), strict=True)],
+            dim=1,
+        )
 
 
 class TokenEmbeddings(nn.Module):
-    """The mean of the embeddings of a text's tokens, as in fastText (Joulin et al. 2016); of no token, zeros.
+    """The mean of the embeddings of a text's tokens, as in fastText (Joulin et
+    al. 2016); of no token, zeros.
 
     Args:
-        num_tokens: tokens of the vocabulary; ids go from 0 (padding) and 1 (unknown) to num_tokens + 1.
+        num_tokens: tokens of the vocabulary; ids go from 0 (padding) and 1 (unknown) to num_tokens
+            + 1.
         size: units of each embedding.
     """
 
@@ -60,5 +77,8 @@ class TokenEmbeddings(nn.Module):
             self.bag.weight[1] = 0.0  # says nothing until training rows have unknown tokens, too
 
     def forward(self, ids_BL: Tensor) -> Tensor:
-        """Average each row's embeddings; returns shape (B, num_units)."""
+        """Average each row's embeddings.
+
+        Returns shape (B, num_units).
+        """
         return self.bag(ids_BL)

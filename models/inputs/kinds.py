@@ -1,4 +1,7 @@
-"""Which kinds of inputs a model takes, to be told by a recipe alone; sizes and counts are left to who builds it."""
+"""Which kinds of inputs a model takes, to be told by a recipe alone.
+
+Sizes and counts are left to who builds it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,9 @@ class _HasKind(Protocol):
 
 
 def check_inputs(name: str, inputs: Mapping[str, _HasKind]) -> None:
-    """Refuse kinds of inputs that a model does not take; one that is not known here takes any.
+    """Refuse kinds of inputs that a model does not take.
+
+    One that is not known here takes any.
 
     Args:
         name: of the model.
@@ -40,7 +45,9 @@ def check_inputs(name: str, inputs: Mapping[str, _HasKind]) -> None:
 
 
 def check_one_image(name: str, inputs: Mapping[str, _HasKind], wanted: str = "one image") -> None:
-    """Refuse none and several images; whatever stands beside the one is let in.
+    """Refuse none and several images.
+
+    Whatever stands beside the one is let in.
 
     Args:
         name, inputs: see `check_inputs`.
@@ -53,7 +60,8 @@ def check_one_image(name: str, inputs: Mapping[str, _HasKind], wanted: str = "on
 
 
 def check_image_shape(name: str, key: str, shape: Sequence[int | None]) -> None:
-    """Refuse an image of another shape than a net takes, and say what to write into the recipe.
+    """Refuse an image of another shape than a net takes, and say what to write
+    into the recipe.
 
     Args:
         name: of the model; one that takes any shape passes.
@@ -66,27 +74,41 @@ def check_image_shape(name: str, key: str, shape: Sequence[int | None]) -> None:
     if all(one in (None, other) for one, other in zip(shape, wanted, strict=True)):
         return
     channels, height, width = wanted
-    takes, gives = (" x ".join("?" if one is None else str(one) for one in each) for each in (wanted, shape))
+    takes, gives = (
+        " x ".join("?" if one is None else str(one) for one in each) for each in (wanted, shape)
+    )
     if shape[0] in (None, 1, 3):
-        remedy = f"set its size: [{height}, {width}] and channels: {'gray' if channels == 1 else 'rgb'}"
+        remedy = (
+            f"set its size: [{height}, {width}] and channels: {'gray' if channels == 1 else 'rgb'}"
+        )
     else:
         remedy = f"{TORCHVISION}resnet18 is fitted to any channels"
-    raise ShapeError(f"model.name: {name} takes one image of {takes}; data.inputs.{key} gives {gives}; {remedy}")
+    raise ShapeError(
+        f"model.name: {name} takes one image of {takes}; data.inputs.{key} gives {gives}; {remedy}"
+    )
 
 
 def check_numbers(name: str, inputs: Mapping[str, _HasKind]) -> None:
-    """Refuse all but numbers and points; arguments and errors as of `check_inputs`."""
+    """Refuse all but numbers and points.
+
+    Arguments and errors as of `check_inputs`.
+    """
     others = {key: feature for key, feature in inputs.items() if feature.kind not in NUMBER_KINDS}
     if others:
         _refuse(name, "numbers", others)
 
 
 def check_text_alone(name: str, inputs: Mapping[str, _HasKind]) -> None:
-    """Refuse all but one text; arguments and errors as of `check_inputs`."""
+    """Refuse all but one text.
+
+    Arguments and errors as of `check_inputs`.
+    """
     if [feature.kind for feature in inputs.values()] != ["text"]:
         _refuse(name, "one text alone", inputs)
 
 
 def _refuse(name: str, wanted: str, inputs: Mapping[str, _HasKind]) -> None:
     kinds = ", ".join(f"{key} ({feature.kind})" for key, feature in inputs.items())
-    raise ShapeError(f"model.name: {name} takes {wanted}; data.inputs has {kinds}; use mlp for these")
+    raise ShapeError(
+        f"model.name: {name} takes {wanted}; data.inputs has {kinds}; use mlp for these"
+    )

@@ -1,4 +1,7 @@
-"""Lets numbers, categories, texts and points in beside the one image of a net: they join its units before the head."""
+"""Lets numbers, categories, texts and points in beside the one image of a net.
+
+They join its units before the head.
+"""
 
 # Shapes: B rows in a batch, C x H x W an image, F units, K outputs.
 
@@ -28,7 +31,9 @@ def find_image(name: str, schema: Schema, wanted: str = "one image") -> FeatureS
 
 
 def add_side_inputs(name: str, net: nn.Module, schema: Schema) -> nn.Module:
-    """The net itself where a table's one input is its image; else the net with the other inputs let in.
+    """The net itself where a table's one input is its image.
+
+    Else the net with the other inputs let in.
 
     Raises:
         ShapeError: the net does not end in an affine layer, which could take more units.
@@ -39,14 +44,17 @@ def add_side_inputs(name: str, net: nn.Module, schema: Schema) -> nn.Module:
     path, head = affine[-1] if affine else ("", None)
     if head is None or head.out_features != schema.num_outputs:
         raise ShapeError(
-            f"model.name: {name} does not end in an affine layer, so that it takes one image alone; data.inputs has "
+            f"model.name: {name} does not end in an affine layer, so that it takes one image "
+            "alone; data.inputs has "
             f"{', '.join(feature.name for feature in schema.inputs)} too; take another net"
         )
     return SideInputs(net, path, head, schema)
 
 
 class SideInputs(nn.Module):
-    """A net whose head also sees other inputs: categories and texts embedded, numbers and points as they are.
+    """A net whose head also sees other inputs.
+
+    Categories and texts embedded, numbers and points as they are.
 
     Args:
         net: takes the image; its head is taken off it.
@@ -73,8 +81,8 @@ class SideInputs(nn.Module):
         """Score each row.
 
         Args:
-            inputs: one tensor a feature: the image, floating and standardised, shape (B, C, H, W); numbers and points
-                too; categories and tokens of texts as ids, int64.
+            inputs: one tensor a feature: the image, floating and standardised, shape (B, C, H, W);
+                numbers and points too; categories and tokens of texts as ids, int64.
         Returns:
             Unnormalised scores or standardised values, shape (B, K).
         """

@@ -1,4 +1,6 @@
-"""Logistic regression over the counts of a text's tokens, for any kind of target."""
+"""Logistic regression over the counts of a text's tokens, for any kind of
+target.
+"""
 
 # Shapes: B rows in a batch, L tokens in the longest of them, V tokens of the vocabulary, K outputs.
 
@@ -17,19 +19,24 @@ Scale = Literal["none", "sqrt", "mean"]
 
 
 class BagOfWords(nn.Module):
-    """A linear layer over how often each token stands in a text; order and distance of tokens do not count.
+    """A linear layer over how often each token stands in a text.
 
-    The counts are never made: a row of weights is looked up for each token, and those of a text are added. What
-    nn.Linear would have as the column of a token is here its row, so that the weights have the shape (V + 2, K). They
-    begin as nn.Linear's of V columns would, those of unknown tokens at zero, and those of padding stay zero.
+    Order and distance of tokens do not count.
+
+    The counts are never made: a row of weights is looked up for each token, and those of a text are
+        added. What
+    nn.Linear would have as the column of a token is here its row, so that the weights have the
+    shape (V + 2, K). They begin as nn.Linear's of V columns would, those of unknown tokens at zero,
+    and those of padding stay zero.
 
     Args:
         num_tokens: V.
-        outputs: how many outputs each target has, K together; a share of a category's is given as log-probabilities.
+        outputs: how many outputs each target has, K together; a share of a category's is given as
+            log-probabilities.
         is_category: of each target.
         binary: whether a token counts once however often it stands in a text.
-        scale: what a text's sum is divided by: none, sqrt (root of the number of tokens that count; with `binary` the
-            vector of a text then has the length 1), or mean (that number).
+        scale: what a text's sum is divided by: none, sqrt (root of the number of tokens that count;
+            with `binary` the vector of a text then has the length 1), or mean (that number).
     """
 
     def __init__(
@@ -57,8 +64,8 @@ class BagOfWords(nn.Module):
         Args:
             ids_BL: int64: 0 padding, 1 an unknown token, i + 2 token i of the vocabulary.
         Returns:
-            Shape (B, K): of a category the log-probabilities of its classes, of labels scores, of numbers and points
-            standardised values.
+            Shape (B, K): of a category the log-probabilities of its classes, of labels scores, of
+            numbers and points standardised values.
         """
         if self.binary:
             ids_BL = _drop_repeats(ids_BL)
@@ -69,24 +76,33 @@ class BagOfWords(nn.Module):
         scores_BK = scores_BK + self.bias
         parts = [
             F.log_softmax(share, dim=1) if is_category else share
-            for share, is_category in zip(scores_BK.split(self.outputs, dim=1), self.is_category, strict=True)
+            for share, is_category in zip(
+                scores_BK.split(self.outputs, dim=1), self.is_category, strict=True
+            )
         ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def token_weights(self) -> Tensor:
-        """The weights of the vocabulary's tokens, shape (V, K), a copy on the CPU in float32."""
+        """The weights of the vocabulary's tokens, shape (V, K), a copy on
+        the CPU in float32.
+        """
         return self.bag.weight.detach()[2:].to("cpu", torch.float32, copy=True)
 
 
 def _drop_repeats(ids_BL: Tensor) -> Tensor:
-    """Each id of a row once, in another order; padding takes the place of the others."""
+    """Each id of a row once, in another order.
+
+    Padding takes the place of the others.
+    """
     ids_BL = ids_BL.sort(dim=1).values
     repeats_BL = F.pad(ids_BL[:, 1:] == ids_BL[:, :-1], (1, 0))
     return ids_BL.masked_fill(repeats_BL, 0)
 
 
 def build_bag_of_words(schema: Schema, binary: bool = False, scale: Scale = "none") -> nn.Module:
-    """Logistic (or linear) regression over the counts of the words, or n-grams, of one text."""
+    """Logistic (or linear) regression over the counts of the words, or
+    n-grams, of one text.
+    """
     check_text_alone("bag_of_words", {feature.name: feature for feature in schema.inputs})
     [text] = schema.inputs
     outputs = [target.num_outputs for target in schema.targets]

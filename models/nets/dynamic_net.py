@@ -1,4 +1,6 @@
-"""A network whose depth is drawn anew in each forward pass of training, with one middle layer used again and again."""
+"""A network whose depth is drawn anew in each forward pass of training, with
+one middle layer used again and again.
+"""
 
 # Shapes: B rows in a batch, D input columns, H hidden units, K outputs.
 
@@ -13,11 +15,14 @@ MOST_REPEATS = 3
 
 
 class DynamicNet(nn.Module):
-    """Affine and ReLU, then the same middle layer with ReLU 0 to 3 times, then affine.
+    """Affine and ReLU, then the same middle layer with ReLU 0 to 3 times, then
+    affine.
 
-    In training each forward pass draws how often, all depths alike probable, from a generator of the model's own. The
-    generator's state is part of the state_dict, so that a run that goes on draws what it would have drawn. Evaluation
-    draws nothing: it gives the mean of the outputs at all four depths, which is what training expects, as dropout's
+    In training each forward pass draws how often, all depths alike probable, from a generator of
+    the model's own. The generator's state is part of the state_dict, so that a run that goes on
+    draws what it would have drawn. Evaluation
+    draws nothing: it gives the mean of the outputs at all four depths, which is what training
+        expects, as dropout's
     evaluation is.
 
     Args:
@@ -47,7 +52,9 @@ class DynamicNet(nn.Module):
         """
         x_BD = torch.cat([one.flatten(1) for one in inputs], dim=1)
         if x_BD.shape[1] != self.num_inputs:
-            raise ShapeError(f"dynamic_net: expected rows of {self.num_inputs} numbers, got {x_BD.shape[1]}")
+            raise ShapeError(
+                f"dynamic_net: expected rows of {self.num_inputs} numbers, got {x_BD.shape[1]}"
+            )
         hidden_BH = self.input_linear(x_BD).relu()
         if self.training:
             for _ in range(self._draw_repeats()):
@@ -60,7 +67,9 @@ class DynamicNet(nn.Module):
         return self.output_linear(torch.stack(depths).mean(dim=0))
 
     def get_extra_state(self) -> Tensor:
-        """The generator's state, uint8, which stands in the state_dict as `_extra_state`."""
+        """The generator's state, uint8, which stands in the state_dict as
+        `_extra_state`.
+        """
         return self._generator.get_state()
 
     def set_extra_state(self, state: Tensor) -> None:

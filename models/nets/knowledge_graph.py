@@ -1,11 +1,15 @@
-"""Embeddings of entities and relations that score every entity as the tail of (head, relation).
+"""Embeddings of entities and relations that score every entity as the tail of
+(head, relation).
 
-The paper of each model stands with it. All of them learn each relation twice, forwards and backwards (reciprocal
-relations: Lacroix, Usunier and Obozinski 2018, https://arxiv.org/abs/1806.07297), so that asking for a head is asking
+The paper of each model stands with it. All of them learn each relation twice, forwards and
+backwards (reciprocal
+relations: Lacroix, Usunier and Obozinski 2018, https://arxiv.org/abs/1806.07297), so that asking
+    for a head is asking
 for the tail of the reciprocal relation; `datasets/features/triples.py` makes these questions.
 """
 
-# Shapes: B questions in a batch, K entities, R relations, D numbers an embedding, S entities that are scored.
+# Shapes: B questions in a batch, K entities, R relations, D numbers an embedding, S entities that
+# are scored.
 
 from __future__ import annotations
 
@@ -25,10 +29,12 @@ Power = Literal[1, 2]
 
 
 class KnowledgeGraphModel(nn.Module, abc.ABC):
-    """Two tables of embeddings, and how a head and a relation become a query that tails are compared with.
+    """Two tables of embeddings, and how a head and a relation become a query
+    that tails are compared with.
 
-    `entities.weight[i]` is the entity of class i, `relations.weight[i]` and `reciprocals.weight[i]` the relation of
-    class i forwards and backwards. An input id of 0, which no class has, is a vector of zeros.
+    `entities.weight[i]` is the entity of class i, `relations.weight[i]` and `reciprocals.weight[i]`
+    the relation of class i forwards and backwards. An input id of 0, which no class has, is a
+    vector of zeros.
 
     Args:
         triple: where head and relation stand among the inputs.
@@ -37,8 +43,8 @@ class KnowledgeGraphModel(nn.Module, abc.ABC):
         num_dims: D, numbers an embedding.
         init_scale: standard deviation of the initial numbers.
         negatives: wrong entities that each question is trained against; 0 means all.
-        n3: weight of the nuclear 3-norm of Lacroix et al.: the sum of the cubed absolute values of head, relation and
-            tail is added to a question's loss in training.
+        n3: weight of the nuclear 3-norm of Lacroix et al.: the sum of the cubed absolute values of
+            head, relation and tail is added to a question's loss in training.
     """
 
     def __init__(
@@ -65,8 +71,8 @@ class KnowledgeGraphModel(nn.Module, abc.ABC):
         Args:
             inputs: ids of heads and of relations, int64, shape (B, 1) each, in the schema's order.
         Returns:
-            Shape (B, K), the larger the likelier; in evaluation computed in the weights' own precision, as scores of a
-            few digits would tie.
+            Shape (B, K), the larger the likelier; in evaluation computed in the weights' own
+            precision, as scores of a few digits would tie.
         """
         head_BD, relation_BD = self._look_up(inputs)
         if self.training:
@@ -75,7 +81,9 @@ class KnowledgeGraphModel(nn.Module, abc.ABC):
             return self.score_all(self.query(head_BD, relation_BD))
 
     def training_losses(self, inputs: tuple[Tensor, ...], target_B: Tensor, loss: Loss) -> Tensor:
-        """What is minimised for each question: the loss among all entities, or among the answer and some drawn others.
+        """What is minimised for each question.
+
+        The loss among all entities, or among the answer and some drawn others.
 
         Args:
             inputs: see `forward`.
@@ -105,17 +113,29 @@ class KnowledgeGraphModel(nn.Module, abc.ABC):
         """What tails are compared with, shape (B, D)."""
 
     def score_all(self, query_BD: Tensor) -> Tensor:
-        """Scores of all entities, shape (B, K): here the products, by one matrix multiplication."""
-        return F.linear(query_BD, self.entity_vectors())  # its gradient has the entities' layout, that of @ has not
+        """Scores of all entities, shape (B, K).
+
+        Here the products, by one matrix multiplication.
+        """
+        return F.linear(
+            query_BD, self.entity_vectors()
+        )  # its gradient has the entities' layout, that of @ has not
 
     def score_some(self, query_BD: Tensor, entity_BS: Tensor) -> Tensor:
-        """Scores of some entities, each question's own: ids and scores of shape (B, S)."""
+        """Scores of some entities, each question's own.
+
+        Ids and scores of shape (B, S).
+        """
         candidates_BSD = F.embedding(entity_BS, self.entity_vectors())
         return (candidates_BSD @ query_BD.to(candidates_BSD.dtype)[:, :, None])[:, :, 0]
 
     def loss_among(self, scores_BS: Tensor, loss: Loss) -> Tensor:
-        """The loss of each question, shape (B,), whose true answer's score comes first."""
-        return loss(scores_BS, torch.zeros(len(scores_BS), dtype=torch.int64, device=scores_BS.device))
+        """The loss of each question, shape (B,), whose true answer's score
+        comes first.
+        """
+        return loss(
+            scores_BS, torch.zeros(len(scores_BS), dtype=torch.int64, device=scores_BS.device)
+        )
 
     def cubes(self, factor_BD: Tensor) -> Tensor:
         """Sum of the cubed absolute values of embeddings, shape (B,)."""
@@ -125,32 +145,41 @@ class KnowledgeGraphModel(nn.Module, abc.ABC):
         """Embeddings of heads and relations, shape (B, D) each."""
         shapes = [tuple(one.shape[1:]) for one in inputs]
         if shapes != [(1,), (1,)]:
-            raise ShapeError(f"expected ids of heads and of relations, of shape (B, 1) each; got rows of {shapes}")
+            raise ShapeError(
+                "expected ids of heads and of relations, of shape (B, 1) each; got rows of "
+                f"{shapes}"
+            )
         head_B, relation_B = (inputs[at][:, 0] for at in self.triple)
         both_ways = torch.cat([self.relations.weight, self.reciprocals.weight])
         return _embed(head_B, self.entities.weight), _embed(relation_B, both_ways)
 
     def _draw_candidates(self, target_B: Tensor) -> Tensor:
-        """The true entity, then others, each equally likely, shape (B, 1 + negatives).
+        """The true entity, then others, each equally likely, shape (B, 1 +
+        negatives).
 
         They come from torch's global generator, whose state is part of a checkpoint.
         """
         num_others = self.entities.num_embeddings - 1
-        drawn_BS = torch.randint(num_others, (len(target_B), self.negatives), device=target_B.device)
+        drawn_BS = torch.randint(
+            num_others, (len(target_B), self.negatives), device=target_B.device
+        )
         # From the true one on each id moves up by one, so that none is the true one.
         drawn_BS += drawn_BS >= target_B[:, None]
         return torch.cat([target_B[:, None], drawn_BS], dim=1)
 
 
 class TransE(KnowledgeGraphModel):
-    """A relation moves the head to the tail: the score is minus the distance of head + relation from the tail.
+    """A relation moves the head to the tail.
+
+    The score is minus the distance of head + relation from the tail.
 
     Bordes et al. 2013, "Translating Embeddings for Modeling Multi-relational Data".
 
     Args:
         norm: 1 or 2: how distances are measured.
-        margin: 0 trains with the recipe's loss over the scores; more with the paper's: the mean over the negatives of
-            max(0, margin + distance of the true entity - distance of the negative), the entities held to length 1.
+        margin: 0 trains with the recipe's loss over the scores; more with the paper's: the mean
+            over the negatives of max(0, margin + distance of the true entity - distance of the
+            negative), the entities held to length 1.
     """
 
     def __init__(
@@ -177,7 +206,10 @@ class TransE(KnowledgeGraphModel):
         return (F.normalize(head_BD, dim=1) if self.margin else head_BD) + relation_BD
 
     def score_all(self, query_BD: Tensor) -> Tensor:
-        """Minus the distances; those of norm 2 by a matrix multiplication."""
+        """Minus the distances.
+
+        Those of norm 2 by a matrix multiplication.
+        """
         return -torch.cdist(query_BD, self.entity_vectors(), p=self.norm)
 
     def score_some(self, query_BD: Tensor, entity_BS: Tensor) -> Tensor:
@@ -193,8 +225,9 @@ class TransE(KnowledgeGraphModel):
 
 
 class DistMult(KnowledgeGraphModel):
-    """The score is the sum over the products of head, relation and tail: every relation is symmetric, but for its
-    reciprocal.
+    """The score is the sum over the products of head, relation and tail.
+
+    Every relation is symmetric, but for its reciprocal.
 
     Yang et al. 2015, https://arxiv.org/abs/1412.6575.
     """
@@ -205,16 +238,22 @@ class DistMult(KnowledgeGraphModel):
 
 
 class ComplEx(KnowledgeGraphModel):
-    """The real part of head times relation times the conjugate tail, over complex numbers.
+    """The real part of head times relation times the conjugate tail, over
+    complex numbers.
 
-    Trouillon et al. 2016, https://arxiv.org/abs/1606.06357. The first half of an embedding is real parts, the second
-    imaginary parts, so that D is twice the rank.
+    Trouillon et al. 2016, https://arxiv.org/abs/1606.06357. The first half of an embedding is real
+    parts, the second imaginary parts, so that D is twice the rank.
     """
 
     def query(self, head_BD: Tensor, relation_BD: Tensor) -> Tensor:
-        """Head times relation; with the conjugate of a tail the real part is a plain product of the numbers."""
+        """Head times relation.
+
+        With the conjugate of a tail the real part is a plain product of the numbers.
+        """
         (real_h, imag_h), (real_r, imag_r) = head_BD.chunk(2, dim=1), relation_BD.chunk(2, dim=1)
-        return torch.cat([real_h * real_r - imag_h * imag_r, real_h * imag_r + imag_h * real_r], dim=1)
+        return torch.cat(
+            [real_h * real_r - imag_h * imag_r, real_h * imag_r + imag_h * real_r], dim=1
+        )
 
     def cubes(self, factor_BD: Tensor) -> Tensor:
         """Sum of the cubed moduli."""
@@ -223,7 +262,8 @@ class ComplEx(KnowledgeGraphModel):
 
 
 def find_sizes(name: str, schema: Schema) -> tuple[Triple, int, int]:
-    """Where head and relation stand, and how many entities and relations there are.
+    """Where head and relation stand, and how many entities and relations there
+    are.
 
     Args:
         name: of the model, for the message.
@@ -233,15 +273,22 @@ def find_sizes(name: str, schema: Schema) -> tuple[Triple, int, int]:
     """
     triple = schema.triple
     if triple is None:
-        kinds = ", ".join(f"{feature.name} ({feature.kind})" for feature in [*schema.inputs, *schema.targets])
+        kinds = ", ".join(
+            f"{feature.name} ({feature.kind})" for feature in [*schema.inputs, *schema.targets]
+        )
         raise ShapeError(
-            f"model.name: {name} takes triples: two inputs of kind category, head and relation, and a target of kind "
-            f"category that shares a vocabulary with the head (vocabulary: entities on both); data has {kinds}"
+            f"model.name: {name} takes triples: two inputs of kind category, head and relation, "
+            "and a target of kind "
+            "category that shares a vocabulary with the head (vocabulary: entities on both); data "
+            f"has {kinds}"
         )
     return triple, len(schema.targets[0].classes), len(schema.inputs[triple.relation].classes)
 
 
 def _embed(ids_B: Tensor, weight: Tensor) -> Tensor:
-    """Row id - 1 of each id, shape (B, D); zeros for id 0."""
+    """Row id - 1 of each id, shape (B, D).
+
+    Zeros for id 0.
+    """
     known_B1 = (ids_B > 0).to(weight.dtype)[:, None]
     return F.embedding((ids_B - 1).clamp(min=0), weight) * known_B1

@@ -1,4 +1,7 @@
-"""Small convolutional nets for images of 32 x 32 pixels; checking that a table's images are such is the registry's."""
+"""Small convolutional nets for images of 32 x 32 pixels.
+
+Checking that a table's images are such is the registry's.
+"""
 
 # Shapes: B rows in a batch, C channels, H and W pixels, F hidden units, K outputs.
 
@@ -7,16 +10,17 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Channels of zeros that make six into eight on a CPU: it pools eight in one instruction and six one by one, so that a
-# training step takes a sixth less.
+# Channels of zeros that make six into eight on a CPU: it pools eight in one instruction and six one
+# by one, so that a training step takes a sixth less.
 SPARE = 2
 
 
 class LeNet(nn.Module):
-    """Two convolutions with max pooling, three affine layers, ReLU between them.
+    """Two convolutions with max pooling, three affine layers, ReLU between
+    them.
 
-    After LeCun et al. 1998, "Gradient-based learning applied to document recognition", with ReLU for its sigmoids,
-    max pooling for its averages and full connections between the convolutions.
+    After LeCun et al. 1998, "Gradient-based learning applied to document recognition", with ReLU
+    for its sigmoids, max pooling for its averages and full connections between the convolutions.
 
     Args:
         in_channels: channels of the images.
@@ -45,7 +49,9 @@ class LeNet(nn.Module):
             next_weights = F.pad(next_weights, (0, 0) * 2 + (0, SPARE))
         # ReLU and max pooling may change places, and pooled there is a quarter to do.
         hidden_BCHW = F.relu(F.max_pool2d(F.conv2d(image_BCHW, weights, bias), 2))
-        # It comes after `flatten`, which puts channels first: a gradient and what it belongs to lie alike in memory,
-        # else ReLU's way back goes number by number.
-        hidden_BF = F.relu(F.max_pool2d(F.conv2d(hidden_BCHW, next_weights, self.conv2.bias), 2).flatten(1))
+        # It comes after `flatten`, which puts channels first: a gradient and what it belongs to lie
+        # alike in memory, else ReLU's way back goes number by number.
+        hidden_BF = F.relu(
+            F.max_pool2d(F.conv2d(hidden_BCHW, next_weights, self.conv2.bias), 2).flatten(1)
+        )
         return self.fc3(F.relu(self.fc2(F.relu(self.fc1(hidden_BF)))))

@@ -1,4 +1,7 @@
-"""Classification nets of torchvision, head and first layer fitted to a table; the registry proves that one fits."""
+"""Classification nets of torchvision, head and first layer fitted to a table.
+
+The registry proves that one fits.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ def list_torchvision() -> list[str]:
 
 
 def check_torchvision(name: str, args: dict[str, Any]) -> None:
-    """Refuse a net that torchvision does not have or arguments that it does not take.
+    """Refuse a net that torchvision does not have or arguments that it does not
+    take.
 
     Args:
         name: without its prefix, for example resnet18.
@@ -38,7 +42,9 @@ def check_torchvision(name: str, args: dict[str, Any]) -> None:
 
     names = list_torchvision()
     if name not in names:
-        raise RecipeError(f"model.name: torchvision has no classification net {name!r}; {nearest(name, names)}")
+        raise RecipeError(
+            f"model.name: torchvision has no classification net {name!r}; {nearest(name, names)}"
+        )
     check_weights(name, args)
     args = _without_weights(args)
     builder = models.get_model_builder(name)
@@ -47,12 +53,14 @@ def check_torchvision(name: str, args: dict[str, Any]) -> None:
 
 
 def build_torchvision(name: str, args: dict[str, Any], schema: Schema) -> nn.Module:
-    """Build the net with random weights for a table of one image, and of other inputs, which join before the head.
+    """Build the net with random weights for a table of one image, and of other
+    inputs, which join before the head.
 
     Pretrained weights are loaded into it by others.
 
     Raises:
-        ShapeError: the inputs do not have exactly one image, or not of a size that the net can be built for.
+        ShapeError: the inputs do not have exactly one image, or not of a size that the net can be
+            built for.
     """
     image = find_image(f"torchvision:{name}", schema)
     channels, height, width = image.shape
@@ -67,14 +75,22 @@ def build_torchvision(name: str, args: dict[str, Any], schema: Schema) -> nn.Mod
         sized["image_size"] = height
     elif name.startswith("maxvit"):
         sized["input_size"] = (height, width)
-    elif name in ("googlenet", "inception_v3") and channels == 3 and any(args.get(key) for key in WEIGHTS_ARGUMENTS):
-        sized["transform_input"] = True  # their weights are Google's: from -1 to 1, not ImageNet's mean and deviation
+    elif (
+        name in ("googlenet", "inception_v3")
+        and channels == 3
+        and any(args.get(key) for key in WEIGHTS_ARGUMENTS)
+    ):
+        sized["transform_input"] = (
+            True  # their weights are Google's: from -1 to 1, not ImageNet's mean and deviation
+        )
     try:
         model = _build(name, sized | _without_weights(args), schema.num_outputs)
     except Exception as error:
         raise ShapeError(
-            f"model.name: torchvision:{name} cannot be built for {channels} x {height} x {width} with model.args "
-            f"{shown_value(args)}: {error}; change data.inputs.{image.name}.size, the arguments, or the net"
+            f"model.name: torchvision:{name} cannot be built for {channels} x {height} x {width} "
+            "with model.args "
+            f"{shown_value(args)}: {error}; change data.inputs.{image.name}.size, the arguments, "
+            "or the net"
         ) from error
     if channels != 3:
         _fit_first_layer(model, channels)
@@ -101,14 +117,25 @@ def _refusal(name: str, args: dict[str, Any]) -> str:
             _build(name, args, num_outputs=2)
     except NotImplementedError:
         return ""  # regnet computes with values while it is built, which shapes alone do not have
-    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError, AssertionError) as error:
+    except (
+        TypeError,
+        ValueError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        AssertionError,
+    ) as error:
         return f"{type(error).__name__}: {error}"
     return ""
 
 
 def _fit_first_layer(model: nn.Module, in_channels: int) -> None:
-    """Put a first convolution of other channels in the place of the one for RGB, with torch's default weights."""
-    path, old = next((path, part) for path, part in model.named_modules() if isinstance(part, nn.Conv2d))
+    """Put a first convolution of other channels in the place of the one for
+    RGB, with torch's default weights.
+    """
+    path, old = next(
+        (path, part) for path, part in model.named_modules() if isinstance(part, nn.Conv2d)
+    )
     new = nn.Conv2d(
         in_channels,
         old.out_channels,

@@ -1,7 +1,10 @@
-"""The two-layer network without biases, in every form that PyTorch can write it in; all of them compute the same.
+"""The two-layer network without biases, in every form that PyTorch can write it
+in; all of them compute the same.
 
-What differs is who takes the gradient: a backward pass by hand over the whole net (`tensors`), autograd over plain
-operations (`autograd`), autograd with a ReLU of our own (`function`), or over the layers of `torch.nn` (`sequential`,
+What differs is who takes the gradient: a backward pass by hand over the whole net (`tensors`),
+    autograd over plain
+operations (`autograd`), autograd with a ReLU of our own (`function`), or over the layers of
+`torch.nn` (`sequential`,
 `optim`, `module`).
 """
 
@@ -23,23 +26,33 @@ Form = Literal["tensors", "autograd", "function", "sequential", "optim", "module
 
 
 class HandWrittenNet(torch.autograd.Function):
-    """relu(x W1ᵀ) W2ᵀ with the whole backward pass written out by the chain rule."""
+    """relu(x W1ᵀ) W2ᵀ with the whole backward pass written out by the chain
+    rule.
+    """
 
     @staticmethod
     def forward(ctx: Any, x_BD: Tensor, w1_HD: Tensor, w2_KH: Tensor) -> Tensor:
-        """Outputs, shape (B, K); keeps what the backward pass needs."""
+        """Outputs, shape (B, K).
+
+        Keeps what the backward pass needs.
+        """
         hidden_BH = x_BD @ w1_HD.T
         active_BH = hidden_BH.clamp(min=0)
         ctx.save_for_backward(x_BD, w1_HD, w2_KH, hidden_BH, active_BH)
         return active_BH @ w2_KH.T
 
     @staticmethod
-    @once_differentiable  # it reads the hidden units as numbers, which no second derivative could pass through
+    # It reads the hidden units as numbers, which no second derivative could pass through.
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """From the gradient of the outputs, shape (B, K), those of x (None where nobody asks), W1 and W2."""
+        """From the gradient of the outputs, shape (B, K), those of x (None
+        where nobody asks), W1 and W2.
+        """
         [grad_BK] = grad_outputs
         # Under autocast the outputs, and so their gradient, have fewer digits than the weights.
-        x_BD, w1_HD, w2_KH, hidden_BH, active_BH = (saved.to(grad_BK.dtype) for saved in ctx.saved_tensors)
+        x_BD, w1_HD, w2_KH, hidden_BH, active_BH = (
+            saved.to(grad_BK.dtype) for saved in ctx.saved_tensors
+        )
         grad_w2_KH = grad_BK.T @ active_BH
         grad_hidden_BH = (grad_BK @ w2_KH) * (hidden_BH > 0)
         grad_x_BD = grad_hidden_BH @ w1_HD if ctx.needs_input_grad[0] else None
@@ -47,11 +60,17 @@ class HandWrittenNet(torch.autograd.Function):
 
 
 class HandWrittenReLU(torch.autograd.Function):
-    """ReLU with its own backward pass: the gradient passes where the input is positive, as torch's does."""
+    """ReLU with its own backward pass.
+
+    The gradient passes where the input is positive, as torch's does.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        """Negative values become 0; any shape."""
+        """Negative values become 0.
+
+        Any shape.
+        """
         ctx.save_for_backward(x)
         return x.clamp(min=0)
 
@@ -64,9 +83,12 @@ class HandWrittenReLU(torch.autograd.Function):
 
 
 class TwoLayerNet(nn.Module):
-    """Affine, ReLU, affine, without biases, over numbers side by side; two layers hold the weights of all forms.
+    """Affine, ReLU, affine, without biases, over numbers side by side.
 
-    The same random state gives all forms the same weights, and their state_dicts the same keys: the weights of one
+    Two layers hold the weights of all forms.
+
+    The same random state gives all forms the same weights, and their state_dicts the same keys: the
+        weights of one
     form fit the others.
 
     Args:
@@ -97,7 +119,10 @@ class TwoLayerNet(nn.Module):
 
 
 class SequentialNet(nn.Sequential):
-    """The same net as a list of layers; arguments as of `TwoLayerNet`, `forward` as its."""
+    """The same net as a list of layers.
+
+    Arguments as of `TwoLayerNet`, `forward` as its.
+    """
 
     def __init__(self, num_inputs: int, num_outputs: int, hidden: int) -> None:
         layers = {
@@ -109,7 +134,10 @@ class SequentialNet(nn.Sequential):
         self.num_inputs = num_inputs
 
     def forward(self, *inputs: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Give each row its outputs; see `TwoLayerNet.forward`."""
+        """Give each row its outputs.
+
+        See `TwoLayerNet.forward`.
+        """
         return super().forward(_side_by_side(inputs, self.num_inputs))
 
 
@@ -118,9 +146,10 @@ def build_net(num_inputs: int, num_outputs: int, hidden: int, form: Form) -> nn.
 
     Args:
         num_inputs, num_outputs, hidden: see `TwoLayerNet`.
-        form: `tensors`, one function with its backward pass by hand; `autograd`, plain operations; `function`, these
-            with a ReLU of our own; `module`, layers called one after another; `sequential`, a list of layers; `optim`,
-            that list under the name of who changes its weights, which for every form is the recipe's optimizer.
+        form: `tensors`, one function with its backward pass by hand; `autograd`, plain operations;
+            `function`, these with a ReLU of our own; `module`, layers called one after another;
+            `sequential`, a list of layers; `optim`, that list under the name of who changes its
+            weights, which for every form is the recipe's optimizer.
     """
     if form in ("sequential", "optim"):
         return SequentialNet(num_inputs, num_outputs, hidden)
@@ -144,7 +173,8 @@ def _module(x_BD: Tensor, linear1: nn.Linear, linear2: nn.Linear) -> Tensor:
     return linear2(linear1(x_BD).relu())
 
 
-# Functions of this file, not of an instance: a copy of a net, as an average of weights is, computes with its own.
+# Functions of this file, not of an instance: a copy of a net, as an average of weights is, computes
+# with its own.
 _FORMS: dict[Form, Callable[[Tensor, nn.Linear, nn.Linear], Tensor]] = {
     "tensors": _tensors,
     "autograd": _autograd,

@@ -10,7 +10,8 @@ from .job import build_scorer as build_scorer
 # The validation metric that the recipe names, or the one that `auto` stands for.
 from .job import choose_monitor as choose_monitor
 
-# What a run that an older version began calls metrics, by today's names; nothing where it has those.
+# What a run that an older version began calls metrics, by today's names; nothing where it has
+# those.
 from .job import names_of_run as names_of_run
 
 # Raise errors of rows in the block with their rows counted as in the table.
@@ -19,7 +20,8 @@ from .job import naming_table_rows as naming_table_rows
 # Batches of a split's rows in the table's order, ready for the model.
 from .job import rows_in_order as rows_in_order
 
-# Pixels of the file per pixel of the stored image, x and y of each of T targets; None where they are no points.
+# Pixels of the file per pixel of the stored image, x and y of each of T targets; None where they
+# are no points.
 from .job import rows_scale as rows_scale
 
 # Check the models, optimizers, losses and devices that a recipe names, and their arguments.
@@ -34,7 +36,8 @@ from .preflight import check_validation as check_validation
 # Whether an input is an image.
 from .preflight import has_images as has_images
 
-# What the source of an evaluation was trained and tested on, where it is in this home; else a warning.
+# What the source of an evaluation was trained and tested on, where it is in this home; else a
+# warning.
 from .ranking import facts_of_source as facts_of_source
 
 # What an evaluation keeps of the scores of a view's rows: all of them, unless entities are ranked.
@@ -46,25 +49,30 @@ from .saved_models import LoadedModel as LoadedModel
 # What a source's file of weights holds, ready for JSON.
 from .saved_models import describe_source as describe_source
 
-# Write one model's state_dict, for inference or for others, as torch.save or safetensors by the file's name.
+# Write one model's state_dict, for inference or for others, as torch.save or safetensors by the
+# file's name.
 from .saved_models import export_source as export_source
 
 # Build the model that a source's recipe and schema say, and load its weights into it.
 from .saved_models import load_model as load_model
 
-# Write the models of several sources into one file, each with its optimizer's state where it has one.
+# Write the models of several sources into one file, each with its optimizer's state where it has
+# one.
 from .saved_models import pack_sources as pack_sources
 
-# A model that takes pixels or numbers as they stand in the table, and gives numbers as they stand there.
+# A model that takes pixels or numbers as they stand in the table, and gives numbers as they stand
+# there.
 from .servable import Servable as Servable
 
 # Find what `warm_start.source` names.
 from .sources import find_source as find_source
 
-# What the schema of a recipe's table takes over from the source of its warm start; None where there is none.
+# What the schema of a recipe's table takes over from the source of its warm start; None where there
+# is none.
 from .sources import heritage_of as heritage_of
 
-# The recipe with a source that will mean the same weights tomorrow: a version for an alias, a whole run id.
+# The recipe with a source that will mean the same weights tomorrow: a version for an alias, a whole
+# run id.
 from .sources import pin_source as pin_source
 
 # The recipe that a source was trained by.

@@ -1,4 +1,7 @@
-"""Where data, model and engine meet: a recipe and a view of its pack become the job that the loop runs."""
+"""Where data, model and engine meet.
+
+A recipe and a view of its pack become the job that the loop runs.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,14 @@ from torch.amp.grad_scaler import GradScaler
 
 from ...console import say
 from ...datasets.augment import doubts_about_augment
-from ...datasets.batches import BatchTransform, PackDataset, make_loader, num_batches, prefetch, split_batches
+from ...datasets.batches import (
+    BatchTransform,
+    PackDataset,
+    make_loader,
+    num_batches,
+    prefetch,
+    split_batches,
+)
 from ...datasets.ingest import View
 from ...engine import (
     Evaluation,
@@ -31,7 +41,14 @@ from ...engine import (
     reduction_of,
 )
 from ...engine.hardware import pick_device, pick_precision
-from ...engine.metrics import auto_monitor, compute_metrics, former_metric_names, metric_names, monitor_mode, names_kept
+from ...engine.metrics import (
+    auto_monitor,
+    compute_metrics,
+    former_metric_names,
+    metric_names,
+    monitor_mode,
+    names_kept,
+)
 from ...engine.optim import Average, Frozen, build_optimizer, build_schedule, learning_rate_factors
 from ...errors import RecipeError
 from ...models import build_model, probe
@@ -44,7 +61,8 @@ from ...weights import load_into, load_unwrapped
 from .preflight import check_validation
 from .ranking import summary_of
 
-# Raw bytes that are gathered and augmented as one: several batches of small rows, one of large ones.
+# Raw bytes that are gathered and augmented as one: several batches of small rows, one of large
+# ones.
 GROUP_BYTES = 4_000_000
 MOST_AT_ONCE = 32
 # What a message counts rows in.
@@ -59,12 +77,14 @@ def build_job(
     is_new: bool = True,
     start: Mapping[str, Tensor] | None = None,
 ) -> Job:
-    """Build model, optimizer, schedule, loss and batches of a run, from the recipe's seed.
+    """Build model, optimizer, schedule, loss and batches of a run, from the
+    recipe's seed.
 
     Args:
-        schedule_epochs: length of the schedule; a run that goes on beyond it keeps the last learning rate.
-        is_new: whether the run begins; one that goes on has its weights from its checkpoint, not from the recipe's
-            pretrained ones.
+        schedule_epochs: length of the schedule; a run that goes on beyond it keeps the last
+            learning rate.
+        is_new: whether the run begins; one that goes on has its weights from its checkpoint, not
+            from the recipe's pretrained ones.
         start: weights that a warm-started run begins with, in place of random or pretrained ones.
     Raises:
         RecipeError: the model, optimizer or monitor does not fit the data.
@@ -82,8 +102,12 @@ def build_job(
     optimizer = build_optimizer(train.optimizer, scorer.model.parameters(), factors)
     prepare = build_transform(recipe, scorer)
     come_mirrored = prepare.mirrors_first
-    training_rows = PackDataset(view.pack, view.schema, view.rows["train"], in_memory=True, with_mirrors=come_mirrored)
-    steps_per_epoch = math.ceil(num_batches(len(training_rows), train.batch_size) / train.accumulate)
+    training_rows = PackDataset(
+        view.pack, view.schema, view.rows["train"], in_memory=True, with_mirrors=come_mirrored
+    )
+    steps_per_epoch = math.ceil(
+        num_batches(len(training_rows), train.batch_size) / train.accumulate
+    )
     monitor = _monitor(recipe, view)
     mode = monitor_mode(monitor, view.schema) if monitor else "max"
     reduction = reduction_of(train.loss)
@@ -106,12 +130,16 @@ def build_job(
             mirrored=functools.partial(prepare.mirrored, epoch=epoch) if come_mirrored else None,
         )
         for group in groups if scorer.device.type == "cpu" else prefetch(groups):
-            for batch in split_batches(prepare.begin(group, epoch, come_mirrored), train.batch_size):
+            for batch in split_batches(
+                prepare.begin(group, epoch, come_mirrored), train.batch_size
+            ):
                 yield prepare.finish(batch, epoch)
 
     def measure(found: Evaluation) -> dict[str, float]:
         scale = rows_scale(view, found.rows.numpy())
-        return compute_metrics(view.schema, found.outputs, found.target, found.losses, scale, reduction)
+        return compute_metrics(
+            view.schema, found.outputs, found.target, found.losses, scale, reduction
+        )
 
     return Job(
         scorer=scorer,
@@ -145,7 +173,10 @@ def build_job(
 
 
 def build_scorer(recipe: Recipe, schema: Schema) -> Scorer:
-    """Build the model with what it takes to score batches; its weights are drawn from the recipe's seed."""
+    """Build the model with what it takes to score batches.
+
+    Its weights are drawn from the recipe's seed.
+    """
     train = recipe.train
     device = pick_device(train.device)
     precision = pick_precision(train.precision, device, schema.has_images)
@@ -181,7 +212,9 @@ def rows_in_order(recipe: Recipe, view: View, split: str, scorer: Scorer) -> Ite
 
 @contextlib.contextmanager
 def naming_table_rows(view: View) -> Iterator[None]:
-    """Raise errors of rows in the block with their rows counted as in the table."""
+    """Raise errors of rows in the block with their rows counted as in the
+    table.
+    """
 
     def numbers(error: NotFiniteError | OutputsNotFiniteError) -> list[int]:
         return [int(view.pack.rows[position]) + 1 for position in error.rows]
@@ -191,11 +224,14 @@ def naming_table_rows(view: View) -> Iterator[None]:
     except NotFiniteError as error:
         raise NotFiniteError(error.what, numbers(error), TABLE_ROWS) from error
     except OutputsNotFiniteError as error:
-        raise OutputsNotFiniteError(numbers(error), error.num_rows, error.precision, TABLE_ROWS) from error
+        raise OutputsNotFiniteError(
+            numbers(error), error.num_rows, error.precision, TABLE_ROWS
+        ) from error
 
 
 def rows_scale(view: View, rows: np.ndarray) -> np.ndarray | None:
-    """Pixels of the file per pixel of the stored image, x and y of each of T targets; None where they are no points.
+    """Pixels of the file per pixel of the stored image, x and y of each of T
+    targets; None where they are no points.
 
     Args:
         rows: int64, positions in the pack, shape (N,).
@@ -209,11 +245,15 @@ def rows_scale(view: View, rows: np.ndarray) -> np.ndarray | None:
 
 
 def _batches_at_once(schema: Schema, batch_size: int) -> int:
-    """How many batches are gathered and augmented as one, so that small ones do not cost more than their bytes."""
+    """How many batches are gathered and augmented as one, so that small ones
+    do not cost more than their bytes.
+    """
     features = [*schema.inputs, *schema.targets]
     if any(feature.kind == "text" for feature in features):
         return 1  # all rows of a group would be padded to its longest text
-    row_bytes = sum(math.prod(feature.shape) * np.dtype(feature.dtype).itemsize for feature in features)
+    row_bytes = sum(
+        math.prod(feature.shape) * np.dtype(feature.dtype).itemsize for feature in features
+    )
     return max(1, min(MOST_AT_ONCE, GROUP_BYTES // (row_bytes * batch_size)))
 
 
@@ -228,13 +268,17 @@ def _seed(seed: int, deterministic: bool) -> None:
 
 
 def choose_monitor(recipe: Recipe, schema: Schema) -> str:
-    """The validation metric that the recipe names, or the one that `auto` stands for.
+    """The validation metric that the recipe names, or the one that `auto`
+    stands for.
 
-    Who balances the classes wants the rare ones found: by accuracy a model that never names them would be the best.
+    Who balances the classes wants the rare ones found: by accuracy a model that never names them
+        would be the best.
     """
     if recipe.checkpoint.monitor != "auto":
         named = recipe.checkpoint.monitor  # perhaps as older versions called it
-        former = {f"valid/{old}": f"valid/{new}" for new, old in former_metric_names(schema).items()}
+        former = {
+            f"valid/{old}": f"valid/{new}" for new, old in former_metric_names(schema).items()
+        }
         return former.get(named, named) if named not in metric_names(schema) else named
     is_balanced = "balanced" in (recipe.train.class_weights, recipe.train.sampling)
     has_recall = len(schema.targets) == 1 and schema.triple is None
@@ -242,19 +286,26 @@ def choose_monitor(recipe: Recipe, schema: Schema) -> str:
 
 
 def names_of_run(journal: Journal, schema: Schema) -> dict[str, str]:
-    """What a run that an older version began calls metrics, by today's names; nothing where it has those."""
+    """What a run that an older version began calls metrics, by today's names.
+
+    Nothing where it has those.
+    """
     former = former_metric_names(schema)
     return names_kept(former, journal.newest()) if former else {}
 
 
 def _monitor(recipe: Recipe, view: View) -> str:
-    """The metric that decides which checkpoint is best; empty where no rows validate."""
+    """The metric that decides which checkpoint is best.
+
+    Empty where no rows validate.
+    """
     check_validation(recipe, len(view.rows["valid"]))
     if not len(view.rows["valid"]):
         return ""
     name, legal = choose_monitor(recipe, view.schema), metric_names(view.schema)
     if name not in legal:
         raise RecipeError(
-            f"checkpoint.monitor: {name!r} is not a validation metric of this target; {nearest(name, legal)}"
+            f"checkpoint.monitor: {name!r} is not a validation metric of this target; "
+            f"{nearest(name, legal)}"
         )
     return name

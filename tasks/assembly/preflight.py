@@ -1,4 +1,7 @@
-"""The second phase of checking a recipe, before anything expensive starts: does what it names exist and fit?"""
+"""The second phase of checking a recipe, before anything expensive starts.
+
+Does what it names exist and fit?
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ from .sources import check_source
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Check names and arguments, then the table's columns; fetch the model's pretrained weights.
+    """Check names and arguments, then the table's columns.
+
+    Fetch the model's pretrained weights.
 
     Raises:
         RecipeError: something that the recipe names does not exist or does not fit.
@@ -44,7 +49,8 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def check_names(recipe: Recipe) -> None:
-    """Check the models, optimizers, losses and devices that a recipe names, and their arguments.
+    """Check the models, optimizers, losses and devices that a recipe names, and
+    their arguments.
 
     Raises:
         RecipeError: one does not exist or does not fit; names the nearest.
@@ -52,7 +58,10 @@ def check_names(recipe: Recipe) -> None:
         HomeError: this process may open too few files for the workers that the recipe asks for.
     """
     if not recipe.name:
-        raise RecipeError("name is missing: runs and their experiment are named after it, for example name: cifar10")
+        raise RecipeError(
+            "name is missing: runs and their experiment are named after it, for example name: "
+            "cifar10"
+        )
     check_model(recipe.model)
     check_optimizer(recipe.train.optimizer)
     check_schedule(recipe.train.schedule)
@@ -63,7 +72,9 @@ def check_names(recipe: Recipe) -> None:
     if inputs:
         check_inputs(recipe.model.name, recipe.data.inputs)
         for name, feature in recipe.data.inputs.items():
-            if feature.kind == "image" and not feature.preprocess:  # whose functions may change any shape
+            if (
+                feature.kind == "image" and not feature.preprocess
+            ):  # whose functions may change any shape
                 check_image_shape(recipe.model.name, name, _shape_said(feature))
     check_sampling(recipe.train.sampling, targets)
     for feature in inputs:
@@ -97,32 +108,47 @@ def check_validation(recipe: Recipe, num_rows: int) -> None:
     for setting, is_given in needs.items():
         if is_given:
             raise RecipeError(
-                f"{setting} needs validation rows and the table has none; mark some as valid in the split, or leave "
+                f"{setting} needs validation rows and the table has none; mark some as valid in "
+                "the split, or leave "
                 f"the setting out (without such rows the last weights are kept)"
             )
 
 
 def _check_together(recipe: Recipe) -> None:
-    """Refuse training settings that exclude each other, or that the target has no use for."""
+    """Refuse training settings that exclude each other, or that the target
+    has no use for.
+    """
     train = recipe.train
     if train.optimizer.name.lower() == "lbfgs":
         reason = "lbfgs computes its gradients anew several times a step, which"
         if train.clip_norm:
-            raise RecipeError(f"train.clip_norm: {train.clip_norm}: {reason} clipping does not reach; leave it at 0")
+            raise RecipeError(
+                f"train.clip_norm: {train.clip_norm}: {reason} clipping does not reach; leave it "
+                "at 0"
+            )
         if train.precision == "fp16":
-            raise RecipeError(f"train.precision: fp16: {reason} its loss scaler cannot follow; use fp32")
+            raise RecipeError(
+                f"train.precision: fp16: {reason} its loss scaler cannot follow; use fp32"
+            )
         if recipe.warm_start.lr_factors:
-            raise RecipeError("warm_start.lr_factors: lbfgs has one learning rate for all parameters; leave them out")
+            raise RecipeError(
+                "warm_start.lr_factors: lbfgs has one learning rate for all parameters; leave them "
+                "out"
+            )
     kinds = {target.kind for target in recipe.data.target.values()}
-    if len(kinds) == 1 and kinds != {"category"}:  # of several kinds `check_table` says that they do not fit together
+    if len(kinds) == 1 and kinds != {
+        "category"
+    }:  # of several kinds `check_table` says that they do not fit together
         for key in ("label_smoothing", "class_weights"):
             if (value := getattr(train, key)) not in (0, "none"):
                 raise RecipeError(
-                    f"train.{key}: {value} is for a category target; the target is {' and '.join(sorted(kinds))}"
+                    f"train.{key}: {value} is for a category target; the target is "
+                    f"{' and '.join(sorted(kinds))}"
                 )
     if train.class_weights == train.sampling == "balanced":
         raise RecipeError(
-            "train.class_weights and train.sampling: balanced, each of them makes up for rare classes, and both would "
+            "train.class_weights and train.sampling: balanced, each of them makes up for rare "
+            "classes, and both would "
             "do it twice; leave one out"
         )
 

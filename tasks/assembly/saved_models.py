@@ -1,6 +1,9 @@
-"""Weights outside a run: looking into a source, packing several models into one file, exporting one, loading one.
+"""Weights outside a run.
 
-A source is whatever `tracking/registry/versions.py` finds, or any file of weights, with or without a run around it.
+Looking into a source, packing several models into one file, exporting one, loading one.
+
+A source is whatever `tracking/registry/versions.py` finds, or any file of weights, with or without
+a run around it.
 """
 
 from __future__ import annotations
@@ -53,10 +56,10 @@ class LoadedModel(NamedTuple):
     """A model that is ready to use.
 
     Attributes:
-        model: takes standardised inputs, one tensor an input feature, and gives unnormalised scores or standardised
-            values; in eval mode.
-        servable: the same over raw inputs, as they stand in the table (images: pixels as stored), giving values in
-            the table's own units; in eval mode, and it shares the model.
+        model: takes standardised inputs, one tensor an input feature, and gives unnormalised scores
+            or standardised values; in eval mode.
+        servable: the same over raw inputs, as they stand in the table (images: pixels as stored),
+            giving values in the table's own units; in eval mode, and it shares the model.
         schema: what inputs and targets are: classes in the order of the scores, statistics, shapes.
         recipe: that the model was trained by.
         label: the run id, `models:/<name>/<version>`, or the file.
@@ -80,16 +83,21 @@ class Part(NamedTuple):
 
 
 def load_model(source: str, device: str = "cpu", trust_code: Sequence[str] = ()) -> LoadedModel:
-    """Build the model that a source's recipe and schema say, and load its weights into it.
+    """Build the model that a source's recipe and schema say, and load its
+    weights into it.
 
-    No code comes out of a weights file: architecture and arguments are the recipe's, the classes those installed here.
+    No code comes out of a weights file: architecture and arguments are the recipe's, the classes
+        those installed here.
 
     Args:
-        source: run id, runs:/…, models:/name@alias, or a weights file with recipe.yaml and schema.json near it.
-        device: auto, cpu, cuda, cuda:1 or mps; wherever the weights were saved from, they come by way of the CPU.
+        source: run id, runs:/…, models:/name@alias, or a weights file with recipe.yaml and
+            schema.json near it.
+        device: auto, cpu, cuda, cuda:1 or mps; wherever the weights were saved from, they come by
+            way of the CPU.
         trust_code: modules that the source's recipe may have imported, such as my_package.nets.
     Raises:
-        SourceError: there is no such source, its weights do not fit, or its recipe names code that nobody has let in.
+        SourceError: there is no such source, its weights do not fit, or its recipe names code that
+            nobody has let in.
         DeviceError: the device is not there.
     """
     found = resolve_source(source, home())
@@ -111,7 +119,10 @@ def describe_source(source: str) -> dict[str, Any]:
         SourceError: there is none, or it is refused, see `weights/file.py`.
     """
     found, label, _ = _open(source)
-    models = {name: _describe_state(state, name in found.optimizers) for name, state in found.models.items()}
+    models = {
+        name: _describe_state(state, name in found.optimizers)
+        for name, state in found.models.items()
+    }
     return {
         "source": label,
         "path": str(found.path.absolute()),
@@ -124,59 +135,84 @@ def describe_source(source: str) -> dict[str, Any]:
 
 
 def pack_sources(sources: Sequence[str], names: Mapping[str, str], out: Path) -> list[Part]:
-    """Write the models of several sources into one file, each with its optimizer's state where it has one.
+    """Write the models of several sources into one file, each with its
+    optimizer's state where it has one.
 
     Args:
         sources: see `describe_source`; a file of several models gives them all.
-        names: what to call a source's model, by the source; others are called after their run's recipe or their file,
-            and after their run where those are the same.
+        names: what to call a source's model, by the source; others are called after their run's
+            recipe or their file, and after their run where those are the same.
         out: the file to write.
     Raises:
-        SourceError: a source is not there; two models would have one name; the file cannot hold them; weights are
-            not finite.
+        SourceError: a source is not there; two models would have one name; the file cannot hold
+            them; weights are not finite.
     """
     if out.suffix not in WEIGHTS_SUFFIXES or out.suffix == ".safetensors":
-        raise SourceError(f"{out}: several models with their optimizers make a file of torch.save; name it .pt or .tar")
+        raise SourceError(
+            f"{out}: several models with their optimizers make a file of torch.save; name it .pt "
+            "or .tar"
+        )
     require_place(out)
     parts = [part for source in sources for part in _parts(source, names.get(source, ""))]
     counts = Counter(part.name for part in parts)
     parts = [part if counts[part.name] == 1 else part._replace(name=part.label) for part in parts]
     twice = [name for name, count in Counter(part.name for part in parts).items() if count > 1]
     if twice:
-        raise SourceError(f"two models would be called {twice[0]!r}; --name NAME=SOURCE calls one otherwise")
+        raise SourceError(
+            f"two models would be called {twice[0]!r}; --name NAME=SOURCE calls one otherwise"
+        )
     save_pack({part.name: _as_checkpoint(part) for part in parts}, out)
     return parts
 
 
-def export_source(source: str, out: Path, model: str = "", strip_prefix: str = "", *, with_optimizer: bool) -> Part:
-    """Write one model's state_dict, for inference or for others, as torch.save or safetensors by the file's name.
+def export_source(
+    source: str, out: Path, model: str = "", strip_prefix: str = "", *, with_optimizer: bool
+) -> Part:
+    """Write one model's state_dict, for inference or for others, as torch.save
+    or safetensors by the file's name.
 
     Args:
         source: see `describe_source`.
         out: the file to write.
         model: which one, of a file of several.
-        strip_prefix: what to take off the beginning of every key; the `module.` of a wrapper always goes.
+        strip_prefix: what to take off the beginning of every key; the `module.` of a wrapper always
+            goes.
         with_optimizer: write a checkpoint with the optimizer's state as well.
     Raises:
-        SourceError: the source or its optimizer is not there; a key lacks the prefix; the file cannot hold it; its
-            weights are not finite or, where recipe and schema are near, of another class of number than the model's.
+        SourceError: the source or its optimizer is not there; a key lacks the prefix; the file
+            cannot hold it; its weights are not finite or, where recipe and schema are near, of
+            another class of number than the model's.
     """
     is_safetensors = out.suffix == ".safetensors"
     if out.suffix not in WEIGHTS_SUFFIXES:
         raise SourceError(f"{out}: weights are written as {', '.join(WEIGHTS_SUFFIXES)}")
     if is_safetensors and with_optimizer:
-        raise SourceError(f"{out}: safetensors hold tensors by name and no optimizer's state; name it .pt")
+        raise SourceError(
+            f"{out}: safetensors hold tensors by name and no optimizer's state; name it .pt"
+        )
     require_place(out)
     part = _part(source, model)
     state = strip_module_prefix(part.state)
     odd = [key for key in state if not key.startswith(strip_prefix)]
     if odd:
-        has = f"they begin with {prefix_of(state)!r}" if prefix_of(state) else "they have no beginning in common"
-        raise SourceError(f"{source}: the key {odd[0]!r} does not begin with {strip_prefix!r}; {has}")
-    state = {key.removeprefix(strip_prefix): value for key, value in state.items()} if strip_prefix else state
+        has = (
+            f"they begin with {prefix_of(state)!r}"
+            if prefix_of(state)
+            else "they have no beginning in common"
+        )
+        raise SourceError(
+            f"{source}: the key {odd[0]!r} does not begin with {strip_prefix!r}; {has}"
+        )
+    state = (
+        {key.removeprefix(strip_prefix): value for key, value in state.items()}
+        if strip_prefix
+        else state
+    )
     part = part._replace(state=state)
     if with_optimizer and part.optimizer is None:
-        raise SourceError(f"{source} has no optimizer's state beside these weights; leave out --with-optimizer")
+        raise SourceError(
+            f"{source} has no optimizer's state beside these weights; leave out --with-optimizer"
+        )
     if is_safetensors:
         write_safetensors(state, out, {"source": part.label})
     else:
@@ -185,7 +221,9 @@ def export_source(source: str, out: Path, model: str = "", strip_prefix: str = "
 
 
 def _open(source: str) -> tuple[WeightsFile, str, Path | None]:
-    """The file that a source names, what to call it, and the folder of its run where it is one's best weights."""
+    """The file that a source names, what to call it, and the folder of its
+    run where it is one's best weights.
+    """
     path = Path(source)
     if path.is_file():
         return open_weights_file(path), source, None
@@ -217,22 +255,33 @@ def _parts(source: str, name: str) -> list[Part]:
     if found.state and (len(found.models) == 1 or name):
         return [_part(source, "", name)]
     if name:
-        raise SourceError(f"{source} holds several models ({', '.join(found.models)}), which keep their names")
+        raise SourceError(
+            f"{source} holds several models ({', '.join(found.models)}), which keep their names"
+        )
     for state in found.models.values():
         _check_values(found.path, state, None)
     return [
-        Part(key or found.path.stem, f"{label} {key}", state, found.optimizers.get(key), _extras_of(found, key))
+        Part(
+            key or found.path.stem,
+            f"{label} {key}",
+            state,
+            found.optimizers.get(key),
+            _extras_of(found, key),
+        )
         for key, state in found.models.items()
     ]
 
 
 def _check_values(path: Path, state: Mapping[str, Tensor], folder: Path | None) -> None:
-    """Refuse to hand on what cannot be a model's: held against the model where one is known, else looked at alone.
+    """Refuse to hand on what cannot be a model's.
+
+    Held against the model where one is known, else looked at alone.
 
     Args:
         path: of the file.
         state: of one of its models.
-        folder: has recipe and schema; None where the file was named, which may lie near them all the same.
+        folder: has recipe and schema; None where the file was named, which may lie near them all
+            the same.
     Raises:
         SourceError: names the keys and what is wrong with them.
     """
@@ -242,13 +291,19 @@ def _check_values(path: Path, state: Mapping[str, Tensor], folder: Path | None) 
     own = {} if folder is None else _built_from(folder)
     matched = match_module_prefix(state, own)
     check_state(own, matched, place)
-    of_another_shape = {key for key in matched if key in own and matched[key].shape != own[key].shape}
-    others = {key: value for key, value in matched.items() if key not in own or key in of_another_shape}
+    of_another_shape = {
+        key for key in matched if key in own and matched[key].shape != own[key].shape
+    }
+    others = {
+        key: value for key, value in matched.items() if key not in own or key in of_another_shape
+    }
     check_finite(others, place)
 
 
 def _built_from(folder: Path) -> dict[str, Tensor]:
-    """The state_dict of the model that a recipe and a schema describe, as it is built; empty for a class of its own."""
+    """The state_dict of the model that a recipe and a schema describe, as it
+    is built; empty for a class of its own.
+    """
     recipe = load_recipe(folder / "recipe.yaml")
     if ":" in recipe.model.name and not recipe.model.name.startswith(TORCHVISION):
         return {}  # to export a file runs no code of anybody's
@@ -270,8 +325,11 @@ def _name_of_run(folder: Path, label: str) -> str:
         return label
 
 
-def _training_state(folder: Path, state: Mapping[str, Tensor]) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """The optimizer's state and the progress in a run's best checkpoint, where that has the very same weights.
+def _training_state(
+    folder: Path, state: Mapping[str, Tensor]
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """The optimizer's state and the progress in a run's best checkpoint, where
+    that has the very same weights.
 
     Raises:
         CheckpointError: it does not verify, or is another run's.
@@ -284,7 +342,9 @@ def _training_state(folder: Path, state: Mapping[str, Tensor]) -> tuple[dict[str
     found = read_weights_file(checkpoint)
     if sha256_of(found.state) != sha256_of(state):
         return None, {}
-    return found.optimizers.get(""), {key: found.extras[key] for key in PROGRESS if key in found.extras}
+    return found.optimizers.get(""), {
+        key: found.extras[key] for key in PROGRESS if key in found.extras
+    }
 
 
 def _as_checkpoint(part: Part) -> dict[str, Any]:
@@ -293,7 +353,9 @@ def _as_checkpoint(part: Part) -> dict[str, Any]:
 
 
 def _describe_state(state: Mapping[str, Tensor], has_optimizer: bool) -> dict[str, Any]:
-    """Tensors in the file's order, sums, digest, and what all keys begin with."""
+    """Tensors in the file's order, sums, digest, and what all keys begin
+    with.
+    """
     rows = [
         {"key": key, "shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
         for key, value in state.items()

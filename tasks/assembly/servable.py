@@ -9,7 +9,8 @@ from ...schema import Schema
 
 
 class Servable(nn.Module):
-    """A model that takes pixels or numbers as they stand in the table, and gives numbers as they stand there.
+    """A model that takes pixels or numbers as they stand in the table, and
+    gives numbers as they stand there.
 
     Args:
         schema: of the model: how its inputs and targets were standardised.
@@ -26,7 +27,7 @@ class Servable(nn.Module):
         """Predict from raw inputs, one tensor an input feature.
 
         Returns:
-            Of categories and labels the unnormalised scores, shape (B, K); of numbers and points the values, float64,
-            shape (B, D), points in pixels of the stored image.
+            Of categories and labels the unnormalised scores, shape (B, K); of numbers and points
+            the values, float64, shape (B, D), points in pixels of the stored image.
         """
         return self.unstandardise(self.model(*self.standardise(*inputs)))

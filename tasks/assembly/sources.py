@@ -1,4 +1,7 @@
-"""The source of a warm start: found, read, and held against the recipe before anything expensive starts."""
+"""The source of a warm start.
+
+Found, read, and held against the recipe before anything expensive starts.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,10 @@ class WarmSource(NamedTuple):
     """What a warm start begins from.
 
     Attributes:
-        name: to be written into the recipe: it will mean the same weights tomorrow, as an alias may not.
-        label: the run or model version that the weights are of, or their file; for records and messages.
+        name: to be written into the recipe: it will mean the same weights tomorrow, as an alias may
+            not.
+        label: the run or model version that the weights are of, or their file; for records and
+            messages.
         weights: a file that `read_weights_file` takes.
         folder: has recipe.yaml and schema.json; None for a file with neither near it.
     """
@@ -48,7 +53,8 @@ def find_source(text: str) -> WarmSource:
     """Find what `warm_start.source` names.
 
     Args:
-        text: run id, runs:/<id>, models:/<name>@<alias>, or a weights file, with recipe and schema near it or alone.
+        text: run id, runs:/<id>, models:/<name>@<alias>, or a weights file, with recipe and schema
+            near it or alone.
     Raises:
         SourceError: it does not exist, or lacks recipe, schema or weights.
         TrackingError: it is not here and the server cannot be reached.
@@ -65,7 +71,8 @@ def find_source(text: str) -> WarmSource:
 
 
 def check_source(recipe: Recipe) -> None:
-    """Refuse a source that is not there, cannot be read, or was trained on other inputs; and names that it lacks.
+    """Refuse a source that is not there, cannot be read, or was trained on
+    other inputs; and names that it lacks.
 
     Raises:
         SourceError: the source cannot be found or read.
@@ -83,7 +90,10 @@ def check_source(recipe: Recipe) -> None:
 
 
 def pin_source(recipe: Recipe) -> Recipe:
-    """The recipe with a source that will mean the same weights tomorrow: a version for an alias, a whole run id."""
+    """The recipe with a source that will mean the same weights tomorrow.
+
+    A version for an alias, a whole run id.
+    """
     settings = recipe.warm_start
     if not settings.source:
         return recipe
@@ -92,14 +102,17 @@ def pin_source(recipe: Recipe) -> Recipe:
 
 
 def heritage_of(recipe: Recipe) -> Heritage | None:
-    """What the schema of a recipe's table takes over from the source of its warm start; None where there is none."""
+    """What the schema of a recipe's table takes over from the source of its
+    warm start; None where there is none.
+    """
     settings = recipe.warm_start
     schema = find_source(settings.source).schema() if settings.source else None
     return None if schema is None else Heritage(schema, settings.statistics)
 
 
 def doubts_about_settings(settings: WarmStart, num_epochs: int, is_pretrained: bool) -> list[str]:
-    """Sentences about settings that have no effect, or not the one that was meant.
+    """Sentences about settings that have no effect, or not the one that was
+    meant.
 
     Args:
         settings: the recipe's part.
@@ -109,14 +122,20 @@ def doubts_about_settings(settings: WarmStart, num_epochs: int, is_pretrained: b
     doubts = []
     given = [name for name in ("rename", "exclude") if getattr(settings, name)]
     if given and not settings.source:
-        doubts.append(f"warm_start.{', '.join(given)}: without effect, because warm_start.source is empty")
+        doubts.append(
+            f"warm_start.{', '.join(given)}: without effect, because warm_start.source is empty"
+        )
     if settings.freeze and not settings.source and not is_pretrained:
-        doubts.append("warm_start.freeze: freezes weights that are as they were drawn, because no source is given")
+        doubts.append(
+            "warm_start.freeze: freezes weights that are as they were drawn, because no source is "
+            "given"
+        )
     if settings.thaw_after and not settings.freeze:
         doubts.append("warm_start.thaw_after: without effect, because nothing is frozen")
     if settings.freeze and settings.thaw_after >= num_epochs:
         doubts.append(
-            f"warm_start.thaw_after: {settings.thaw_after} epochs of {num_epochs}: what is frozen stays so to the end"
+            f"warm_start.thaw_after: {settings.thaw_after} epochs of {num_epochs}: what is frozen "
+            "stays so to the end"
         )
     return doubts
 
@@ -131,7 +150,8 @@ def recipe_of(source: str) -> Path:
     found = find_source(source)
     if found.folder is None:
         raise RecipeError(
-            f"{source} is a weights file without a recipe.yaml and a schema.json near it; name a recipe: torchrelay "
+            f"{source} is a weights file without a recipe.yaml and a schema.json near it; name a "
+            "recipe: torchrelay "
             f"finetune RECIPE --from {source}"
         )
     return found.folder / "recipe.yaml"

@@ -1,4 +1,7 @@
-"""The threads of a run: how many, found once and kept by the run, and how they share the cores with other work."""
+"""The threads of a run.
+
+How many, found once and kept by the run, and how they share the cores with other work.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +44,14 @@ MACHINE = ("torch", "cpu", "cpu_capability", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_
 
 
 @contextlib.contextmanager
-def run_threads(run_dir: Path, record: RunRecord, recipe: Recipe, view: View) -> Iterator[CoreSharing]:
+def run_threads(
+    run_dir: Path, record: RunRecord, recipe: Recipe, view: View
+) -> Iterator[CoreSharing]:
     """Compute with the threads of a run for the life of the block.
 
-    A run keeps the number that it began with, whatever the environment says where it goes on, unless its recipe names
-    another. The record of the run says how many they are, and how they wait.
+    A run keeps the number that it began with, whatever the environment says where it goes on,
+    unless its recipe names another. The record of the run says how many they are, and how they
+    wait.
     """
     found = _find(run_dir, record, recipe, view)
     with share_cores(recipe, found.number) as cores:
@@ -57,11 +63,13 @@ def run_threads(run_dir: Path, record: RunRecord, recipe: Recipe, view: View) ->
 
 @contextlib.contextmanager
 def share_cores(recipe: Recipe, num_threads: int = 0) -> Iterator[CoreSharing]:
-    """Compute with so many threads, and share the cores with other work, for the life of the block.
+    """Compute with so many threads, and share the cores with other work, for
+    the life of the block.
 
     Args:
         recipe: whose device says whether the CPU computes; else nothing is shared.
-        num_threads: 0 means as many as torch computes with now. The number of before comes back afterwards.
+        num_threads: 0 means as many as torch computes with now. The number of before comes back
+            afterwards.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads or before)
@@ -79,7 +87,9 @@ def share_batches(job: Job, cores: CoreSharing) -> Job:
     def train_batches(epoch: int, start_batch: int) -> Iterator[Batch]:
         return cores.around(job.train_batches(epoch, start_batch))
 
-    return replace(job, train_batches=train_batches, valid_batches=lambda: cores.around(job.valid_batches()))
+    return replace(
+        job, train_batches=train_batches, valid_batches=lambda: cores.around(job.valid_batches())
+    )
 
 
 def _find(run_dir: Path, record: RunRecord, recipe: Recipe, view: View) -> ThreadCount:
@@ -92,7 +102,10 @@ def _find(run_dir: Path, record: RunRecord, recipe: Recipe, view: View) -> Threa
 
 
 def choose_threads(recipe: Recipe, view: View) -> ThreadCount:
-    """The number of threads of a new run: what recipe or user say, else what is fastest."""
+    """The number of threads of a new run.
+
+    What recipe or user say, else what is fastest.
+    """
     if recipe.train.threads != "auto":
         return ThreadCount(int(recipe.train.threads), "as train.threads says")
     device = pick_device(recipe.train.device)
@@ -102,10 +115,15 @@ def choose_threads(recipe: Recipe, view: View) -> ThreadCount:
         return by_user
     train, schema = recipe.train, view.schema
     shapes = [
-        (one.kind, one.shape, one.dtype, len(one.classes), one.vocabulary) for one in (*schema.inputs, *schema.targets)
+        (one.kind, one.shape, one.dtype, len(one.classes), one.vocabulary)
+        for one in (*schema.inputs, *schema.targets)
     ]
     facts = fingerprint(device)
-    machine = [facts[name] for name in MACHINE] + [os.cpu_count(), torch.get_num_threads(), platform.node()]
+    machine = [facts[name] for name in MACHINE] + [
+        os.cpu_count(),
+        torch.get_num_threads(),
+        platform.node(),
+    ]
     settings = [recipe.model.model_dump(), train.batch_size, train.precision, train.loss, shapes]
     states = random_states()
     try:
@@ -119,7 +137,9 @@ def choose_threads(recipe: Recipe, view: View) -> ThreadCount:
 
 
 class _Step:
-    """A training step of the recipe's model on one batch of its rows, with weights of its own."""
+    """A training step of the recipe's model on one batch of its rows, with
+    weights of its own.
+    """
 
     def __init__(self, recipe: Recipe, view: View) -> None:
         scorer = build_scorer(recipe, view.schema)
@@ -151,7 +171,10 @@ class _Step:
 
 
 def _threads_of_checkpoint(run_dir: Path) -> int:
-    """The number of threads of a run that began before records named it; 0 where no checkpoint says."""
+    """The number of threads of a run that began before records named it.
+
+    0 where no checkpoint says.
+    """
     for folder in reversed(list_generations(run_dir / "checkpoints")):
         with contextlib.suppress(CheckpointError, ValueError):
             return int(read_manifest(folder)["fingerprint"].get("num_threads", 0))

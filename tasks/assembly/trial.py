@@ -1,6 +1,9 @@
-"""One step's forward pass in training, before a run is opened: what a model refuses only there is found here.
+"""One step's forward pass in training, before a run is opened.
 
-A batch norm takes means over the rows of a batch, and torch refuses to take them over one value: in evaluation, where a
+What a model refuses only there is found here.
+
+A batch norm takes means over the rows of a batch, and torch refuses to take them over one value: in
+    evaluation, where a
 model is tried when it is built, that does not show.
 """
 
@@ -33,7 +36,9 @@ MOST_MEMORY = 0.8
 
 
 def try_early(recipe: Recipe) -> None:
-    """Before the table is read: try a model whose norms depend on nothing that only the table says.
+    """Before the table is read.
+
+    Try a model whose norms depend on nothing that only the table says.
 
     Raises:
         RecipeError: see `try_training`.
@@ -48,7 +53,9 @@ def try_early(recipe: Recipe) -> None:
 
 
 def try_ingested(recipe: Recipe, splits: Mapping[str, Prepared]) -> None:
-    """Before a run is opened: try the model on the split with the fewest training rows.
+    """Before a run is opened.
+
+    Try the model on the split with the fewest training rows.
 
     Raises:
         RecipeError: see `try_training`.
@@ -62,7 +69,8 @@ def try_ingested(recipe: Recipe, splits: Mapping[str, Prepared]) -> None:
 
 
 def check_memory(schema: Schema, num_rows: int, table: str) -> None:
-    """Refuse to measure rows whose scores, one a class, do not fit into memory together.
+    """Refuse to measure rows whose scores, one a class, do not fit into memory
+    together.
 
     Args:
         schema: of the table; of triples ranks are kept, not scores.
@@ -75,23 +83,27 @@ def check_memory(schema: Schema, num_rows: int, table: str) -> None:
     needed, most = 4 * num_rows * num_outputs, int(free_memory() * MOST_MEMORY)
     if schema.triple is None and needed > most:
         raise DataError(
-            f"{table}: to measure {num_rows:,} rows of {num_outputs:,} classes, {needed / 2**30:,.1f} GiB of scores "
-            f"are kept, and memory has room for {most / 2**30:,.1f} GiB; validate, test or score fewer rows at "
+            f"{table}: to measure {num_rows:,} rows of {num_outputs:,} classes, "
+            f"{needed / 2**30:,.1f} GiB of scores "
+            f"are kept, and memory has room for {most / 2**30:,.1f} GiB; validate, test or score "
+            "fewer rows at "
             f"once, or join rare classes"
         )
 
 
 def try_training(recipe: Recipe, schema: Schema, num_rows: int) -> None:
-    """Run a recipe's model in training mode over the smallest batch that its rows make, of zeros.
+    """Run a recipe's model in training mode over the smallest batch that its
+    rows make, of zeros.
 
-    The model is built for it alone, on the recipe's device; torch's random state stays as it was. One that trains by a
-    pass of its own is not tried.
+    The model is built for it alone, on the recipe's device; torch's random state stays as it was.
+    One that trains by a pass of its own is not tried.
 
     Args:
         schema: of the table.
         num_rows: that train; of triples, twice as many questions are asked.
     Raises:
-        RecipeError: a norm finds one value alone, or the model fails otherwise; names the layer and the batch size.
+        RecipeError: a norm finds one value alone, or the model fails otherwise; names the layer and
+            the batch size.
     """
     size, name = recipe.train.batch_size, recipe.model.name
     rows = smallest_batch(num_rows if schema.triple is None else 2 * num_rows, size)
@@ -111,7 +123,10 @@ def try_training(recipe: Recipe, schema: Schema, num_rows: int) -> None:
 
 
 def smallest_batch(num_rows: int, batch_size: int) -> int:
-    """Rows of the smallest batch of an epoch: a last one of a single row joins the one before it."""
+    """Rows of the smallest batch of an epoch.
+
+    A last one of a single row joins the one before it.
+    """
     last = num_rows - (num_batches(num_rows, batch_size) - 1) * batch_size
     return min(last, batch_size) if num_rows > batch_size else num_rows
 
@@ -125,7 +140,9 @@ def try_forward(recipe: Recipe, model: nn.Module, inputs: Sequence[Tensor], num_
         RecipeError: see `try_training`.
     """
     entered: list[str] = []
-    handles = [hook for path, part in model.named_modules() for hook in _follow(path, part, entered)]
+    handles = [
+        hook for path, part in model.named_modules() for hook in _follow(path, part, entered)
+    ]
     try:
         with torch.no_grad():
             model(*inputs)
@@ -139,7 +156,9 @@ def try_forward(recipe: Recipe, model: nn.Module, inputs: Sequence[Tensor], num_
 
 
 def _hold_frozen(recipe: Recipe, model: nn.Module) -> None:
-    """Training mode, in which a norm that stays frozen to the end uses its statistics and takes no mean."""
+    """Training mode, in which a norm that stays frozen to the end uses its
+    statistics and takes no mean.
+    """
     warm = recipe.warm_start
     model.train()
     if warm.freeze and not 0 < warm.thaw_after < recipe.train.epochs:
@@ -147,7 +166,9 @@ def _hold_frozen(recipe: Recipe, model: nn.Module) -> None:
 
 
 def _follow(path: str, part: nn.Module, entered: list[str]) -> list[RemovableHandle]:
-    """Keep in `entered` the modules whose forward pass has begun and not ended, the innermost last."""
+    """Keep in `entered` the modules whose forward pass has begun and not
+    ended, the innermost last.
+    """
 
     def enter(*_: object) -> None:
         entered.append(path)
@@ -158,7 +179,9 @@ def _follow(path: str, part: nn.Module, entered: list[str]) -> list[RemovableHan
     return [part.register_forward_pre_hook(enter), part.register_forward_hook(leave)]
 
 
-def _explain(error: Exception, recipe: Recipe, model: nn.Module, path: str, num_rows: int) -> RecipeError:
+def _explain(
+    error: Exception, recipe: Recipe, model: nn.Module, path: str, num_rows: int
+) -> RecipeError:
     """What a recipe's author can do about it."""
     name, size = recipe.model.name, recipe.train.batch_size
     layer = f"its layer {path} ({type(model.get_submodule(path)).__name__})" if path else "it"
@@ -169,26 +192,38 @@ def _explain(error: Exception, recipe: Recipe, model: nn.Module, path: str, num_
             remedy = f"the table has {num_rows} training row, and two or more are needed"
         elif recipe.train.accumulate > 1:
             remedy += " (train.accumulate makes the steps larger, not the batches)"
-        norm = ", or model.args.norm to layer or none" if name == "mlp" else ", or take a model without batch norm"
+        norm = (
+            ", or model.args.norm to layer or none"
+            if name == "mlp"
+            else ", or take a model without batch norm"
+        )
         return RecipeError(
-            f"train.batch_size: {size}: model {name} has a batch norm, which takes mean and variance of each channel "
+            f"train.batch_size: {size}: model {name} has a batch norm, which takes mean and "
+            "variance of each channel "
             f"over the rows of a batch, and {layer} finds one value alone; {remedy}{norm}"
         )
     if OVER_A_SAMPLE in text:
         return RecipeError(
-            f"model.name: {name} has an instance norm, which takes mean and variance over the pixels or positions of "
-            f"each row, and {layer} finds one alone, whatever train.batch_size is; give it larger inputs "
+            f"model.name: {name} has an instance norm, which takes mean and variance over the "
+            "pixels or positions of "
+            f"each row, and {layer} finds one alone, whatever train.batch_size is; give it larger "
+            "inputs "
             f"(data.inputs size), or take a model without that norm"
         )
     return RecipeError(
-        f"model.name: {name} works in evaluation and fails in training, where {layer} raises {type(error).__name__}: "
+        f"model.name: {name} works in evaluation and fails in training, where {layer} raises "
+        f"{type(error).__name__}: "
         f"{text}; train.batch_size is {size}, on {recipe.train.device}"
     )
 
 
 def _stand_in(recipe: Recipe) -> Schema | None:
-    """A schema in whose place the table's would give the same norms over the same shapes; None where none is known."""
-    target = FeatureSchema(name="y", kind="category", columns=["y"], shape=[], dtype="int64", classes=["0", "1"])
+    """A schema in whose place the table's would give the same norms over the
+    same shapes; None where none is known.
+    """
+    target = FeatureSchema(
+        name="y", kind="category", columns=["y"], shape=[], dtype="int64", classes=["0", "1"]
+    )
     if recipe.model.name == "mlp":
         x = FeatureSchema(name="x", kind="number", columns=["x"], shape=[1], dtype="float32")
         return Schema(inputs=[x], targets=[target])
@@ -199,7 +234,9 @@ def _stand_in(recipe: Recipe) -> Schema | None:
     if not image.size or image.preprocess:  # whose functions may change any shape
         return None
     channels = {"gray": 1, "rgb": 3}.get(image.channels) or int(image.channels)
-    x = FeatureSchema(name=name, kind="image", columns=[name], shape=[channels, *image.size], dtype="uint8")
+    x = FeatureSchema(
+        name=name, kind="image", columns=[name], shape=[channels, *image.size], dtype="uint8"
+    )
     return Schema(inputs=[x], targets=[target])
 
 

@@ -1,7 +1,10 @@
-"""Whose code may run: a class that the recipe of a source names is imported on the user's word alone.
+"""Whose code may run.
 
-A recipe that the user names himself says which code he wants. A source may be from anybody, and so may a run's folder:
-what the user's word was is kept beside the runs, in the home, not in what can be copied into it.
+A class that the recipe of a source names is imported on the user's word alone.
+
+A recipe that the user names himself says which code he wants. A source may be from anybody, and so
+may a run's folder: what the user's word was is kept beside the runs, in the home, not in what can
+be copied into it.
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ FOLDER = "trusted"
 
 
 def check_source_code(source: str, trust_code: Sequence[str]) -> None:
-    """Refuse a source whose recipe names code that nobody has let in; imports nothing of it.
+    """Refuse a source whose recipe names code that nobody has let in.
+
+    Imports nothing of it.
 
     Raises:
         SourceError: see `admit_code`; or there is no such source.
@@ -36,28 +41,39 @@ def check_source_code(source: str, trust_code: Sequence[str]) -> None:
 
 
 def admit_code(
-    recipe: Recipe, folder: Path, label: str, trust_code: Sequence[str] = (), *, anywhere: bool = False
+    recipe: Recipe,
+    folder: Path,
+    label: str,
+    trust_code: Sequence[str] = (),
+    *,
+    anywhere: bool = False,
 ) -> None:
-    """Refuse code of a source that the user has let in neither now nor when its run was trained here.
+    """Refuse code of a source that the user has let in neither now nor when its
+    run was trained here.
 
     Args:
         recipe: of the source.
         folder: of the source; a run of this home where it is one of its runs' folders.
         label: the source, for messages.
         trust_code: modules that may be imported, each with what is below it.
-        anywhere: of a run of this home it does not matter in which file its class is: where Prefect retries a flow
-            run, its code may have been checked out anew.
+        anywhere: of a run of this home it does not matter in which file its class is: where Prefect
+            retries a flow run, its code may have been checked out anew.
     Raises:
         SourceError: names the module and the option.
         RecipeError: what is to be trusted is no module's name.
     """
     for one in trust_code:
         if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", one):
-            raise RecipeError(f"--trust-code {shown_value(one)}: expected a module, such as my_package.nets")
+            raise RecipeError(
+                f"--trust-code {shown_value(one)}: expected a module, such as my_package.nets"
+            )
     module = module_of(recipe.model.name)
     is_covered = any(_covers(one, module) for one in trust_code)
     if trust_code and not is_covered:
-        _warn(f"--trust-code {' '.join(trust_code)}: without effect, because {label} names no code of these")
+        _warn(
+            f"--trust-code {' '.join(trust_code)}: without effect, because {label} names no code "
+            "of these"
+        )
     if not module or is_covered:
         return
     file = locate_module(module)
@@ -65,14 +81,19 @@ def admit_code(
     if known.get("model") == recipe.model.name and (anywhere or known.get("file") == file):
         return
     raise SourceError(
-        f"{label}: its recipe names the model {recipe.model.name}, and nobody has said that this code may run here; "
-        f"nothing of it was imported. Look into {file or 'the module, which is not there'}, then say so with "
+        f"{label}: its recipe names the model {recipe.model.name}, and nobody has said that this "
+        "code may run here; "
+        f"nothing of it was imported. Look into {file or 'the module, which is not there'}, then "
+        "say so with "
         f"--trust-code {module} (of a flow and of load_model: trust_code)"
     )
 
 
 def vouch(run_dir: Path, recipe: Recipe, trust_code: Sequence[str] = ()) -> None:
-    """Keep that a run of this home may import what its recipe names; nothing where that is no own code."""
+    """Keep that a run of this home may import what its recipe names.
+
+    Nothing where that is no own code.
+    """
     module, known = module_of(recipe.model.name), _read(run_dir.name)
     if not module or (not trust_code and known.get("model") == recipe.model.name):
         return
@@ -96,7 +117,10 @@ def _covers(trusted: str, module: str) -> bool:
 
 
 def _key_of(run_dir: Path) -> str:
-    """The run whose word counts: of one over a split column its parent's."""
+    """The run whose word counts.
+
+    Of one over a split column its parent's.
+    """
     try:
         return load_record(run_dir).parent or run_dir.name
     except SourceError:
@@ -109,7 +133,10 @@ def _file_of(run_id: str) -> Path:
 
 @functools.cache
 def _warn(text: str) -> None:
-    """Say it once: a command looks before its flow does."""
+    """Say it once.
+
+    A command looks before its flow does.
+    """
     say(f"warning: {text}")
 
 

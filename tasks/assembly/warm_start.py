@@ -1,6 +1,9 @@
-"""What a warm-started run begins with: worked out before the run is opened, then kept in its folder.
+"""What a warm-started run begins with.
 
-A run that is killed before its first checkpoint begins with the same bits again, whatever has become of the source.
+Worked out before the run is opened, then kept in its folder.
+
+A run that is killed before its first checkpoint begins with the same bits again, whatever has
+become of the source.
 """
 
 from __future__ import annotations
@@ -43,7 +46,8 @@ class Start(NamedTuple):
 
     Attributes:
         source: what they are from.
-        source_sha256: digest of the source's weights, over the tensors' names, shapes, dtypes and bytes.
+        source_sha256: digest of the source's weights, over the tensors' names, shapes, dtypes and
+            bytes.
         state: all of the model's, by key.
         entries: the report.
     """
@@ -55,13 +59,16 @@ class Start(NamedTuple):
 
 
 def plan_start(recipe: Recipe, schema: Schema) -> Start | None:
-    """Work out what a recipe's model begins with; None where it begins at random.
+    """Work out what a recipe's model begins with.
+
+    None where it begins at random.
 
     Args:
         recipe: with a warm start, or without.
         schema: of the model, fitted with the source's where that is known.
     Raises:
-        SourceError: the source cannot be read, nothing of it fits, or it lacks classes that `grow_head: false` wants.
+        SourceError: the source cannot be read, nothing of it fits, or it lacks classes that
+            `grow_head: false` wants.
         RecipeError: a pattern fits no key.
     """
     settings = recipe.warm_start
@@ -89,14 +96,18 @@ def plan_start(recipe: Recipe, schema: Schema) -> Start | None:
 
 
 def say_doubts(recipe: Recipe) -> None:
-    """Warn of settings of a warm start that have no effect, or another one than was meant."""
+    """Warn of settings of a warm start that have no effect, or another one
+    than was meant.
+    """
     is_pretrained = asks_for_weights(recipe.model)
     for doubt in doubts_about_settings(recipe.warm_start, recipe.train.epochs, is_pretrained):
         say(f"warning: {doubt}")
 
 
 def keep_start(run_dir: Path, start: Start) -> None:
-    """Write weights and report into a run's folder, and say what the report says."""
+    """Write weights and report into a run's folder, and say what the report
+    says.
+    """
     save_weights(start.state, run_dir / START_FILE)
     write_atomic(run_dir / TRANSFER_FILE, tabulate(start.entries))
     say_start(start)
@@ -109,7 +120,9 @@ def say_start(start: Start) -> None:
 
 
 def load_start(run_dir: Path, recipe: Recipe) -> dict[str, Tensor] | None:
-    """What `keep_start` kept; None where the run begins at random.
+    """What `keep_start` kept.
+
+    None where the run begins at random.
 
     Raises:
         SourceError: it is gone, or not what was kept.
@@ -125,22 +138,27 @@ def _refuse_new_classes(source: WarmSource, schema: Schema, theirs: Schema) -> N
     if new:
         shown = ", ".join(new[:10]) + (f", … ({len(new)} in all)" if len(new) > 10 else "")
         raise SourceError(
-            f"the source {source.label} has no outputs for {shown}; warm_start.grow_head: true gives them new ones, or "
+            f"the source {source.label} has no outputs for {shown}; warm_start.grow_head: true "
+            "gives them new ones, or "
             f"take their rows out of the table"
         )
 
 
 def _doubt_about_head(source: WarmSource, schema: Schema, theirs: Schema) -> str:
-    """What to say where no class of the table is one of the source's, so that its head goes; empty where one is."""
+    """What to say where no class of the table is one of the source's, so
+    that its head goes; empty where one is.
+    """
     kind = schema.target_kind
     new, own = new_labels(schema, theirs), sum(target.num_outputs for target in schema.targets)
     if kind not in ("category", "labels") or kind != theirs.target_kind or len(new) < own:
         return ""
     ours, known = (
-        ", ".join([repr(one) for target in each.targets for one in target.classes][:5]) for each in (schema, theirs)
+        ", ".join([repr(one) for target in each.targets for one in target.classes][:5])
+        for each in (schema, theirs)
     )
     return (
-        f"no class of the table ({ours}) is one of {source.label} ({known}): its head is thrown away, and begins at "
+        f"no class of the table ({ours}) is one of {source.label} ({known}): its head is thrown "
+        "away, and begins at "
         f"random; if the classes are the same, spell them as the source does"
     )
 
@@ -159,6 +177,7 @@ def _refuse_other_head(source: WarmSource, entries: list[Entry], heads: set[str]
     ]
     if odd:
         raise SourceError(
-            f"the head of {source.label} is not the model's: {'; '.join(odd)}; warm_start.grow_head: true starts it "
+            f"the head of {source.label} is not the model's: {'; '.join(odd)}; "
+            "warm_start.grow_head: true starts it "
             f"afresh"
         )

@@ -1,10 +1,13 @@
-# Draw the figures that fit each target, and rows to look at: the worst, the most doubtful, landmarks on pictures.
+# Draw the figures that fit each target, and rows to look at: the worst, the most doubtful,
+# landmarks on pictures.
 from .figures import draw_evaluation as draw_evaluation
 
-# The images that a `preprocess` chain may have cut: what their files' proportions say of them is not known.
+# The images that a `preprocess` chain may have cut: what their files' proportions say of them is
+# not known.
 from .figures import images_as_stored as images_as_stored
 
-# Write the CSV tables that fit each target: of classes, of tags, of errors by quantile, or of points.
+# Write the CSV tables that fit each target: of classes, of tags, of errors by quantile, or of
+# points.
 from .figures import write_tables as write_tables
 
 # Columns of predictions by name.
@@ -31,5 +34,6 @@ from .ranks import write_neighbours as write_neighbours
 # Write the table of relations, and draw how the ranks are spread and the worst questions.
 from .ranks import write_ranked as write_ranked
 
-# Write `tables/words.csv` and `figures/words.png` of a run whose model is a bag of words; of others nothing.
+# Write `tables/words.csv` and `figures/words.png` of a run whose model is a bag of words; of others
+# nothing.
 from .words import write_words as write_words

@@ -1,4 +1,7 @@
-"""The figures and the tables of an evaluation, chosen by its targets; `figures/all_figures.py` draws them."""
+"""The figures and the tables of an evaluation, chosen by its targets.
+
+`figures/all_figures.py` draws them.
+"""
 
 # Shapes: N rows, P points.
 
@@ -45,7 +48,8 @@ from ...schema import FeatureSchema, Schema, TargetPart
 
 NUM_SHOWN = 25
 MAX_COLUMNS = 3
-# Of more classes no page shows which is taken for which; classes.csv says what each is most often taken for.
+# Of more classes no page shows which is taken for which; classes.csv says what each is most often
+# taken for.
 MAX_CONFUSED = 1000
 # Of a text beside its prediction.
 MAX_LETTERS = 90
@@ -56,16 +60,23 @@ DARKEST, BRIGHTEST = 1.0, 99.5
 
 
 def draw_evaluation(
-    view: View, found: Evaluation, scale: np.ndarray | None, folder: Path, as_stored: Collection[str] = ()
+    view: View,
+    found: Evaluation,
+    scale: np.ndarray | None,
+    folder: Path,
+    as_stored: Collection[str] = (),
 ) -> None:
-    """Draw the figures that fit each target, and rows to look at: the worst, the most doubtful, landmarks on pictures.
+    """Draw the figures that fit each target, and rows to look at.
+
+    The worst, the most doubtful, landmarks on pictures.
 
     Args:
         view: where the rows' inputs are.
         found: outputs for rows of it.
         scale: points: see `compute_metrics`.
         folder: gets PNG files; of several targets each file's name ends in -<target>.
-        as_stored: image inputs that are shown in the proportions of the stored images, not of their files.
+        as_stored: image inputs that are shown in the proportions of the stored images, not of their
+            files.
     """
     groups = None if view.groups is None else view.groups[found.rows.numpy()]
     for end, part, share in _targets(view.schema, found, scale):
@@ -77,45 +88,69 @@ def draw_evaluation(
             hits_K, rows_K, predicted_K, *_ = count_classes(part)
             if len(feature.classes) <= MAX_CONFUSED:
                 matrix = confusion_matrix(part)
-                figures.confusion(matrix, feature.classes, folder / f"confusion{end}.png", interval=interval)
+                figures.confusion(
+                    matrix, feature.classes, folder / f"confusion{end}.png", interval=interval
+                )
             path = folder / f"class_accuracy{end}.png"
             figures.class_accuracy(hits_K, rows_K, feature.classes, path, interval=interval)
-            figures.class_scores(hits_K, rows_K, predicted_K, feature.classes, folder / f"class_scores{end}.png")
+            figures.class_scores(
+                hits_K, rows_K, predicted_K, feature.classes, folder / f"class_scores{end}.png"
+            )
             if len(feature.classes) == 2:
                 scores_N = log_probabilities(part)[:, 1]
-                figures.roc(scores_N, part.target.numpy() == 1, feature.classes[1], folder / f"roc{end}.png")
-            _draw_rows(rows, _doubtful(part), "Most doubtful predictions", folder / f"doubtful{end}.png")
+                figures.roc(
+                    scores_N, part.target.numpy() == 1, feature.classes[1], folder / f"roc{end}.png"
+                )
+            _draw_rows(
+                rows, _doubtful(part), "Most doubtful predictions", folder / f"doubtful{end}.png"
+            )
             heading += f": {rows_K.sum() - hits_K.sum():,} wrong of {rows_K.sum():,}"
         elif feature.kind == "labels":
             counts = count_tags(part)
             figures.tag_scores(
-                counts["hits"], counts["rows"], counts["predicted"], feature.classes, folder / f"tag_scores{end}.png"
+                counts["hits"],
+                counts["rows"],
+                counts["predicted"],
+                feature.classes,
+                folder / f"tag_scores{end}.png",
             )
             wrong_N = (true_tags(part) != predicted_tags(part)).any(axis=1)
             heading += f": {wrong_N.sum():,} of {len(wrong_N):,} rows not all right"
         elif feature.kind == "number":
-            target, predicted = in_own_units(feature, part.target), in_own_units(feature, part.outputs)
+            target, predicted = (
+                in_own_units(feature, part.target),
+                in_own_units(feature, part.outputs),
+            )
             for number, column in enumerate(feature.columns):
                 name = f"residuals{end}{f'-{number}' if number else ''}.png"
                 of_one = interval if len(feature.columns) == 1 else None
                 pair = target[:, number], predicted[:, number]
                 figures.residuals(*pair, column, folder / name, feature.unit, interval=of_one)
         else:
-            _draw_points_error(feature, point_errors(part, share), interval, folder / f"points_error{end}.png")
+            _draw_points_error(
+                feature, point_errors(part, share), interval, folder / f"points_error{end}.png"
+            )
         worst = np.argsort(-losses_N, kind="stable")
         _draw_rows(rows, worst[:NUM_SHOWN], heading, folder / f"worst{end}.png")
         if feature.kind == "points":
-            spread = worst[np.linspace(len(worst) - 1, 0, min(len(worst), NUM_SHOWN)).round().astype(np.int64)]
+            spread = worst[
+                np.linspace(len(worst) - 1, 0, min(len(worst), NUM_SHOWN)).round().astype(np.int64)
+            ]
             _draw_rows(rows, spread, "From the best to the worst", folder / f"points{end}.png")
 
 
 def images_as_stored(recipe: Recipe) -> frozenset[str]:
-    """The images that a `preprocess` chain may have cut: what their files' proportions say of them is not known."""
+    """The images that a `preprocess` chain may have cut.
+
+    What their files' proportions say of them is not known.
+    """
     return frozenset(name for name, feature in recipe.data.inputs.items() if feature.preprocess)
 
 
 def write_tables(schema: Schema, found: Evaluation, scale: np.ndarray | None, folder: Path) -> None:
-    """Write the CSV tables that fit each target: of classes, of tags, of errors by quantile, or of points.
+    """Write the CSV tables that fit each target.
+
+    Of classes, of tags, of errors by quantile, or of points.
 
     Args:
         schema: of the targets.
@@ -130,15 +165,23 @@ def write_tables(schema: Schema, found: Evaluation, scale: np.ndarray | None, fo
             name, rows = "errors_by_quantile", describe_quantiles(part)
         else:
             name, rows = "points", describe_points(part, share)
-        write_atomic(folder / f"{name}{end}.csv", pd.DataFrame(rows).to_csv(index=False, float_format="%.6g"))
+        write_atomic(
+            folder / f"{name}{end}.csv", pd.DataFrame(rows).to_csv(index=False, float_format="%.6g")
+        )
 
 
 def _targets(
     schema: Schema, found: Evaluation, scale: np.ndarray | None
 ) -> Iterator[tuple[str, TargetPart, np.ndarray | None]]:
-    """What each target's files' names end in, the target, and its share of the scale."""
+    """What each target's files' names end in, the target, and its share of
+    the scale.
+    """
     for part, share in scaled_parts(schema, found.outputs, found.target, scale):
-        end = "" if len(schema.targets) == 1 else f"-{urllib.parse.quote(part.feature.name, safe=' ')}"
+        end = (
+            ""
+            if len(schema.targets) == 1
+            else f"-{urllib.parse.quote(part.feature.name, safe=' ')}"
+        )
         yield end, part, share
 
 
@@ -155,7 +198,10 @@ def _interval(
 def _draw_points_error(
     feature: FeatureSchema, errors: PointErrors, interval: tuple[float, float] | None, path: Path
 ) -> None:
-    """Normalised, or in pixels where there is nothing to normalise by; the interval is that of the nme alone."""
+    """Normalised, or in pixels where there is nothing to normalise by.
+
+    The interval is that of the nme alone.
+    """
     normalised = has_unit(feature)
     unit_N = errors.unit if normalised else np.ones_like(errors.unit)
     baseline_N = errors.mean_shape.mean(axis=1) / unit_N
@@ -172,9 +218,9 @@ def _draw_points_error(
 def _losses(part: TargetPart, share: np.ndarray | None, found: Evaluation) -> np.ndarray:
     """How wrong each row is about this target, float64, shape (N,).
 
-    Of a category in nats, of labels in nats a tag; of points the nme, for which a row without a unit borrows that of
-    the middle row, or the mean distance in pixels where no row has one; of numbers the row's loss, or of several
-    targets the mean squared standardised error.
+    Of a category in nats, of labels in nats a tag; of points the nme, for which a row without a
+    unit borrows that of the middle row, or the mean distance in pixels where no row has one; of
+    numbers the row's loss, or of several targets the mean squared standardised error.
     """
     if part.feature.kind == "points":
         errors = point_errors(part, share)
@@ -213,23 +259,39 @@ class _Rows(NamedTuple):
 
 
 def _draw_rows(all_rows: _Rows, chosen: np.ndarray, heading: str, path: Path) -> None:
-    """Pictures of some rows, with their points where the target is points; numbers where no input is a picture."""
+    """Pictures of some rows, with their points where the target is points.
+
+    Numbers where no input is a picture.
+    """
     view, found, part, scale, losses, as_stored = all_rows
     positions = found.rows.numpy()[chosen]
     some = TargetPart(part.feature, part.outputs[chosen], part.target[chosen])
     name = "loss" if len(view.schema.targets) == 1 else "mse"
     said = _describe(some, None if scale is None else scale[chosen], losses[chosen], name)
     number = _picture(view.schema, part.feature)
-    columns = _cut(part.feature.columns) if part.feature.kind == "number" and len(part.feature.columns) > 1 else ""
+    columns = (
+        _cut(part.feature.columns)
+        if part.feature.kind == "number" and len(part.feature.columns) > 1
+        else ""
+    )
     if number is None:
-        header = ("row of the table", *(f"{what} {columns}".strip() for what in ("true", "predicted")), "")
+        header = (
+            "row of the table",
+            *(f"{what} {columns}".strip() for what in ("true", "predicted")),
+            "",
+        )
         rows = [f"{int(row) + 1:,}" for row in view.pack.rows[positions]]
-        cells = [(row, true, predicted, rest) for row, (true, predicted, rest) in zip(rows, said, strict=True)]
+        cells = [
+            (row, true, predicted, rest)
+            for row, (true, predicted, rest) in zip(rows, said, strict=True)
+        ]
         for feature in [feature for feature in view.schema.inputs if feature.kind == "text"][:1]:
             header = (*header, feature.name)
             texts = view.pack.texts(feature.name, positions)
             cells = [(*one, text) for one, text in zip(cells, texts, strict=True)]
-        figures.worst_rows(header, cells, path, heading, widest_last=28 if header[-1] == "" else MAX_LETTERS)
+        figures.worst_rows(
+            header, cells, path, heading, widest_last=28 if header[-1] == "" else MAX_LETTERS
+        )
         return
     batch = PackDataset(view.pack, view.schema, positions).__getitems__(range(len(positions)))
     image = view.schema.inputs[number]
@@ -240,9 +302,12 @@ def _draw_rows(all_rows: _Rows, chosen: np.ndarray, heading: str, path: Path) ->
         ratios = width_N / height_N
     if part.feature.kind == "points":
         true, predicted = (
-            in_own_units(part.feature, one).reshape(len(chosen), -1, 2) for one in (some.target, some.outputs)
+            in_own_units(part.feature, one).reshape(len(chosen), -1, 2)
+            for one in (some.target, some.outputs)
         )
-        figures.gallery(pictures, [rest for _, _, rest in said], path, heading, true, predicted, ratios)
+        figures.gallery(
+            pictures, [rest for _, _, rest in said], path, heading, true, predicted, ratios
+        )
     else:
         titles = [f"{true} as {predicted}\n{rest}" for true, predicted, rest in said]
         meant = f"{columns}: true as predicted" if columns else "true as predicted"
@@ -250,14 +315,21 @@ def _draw_rows(all_rows: _Rows, chosen: np.ndarray, heading: str, path: Path) ->
 
 
 def _picture(schema: Schema, target: FeatureSchema) -> int | None:
-    """Which input shows what a row is: the image of the points, else the first image; None where there is none."""
+    """Which input shows what a row is.
+
+    The image of the points, else the first image; None where there is none.
+    """
     images = [number for number, feature in enumerate(schema.inputs) if feature.kind == "image"]
     named = [number for number in images if schema.inputs[number].name == target.image]
     return next(iter(named or images), None)
 
 
-def _describe(part: TargetPart, scale: np.ndarray | None, losses: np.ndarray, name: str) -> list[tuple[str, str, str]]:
-    """For each row: what is true, what was predicted, how sure and how wrong.
+def _describe(
+    part: TargetPart, scale: np.ndarray | None, losses: np.ndarray, name: str
+) -> list[tuple[str, str, str]]:
+    """For each row.
+
+    What is true, what was predicted, how sure and how wrong.
 
     Args:
         losses: of these rows.
@@ -267,10 +339,15 @@ def _describe(part: TargetPart, scale: np.ndarray | None, losses: np.ndarray, na
         classes = part.feature.classes
         return [
             (classes[int(true)], classes[int(row.argmax())], f"p {row.max():.2f}, loss {loss:.3g}")
-            for true, row, loss in zip(part.target, part.outputs.softmax(dim=1), losses, strict=True)
+            for true, row, loss in zip(
+                part.target, part.outputs.softmax(dim=1), losses, strict=True
+            )
         ]
     if part.feature.kind == "labels":
-        true_N, predicted_N = join_tags(true_tags(part), part), join_tags(predicted_tags(part), part)
+        true_N, predicted_N = (
+            join_tags(true_tags(part), part),
+            join_tags(predicted_tags(part), part),
+        )
         return [
             (true or NO_TAG, predicted or NO_TAG, f"loss {loss:.3g}")
             for true, predicted, loss in zip(true_N, predicted_N, losses, strict=True)
@@ -279,11 +356,20 @@ def _describe(part: TargetPart, scale: np.ndarray | None, losses: np.ndarray, na
         errors = point_errors(part, scale)
         return [
             ("", "", f"{distance:.4g} px" if np.isnan(nme) else f"nme {nme:.4f}")
-            for distance, nme in zip(errors.distance.mean(axis=1), row_nme(errors)[:, 0], strict=True)
+            for distance, nme in zip(
+                errors.distance.mean(axis=1), row_nme(errors)[:, 0], strict=True
+            )
         ]
-    true, predicted = in_own_units(part.feature, part.target), in_own_units(part.feature, part.outputs)
+    true, predicted = (
+        in_own_units(part.feature, part.target),
+        in_own_units(part.feature, part.outputs),
+    )
     return [
-        (_cut([f"{value:.4g}" for value in one]), _cut([f"{value:.4g}" for value in other]), f"{name} {loss:.3g}")
+        (
+            _cut([f"{value:.4g}" for value in one]),
+            _cut([f"{value:.4g}" for value in other]),
+            f"{name} {loss:.3g}",
+        )
         for one, other, loss in zip(true, predicted, losses, strict=True)
     ]
 
@@ -294,7 +380,9 @@ def _cut(texts: Sequence[str]) -> str:
 
 
 def _to_uint8(images_NCHW: np.ndarray, feature: FeatureSchema) -> np.ndarray:
-    """Pixels as they can be shown: what is no byte is stretched, each channel by what it holds in all these images.
+    """Pixels as they can be shown.
+
+    What is no byte is stretched, each channel by what it holds in all these images.
 
     Few files of 16 bits or floats fill the range of their type: a camera may give 12 bits.
     """

@@ -1,4 +1,7 @@
-"""What was predicted for each row, as columns of a table: in the target's own units, classes by their names."""
+"""What was predicted for each row, as columns of a table.
+
+In the target's own units, classes by their names.
+"""
 
 # Shapes: N rows, K classes, D columns of a number target or coordinates of points.
 
@@ -57,31 +60,41 @@ def describe_predictions(schema: Schema, found: Evaluation, scale: np.ndarray | 
         found: outputs of N rows.
         scale: points: see `compute_metrics`.
     Returns:
-        Shape (N,) each. Of an entity that was chosen among all prediction and probability. Of a category prediction,
-        probability, and probability/<class> (to 20 classes); of labels prediction, the tags as a cell says them, and
-        probability/<tag> (to 100 tags); of numbers and points prediction, or prediction/<column> of several columns,
-        points in pixels of the file. Of several targets all that below <target>/.
+        Shape (N,) each. Of an entity that was chosen among all prediction and probability. Of a
+        category prediction, probability, and probability/<class> (to 20 classes); of labels
+        prediction, the tags as a cell says them, and probability/<tag> (to 100 tags); of numbers
+        and points prediction, or prediction/<column> of several columns, points in pixels of the
+        file. Of several targets all that below <target>/.
     """
     if schema.triple is not None:
         return dict(zip(RANKED_COLUMNS, describe_answers(schema, found), strict=True))
-    parts = zip(prefixes(schema), scaled_parts(schema, found.outputs, found.target, scale), strict=True)
+    parts = zip(
+        prefixes(schema), scaled_parts(schema, found.outputs, found.target, scale), strict=True
+    )
     return {
-        f"{prefix}{name}": values for prefix, (part, share) in parts for name, values in _describe(part, share).items()
+        f"{prefix}{name}": values
+        for prefix, (part, share) in parts
+        for name, values in _describe(part, share).items()
     }
 
 
 def tabulate(
-    schema: Schema, found: Evaluation, scale: np.ndarray | None, table_rows: np.ndarray, keys: np.ndarray | None
+    schema: Schema,
+    found: Evaluation,
+    scale: np.ndarray | None,
+    table_rows: np.ndarray,
+    keys: np.ndarray | None,
 ) -> pd.DataFrame:
     """Predictions beside the truth, one row each.
 
     Args:
         schema, found, scale: see `describe_predictions`.
-        table_rows: int64, shape (N,), each row's number in the table; the first after the header is 1.
+        table_rows: int64, shape (N,), each row's number in the table; the first after the header is
+            1.
         keys: text of `data.key` for each row; None where there is none.
     Returns:
-        row, key; of each target target, its predictions, and, of numbers and points, residual (predicted minus true);
-        loss.
+        row, key; of each target target, its predictions, and, of numbers and points, residual
+        (predicted minus true); loss.
     """
     columns: Columns = {"row": table_rows}
     if keys is not None:
@@ -92,16 +105,25 @@ def tabulate(
         residuals = {}
         if part.feature.kind not in ("category", "labels"):
             residuals = {
-                f"residual{name.removeprefix('target')}": predicted[f"prediction{name.removeprefix('target')}"] - values
+                f"residual{name.removeprefix('target')}": predicted[
+                    f"prediction{name.removeprefix('target')}"
+                ]
+                - values
                 for name, values in truth.items()
             }
-        columns |= {f"{prefix}{name}": values for name, values in {**truth, **predicted, **residuals}.items()}
+        columns |= {
+            f"{prefix}{name}": values
+            for name, values in {**truth, **predicted, **residuals}.items()
+        }
     columns["loss"] = found.losses.float().numpy()
     return pd.DataFrame(columns)
 
 
 def prefixes(schema: Schema) -> list[str]:
-    """What stands before the names of each target's columns: nothing where there is one target."""
+    """What stands before the names of each target's columns.
+
+    Nothing where there is one target.
+    """
     return [""] if len(schema.targets) == 1 else [f"{feature.name}/" for feature in schema.targets]
 
 
@@ -115,7 +137,10 @@ def _names(feature: FeatureSchema) -> list[str]:
 
 
 def _probable_tags(feature: FeatureSchema) -> list[str]:
-    """The tags that get a probability: all or none."""
+    """The tags that get a probability.
+
+    All or none.
+    """
     return feature.classes if len(feature.classes) <= MAX_TAGS else []
 
 
@@ -128,12 +153,18 @@ def _describe(part: TargetPart, scale: np.ndarray | None) -> Columns:
     feature = part.feature
     if feature.kind == "labels":
         each = tag_probabilities(part).astype(np.float32).T[: len(_probable_tags(feature))]
-        return dict(zip(_names(feature), [join_tags(predicted_tags(part), part), *each], strict=True))
+        return dict(
+            zip(_names(feature), [join_tags(predicted_tags(part), part), *each], strict=True)
+        )
     if feature.kind != "category":
         return dict(zip(_names(feature), _values(part, part.outputs, scale).T, strict=True))
     labels = np.array(feature.classes, dtype=object)[predicted_ids(part)]
     highest_N = best_probabilities(part, 1)[:, 0].astype(np.float32)
-    each = np.exp(log_probabilities(part)).astype(np.float32).T if len(feature.classes) <= MAX_CLASSES else ()
+    each = (
+        np.exp(log_probabilities(part)).astype(np.float32).T
+        if len(feature.classes) <= MAX_CLASSES
+        else ()
+    )
     return dict(zip(_names(feature), [labels, highest_N, *each], strict=True))
 
 
@@ -148,7 +179,10 @@ def _truth(part: TargetPart, scale: np.ndarray | None) -> Columns:
 
 
 def _values(part: TargetPart, values: torch.Tensor, scale: np.ndarray | None) -> np.ndarray:
-    """In the table's units, rounded to what a standardised float32 can hold: float64, shape (N, D)."""
+    """In the table's units, rounded to what a standardised float32 can hold.
+
+    Float64, shape (N, D).
+    """
     feature = part.feature
     own_ND = in_own_units(feature, values)
     if feature.kind == "points":
@@ -156,4 +190,7 @@ def _values(part: TargetPart, values: torch.Tensor, scale: np.ndarray | None) ->
     if values.dtype == torch.float64:
         return own_ND
     decimals_D = [7 - math.floor(math.log10(std)) for std in feature.std]
-    return np.stack([np.round(own_N, decimals) for own_N, decimals in zip(own_ND.T, decimals_D, strict=True)], axis=1)
+    return np.stack(
+        [np.round(own_N, decimals) for own_N, decimals in zip(own_ND.T, decimals_D, strict=True)],
+        axis=1,
+    )

@@ -1,4 +1,7 @@
-"""The words that a bag of words found: the weights of its tokens for each class, before training and after."""
+"""The words that a bag of words found.
+
+The weights of its tokens for each class, before training and after.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,14 @@ NUM_DRAWN = 15
 
 
 def write_words(run_dir: Path, recipe: Recipe, schema: Schema) -> bool:
-    """Write `tables/words.csv` and `figures/words.png` of a run whose model is a bag of words; of others nothing.
+    """Write `tables/words.csv` and `figures/words.png` of a run whose model is
+    a bag of words; of others nothing.
 
-    The table has a line for each class and token, of each class the largest weight after training first: class, rank,
-    token, count (in the training rows), weight_before, weight_after. Of more than `MAX_LINES` lines each class keeps
-    its largest and its smallest. Of numbers the class is the column and weights are in standardised units.
+    The table has a line for each class and token, of each class the largest weight after training
+        first: class, rank,
+    token, count (in the training rows), weight_before, weight_after. Of more than `MAX_LINES` lines
+    each class keeps its largest and its smallest. Of numbers the class is the column and weights
+    are in standardised units.
 
     Args:
         run_dir: has the best weights.
@@ -51,12 +57,17 @@ def write_words(run_dir: Path, recipe: Recipe, schema: Schema) -> bool:
     names = name_outputs(schema)
     table = rank_words(names, text.classes, text.counts, before_VK, after_VK)
     write_atomic(run_dir / "tables" / "words.csv", table.to_csv(index=False, float_format="%.6g"))
-    figures.words(names, text.classes, before_VK, after_VK, run_dir / "figures" / "words.png", NUM_DRAWN)
+    figures.words(
+        names, text.classes, before_VK, after_VK, run_dir / "figures" / "words.png", NUM_DRAWN
+    )
     return True
 
 
 def name_outputs(schema: Schema) -> list[str]:
-    """What each output stands for: classes, tags or columns; of several targets with the target's name before it."""
+    """What each output stands for.
+
+    Classes, tags or columns; of several targets with the target's name before it.
+    """
     several = len(schema.targets) > 1
     return [
         f"{target.name}/{name}" if several else name
@@ -73,13 +84,15 @@ def rank_words(
     after_VK: np.ndarray,
     max_lines: int = MAX_LINES,
 ) -> pd.DataFrame:
-    """One line a class and token, in the order of the classes and of the weights after training, largest first.
+    """One line a class and token, in the order of the classes and of the
+    weights after training, largest first.
 
     Args:
         names: of the K outputs.
         tokens, counts: of the V tokens.
         before_VK, after_VK: weights.
-        max_lines: where there would be more, each class keeps as many of its largest as of its smallest.
+        max_lines: where there would be more, each class keeps as many of its largest as of its
+            smallest.
     """
     per_class = max(2, max_lines // len(names))
     parts = []

@@ -1,4 +1,6 @@
-"""What Prefect believes of our flow runs, and telling it otherwise; which of them is dead is found in `doctor.py`.
+"""What Prefect believes of our flow runs, and telling it otherwise.
+
+Which of them is dead is found in `doctor.py`.
 
 Prefect is imported when it is asked, and not to look into the database inside the home.
 """
@@ -24,7 +26,8 @@ REAPERS = ("init", "systemd", "launchd", "tini", "dumb-init", "docker-init")
 
 
 def list_unfinished(home: Home, flow_run_ids: Collection[str]) -> dict[str, str]:
-    """Those flow runs that Prefect takes for running, pending or being cancelled, with that word.
+    """Those flow runs that Prefect takes for running, pending or being
+    cancelled, with that word.
 
     Without a server the database inside the home is read, so that none is started to look.
 
@@ -33,26 +36,36 @@ def list_unfinished(home: Home, flow_run_ids: Collection[str]) -> dict[str, str]
         sqlite3.Error: the database cannot be read.
     """
     wanted = {str(uuid.UUID(one)) for one in flow_run_ids if one}
-    states = _states_in_database(home) if prefect_is_embedded() else _states_on_server(sorted(wanted))
-    return {one: state for one, state in states.items() if one in wanted and state in BEFORE_THE_END}
+    states = (
+        _states_in_database(home) if prefect_is_embedded() else _states_on_server(sorted(wanted))
+    )
+    return {
+        one: state for one, state in states.items() if one in wanted and state in BEFORE_THE_END
+    }
 
 
 def list_deserted(home: Home) -> dict[str, str]:
-    """Flow runs in the database inside the home that have not ended, with their state, where no process is at them.
+    """Flow runs in the database inside the home that have not ended, with their
+    state, where no process is at them.
 
-    A process that runs a flow there has started a temporary server, which ends with it; a moment later none is left.
+    A process that runs a flow there has started a temporary server, which ends with it; a moment
+    later none is left.
 
     Raises:
         sqlite3.Error: the database cannot be read.
     """
     if not prefect_is_embedded():
         return {}
-    states = _states_in_database(home)  # first, as a flow run that begins now has its server already
+    states = _states_in_database(
+        home
+    )  # first, as a flow run that begins now has its server already
     return {} if states and _servers_of(home) else states
 
 
 def end_flow_run(flow_run_id: str, status: str, state: str, message: str) -> str:
-    """Tell Prefect how a flow run ended; starts its temporary server where there is no other.
+    """Tell Prefect how a flow run ended.
+
+    Starts its temporary server where there is no other.
 
     Args:
         status: of our run, in MLflow's words.
@@ -72,7 +85,10 @@ def end_flow_run(flow_run_id: str, status: str, state: str, message: str) -> str
 
 
 def list_orphans(home: Home) -> list[psutil.Process]:
-    """Temporary Prefect servers of this home whose starter has died: nobody will stop them."""
+    """Temporary Prefect servers of this home whose starter has died.
+
+    Nobody will stop them.
+    """
     return [process for process in _servers_of(home) if _is_orphan(process)]
 
 
@@ -103,9 +119,14 @@ def _states_in_database(home: Home) -> dict[str, str]:
     path = home.root / "prefect" / "prefect.db"
     if not path.exists():
         return {}
-    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)) as database:
+    with contextlib.closing(
+        sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)
+    ) as database:
         marks = ", ".join("?" * len(BEFORE_THE_END))
-        rows = database.execute(f"SELECT id, state_type FROM flow_run WHERE state_type IN ({marks})", BEFORE_THE_END)  # noqa: S608
+        rows = database.execute(
+            f"SELECT id, state_type FROM flow_run WHERE state_type IN ({marks})",  # noqa: S608
+            BEFORE_THE_END,
+        )
         return {str(uuid.UUID(str(one))): str(state) for one, state in rows}
 
 
@@ -120,7 +141,11 @@ def _states_on_server(wanted: list[str]) -> dict[str, str]:
     try:
         with get_client(sync_client=True) as client:
             for start in range(0, len(wanted), PAGE):
-                some = FlowRunFilter(id=FlowRunFilterId(any_=[uuid.UUID(one) for one in wanted[start : start + PAGE]]))
+                some = FlowRunFilter(
+                    id=FlowRunFilterId(
+                        any_=[uuid.UUID(one) for one in wanted[start : start + PAGE]]
+                    )
+                )
                 for run in client.read_flow_runs(flow_run_filter=some):
                     states[str(run.id)] = run.state_type.value if run.state_type else ""
     except httpx.HTTPError as error:

@@ -1,4 +1,6 @@
-"""A user's mistake is said once and without a traceback, also through Prefect's loggers."""
+"""A user's mistake is said once and without a traceback, also through
+Prefect's loggers.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from ...errors import TorchrelayError
 
 
 class _UserErrors(logging.Filter):
-    """Says one of our errors without its traceback, and only where the log alone can show it: in a worker."""
+    """Says one of our errors without its traceback, and only where the log
+    alone can show it: in a worker.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
@@ -29,6 +33,9 @@ _FILTER = _UserErrors()
 
 
 def quiet_user_errors() -> None:
-    """Install the filter; a second call changes nothing."""
+    """Install the filter.
+
+    A second call changes nothing.
+    """
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(_FILTER)

@@ -1,4 +1,6 @@
-"""Starts Prefect's temporary server: what it says stays off the terminal, and one that does not come up is given up.
+"""Starts Prefect's temporary server.
+
+What it says stays off the terminal, and one that does not come up is given up.
 
 Prefect's own start begins a server that fails, as on a full disk, again and again without an end.
 """
@@ -30,20 +32,28 @@ MOST_PORTS = 3
 MOST_LINES = 400
 # How the last line of a traceback begins.
 ERROR_LINE = re.compile(r"[\w.]*(Error|Exception)\b.*:")
-# What the system and SQLite say of a disk that is full or cannot be written, and of too many open files.
+# What the system and SQLite say of a disk that is full or cannot be written, and of too many open
+# files.
 REMEDIES = {
     re.compile(
         "disk is full|No space left|quota", re.IGNORECASE
     ): "free space there, for example with torchrelay prune",
-    re.compile("readonly|Read-only", re.IGNORECASE): "let it be written, or set TORCHRELAY_HOME to another folder",
-    re.compile("Too many open files|unable to open database file"): "raise the limit of open files (ulimit -n)",
+    re.compile(
+        "readonly|Read-only", re.IGNORECASE
+    ): "let it be written, or set TORCHRELAY_HOME to another folder",
+    re.compile(
+        "Too many open files|unable to open database file"
+    ): "raise the limit of open files (ulimit -n)",
 }
 
 _said: collections.deque[str] = collections.deque(maxlen=MOST_LINES)
 
 
 class OwnServer(SubprocessASGIServer):
-    """Prefect's temporary server; whoever makes one gets the one of this process."""
+    """Prefect's temporary server.
+
+    Whoever makes one gets the one of this process.
+    """
 
     def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
         """Start it, and wait until it answers.
@@ -62,7 +72,8 @@ class OwnServer(SubprocessASGIServer):
             self.port = self.find_available_port()
         raise ServerError(
             f"Prefect's temporary server does not start (exit code {code}): "
-            f"{last_error() or 'it said nothing'}; a server that PREFECT_API_URL names would be used instead"
+            f"{last_error() or 'it said nothing'}; a server that PREFECT_API_URL names would be "
+            "used instead"
         )
 
     def _begin(self) -> subprocess.Popen[Any]:
@@ -75,13 +86,21 @@ class OwnServer(SubprocessASGIServer):
             "log-level": "error",
             "lifespan": "on",
         }
-        own = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+        own = {
+            "PREFECT_UI_ENABLED": "0",
+            "PREFECT__SERVER_EPHEMERAL": "1",
+            "PREFECT__SERVER_FINAL": "1",
+        }
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "uvicorn", "--factory", app),
                 *(word for name, value in options.items() for word in (f"--{name}", str(value))),
             ],
-            env={**os.environ, **own, **get_current_settings().to_environment_variables(exclude_unset=True)},
+            env={
+                **os.environ,
+                **own,
+                **get_current_settings().to_environment_variables(exclude_unset=True),
+            },
             # Its database has the texts of flow runs: no more rights than the home.
             umask=0o077 if not home().root.stat().st_mode & 0o077 else -1,
             stdout=subprocess.PIPE,
@@ -89,18 +108,27 @@ class OwnServer(SubprocessASGIServer):
             text=True,
             errors="replace",
         )
-        threading.Thread(target=_listen, args=(process.stdout,), name="prefect-server", daemon=True).start()
+        threading.Thread(
+            target=_listen, args=(process.stdout,), name="prefect-server", daemon=True
+        ).start()
         return process
 
 
 def use_own_server() -> None:
-    """Let Prefect start its temporary server our way; a process has one, which is this one from now on."""
+    """Let Prefect start its temporary server our way.
+
+    A process has one, which is this one from now on.
+    """
     if None not in SubprocessASGIServer._instances:  # pyright: ignore[reportPrivateUsage]
         OwnServer()
 
 
 def last_error() -> str:
-    """The last error that the temporary server told of, with what to do about it; empty where there was none."""
+    """The last error that the temporary server told of, with what to do about
+    it.
+
+    Empty where there was none.
+    """
     errors = [line for line in _said if ERROR_LINE.match(line)]
     if not errors:
         return shown((_said or [""])[-1].strip(), 300)
@@ -115,8 +143,13 @@ def _listen(stream: IO[str]) -> None:
 
 
 def _is_up(process: subprocess.Popen[Any], address: str) -> bool:
-    """Wait until a server answers, or has ended, or has had its time, when it is killed."""
-    patience = os.environ.get("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS") or PREFECT_STARTUP_SECONDS
+    """Wait until a server answers, or has ended, or has had its time, when
+    it is killed.
+    """
+    patience = (
+        os.environ.get("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS")
+        or PREFECT_STARTUP_SECONDS
+    )
     give_up = time.monotonic() + float(patience)
     with httpx.Client(timeout=5) as client:
         while process.poll() is None and time.monotonic() < give_up:

@@ -1,4 +1,6 @@
-"""Whether the servers that a flow needs can work: looked at once, in seconds, before anything waits for them.
+"""Whether the servers that a flow needs can work.
+
+Looked at once, in seconds, before anything waits for them.
 
 One that the environment names has to answer; one inside the home has to have room for its database.
 """
@@ -20,28 +22,38 @@ from typing import TypeVar, cast
 from ...addresses import hide_secrets
 from ...disk import describe_failure, require_space
 from ...errors import HomeError, ServerError
-from ...settings import home, prefect_address, prefect_is_embedded, prefect_setting, tracking_is_embedded
+from ...settings import (
+    home,
+    prefect_address,
+    prefect_is_embedded,
+    prefect_setting,
+    tracking_is_embedded,
+)
 
 T = TypeVar("T")
 
 # For all questions to one server together.
 SECONDS = 4.0
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-# Measured after one run: 5.4 MB with the log of SQLite's transactions, which grows to 4 MB before it is emptied.
+# Measured after one run: 5.4 MB with the log of SQLite's transactions, which grows to 4 MB before
+# it is emptied.
 PREFECT_BYTES = 8_000_000
 # 1 MB after one run; an artifact is written beside it.
 MLFLOW_BYTES = 4_000_000
-# Records, journals, figures. Pixels, packs and checkpoints ask for their own room once their size is known.
+# Records, journals, figures. Pixels, packs and checkpoints ask for their own room once their size
+# is known.
 RUN_BYTES = 4_000_000
-# Tried: a training with both databases in the home ends well where it may open 28, and Prefect's server has 17 open.
-# The rest is for what libraries open in passing. macOS gives 256.
+# Tried: a training with both databases in the home ends well where it may open 28, and Prefect's
+# server has 17 open. The rest is for what libraries open in passing. macOS gives 256.
 OPEN_FILES = 64
 # Tried: with four of them a training has 20 more open.
 FILES_OF_A_WORKER = 5
 
 
 def require_files(num_workers: int = 0) -> None:
-    """Make sure that a flow may open as many files as it needs; with fewer it ends wherever it happens to be.
+    """Make sure that a flow may open as many files as it needs.
+
+    With fewer it ends wherever it happens to be.
 
     Args:
         num_workers: processes that will gather batches.
@@ -52,17 +64,21 @@ def require_files(num_workers: int = 0) -> None:
     needed = OPEN_FILES + FILES_OF_A_WORKER * num_workers
     if limit != resource.RLIM_INFINITY and limit < needed:
         what = (
-            f"{num_workers:,} processes that gather batches need" if num_workers else "a flow with its databases needs"
+            f"{num_workers:,} processes that gather batches need"
+            if num_workers
+            else "a flow with its databases needs"
         )
         less = ", or lower train.num_workers" if num_workers else ""
         raise HomeError(
-            f"this process may open {limit:,} files at once, and {what} about {needed:,}; raise the limit, for example "
+            f"this process may open {limit:,} files at once, and {what} about {needed:,}; raise "
+            "the limit, for example "
             f"with ulimit -n {max(1024, 2 * needed)}{less}"
         )
 
 
 def require_room() -> None:
-    """Make sure that the home can be written, and has room for the databases inside it and for a run's records.
+    """Make sure that the home can be written, and has room for the databases
+    inside it and for a run's records.
 
     Raises:
         HomeError: says what is needed, and by what, and what is free.
@@ -84,16 +100,20 @@ def require_room() -> None:
     except OSError as error:
         kinds = ", ".join(f"{num_bytes:,} for {what}" for what, num_bytes in needs.items())
         raise HomeError(
-            f"the disk of the home {root} is too full: {describe_failure(error)}, or set TORCHRELAY_HOME to a folder "
+            f"the disk of the home {root} is too full: {describe_failure(error)}, or set "
+            "TORCHRELAY_HOME to a folder "
             f"on a larger disk (of what is needed: {kinds})"
         ) from error
 
 
 def require_prefect() -> None:
-    """Make sure that Prefect's server answers, where one is named; a flow would try for half a minute and say less.
+    """Make sure that Prefect's server answers, where one is named.
+
+    A flow would try for half a minute and say less.
 
     Raises:
-        ServerError: it does not answer, or not as Prefect's API does; names its address and what to do.
+        ServerError: it does not answer, or not as Prefect's API does; names its address and what to
+            do.
     """
     if prefect_is_embedded():
         return
@@ -104,17 +124,23 @@ def require_prefect() -> None:
     if not os.environ.get("PREFECT_API_URL"):
         unset = "take it out of the active profile (prefect config unset PREFECT_API_URL)"
     raise ServerError(
-        f"Prefect's server at {hide_secrets(prefect_address())} {reason}; start it, or {unset} to work without one"
+        f"Prefect's server at {hide_secrets(prefect_address())} {reason}; start it, or {unset} to "
+        "work without one"
     )
 
 
 def ask_prefect() -> str:
-    """Why Prefect's server cannot be worked with; empty where it can."""
+    """Why Prefect's server cannot be worked with.
+
+    Empty where it can.
+    """
     return _in_time(_ask_prefect)
 
 
 def ask_server(address: str) -> str:
-    """Why a server's answer to a GET is none to work with, in a few words; empty where it is one.
+    """Why a server's answer to a GET is none to work with, in a few words.
+
+    Empty where it is one.
 
     Args:
         address: with user and password, where it needs them.
@@ -123,7 +149,9 @@ def ask_server(address: str) -> str:
 
 
 def within(seconds: float, ask: Callable[[], T]) -> T:
-    """What a question gives, in a thread of its own: what bounds each read alone never ends where each gives a byte.
+    """What a question gives, in a thread of its own.
+
+    What bounds each read alone never ends where each gives a byte.
 
     Raises:
         TimeoutError: there is no answer by then; nobody waits for it any more.
@@ -163,12 +191,16 @@ def _ask_prefect() -> str:
     reason = _ask(f"{address}/health", _prefect_headers())
     if reason:
         return reason
-    # Its health is told to anybody; this, only to whoever may work with it. Prefect's cloud does not have it.
+    # Its health is told to anybody; this, only to whoever may work with it. Prefect's cloud does
+    # not have it.
     return _ask(f"{address}/admin/version", _prefect_headers(), passing=(404, 405))
 
 
 def _ask(address: str, headers: dict[str, str] | None = None, passing: tuple[int, ...] = ()) -> str:
-    """Why an answer is none to work with; `passing` are statuses that are well all the same."""
+    """Why an answer is none to work with.
+
+    `passing` are statuses that are well all the same.
+    """
     import httpx
 
     verify = os.environ.get("PREFECT_API_TLS_INSECURE_SKIP_VERIFY", "").lower() not in ("1", "true")
@@ -183,7 +215,11 @@ def _ask(address: str, headers: dict[str, str] | None = None, passing: tuple[int
         return f"refuses us (HTTP status {status}); set PREFECT_API_KEY or PREFECT_API_AUTH_STRING"
     if status >= 400:
         return f"answers with the HTTP status {status}"
-    return "answers with a web page, which is not the API; its address ends in /api" if "html" in kind else ""
+    return (
+        "answers with a web page, which is not the API; its address ends in /api"
+        if "html" in kind
+        else ""
+    )
 
 
 def _prefect_headers() -> dict[str, str]:
@@ -197,4 +233,6 @@ def _prefect_headers() -> dict[str, str]:
         own = json.loads(prefect_setting("PREFECT_CLIENT_CUSTOM_HEADERS") or "{}")
     except ValueError:
         own = {}
-    return headers | ({str(name): str(value) for name, value in own.items()} if isinstance(own, dict) else {})
+    return headers | (
+        {str(name): str(value) for name, value in own.items()} if isinstance(own, dict) else {}
+    )

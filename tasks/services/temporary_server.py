@@ -1,7 +1,8 @@
-"""Prefect's temporary server, the one inside the home, belongs to the process that started it; imported in the server.
+"""Prefect's temporary server, the one inside the home, belongs to the process
+that started it; imported in the server.
 
-Prefect imports what stands under the entry point `prefect.collections` when its server begins, and this module with it.
-In any other process, and in a server of anybody else, it does nothing.
+Prefect imports what stands under the entry point `prefect.collections` when its server begins, and
+this module with it. In any other process, and in a server of anybody else, it does nothing.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ def is_ours() -> bool:
 def belong_to_starter() -> None:
     """Leave the starter's process group, and end when the starter has ended.
 
-    Ctrl-C and `timeout` signal the whole group: without its server a flow run could not say how it ended, and Prefect
-    tries that for a minute. And a server whose starter was killed has nobody who stops it.
+    Ctrl-C and `timeout` signal the whole group: without its server a flow run could not say how it
+    ended, and Prefect tries that for a minute. And a server whose starter was killed has nobody who
+    stops it.
     """
     starter = os.getppid()
     os.setpgid(0, 0)

@@ -57,7 +57,9 @@ def write_pictures(tmp_path: Path) -> WritePictures:
         for name in names:
             path = tmp_path / "images" / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            pixels = np.random.default_rng(zlib.crc32(name.encode())).integers(0, 256, (*size, 3), dtype=np.uint8)
+            pixels = np.random.default_rng(zlib.crc32(name.encode())).integers(
+                0, 256, (*size, 3), dtype=np.uint8
+            )
             Image.fromarray(pixels).save(path, format="PNG")
 
     return write
@@ -82,7 +84,9 @@ def image_data(tmp_path: Path) -> MakeData:
 
 @pytest.fixture
 def number_data() -> MakeData:
-    """The data part of a recipe: columns x0, x1, … and the category column label, all rows train."""
+    """The data part of a recipe: columns x0, x1, … and the category column label, all rows
+    train.
+    """
 
     def make(table: str, **changes: Any) -> Data:
         values: dict[str, Any] = {

@@ -46,12 +46,18 @@ def test_digits_are_the_bundled_scans_stratified(tmp_path: Path) -> None:
     done: list[tuple[int, int]] = []
     fetched = fetch("digits", tmp_path, lambda now, total: done.append((now, total)))
     rows = read(fetched.table)
-    assert (fetched.table, fetched.rows, len(rows)) == (tmp_path / "digits" / "digits.csv", 1797, 1797)
+    assert (fetched.table, fetched.rows, len(rows)) == (
+        tmp_path / "digits" / "digits.csv",
+        1797,
+        1797,
+    )
     assert done[-1] == (1797, 1797)
     images, labels = load_digits(return_X_y=True)
     for number in (0, 1000, 1796):
         pixels = np.asarray(Image.open(fetched.files / rows[number]["image"]))
-        np.testing.assert_array_equal(pixels, np.rint(images[number].reshape(8, 8) * 255 / 16).astype(np.uint8))
+        np.testing.assert_array_equal(
+            pixels, np.rint(images[number].reshape(8, 8) * 255 / 16).astype(np.uint8)
+        )
         assert rows[number]["label"] == str(labels[number])
     counts = Counter((row["label"], row["split"]) for row in rows)
     for label in map(str, range(10)):
@@ -90,16 +96,22 @@ def test_an_unknown_data_set_names_the_nearest(tmp_path: Path) -> None:
 
 
 def test_faces_are_placed_and_not_fetched(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"faces cannot be fetched.*`torchrelay fetch faces --from DIR` places it"):
+    with pytest.raises(
+        DataError, match=r"faces cannot be fetched.*`torchrelay fetch faces --from DIR` places it"
+    ):
         fetch("faces", tmp_path)
     (tmp_path / "faces").mkdir()
-    (tmp_path / "faces" / "face_landmarks.csv").write_text("image_name,part_0_x,part_0_y\n1.jpg,1,2\n")
+    (tmp_path / "faces" / "face_landmarks.csv").write_text(
+        "image_name,part_0_x,part_0_y\n1.jpg,1,2\n"
+    )
     assert fetch("faces", tmp_path).rows == 1
 
 
 @pytest.fixture
 def tiny_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, np.ndarray]:
-    """An archive in torchvision's format of six training and two test rows, and its pixels (8, 32, 32, 3)."""
+    """An archive in torchvision's format of six training and two test rows, and its pixels (8,
+    32, 32, 3).
+    """
     from torchvision.datasets import CIFAR10
 
     pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
@@ -121,11 +133,15 @@ def tiny_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, n
     monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5["test_batch"]]])
     monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": md5["batches.meta"]})
     monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(archive.read_bytes()).hexdigest())
-    monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")  # nobody listens there
+    monkeypatch.setattr(
+        CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz"
+    )  # nobody listens there
     return archive, pixels
 
 
-def test_cifar10_is_written_from_torchvisions_archive(tmp_path: Path, tiny_cifar: tuple[Path, np.ndarray]) -> None:
+def test_cifar10_is_written_from_torchvisions_archive(
+    tmp_path: Path, tiny_cifar: tuple[Path, np.ndarray]
+) -> None:
     archive, pixels = tiny_cifar
     (tmp_path / "data" / "cifar10").mkdir(parents=True)
     archive.rename(tmp_path / "data" / "cifar10" / archive.name)
@@ -139,8 +155,14 @@ def test_cifar10_is_written_from_torchvisions_archive(tmp_path: Path, tiny_cifar
         ("test/ship/0000.png", "ship", "test"),
     ]
     for row, expected in zip(rows, pixels, strict=True):
-        np.testing.assert_array_equal(np.asarray(Image.open(fetched.files / row["image"])), expected)
-    assert sorted(path.name for path in fetched.table.parent.iterdir()) == [archive.name, "cifar10.csv", "images"]
+        np.testing.assert_array_equal(
+            np.asarray(Image.open(fetched.files / row["image"])), expected
+        )
+    assert sorted(path.name for path in fetched.table.parent.iterdir()) == [
+        archive.name,
+        "cifar10.csv",
+        "images",
+    ]
 
 
 def test_without_a_network_it_says_how_to_place_the_archive(
@@ -151,7 +173,12 @@ def test_without_a_network_it_says_how_to_place_the_archive(
     with pytest.raises(DataError) as caught:
         fetch("cifar10", tmp_path / "data")
     message = str(caught.value)
-    for part in ("cifar-10-python.tar.gz", CIFAR10.tgz_md5, str(tmp_path / "data" / "cifar10"), "fetch again"):
+    for part in (
+        "cifar-10-python.tar.gz",
+        CIFAR10.tgz_md5,
+        str(tmp_path / "data" / "cifar10"),
+        "fetch again",
+    ):
         assert part in message
 
 
@@ -188,7 +215,9 @@ def test_place_names_what_is_there(tmp_path: Path) -> None:
         place(tmp_path, tmp_path / "data", ["face"])
 
 
-@pytest.mark.parametrize("name", ["../out.png", "/out.png", "a/../../out.png", "C:/out.png", "..\\out.png"])
+@pytest.mark.parametrize(
+    "name", ["../out.png", "/out.png", "a/../../out.png", "C:/out.png", "..\\out.png"]
+)
 def test_an_archive_that_leaves_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     make_zip(tmp_path / "source" / "bad" / "images.zip", {"good.png": b"1", name: b"2"})
     (tmp_path / "source" / "bad" / "bad.csv").write_text("image\n")
@@ -252,7 +281,9 @@ def test_the_shipped_recipe_reads_what_fetch_writes(name: str) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_an_archive_whose_names_collide_or_name_no_file_is_refused(tmp_path: Path, names: list[str], said: str) -> None:
+def test_an_archive_whose_names_collide_or_name_no_file_is_refused(
+    tmp_path: Path, names: list[str], said: str
+) -> None:
     folder = tmp_path / "source" / "bad"
     folder.mkdir(parents=True)
     (folder / "bad.csv").write_text("image\n")
@@ -273,7 +304,10 @@ def test_an_archive_whose_names_collide_or_name_no_file_is_refused(tmp_path: Pat
         (["a/b.png", "A"], "'a' as a file and as a folder"),
         (["a.png", "A.png"], "'A.png' beside 'a.png', which this disk takes for one name"),
         (["é.png", "e\u0301.png"], "which this disk takes for one name"),
-        (["Cats/a.png", "cats/b.png"], "the folders 'Cats' and 'cats', which this disk takes for one"),
+        (
+            ["Cats/a.png", "cats/b.png"],
+            "the folders 'Cats' and 'cats', which this disk takes for one",
+        ),
     ],
 )
 def test_names_that_a_disk_takes_for_one_are_refused_there_and_taken_elsewhere(
@@ -286,7 +320,9 @@ def test_names_that_a_disk_takes_for_one_are_refused_there_and_taken_elsewhere(
         check_names(tmp_path / "images.zip", entries, fold)
     check_names(tmp_path / "images.zip", entries, str)
     (tmp_path / "é").touch()
-    assert [(tmp_path / other).exists() for other in ("É", "e\u0301")] == [find_key(tmp_path)("É") == "é"] * 2
+    assert [(tmp_path / other).exists() for other in ("É", "e\u0301")] == [
+        find_key(tmp_path)("É") == "é"
+    ] * 2
     assert [path.name for path in tmp_path.iterdir()] == ["é"]
 
 
@@ -314,7 +350,9 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, name: str, k
         (folder / name).symlink_to("/dev/zero")
     else:
         (folder / name).mkdir()
-    with pytest.raises(DataError, match=rf"{name} is .*no regular file.*, expected a file that ends"):
+    with pytest.raises(
+        DataError, match=rf"{name} is .*no regular file.*, expected a file that ends"
+    ):
         place(tmp_path / "source", tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
@@ -330,13 +368,19 @@ def test_a_target_that_is_no_folder_is_named(tmp_path: Path) -> None:
 
 def test_rows_are_counted_past_a_cell_of_140_000_characters(tmp_path: Path) -> None:
     (tmp_path / "from" / "films").mkdir(parents=True)
-    (tmp_path / "from" / "films" / "films.csv").write_text("text,y\n" + "long" * 35_000 + ",pos\nshort,neg\n")
+    (tmp_path / "from" / "films" / "films.csv").write_text(
+        "text,y\n" + "long" * 35_000 + ",pos\nshort,neg\n"
+    )
     assert [one.rows for one in place(tmp_path / "from", tmp_path / "to")] == [2]
 
 
-@pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize(
+    "kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
 @pytest.mark.parametrize("is_name", [True, False])
-def test_a_damaged_archive_of_any_compression_is_refused(tmp_path: Path, kind: int, is_name: bool) -> None:
+def test_a_damaged_archive_of_any_compression_is_refused(
+    tmp_path: Path, kind: int, is_name: bool
+) -> None:
     folder = tmp_path / "from" / "set"
     folder.mkdir(parents=True)
     (folder / "set.csv").write_text("image,y\nü.png,1\n")
@@ -346,6 +390,8 @@ def test_a_damaged_archive_of_any_compression_is_refused(tmp_path: Path, kind: i
     at = content.rindex("ü".encode()) if is_name else content.rindex(b"PK\1\2") // 2
     content[at] ^= 0xFF
     (folder / "images.zip").write_bytes(content)
-    with pytest.raises(DataError, match=r"images\.zip cannot be unpacked: (?!None)[^;]+; get it anew"):
+    with pytest.raises(
+        DataError, match=r"images\.zip cannot be unpacked: (?!None)[^;]+; get it anew"
+    ):
         place(tmp_path / "from", tmp_path / "to")
     assert not (tmp_path / "to" / "set" / "images").exists()

@@ -1,4 +1,6 @@
-"""Files: a kill or an exception leaves the old or the new, never a half; one writer holds a lock."""
+"""Files: a kill or an exception leaves the old or the new, never a half; one writer holds a
+lock.
+"""
 
 from __future__ import annotations
 
@@ -102,11 +104,16 @@ def fail_fsync_of(monkeypatch: pytest.MonkeyPatch, path: Path, error: int) -> No
     monkeypatch.setattr(os, "fsync", fsync)
 
 
-def test_a_folder_that_cannot_be_made_durable_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_made_durable_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fail_fsync_of(monkeypatch, tmp_path, errno.EIO)
     with pytest.raises(OSError, match="Input/output error"):
         write_atomic(tmp_path / "a.txt", "new")
-    with pytest.raises(OSError, match="Input/output error"), commit_folder(tmp_path / "final") as folder:
+    with (
+        pytest.raises(OSError, match="Input/output error"),
+        commit_folder(tmp_path / "final") as folder,
+    ):
         (folder / "a").write_text("a")
     assert names(tmp_path) == ["a.txt", "final"]
 
@@ -122,8 +129,13 @@ def test_a_file_system_that_has_no_fsync_of_folders_is_written_to(
 # commit_folder
 
 
-def test_a_commit_whose_fsync_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OSError, match="Input/output error"), commit_folder(tmp_path / "final") as folder:
+def test_a_commit_whose_fsync_fails_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        pytest.raises(OSError, match="Input/output error"),
+        commit_folder(tmp_path / "final") as folder,
+    ):
         (folder / "a").write_text("a")
         fail_fsync_of(monkeypatch, folder / "a", errno.EIO)
     assert names(tmp_path) == []
@@ -140,7 +152,9 @@ def test_a_committed_folder_appears_as_a_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_exception_while_filling_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+def test_an_exception_while_filling_leaves_nothing(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
     with pytest.raises(error), commit_folder(tmp_path / "final") as folder:
         (folder / "a").write_text("a")
         raise error
@@ -159,7 +173,10 @@ def test_of_two_committers_the_first_stays_and_the_second_is_dropped(tmp_path: P
 
 def test_a_file_in_the_place_of_the_folder_is_an_error_and_stays(tmp_path: Path) -> None:
     (tmp_path / "final").write_text("a file")
-    with pytest.raises(OSError, match="Not a directory"), commit_folder(tmp_path / "final") as folder:
+    with (
+        pytest.raises(OSError, match="Not a directory"),
+        commit_folder(tmp_path / "final") as folder,
+    ):
         (folder / "a").write_text("a")
     assert (tmp_path / "final").read_text() == "a file"
     assert names(tmp_path) == ["final"]
@@ -198,7 +215,9 @@ def test_leftovers_of_every_writer_here_are_removed(tmp_path: Path) -> None:
 
 def test_too_little_space_is_said_with_both_numbers(tmp_path: Path) -> None:
     require_space(tmp_path / "not" / "there", 1)
-    with pytest.raises(OSError, match=r"about 1,000,000,000,000,000 bytes are needed and [\d,]+ are free") as caught:
+    with pytest.raises(
+        OSError, match=r"about 1,000,000,000,000,000 bytes are needed and [\d,]+ are free"
+    ) as caught:
         require_space(tmp_path / "not" / "there", 10**15)
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path))
 
@@ -209,13 +228,30 @@ def test_too_little_space_is_said_with_both_numbers(tmp_path: Path) -> None:
 def test_hashes_are_those_of_hashlib(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")
     # The example of FIPS 180-2, appendix B.1.
-    assert sha256_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert digest("a", {"b": 1, "a": [2]}) == hashlib.sha256(b'["a",{"a":[2],"b":1}]').hexdigest()[:32]
+    assert (
+        sha256_file(tmp_path / "a")
+        == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
+    assert (
+        digest("a", {"b": 1, "a": [2]}) == hashlib.sha256(b'["a",{"a":[2],"b":1}]').hexdigest()[:32]
+    )
 
 
 def test_a_digest_depends_on_values_and_not_on_the_order_of_keys() -> None:
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
-    assert len({digest("ab"), digest("a", "b"), digest(["a", "b"]), digest("b", "a"), digest(1), digest("1")}) == 6
+    assert (
+        len(
+            {
+                digest("ab"),
+                digest("a", "b"),
+                digest(["a", "b"]),
+                digest("b", "a"),
+                digest(1),
+                digest("1"),
+            }
+        )
+        == 6
+    )
 
 
 def test_json_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -226,13 +262,22 @@ def test_json_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"), [("pipe", "pipe or a device"), ("device", "pipe or a device"), ("folder", "Is a directory")]
+    ("kind", "message"),
+    [("pipe", "pipe or a device"), ("device", "pipe or a device"), ("folder", "Is a directory")],
 )
-def test_what_may_give_bytes_for_ever_or_never_is_refused_at_once(tmp_path: Path, kind: str, message: str) -> None:
+def test_what_may_give_bytes_for_ever_or_never_is_refused_at_once(
+    tmp_path: Path, kind: str, message: str
+) -> None:
     path = tmp_path / "file"
-    make = {"pipe": os.mkfifo, "device": lambda path: path.symlink_to("/dev/zero"), "folder": Path.mkdir}
+    make = {
+        "pipe": os.mkfifo,
+        "device": lambda path: path.symlink_to("/dev/zero"),
+        "folder": Path.mkdir,
+    }
     make[kind](path)
-    signal.alarm(5)  # of the default action, which kills: a pipe that is waited for gives nothing to assert
+    signal.alarm(
+        5
+    )  # of the default action, which kills: a pipe that is waited for gives nothing to assert
     for read in (open_file, read_json, sha256_file):
         with pytest.raises(OSError, match=message):
             read(path)
@@ -244,13 +289,20 @@ def test_what_may_give_bytes_for_ever_or_never_is_refused_at_once(tmp_path: Path
 
 
 def hold(path: Path, what: str) -> subprocess.Popen[str]:
-    """Another process that holds the lock until its standard input closes; returns once it holds it."""
+    """Another process that holds the lock until its standard input closes; returns once it holds
+    it.
+    """
     code = (
         "import sys\nfrom pathlib import Path\nfrom torchrelay.disk.lock import lock\n"
-        f"with lock(Path({str(path)!r}), {what!r}):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+        f"with lock(Path({str(path)!r}), {what!r}):\n    print('held', flush=True)\n    "
+        "sys.stdin.read()\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=path.parent
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=path.parent,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -261,7 +313,10 @@ def test_a_second_process_is_refused_with_the_pid_and_host_of_the_first(tmp_path
     path = tmp_path / "lock"
     with (
         hold(path, "run a") as holder,
-        pytest.raises(BusyError, match=rf"run a is being written by pid {holder.pid} on {socket.gethostname()}"),
+        pytest.raises(
+            BusyError,
+            match=rf"run a is being written by pid {holder.pid} on {socket.gethostname()}",
+        ),
         lock(path, "run a"),
     ):
         pytest.fail("both held the lock")
@@ -280,7 +335,10 @@ def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
 def test_a_lock_whose_file_cannot_be_opened_says_which_and_what_to_do(tmp_path: Path, hold) -> None:
     path = tmp_path / "lock"
     path.mkdir()
-    with pytest.raises(LockError, match=f"{path} cannot be written, .*Is a directory; look at"), hold(path):
+    with (
+        pytest.raises(LockError, match=f"{path} cannot be written, .*Is a directory; look at"),
+        hold(path),
+    ):
         pytest.fail("nobody can hold it")
 
 
@@ -301,15 +359,20 @@ def test_a_lock_is_free_after_its_block_and_after_an_exception(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("kind", ["lock", "share_lock"])
-def test_a_lock_dies_with_its_process_though_a_forked_child_lives(tmp_path: Path, kind: str) -> None:
+def test_a_lock_dies_with_its_process_though_a_forked_child_lives(
+    tmp_path: Path, kind: str
+) -> None:
     path = tmp_path / "lock"
     hold = "lock(path, 'run a')" if kind == "lock" else "share_lock(path)"
     code = (
-        "import os, sys, time\nfrom pathlib import Path\nfrom torchrelay.disk.lock import lock, share_lock\n"
+        "import os, sys, time\nfrom pathlib import Path\nfrom torchrelay.disk.lock import lock, "
+        "share_lock\n"
         f"path = Path({str(path)!r})\nwith {hold}:\n    child = os.fork()\n"
         "    if not child: print(os.getpid(), flush=True)\n    time.sleep(60)\n"
     )
-    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    )
     assert holder.stdout is not None
     child = int(holder.stdout.readline())
     try:
@@ -335,7 +398,9 @@ def test_a_child_that_ends_leaves_the_lock_to_its_parent(tmp_path: Path) -> None
         assert is_locked(tmp_path / "lock")
 
 
-def test_a_lock_that_is_held_for_an_instant_as_by_who_only_looks_is_waited_for(tmp_path: Path) -> None:
+def test_a_lock_that_is_held_for_an_instant_as_by_who_only_looks_is_waited_for(
+    tmp_path: Path,
+) -> None:
     path, held = tmp_path / "lock", threading.Event()
 
     def look() -> None:

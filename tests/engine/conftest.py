@@ -1,4 +1,6 @@
-"""A tiny job for the loop: a real net on a real, separable table of numbers, without files or trackers."""
+"""A tiny job for the loop: a real net on a real, separable table of numbers, without files or
+trackers.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ def rows_of_table() -> tuple[torch.Tensor, torch.Tensor]:
 class Table:
     """Batches of the table whose order depends on the epoch alone; a row can be spoiled."""
 
-    def __init__(self, bad_row: int | None = None, sizes: Sequence[int] = (BATCH_SIZE,) * 5) -> None:
+    def __init__(
+        self, bad_row: int | None = None, sizes: Sequence[int] = (BATCH_SIZE,) * 5
+    ) -> None:
         self.points, self.labels = rows_of_table()
         self.sizes = list(sizes)
         if bad_row is not None:
@@ -66,12 +70,23 @@ def make_job() -> MakeJob:
         torch.manual_seed(0)
         plain = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 2))
         model = plain if build is None else build()
-        chosen = build_optimizer(optimizer or Named(name="sgd", args={"lr": 0.1, "momentum": 0.9}), model.parameters())
+        chosen = build_optimizer(
+            optimizer or Named(name="sgd", args={"lr": 0.1, "momentum": 0.9}), model.parameters()
+        )
         schema = Schema(
-            inputs=[FeatureSchema(name="x", kind="number", columns=["a", "b"], shape=[2], dtype="float32")],
+            inputs=[
+                FeatureSchema(
+                    name="x", kind="number", columns=["a", "b"], shape=[2], dtype="float32"
+                )
+            ],
             targets=[
                 FeatureSchema(
-                    name="side", kind="category", columns=["side"], shape=[], dtype="int64", classes=["left", "right"]
+                    name="side",
+                    kind="category",
+                    columns=["side"],
+                    shape=[],
+                    dtype="int64",
+                    classes=["left", "right"],
                 )
             ],
         )
@@ -87,7 +102,9 @@ def make_job() -> MakeJob:
             scorer=scorer,
             loss=scorer.loss,
             optimizer=chosen,
-            scheduler=build_schedule(schedule or Named(name="cosine"), chosen, epochs * steps_per_epoch, "max"),
+            scheduler=build_schedule(
+                schedule or Named(name="cosine"), chosen, epochs * steps_per_epoch, "max"
+            ),
             train_batches=table,
             valid_batches=lambda: table(0, 0),
             measure=measure,
@@ -95,7 +112,9 @@ def make_job() -> MakeJob:
             steps_per_epoch=steps_per_epoch,
             accumulate=accumulate,
             average=Average(model, ema) if ema else None,
-            scaler=GradScaler("cpu", enabled=precision.name == "fp16", growth_interval=growth_interval),
+            scaler=GradScaler(
+                "cpu", enabled=precision.name == "fp16", growth_interval=growth_interval
+            ),
             monitor="valid/accuracy" if validates else "",
         )
         return replace(job, **changes)  # pyright: ignore[reportArgumentType]

@@ -42,7 +42,9 @@ def weights_of(job: Job) -> str:
     return sha256_of(job.scorer.model.state_dict())
 
 
-def test_training_lowers_the_loss_and_reports_each_step_and_epoch(make_job: MakeJob, tmp_path: Path) -> None:
+def test_training_lowers_the_loss_and_reports_each_step_and_epoch(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
     steps: list[float] = []
     epochs: list[dict[str, float]] = []
 
@@ -53,7 +55,9 @@ def test_training_lowers_the_loss_and_reports_each_step_and_epoch(make_job: Make
     train(make_job(epochs=8), progress, store_in(tmp_path), report)
     assert len(steps) == 8 * STEPS_PER_EPOCH == progress.step
     assert epochs[-1]["train/epoch_loss"] < 0.6 * epochs[0]["train/epoch_loss"]
-    assert epochs[0]["train/epoch_loss"] == pytest.approx(sum(steps[:STEPS_PER_EPOCH]) / STEPS_PER_EPOCH)
+    assert epochs[0]["train/epoch_loss"] == pytest.approx(
+        sum(steps[:STEPS_PER_EPOCH]) / STEPS_PER_EPOCH
+    )
     assert epochs[-1]["valid/accuracy"] >= 0.9
     assert progress.best_metric == max(values["valid/accuracy"] for values in epochs)
 
@@ -94,7 +98,9 @@ def test_the_loss_of_a_mixed_row_is_that_of_both_classes_in_proportion(
 
 
 @pytest.mark.parametrize("stop_at", range(1, 2 * STEPS_PER_EPOCH))
-def test_a_run_that_stops_at_any_step_ends_with_the_same_bits(make_job: MakeJob, tmp_path: Path, stop_at: int) -> None:
+def test_a_run_that_stops_at_any_step_ends_with_the_same_bits(
+    make_job: MakeJob, tmp_path: Path, stop_at: int
+) -> None:
     whole = make_job()
     train(whole, Progress(), store_in(tmp_path / "whole"), no_report)
 
@@ -117,8 +123,18 @@ def test_a_run_that_stops_at_any_step_ends_with_the_same_bits(make_job: MakeJob,
 @pytest.mark.parametrize(
     "options",
     [
-        {"ema": 0.9, "accumulate": 2, "schedule": Named(name="plateau", args={"patience": 0, "threshold": 1.0})},
-        {"precision": FP16, "growth_interval": 4, "accumulate": 2, "clip_norm": 0.5, "schedule": Named(name="step")},
+        {
+            "ema": 0.9,
+            "accumulate": 2,
+            "schedule": Named(name="plateau", args={"patience": 0, "threshold": 1.0}),
+        },
+        {
+            "precision": FP16,
+            "growth_interval": 4,
+            "accumulate": 2,
+            "clip_norm": 0.5,
+            "schedule": Named(name="step"),
+        },
     ],
     ids=["ema, accumulate, plateau", "fp16, accumulate, clip, step"],
 )
@@ -138,7 +154,12 @@ def test_each_feature_goes_on_with_the_same_bits(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(make_job(epochs=4, every_steps=1, **options), Progress(), store_in(tmp_path / "part"), stop)
+        train(
+            make_job(epochs=4, every_steps=1, **options),
+            Progress(),
+            store_in(tmp_path / "part"),
+            stop,
+        )
     torch.manual_seed(99)
     rest = make_job(epochs=4, **options)
     checkpoint = store_in(tmp_path / "part").load_last()
@@ -175,7 +196,9 @@ def test_sigterm_commits_a_checkpoint_at_the_step_and_then_means_what_it_meant(
     assert (checkpoint.state["step"], checkpoint.state["batch"], progress.step) == (3, 3, 3)
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(make_job: MakeJob, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
     job = make_job(bad_row=11)
     seen: list[str] = []
 
@@ -184,7 +207,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(make_job
 
     before = weights_of(job)
     with pytest.raises(
-        NotFiniteError, match=r"the loss is nan at step \d+ \(epoch 1\), from these rows of the pack: 11\."
+        NotFiniteError,
+        match=r"the loss is nan at step \d+ \(epoch 1\), from these rows of the pack: 11\.",
     ) as caught:
         train(job, Progress(), store_in(tmp_path), report)
     assert caught.value.rows == [11]
@@ -195,12 +219,15 @@ def test_gradients_are_clipped_to_the_norm(make_job: MakeJob, tmp_path: Path) ->
     job = make_job(epochs=1, optimizer=Named(name="sgd", args={"lr": 1.0}), clip_norm=1e-3)
     before = [parameter.detach().clone() for parameter in job.scorer.model.parameters()]
     train(job, Progress(), store_in(tmp_path), no_report)
-    moved = torch.cat([(a - b).flatten() for a, b in zip(before, job.scorer.model.parameters(), strict=True)])
+    moved = torch.cat(
+        [(a - b).flatten() for a, b in zip(before, job.scorer.model.parameters(), strict=True)]
+    )
     assert moved.norm() <= STEPS_PER_EPOCH * 1e-3
 
 
 def test_an_optimizer_with_a_closure_trains(make_job: MakeJob, tmp_path: Path) -> None:
-    # Without dropout: with it each of its calls has another net, and where they lead depends on the processor.
+    # Without dropout: with it each of its calls has another net, and where they lead depends on the
+    # processor.
     job = make_job(epochs=3, dropout=0.0, optimizer=Named(name="lbfgs", args={"lr": 0.1}))
     progress = Progress()
     train(job, progress, store_in(tmp_path), no_report)
@@ -224,7 +251,9 @@ def test_evaluation_leaves_modes_and_random_states_as_it_found_them(make_job: Ma
     assert torch.equal(found.outputs, evaluate(job.scorer, job.valid_batches()).outputs)
 
 
-def test_without_validation_the_best_checkpoint_is_the_last(make_job: MakeJob, tmp_path: Path) -> None:
+def test_without_validation_the_best_checkpoint_is_the_last(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
     train(make_job(epochs=3, validates=False), Progress(), store_in(tmp_path), no_report)
     best, last = store_in(tmp_path).load_best(), store_in(tmp_path).load_last()
     assert best is not None
@@ -232,25 +261,42 @@ def test_without_validation_the_best_checkpoint_is_the_last(make_job: MakeJob, t
     assert best.folder == last.folder
 
 
-def test_a_monitor_that_the_validation_rows_leave_undefined_is_refused(make_job: MakeJob, tmp_path: Path) -> None:
+def test_a_monitor_that_the_validation_rows_leave_undefined_is_refused(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
     with pytest.raises(
-        TrainingError, match=r"valid/r2 is not defined .*\(a class .*\); monitor another of valid/loss, valid"
+        TrainingError,
+        match=r"valid/r2 is not defined .*\(a class .*\); monitor another of valid/loss, valid",
     ):
         train(make_job(monitor="valid/r2"), Progress(), store_in(tmp_path), no_report)
 
 
-def test_what_is_offered_in_place_of_an_undefined_monitor_may_be_monitored(make_job: MakeJob) -> None:
-    values = {"valid/accuracy": 1.0, "valid/bias": 0.0, "valid/mean_shape_nme": 0.5, "rows_per_second": 9.0}
+def test_what_is_offered_in_place_of_an_undefined_monitor_may_be_monitored(
+    make_job: MakeJob,
+) -> None:
+    values = {
+        "valid/accuracy": 1.0,
+        "valid/bias": 0.0,
+        "valid/mean_shape_nme": 0.5,
+        "rows_per_second": 9.0,
+    }
     with pytest.raises(TrainingError, match=r"monitor another of valid/accuracy$"):
         check_monitor(make_job(monitor="valid/auroc"), values)
 
 
-def test_a_job_may_measure_with_what_it_knows_of_the_rows(make_job: MakeJob, tmp_path: Path) -> None:
+def test_a_job_may_measure_with_what_it_knows_of_the_rows(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
     def measure(found: Evaluation) -> dict[str, float]:
         return {"largest_row": float(found.rows.max())}
 
     progress = Progress()
-    train(make_job(measure=measure, monitor="valid/largest_row"), progress, store_in(tmp_path), no_report)
+    train(
+        make_job(measure=measure, monitor="valid/largest_row"),
+        progress,
+        store_in(tmp_path),
+        no_report,
+    )
     assert progress.best_metric == NUM_ROWS - 1
 
 
@@ -269,7 +315,9 @@ def test_the_best_checkpoint_outlives_the_newest_ones(make_job: MakeJob, tmp_pat
     assert len(list(tmp_path.glob("step-*"))) == 2
 
 
-def test_an_epoch_of_which_nothing_was_left_to_train_has_no_speed(make_job: MakeJob, tmp_path: Path) -> None:
+def test_an_epoch_of_which_nothing_was_left_to_train_has_no_speed(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
     reports: list[dict[str, float]] = []
 
     def report(progress: Progress, values: dict[str, float], epoch_ended: bool) -> None:
@@ -301,7 +349,9 @@ def test_a_net_that_draws_its_depth_goes_on_with_the_same_draws(
     with pytest.raises(KeyboardInterrupt):
         train(make_job(every_steps=1, **options), Progress(), store_in(tmp_path / "part"), stop)
     rest = make_job(**options)
-    rest.scorer.model(*next(iter(rest.train_batches(0, 0))).inputs)  # draws once too often, were it not for the state
+    rest.scorer.model(
+        *next(iter(rest.train_batches(0, 0))).inputs
+    )  # draws once too often, were it not for the state
     checkpoint = store_in(tmp_path / "part").load_last()
     assert checkpoint is not None
     train(rest, restore_run(rest, checkpoint.state), store_in(tmp_path / "part"), no_report)
@@ -337,6 +387,9 @@ def test_outputs_that_are_not_finite_are_an_error_and_no_class(make_job: MakeJob
     narrow = replace(job.scorer, precision=job.scorer.precision._replace(name="bf16"))
     with torch.no_grad():
         next(narrow.model.parameters()).fill_(math.nan)
-    words = r"for all 40 rows.*0, 1, .*weights that have grown without bound, or .* bf16, which overflows .*fp32\)"
+    words = (
+        r"for all 40 rows.*0, 1, .*weights that have grown without bound, "
+        r"or .* bf16, which overflows .*fp32\)"
+    )
     with pytest.raises(TrainingError, match=words):
         evaluate(narrow, job.valid_batches())

@@ -22,7 +22,9 @@ def data() -> tuple[Tensor, Tensor]:
 
 
 def descend(zeroed: str, num_steps: int = 5) -> Tensor:
-    """The weights after some steps of gradient descent, with the gradients zeroed somewhere or nowhere."""
+    """The weights after some steps of gradient descent, with the gradients zeroed somewhere or
+    nowhere.
+    """
     x, y = data()
     torch.manual_seed(1)
     model = build_net(NUM_INPUTS, NUM_OUTPUTS, NUM_HIDDEN, "module")
@@ -40,10 +42,14 @@ def descend(zeroed: str, num_steps: int = 5) -> Tensor:
     return torch.cat([weight.detach().flatten() for weight in model.parameters()])
 
 
-def test_gradients_may_be_zeroed_before_the_backward_pass_or_after_the_step_but_not_between() -> None:
+def test_gradients_may_be_zeroed_before_the_backward_pass_or_after_the_step_but_not_between() -> (
+    None
+):
     before, after = descend("before the backward pass"), descend("after the step")
     assert torch.equal(before, after)
-    assert not torch.allclose(descend("never"), before)  # each step would follow the sum of all gradients so far
+    assert not torch.allclose(
+        descend("never"), before
+    )  # each step would follow the sum of all gradients so far
     start = descend("never", num_steps=0)
     assert torch.equal(descend("between the backward pass and the step"), start)
     assert not torch.equal(before, start)
@@ -58,7 +64,9 @@ def test_a_backward_pass_adds_to_the_gradients_that_are_there() -> None:
 
 
 def losses_at_the_start() -> dict[str, float]:
-    """The sum of squares before any step, with weights from the normal distribution and as nn.Linear draws them."""
+    """The sum of squares before any step, with weights from the normal distribution and as
+    nn.Linear draws them.
+    """
     x, y = data()
     torch.manual_seed(1)
     w1, w2 = torch.randn(NUM_INPUTS, NUM_HIDDEN), torch.randn(NUM_HIDDEN, NUM_OUTPUTS)
@@ -74,9 +82,10 @@ def losses_at_the_start() -> dict[str, float]:
 
 def test_the_loss_of_the_nn_form_is_smaller_because_its_weights_begin_smaller() -> None:
     found = losses_at_the_start()
-    # By hand: an output is the sum of 100 products of a normal weight with a hidden unit, half of whose variance of
-    # 1,000 is left by the ReLU: variance 50,000, and 640 outputs. Drawn from ±1 / sqrt(inputs), weights have the
-    # variance 1 / (3 inputs): a hidden unit 1/3, an output 100 * 1/6 * 1/300 = 1/18, beside the target's own 1.
+    # By hand: an output is the sum of 100 products of a normal weight with a hidden unit, half of
+    # whose variance of 1,000 is left by the ReLU: variance 50,000, and 640 outputs. Drawn from ±1 /
+    # sqrt(inputs), weights have the variance 1 / (3 inputs): a hidden unit 1/3, an output 100 * 1/6
+    # * 1/300 = 1/18, beside the target's own 1.
     assert found["normal"] == pytest.approx(640 * 50_000, rel=0.15)
     assert found["linear"] == pytest.approx(640 * (1 + 1 / 18), rel=0.15)
     assert found["normal"] > 10_000 * found["linear"]
@@ -104,7 +113,8 @@ def test_control_flow_in_python_is_gone_from_a_static_graph() -> None:
     model, x = DynamicNet(4, 2, 6), torch.randn(3, 4)
     program = torch.export.export(model.eval(), (x,))
     operators = [node.target for node in program.graph.nodes if node.op == "call_function"]
-    # The loop over the depths is written out: the first layer, the middle one three times, the last.
+    # The loop over the depths is written out: the first layer, the middle one three times, the
+    # last.
     assert operators.count(torch.ops.aten.linear.default) == 5
     with torch.no_grad():
         torch.testing.assert_close(program.module()(x), model(x))
@@ -118,7 +128,10 @@ def test_data_parallel_keeps_the_net_under_its_name_module() -> None:
     assert list(parallel.module.state_dict()) == list(model.state_dict()) == ["weight", "bias"]
     with pytest.raises(RuntimeError, match=r"module\.weight"):
         nn.Linear(3, 2).load_state_dict(parallel.state_dict())
-    for state in (parallel.module.state_dict(), parallel.state_dict()):  # ours looks through the wrapper's name
+    for state in (
+        parallel.module.state_dict(),
+        parallel.state_dict(),
+    ):  # ours looks through the wrapper's name
         other = nn.Linear(3, 2)
         load_into(other, state, "weights of the net")
         np.testing.assert_array_equal(other.weight.detach().numpy(), model.weight.detach().numpy())

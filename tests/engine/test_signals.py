@@ -48,7 +48,9 @@ def no_report(progress: Progress, values: dict[str, float], epoch_ended: bool) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_sets_the_flag_and_means_what_it_meant_after_the_block(heard: list[int], number: int) -> None:
+def test_a_signal_sets_the_flag_and_means_what_it_meant_after_the_block(
+    heard: list[int], number: int
+) -> None:
     with StopFlag() as stop:
         assert not stop.requested
         send(number)
@@ -146,9 +148,18 @@ def test_a_validation_that_a_signal_interrupts_is_done_again_and_the_bits_are_th
         return replace(job, valid_batches=batches)
 
     progress = Progress()
-    train(interrupted(make_job(epochs=3, every_steps=every_steps)), progress, store_in(tmp_path / "part"), report)
+    train(
+        interrupted(make_job(epochs=3, every_steps=every_steps)),
+        progress,
+        store_in(tmp_path / "part"),
+        report,
+    )
     assert heard == [signal.SIGTERM]
-    assert (progress.epoch, progress.batch, progress.step) == (1, STEPS_PER_EPOCH, 2 * STEPS_PER_EPOCH)
+    assert (progress.epoch, progress.batch, progress.step) == (
+        1,
+        STEPS_PER_EPOCH,
+        2 * STEPS_PER_EPOCH,
+    )
     assert reported == expected[:1]
 
     torch.manual_seed(99)

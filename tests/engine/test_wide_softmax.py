@@ -34,7 +34,10 @@ def test_gradcheck() -> None:
 
 def test_a_hopeless_target_has_a_finite_loss() -> None:
     scores = torch.tensor([[0.0, 3000.0], [-1e30, 0.0]])
-    assert wide_cross_entropy(scores, torch.tensor([0, 0])).tolist() == [3000.0, pytest.approx(1e30)]
+    assert wide_cross_entropy(scores, torch.tensor([0, 0])).tolist() == [
+        3000.0,
+        pytest.approx(1e30),
+    ]
 
 
 def test_many_classes_take_this_way_and_agree_with_few() -> None:
@@ -42,4 +45,6 @@ def test_many_classes_take_this_way_and_agree_with_few() -> None:
     target = torch.tensor([0, 1, 2, FEWEST_CLASSES - 1])
     assert is_wide(scores)
     assert not is_wide(scores[:, :-1])
-    torch.testing.assert_close(cross_entropy(scores, target), F.cross_entropy(scores, target, reduction="none"))
+    torch.testing.assert_close(
+        cross_entropy(scores, target), F.cross_entropy(scores, target, reduction="none")
+    )

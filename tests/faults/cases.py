@@ -1,6 +1,8 @@
-"""Small recipes over tables made here: a CNN, an MLP, a bag of words and triples, in all that a checkpoint must keep.
+"""Small recipes over tables made here: a CNN, an MLP, a bag of words and triples, in all that a
+checkpoint must keep.
 
-Each case has something that a resumed run could get wrong: dropout draws from torch's generator, weights are averaged,
+Each case has something that a resumed run could get wrong: dropout draws from torch's generator,
+    weights are averaged,
 batches are accumulated, workers gather ahead, checkpoints fall in the middle of an epoch.
 """
 
@@ -52,8 +54,13 @@ def _numbers(folder: Path) -> dict[str, Any]:
     lines = ["a,b,y,split"]
     for number in range(120):
         a, b = generator.normal(0, 2), generator.normal(5, 1)
-        lines.append(f"{a:.6f},{b:.6f},{3 * a - 2 * b + 10 + generator.normal(0, 0.05):.6f},{SPLITS[number % 6]}")
-    return _data(folder, lines, {"x": {"kind": "number", "columns": ["a", "b"]}}, {"y": {"kind": "number"}})
+        lines.append(
+            f"{a:.6f},{b:.6f},{3 * a - 2 * b + 10 + generator.normal(0, 0.05):.6f},"
+            f"{SPLITS[number % 6]}"
+        )
+    return _data(
+        folder, lines, {"x": {"kind": "number", "columns": ["a", "b"]}}, {"y": {"kind": "number"}}
+    )
 
 
 def _sentences(folder: Path) -> dict[str, Any]:
@@ -66,8 +73,15 @@ def _sentences(folder: Path) -> dict[str, Any]:
     lines = ["text,language,split"]
     for number in range(60):
         language = ("english", "spanish")[number % 2]
-        lines.append(f"{' '.join(generator.choice(words[language], 5))},{language},{SPLITS[number // 2 % 6]}")
-    return _data(folder, lines, {"text": {"kind": "text", "tokens": "words"}}, {"language": {"kind": "category"}})
+        lines.append(
+            f"{' '.join(generator.choice(words[language], 5))},{language},{SPLITS[number // 2 % 6]}"
+        )
+    return _data(
+        folder,
+        lines,
+        {"text": {"kind": "text", "tokens": "words"}},
+        {"language": {"kind": "category"}},
+    )
 
 
 def _facts(folder: Path) -> dict[str, Any]:
@@ -76,21 +90,39 @@ def _facts(folder: Path) -> dict[str, Any]:
     for number in range(12):
         person = f"p{number}"
         facts += [(person, "lives_in", cities[number % 3])]
-        facts += [(person, name, f"p{(number + step) % 12}") for name, step in (("next", 1), ("same", 3), ("faces", 6))]
+        facts += [
+            (person, name, f"p{(number + step) % 12}")
+            for name, step in (("next", 1), ("same", 3), ("faces", 6))
+        ]
     np.random.default_rng(0).shuffle(facts)
-    sides = ["test" if number % 8 == 3 else "valid" if number % 8 == 6 else "train" for number in range(len(facts))]
-    lines = ["head,relation,tail,split", *(",".join((*fact, side)) for fact, side in zip(facts, sides, strict=True))]
+    sides = [
+        "test" if number % 8 == 3 else "valid" if number % 8 == 6 else "train"
+        for number in range(len(facts))
+    ]
+    lines = [
+        "head,relation,tail,split",
+        *(",".join((*fact, side)) for fact, side in zip(facts, sides, strict=True)),
+    ]
     entity = {"kind": "category", "vocabulary": "entities"}
-    return _data(folder, lines, {"head": entity, "relation": {"kind": "category"}}, {"tail": entity})
+    return _data(
+        folder, lines, {"head": entity, "relation": {"kind": "category"}}, {"tail": entity}
+    )
 
 
-def _data(folder: Path, lines: list[str], inputs: dict[str, Any], target: dict[str, Any]) -> dict[str, Any]:
+def _data(
+    folder: Path, lines: list[str], inputs: dict[str, Any], target: dict[str, Any]
+) -> dict[str, Any]:
     (folder / "table.csv").write_text("\n".join(lines) + "\n")
     return {"table": "table.csv", "inputs": inputs, "target": target, "split": {"column": "split"}}
 
 
 def _train(epochs: int, batch_size: int, optimizer: str, lr: float, **more: Any) -> dict[str, Any]:
-    return {"epochs": epochs, "batch_size": batch_size, "optimizer": {"name": optimizer, "args": {"lr": lr}}, **more}
+    return {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "optimizer": {"name": optimizer, "args": {"lr": lr}},
+        **more,
+    }
 
 
 Make = Callable[[Path], dict[str, Any]]
@@ -99,7 +131,9 @@ CASES: dict[str, tuple[Make, dict[str, Any]]] = {
         _pictures,
         {
             "model": {"name": "lenet"},
-            "train": _train(6, 8, "adam", 0.003, augment=[{"name": "crop", "args": {"padding": 1}}]),
+            "train": _train(
+                6, 8, "adam", 0.003, augment=[{"name": "crop", "args": {"padding": 1}}]
+            ),
         },
     ),
     "cnn-bf16-ema-workers": (
@@ -122,7 +156,16 @@ CASES: dict[str, tuple[Make, dict[str, Any]]] = {
         _numbers,
         {
             "model": {"name": "mlp", "args": {"hidden": [16]}},
-            "train": _train(30, 4, "adamw", 0.01, ema=0.95, accumulate=3, clip_norm=1.0, schedule={"name": "plateau"}),
+            "train": _train(
+                30,
+                4,
+                "adamw",
+                0.01,
+                ema=0.95,
+                accumulate=3,
+                clip_norm=1.0,
+                schedule={"name": "plateau"},
+            ),
         },
     ),
     "words": (

@@ -1,4 +1,6 @@
-"""Where the harness stands that the tests here share with `random_kills.py`; what they fork finds it too."""
+"""Where the harness stands that the tests here share with `random_kills.py`; what they fork
+finds it too.
+"""
 
 from __future__ import annotations
 

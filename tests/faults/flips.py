@@ -1,11 +1,14 @@
-"""Flips random bits of every file of a home, and holds what torchrelay then gives against what it gave before.
+"""Flips random bits of every file of a home, and holds what torchrelay then gives against what it
+gave before.
 
     OMP_NUM_THREADS=1 python tests/faults/flips.py --flips 1000
 
-A home is made once: a training with its test metrics, an evaluation, a prediction, a registered version, MLflow's
-artifacts, what was downloaded of them. Each flip is made in a copy, on which everything is tried that reads that file:
-`show`, `doctor`, predict, evaluate, resume, training again from the pack, the registered version and the run from
-MLflow, the number of threads. A flip is
+A home is made once: a training with its test metrics, an evaluation, a prediction, a registered
+    version, MLflow's
+artifacts, what was downloaded of them. Each flip is made in a copy, on which everything is tried
+that reads that file:
+`show`, `doctor`, predict, evaluate, resume, training again from the pack, the registered version
+and the run from MLflow, the number of threads. A flip is
 
     noticed    each of them whose result would differ says so, or `doctor` names the file
     repaired   noticed, and all results are as before all the same
@@ -37,7 +40,14 @@ from home_probes import MORE_PROBES, PROBES, Case, Tried, attempt, make_case
 READ_PAST_PYTHON = (".parquet", ".arrow")
 DATABASES = (".db", ".db-wal", ".db-shm", ".db-journal")
 # Whose values count, and not the space between them.
-JSON_FILES = ("run.json", "manifest.json", "shipped.json", "threads.json", "downloaded.json", "files.json")
+JSON_FILES = (
+    "run.json",
+    "manifest.json",
+    "shipped.json",
+    "threads.json",
+    "downloaded.json",
+    "files.json",
+)
 OUTCOMES = ("noticed", "repaired", "harmless", "silent", "crash")
 
 
@@ -82,7 +92,8 @@ class Flipper:
     """Flips bits in copies of a home and tries everything that reads the file.
 
     Args:
-        case: whole. Its home is moved away, and each copy stands where it was: databases name places.
+        case: whole. Its home is moved away, and each copy stands where it was: databases name
+            places.
         probes: what is tried.
     """
 
@@ -96,13 +107,17 @@ class Flipper:
             self._calm[probe] = self._watch(probe)
             again = self._in_copy(probe, None)
             if again != self._calm[probe] or not again.result:
-                raise RuntimeError(f"{probe} of a whole home gives {self._calm[probe]}, then {again}")
+                raise RuntimeError(
+                    f"{probe} of a whole home gives {self._calm[probe]}, then {again}"
+                )
             self._read_by[probe] |= set(self._read_past_python(probe))
 
     @property
     def files(self) -> list[str]:
         """All files of the home but databases."""
-        paths = (path.relative_to(self._kept) for path in sorted(self._kept.rglob("*")) if path.is_file())
+        paths = (
+            path.relative_to(self._kept) for path in sorted(self._kept.rglob("*")) if path.is_file()
+        )
         return [str(path) for path in paths if not path.name.endswith(DATABASES)]
 
     def try_flip(self, flip: Flip) -> tuple[str, str]:
@@ -139,7 +154,9 @@ class Flipper:
         drawn = (generator.choice(full) for _ in range(number))
         return [Flip(file, generator.randrange(8 * sizes[file])) for file in drawn]
 
-    def _in_copy(self, probe: str, change: tuple[str, bytes] | None, opened: set[str] | None = None) -> Tried:
+    def _in_copy(
+        self, probe: str, change: tuple[str, bytes] | None, opened: set[str] | None = None
+    ) -> Tried:
         shutil.copytree(self._kept, self.case.root)
         try:
             if change is not None:
@@ -151,7 +168,9 @@ class Flipper:
             shutil.rmtree(self.case.root)
 
     def _read_past_python(self, probe: str) -> Iterator[str]:
-        """Files that are opened past Python's ears: with all their bits flipped, something else comes of the probe."""
+        """Files that are opened past Python's ears: with all their bits flipped, something else
+        comes of the probe.
+        """
         for file in self.files:
             if file.endswith(READ_PAST_PYTHON):
                 content = bytes(255 - byte for byte in (self._kept / file).read_bytes())
@@ -163,7 +182,9 @@ class Flipper:
         opened: set[str] = set()
         tried = self._in_copy(probe, None, opened)
         prefix = f"{self.case.root}/"
-        self._read_by[probe] = {path.removeprefix(prefix) for path in opened if path.startswith(prefix)}
+        self._read_by[probe] = {
+            path.removeprefix(prefix) for path in opened if path.startswith(prefix)
+        }
         return tried
 
 
@@ -188,7 +209,9 @@ def kind_of(file: str) -> str:
     if parts[0] == "runs":
         kind = next((one for one in ("evaluate", "predict") if f"-{one}-" in parts[1]), "train")
         named = ("checkpoints", "weights", "tables", "figures")
-        return "/".join([f"run ({kind})", *(part for part in parts[2:-1] if part in named), parts[-1]])
+        return "/".join(
+            [f"run ({kind})", *(part for part in parts[2:-1] if part in named), parts[-1]]
+        )
     if "splits" in parts:
         return f"split/{parts[-1]}"
     if parts[0] in ("packs", "store"):
@@ -236,7 +259,10 @@ def main() -> int:
         flipper = Flipper(make_case(Path(folder) / "case"))
         started = time.perf_counter()
         bad = try_flips(flipper, flipper.draw(chosen.flips, chosen.seed))
-        print(f"seed {chosen.seed}, {len(flipper.files)} files, {time.perf_counter() - started:,.0f} s")
+        print(
+            f"seed {chosen.seed}, {len(flipper.files)} files, {time.perf_counter() - started:,.0f} "
+            "s"
+        )
     return 1 if bad else 0
 
 

@@ -1,6 +1,8 @@
-"""A run that dies and goes on, in processes forked for it, and what it came to, to be held against a run that did not.
+"""A run that dies and goes on, in processes forked for it, and what it came to, to be held against
+a run that did not.
 
-The train flow runs as it is written, but without Prefect's decorators, which want a server: a process costs a second.
+The train flow runs as it is written, but without Prefect's decorators, which want a server: a
+process costs a second.
 `random_kills.py` takes some runs through the command line as it is.
 """
 
@@ -39,17 +41,22 @@ from torchrelay.upkeep.trials import (
 )
 
 PATIENCE_SECONDS = 120.0
-# Of metrics, before they are written. A run of these is over in less than the usual half second: that a kill finds some
-# steps behind the last checkpoint written, and some not, takes a few milliseconds.
+# Of metrics, before they are written. A run of these is over in less than the usual half second:
+# that a kill finds some steps behind the last checkpoint written, and some not, takes a few
+# milliseconds.
 BUFFER_SECONDS = 0.003
-multiprocessing.set_forkserver_preload([*PRELOAD, "torchrelay.flows.train", "torchvision", "skimage.transform"])
+multiprocessing.set_forkserver_preload(
+    [*PRELOAD, "torchrelay.flows.train", "torchvision", "skimage.transform"]
+)
 
 # The file itself, not the flow of that name.
 flow_file = importlib.import_module("torchrelay.flows.train")
 
 
 class Ended(NamedTuple):
-    """How a process ended: its exit code, a signal's number negative; and whether its fault happened."""
+    """How a process ended: its exit code, a signal's number negative; and whether its fault
+    happened.
+    """
 
     code: int | None
     was_reached: bool
@@ -61,7 +68,8 @@ class Victim:
     Args:
         root: of the home; it may exist.
         recipe_file: what is trained.
-        mutant: what is broken in each of its processes, to see that the harness notices; of `MUTANTS`.
+        mutant: what is broken in each of its processes, to see that the harness notices; of
+            `MUTANTS`.
     """
 
     def __init__(self, root: Path, recipe_file: Path, mutant: str = "") -> None:
@@ -70,8 +78,11 @@ class Victim:
         if not (root / DATABASE_FILE).exists():
             shutil.copyfile(migrated_database(root.parent), root / DATABASE_FILE)
 
-    def go_on(self, fault: str = "", seconds: float = PATIENCE_SECONDS, *, whole: bool = True) -> Ended:
-        """Begin the run or let it go on: to its end, to a fault, or for so many seconds, after which it is killed.
+    def go_on(
+        self, fault: str = "", seconds: float = PATIENCE_SECONDS, *, whole: bool = True
+    ) -> Ended:
+        """Begin the run or let it go on: to its end, to a fault, or for so many seconds, after
+        which it is killed.
 
         Args:
             whole: false ends with the training, without the evaluation.
@@ -122,7 +133,8 @@ class Tracked(NamedTuple):
 
 
 VERSIONS = """
-select name, version, alias from model_versions left join registered_model_aliases using (name, version)
+select name, version, alias from model_versions \
+left join registered_model_aliases using (name, version)
 where run_id = ? order by name, version
 """
 
@@ -130,9 +142,13 @@ where run_id = ? order by name, version
 def read_tracked(database: Path, run_id: str) -> Tracked:
     """What MLflow's database says of a run."""
     with sqlite3.connect(database) as connection:
-        [(status,)] = connection.execute("select status from runs where run_uuid = ?", (run_id,)).fetchall()
+        [(status,)] = connection.execute(
+            "select status from runs where run_uuid = ?", (run_id,)
+        ).fetchall()
         rows = connection.execute(
-            "select key, step, case when is_nan then null else value end from metrics where run_uuid = ?", (run_id,)
+            "select key, step, case when is_nan then null else value end from metrics where "
+            "run_uuid = ?",
+            (run_id,),
         ).fetchall()
         versions = connection.execute(VERSIONS, (run_id,)).fetchall()
     points: dict[tuple[str, int], float] = {}
@@ -147,7 +163,9 @@ def read_tracked(database: Path, run_id: str) -> Tracked:
 
 
 def difference(expected: Victim, found: Victim) -> str:
-    """Where two victims that are done differ: in weights, in their journals, or in the tracker; empty if nowhere."""
+    """Where two victims that are done differ: in weights, in their journals, or in the tracker;
+    empty if nowhere.
+    """
     if where := first_difference(expected.outcome(), found.outcome()):
         return where
     one, other = expected.tracked(), found.tracked()
@@ -157,7 +175,11 @@ def difference(expected: Victim, found: Victim) -> str:
         return f"MLflow says {other.status} instead of {one.status}"
     if one.versions != other.versions:
         return f"MLflow has the model versions {other.versions} instead of {one.versions}"
-    wrong = {at for at in one.points.keys() | other.points.keys() if _differ(one.points.get(at), other.points.get(at))}
+    wrong = {
+        at
+        for at in one.points.keys() | other.points.keys()
+        if _differ(one.points.get(at), other.points.get(at))
+    }
     return f"MLflow differs at {min(wrong, key=lambda at: at[1])}" if wrong else ""
 
 
@@ -184,7 +206,9 @@ def migrated_database(folder: Path) -> Path:
 
 def take_flow(recipe_file: str, fault: str, once: str, mutant: str, whole: bool) -> None:
     """What a forked process does: the train flow, on the run that is there or on a new one."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # as the command line has it
+    signal.signal(
+        signal.SIGTERM, lambda number, frame: sys.exit(128 + number)
+    )  # as the command line has it
     patch = pytest.MonkeyPatch()
     for name, task in list(vars(flow_file).items()):
         if isinstance(task, Task):
@@ -199,7 +223,9 @@ def take_flow(recipe_file: str, fault: str, once: str, mutant: str, whole: bool)
     if not found:
         flow_file.train.fn(recipe_file=recipe_file)
     elif load_record(found[0]).status != "FINISHED":
-        overrides = {"tracking.wait_seconds": 4.0} if fault.startswith("run.recipe_changed:") else {}
+        overrides = (
+            {"tracking.wait_seconds": 4.0} if fault.startswith("run.recipe_changed:") else {}
+        )
         flow_file.train.fn(resume=found[0].name, overrides=overrides)
     else:  # as `torchrelay sync`: what a finished run's process could not send any more
         assert not any(done.num_waiting for done in sync_home(home()))

@@ -1,4 +1,5 @@
-"""A small home that is made once, and what can be tried on a copy of it: each probe gives a result, and what was said.
+"""A small home that is made once, and what can be tried on a copy of it: each probe gives a result,
+and what was said.
 
 `flips.py` flips bits between the two.
 """
@@ -72,7 +73,13 @@ NO_TRACKER = "http://127.0.0.1:9"
 # What of the doctor looks into files.
 PARTS = (
     *(find_bad_records, find_bad_checkpoints, find_bad_pointers, find_bad_packs, find_bad_splits),
-    *(find_altered_files, find_bad_journals, find_altered_artifacts, find_altered_versions, find_waiting),
+    *(
+        find_altered_files,
+        find_bad_journals,
+        find_altered_artifacts,
+        find_altered_versions,
+        find_waiting,
+    ),
 )
 # When its runs ended: the doctor is patient with those that have only just.
 LONG_AGO = "2026-01-01T00:00:00+00:00"
@@ -109,12 +116,14 @@ class Case(NamedTuple):
 
 
 def make_case(folder: Path, *, is_whole: bool = True) -> Case:
-    """A table of 40 pictures, one of which is bad, and a home with a training and a prediction of it.
+    """A table of 40 pictures, one of which is bad, and a home with a training and a prediction of
+    it.
 
     Args:
         folder: for table, recipe and home.
-        is_whole: the home has all that a home can have: the training's figures and test metrics, an evaluation, a
-            registered version, MLflow's artifacts, what was downloaded of them, and the remembered number of threads.
+        is_whole: the home has all that a home can have: the training's figures and test metrics, an
+            evaluation, a registered version, MLflow's artifacts, what was downloaded of them, and
+            the remembered number of threads.
     """
     recipe, table = _make_table(folder, MODEL if is_whole else "")
     with at_home(folder / "home", "" if is_whole else NO_TRACKER):
@@ -139,7 +148,10 @@ def _make_table(folder: Path, model: str) -> tuple[Path, Path]:
         pixels[:, slice(0, 4) if number % 2 else slice(4, 8)] += 150
         Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
         side = ("train", "train", "train", "valid", "test")[number // 2 % 5]
-        lines.append(f"images/{number}.png,{'left' if number % 2 else 'right'},k{number},p{number // 2},{side}")
+        lines.append(
+            f"images/{number}.png,{'left' if number % 2 else 'right'},"
+            f"k{number},p{number // 2},{side}"
+        )
     table = folder / "pictures.csv"
     table.write_text("\n".join([*lines, "images/none.png,left,k99,p99,train"]) + "\n")
     image = {
@@ -158,7 +170,11 @@ def _make_table(folder: Path, model: str) -> tuple[Path, Path]:
             "max_bad_rows": 0.1,
         },
         "model": {"name": "lenet"},
-        "train": {"epochs": 2, "batch_size": 8, "optimizer": {"name": "adam", "args": {"lr": 0.003}}},
+        "train": {
+            "epochs": 2,
+            "batch_size": 8,
+            "optimizer": {"name": "adam", "args": {"lr": 0.003}},
+        },
         "tracking": {"register": model},
     }
     path = folder / "pictures.yaml"
@@ -170,7 +186,10 @@ def _make_table(folder: Path, model: str) -> tuple[Path, Path]:
 def at_home(root: Path, tracker: str = NO_TRACKER) -> Iterator[None]:
     """Work in a home, with a tracker: an address, or an empty one for that in the home."""
     names = ("TORCHRELAY_HOME", "MLFLOW_TRACKING_URI")
-    with _environment(names, {"TORCHRELAY_HOME": str(root), **({"MLFLOW_TRACKING_URI": tracker} if tracker else {})}):
+    with _environment(
+        names,
+        {"TORCHRELAY_HOME": str(root), **({"MLFLOW_TRACKING_URI": tracker} if tracker else {})},
+    ):
         yield
 
 
@@ -212,7 +231,11 @@ def _show(case: Case) -> Any:
     record = describe_run(home(), load_record(run_dir))
     points = Journal(run_dir / JOURNAL_FILE).points()
     places = ("run_dir", "pack_dir", "split_dir", "weights")
-    return {name: value for name, value in record.items() if name not in places}, points, waiting(run_dir)
+    return (
+        {name: value for name, value in record.items() if name not in places},
+        points,
+        waiting(run_dir),
+    )
 
 
 def _doctor(case: Case) -> None:
@@ -226,7 +249,9 @@ def _predict(case: Case, *, whole: bool = False) -> Any:
     run_dir = name_scoring("predict", case.run_id)
     out = case.root.parent / "predicted.csv"
     with hold_run(run_dir):
-        prediction = start_prediction.fn(run_dir, case.run_id, OtherTable(str(case.table), "", {}), str(out), "cpu", "")
+        prediction = start_prediction.fn(
+            run_dir, case.run_id, OtherTable(str(case.table), "", {}), str(out), "cpu", ""
+        )
         predict_rows.fn(run_dir, prediction)
         if whole:
             _finish(run_dir)
@@ -252,12 +277,21 @@ def _measure(run_dir: Path) -> Any:
     view = open_view(Path(record.pack_dir), Path(record.split_dir))
     found, _ = score_rows(run_dir, recipe, view)
     rows, reduction = found.rows.numpy(), reduction_of(recipe.train.loss)
-    metrics = compute_metrics(view.schema, found.outputs, found.target, found.losses, None, reduction)
+    metrics = compute_metrics(
+        view.schema, found.outputs, found.target, found.losses, None, reduction
+    )
     groups = None if view.groups is None else view.groups[rows]
     metrics |= headline_interval(view.schema, found.outputs, found.target, None, groups)
     keys = read_keys(Path(record.split_dir))
     named = None if keys is None else keys[rows].tolist()
-    return found.outputs.tolist(), found.target.tolist(), metrics, named, _rows_of(view), view.schema.model_dump()
+    return (
+        found.outputs.tolist(),
+        found.target.tolist(),
+        metrics,
+        named,
+        _rows_of(view),
+        view.schema.model_dump(),
+    )
 
 
 def _rows_of(view: View) -> dict[str, list[int]]:

@@ -1,4 +1,6 @@
-"""A TCP proxy before an MLflow server, or before nothing: it can forward, refuse, hang, answer 500, or answer late."""
+"""A TCP proxy before an MLflow server, or before nothing: it can forward, refuse, hang, answer
+500, or answer late.
+"""
 
 from __future__ import annotations
 
@@ -76,7 +78,9 @@ class Proxy:
                 server.sendall(data)
         if server is not None:
             with contextlib.suppress(OSError):
-                server.shutdown(socket.SHUT_WR)  # what it was sent it works on, though nobody waits for the answer
+                server.shutdown(
+                    socket.SHUT_WR
+                )  # what it was sent it works on, though nobody waits for the answer
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:

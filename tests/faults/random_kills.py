@@ -1,4 +1,5 @@
-"""Kill trainings at random moments, let them go on, and hold each against one that nothing disturbed (docs/faults.md).
+"""Kill trainings at random moments, let them go on, and hold each against one that nothing
+disturbed (docs/faults.md).
 
     python tests/faults/random_kills.py --kills 500 --flows 20 --seed 1
 
@@ -81,7 +82,9 @@ def kill_one(case: Case, root: Path, random_: random.Random) -> list[float]:
         if code == 0:
             break
         if code != -signal.SIGKILL:
-            raise NotIdenticalError(f"after kills at {kills} s it ended with code {code}:\n{victim.log}")
+            raise NotIdenticalError(
+                f"after kills at {kills} s it ended with code {code}:\n{victim.log}"
+            )
         kills.append(round(lives, 3))
     if len(kills) == MOST_KILLS and victim.go_on(whole=False).code != 0:
         raise NotIdenticalError(f"after kills at {kills} s it did not end well:\n{victim.log}")
@@ -105,7 +108,9 @@ def kill_flow(case: Case, root: Path, random_: random.Random) -> list[float]:
 
 
 def _command(root: Path, recipe: Path, lives: float | None) -> bool:
-    """Train, resume what is not finished, or send what a finished run could not any more; whether it was killed."""
+    """Train, resume what is not finished, or send what a finished run could not any more;
+    whether it was killed.
+    """
     runs = whole_runs(Home(root))
     root.mkdir(parents=True, exist_ok=True)
     if not runs:
@@ -116,7 +121,10 @@ def _command(root: Path, recipe: Path, lives: float | None) -> bool:
         command = [COMMAND_LINE, "sync"]
     with (root / "log.txt").open("ab") as log:
         process = subprocess.Popen(
-            command, env={**os.environ, "TORCHRELAY_HOME": str(root)}, stdout=log, stderr=subprocess.STDOUT
+            command,
+            env={**os.environ, "TORCHRELAY_HOME": str(root)},
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
         try:
             code = process.wait(PATIENCE_SECONDS if lives is None else lives)
@@ -139,7 +147,9 @@ def kill_until(kills: int, folder: Path, seed: int, only: int | None, *, flows: 
         root = folder / f"{label}-{number}"
         try:
             kill = kill_flow if flows else kill_one
-            count = kill(cases[number % len(cases)], root, random.Random(f"{seed}-{label}-{number}"))
+            count = kill(
+                cases[number % len(cases)], root, random.Random(f"{seed}-{label}-{number}")
+            )
         except NotIdenticalError as error:
             return number, [], str(error)
         shutil.rmtree(root)
@@ -154,10 +164,16 @@ def kill_until(kills: int, folder: Path, seed: int, only: int | None, *, flows: 
                 if error:
                     good = False
                     name = cases[which % len(cases)].name
-                    print(f"FAILED {label} {which} ({name}): {error}\nagain: --seed {seed} --{label} {which}")
+                    print(
+                        f"FAILED {label} {which} ({name}): {error}\nagain: --seed {seed} --{label} "
+                        f"{which}"
+                    )
             number += len(batch)
             spent = time.monotonic() - started
-            print(f"{label}s: {done} kills of {runs} runs in {spent:.0f} s, {'all' if good else 'not all'} identical")
+            print(
+                f"{label}s: {done} kills of {runs} runs in {spent:.0f} s, "
+                f"{'all' if good else 'not all'} identical"
+            )
             if only is not None:
                 break
     return good
@@ -177,7 +193,9 @@ def prefect_server() -> Iterator[None]:
 def main() -> None:
     """Read how many, kill, and end with 1 where a run differs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=500, help="of the training task, from a fork server")
+    parser.add_argument(
+        "--kills", type=int, default=500, help="of the training task, from a fork server"
+    )
     parser.add_argument("--flows", type=int, default=20, help="of the whole command line")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--run", type=int, help="replay this run alone")

@@ -1,8 +1,10 @@
-"""A process that has torch loaded and forks a child for each piece of work, which a tracer kills or feeds errors.
+"""A process that has torch loaded and forks a child for each piece of work, which a tracer kills or
+feeds errors.
 
-Reads lines of JSON: {"what": checkpoint | file | pack, "folder": …, "broken": "" | rename | fsync}. Answers each with
-the child's pid, once the child has stopped itself to be traced, and with its exit code, once it has ended: 0 done,
-3 an error of ours, -9 killed, else a bug.
+Reads lines of JSON: {"what": checkpoint | file | pack, "folder": …, "broken": "" | rename | fsync}.
+    Answers each with
+the child's pid, once the child has stopped itself to be traced, and with its exit code, once it has
+ended: 0 done, 3 an error of ours, -9 killed, else a bug.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ def store_in(folder: Path) -> CheckpointStore:
 def column() -> PackColumn:
     """A feature of 50 numbers in two columns."""
     values = np.arange(100.0).reshape(50, 2)
-    return PackColumn(PackFeature(name="x", kind="number", columns=["a", "b"], file="x"), {"values": values})
+    return PackColumn(
+        PackFeature(name="x", kind="number", columns=["a", "b"], file="x"), {"values": values}
+    )
 
 
 def work(what: str, folder: Path) -> None:
@@ -94,7 +98,9 @@ def child(what: str, folder: Path, broken: str) -> int:
 def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("error")
-    with tempfile.TemporaryDirectory() as folder:  # what is imported or made at a first use is there from now on
+    with (
+        tempfile.TemporaryDirectory() as folder
+    ):  # what is imported or made at a first use is there from now on
         for what in ("checkpoint", "file", "pack"):
             (Path(folder) / what).mkdir()
             work(what, Path(folder) / what)

@@ -22,8 +22,10 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self._command = [
-            sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db",
-            "--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1", "--workers", "1",
+            sys.executable, "-m", "mlflow", "server", "--backend-store-uri",
+            f"sqlite:///{folder}/mlflow.db",
+            "--artifacts-destination", str(folder / "artifacts"), "--host", "127.0.0.1",
+            "--workers", "1",
         ]  # fmt: skip
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -41,7 +43,10 @@ class Server:
         )
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health"):
+            with (
+                contextlib.suppress(OSError),
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health"),
+            ):
                 return
             time.sleep(0.1)
         raise AssertionError("MLflow's server does not answer")

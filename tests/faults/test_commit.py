@@ -1,4 +1,5 @@
-"""A commit is killed at each of its system calls, and each of them fails: what was committed stays, nothing is torn.
+"""A commit is killed at each of its system calls, and each of them fails: what was committed stays,
+nothing is torn.
 
 The checks themselves are checked: with rename or fsync taken out, they fail.
 """
@@ -29,7 +30,14 @@ from .saver import TYPED, column, state, store_in
 
 WORKS = ("checkpoint", "file", "pack")
 # Of a commit's calls, those that can fail of a disk.
-FALLIBLE = {"fsync": "EIO", "write": "ENOSPC", "rename": "EIO", "mkdir": "ENOSPC", "openat": "EIO", "close": "EIO"}
+FALLIBLE = {
+    "fsync": "EIO",
+    "write": "ENOSPC",
+    "rename": "EIO",
+    "mkdir": "ENOSPC",
+    "openat": "EIO",
+    "close": "EIO",
+}
 
 
 class Outcome(NamedTuple):
@@ -45,7 +53,9 @@ class Saver:
     def __init__(self, folder: Path) -> None:
         command = [sys.executable, str(Path(__file__).with_name("saver.py"))]
         self._trace = folder / "trace"
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def __call__(self, what: str, folder: Path, inject: str = "", broken: str = "") -> Outcome:
         """Let a child work in a folder.
@@ -54,9 +64,23 @@ class Saver:
             inject: what strace does at which call, for example "fsync:error=EIO:when=2".
             broken: what is taken out of the commit.
         """
-        print(json.dumps({"what": what, "folder": str(folder), "broken": broken}), file=self._process.stdin, flush=True)
+        print(
+            json.dumps({"what": what, "folder": str(folder), "broken": broken}),
+            file=self._process.stdin,
+            flush=True,
+        )
         pid = int(self._process.stdout.readline())
-        command = ["strace", "-f", "-y", "-s", "0", "-e", "trace=%file,%desc", "-o", str(self._trace)]
+        command = [
+            "strace",
+            "-f",
+            "-y",
+            "-s",
+            "0",
+            "-e",
+            "trace=%file,%desc",
+            "-o",
+            str(self._trace),
+        ]
         command += [*(["-e", f"inject={inject}"] if inject else []), "-p", str(pid)]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
             said = tracer.stderr.readline()
@@ -96,7 +120,9 @@ def saver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Saver]:
 
 
 def prepare(what: str, folder: Path) -> None:
-    """Of checkpoints the steps 1, which is the best, and 2, which a save of step 3 removes in the end."""
+    """Of checkpoints the steps 1, which is the best, and 2, which a save of step 3 removes in
+    the end.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     if what == "checkpoint":
@@ -107,7 +133,9 @@ def prepare(what: str, folder: Path) -> None:
 
 
 def check(what: str, folder: Path) -> None:
-    """Nothing is torn and nothing that was committed is lost, now and after the next commit, which also tidies up."""
+    """Nothing is torn and nothing that was committed is lost, now and after the next commit,
+    which also tidies up.
+    """
     {"checkpoint": check_checkpoints, "file": check_file, "pack": check_pack}[what](folder)
 
 
@@ -130,7 +158,12 @@ def check_checkpoints(folder: Path) -> None:
     assert found.state["step"] == max(steps)
     assert float(found.state["weight"][-1]) == found.state["step"]
     store.save(state(4), 4, is_best=False)
-    assert sorted(path.name for path in folder.iterdir()) == ["best", "last", "step-00000001", "step-00000004"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "best",
+        "last",
+        "step-00000001",
+        "step-00000004",
+    ]
 
 
 def check_file(folder: Path) -> None:
@@ -147,13 +180,17 @@ def check_pack(folder: Path) -> None:
 
 
 def check_order(calls: list[str]) -> None:
-    """Before a rename all that is renamed is durable, and after it its name, before the next rename and the end."""
+    """Before a rename all that is renamed is durable, and after it its name, before the next
+    rename and the end.
+    """
     written: dict[str, bool] = {}  # path -> whether an fsync came after the last write
     renamed_in = ""
     for call in calls:
-        if (match := re.search(r"\b(?:write|pwrite64|writev|openat\(.*O_CREAT.* =) ?\(?\d+<(/[^>]*)>", call)) or (
-            match := re.search(r"\bmkdir\(\"([^\"]*)\"", call)
-        ):
+        if (
+            match := re.search(
+                r"\b(?:write|pwrite64|writev|openat\(.*O_CREAT.* =) ?\(?\d+<(/[^>]*)>", call
+            )
+        ) or (match := re.search(r"\bmkdir\(\"([^\"]*)\"", call)):
             written[match[1]] = False
         elif match := re.search(r"\bfsync\(\d+<(/[^>]*)>", call):
             written[match[1]] = True
@@ -173,11 +210,17 @@ def check_order(calls: list[str]) -> None:
 # Killed at each call
 
 
-def sweep(saver: Saver, what: str, folder: Path, broken: str = "", begin: int = 0, step: int = 1) -> int:
-    """Kill a commit at its calls from one on, every `step`th, and check after each; the number of kills."""
+def sweep(
+    saver: Saver, what: str, folder: Path, broken: str = "", begin: int = 0, step: int = 1
+) -> int:
+    """Kill a commit at its calls from one on, every `step`th, and check after each; the number
+    of kills.
+    """
     prepare(what, folder)
     names = [
-        match[1] for line in saver(what, folder, broken=broken).calls if (match := re.match(r"\d+ +(\w+)\(", line))
+        match[1]
+        for line in saver(what, folder, broken=broken).calls
+        if (match := re.match(r"\d+ +(\w+)\(", line))
     ]
     kills = range(begin, len(names), step)
     for at in kills:
@@ -190,7 +233,9 @@ def sweep(saver: Saver, what: str, folder: Path, broken: str = "", begin: int = 
 
 
 @pytest.mark.parametrize("what", WORKS)
-def test_a_kill_at_some_calls_of_a_commit_tears_and_loses_nothing(saver: Saver, what: str, tmp_path: Path) -> None:
+def test_a_kill_at_some_calls_of_a_commit_tears_and_loses_nothing(
+    saver: Saver, what: str, tmp_path: Path
+) -> None:
     assert sweep(saver, what, tmp_path / what, step=20) >= 1
 
 
@@ -252,7 +297,9 @@ def test_each_call_of_a_commit_that_fails_is_a_typed_error_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(("what", "begin"), [("checkpoint", 50), ("file", 10), ("pack", 20)])
-def test_the_checks_notice_that_a_commit_copies_in_place(saver: Saver, what: str, begin: int, tmp_path: Path) -> None:
+def test_the_checks_notice_that_a_commit_copies_in_place(
+    saver: Saver, what: str, begin: int, tmp_path: Path
+) -> None:
     with pytest.raises((AssertionError, TorchrelayError)):
         sweep(saver, what, tmp_path / what, broken="rename", begin=begin)
 

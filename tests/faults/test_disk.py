@@ -42,7 +42,10 @@ def small(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "small"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", f"size={NUM_BYTES}", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+    if (
+        shutil.which("mount") is None
+        or subprocess.run(command, capture_output=True, check=False).returncode
+    ):
         pytest.skip("needs the right to mount a tmpfs")
     yield folder
     # Lazily: a run has its pack mapped into memory, and its tracker's thread its lock open.
@@ -83,7 +86,9 @@ def names(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("free", [0, 100_000, 350_000])
 @pytest.mark.usefixtures("unforeseen")
-def test_a_disk_that_fills_up_during_a_save_leaves_the_checkpoint_before(small: Path, fill: Fill, free: int) -> None:
+def test_a_disk_that_fills_up_during_a_save_leaves_the_checkpoint_before(
+    small: Path, fill: Fill, free: int
+) -> None:
     store = store_in(small / "checkpoints")
     store.save(state(1), 1, is_best=True)
     fill(free)
@@ -102,7 +107,10 @@ def test_too_little_space_is_seen_before_a_save_writes(small: Path, fill: Fill) 
     store = store_in(small / "checkpoints")
     store.save(state(1), 1, is_best=True)
     fill(350_000)
-    with pytest.raises(CheckpointError, match=r"about 601,000 bytes are needed and 3\d\d,\d\d\d are free; free space"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"about 601,000 bytes are needed and 3\d\d,\d\d\d are free; free space",
+    ):
         store.save(state(2), 2, is_best=True)
     assert names(small / "checkpoints") == ["best", "last", "step-00000001"]
 
@@ -127,7 +135,9 @@ def test_under_warn_saves_fail_until_there_is_room(
 
 def column(num_rows: int) -> PackColumn:
     values = np.arange(float(num_rows)).reshape(num_rows, 1)
-    return PackColumn(PackFeature(name="x", kind="number", columns=["x"], file="x"), {"values": values})
+    return PackColumn(
+        PackFeature(name="x", kind="number", columns=["x"], file="x"), {"values": values}
+    )
 
 
 @pytest.mark.parametrize("foreseen", [True, False])
@@ -138,7 +148,9 @@ def test_a_pack_that_does_not_fit_is_an_error_and_nothing_of_it_stays(
     if not foreseen:
         request.getfixturevalue("unforeseen")
     said = "bytes are needed" if foreseen else "No space left on device"
-    with pytest.raises(DataError, match=f"pack .* cannot be written to {small}.*{said}.*free space there"):
+    with pytest.raises(
+        DataError, match=f"pack .* cannot be written to {small}.*{said}.*free space there"
+    ):
         write_pack(small / "packs", [column(50_000)], np.arange(50_000), "0" * 32)
     assert not (small / "packs").exists() or names(small / "packs") == []
     (small / "ballast").unlink()
@@ -155,7 +167,9 @@ def test_an_ingest_keeps_its_complete_shards_and_goes_on_from_them(
     monkeypatch.setattr(store_module, "BATCH_FILES", 8)
     paths = [tmp_path / f"{seed}.png" for seed in range(100)]
     for seed, path in enumerate(paths):
-        Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
+        Image.fromarray(
+            np.random.default_rng(seed).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        ).save(path)
     files_there = stat_files([str(path) for path in paths])
 
     def ingest() -> int:
@@ -177,10 +191,14 @@ def test_an_ingest_keeps_its_complete_shards_and_goes_on_from_them(
     assert ingest() == 0
 
 
-def test_pixels_that_cannot_fit_are_refused_before_any_is_decoded(small: Path, tmp_path: Path) -> None:
+def test_pixels_that_cannot_fit_are_refused_before_any_is_decoded(
+    small: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(path)
-    store = PixelStore(small / "store", Feature.model_validate({"kind": "image", "size": [700, 700]}), 10_000)
+    store = PixelStore(
+        small / "store", Feature.model_validate({"kind": "image", "size": [700, 700]}), 10_000
+    )
     needed = f"{3 * 700 * 700 + disk.MARGIN_BYTES:,}"
     with pytest.raises(DataError, match=f"about {needed} bytes are needed"):
         store.ingest(stat_files([str(path)]))
@@ -205,8 +223,14 @@ def test_a_run_on_a_full_disk_fails_or_warns_as_the_recipe_says(
         train(resume=run_dir.name, overrides={"train.epochs": 4})
     assert (load_record(run_dir).status, names(small / "checkpoints")) == ("FAILED", before)
     with pytest.warns(UserWarning, match="training goes on"):
-        result = train(resume=run_dir.name, overrides={"train.epochs": 4, "checkpoint.on_error": "warn"})
-    assert (result["status"], result["epochs"], names(small / "checkpoints")) == ("FINISHED", 4, before)
+        result = train(
+            resume=run_dir.name, overrides={"train.epochs": 4, "checkpoint.on_error": "warn"}
+        )
+    assert (result["status"], result["epochs"], names(small / "checkpoints")) == (
+        "FINISHED",
+        4,
+        before,
+    )
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -236,7 +260,9 @@ def test_a_home_that_fills_up_ends_a_run_with_one_error_and_its_true_status(
 
     monkeypatch.setenv("TORCHRELAY_HOME", str(small / "home"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setattr("torchrelay.runs.journal.BUFFER_SECONDS", 600)  # no line before the one that ends the run
+    monkeypatch.setattr(
+        "torchrelay.runs.journal.BUFFER_SECONDS", 600
+    )  # no line before the one that ends the run
     name, _, signalled = point.partition(" ")
     has_come: list[str] = []
 
@@ -250,7 +276,9 @@ def test_a_home_that_fills_up_ends_a_run_with_one_error_and_its_true_status(
     for module in (loop_file, train_file, runs_file):
         monkeypatch.setattr(module, "reach", fill_at)
     recipe = number_recipe(
-        train={"epochs": 30, "batch_size": 8}, checkpoint={"on_error": "warn"}, tracking={"wait_seconds": 0}
+        train={"epochs": 30, "batch_size": 8},
+        checkpoint={"on_error": "warn"},
+        tracking={"wait_seconds": 0},
     )
     if status == "FINISHED":
         assert train(recipe_file=str(recipe))["status"] == status
@@ -260,7 +288,8 @@ def test_a_home_that_fills_up_ends_a_run_with_one_error_and_its_true_status(
     else:
         with pytest.raises(
             TorchrelayError,
-            match=rf"({small}/home\S+ cannot be written|cannot be written to {small}/home\S+): No space .*; free space",
+            match=rf"({small}/home\S+ cannot be written|cannot be written to {small}/home\S+): "
+            r"No space .*; free space",
         ):
             train(recipe_file=str(recipe))
     assert has_come
@@ -273,7 +302,10 @@ def test_a_home_that_fills_up_ends_a_run_with_one_error_and_its_true_status(
 
 
 def test_a_disk_without_room_for_the_databases_is_refused_before_a_flow_begins(
-    small: Path, number_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small: Path,
+    number_recipe: WriteRecipe,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("TORCHRELAY_HOME", str(small / "home"))
     monkeypatch.setattr(sys, "argv", ["torchrelay", "train", str(number_recipe())])
@@ -284,7 +316,10 @@ def test_a_disk_without_room_for_the_databases_is_refused_before_a_flow_begins(
         main()
     said = capsys.readouterr().err
     assert (end.value.code, said.count("\n"), names(small / "home")) == (2, 1, [])
-    assert f"the disk of the home {small}/home is too full: about 16,000,000 bytes are needed and " in said
+    assert (
+        f"the disk of the home {small}/home is too full: about 16,000,000 bytes are needed and "
+        in said
+    )
     assert "torchrelay prune, or set TORCHRELAY_HOME to a folder on a larger disk" in said
     assert "8,000,000 for Prefect's database" in said
 
@@ -296,29 +331,46 @@ def test_databases_on_other_disks_need_no_room_in_the_home(
     monkeypatch.setenv("TORCHRELAY_HOME", str(small / "home"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
-    with pytest.raises(HomeError, match=r"about 4,000,000 bytes are needed and .*4,000,000 for the records of a run\)"):
+    with pytest.raises(
+        HomeError,
+        match=r"about 4,000,000 bytes are needed and .*4,000,000 for the records of a run\)",
+    ):
         require_room()
     monkeypatch.setenv("TORCHRELAY_HOME", str(tmp_path))
     require_room()
 
 
-def test_a_home_on_a_disk_that_is_read_only_is_refused(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_on_a_disk_that_is_read_only_is_refused(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (small / "home").mkdir()
     subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
     monkeypatch.setenv("TORCHRELAY_HOME", str(small / "home"))
-    with pytest.raises(HomeError, match=f"the home {small}/home cannot be used: Read-only file system; set TORCHRELAY"):
+    with pytest.raises(
+        HomeError,
+        match=f"the home {small}/home cannot be used: Read-only file system; set TORCHRELAY",
+    ):
         require_room()
 
 
 @pytest.mark.slow
-def test_prefects_server_that_has_no_room_is_given_up_with_what_it_said(small: Path, fill: Fill) -> None:
+def test_prefects_server_that_has_no_room_is_given_up_with_what_it_said(
+    small: Path, fill: Fill
+) -> None:
     script = "import torchrelay.flows; from prefect import flow; flow(lambda: 1, name='x')()"
     (small / "home" / "prefect").mkdir(parents=True)
     fill(300_000)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")
+    }
     environment |= {"TORCHRELAY_HOME": str(small / "home")}
     ended = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=200
+        [sys.executable, "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
     )
     said = ended.stderr.strip().splitlines()[-1]
     assert "Prefect's temporary server does not start (exit code 3)" in said

@@ -22,7 +22,9 @@ Points = dict[tuple[str, int], float]
 @pytest.fixture
 def ingested(tmp_path: Path) -> tuple[Recipe, View]:
     """A net with dropout, averaged, its batches accumulated: 40 steps in four epochs."""
-    path = write_recipe(tmp_path, "mlp-dropout", train={"epochs": 4, "ema": 0.9, "accumulate": 2, "batch_size": 4})
+    path = write_recipe(
+        tmp_path, "mlp-dropout", train={"epochs": 4, "ema": 0.9, "accumulate": 2, "batch_size": 4}
+    )
     recipe = load_recipe(path)
     data = prepare_data(recipe.data, home())
     return recipe, open_view(data.pack_dir, data.split_dir)
@@ -55,11 +57,15 @@ def test_a_run_resumed_at_any_step_ends_with_the_same_weights_and_metrics(
         assert resumed == points, f"resumed at step {state['step']}"
 
 
-def test_a_job_that_is_not_restored_ends_with_other_weights(ingested: tuple[Recipe, View], tmp_path: Path) -> None:
+def test_a_job_that_is_not_restored_ends_with_other_weights(
+    ingested: tuple[Recipe, View], tmp_path: Path
+) -> None:
     recipe, view = ingested
     digests = set()
     for seed in (0, 1):
-        changed = recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
+        changed = recipe.model_copy(
+            update={"train": recipe.train.model_copy(update={"seed": seed})}
+        )
         job = build_job(changed, view, 4)
         train(job, Progress(), CheckpointStore(tmp_path / str(seed), 1, {}, {}), _recorder({}))
         digests.add(sha256_of(state_of(job.kept_model)))
@@ -68,6 +74,12 @@ def test_a_job_that_is_not_restored_ends_with_other_weights(ingested: tuple[Reci
 
 def _recorder(points: Points) -> OnStep:
     def report(progress: Progress, values: dict[str, float], epoch_ended: bool) -> None:
-        points.update({(key, progress.step): value for key, value in values.items() if key != "rows_per_second"})
+        points.update(
+            {
+                (key, progress.step): value
+                for key, value in values.items()
+                if key != "rows_per_second"
+            }
+        )
 
     return report

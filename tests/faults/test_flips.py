@@ -1,4 +1,6 @@
-"""Flipped bits and torn files of a checkpoint: every one is noticed, and the generation before it is loaded."""
+"""Flipped bits and torn files of a checkpoint: every one is noticed, and the generation before
+it is loaded.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,14 @@ from torchrelay.engine.checkpoints import store as checkpoint_module
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CheckpointStore:
-    """Steps 1 and 2; what is set aside goes, because a thousand damaged copies of step 2 are set aside."""
+    """Steps 1 and 2; what is set aside goes, because a thousand damaged copies of step 2 are set
+    aside.
+    """
     store = CheckpointStore(tmp_path / "checkpoints", 2, {"run_id": "tiny"}, {"torch": "2"})
     for step in (1, 2):
-        store.save({"step": step, "weight": torch.full((20,), float(step))}, step, is_best=step == 1)
+        store.save(
+            {"step": step, "weight": torch.full((20,), float(step))}, step, is_best=step == 1
+        )
     monkeypatch.setattr(checkpoint_module, "set_aside", lambda path: shutil.rmtree(path) or path)
     return store
 
@@ -44,7 +50,9 @@ def truncations(data: bytes, number: int) -> Iterator[bytes]:
 
 
 def count_noticed(store: CheckpointStore, name: str, damaged: Iterator[bytes]) -> tuple[int, int]:
-    """Damage a file of step 2, again and again; how often step 1 was loaded, and how often the load said why."""
+    """Damage a file of step 2, again and again; how often step 1 was loaded, and how often the
+    load said why.
+    """
     folder = store.folder / "step-00000002"
     state, manifest = (folder / STATE_FILE).read_bytes(), (folder / MANIFEST_FILE).read_bytes()
     fell_back = said = 0
@@ -56,7 +64,11 @@ def count_noticed(store: CheckpointStore, name: str, damaged: Iterator[bytes]) -
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             found = store.load_last()
-        fell_back += found is not None and found.state["step"] == 1 and float(found.state["weight"].sum()) == 20
+        fell_back += (
+            found is not None
+            and found.state["step"] == 1
+            and float(found.state["weight"].sum()) == 20
+        )
         said += any("step-00000002 does not verify" in str(one.message) for one in caught)
     return fell_back, said
 
@@ -78,8 +90,12 @@ def test_every_truncation_is_noticed_and_the_generation_before_it_is_loaded(
     assert count_noticed(store, name, truncations(data, number)) == (number, number)
 
 
-def test_without_the_sha256_flipped_bits_go_unnoticed(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint_module, "read_state", lambda folder, manifest: (folder / STATE_FILE).read_bytes())
+def test_without_the_sha256_flipped_bits_go_unnoticed(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        checkpoint_module, "read_state", lambda folder, manifest: (folder / STATE_FILE).read_bytes()
+    )
     data = (store.folder / "step-00000002" / STATE_FILE).read_bytes()
     begin, _, end = data.partition(numbers := np.full(20, 2.0, np.float32).tobytes())
     damaged = (begin + changed + end for changed in flips(numbers, 100))

@@ -18,12 +18,25 @@ from home_probes import PROBES, Case, at_home, attempt, make_case
 from torchrelay.disk import sha256_file, write_json
 from torchrelay.engine.checkpoints import read_pointer
 from torchrelay.errors import DataError, RecipeError, SourceError, TorchrelayError
-from torchrelay.runs import FILES_TAG, JOURNAL_FILE, NEEDED, Cursor, Journal, load_record, update_record
+from torchrelay.runs import (
+    FILES_TAG,
+    JOURNAL_FILE,
+    NEEDED,
+    Cursor,
+    Journal,
+    load_record,
+    update_record,
+)
 from torchrelay.settings import home
 from torchrelay.tracking.registry import resolve_source, staging
 from torchrelay.tracking.registry import versions as registry
 from torchrelay.upkeep import Examination, doctor
-from torchrelay.upkeep.altered import find_altered_artifacts, find_altered_files, find_altered_versions, find_bad_splits
+from torchrelay.upkeep.altered import (
+    find_altered_artifacts,
+    find_altered_files,
+    find_altered_versions,
+    find_bad_splits,
+)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +93,10 @@ def test_a_source_that_is_not_as_it_was_written_is_refused_named_by_the_doctor_a
     with pytest.raises(SourceError, match=said):
         resolve_source(str(run_dir / "weights" / "best.pt"), home())
     [finding] = find_altered_files(Examination.of(home()))
-    assert finding.what == f"{case.run_id}: {name} does not have the sha256 that the run's record has of it"
+    assert (
+        finding.what
+        == f"{case.run_id}: {name} does not have the sha256 that the run's record has of it"
+    )
     assert finding.mend is not None
     assert f"{name} put back from {place}" in finding.mend()
     assert (run_dir / name).read_bytes() == content
@@ -113,7 +129,11 @@ def test_a_file_of_weights_is_held_against_the_record_near_it_whatever_its_folde
     if change is not None:
         change(run_dir)
     folder = run_dir.rename(run_dir.parent / name) if name else run_dir
-    weights = next(folder.glob("checkpoints/step-*/state.pt")) if "manifest" in said else folder / "weights" / "best.pt"
+    weights = (
+        next(folder.glob("checkpoints/step-*/state.pt"))
+        if "manifest" in said
+        else folder / "weights" / "best.pt"
+    )
     if change is None:
         assert resolve_source(str(weights), home()).folder == folder
         (folder / "run.json").unlink()
@@ -132,15 +152,21 @@ def test_a_file_without_a_copy_stays_and_its_remedy_is_said(case: Case, run_dir:
         finding.mend()
 
 
-def test_a_damaged_split_of_a_run_is_refused_by_a_resume_and_made_anew_by_the_doctor(case: Case, run_dir: Path) -> None:
+def test_a_damaged_split_of_a_run_is_refused_by_a_resume_and_made_anew_by_the_doctor(
+    case: Case, run_dir: Path
+) -> None:
     split_dir = Path(load_record(run_dir).split_dir)
     content = (split_dir / "schema.json").read_bytes()
     exchange_classes(split_dir)
-    with pytest.raises(SourceError, match=r"cannot go on: split .*schema\.json does not have the sha256"):
+    with pytest.raises(
+        SourceError, match=r"cannot go on: split .*schema\.json does not have the sha256"
+    ):
         PROBES["resume"](case)
     [finding] = find_bad_splits(Examination.of(home()))
     assert finding.mend is not None
-    assert finding.mend().startswith(f"packs/{split_dir.parents[1].name}/splits/{split_dir.name}: made anew from")
+    assert finding.mend().startswith(
+        f"packs/{split_dir.parents[1].name}/splits/{split_dir.name}: made anew from"
+    )
     assert (split_dir / "schema.json").read_bytes() == content
     shutil.move(case.table, case.table.with_suffix(".gone"))
     try:
@@ -158,7 +184,9 @@ def forget_digests(run_dir: Path) -> None:
     write_json(run_dir / "run.json", record)
     (home().root / "packs").joinpath(*Path(record["split_dir"]).parts[1:], "manifest.json").unlink()
     for pointer in ("best", "last"):
-        (run_dir / "checkpoints" / pointer).write_text(read_pointer(run_dir / "checkpoints", pointer))
+        (run_dir / "checkpoints" / pointer).write_text(
+            read_pointer(run_dir / "checkpoints", pointer)
+        )
 
 
 def test_a_run_of_an_older_version_opens_without_a_word(case: Case, run_dir: Path) -> None:
@@ -201,7 +229,9 @@ def test_a_record_that_is_not_as_it_was_written_is_refused_and_without_its_diges
     path = run_dir / "run.json"
     record = json.loads(path.read_text())
     write_json(path, record | {"epochs": 7})
-    with pytest.raises(SourceError, match=r"run\.json is not as torchrelay wrote it; put a copy of it back, or"):
+    with pytest.raises(
+        SourceError, match=r"run\.json is not as torchrelay wrote it; put a copy of it back, or"
+    ):
         load_record(run_dir)
     del record["digest"]
     write_json(path, record | {"epochs": 7})
@@ -227,7 +257,11 @@ def test_a_flip_in_the_middle_of_each_file_is_noticed_or_harmless_for_a_reason(c
     harmless = {kind for kind, outcomes in found.items() if "harmless" in outcomes}
     assert harmless == {
         *("runs/…/*.png", "packs/…/*.png"),
-        *(f"run ({kind})/{name}" for kind in ("train", "predict") for name in ("lock", "ship.lock")),
+        *(
+            f"run ({kind})/{name}"
+            for kind in ("train", "predict")
+            for name in ("lock", "ship.lock")
+        ),
     }
     assert len(found) > 30
 
@@ -248,18 +282,27 @@ def test_harmless_is_what_has_a_reason(file: str, after: bytes, is_harmless: boo
     assert bool(why_harmless(file, b'{"a": 1}', after)) == is_harmless
 
 
-def test_the_flips_find_a_result_that_changes_in_silence(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_flips_find_a_result_that_changes_in_silence(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("torchrelay.runs.files.why_changed", lambda run_dir, record, name: "")
-    monkeypatch.setattr("torchrelay.upkeep.altered.runs.why_changed", lambda run_dir, record, name: "")
+    monkeypatch.setattr(
+        "torchrelay.upkeep.altered.runs.why_changed", lambda run_dir, record, name: ""
+    )
     flipper = Flipper(case, ("doctor", "predict"))
     name = f"runs/{case.run_id}/schema.json"
     schema = json.loads((case.root.with_name("kept") / name).read_text())
     schema["targets"][0]["classes"].reverse()
-    assert flipper.try_change(name, json.dumps(schema).encode()) == ("silent", "predict gives something else")
+    assert flipper.try_change(name, json.dumps(schema).encode()) == (
+        "silent",
+        "predict gives something else",
+    )
 
 
 @pytest.mark.slow
-def test_a_hundred_random_flips_of_all_files_of_a_home_change_nothing_in_silence(tmp_path: Path) -> None:
+def test_a_hundred_random_flips_of_all_files_of_a_home_change_nothing_in_silence(
+    tmp_path: Path,
+) -> None:
     flipper = Flipper(make_case(tmp_path / "case"))
     assert try_flips(flipper, flipper.draw(100, 13)) == []
 
@@ -280,11 +323,17 @@ def write_database(path: Path, owners: dict[str, str]) -> None:
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE runs (run_uuid, name, artifact_uri)")
         connection.execute("CREATE TABLE tags (run_uuid, key, value)")
-        connection.executemany("INSERT INTO runs VALUES (?, 'a name', '')", [(one,) for one in owners])
-        connection.executemany("INSERT INTO tags VALUES (?, 'torchrelay.run_id', ?)", owners.items())
+        connection.executemany(
+            "INSERT INTO runs VALUES (?, 'a name', '')", [(one,) for one in owners]
+        )
+        connection.executemany(
+            "INSERT INTO tags VALUES (?, 'torchrelay.run_id', ?)", owners.items()
+        )
 
 
-def test_artifacts_that_are_not_what_was_sent_are_named_and_copied_again(case: Case, run_dir: Path) -> None:
+def test_artifacts_that_are_not_what_was_sent_are_named_and_copied_again(
+    case: Case, run_dir: Path
+) -> None:
     update_record(run_dir, mlflow_run_id="0" * 32)
     write_database(case.root / "mlflow.db", {"0" * 32: case.run_id, "1" * 32: "another"})
     folder = case.root / "artifacts" / ("0" * 32) / "artifacts"
@@ -295,11 +344,16 @@ def test_artifacts_that_are_not_what_was_sent_are_named_and_copied_again(case: C
     shutil.copy(split_dir / "report.json", folder / "data")
     (folder / "data" / "report.json").write_text("{}")
     zero_weights(folder)
-    assert list(find_altered_artifacts(Examination.of(home()))) == []  # lines wait: MLflow has not all of it yet
+    assert (
+        list(find_altered_artifacts(Examination.of(home()))) == []
+    )  # lines wait: MLflow has not all of it yet
     Cursor(offset=(run_dir / JOURNAL_FILE).stat().st_size).save(run_dir)
     findings = list(find_altered_artifacts(Examination.of(home())))
     told = f"of run {case.run_id} is not what was sent to MLflow"
-    assert {one.what for one in findings} == {f"artifact weights/best.pt {told}", f"artifact data/report.json {told}"}
+    assert {one.what for one in findings} == {
+        f"artifact weights/best.pt {told}",
+        f"artifact data/report.json {told}",
+    }
     assert all(one.mend is not None and "copied from" in one.mend() for one in findings)
     assert list(find_altered_artifacts(Examination.of(home()))) == []
     change_seed(folder)
@@ -311,7 +365,9 @@ def test_artifacts_that_are_not_what_was_sent_are_named_and_copied_again(case: C
 
 
 @pytest.mark.parametrize("how", ["another's id", "a link", "an id that MLflow does not have"])
-def test_artifacts_that_are_another_runs_or_lie_elsewhere_are_left_alone(case: Case, run_dir: Path, how: str) -> None:
+def test_artifacts_that_are_another_runs_or_lie_elsewhere_are_left_alone(
+    case: Case, run_dir: Path, how: str
+) -> None:
     stated = {"another's id": "1", "a link": "0", "an id that MLflow does not have": "2"}[how] * 32
     update_record(run_dir, mlflow_run_id=stated)
     write_database(case.root / "mlflow.db", {"0" * 32: case.run_id, "1" * 32: "another"})
@@ -329,7 +385,9 @@ def test_artifacts_that_are_another_runs_or_lie_elsewhere_are_left_alone(case: C
 
 def test_the_doctor_puts_weights_back_from_artifacts(case: Case, run_dir: Path) -> None:
     update_record(run_dir, mlflow_run_id="0" * 32)
-    shutil.copytree(run_dir / "weights", case.root / "artifacts" / ("0" * 32) / "artifacts" / "weights")
+    shutil.copytree(
+        run_dir / "weights", case.root / "artifacts" / ("0" * 32) / "artifacts" / "weights"
+    )
     content = (run_dir / "weights" / "optimizer.pt").read_bytes()
     (run_dir / "weights" / "optimizer.pt").write_bytes(content[:-1])
     [finding] = find_altered_files(Examination.of(home()))
@@ -338,15 +396,22 @@ def test_the_doctor_puts_weights_back_from_artifacts(case: Case, run_dir: Path) 
     assert (run_dir / "weights" / "optimizer.pt").read_bytes() == content
 
 
-def test_a_registered_model_that_is_not_what_was_registered_is_named(case: Case, run_dir: Path) -> None:
+def test_a_registered_model_that_is_not_what_was_registered_is_named(
+    case: Case, run_dir: Path
+) -> None:
     folder = case.root / "artifacts" / "models" / "m-0" / "artifacts"
     shutil.copytree(run_dir / "weights", folder / "weights")
-    assert list(find_altered_versions(Examination.of(home()))) == []  # a version of before has no list
+    assert (
+        list(find_altered_versions(Examination.of(home()))) == []
+    )  # a version of before has no list
     staging.list_version(folder, {})
     assert list(find_altered_versions(Examination.of(home()))) == []
     (folder / "weights" / "last.pt").write_bytes(b"")
     [finding] = find_altered_versions(Examination.of(home()))
-    assert "registered model in artifacts/models/m-0/artifacts: weights/last.pt has 0 bytes" in finding.what
+    assert (
+        "registered model in artifacts/models/m-0/artifacts: weights/last.pt has 0 bytes"
+        in finding.what
+    )
     listed = (folder / "files.json").read_text()
     (folder / "files.json").write_text(listed.replace("weights/last.pt", "weights/lost.pt"))
     [finding] = find_altered_versions(Examination.of(home()))
@@ -356,7 +421,9 @@ def test_a_registered_model_that_is_not_what_was_registered_is_named(case: Case,
 def test_a_run_that_mlflow_alone_has_is_fetched_as_it_was_sent_or_refused(
     case: Case, run_dir: Path, tmp_path: Path
 ) -> None:
-    tags = [line["values"] for line in Journal(run_dir / JOURNAL_FILE).lines() if line["kind"] == "tags"]
+    tags = [
+        line["values"] for line in Journal(run_dir / JOURNAL_FILE).lines() if line["kind"] == "tags"
+    ]
     files = json.loads(next(values[FILES_TAG] for values in tags if FILES_TAG in values))
     assert files == {name: sha256_file(run_dir / name) for name in NEEDED}
 
@@ -366,11 +433,16 @@ def test_a_run_that_mlflow_alone_has_is_fetched_as_it_was_sent_or_refused(
     fetched = registry._fetch(home(), "a", "whole", "run a", download, files)
     assert fetched.weights.read_bytes() == (run_dir / "weights" / "best.pt").read_bytes()
     exchange_classes(run_dir)
-    with pytest.raises(SourceError, match=r"run a: schema\.json among its artifacts .* sha256 that it was sent with"):
+    with pytest.raises(
+        SourceError,
+        match=r"run a: schema\.json among its artifacts .* sha256 that it was sent with",
+    ):
         registry._fetch(home(), "a", "changed", "run a", download, files)
 
 
-def test_lines_of_a_journal_that_were_changed_are_named_by_the_doctor(case: Case, run_dir: Path) -> None:
+def test_lines_of_a_journal_that_were_changed_are_named_by_the_doctor(
+    case: Case, run_dir: Path
+) -> None:
     path = run_dir / JOURNAL_FILE
     data = path.read_bytes()
     at = data.index(b'"epoch":1')

@@ -1,4 +1,6 @@
-"""A tracker that refuses, hangs, fails or answers late costs a training neither time nor a point."""
+"""A tracker that refuses, hangs, fails or answers late costs a training neither time nor a
+point.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def histories(run: dict[str, Any], mlflow_run_id: str = "") -> dict[str, list[Po
     client = MlflowClient(tracking_uri=settings.tracking_uri())
     found = client.get_run(mlflow_run_id or run["mlflow_run_id"])
     return {
-        key: sorted((point.step, point.value) for point in client.get_metric_history(found.info.run_id, key))
+        key: sorted(
+            (point.step, point.value) for point in client.get_metric_history(found.info.run_id, key)
+        )
         for key in found.data.metrics
         if key not in BY_THE_CLOCK
     }
@@ -49,8 +53,8 @@ def sync(seconds: float = 0.0) -> dict[str, Any]:
     """`torchrelay sync --json`, which must leave nothing waiting.
 
     Args:
-        seconds: for how long it is tried again. A run's thread, which ends with its process, lives on in a test, and
-            holds the journal until the answer comes that it waits for.
+        seconds: for how long it is tried again. A run's thread, which ends with its process, lives
+            on in a test, and holds the journal until the answer comes that it waits for.
     """
     deadline = time.monotonic() + seconds
     done = CliRunner().invoke(commands, ["sync", "--json"])
@@ -61,7 +65,7 @@ def sync(seconds: float = 0.0) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_training_without_a_tracker_has_the_same_weights_and_its_points_and_its_model_arrive_later(
+def test_a_training_without_a_tracker_has_the_same_weights_and_its_points_and_model_arrive_later(
     number_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = str(number_recipe(tracking={"register": "numbers", "wait_seconds": 0.3}))
@@ -78,10 +82,14 @@ def test_a_training_without_a_tracker_has_the_same_weights_and_its_points_and_it
     num_lines = waiting(Path(alone["run_dir"]))
 
     done = sync()["runs"]
-    assert [(one["run_id"], one["sent"], one["waiting"]) for one in done] == [(alone["run_id"], num_lines, 0)]
+    assert [(one["run_id"], one["sent"], one["waiting"]) for one in done] == [
+        (alone["run_id"], num_lines, 0)
+    ]
     assert done[0]["registered"] == [{"name": "numbers", "number": "1"}]
     assert histories(alone, done[0]["mlflow_run_id"]) == histories(undisturbed)
-    assert str(resolve_source("models:/numbers@champion", settings.home()).folder) == alone["run_dir"]
+    assert (
+        str(resolve_source("models:/numbers@champion", settings.home()).folder) == alone["run_dir"]
+    )
     assert sync() == {"runs": []}
 
 
@@ -96,8 +104,13 @@ def test_a_run_that_began_without_a_tracker_is_resumed_and_is_one_run_in_it(
         patch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{nobody.getsockname()[1]}")
         short = train(recipe_file=recipe, overrides={"train.epochs": 2})
     longer = train(resume=short["run_id"], overrides={"train.epochs": 3})
-    assert (longer["run_id"], longer["weights_sha256"]) == (short["run_id"], whole["weights_sha256"])
-    expected = {key: points for key, points in histories(whole).items() if not key.startswith("test/")}
+    assert (longer["run_id"], longer["weights_sha256"]) == (
+        short["run_id"],
+        whole["weights_sha256"],
+    )
+    expected = {
+        key: points for key, points in histories(whole).items() if not key.startswith("test/")
+    }
     found = histories(longer)
     assert {key: found[key] for key in expected} == expected
     assert [step for step, _ in found["test/rmse"]] == [short["steps"], longer["steps"]]
@@ -140,9 +153,13 @@ def undisturbed(number_recipe: WriteRecipe) -> tuple[str, dict[str, Any], float]
 
 
 def assert_survives(
-    undisturbed: tuple[str, dict[str, Any], float], address: str, bring_back: Callable[[], None], monkeypatch: Any
+    undisturbed: tuple[str, dict[str, Any], float],
+    address: str,
+    bring_back: Callable[[], None],
+    monkeypatch: Any,
 ) -> bool:
-    """A run under a disturbance costs at most 5 s and is, once the tracker is back, the same as without.
+    """A run under a disturbance costs at most 5 s and is, once the tracker is back, the same as
+    without.
 
     Returns:
         Whether MLflow had all of it when the run ended.
@@ -151,7 +168,9 @@ def assert_survives(
     points = histories(expected)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     began = time.monotonic()
-    result = train(recipe_file=recipe, overrides={"name": "disturbed", "tracking.experiment": "outages"})
+    result = train(
+        recipe_file=recipe, overrides={"name": "disturbed", "tracking.experiment": "outages"}
+    )
     added = time.monotonic() - began - seconds
     is_complete = waiting(Path(result["run_dir"])) == 0
     assert result["status"] == "FINISHED"
@@ -171,7 +190,9 @@ def assert_survives(
     journal = Journal(Path(result["run_dir"]) / JOURNAL_FILE).points()
     for key in BY_THE_CLOCK:
         history = client.get_metric_history(runs[0].info.run_id, key)
-        assert sorted((p.step, p.value) for p in history) == sorted((p.step, p.value) for p in journal if p.key == key)
+        assert sorted((p.step, p.value) for p in history) == sorted(
+            (p.step, p.value) for p in journal if p.key == key
+        )
     assert added <= MOST_SECONDS, f"{added:.1f} s"
     return is_complete
 
@@ -199,7 +220,11 @@ def test_whatever_a_tracker_does_and_when_costs_seconds_and_no_point(
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("sign", [signal.SIGSTOP, signal.SIGKILL])
 def test_a_server_that_is_stopped_or_killed_costs_seconds_and_no_point(
-    server: Server, undisturbed: Any, sign: signal.Signals, moment: str, monkeypatch: pytest.MonkeyPatch
+    server: Server,
+    undisturbed: Any,
+    sign: signal.Signals,
+    moment: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def disturb() -> None:
         server.send(sign)

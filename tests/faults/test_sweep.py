@@ -1,4 +1,6 @@
-"""Every named point, each way to die there: the run goes on and ends as one that nothing disturbed."""
+"""Every named point, each way to die there: the run goes on and ends as one that nothing
+disturbed.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,13 @@ from harness import Victim, difference
 
 from torchrelay.faults import ACTIONS, all_points
 
-# The time at which a point that is reached often is armed: in the middle of an epoch, with a checkpoint behind it.
+# The time at which a point that is reached often is armed: in the middle of an epoch, with a
+# checkpoint behind it.
 NUMBERS = {
     **dict.fromkeys(("train.batch_ready", "train.stepped", "train.reported"), 9),
-    **dict.fromkeys(("train.epoch_done", "train.validated", "journal.buffered", "journal.flushed"), 2),
+    **dict.fromkeys(
+        ("train.epoch_done", "train.validated", "journal.buffered", "journal.flushed"), 2
+    ),
     **{point: 2 for point in all_points() if point.startswith("checkpoint.")},
     "checkpoint.best_moved": 1,  # the first epoch is the best
 }
@@ -62,7 +67,9 @@ def test_a_run_that_died_at_a_point_ends_as_if_it_had_not(
         assert victim.go_on("train.stepped:kill:6").code == -9, victim.log
     died = victim.go_on(f"{point}:{action}:{NUMBERS.get(point, 1)}")
     assert died.was_reached, f"{point} was never reached\n{victim.log}"
-    assert died.code in EXIT_CODES[action] | ({0} if point.startswith(BESIDE) else set()), victim.log
+    assert died.code in EXIT_CODES[action] | ({0} if point.startswith(BESIDE) else set()), (
+        victim.log
+    )
     ended = victim.go_on()
     assert ended.code == 0, victim.log
     assert difference(calm(register), victim) == ""

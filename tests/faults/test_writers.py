@@ -1,4 +1,6 @@
-"""Several processes write their runs into one embedded home at once, and each point is there once."""
+"""Several processes write their runs into one embedded home at once, and each point is there
+once.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,8 @@ from mlflow import MlflowClient
 
 from torchrelay import settings
 
-# One process imports MLflow, which takes seconds, and becomes several. Each step is a batch of its own.
+# One process imports MLflow, which takes seconds, and becomes several. Each step is a batch of its
+# own.
 WRITERS = """
 import multiprocessing, sys
 import mlflow.store.tracking.sqlalchemy_store
@@ -27,7 +30,8 @@ num_processes, num_batches = map(int, sys.argv[1:])
 
 def write(number, barrier):
     y = FeatureSchema(name="y", kind="number", columns=["y"], shape=[1], dtype="float32")
-    record = RunRecord(run_id=f"run-{number}", name="x", experiment="shared", created=now(), fingerprint="f" * 32)
+    record = RunRecord(run_id=f"run-{number}", name="x", experiment="shared", \
+created=now(), fingerprint="f" * 32)
     run_dir = save_record(settings.home(), record)
     barrier.wait()
     with Journal(run_dir / JOURNAL_FILE) as journal:
@@ -42,7 +46,8 @@ def write(number, barrier):
 
 context = multiprocessing.get_context("fork")
 barrier = context.Barrier(num_processes)
-processes = [context.Process(target=write, args=(number, barrier)) for number in range(num_processes)]
+processes = [context.Process(target=write, args=(number, barrier)) \
+for number in range(num_processes)]
 for process in processes:
     process.start()
 for process in processes:
@@ -52,8 +57,12 @@ print([process.exitcode for process in processes])
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(("num_processes", "num_batches"), [(3, 50), pytest.param(8, 1000, marks=pytest.mark.slow)])
-def test_no_batch_of_several_processes_is_lost_or_doubled(num_processes: int, num_batches: int) -> None:
+@pytest.mark.parametrize(
+    ("num_processes", "num_batches"), [(3, 50), pytest.param(8, 1000, marks=pytest.mark.slow)]
+)
+def test_no_batch_of_several_processes_is_lost_or_doubled(
+    num_processes: int, num_batches: int
+) -> None:
     command = [sys.executable, "-c", WRITERS, str(num_processes), str(num_batches)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
     assert done.stdout.strip() == str([0] * num_processes), done.stderr

@@ -16,10 +16,27 @@ from matplotlib.text import Text
 from PIL import Image
 
 from torchrelay import figures
-from torchrelay.figures.style import AMBER, GREEN, PINK, SKY, in_full, number, percent, short, text_width
+from torchrelay.figures.style import (
+    AMBER,
+    GREEN,
+    PINK,
+    SKY,
+    in_full,
+    number,
+    percent,
+    short,
+    text_width,
+)
 from torchrelay.runs import Point
 
-NAMES = ["$1_{$", "\u4e2d\u6587\u7c7b\u522b", "x" * 200, "two\nlines\t", "", "\u0645\u0631\u062d\u0628\u0627"]
+NAMES = [
+    "$1_{$",
+    "\u4e2d\u6587\u7c7b\u522b",
+    "x" * 200,
+    "two\nlines\t",
+    "",
+    "\u0645\u0631\u062d\u0628\u0627",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +62,9 @@ def page(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Figure]:
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Width and height; fails where the file is no picture, is blank, or is of a size that nobody looks at."""
+    """Width and height; fails where the file is no picture, is blank, or is of a size that
+    nobody looks at.
+    """
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         assert np.asarray(picture.convert("L")).std() > 1
@@ -70,9 +89,25 @@ def test_a_long_label_keeps_both_ends_and_its_width():
 
 
 def test_numbers_keep_their_digits_and_shares_do_not_round_to_all_or_nothing():
-    assert [number(value) for value in (0.904, 12.0, 118481.6, 1e-7, 0)] == ["0.9040", "12.00", "118,482", "1e-07", "0"]
-    assert [percent(share) for share in (0, 1e-5, 0.5, 0.99999, 1)] == ["0.0%", "<0.1%", "50.0%", ">99.9%", "100.0%"]
-    assert [in_full(value) for value in (-1_500_000, 0.1 + 0.2, 1e-9)] == ["−1,500,000", "0.3", "1e−09"]
+    assert [number(value) for value in (0.904, 12.0, 118481.6, 1e-7, 0)] == [
+        "0.9040",
+        "12.00",
+        "118,482",
+        "1e-07",
+        "0",
+    ]
+    assert [percent(share) for share in (0, 1e-5, 0.5, 0.99999, 1)] == [
+        "0.0%",
+        "<0.1%",
+        "50.0%",
+        ">99.9%",
+        "100.0%",
+    ]
+    assert [in_full(value) for value in (-1_500_000, 0.1 + 0.2, 1e-9)] == [
+        "−1,500,000",
+        "0.3",
+        "1e−09",
+    ]
 
 
 # Curves
@@ -85,7 +120,10 @@ def journal(num_epochs: int, valid: bool = True, metric: str = "valid/accuracy")
         if step % 4 == 0:
             points.append(Point("train/epoch_loss", 1 / step, step, step))
             if valid:
-                points += [Point("valid/loss", 2 / step, step, step), Point(metric, 1 - 1 / step, step, step)]
+                points += [
+                    Point("valid/loss", 2 / step, step, step),
+                    Point(metric, 1 - 1 / step, step, step),
+                ]
     return points
 
 
@@ -110,9 +148,13 @@ def test_curves_are_drawn_with_and_without_validation(tmp_path, points, num_pane
 def test_the_best_epoch_is_marked_in_every_panel_and_said_once(tmp_path, page):
     values = [9.0, math.nan, 4.5, 6.0]
     points = [point for point in journal(4) if point.key != "valid/accuracy"]
-    points += [Point("valid/rmse", value, 4 * epoch, 0) for epoch, value in enumerate(values, start=1)]
+    points += [
+        Point("valid/rmse", value, 4 * epoch, 0) for epoch, value in enumerate(values, start=1)
+    ]
     figures.curves(points, tmp_path / "a.png", unit="MPa")
-    marked = [line.get_xdata() for axes in page().axes for line in axes.lines if line.get_color() == PINK]
+    marked = [
+        line.get_xdata() for axes in page().axes for line in axes.lines if line.get_color() == PINK
+    ]
     assert sum(list(x) == [3.0, 3.0] for x in marked) == 3
     assert texts_of(page()).count("best 4.500, epoch 3") == 1
     assert page().axes[1].get_ylabel() == "RMSE [MPa]"
@@ -122,15 +164,24 @@ def test_the_best_epoch_is_marked_in_every_panel_and_said_once(tmp_path, page):
     ("metric", "higher_is_better", "best"),
     [("valid/f1_macro", True, 3), ("valid/median_ae", False, 1), ("valid/mae/accuracy", True, 3)],
 )
-def test_the_named_metric_decides_which_epoch_is_best(tmp_path, page, metric, higher_is_better, best):
+def test_the_named_metric_decides_which_epoch_is_best(
+    tmp_path, page, metric, higher_is_better, best
+):
     points = [*journal(3), *(Point(metric, float(epoch), 4 * epoch, 0) for epoch in (1, 2, 3))]
     figures.curves(points, tmp_path / "a.png", headline=metric, higher_is_better=higher_is_better)
     assert f"best {best}.000, epoch {best}" in texts_of(page())
 
 
-def test_where_the_loss_decides_its_panel_names_the_best_epoch_and_the_first_metric_stands_beside_it(tmp_path, page):
+def test_where_the_loss_decides_its_panel_names_the_best_epoch_and_the_first_metric_is_beside_it(
+    tmp_path, page
+):
     figures.curves(
-        journal(3), tmp_path / "a.png", headline="valid/loss", higher_is_better=False, loss_unit="nats", train_label="t"
+        journal(3),
+        tmp_path / "a.png",
+        headline="valid/loss",
+        higher_is_better=False,
+        loss_unit="nats",
+        train_label="t",
     )
     loss, middle, _ = page().axes
     assert (loss.get_ylabel(), middle.get_ylabel()) == ("loss [nats]", "accuracy")
@@ -174,11 +225,19 @@ def test_a_loss_over_decades_has_a_logarithmic_axis_with_plain_numbers(tmp_path,
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda path: figures.curves(journal(2), path, headline="valid/loss", higher_is_better=False),
+        lambda path: figures.curves(
+            journal(2), path, headline="valid/loss", higher_is_better=False
+        ),
         lambda path: figures.curves(journal(12), path),
-        lambda path: figures.roc(np.array([0.1, 0.9, 0.2]), np.array([True, False, False]), "cat", path),
-        lambda path: figures.ranks({"tail": np.array([1.0, 900.0]), "head": np.array([900.0])}, path),
-        lambda path: figures.points_error(np.ones((3, 2)), path, np.array([[0.0, 1.0], [2.0, 3.0]])),
+        lambda path: figures.roc(
+            np.array([0.1, 0.9, 0.2]), np.array([True, False, False]), "cat", path
+        ),
+        lambda path: figures.ranks(
+            {"tail": np.array([1.0, 900.0]), "head": np.array([900.0])}, path
+        ),
+        lambda path: figures.points_error(
+            np.ones((3, 2)), path, np.array([[0.0, 1.0], [2.0, 3.0]])
+        ),
     ],
 )
 def test_no_legend_lies_over_a_curve_or_leaves_the_page(tmp_path, page, draw):
@@ -203,7 +262,9 @@ def test_splits_show_their_mean_and_deviation_and_name_what_is_not_finite(tmp_pa
     assert [label.get_text() for label in axes.get_yticklabels()][2] == "split_2 (not finite)"
 
 
-@pytest.mark.parametrize("values", [{}, {"only": 1.0}, {"only": math.inf}, {f"s{i}": 0.5 for i in range(40)}])
+@pytest.mark.parametrize(
+    "values", [{}, {"only": 1.0}, {"only": math.inf}, {f"s{i}": 0.5 for i in range(40)}]
+)
 def test_any_number_of_splits_is_drawn(tmp_path, values):
     size_of(figures.splits(values, tmp_path / "a.png", "test/accuracy"))
 
@@ -232,8 +293,12 @@ def test_class_pictures_grow_with_the_classes_and_stay_a_picture(tmp_path, num_c
         assert min(num_classes, 100) * 18 < height
 
 
-@pytest.mark.parametrize(("num_classes", "has_counts", "has_shares"), [(2, 1, 1), (10, 1, 1), (30, 1, 0), (100, 0, 0)])
-def test_cells_hold_rows_and_shares_where_they_fit(tmp_path, page, num_classes, has_counts, has_shares):
+@pytest.mark.parametrize(
+    ("num_classes", "has_counts", "has_shares"), [(2, 1, 1), (10, 1, 1), (30, 1, 0), (100, 0, 0)]
+)
+def test_cells_hold_rows_and_shares_where_they_fit(
+    tmp_path, page, num_classes, has_counts, has_shares
+):
     matrix = np.full((num_classes, num_classes), 50)
     np.fill_diagonal(matrix, 200)
     figures.confusion(matrix, [str(number) for number in range(num_classes)], tmp_path / "a.png")
@@ -304,7 +369,9 @@ def test_areas_of_the_two_class_curves_agree_with_scikit_learn(tmp_path, page):
     assert f"{target.sum()} of 400 rows are 'defect'" in texts
 
 
-@pytest.mark.parametrize(("target", "said"), [([0, 0], "no row of 'yes'"), ([1, 1], "all rows are 'yes'")])
+@pytest.mark.parametrize(
+    ("target", "said"), [([0, 0], "no row of 'yes'"), ([1, 1], "all rows are 'yes'")]
+)
 def test_curves_that_need_two_classes_say_when_one_is_missing(tmp_path, page, target, said):
     size_of(figures.roc(np.array([0.1, 0.9]), np.array(target), "yes", tmp_path / "a.png"))
     assert said in texts_of(page())
@@ -322,7 +389,9 @@ def test_scores_that_are_not_finite_are_left_out(tmp_path, page):
 @pytest.mark.parametrize("num_rows", [0, 1, 2, 300, 20_000])
 def test_residuals_are_drawn_for_any_number_of_rows(tmp_path, num_rows):
     target = np.random.default_rng(0).normal(30, 10, num_rows).astype(np.float32)
-    size_of(figures.residuals(target, target + 1, "strength", tmp_path / "residuals.png", unit="MPa"))
+    size_of(
+        figures.residuals(target, target + 1, "strength", tmp_path / "residuals.png", unit="MPa")
+    )
 
 
 @pytest.mark.parametrize("scale", [0, 1e-12, 1e12])
@@ -330,7 +399,11 @@ def test_residuals_are_drawn_for_constant_tiny_and_huge_values(tmp_path, scale):
     rng = np.random.default_rng(0)
     target = np.full(50, 3.0) if scale == 0 else rng.normal(size=50) * scale
     size_of(figures.residuals(target, target, "y", tmp_path / "a.png"))
-    size_of(figures.residuals(target, target + rng.normal(size=50) * (scale or 1), "y", tmp_path / "a.png"))
+    size_of(
+        figures.residuals(
+            target, target + rng.normal(size=50) * (scale or 1), "y", tmp_path / "a.png"
+        )
+    )
 
 
 def test_residuals_leave_out_and_count_what_is_not_finite(tmp_path, page):
@@ -362,7 +435,14 @@ def test_the_boxes_hold_equally_many_rows_each_and_show_their_median(tmp_path, p
 
 
 def test_axes_carry_the_unit(tmp_path, page):
-    figures.residuals(np.arange(9.0), np.arange(9.0), "strength", tmp_path / "a.png", unit="MPa", interval=(0.1, 0.2))
+    figures.residuals(
+        np.arange(9.0),
+        np.arange(9.0),
+        "strength",
+        tmp_path / "a.png",
+        unit="MPa",
+        interval=(0.1, 0.2),
+    )
     assert [axes.get_xlabel() for axes in page().axes] == [
         "true strength [MPa]",
         "predicted − true strength [MPa]",
@@ -391,7 +471,12 @@ def test_axes_carry_the_unit(tmp_path, page):
 def test_pictures_of_any_number_size_and_channels_are_shown(tmp_path, page, shape):
     images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     size_of(
-        figures.gallery(images, ["cat as dog\np 0.98, loss 4.1"] * shape[0], tmp_path / "a.png", "Worst predictions")
+        figures.gallery(
+            images,
+            ["cat as dog\np 0.98, loss 4.1"] * shape[0],
+            tmp_path / "a.png",
+            "Worst predictions",
+        )
     )
     shown = page().axes[0].images
     assert len(shown) == shape[0]
@@ -410,7 +495,11 @@ def test_points_are_drawn_where_they_are_and_leave_the_picture_its_place(tmp_pat
     images = np.zeros((2, 3, 20, 30), np.uint8)
     true = np.array([[[0, 0], [29, 19]], [[3, 4], [5, 6]]], float)
     predicted = true + np.array([[[1, 0], [500, 500]], [[np.nan, 0], [0, 0]]])
-    size_of(figures.gallery(images, ["nme 0.1", "nme 0.2"], tmp_path / "a.png", "Worst predictions", true, predicted))
+    size_of(
+        figures.gallery(
+            images, ["nme 0.1", "nme 0.2"], tmp_path / "a.png", "Worst predictions", true, predicted
+        )
+    )
     (axes,) = page().axes
     for at, picture in enumerate(axes.images):
         left, right, bottom, top = picture.get_extent()
@@ -418,8 +507,12 @@ def test_points_are_drawn_where_they_are_and_leave_the_picture_its_place(tmp_pat
         lines = axes.lines[2 * at : 2 * at + 2]
         assert [line.get_color() for line in lines] == [SKY, AMBER]
         for line, points in zip(lines, (true[at], predicted[at]), strict=True):
-            np.testing.assert_allclose((line.get_xydata() - corner) / pixel - 0.5, points, atol=1e-9)
-            np.testing.assert_allclose(line.get_clip_box().extents, picture.get_window_extent().extents)
+            np.testing.assert_allclose(
+                (line.get_xydata() - corner) / pixel - 0.5, points, atol=1e-9
+            )
+            np.testing.assert_allclose(
+                line.get_clip_box().extents, picture.get_window_extent().extents
+            )
     # A line joins each pair, except where one of the two is not finite.
     assert [len(joined.get_segments()) for joined in axes.collections] == [2, 1]
     assert [text.get_text() for text in page().legends[0].get_texts()] == ["true", "predicted"]
@@ -442,9 +535,15 @@ def test_sixty_eight_points_and_the_true_ones_alone_are_drawn(tmp_path, page):
 
 def test_a_table_has_a_line_for_each_row_and_its_heading(tmp_path, page):
     header = ["row", "true", "predicted", "loss"]
-    _, small = size_of(figures.worst_rows(header, [["1", "a", "b", "2.5"]] * 5, tmp_path / "five.png", "Most doubtful"))
+    _, small = size_of(
+        figures.worst_rows(
+            header, [["1", "a", "b", "2.5"]] * 5, tmp_path / "five.png", "Most doubtful"
+        )
+    )
     assert "Most doubtful" in texts_of(page())
-    _, large = size_of(figures.worst_rows(header, [["1", "a", "b", "2.5"]] * 25, tmp_path / "all.png"))
+    _, large = size_of(
+        figures.worst_rows(header, [["1", "a", "b", "2.5"]] * 25, tmp_path / "all.png")
+    )
     assert large - small == pytest.approx(20 * 0.25 * 130, rel=0.05)
     size_of(figures.worst_rows(header, [], tmp_path / "none.png"))
     size_of(figures.worst_rows(header, [NAMES[:4]] * 2, tmp_path / "strange.png"))
@@ -456,7 +555,9 @@ def test_a_table_has_a_line_for_each_row_and_its_heading(tmp_path, page):
 def test_each_point_is_drawn_on_the_mean_shape_with_its_mean_error(tmp_path, page):
     errors = np.array([[0.1, 0.3], [0.3, 0.5], [np.nan, 0.1]])
     shape = np.array([[0.0, 0.0], [4.0, 2.0]])
-    size_of(figures.points_error(errors, tmp_path / "a.png", shape, baseline=0.6, interval=(0.2, 0.4)))
+    size_of(
+        figures.points_error(errors, tmp_path / "a.png", shape, baseline=0.6, interval=(0.2, 0.4))
+    )
     dots = page().axes[0].collections[0]
     np.testing.assert_allclose(dots.get_array(), [0.2, 0.4])
     np.testing.assert_allclose(dots.get_offsets(), shape)
@@ -468,7 +569,9 @@ def test_each_point_is_drawn_on_the_mean_shape_with_its_mean_error(tmp_path, pag
 
 
 def test_the_curve_says_how_many_rows_stay_below_an_error(tmp_path, page):
-    figures.points_error(np.array([[0.01], [0.02], [0.03], [0.2]]), tmp_path / "a.png", np.zeros((1, 2)))
+    figures.points_error(
+        np.array([[0.01], [0.02], [0.03], [0.2]]), tmp_path / "a.png", np.zeros((1, 2))
+    )
     x, y = page().axes[1].lines[0].get_data()
     assert dict(zip(np.asarray(x).tolist(), np.asarray(y).tolist(), strict=True))[0.03] == 0.75
     assert "25.0% above 0.1" in texts_of(page())
@@ -477,13 +580,29 @@ def test_the_curve_says_how_many_rows_stay_below_an_error(tmp_path, page):
 @pytest.mark.parametrize("shape", [(0, 5), (1, 1), (3, 68), (2, 200)])
 def test_any_number_of_points_and_rows_is_drawn(tmp_path, shape):
     errors = np.random.default_rng(0).random(shape)
-    size_of(figures.points_error(errors, tmp_path / "b.png", np.random.default_rng(0).random((shape[1], 2))))
+    size_of(
+        figures.points_error(
+            errors, tmp_path / "b.png", np.random.default_rng(0).random((shape[1], 2))
+        )
+    )
 
 
 def test_errors_in_pixels_have_their_unit_and_no_rate_of_failure(tmp_path, page):
-    figures.points_error(np.array([[3.0], [5.0]]), tmp_path / "a.png", np.array([[4.0, 2.0]]), unit="px", baseline=9.0)
+    figures.points_error(
+        np.array([[3.0], [5.0]]),
+        tmp_path / "a.png",
+        np.array([[4.0, 2.0]]),
+        unit="px",
+        baseline=9.0,
+    )
     texts = texts_of(page())
-    for said in ("mean error of a row [px]", "mean error [px]", "largest: 0 (4.000)", "mean 4\n", "mean shape 9\n"):
+    for said in (
+        "mean error of a row [px]",
+        "mean error [px]",
+        "largest: 0 (4.000)",
+        "mean 4\n",
+        "mean shape 9\n",
+    ):
         assert said in texts
     assert "above" not in texts
 
@@ -506,12 +625,23 @@ def report(num_classes: int = 0, **more: Any) -> dict[str, Any]:
             "kind": "number",
             "columns": ["x0", "x1"],
             "missing": {"x0": 0, "x1": 0},
-            "ranges": {"x0": {"min": 0.0, "max": 1e6}, "x1": {"min": -2.5, "max": 2.5, "mean": 0.1, "std": 1.0}},
+            "ranges": {
+                "x0": {"min": 0.0, "max": 1e6},
+                "x1": {"min": -2.5, "max": 2.5, "mean": 0.1, "std": 1.0},
+            },
         },
     }
     if num_classes:
-        counts = {f"class {number}": {"train": 9, "valid": number % 3, "test": 4} for number in range(num_classes)}
-        features["label"] = {"kind": "category", "columns": ["label"], "missing": {"label": 0}, "classes": counts}
+        counts = {
+            f"class {number}": {"train": 9, "valid": number % 3, "test": 4}
+            for number in range(num_classes)
+        }
+        features["label"] = {
+            "kind": "category",
+            "columns": ["label"],
+            "missing": {"label": 0},
+            "classes": counts,
+        }
     return {
         "table": "/data/table.csv",
         "rows": 1000,
@@ -528,22 +658,45 @@ def report(num_classes: int = 0, **more: Any) -> dict[str, Any]:
 def test_the_data_report_is_one_page_for_any_number_of_classes(tmp_path, page, num_classes):
     size_of(figures.data_report(report(num_classes), tmp_path / "a.png"))
     labels = {label.get_text() for axes in page().axes for label in axes.get_yticklabels()}
-    assert {"train", "valid", "test", "quarantined", "in no split", "no such file", "image", "width"} <= labels
+    assert {
+        "train",
+        "valid",
+        "test",
+        "quarantined",
+        "in no split",
+        "no such file",
+        "image",
+        "width",
+    } <= labels
     assert ("class 0" in labels) == (1 <= num_classes <= 30)
 
 
 def test_the_data_report_says_what_is_odd_and_what_is_not(tmp_path, page):
     figures.data_report(report(2), tmp_path / "a.png")
     texts = texts_of(page())
-    for said in ("5 rows equal an earlier one.", "image: 2 rows in two splits.", "no row tests", "700  70.0%"):
+    for said in (
+        "5 rows equal an earlier one.",
+        "image: 2 rows in two splits.",
+        "no row tests",
+        "700  70.0%",
+    ):
         assert said in texts
     clean = report(
-        2, quarantined={"rows": 0, "reasons": {}}, duplicate_rows=0, rows_in_two_splits={"rows": 0}, warnings=[]
+        2,
+        quarantined={"rows": 0, "reasons": {}},
+        duplicate_rows=0,
+        rows_in_two_splits={"rows": 0},
+        warnings=[],
     )
     clean["features"]["image"]["missing"] = {"image": 0}
     figures.data_report(clean, tmp_path / "a.png")
     texts = texts_of(page())
-    for said in ("No row is quarantined.", "None, in 4 columns.", "No duplicate rows.", "No row stands in two splits."):
+    for said in (
+        "No row is quarantined.",
+        "None, in 4 columns.",
+        "No duplicate rows.",
+        "No row stands in two splits.",
+    ):
         assert said in texts
 
 
@@ -555,7 +708,10 @@ def test_classes_are_stacked_by_split_in_the_colours_of_the_splits(tmp_path, pag
 
 
 def many_features(number: int) -> dict[str, Any]:
-    return {f"f{at}": {"kind": "number", "columns": ["c"], "missing": {f"c{at}": 1}} for at in range(number)}
+    return {
+        f"f{at}": {"kind": "number", "columns": ["c"], "missing": {f"c{at}": 1}}
+        for at in range(number)
+    }
 
 
 def strange_classes() -> dict[str, Any]:
@@ -564,7 +720,12 @@ def strange_classes() -> dict[str, Any]:
 
 
 def points_outside() -> dict[str, Any]:
-    outside = {"points": 1, "points_outside": 2, "rows_with_points_outside": 1, "ranges": {"x": {"min": 0, "max": 1}}}
+    outside = {
+        "points": 1,
+        "points_outside": 2,
+        "rows_with_points_outside": 1,
+        "ranges": {"x": {"min": 0, "max": 1}},
+    }
     return {"p": {"kind": "points", "columns": ["x", "y"], "missing": {}, **outside}}
 
 
@@ -572,7 +733,12 @@ def points_outside() -> dict[str, Any]:
     "odd",
     [
         {"warnings": ["a long warning " * 40] * 30},
-        {"quarantined": {"rows": 90, "reasons": {f"reason {'x' * number}": number for number in range(1, 90)}}},
+        {
+            "quarantined": {
+                "rows": 90,
+                "reasons": {f"reason {'x' * number}": number for number in range(1, 90)},
+            }
+        },
         {"features": many_features(60)},
         {"features": strange_classes()},
         {"features": points_outside()},
@@ -613,16 +779,22 @@ def test_the_background_is_white(tmp_path):
 def test_drawing_leaves_matplotlibs_global_state_alone(tmp_path):
     code = (
         "import sys, matplotlib; before = dict(matplotlib.rcParams); "
-        "from torchrelay.tracking import figures; from pathlib import Path; figures.curves([], Path(sys.argv[1])); "
+        "from torchrelay.tracking import figures; from pathlib import Path; figures.curves([], "
+        "Path(sys.argv[1])); "
         "print('matplotlib.pyplot' in sys.modules, before == dict(matplotlib.rcParams))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "x.png")], capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, str(tmp_path / "x.png")],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout.split() == ["False", "True"]
 
 
-def test_the_words_of_each_class_stand_in_the_order_of_their_weights_with_spaces_to_be_seen(tmp_path, page):
+def test_the_words_of_each_class_stand_in_the_order_of_their_weights_with_spaces_to_be_seen(
+    tmp_path, page
+):
     tokens = ["a b", "que", "the", "rest"]
     weights = np.zeros((len(tokens), 2))
     weights[:3] = [[0.5, -1], [-2, 3], [1, -1]]
@@ -639,7 +811,9 @@ def test_the_words_of_each_class_stand_in_the_order_of_their_weights_with_spaces
 def test_words_of_many_classes_are_drawn_for_the_first_and_the_others_counted(tmp_path, page):
     classes = [f"class {number}" for number in range(26)]
     weights = np.random.default_rng(0).normal(size=(9, len(classes)))
-    size_of(figures.words(classes, list("abcdefghi"), weights * 0, weights, tmp_path / "many.png", 15))
+    size_of(
+        figures.words(classes, list("abcdefghi"), weights * 0, weights, tmp_path / "many.png", 15)
+    )
     assert "and 14 more classes in words.csv" in texts_of(page())
     size_of(figures.words(["y"], ["a"], weights[:1, :1], weights[:1, :1], tmp_path / "one.png", 15))
     size_of(figures.words(NAMES, NAMES, weights[:6, :6], weights[:6, :6], tmp_path / "odd.png", 15))
@@ -649,7 +823,9 @@ def test_the_last_column_of_a_table_of_rows_may_be_wide(tmp_path, page):
     rows = [("1", "y" * 200, "x" * 200)]
 
     def widths(**settings):
-        size_of(figures.worst_rows(("row", "true", "text"), rows, tmp_path / "rows.png", **settings))
+        size_of(
+            figures.worst_rows(("row", "true", "text"), rows, tmp_path / "rows.png", **settings)
+        )
         cells = page().axes[0].tables[0].get_celld()
         return [text_width(cells[1, column].get_text().get_text()) for column in range(3)]
 

@@ -1,4 +1,6 @@
-"""A run in a worker of a real Prefect server, cancelled: the slow proof that three systems agree on how it ended."""
+"""A run in a worker of a real Prefect server, cancelled: the slow proof that three systems agree
+on how it ended.
+"""
 
 from __future__ import annotations
 
@@ -50,13 +52,23 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def worker(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+def worker(
+    tmp_path: Path, environment: dict[str, str]
+) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
     started: list[subprocess.Popen[bytes]] = []
 
     def start() -> subprocess.Popen[bytes]:
-        arguments = [str(Path(sys.executable).with_name("prefect")), "worker", "start", "--pool", "cancelling"]
+        arguments = [
+            str(Path(sys.executable).with_name("prefect")),
+            "worker",
+            "start",
+            "--pool",
+            "cancelling",
+        ]
         with (tmp_path / "worker.log").open("ab") as log:
-            started.append(subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=log, stderr=log))
+            started.append(
+                subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=log, stderr=log)
+            )
         return started[-1]
 
     yield start
@@ -78,7 +90,10 @@ def wait_for(what: str, is_so: Callable[[], Any], seconds: float = 180) -> Any:
 
 
 def test_a_cancelled_flow_run_is_cancelled_in_prefect_killed_in_mlflow_and_goes_on(
-    tmp_path: Path, number_recipe: WriteRecipe, environment: dict[str, str], worker: Callable[[], Any]
+    tmp_path: Path,
+    number_recipe: WriteRecipe,
+    environment: dict[str, str],
+    worker: Callable[[], Any],
 ) -> None:
     number_recipe()
     pull = [{"prefect.deployments.steps.set_working_directory": {"directory": str(tmp_path)}}]
@@ -86,7 +101,9 @@ def test_a_cancelled_flow_run_is_cancelled_in_prefect_killed_in_mlflow_and_goes_
 
     def call(name: str, *arguments: str) -> str:
         path = Path(sys.executable).with_name(name)
-        done = subprocess.run([path, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            [path, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, f"{name} {arguments}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
@@ -116,7 +133,9 @@ def test_a_cancelled_flow_run_is_cancelled_in_prefect_killed_in_mlflow_and_goes_
     tracker = MlflowClient(tracking_uri=f"sqlite:///{home.root / 'mlflow.db'}")
     assert tracker.get_run(record.mlflow_run_id).info.status == "KILLED"
     checkpoints = home.runs / record.run_id / "checkpoints"
-    manifest = json.loads((checkpoints / read_pointer(checkpoints, "last") / "manifest.json").read_text())
+    manifest = json.loads(
+        (checkpoints / read_pointer(checkpoints, "last") / "manifest.json").read_text()
+    )
     assert manifest["step"] == record.steps
 
     epochs = f"train.epochs={record.epochs + 1}"

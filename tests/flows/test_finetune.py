@@ -30,14 +30,19 @@ def test_a_classifier_with_more_classes_keeps_what_it_knows_and_ends_alike_after
     few = train(recipe_file=str(insect_recipe("few", ["wasp", "bee"], ["red", "tan"])))
     more = str(insect_recipe("more", ["ant", "wasp", "bee"], ["blue", "red", "tan"]))
     with pytest.raises(
-        RecipeError, match=r"warm_start.freeze: 'bodi.\*' fits no key of the model; did you mean body.\*"
+        RecipeError,
+        match=r"warm_start.freeze: 'bodi.\*' fits no key of the model; did you mean body.\*",
     ):
-        finetune(source=few["run_id"], recipe_file=more, overrides={"warm_start.freeze": ["bodi.*"]})
+        finetune(
+            source=few["run_id"], recipe_file=more, overrides={"warm_start.freeze": ["bodi.*"]}
+        )
     assert [path.name for path in settings.home().runs.iterdir()] == [few["run_id"]]
     capsys.readouterr()
     warm_start = {"freeze": ["body.*"], "thaw_after": 1, "lr_factors": {"head.*": 3}}
     tuned = finetune(
-        source=few["run_id"][:-1], recipe_file=more, overrides={"warm_start": warm_start, "train.ema": 0.9}
+        source=few["run_id"][:-1],
+        recipe_file=more,
+        overrides={"warm_start": warm_start, "train.ema": 0.9},
     )
     assert (tuned["status"], tuned["source"]) == ("FINISHED", few["run_id"])
     said = capsys.readouterr().err
@@ -57,8 +62,13 @@ def test_a_classifier_with_more_classes_keeps_what_it_knows_and_ends_alike_after
 
     client = MlflowClient(tracking_uri=settings.tracking_uri())
     tags = client.get_run(tuned["mlflow_run_id"]).data.tags
-    assert (tags["torchrelay.source"], tags["torchrelay.source_sha256"]) == (few["run_id"], sha256_of(old))
-    assert {"transfer.csv", "weights"} <= {item.path for item in client.list_artifacts(tuned["mlflow_run_id"])}
+    assert (tags["torchrelay.source"], tags["torchrelay.source_sha256"]) == (
+        few["run_id"],
+        sha256_of(old),
+    )
+    assert {"transfer.csv", "weights"} <= {
+        item.path for item in client.list_artifacts(tuned["mlflow_run_id"])
+    }
     with (run_dir / "transfer.csv").open() as file:
         report = {line["key"]: line for line in csv.DictReader(file)}
     assert report["head.weight"] == {
@@ -70,7 +80,10 @@ def test_a_classifier_with_more_classes_keeps_what_it_knows_and_ends_alike_after
         "note": "2 of 3 rows",
         "frozen": "false",
     }
-    assert (report["body.1.running_mean"]["what"], report["body.1.running_mean"]["frozen"]) == ("loaded", "true")
+    assert (report["body.1.running_mean"]["what"], report["body.1.running_mean"]["frozen"]) == (
+        "loaded",
+        "true",
+    )
 
     # As after a kill before the first checkpoint; what a run began with is its own.
     shutil.rmtree(few["run_dir"])

@@ -16,7 +16,9 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 def write_table(path: Path, num_rows: int) -> None:
-    """Two numbers; the tags say whether each is positive, and "big" whether their sum is above 2."""
+    """Two numbers; the tags say whether each is positive, and "big" whether their sum is above
+    2.
+    """
     generator = np.random.default_rng(2)
     lines = ["a,b,tags,split"]
     for row in range(num_rows):
@@ -24,7 +26,9 @@ def write_table(path: Path, num_rows: int) -> None:
         tags = [tag for tag, has in {"right": a > 0, "up": b > 0, "big": a + b > 2}.items() if has]
         if row == num_rows - 1:
             tags.append("odd")  # which no training row has
-        lines.append(f"{a:.4f},{b:.4f},{' ; '.join(tags)},{('train', 'train', 'valid', 'test')[row % 4]}")
+        lines.append(
+            f"{a:.4f},{b:.4f},{' ; '.join(tags)},{('train', 'train', 'valid', 'test')[row % 4]}"
+        )
     path.write_text("\n".join(lines) + "\n")
 
 
@@ -43,7 +47,12 @@ def test_rows_of_several_tags_are_learned_drawn_and_predicted(tmp_path: Path) ->
     run_dir, metrics = Path(result["run_dir"]), result["metrics"]
     assert metrics["test/f1_micro"] > 0.9
     assert metrics["test/f1_micro_low"] < metrics["test/f1_micro"] < metrics["test/f1_micro_high"]
-    assert {"test/f1_of/up", "test/recall_of/big", "test/auroc_of/right", "valid/hamming_loss"} <= set(metrics)
+    assert {
+        "test/f1_of/up",
+        "test/recall_of/big",
+        "test/auroc_of/right",
+        "valid/hamming_loss",
+    } <= set(metrics)
     figures = {file.name for file in (run_dir / "figures").iterdir()}
     assert figures == {"data.png", "curves.png", "tag_scores.png", "worst.png"}
     table = pd.read_csv(run_dir / "tables" / "tags.csv")
@@ -52,7 +61,9 @@ def test_rows_of_several_tags_are_learned_drawn_and_predicted(tmp_path: Path) ->
 
     frame = pd.read_parquet(run_dir / "predictions.parquet")
     probabilities = frame[[f"probability/{tag}" for tag in ("big", "right", "up")]].to_numpy()
-    joined = [";".join(np.array(["big", "right", "up"])[row].tolist()) for row in probabilities > 0.5]
+    joined = [
+        ";".join(np.array(["big", "right", "up"])[row].tolist()) for row in probabilities > 0.5
+    ]
     assert frame["prediction"].tolist() == joined
     exact = (frame["prediction"] == frame["target"]).mean()
     assert exact == pytest.approx(metrics["test/subset_accuracy"])

@@ -73,7 +73,9 @@ NUMBERS = {
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
-    """A folder with two tables and a home with a run of each: left and right halves, and y = 3 a - 2 b + 10."""
+    """A folder with two tables and a home with a run of each: left and right halves, and y = 3 a
+    - 2 b + 10.
+    """
     folder = tmp_path_factory.mktemp("trained")
     generator = np.random.default_rng(5)
     (folder / "images").mkdir()
@@ -84,11 +86,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, d
         pixels[:, slice(0, 4) if label == "left" else slice(4, 8)] += 150
         Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
         lines.append(
-            f"images/{number}.png,{label},{('train', 'valid', 'test')[max(0, number // 2 % 6 - 3)]},p-{number}"
+            f"images/{number}.png,{label},"
+            f"{('train', 'valid', 'test')[max(0, number // 2 % 6 - 3)]},p-{number}"
         )
     (folder / "pictures.csv").write_text("\n".join(lines) + "\n")
     a, b = generator.normal(0, 2, 120), generator.normal(5, 0.01, 120)
-    lines = [f"{x},{z},{'red' if x > 0 else 'blue'},{3 * x - 2 * z + 10}" for x, z in zip(a, b, strict=True)]
+    lines = [
+        f"{x},{z},{'red' if x > 0 else 'blue'},{3 * x - 2 * z + 10}"
+        for x, z in zip(a, b, strict=True)
+    ]
     (folder / "numbers.csv").write_text("\n".join(["a,b,colour,y", *lines]) + "\n")
     results = {}
     with pytest.MonkeyPatch.context() as patch:
@@ -115,22 +121,39 @@ def numbers(trained: tuple[Path, dict[str, dict[str, Any]]]) -> dict[str, Any]:
     return trained[1]["numbers"]
 
 
-def test_each_test_row_has_its_prediction_in_the_run_folder_and_in_mlflow(pictures: dict[str, Any]) -> None:
+def test_each_test_row_has_its_prediction_in_the_run_folder_and_in_mlflow(
+    pictures: dict[str, Any],
+) -> None:
     frame = pd.read_parquet(Path(pictures["run_dir"]) / "predictions.parquet")
-    names = ["row", "key", "target", "prediction", "probability", "probability/left", "probability/right", "loss"]
+    names = [
+        "row",
+        "key",
+        "target",
+        "prediction",
+        "probability",
+        "probability/left",
+        "probability/right",
+        "loss",
+    ]
     assert list(frame.columns) == names
     truth = rows_of("pictures.csv")
     assert [truth[row - 1]["split"] for row in frame["row"]] == ["test"] * 8
     assert [truth[row - 1]["label"] for row in frame["row"]] == frame["target"].tolist()
     assert [truth[row - 1]["id"] for row in frame["row"]] == frame["key"].tolist()
     assert (frame["prediction"] == frame["target"]).mean() == pictures["metrics"]["test/accuracy"]
-    assert np.allclose(frame["probability"], frame[["probability/left", "probability/right"]].max(axis=1))
-    probability = np.where(frame["target"] == "left", frame["probability/left"], frame["probability/right"])
+    assert np.allclose(
+        frame["probability"], frame[["probability/left", "probability/right"]].max(axis=1)
+    )
+    probability = np.where(
+        frame["target"] == "left", frame["probability/left"], frame["probability/right"]
+    )
     assert np.allclose(frame["loss"], -np.log(probability), atol=1e-4)
     assert {"predictions.parquet", "tables"} <= artifacts_of(pictures["mlflow_run_id"])
     classes = rows_of(Path(pictures["run_dir"]) / "tables" / "classes.csv")
     assert [tuple(row.values())[:3] for row in classes] == [("left", "4", "1"), ("right", "4", "1")]
-    assert pictures["metrics"]["test/accuracy_low"] < 1.0 == pictures["metrics"]["test/accuracy_high"]
+    assert (
+        pictures["metrics"]["test/accuracy_low"] < 1.0 == pictures["metrics"]["test/accuracy_high"]
+    )
 
 
 def test_evaluating_a_table_with_bad_rows_gives_verdicts_and_the_metrics_of_the_others(
@@ -138,7 +161,13 @@ def test_evaluating_a_table_with_bad_rows_gives_verdicts_and_the_metrics_of_the_
 ) -> None:
     images = Path("images")
     (images / "broken.png").write_bytes((images / "0.png").read_bytes()[:40])
-    lines = ["image,label", "images/0.png,right", "images/none.png,left", "images/broken.png,left", "images/1.png,cow"]
+    lines = [
+        "image,label",
+        "images/0.png,right",
+        "images/none.png,left",
+        "images/broken.png,left",
+        "images/1.png,cow",
+    ]
     Path("other.csv").write_text("\n".join(lines) + "\n")
     result = evaluate(source=pictures["run_id"], table="other.csv")
     assert result["metrics"]["test/accuracy"] == 1.0
@@ -146,7 +175,10 @@ def test_evaluating_a_table_with_bad_rows_gives_verdicts_and_the_metrics_of_the_
     assert frame["row"].tolist() == [1]
     assert (result["rows"], result["rows_scored"]) == (4, 1)
     said = capsys.readouterr().err
-    assert "quarantined: 1 missing file, 1 bad image, truncated, 1 class that the model does not know; " in said
+    assert (
+        "quarantined: 1 missing file, 1 bad image, truncated, 1 class that the model does not "
+        "know; " in said
+    )
     quarantine = rows_of(result["quarantine"])
     assert [row["row"] for row in quarantine] == ["2", "3", "4"]
     Path("other.csv").write_text("image,label\nimages/none.png,left\n")
@@ -154,14 +186,23 @@ def test_evaluating_a_table_with_bad_rows_gives_verdicts_and_the_metrics_of_the_
         evaluate(source=pictures["run_id"], table="other.csv")
 
 
-def test_predictions_stand_beside_all_rows_and_columns_of_a_table_without_a_target(pictures: dict[str, Any]) -> None:
+def test_predictions_stand_beside_all_rows_and_columns_of_a_table_without_a_target(
+    pictures: dict[str, Any],
+) -> None:
     (Path("images") / "broken.png").write_bytes(b"no picture")
-    lines = ["note,image", '"a, ""quoted"" note",images/0.png', "007,images/none.png", ",images/1.png"]
+    lines = [
+        "note,image",
+        '"a, ""quoted"" note",images/0.png',
+        "007,images/none.png",
+        ",images/1.png",
+    ]
     Path("new.csv").write_text("\n".join([*lines, "NA,images/broken.png"]) + "\n")
     result = predict(source=pictures["run_id"], table="new.csv", out="out.csv")
     rows = rows_of("out.csv")
     assert [row["note"] for row in rows] == ['a, "quoted" note', "007", "", "NA"]
-    assert [row["image"] for row in rows] == [line.rpartition(",")[2] for line in lines[1:]] + ["images/broken.png"]
+    assert [row["image"] for row in rows] == [line.rpartition(",")[2] for line in lines[1:]] + [
+        "images/broken.png"
+    ]
     assert [row["prediction"] for row in rows] == ["right", "", "left", ""]
     assert float(rows[0]["probability"]) == float(rows[0]["probability/right"]) > 0.5
     assert rows[1]["probability"] == rows[1]["probability/left"] == ""
@@ -173,7 +214,11 @@ def test_predictions_stand_beside_all_rows_and_columns_of_a_table_without_a_targ
     run = MlflowClient(tracking_uri=settings.tracking_uri()).get_run(result["mlflow_run_id"])
     assert run.info.status == "FINISHED"
     assert run.data.tags["torchrelay.source"] == pictures["run_id"]
-    assert run.data.metrics == {"predict/rows": 4, "predict/rows_predicted": 2, "predict/rows_with_verdict": 2}
+    assert run.data.metrics == {
+        "predict/rows": 4,
+        "predict/rows_predicted": 2,
+        "predict/rows_with_verdict": 2,
+    }
     assert "data/quarantine.csv" in artifacts_of(result["mlflow_run_id"], "data")
 
 
@@ -185,12 +230,18 @@ def test_a_run_that_dies_as_soon_as_it_is_open_is_failed_and_was_held(
 
     def die(point: str) -> None:
         if point == "run.opened":
-            held.append(is_locked(settings.home().runs / list_records(settings.home())[0].run_id / "lock"))
+            held.append(
+                is_locked(settings.home().runs / list_records(settings.home())[0].run_id / "lock")
+            )
             raise FaultError(point)
 
     monkeypatch.setattr("torchrelay.tasks.runs.reach", die)
     with pytest.raises(FaultError):
-        flow(source=pictures["run_id"], table="pictures.csv", **({"out": "out.csv"} if flow is predict else {}))
+        flow(
+            source=pictures["run_id"],
+            table="pictures.csv",
+            **({"out": "out.csv"} if flow is predict else {}),
+        )
     newest = list_records(settings.home())[0]
     assert (newest.kind, newest.status, held) == (flow.name, "FAILED", [True])
 
@@ -205,7 +256,9 @@ def test_predictions_of_a_row_are_those_of_its_evaluation(pictures: dict[str, An
     assert frame["label"].tolist() == [row["label"] for row in rows_of("pictures.csv")]
 
 
-def test_numbers_are_predicted_in_their_own_units_and_parquet_keeps_its_types(numbers: dict[str, Any]) -> None:
+def test_numbers_are_predicted_in_their_own_units_and_parquet_keeps_its_types(
+    numbers: dict[str, Any],
+) -> None:
     metrics = numbers["metrics"]
     assert metrics["test/rmse_low"] < metrics["test/rmse"] < metrics["test/rmse_high"]
     scored = pd.read_parquet(Path(numbers["run_dir"]) / "predictions.parquet")
@@ -213,10 +266,14 @@ def test_numbers_are_predicted_in_their_own_units_and_parquet_keeps_its_types(nu
     truth = pd.read_csv("numbers.csv")["y"].to_numpy()[scored["row"] - 1]
     assert np.allclose(scored["target"], truth, atol=1e-5)
     assert np.allclose(scored["residual"], scored["prediction"] - scored["target"])
-    assert np.sqrt((scored["residual"] ** 2).mean()) == pytest.approx(metrics["test/rmse"], rel=1e-4)
+    assert np.sqrt((scored["residual"] ** 2).mean()) == pytest.approx(
+        metrics["test/rmse"], rel=1e-4
+    )
     assert (Path(numbers["run_dir"]) / "tables" / "errors_by_quantile.csv").is_file()
 
-    frame = pd.DataFrame({"a": [1.0, np.nan, -2.0], "b": [5, 5, 6], "colour": ["red", "red", "blue"]})
+    frame = pd.DataFrame(
+        {"a": [1.0, np.nan, -2.0], "b": [5, 5, 6], "colour": ["red", "red", "blue"]}
+    )
     frame["when"] = pd.to_datetime(["2024-01-01"] * 3)
     frame["count"] = pd.array([1, None, 3], dtype="Int64")
     frame.to_parquet("new.parquet")
@@ -234,7 +291,9 @@ def test_numbers_are_predicted_in_their_own_units_and_parquet_keeps_its_types(nu
     assert gap.split("\t")[4:6] == ["", ""]
 
 
-def test_a_category_value_that_training_has_not_seen_is_predicted_all_the_same(numbers: dict[str, Any]) -> None:
+def test_a_category_value_that_training_has_not_seen_is_predicted_all_the_same(
+    numbers: dict[str, Any],
+) -> None:
     Path("new.csv").write_text("a,b,colour\n1,2,green\n1,2,\n")
     predict(source=numbers["run_id"], table="new.csv", out="out.csv")
     first, second = rows_of("out.csv")
@@ -242,9 +301,13 @@ def test_a_category_value_that_training_has_not_seen_is_predicted_all_the_same(n
     assert (second["prediction"], "'colour'" in second["verdict"]) == ("", True)
 
 
-def test_a_table_without_a_row_that_can_be_read_is_written_with_its_verdicts(pictures: dict[str, Any]) -> None:
+def test_a_table_without_a_row_that_can_be_read_is_written_with_its_verdicts(
+    pictures: dict[str, Any],
+) -> None:
     Path("new.csv").write_text("note,image\na,images/none.png\nb,\n")
-    with pytest.raises(DataError, match=r"2 of 2 rows are bad .*out\.csv has these verdicts and no prediction"):
+    with pytest.raises(
+        DataError, match=r"2 of 2 rows are bad .*out\.csv has these verdicts and no prediction"
+    ):
         predict(source=pictures["run_id"], table="new.csv", out="out.csv", prefix="new_")
     first, second = rows_of("out.csv")
     assert (first["note"], first["new_prediction"], second["note"]) == ("a", "", "b")
@@ -253,7 +316,9 @@ def test_a_table_without_a_row_that_can_be_read_is_written_with_its_verdicts(pic
     assert [record.kind for record in list_records(settings.home())] == ["train", "train"]
 
 
-def test_what_cannot_be_written_or_read_is_refused_before_a_run_begins(numbers: dict[str, Any]) -> None:
+def test_what_cannot_be_written_or_read_is_refused_before_a_run_begins(
+    numbers: dict[str, Any],
+) -> None:
     source = numbers["run_id"]
     Path("new.csv").write_text("a,b,colour,prediction\n1,2,red,3\n")
     for out, message in {
@@ -265,13 +330,22 @@ def test_what_cannot_be_written_or_read_is_refused_before_a_run_begins(numbers: 
     }.items():
         with pytest.raises(DataError, match=message):
             predict(source=source, table="new.csv", out=out)
-    with pytest.raises(DataError, match=r"feature 'x' reads column 'b', which the table does not have"):
+    with pytest.raises(
+        DataError, match=r"feature 'x' reads column 'b', which the table does not have"
+    ):
         Path("less.csv").write_text("a,colour\n1,red\n")
         predict(source=source, table="less.csv", out="out.csv")
     assert [record.kind for record in list_records(settings.home())] == ["train", "train"]
     assert not Path("out.csv").exists()
     predict(source=source, table="new.csv", out="out.csv", prefix="new_")
-    assert list(rows_of("out.csv")[0]) == ["a", "b", "colour", "prediction", "new_prediction", "new_verdict"]
+    assert list(rows_of("out.csv")[0]) == [
+        "a",
+        "b",
+        "colour",
+        "prediction",
+        "new_prediction",
+        "new_verdict",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -282,7 +356,10 @@ def test_what_cannot_be_written_or_read_is_refused_before_a_run_begins(numbers: 
     ],
 )
 def test_weights_that_no_model_can_have_end_each_command_with_their_key_and_file(
-    numbers: dict[str, Any], run: RunCommand, spoil: Callable[[torch.Tensor], torch.Tensor], said: str
+    numbers: dict[str, Any],
+    run: RunCommand,
+    spoil: Callable[[torch.Tensor], torch.Tensor],
+    said: str,
 ) -> None:
     run_dir, sent = settings.home().runs / numbers["run_id"], Path("sent")
     sent.mkdir()
@@ -300,7 +377,9 @@ def test_weights_that_no_model_can_have_end_each_command_with_their_key_and_file
         code, _, err = run(*command)
         assert (code, "row" in err.splitlines()[-1]) == (2, False), command
         assert re.search(rf"sent/bad\.pt cannot be used: layers\.0\.bias {said}; ", err), command
-    assert [record.kind for record in list_records(settings.home()) if record.status != "FAILED"] == ["train"] * 2
+    assert [
+        record.kind for record in list_records(settings.home()) if record.status != "FAILED"
+    ] == ["train"] * 2
     assert not list(Path().glob("out.*"))
 
 
@@ -312,24 +391,35 @@ def test_an_output_that_is_not_finite_is_a_verdict(numbers: dict[str, Any]) -> N
     assert bad["verdict"] == "the model's output is not a finite number"
 
 
-def test_a_run_that_predicted_cannot_be_resumed_and_can_be_a_source(numbers: dict[str, Any]) -> None:
+def test_a_run_that_predicted_cannot_be_resumed_and_can_be_a_source(
+    numbers: dict[str, Any],
+) -> None:
     Path("new.csv").write_text("a,b,colour\n1,2,red\n")
     first = predict(source=numbers["run_id"], table="new.csv", out="one.csv")
     second = predict(source=first["run_id"], table="new.csv", out="two.csv")
     assert Path("one.csv").read_bytes() == Path("two.csv").read_bytes()
-    assert json.loads((Path(second["run_dir"]) / "run.json").read_text())["source"] == first["run_id"]
+    assert (
+        json.loads((Path(second["run_dir"]) / "run.json").read_text())["source"] == first["run_id"]
+    )
     with pytest.raises(SourceError, match="is of kind predict; only training runs can go on"):
         train(resume=second["run_id"])
-    assert load_recipe(Path(second["run_dir"]) / "recipe.yaml").data.table == str(Path("new.csv").absolute())
+    assert load_recipe(Path(second["run_dir"]) / "recipe.yaml").data.table == str(
+        Path("new.csv").absolute()
+    )
 
 
 def test_a_table_of_another_dialect_is_refused_with_the_options_that_read_it_and_read_by_them(
     numbers: dict[str, Any],
 ) -> None:
     plain = pd.read_csv("numbers.csv")
-    lines = [f"{a};{b};{colour}".replace(".", ",") for a, b, colour in plain[["a", "b", "colour"]].to_numpy().tolist()]
+    lines = [
+        f"{a};{b};{colour}".replace(".", ",")
+        for a, b, colour in plain[["a", "b", "colour"]].to_numpy().tolist()
+    ]
     Path("german.csv").write_text("Messung\n" + "\n".join(["a;b;colour", *lines]) + "\n")
-    with pytest.raises(DataError, match=r"data\.skip_lines: 1.*Of this table say it with .*--skip-lines"):
+    with pytest.raises(
+        DataError, match=r"data\.skip_lines: 1.*Of this table say it with .*--skip-lines"
+    ):
         predict(source=numbers["run_id"], table="german.csv", out="out.csv")
     options = ["--delimiter", ";", "--skip-lines", "1", "--decimal", ","]
     command = ["predict", numbers["run_id"], "--table", "german.csv", "--out", "out.csv", *options]
@@ -340,7 +430,7 @@ def test_a_table_of_another_dialect_is_refused_with_the_options_that_read_it_and
     assert german == [row["new_prediction"] for row in rows_of("plain.csv")]
 
 
-def test_what_the_model_does_not_know_stands_in_summary_and_json_and_another_limit_makes_it_a_verdict(
+def test_what_the_model_does_not_know_is_in_summary_and_json_and_another_limit_makes_it_a_verdict(
     numbers: dict[str, Any],
 ) -> None:
     known = pd.read_csv("numbers.csv").head(12)
@@ -349,7 +439,10 @@ def test_what_the_model_does_not_know_stands_in_summary_and_json_and_another_lim
     command = [numbers["run_id"], "--table", "new.csv", "--json"]
     found = CliRunner().invoke(commands, ["evaluate", *command], catch_exceptions=False)
     result = json.loads(found.stdout)
-    assert (result["rows_scored"], {one["column"] for one in result["unfamiliar"]}) == (12, {"a", "colour"})
+    assert (result["rows_scored"], {one["column"] for one in result["unfamiliar"]}) == (
+        12,
+        {"a", "colour"},
+    )
     assert "unfamiliar 'colour': 6 cells (50.0%) are unknown to the model" in found.stderr
     assert "unfamiliar 'a': 1 cell (8.3%) is outside the training range" in found.stderr
     command += ["--out", "out.csv", "--max-unknown", "0.4"]
@@ -358,5 +451,7 @@ def test_what_the_model_does_not_know_stands_in_summary_and_json_and_another_lim
     assert (result["rows"], result["rows_predicted"]) == (12, 6)
     assert "unfamiliar 'colour': 6 cells (50.0%) are unknown to the model" in found.stderr
     verdicts = [row["verdict"] for row in rows_of("out.csv")]
-    assert ["'colour' is unknown to the model" in verdict for verdict in verdicts] == [True] * 6 + [False] * 6
+    assert ["'colour' is unknown to the model" in verdict for verdict in verdicts] == [True] * 6 + [
+        False
+    ] * 6
     assert "raise data.max_unknown" in verdicts[0]

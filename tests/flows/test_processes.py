@@ -1,4 +1,6 @@
-"""The command in a process of its own, with workers, ended by the signals that a terminal and the kernel send."""
+"""The command in a process of its own, with workers, ended by the signals that a terminal and
+the kernel send.
+"""
 
 from __future__ import annotations
 
@@ -43,13 +45,21 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture
 def environment(tmp_path: Path, home: Home) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PREFECT_", "MLFLOW_"))
+    }
     return kept | {"HOME": str(tmp_path), "TORCHRELAY_HOME": str(home.root), "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture
-def start(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Start the command at the head of a session, as a shell does, on a terminal where one is given."""
+def start(
+    tmp_path: Path, environment: dict[str, str]
+) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start the command at the head of a session, as a shell does, on a terminal where one is
+    given.
+    """
     started: list[subprocess.Popen[bytes]] = []
 
     def run(*arguments: str, terminal: int = -1) -> subprocess.Popen[bytes]:
@@ -85,7 +95,11 @@ def wait_for(what: str, is_so: Callable[[], Any], seconds: float = 120) -> Any:
 
 def workers_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """The processes that gather batches; torch gives them this name."""
-    return [child for child in psutil.Process(process.pid).children() if child.name() == "pt_data_worker"]
+    return [
+        child
+        for child in psutil.Process(process.pid).children()
+        if child.name() == "pt_data_worker"
+    ]
 
 
 def server_of(process: subprocess.Popen[bytes]) -> psutil.Process | None:
@@ -121,9 +135,19 @@ def shared_memory() -> set[str]:
 def training_with_workers(
     start: Callable[..., subprocess.Popen[bytes]], home: Home, recipe: Path, **options: int
 ) -> tuple[subprocess.Popen[bytes], list[psutil.Process]]:
-    process = start("train", str(recipe), "--set", "train.epochs=100000", "--set", "train.num_workers=2", **options)
+    process = start(
+        "train",
+        str(recipe),
+        "--set",
+        "train.epochs=100000",
+        "--set",
+        "train.num_workers=2",
+        **options,
+    )
     wait_for("a checkpoint", lambda: list(home.runs.glob("*/checkpoints/last")))
-    return process, wait_for("two workers", lambda: len(found := workers_of(process)) == 2 and found)
+    return process, wait_for(
+        "two workers", lambda: len(found := workers_of(process)) == 2 and found
+    )
 
 
 def only_run(home: Home) -> RunRecord:
@@ -139,7 +163,11 @@ def mlflow_status(home: Home, record: RunRecord) -> str:
 def prefect_state(home: Home, record: RunRecord) -> str:
     with contextlib.closing(sqlite3.connect(home.root / "prefect" / "prefect.db")) as database:
         rows = database.execute("SELECT id, state_type FROM flow_run").fetchall()
-    [state] = [state for one, state in rows if str(one).replace("-", "") == record.prefect_flow_run_id.replace("-", "")]
+    [state] = [
+        state
+        for one, state in rows
+        if str(one).replace("-", "") == record.prefect_flow_run_id.replace("-", "")
+    ]
     return state
 
 
@@ -165,17 +193,26 @@ def being_read(terminal: int) -> Iterator[None]:
 def last_checkpoint_of(home: Home, record: RunRecord) -> int:
     """Its step."""
     checkpoints = home.runs / record.run_id / "checkpoints"
-    return json.loads((checkpoints / read_pointer(checkpoints, "last") / "manifest.json").read_text())["step"]
+    return json.loads(
+        (checkpoints / read_pointer(checkpoints, "last") / "manifest.json").read_text()
+    )["step"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_to_the_whole_group_commits_a_checkpoint_and_takes_the_workers_along(
-    number_recipe: WriteRecipe, start: Any, home: Home, environment: dict[str, str], number: int, code: int
+    number_recipe: WriteRecipe,
+    start: Any,
+    home: Home,
+    environment: dict[str, str],
+    number: int,
+    code: int,
 ) -> None:
     before = shared_memory()
     process, workers = training_with_workers(start, home, number_recipe())
     os.killpg(process.pid, number)
-    wait_for("its end", lambda: only_run(home).status == "KILLED", 30)  # what a supervisor grants before it kills
+    wait_for(
+        "its end", lambda: only_run(home).status == "KILLED", 30
+    )  # what a supervisor grants before it kills
     assert process.wait(30) == code
     assert are_gone(workers, 1)
     assert shared_memory() <= before
@@ -183,11 +220,15 @@ def test_a_signal_to_the_whole_group_commits_a_checkpoint_and_takes_the_workers_
     assert (record.status, mlflow_status(home, record)) == ("KILLED", "KILLED")
     assert last_checkpoint_of(home, record) == record.steps
     arguments = ["resume", record.run_id, "--set", f"train.epochs={record.epochs + 1}", "--json"]
-    done = subprocess.run([COMMAND, *arguments], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [COMMAND, *arguments], env=environment, capture_output=True, text=True, check=True
+    )
     assert json.loads(done.stdout)["status"] == "FINISHED"
 
 
-def test_a_terminal_that_is_gone_ends_a_run_as_sigterm_does(number_recipe: WriteRecipe, start: Any, home: Home) -> None:
+def test_a_terminal_that_is_gone_ends_a_run_as_sigterm_does(
+    number_recipe: WriteRecipe, start: Any, home: Home
+) -> None:
     ours, theirs = pty.openpty()
     with being_read(ours):
         process, workers = training_with_workers(start, home, number_recipe(), terminal=theirs)
@@ -218,10 +259,14 @@ def test_after_kill_9_nothing_of_it_lives_the_lock_is_free_and_the_doctor_tells_
     assert shared_memory() <= before
     assert are_gone([server], 30)
     record = only_run(home)
-    assert (record.status, mlflow_status(home, record), prefect_state(home, record)) == ("RUNNING",) * 3
+    assert (record.status, mlflow_status(home, record), prefect_state(home, record)) == (
+        "RUNNING",
+    ) * 3
 
     def call(*arguments: str) -> tuple[int, dict[str, Any]]:
-        done = subprocess.run([COMMAND, *arguments, "--json"], env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            [COMMAND, *arguments, "--json"], env=environment, capture_output=True, text=True
+        )
         return done.returncode, json.loads(done.stdout)
 
     code, found = call("doctor")
@@ -236,4 +281,8 @@ def test_after_kill_9_nothing_of_it_lives_the_lock_is_free_and_the_doctor_tells_
     code, found = call("doctor")
     assert (code, found["findings"]) == (0, [])
     code, result = call("resume", record.run_id, "--set", f"train.epochs={record.epochs + 1}")
-    assert (code, result["status"], result["mlflow_run_id"]) == (0, "FINISHED", record.mlflow_run_id)
+    assert (code, result["status"], result["mlflow_run_id"]) == (
+        0,
+        "FINISHED",
+        record.mlflow_run_id,
+    )

@@ -62,7 +62,9 @@ def only_run() -> RunRecord:
     return record
 
 
-def test_a_retry_by_prefect_goes_on_with_the_run_of_the_first_attempt(number_recipe: WriteRecipe) -> None:
+def test_a_retry_by_prefect_goes_on_with_the_run_of_the_first_attempt(
+    number_recipe: WriteRecipe,
+) -> None:
     recipe, epochs = str(number_recipe()), {"train.epochs": 4}
     whole = train(recipe_file=recipe, overrides=epochs)
     faults.arm("train.epoch_done:raise:2")
@@ -74,7 +76,10 @@ def test_a_retry_by_prefect_goes_on_with_the_run_of_the_first_attempt(number_rec
     assert run.info.status == "FINISHED"
     for name in ("train/loss", "valid/loss", "test/rmse"):
         history = [
-            [(point.step, point.value) for point in client().get_metric_history(one["mlflow_run_id"], name)]
+            [
+                (point.step, point.value)
+                for point in client().get_metric_history(one["mlflow_run_id"], name)
+            ]
             for one in (whole, retried)
         ]
         assert history[0] == history[1]
@@ -84,7 +89,9 @@ def test_a_retry_by_prefect_goes_on_with_the_run_of_the_first_attempt(number_rec
     assert said.endswith("FaultError: fault at train.epoch_done, time 2\n")
 
 
-def test_a_flow_run_that_prefect_runs_again_gives_the_result_of_its_finished_run(number_recipe: WriteRecipe) -> None:
+def test_a_flow_run_that_prefect_runs_again_gives_the_result_of_its_finished_run(
+    number_recipe: WriteRecipe,
+) -> None:
     parameters = {"recipe_file": str(number_recipe()), "overrides": {"train.epochs": 1}}
     with get_client(sync_client=True) as api:
         flow_run = api.create_flow_run(train, parameters=parameters)
@@ -102,7 +109,9 @@ def test_a_flow_run_that_prefect_runs_again_gives_the_result_of_its_finished_run
     assert uuid.UUID(first["prefect_flow_run_id"]) == flow_run.id
 
 
-def test_a_flow_run_whose_run_went_on_in_another_does_not_train_a_second_one(number_recipe: WriteRecipe) -> None:
+def test_a_flow_run_whose_run_went_on_in_another_does_not_train_a_second_one(
+    number_recipe: WriteRecipe,
+) -> None:
     parameters = {"recipe_file": str(number_recipe()), "overrides": {"train.epochs": 2}}
     faults.arm("train.epoch_done:raise")
     with get_client(sync_client=True) as api:
@@ -118,15 +127,21 @@ def test_a_flow_run_whose_run_went_on_in_another_does_not_train_a_second_one(num
     assert only_run().run_id == resumed["run_id"]
 
 
-@pytest.mark.parametrize(("point", "was_scored"), [("evaluate.scored", False), ("register.begun", True)])
-def test_what_is_done_is_not_done_again(number_recipe: WriteRecipe, point: str, was_scored: bool) -> None:
+@pytest.mark.parametrize(
+    ("point", "was_scored"), [("evaluate.scored", False), ("register.begun", True)]
+)
+def test_what_is_done_is_not_done_again(
+    number_recipe: WriteRecipe, point: str, was_scored: bool
+) -> None:
     faults.arm(f"{point}:raise")
     overrides = {"train.epochs": 1, "tracking.register": "line"}
     with pytest.raises(FaultError):
         train(recipe_file=str(number_recipe()), overrides=overrides)
     record = only_run()
     run_dir = settings.home().runs / record.run_id
-    written = {name: (run_dir / name).stat().st_mtime_ns for name in ("weights/best.pt", "weights/last.pt")}
+    written = {
+        name: (run_dir / name).stat().st_mtime_ns for name in ("weights/best.pt", "weights/last.pt")
+    }
     scored = (run_dir / "predictions.parquet").stat().st_mtime_ns if was_scored else 0
     faults.arm("")
     assert record.status == "FAILED"
@@ -140,7 +155,9 @@ def test_what_is_done_is_not_done_again(number_recipe: WriteRecipe, point: str, 
     assert [one.version for one in client().search_model_versions("name = 'line'")] in (["1"], [1])
 
 
-def test_a_finished_run_is_registered_when_it_is_asked_to_and_nothing_else_is_done(number_recipe: WriteRecipe) -> None:
+def test_a_finished_run_is_registered_when_it_is_asked_to_and_nothing_else_is_done(
+    number_recipe: WriteRecipe,
+) -> None:
     first = train(recipe_file=str(number_recipe()), overrides={"train.epochs": 1})
     scored = (Path(first["run_dir"]) / "predictions.parquet").stat().st_mtime_ns
     second = train(resume=first["run_id"], overrides={"tracking.register": "late"})
@@ -197,7 +214,9 @@ def test_a_run_that_dies_before_its_record_leaves_nothing(number_recipe: WriteRe
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_before_its_first_checkpoint_and_with_its_own_rows_alone(number_recipe: WriteRecipe) -> None:
+def test_a_run_goes_on_before_its_first_checkpoint_and_with_its_own_rows_alone(
+    number_recipe: WriteRecipe,
+) -> None:
     recipe, epochs = str(number_recipe()), {"train.epochs": 2}
     whole = train(recipe_file=recipe, overrides=epochs)
     record = fail_at_step_3(recipe, epochs)
@@ -205,7 +224,9 @@ def test_a_run_goes_on_before_its_first_checkpoint_and_with_its_own_rows_alone(n
     column = next(Path(record.pack_dir).glob("*.npy"))
     data = column.read_bytes()
     column.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(SourceError, match=f"run {record.run_id} cannot go on: pack .* does not have the sha256"):
+    with pytest.raises(
+        SourceError, match=f"run {record.run_id} cannot go on: pack .* does not have the sha256"
+    ):
         train(resume=record.run_id)
     column.write_bytes(data)
     run_dir = settings.home().runs / record.run_id
@@ -214,7 +235,9 @@ def test_a_run_goes_on_before_its_first_checkpoint_and_with_its_own_rows_alone(n
         train(resume=record.run_id)
     assert load_record(run_dir).status == "FAILED"
     update_record(run_dir, fingerprint=record.fingerprint, split_dir="/before/home/packs/split")
-    with pytest.raises(SourceError, match=r"gone from /before/home/packs/split; bring it back, or train a new run"):
+    with pytest.raises(
+        SourceError, match=r"gone from /before/home/packs/split; bring it back, or train a new run"
+    ):
         train(resume=record.run_id)
     update_record(run_dir, split_dir=record.split_dir)
     assert train(resume=record.run_id)["weights_sha256"] == whole["weights_sha256"]
@@ -255,8 +278,17 @@ def test_what_changes_on_the_way_is_recorded_and_what_would_break_the_run_is_ref
     }.items():
         with pytest.raises(RecipeError, match=rf"{key}.*: a run goes on with what it began with"):
             change_recipe(run_dir, {key: value})
-    assert change_recipe(run_dir, {"train.augment": [], "tracking.wait_seconds": 1}).tracking.wait_seconds == 1
-    changes = {"train.epochs": 2, "train.optimizer.args.lr": 0.005, "train.optimizer.args.weight_decay": 0.01}
+    assert (
+        change_recipe(
+            run_dir, {"train.augment": [], "tracking.wait_seconds": 1}
+        ).tracking.wait_seconds
+        == 1
+    )
+    changes = {
+        "train.epochs": 2,
+        "train.optimizer.args.lr": 0.005,
+        "train.optimizer.args.weight_decay": 0.01,
+    }
     threads = load_record(run_dir).threads
     changes["train.threads"] = threads + 1
     second = train(resume=first["run_id"], overrides={**changes, "train.label_smoothing": 0.0})

@@ -12,7 +12,9 @@ from ..conftest import WriteRecipe
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
-def test_the_two_layer_net_descends_by_hand_on_the_sum_of_squares(number_recipe: WriteRecipe) -> None:
+def test_the_two_layer_net_descends_by_hand_on_the_sum_of_squares(
+    number_recipe: WriteRecipe,
+) -> None:
     overrides = {
         "model": {"name": "two_layer", "args": {"hidden": 8, "form": "tensors"}},
         "train": {
@@ -24,12 +26,18 @@ def test_the_two_layer_net_descends_by_hand_on_the_sum_of_squares(number_recipe:
         },
     }
     result = train(recipe_file=str(number_recipe()), overrides=overrides)
-    metrics, rows = result["metrics"], pd.read_parquet(Path(result["run_dir"]) / "predictions.parquet")
+    metrics, rows = (
+        result["metrics"],
+        pd.read_parquet(Path(result["run_dir"]) / "predictions.parquet"),
+    )
     assert (result["precision"], result["status"]) == ("fp64", "FINISHED")
     assert metrics["test/loss"] == pytest.approx(rows["loss"].sum())
-    # Of one column a row's loss is its squared error, standardised: rmse in the table's units is its root, times std.
+    # Of one column a row's loss is its squared error, standardised: rmse in the table's units is
+    # its root, times std.
     std = (rows["residual"].abs() / rows["loss"].pow(0.5)).median()
-    assert metrics["test/rmse"] == pytest.approx(std * (metrics["test/loss"] / len(rows)) ** 0.5, rel=1e-4)
+    assert metrics["test/rmse"] == pytest.approx(
+        std * (metrics["test/loss"] / len(rows)) ** 0.5, rel=1e-4
+    )
     assert metrics["test/r2"] > 0.9
 
 

@@ -21,7 +21,8 @@ from ..conftest import WriteRecipe
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
-# Learns like any other, until a file says that it fails on a batch of so many rows: those of one split.
+# Learns like any other, until a file says that it fails on a batch of so many rows: those of one
+# split.
 NETS = """
 from pathlib import Path
 from torch import nn
@@ -56,7 +57,12 @@ def test_a_pattern_of_split_columns_makes_a_run_each_below_a_parent_with_mean_an
     recipe = str(splits_recipe(tracking={"register": "folds"}))
     parent = train(recipe_file=recipe)
     run_dir, children = Path(parent["run_dir"]), parent["runs"]
-    assert (parent["kind"], parent["status"], parent["epochs"], parent["steps"]) == ("splits", "FINISHED", 2, 6)
+    assert (parent["kind"], parent["status"], parent["epochs"], parent["steps"]) == (
+        "splits",
+        "FINISHED",
+        2,
+        6,
+    )
     assert [child["split_column"] for child in children] == ["split_0", "split_1", "split_2"]
     assert {child["parent"] for child in children} == {parent["run_id"]}
     assert all(child["run_id"].startswith(f"folds-{child['split_column']}-") for child in children)
@@ -67,7 +73,9 @@ def test_a_pattern_of_split_columns_makes_a_run_each_below_a_parent_with_mean_an
         assert parent["metrics"][name] == pytest.approx(statistics.mean(values))
         assert parent["metrics"][f"{name}_std"] == pytest.approx(statistics.stdev(values))
     assert {"lr", "train/loss", "rows_per_second"}.isdisjoint(parent["metrics"])
-    assert parent["seconds"]["train"] == pytest.approx(sum(child["seconds"]["train"] for child in children), abs=0.01)
+    assert parent["seconds"]["train"] == pytest.approx(
+        sum(child["seconds"]["train"] for child in children), abs=0.01
+    )
 
     with (run_dir / "splits.csv").open() as file:
         rows = [(row["metric"], row["split"], float(row["value"])) for row in csv.DictReader(file)]
@@ -78,17 +86,23 @@ def test_a_pattern_of_split_columns_makes_a_run_each_below_a_parent_with_mean_an
     run = client().get_run(parent["mlflow_run_id"])
     assert run.info.status == "FINISHED"
     assert run.data.metrics["test/rmse_std"] == pytest.approx(parent["metrics"]["test/rmse_std"])
-    assert {"recipe.yaml", "splits.csv", "figures"} <= {one.path for one in client().list_artifacts(run.info.run_id)}
+    assert {"recipe.yaml", "splits.csv", "figures"} <= {
+        one.path for one in client().list_artifacts(run.info.run_id)
+    }
     tags = [client().get_run(child["mlflow_run_id"]).data.tags for child in children]
     assert {one["mlflow.parentRunId"] for one in tags} == {parent["mlflow_run_id"]}
     assert client().search_registered_models() == []
     assert "warning: tracking.register: without effect" in capsys.readouterr().err
 
     assert len(list(settings.home().packs.glob("*/manifest.json"))) == 1
-    child = train(recipe_file=recipe, overrides={"data.split.column": "split_2", "tracking.register": ""})
+    child = train(
+        recipe_file=recipe, overrides={"data.split.column": "split_2", "tracking.register": ""}
+    )
     assert (child["kind"], child["parent"], child["splits"]) == ("train", "", {})
     assert child["weights_sha256"] == children[2]["weights_sha256"]
-    with pytest.raises(SourceError, match="has no weights of its own; name one of its runs: folds-split_0"):
+    with pytest.raises(
+        SourceError, match="has no weights of its own; name one of its runs: folds-split_0"
+    ):
         resolve_source(parent["run_id"], settings.home())
 
 
@@ -96,7 +110,10 @@ def test_a_split_that_fails_stops_no_other_and_the_parent_trains_it_when_it_is_r
     splits_recipe: WriteRecipe, net: dict[str, Any]
 ) -> None:
     Path("fails").write_text("24")
-    with pytest.raises(TrainingError, match=r"1 of 3 splits failed: split_1: RuntimeError: no batch of 24.*resume fol"):
+    with pytest.raises(
+        TrainingError,
+        match=r"1 of 3 splits failed: split_1: RuntimeError: no batch of 24.*resume fol",
+    ):
         train(recipe_file=str(splits_recipe(model=net)))
     [parent] = [record for record in list_records(settings.home()) if not record.parent]
     first = list_children(settings.home(), parent)
@@ -122,7 +139,9 @@ def test_a_parent_that_was_stopped_goes_on_where_it_was_and_all_its_runs_can_be_
 ) -> None:
     Path("stops").write_text("24")
     with pytest.raises(KeyboardInterrupt):
-        train(recipe_file=str(splits_recipe(model=net)), overrides={"data.split.column": "split_[12]"})
+        train(
+            recipe_file=str(splits_recipe(model=net)), overrides={"data.split.column": "split_[12]"}
+        )
     [parent] = [record for record in list_records(settings.home()) if not record.parent]
     [stopped] = list_children(settings.home(), parent)
     assert (parent.status, stopped.status, stopped.split_column) == ("KILLED", "KILLED", "split_1")
@@ -131,7 +150,10 @@ def test_a_parent_that_was_stopped_goes_on_where_it_was_and_all_its_runs_can_be_
     Path("folds.csv").unlink()
     whole = train(resume=parent.run_id)
     assert whole["runs"][0]["run_id"] == stopped.run_id
-    assert [(child["split_column"], child["epochs"]) for child in whole["runs"]] == [("split_1", 2), ("split_2", 2)]
+    assert [(child["split_column"], child["epochs"]) for child in whole["runs"]] == [
+        ("split_1", 2),
+        ("split_2", 2),
+    ]
 
     alone = train(resume=whole["runs"][1]["run_id"], overrides={"train.epochs": 3})
     assert (alone["epochs"], alone["parent"]) == (3, parent.run_id)
@@ -156,7 +178,9 @@ def test_ingest_reports_each_split_of_one_pack(splits_recipe: WriteRecipe) -> No
     assert len({one["report"] for one in result["splits"].values()}) == 3
 
 
-def test_a_split_column_that_cannot_be_used_is_refused_before_any_split_is_trained(splits_recipe: WriteRecipe) -> None:
+def test_a_split_column_that_cannot_be_used_is_refused_before_any_split_is_trained(
+    splits_recipe: WriteRecipe,
+) -> None:
     recipe = splits_recipe()
     table = Path("folds.csv")
     table.write_text(table.read_text().replace(",train\n", ",trainee\n"))

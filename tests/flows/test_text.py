@@ -1,4 +1,6 @@
-"""Texts through the flows: trained, drawn, registered, scored and labelled, with words that training has not seen."""
+"""Texts through the flows: trained, drawn, registered, scored and labelled, with words that
+training has not seen.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 
 ENGLISH = "the dog sees", "a cat eats", "my mouse likes", "this horse finds"
 SPANISH = "el perro ve", "un gato come", "mi ratón quiere", "este caballo halla"
-THINGS = {"english": ("the house", "a fish", "my bread", "it"), "spanish": ("la casa", "un pez", "mi pan", "él")}
+THINGS = {
+    "english": ("the house", "a fish", "my bread", "it"),
+    "spanish": ("la casa", "un pez", "mi pan", "él"),
+}
 RECIPE = {
     "name": "tongues",
     "data": {
@@ -30,7 +35,12 @@ RECIPE = {
         "split": {"column": "split"},
     },
     "model": {"name": "bag_of_words"},
-    "train": {"epochs": 8, "batch_size": 4, "loss": "nll", "optimizer": {"name": "sgd", "args": {"lr": 0.5}}},
+    "train": {
+        "epochs": 8,
+        "batch_size": 4,
+        "loss": "nll",
+        "optimizer": {"name": "sgd", "args": {"lr": 0.5}},
+    },
     "tracking": {"register": "tongues"},
 }
 
@@ -43,10 +53,14 @@ def write_tables() -> None:
     Path("tongues.csv").write_text("\n".join(lines) + "\n")
     Path("tongues.yaml").write_text(yaml.safe_dump(RECIPE))
     Path("new.csv").write_text('text\nThe horse likes bread.\nEl perro quiere pan\nzzz qqq\n""\n')
-    Path("other.csv").write_text("text,language\nthe cat!,english\nel gato!,spanish\nel zorro,spanish\n")
+    Path("other.csv").write_text(
+        "text,language\nthe cat!,english\nel gato!,spanish\nel zorro,spanish\n"
+    )
 
 
-def test_texts_are_learned_drawn_and_told_apart_in_new_tables(capsys: pytest.CaptureFixture[str]) -> None:
+def test_texts_are_learned_drawn_and_told_apart_in_new_tables(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     write_tables()
     result = train(recipe_file="tongues.yaml")
     said = capsys.readouterr().err
@@ -70,7 +84,10 @@ def test_texts_are_learned_drawn_and_told_apart_in_new_tables(capsys: pytest.Cap
         rows = list(csv.DictReader(file))
     assert [row["prediction"] for row in rows[:2]] == ["english", "spanish"]
     assert float(rows[0]["probability"]) > 0.6
-    assert rows[2]["prediction"] in ("english", "spanish")  # of words that it has not seen it guesses
+    assert rows[2]["prediction"] in (
+        "english",
+        "spanish",
+    )  # of words that it has not seen it guesses
     assert (rows[3]["prediction"], rows[3]["verdict"]) == ("", "empty cell in 'text'")
     assert labelled["rows_predicted"] == 3
 

@@ -23,19 +23,26 @@ def artifacts_of(run_id: str, folder: str) -> set[str]:
     return {Path(item.path).name for item in client.list_artifacts(run_id, folder)}
 
 
-def test_a_graph_becomes_a_model_that_ranks_and_answers(graph_recipe: WriteRecipe, tmp_path: Path) -> None:
+def test_a_graph_becomes_a_model_that_ranks_and_answers(
+    graph_recipe: WriteRecipe, tmp_path: Path
+) -> None:
     result = train(recipe_file=str(graph_recipe()))
     run_dir = Path(result["run_dir"])
     metrics = result["metrics"]
     assert result["status"] == "FINISHED"
-    # Of 14 questions one asks for the moon and one from there, which no training row knows; the others are regular.
+    # Of 14 questions one asks for the moon and one from there, which no training row knows; the
+    # others are regular.
     assert metrics["test/hits_at_3"] >= 0.75
     assert metrics["test/mrr_low"] <= metrics["test/mrr"] <= metrics["test/mrr_high"]
-    assert metrics["test/mrr"] == pytest.approx((metrics["test/mrr_of/head"] + metrics["test/mrr_of/tail"]) / 2)
+    assert metrics["test/mrr"] == pytest.approx(
+        (metrics["test/mrr_of/head"] + metrics["test/mrr_of/tail"]) / 2
+    )
     assert max(metrics["valid/mrr"], metrics["valid/hits_at_10"]) <= 1
     assert not any("accuracy" in name for name in metrics)
     assert artifacts_of(result["mlflow_run_id"], "tables") == {"neighbours.csv", "relations.csv"}
-    assert {"curves.png", "ranks.png", "worst.png"} <= artifacts_of(result["mlflow_run_id"], "figures")
+    assert {"curves.png", "ranks.png", "worst.png"} <= artifacts_of(
+        result["mlflow_run_id"], "figures"
+    )
 
     ranks = pd.read_parquet(run_dir / "predictions.parquet")
     assert list(ranks.columns) == [
@@ -45,7 +52,9 @@ def test_a_graph_becomes_a_model_that_ranks_and_answers(graph_recipe: WriteRecip
     moon = ranks[(ranks["tail"] == "moon") & (ranks["direction"] == "tail")].iloc[0]
     assert (moon["target"], moon["rank"] > 3) == ("moon", True)
 
-    Path("ask.csv").write_text("head,relation,note\np1,lives_in,a\nnobody,lives_in,b\np2,dreams_of,c\n")
+    Path("ask.csv").write_text(
+        "head,relation,note\np1,lives_in,a\nnobody,lives_in,b\np2,dreams_of,c\n"
+    )
     predict(result["run_id"], "ask.csv", "answers.csv")
     answers = pd.read_csv("answers.csv", keep_default_na=False)
     assert answers["prediction"].tolist() == ["rome", "", ""]

@@ -43,7 +43,9 @@ def test_an_unknown_model_is_named_with_its_key_and_the_nearest(name: str) -> No
         ({"schema": 1}, r"model\.args\.schema: 1 is not the recipe's to give"),
     ],
 )
-def test_a_wrong_argument_of_a_registered_model_is_refused_without_a_table(args: dict[str, Any], words: str) -> None:
+def test_a_wrong_argument_of_a_registered_model_is_refused_without_a_table(
+    args: dict[str, Any], words: str
+) -> None:
     with pytest.raises(RecipeError, match=words):
         check_model(Named(name="mlp", args=args))
 
@@ -62,9 +64,13 @@ def test_small_nets_score_images_and_gradients_reach_every_weight(
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 28, 28)])
-def test_an_image_of_another_shape_is_refused_with_the_remedy(shape: tuple[int, ...], image_schema: MakeSchema) -> None:
+def test_an_image_of_another_shape_is_refused_with_the_remedy(
+    shape: tuple[int, ...], image_schema: MakeSchema
+) -> None:
     given = " x ".join(map(str, shape))
-    with pytest.raises(ShapeError, match=rf"lenet takes one image of 1 x 32 x 32.*{given}.*size: \[32, 32\].*gray"):
+    with pytest.raises(
+        ShapeError, match=rf"lenet takes one image of 1 x 32 x 32.*{given}.*size: \[32, 32\].*gray"
+    ):
         build_model(Named(name="lenet"), image_schema(*shape))
 
 
@@ -78,12 +84,16 @@ def test_the_mlp_takes_numbers_categories_and_images_side_by_side(mixed_schema: 
     model = build_model(Named(name="mlp", args={"hidden": [10], "dropout": 0.5}), mixed_schema)
     # By hand: 5 classes and "unseen" in 3 dimensions, twice; then 2 + 2 * 3 + 12 inputs.
     assert count(model) == 2 * 6 * 3 + (20 + 1) * 10 + (10 + 1) * 2
-    outputs = model(torch.randn(4, 2), torch.tensor([[0, 5], [1, 2], [3, 3], [5, 0]]), torch.randn(4, 1, 4, 3))
+    outputs = model(
+        torch.randn(4, 2), torch.tensor([[0, 5], [1, 2], [3, 3], [5, 0]]), torch.randn(4, 1, 4, 3)
+    )
     assert outputs.shape == (4, 2)
 
 
 @pytest.mark.parametrize("norm", ["batch", "layer"])
-def test_the_mlp_normalises_each_hidden_layer_before_its_relu(norm: str, number_schema: Schema) -> None:
+def test_the_mlp_normalises_each_hidden_layer_before_its_relu(
+    norm: str, number_schema: Schema
+) -> None:
     torch.manual_seed(0)
     model = build_model(Named(name="mlp", args={"hidden": [8, 6], "norm": norm}), number_schema)
     # By hand: weight and bias of each hidden unit's norm beside the three affine layers.
@@ -100,7 +110,9 @@ def test_the_mlp_normalises_each_hidden_layer_before_its_relu(norm: str, number_
     model.get_submodule("layers.1").register_forward_hook(keep)
     model.train()(100 * torch.randn(50, 3))
     axis = 0 if norm == "batch" else 1
-    torch.testing.assert_close(hidden[0].mean(dim=axis), torch.zeros(8 if norm == "batch" else 50), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        hidden[0].mean(dim=axis), torch.zeros(8 if norm == "batch" else 50), atol=1e-4, rtol=0
+    )
     with pytest.raises(RecipeError, match=r"model\.args\.norm: got 'group'"):
         check_model(Named(name="mlp", args={"norm": "group"}))
 
@@ -122,9 +134,15 @@ def test_the_mlp_refuses_inputs_of_another_shape(number_schema: Schema) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_models_compute_in_the_precision_asked_for(dtype: torch.dtype, mixed_schema: Schema) -> None:
+def test_models_compute_in_the_precision_asked_for(
+    dtype: torch.dtype, mixed_schema: Schema
+) -> None:
     model = build_model(Named(name="mlp"), mixed_schema)
-    numbers, ids, image = torch.randn(4, 2), torch.tensor([[0, 5], [1, 2], [3, 3], [5, 0]]), torch.randn(4, 1, 4, 3)
+    numbers, ids, image = (
+        torch.randn(4, 2),
+        torch.tensor([[0, 5], [1, 2], [3, 3], [5, 0]]),
+        torch.randn(4, 1, 4, 3),
+    )
     expected = model(numbers, ids, image)
     if dtype == torch.float64:
         got = model.double()(numbers.double(), ids, image.double())
@@ -132,11 +150,15 @@ def test_models_compute_in_the_precision_asked_for(dtype: torch.dtype, mixed_sch
         with torch.autocast("cpu", dtype):
             got = model(numbers, ids, image)
     assert got.dtype == dtype
-    torch.testing.assert_close(got.float(), expected, rtol=0, atol=1e-5 if dtype == torch.float64 else 0.02)
+    torch.testing.assert_close(
+        got.float(), expected, rtol=0, atol=1e-5 if dtype == torch.float64 else 0.02
+    )
 
 
 @pytest.mark.parametrize("name", ["lenet", "torchvision:shufflenet_v2_x0_5"])
-def test_the_seed_alone_decides_the_weights_and_the_proof_leaves_no_trace(name: str, image_schema: MakeSchema) -> None:
+def test_the_seed_alone_decides_the_weights_and_the_proof_leaves_no_trace(
+    name: str, image_schema: MakeSchema
+) -> None:
     torch.manual_seed(5)
     first = build_model(Named(name=name), image_schema(1, 32, 32))
     after = torch.get_rng_state()
@@ -144,7 +166,8 @@ def test_the_seed_alone_decides_the_weights_and_the_proof_leaves_no_trace(name: 
     check_model(Named(name=name))
     second = build_model(Named(name=name), image_schema(1, 32, 32))
     assert all(
-        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
     )
     assert torch.equal(after, torch.get_rng_state())
     assert all(module.training for module in first.modules())
@@ -153,12 +176,19 @@ def test_the_seed_alone_decides_the_weights_and_the_proof_leaves_no_trace(name: 
 def test_checking_and_describing_draw_no_random_numbers() -> None:
     before = torch.get_rng_state()
     infos = {info.name: info for info in describe_models()}
-    for name in ("torchvision:googlenet", "torchvision:vit_b_16", "torchvision:regnet_x_400mf", "torchvision:swin_t"):
+    for name in (
+        "torchvision:googlenet",
+        "torchvision:vit_b_16",
+        "torchvision:regnet_x_400mf",
+        "torchvision:swin_t",
+    ):
         check_model(Named(name=name))
     assert torch.equal(before, torch.get_rng_state())
     assert infos["lenet"].num_parameters == 61_706
     assert infos["cifar_net"].num_parameters == 62_006
-    assert infos["complex"].num_parameters == (10 + 2 * 4) * 2 * 64  # entities, relations both ways, real and imaginary
+    assert (
+        infos["complex"].num_parameters == (10 + 2 * 4) * 2 * 64
+    )  # entities, relations both ways, real and imaginary
     assert infos["mlp"].args == {"hidden": [64, 64], "dropout": 0.0, "norm": "none"}
     assert infos["two_layer"].num_parameters == 8 * 100 + 100 * 10
     assert infos["dynamic_net"].num_parameters == (8 + 1) * 100 + (100 + 1) * 100 + (100 + 1) * 10
@@ -193,7 +223,8 @@ def test_a_model_that_finds_no_room_in_memory_is_refused_before_it_is_made(
     number_schema: Schema, image_schema: MakeSchema
 ) -> None:
     with pytest.raises(
-        RecipeError, match=r"model\.name: mlp: its weights take 372,529\.\d GiB, and [\d,.]+ GiB of mem"
+        RecipeError,
+        match=r"model\.name: mlp: its weights take 372,529\.\d GiB, and [\d,.]+ GiB of mem",
     ):
         build_model(Named(name="mlp", args={"hidden": [10_000_000, 10_000_000]}), number_schema)
     wide = Named(name="torchvision:resnet50", args={"width_per_group": 10**7})
@@ -202,7 +233,9 @@ def test_a_model_that_finds_no_room_in_memory_is_refused_before_it_is_made(
 
 
 @pytest.mark.parametrize("name", ["mlp", "dynamic_net"])
-def test_counting_a_model_before_it_is_made_draws_no_random_number(name: str, number_schema: Schema) -> None:
+def test_counting_a_model_before_it_is_made_draws_no_random_number(
+    name: str, number_schema: Schema
+) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         build_model(Named(name=name), number_schema)

@@ -72,8 +72,12 @@ def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         del sys.modules[name]
 
 
-def test_a_class_of_the_working_directory_gets_what_its_signature_asks_for(image_schema: MakeSchema) -> None:
-    model = build_model(Named(name="lab.nets:Net", args={"width": 6}), image_schema(2, 8, 8, num_classes=5))
+def test_a_class_of_the_working_directory_gets_what_its_signature_asks_for(
+    image_schema: MakeSchema,
+) -> None:
+    model = build_model(
+        Named(name="lab.nets:Net", args={"width": 6}), image_schema(2, 8, 8, num_classes=5)
+    )
     assert model(torch.zeros(3, 2, 8, 8)).shape == (3, 5)
     assert model.get_submodule("conv").weight.shape == (6, 2, 3, 3)
 
@@ -84,18 +88,28 @@ def test_the_modes_that_a_class_set_itself_stay(image_schema: MakeSchema) -> Non
     assert not model.get_submodule("norm").training
 
 
-def test_a_class_may_take_the_schema_and_lazy_layers_take_their_shape_from_the_proof(mixed_schema: Schema) -> None:
+def test_a_class_may_take_the_schema_and_lazy_layers_take_their_shape_from_the_proof(
+    mixed_schema: Schema,
+) -> None:
     model = build_model(Named(name="lab.nets:FromSchema"), mixed_schema)
     assert model.schema is mixed_schema
     assert model.get_submodule("layer").weight.shape == (2, 16)
 
 
 def test_the_recipe_goes_before_the_schema(image_schema: MakeSchema) -> None:
-    with pytest.raises(ShapeError, match=r"expected one tensor of shape \(2, 7\).*label has 7 classes; got \(2, 3\)"):
-        build_model(Named(name="lab.nets:Net", args={"num_classes": 3}), image_schema(2, 8, 8, num_classes=7))
+    with pytest.raises(
+        ShapeError,
+        match=r"expected one tensor of shape \(2, 7\).*label has 7 classes; got \(2, 3\)",
+    ):
+        build_model(
+            Named(name="lab.nets:Net", args={"num_classes": 3}),
+            image_schema(2, 8, 8, num_classes=7),
+        )
 
 
-def test_outputs_of_another_shape_are_refused_and_the_random_state_is_as_before(number_schema: Schema) -> None:
+def test_outputs_of_another_shape_are_refused_and_the_random_state_is_as_before(
+    number_schema: Schema,
+) -> None:
     torch.manual_seed(0)
     torch.nn.Linear(1, 4)
     expected = torch.get_rng_state()
@@ -106,7 +120,9 @@ def test_outputs_of_another_shape_are_refused_and_the_random_state_is_as_before(
 
 
 def test_a_forward_pass_that_fails_is_told_with_the_shapes(image_schema: MakeSchema) -> None:
-    with pytest.raises(ShapeError, match=r"lab\.nets:Net fails on rows of image \[2, 8, 8\]: RuntimeError"):
+    with pytest.raises(
+        ShapeError, match=r"lab\.nets:Net fails on rows of image \[2, 8, 8\]: RuntimeError"
+    ):
         build_model(Named(name="lab.nets:Net", args={"in_channels": 9}), image_schema(2, 8, 8))
 
 
@@ -117,20 +133,36 @@ def test_a_forward_pass_that_fails_is_told_with_the_shapes(image_schema: MakeSch
         ("lab.nest:Net", {}, r"there is no module lab\.nest"),
         ("lab.nets:Nett", {}, r"lab/nets\.py: has no such class; did you mean Net\?"),
         ("lab.nets:Stateful", {}, r"Stateful is no subclass of torch\.nn\.Module"),
-        ("lab.broken:Net", {}, r"importing lab\.broken failed: ZeroDivisionError.*broken\.py, line 3"),
-        ("lab.needy:Net", {}, r"importing lab\.needy failed: .*a_library_that_is_not_there.*needy\.py, line 1"),
-        ("lab.unfinished:Net", {}, r"importing lab\.unfinished failed: SyntaxError.*unfinished\.py, line 2"),
+        (
+            "lab.broken:Net",
+            {},
+            r"importing lab\.broken failed: ZeroDivisionError.*broken\.py, line 3",
+        ),
+        (
+            "lab.needy:Net",
+            {},
+            r"importing lab\.needy failed: .*a_library_that_is_not_there.*needy\.py, line 1",
+        ),
+        (
+            "lab.unfinished:Net",
+            {},
+            r"importing lab\.unfinished failed: SyntaxError.*unfinished\.py, line 2",
+        ),
         ("lab.nets:Net", {"widht": 3}, r"model\.args\.widht \(value 3\).*did you mean width"),
         ("lab.nets:Refuses", {}, r"model\.args\.size is missing"),
     ],
 )
-def test_what_cannot_be_imported_or_called_is_told_without_a_table(name: str, args: dict[str, Any], words: str) -> None:
+def test_what_cannot_be_imported_or_called_is_told_without_a_table(
+    name: str, args: dict[str, Any], words: str
+) -> None:
     with pytest.raises(RecipeError, match=words):
         check_model(Named(name=name, args=args))
 
 
 def test_a_constructor_that_raises_is_told_with_its_place(number_schema: Schema) -> None:
-    with pytest.raises(RecipeError, match=r"refuses \{'size': 3\}: ValueError: size 3 is odd .*nets\.py, line \d+"):
+    with pytest.raises(
+        RecipeError, match=r"refuses \{'size': 3\}: ValueError: size 3 is odd .*nets\.py, line \d+"
+    ):
         build_model(Named(name="lab.nets:Refuses", args={"size": 3}), number_schema)
 
 

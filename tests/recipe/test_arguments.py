@@ -10,7 +10,11 @@ from torchrelay.recipe.arguments import check_arguments, check_values
 
 
 def brew(
-    water: float, cups: Annotated[int, Field(gt=0)] = 1, sizes: tuple[int, int] = (1, 2), beans: Any = None, plain=0
+    water: float,
+    cups: Annotated[int, Field(gt=0)] = 1,
+    sizes: tuple[int, int] = (1, 2),
+    beans: Any = None,
+    plain=0,
 ) -> None:
     """A function as a recipe names one."""
 
@@ -34,7 +38,10 @@ def test_what_fits_is_accepted_with_whole_numbers_for_floats_and_lists_for_tuple
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        ({"water": 1, "cup": 3}, r"^make\.args\.cup \(value 3\): brew takes no such argument; did you mean cups"),
+        (
+            {"water": 1, "cup": 3},
+            r"^make\.args\.cup \(value 3\): brew takes no such argument; did you mean cups",
+        ),
         ({}, r"^make\.args\.water is missing; brew needs it"),
         ({"water": "1"}, r"^make\.args\.water: got '1'; input should be a valid number$"),
         ({"water": True}, r"^make\.args\.water: got True; "),
@@ -56,5 +63,7 @@ def test_a_refused_value_is_found_among_the_others() -> None:
     check_values("make", "brew", {"heat": 3}, refusal)
     with pytest.raises(RecipeError, match=r"^make\.args\.heat: got 10; brew refuses it: too hot$"):
         check_values("make", "brew", {"water": 1, "heat": 10}, refusal)
-    with pytest.raises(RecipeError, match=r"^make\.args: got \{'water': 1\}; brew refuses it: always$"):
+    with pytest.raises(
+        RecipeError, match=r"^make\.args: got \{'water': 1\}; brew refuses it: always$"
+    ):
         check_values("make", "brew", {"water": 1}, lambda args: "always")

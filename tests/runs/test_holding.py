@@ -1,4 +1,6 @@
-"""A training whose folder is taken away notices, says so, makes nothing anew, and MLflow hears that it failed."""
+"""A training whose folder is taken away notices, says so, makes nothing anew, and MLflow hears
+that it failed.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def replace_folder(run_dir: Path) -> None:
 
 def replace_record(run_dir: Path) -> None:
     record = load_record(run_dir)
-    save_record(settings.home(), record.model_copy(update={"created": "2020-01-01T00:00:00.000+00:00"}))
+    save_record(
+        settings.home(), record.model_copy(update={"created": "2020-01-01T00:00:00.000+00:00"})
+    )
 
 
 def steal_lock(run_dir: Path) -> None:
@@ -49,12 +53,18 @@ def steal_lock(run_dir: Path) -> None:
 
 TAKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "removed": (shutil.rmtree, "was removed"),
-    "emptied and made again": (lambda run_dir: (shutil.rmtree(run_dir), run_dir.mkdir()), "was replaced by another"),
+    "emptied and made again": (
+        lambda run_dir: (shutil.rmtree(run_dir), run_dir.mkdir()),
+        "was replaced by another",
+    ),
     "replaced by its copy": (replace_folder, "was replaced by another"),
     "moved": (lambda run_dir: run_dir.rename(run_dir.with_name("moved")), "was removed"),
     "home removed": (lambda run_dir: shutil.rmtree(run_dir.parents[1]), "was removed"),
     "record of another": (replace_record, "replaced by that of another run"),
-    "record gone": (lambda run_dir: (run_dir / "run.json").unlink(), "its record cannot be read any more"),
+    "record gone": (
+        lambda run_dir: (run_dir / "run.json").unlink(),
+        "its record cannot be read any more",
+    ),
     "lock replaced": (steal_lock, "lock was replaced"),
     "lock removed": (lambda run_dir: (run_dir / "lock").unlink(), "lock was removed"),
 }
@@ -77,7 +87,10 @@ def test_what_becomes_of_a_held_folder_is_noticed_and_ends_the_run(
         check_folder(run_dir, is_now=True)
     assert caught.value.exit_code == 1
     if said != "lock was removed":
-        assert sorted(str(path) for path in home.root.rglob("*") if path.name != "mlflow.lock") == after
+        assert (
+            sorted(str(path) for path in home.root.rglob("*") if path.name != "mlflow.lock")
+            == after
+        )
     else:  # nobody took its place: the run is written down as failed
         assert load_record(run_dir).status == "FAILED"
 
@@ -105,7 +118,9 @@ def test_a_run_in_good_order_is_left_alone_and_looked_at_every_two_seconds(
     run_dir = home.runs / "held"
     looks: list[Path] = []
     real = holding._is_same
-    monkeypatch.setattr(holding, "_is_same", lambda path, opened: bool(looks.append(path)) or real(path, opened))
+    monkeypatch.setattr(
+        holding, "_is_same", lambda path, opened: bool(looks.append(path)) or real(path, opened)
+    )
 
     def batches() -> Iterator[int]:
         yield from range(1000)
@@ -134,13 +149,19 @@ def test_a_run_that_is_lost_before_its_end_does_not_end_well_and_mlflow_hears_th
     run_dir = home.runs / "held"
     record = RunRecord(run_id="held", name="x", experiment="x", created=now())
     mlflow_run_id = ""
-    with pytest.raises(RunLostError, match="run held ends here"), hold_run(run_dir), keep_status(run_dir):
+    with (
+        pytest.raises(RunLostError, match="run held ends here"),
+        hold_run(run_dir),
+        keep_status(run_dir),
+    ):
         open_run(record, recipe, schema, {"train": 10})
         mlflow_run_id = load_record(run_dir).mlflow_run_id
         assert mlflow_run_id
         take(run_dir)
         finish_run.fn(run_dir)
     assert open_client().get_run(mlflow_run_id).info.status == "FAILED"
-    assert (run_dir.exists(), os.listdir(home.runs).count("held")) == ((take is replace_folder),) * 2
+    assert (run_dir.exists(), os.listdir(home.runs).count("held")) == (
+        (take is replace_folder),
+    ) * 2
     if run_dir.exists():
         assert load_record(run_dir).status == "RUNNING"

@@ -60,7 +60,10 @@ def test_a_journal_torn_in_its_first_line_gets_another(path):
     path.write_bytes(path.read_bytes()[:10])
     with Journal(path) as journal:
         journal.append_metrics(1, 0, {"loss": 1.0})
-    assert [json.loads(line)["kind"] for line in path.read_text().splitlines()[1:]] == ["journal", "metrics"]
+    assert [json.loads(line)["kind"] for line in path.read_text().splitlines()[1:]] == [
+        "journal",
+        "metrics",
+    ]
     assert [point.step for point in Journal(path).points()] == [1]
 
 
@@ -93,10 +96,14 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.parametrize("written_by", [["flush"], ["sync"], ["close"], ["append_event", "x"], ["points"]])
+@pytest.mark.parametrize(
+    "written_by", [["flush"], ["sync"], ["close"], ["append_event", "x"], ["points"]]
+)
 def test_what_was_written_before_a_kill_is_there_after_it(path, written_by):
     subprocess.run([sys.executable, "-c", KILLED_AFTER, str(path), *written_by], check=False)
-    assert [(point.step, point.value) for point in Journal(path).points()] == [(n, n / 7) for n in range(1, 101)]
+    assert [(point.step, point.value) for point in Journal(path).points()] == [
+        (n, n / 7) for n in range(1, 101)
+    ]
 
 
 def test_steps_wait_in_memory_for_half_a_second_at_most_while_they_follow_each_other(path):
@@ -115,10 +122,14 @@ def test_a_journal_that_cannot_be_written_says_so_and_goes_on_once_it_can(path):
         whole = path.stat().st_size
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (whole + 20, hard))  # as a disk that is full after 20 bytes
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, (whole + 20, hard)
+        )  # as a disk that is full after 20 bytes
         try:
             journal.append_metrics(1, 0, {"loss": 1.0})
-            with pytest.raises(TrackingError, match=r"journal .* cannot be written: .*; then resume the run"):
+            with pytest.raises(
+                TrackingError, match=r"journal .* cannot be written: .*; then resume the run"
+            ):
                 journal.flush()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -160,7 +171,9 @@ def test_reading_makes_no_file(path):
 def test_a_journal_of_another_format_version_is_refused(path):
     path.parent.mkdir()
     path.write_text('{"time": 1, "kind": "journal", "format_version": 2}\n')
-    with pytest.raises(TrackingError, match="format_version 2, this torchrelay reads format_version 1"):
+    with pytest.raises(
+        TrackingError, match="format_version 2, this torchrelay reads format_version 1"
+    ):
         list(Journal(path).lines())
     with pytest.raises(TrackingError, match="format_version 2"):
         Journal(path).append_event("x")

@@ -46,8 +46,12 @@ def test_a_run_id_is_safe_as_a_file_name(name, start):
     assert re.fullmatch(re.escape(start) + r"-\d{8}-\d{6}-[0-9a-f]{4}", new_run_id(name))
 
 
-def test_a_record_reads_back_as_it_was_even_with_a_metric_that_is_not_a_number(home: Home, make_record: Make):
-    record = make_record(metrics={"train/loss": math.inf, "test/accuracy": 0.5}, seconds={"total": 1.5})
+def test_a_record_reads_back_as_it_was_even_with_a_metric_that_is_not_a_number(
+    home: Home, make_record: Make
+):
+    record = make_record(
+        metrics={"train/loss": math.inf, "test/accuracy": 0.5}, seconds={"total": 1.5}
+    )
     assert load_record(save_record(home, record)) == record
     run_dir = save_record(home, make_record(metrics={"r2": math.nan}))
     assert math.isnan(load_record(run_dir).metrics["r2"])
@@ -61,7 +65,9 @@ def test_an_update_changes_its_fields_alone(home: Home, make_record: Make):
 
 
 @pytest.mark.parametrize("change", [{"status": "DONE"}, {"unknown": 1}])
-def test_an_update_that_does_not_fit_is_refused_and_changes_nothing(home: Home, make_record: Make, change):
+def test_an_update_that_does_not_fit_is_refused_and_changes_nothing(
+    home: Home, make_record: Make, change
+):
     record = make_record()
     run_dir = save_record(home, record)
     with pytest.raises(SourceError, match=next(iter(change))):
@@ -69,9 +75,14 @@ def test_an_update_that_does_not_fit_is_refused_and_changes_nothing(home: Home, 
     assert load_record(run_dir) == record
 
 
-def test_runs_are_listed_newest_first_and_an_unreadable_one_is_skipped_with_a_warning(home, make_record: Make, caplog):
+def test_runs_are_listed_newest_first_and_an_unreadable_one_is_skipped_with_a_warning(
+    home, make_record: Make, caplog
+):
     for second in (2, 1, 3):
-        save_record(home, make_record(run_id=f"run-{second}", created=f"2026-01-01T00:00:0{second}.000+00:00"))
+        save_record(
+            home,
+            make_record(run_id=f"run-{second}", created=f"2026-01-01T00:00:0{second}.000+00:00"),
+        )
     (home.runs / "torn").mkdir()
     (home.runs / "torn" / "run.json").write_text('{"format_version": 1, "run_')
     (home.runs / "empty").mkdir()
@@ -91,7 +102,9 @@ def test_a_record_of_another_format_version_says_which_can_be_read(home: Home, m
     run_dir = save_record(home, make_record())
     values = json.loads((run_dir / "run.json").read_text())
     (run_dir / "run.json").write_text(json.dumps(values | {"format_version": 7}))
-    with pytest.raises(SourceError, match="format_version 7, this torchrelay reads format_version 1"):
+    with pytest.raises(
+        SourceError, match="format_version 7, this torchrelay reads format_version 1"
+    ):
         load_record(run_dir)
 
 
@@ -127,7 +140,8 @@ def test_the_commit_of_a_folder_outside_of_git_is_empty(tmp_path):
 def test_reading_runs_imports_neither_torch_nor_mlflow_nor_prefect():
     code = (
         "import sys, torchrelay.runs.record, torchrelay.runs.journal; "
-        "print([name for name in ('torch', 'mlflow', 'prefect', 'matplotlib', 'pandas') if name in sys.modules])"
+        "print([name for name in ('torch', 'mlflow', 'prefect', 'matplotlib', 'pandas') if name in "
+        "sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -137,10 +151,15 @@ def test_what_lies_in_the_home_is_written_down_relative_to_it(
     home: Home, make_record: Callable[..., RunRecord]
 ) -> None:
     pack, split = str(home.packs / "a"), str(home.packs / "a" / "splits" / "b")
-    record = make_record(pack_dir=pack, split_dir="", weights="/elsewhere/best.pt", splits={"one": split})
+    record = make_record(
+        pack_dir=pack, split_dir="", weights="/elsewhere/best.pt", splits={"one": split}
+    )
     run_dir = save_record(home, record)
     written = json.loads((run_dir / "run.json").read_text())
     assert (written["pack_dir"], written["split_dir"]) == ("packs/a", "")
-    assert (written["weights"], written["splits"]) == ("/elsewhere/best.pt", {"one": "packs/a/splits/b"})
+    assert (written["weights"], written["splits"]) == (
+        "/elsewhere/best.pt",
+        {"one": "packs/a/splits/b"},
+    )
     assert load_record(run_dir) == record
     assert update_record(run_dir, epochs=1) == record.model_copy(update={"epochs": 1})

@@ -24,7 +24,13 @@ def make_run() -> MakeRun:
     def make(recipe_file: Path, run_id: str, seed: int = 5) -> Path:
         recipe = load_recipe(recipe_file, None, {"train.seed": seed})
         schema = Schema.load(ingest_table.fn(recipe).first.split_dir / "schema.json")
-        record = RunRecord(run_id=run_id, name=recipe.name, experiment=recipe.name, created=now(), status="FINISHED")
+        record = RunRecord(
+            run_id=run_id,
+            name=recipe.name,
+            experiment=recipe.name,
+            created=now(),
+            status="FINISHED",
+        )
         run_dir = save_record(home(), record)
         with Journal(run_dir / JOURNAL_FILE) as journal:
             journal.append_event("made")

@@ -1,4 +1,6 @@
-"""Models of every kind that begin from one with fewer labels say what it said of the labels that both have."""
+"""Models of every kind that begin from one with fewer labels say what it said of the labels that
+both have.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +21,14 @@ Statistics = Literal["source", "data"]
 
 def feature(name: str, kind: str, labels: str, shape: list[int], **more: Any) -> FeatureSchema:
     values = {"name": name, "kind": kind, "columns": [name], "shape": shape, "dtype": "int64"}
-    return FeatureSchema.model_validate({**values, "classes": [*labels], "counts": [1] * len(labels), **more})
+    return FeatureSchema.model_validate(
+        {**values, "classes": [*labels], "counts": [1] * len(labels), **more}
+    )
 
 
-def begin(model: Named, fitted: Schema, source: Schema, statistics: Statistics) -> tuple[nn.Module, nn.Module, Schema]:
+def begin(
+    model: Named, fitted: Schema, source: Schema, statistics: Statistics
+) -> tuple[nn.Module, nn.Module, Schema]:
     """The source's net, the net that begins from it, and the latter's schema."""
     schema = inherit(fitted, source, statistics)
     old, new = build_model(model, source), build_model(model, schema)
@@ -48,7 +54,8 @@ def test_a_graph_with_more_entities_and_relations_scores_the_old_facts_alike_in_
 ) -> None:
     def graph(entities: str, relations: str) -> Schema:
         head, tail = (
-            feature(one, "category", entities, shape, vocabulary="v") for one, shape in (("h", [1]), ("t", []))
+            feature(one, "category", entities, shape, vocabulary="v")
+            for one, shape in (("h", [1]), ("t", []))
         )
         return Schema(inputs=[head, feature("r", "category", relations, [1])], targets=[tail])
 
@@ -68,13 +75,17 @@ def test_a_graph_with_more_entities_and_relations_scores_the_old_facts_alike_in_
 
 
 @pytest.mark.parametrize("statistics", ["source", "data"])
-def test_a_bag_of_words_with_more_words_and_classes_weighs_the_old_ones_alike(statistics: Statistics) -> None:
+def test_a_bag_of_words_with_more_words_and_classes_weighs_the_old_ones_alike(
+    statistics: Statistics,
+) -> None:
     def corpus(tokens: str, labels: str) -> Schema:
         text = feature("text", "text", tokens, [0], tokens="words", ngrams=[1, 1])
         return Schema(inputs=[text], targets=[feature("label", "category", labels, [])])
 
     source = corpus("fbd", "ZY")
-    old, new, schema = begin(Named(name="bag_of_words"), corpus("abcdef", "XYZ"), source, statistics)
+    old, new, schema = begin(
+        Named(name="bag_of_words"), corpus("abcdef", "XYZ"), source, statistics
+    )
 
     def odds(net: nn.Module, its: Schema) -> Tensor:
         ids = positions("bdf", its.inputs[0].classes)[:, None] + 2  # behind padding and unknown
@@ -88,7 +99,9 @@ def test_a_perceptron_with_more_words_colours_and_tags_scores_the_old_ones_alike
     def table(tokens: str, colours: str, tags: str) -> Schema:
         text = feature("text", "text", tokens, [0], tokens="words", ngrams=[1, 1])
         inputs = [text, feature("colour", "category", colours, [2], columns=["c0", "c1"])]
-        return Schema(inputs=inputs, targets=[feature("tags", "labels", tags, [len(tags)], dtype="float32")])
+        return Schema(
+            inputs=inputs, targets=[feature("tags", "labels", tags, [len(tags)], dtype="float32")]
+        )
 
     source = table("dfb", "sq", "zy")
     old, new, schema = begin(Named(name="mlp"), table("abcdef", "pqrs", "xyz"), source, "data")
@@ -96,6 +109,8 @@ def test_a_perceptron_with_more_words_colours_and_tags_scores_the_old_ones_alike
     def score(net: nn.Module, its: Schema) -> Tensor:
         words = positions("bdf", its.inputs[0].classes)[:, None] + 2
         colours = positions("qsq", its.inputs[1].classes)[:, None] + 1
-        return net(words, torch.cat([colours, colours.flip(0)], dim=1))[:, positions("yz", its.targets[0].classes)]
+        return net(words, torch.cat([colours, colours.flip(0)], dim=1))[
+            :, positions("yz", its.targets[0].classes)
+        ]
 
     assert_same(score(new, schema), score(old, source))

@@ -18,11 +18,25 @@ from torchrelay.addresses import hide_in_values
 from torchrelay.engine import StopRequested
 from torchrelay.faults import FaultError
 from torchrelay.recipe import Recipe, dump_recipe, flatten, load_recipe, parse_recipe
-from torchrelay.runs import JOURNAL_FILE, Journal, RunRecord, load_record, now, update_record, waiting
+from torchrelay.runs import (
+    JOURNAL_FILE,
+    Journal,
+    RunRecord,
+    load_record,
+    now,
+    update_record,
+    waiting,
+)
 from torchrelay.schema import Schema
 from torchrelay.tasks import runs as runs_file
 from torchrelay.tasks.ingest import ingest_table
-from torchrelay.tasks.reopen import _change, _look_through, changes_between, journal_resumption, reopen_run
+from torchrelay.tasks.reopen import (
+    _change,
+    _look_through,
+    changes_between,
+    journal_resumption,
+    reopen_run,
+)
 from torchrelay.tasks.runs import hold_run, keep_status, name_run, open_run, start_run
 from torchrelay.tasks.train import _note_resumption, train_model
 from torchrelay.tracking.shipping import stop_shipping
@@ -45,9 +59,12 @@ def train_and_die(run_dir: Path, fault: str) -> None:
     """Train in a process of its own that is killed at a point."""
     code = (
         "import sys; from pathlib import Path; from torchrelay import faults; "
-        "from torchrelay.tasks.train import train_model; faults.arm(sys.argv[2]); train_model.fn(Path(sys.argv[1]))"
+        "from torchrelay.tasks.train import train_model; faults.arm(sys.argv[2]); "
+        "train_model.fn(Path(sys.argv[1]))"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(run_dir), fault], check=False, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(run_dir), fault], check=False, timeout=120
+    )
     assert done.returncode == -9
 
 
@@ -55,7 +72,9 @@ def steps_of(run_dir: Path, key: str = "train/loss") -> list[int]:
     return [point.step for point in Journal(run_dir / JOURNAL_FILE).points() if point.key == key]
 
 
-def test_the_journal_is_on_disk_before_the_checkpoint_from_which_a_killed_run_goes_on(run_dir: Path) -> None:
+def test_the_journal_is_on_disk_before_the_checkpoint_from_which_a_killed_run_goes_on(
+    run_dir: Path,
+) -> None:
     train_and_die(run_dir, "checkpoint.begun:kill")
     assert steps_of(run_dir) == list(range(1, 8))
 
@@ -76,15 +95,19 @@ def events_of(run_dir: Path, name: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("fault", "step", "journaled"),
-    [pytest.param("checkpoint.begun:kill", 0, 7, marks=pytest.mark.slow), ("checkpoint.begun:kill:3", 9, 14)],
+    [
+        pytest.param("checkpoint.begun:kill", 0, 7, marks=pytest.mark.slow),
+        ("checkpoint.begun:kill:3", 9, 14),
+    ],
 )
-def test_the_journal_says_from_which_step_a_run_went_on_with_another_recipe_and_which_points_are_of_the_old_one(
+def test_the_journal_says_from_which_step_another_recipe_went_on_and_which_points_are_old(
     run_dir: Path, capsys: pytest.CaptureFixture[str], fault: str, step: int, journaled: int
 ) -> None:
     train_and_die(run_dir, fault)
     assert steps_of(run_dir)[-1] == journaled
     warning = (
-        f"warning: steps {step + 1} to {journaled} of the curves are those of before the change of train.optimizer"
+        f"warning: steps {step + 1} to {journaled} of the curves are those of before the change of "
+        "train.optimizer"
     )
     reopen_run.fn(run_dir, {"train.optimizer.args.lr": 0.005, "tracking.wait_seconds": 1})
     faults.arm("train.restored:raise")
@@ -96,16 +119,24 @@ def test_the_journal_says_from_which_step_a_run_went_on_with_another_recipe_and_
     train_model.fn(run_dir)
     assert warning not in capsys.readouterr().err
     assert events_of(run_dir, "resumed") == [{"step": step}] * 2
-    changes = {"train.optimizer.args.lr": ["0.02", "0.005"], "tracking.wait_seconds": ["3.0", "1.0"]}
+    changes = {
+        "train.optimizer.args.lr": ["0.02", "0.005"],
+        "tracking.wait_seconds": ["3.0", "1.0"],
+    }
     assert events_of(run_dir, "drift") == [{"changes": changes, "from_step": step}]
 
 
-def test_a_reopening_that_dies_once_the_recipe_is_changed_is_made_good_by_the_next(run_dir: Path) -> None:
+def test_a_reopening_that_dies_once_the_recipe_is_changed_is_made_good_by_the_next(
+    run_dir: Path,
+) -> None:
     train_model.fn(run_dir)
     record = update_record(run_dir, status="FINISHED")
     faults.arm("run.recipe_changed:raise")
     with pytest.raises(FaultError):
-        reopen_run.fn(run_dir, {"tracking.register": "late", "train.epochs": 3, "train.schedule.name": "cosine"})
+        reopen_run.fn(
+            run_dir,
+            {"tracking.register": "late", "train.epochs": 3, "train.schedule.name": "cosine"},
+        )
     faults.arm("")
     assert load_record(run_dir) == record
     reopen_run.fn(run_dir, {})
@@ -119,7 +150,9 @@ def test_a_reopening_that_dies_once_the_recipe_is_changed_is_made_good_by_the_ne
     assert load_record(run_dir).schedule_epochs == 4
 
 
-def test_a_training_that_a_signal_stops_is_not_done_where_the_signal_ends_nothing(run_dir: Path) -> None:
+def test_a_training_that_a_signal_stops_is_not_done_where_the_signal_ends_nothing(
+    run_dir: Path,
+) -> None:
     before = signal.signal(signal.SIGTERM, lambda number, frame: None)
     faults.arm("train.reported:term:5")
     try:
@@ -129,18 +162,33 @@ def test_a_training_that_a_signal_stops_is_not_done_where_the_signal_ends_nothin
         faults.arm("")
         signal.signal(signal.SIGTERM, before)
     record = load_record(run_dir)
-    assert (record.status, record.error, record.steps, record.done) == ("KILLED", "stopped by a signal", 5, [])
+    assert (record.status, record.error, record.steps, record.done) == (
+        "KILLED",
+        "stopped by a signal",
+        5,
+        [],
+    )
 
 
-def test_a_run_that_died_before_its_beginning_was_journaled_gets_it_when_it_goes_on(run_dir: Path) -> None:
-    begun = [line for line in Journal(run_dir / JOURNAL_FILE).lines() if line["kind"] in ("open", "params", "dataset")]
-    files = [line["path"] for line in Journal(run_dir / JOURNAL_FILE).lines() if line["kind"] == "artifact"]
+def test_a_run_that_died_before_its_beginning_was_journaled_gets_it_when_it_goes_on(
+    run_dir: Path,
+) -> None:
+    begun = [
+        line
+        for line in Journal(run_dir / JOURNAL_FILE).lines()
+        if line["kind"] in ("open", "params", "dataset")
+    ]
+    files = [
+        line["path"]
+        for line in Journal(run_dir / JOURNAL_FILE).lines()
+        if line["kind"] == "artifact"
+    ]
     (run_dir / JOURNAL_FILE).unlink()
     reopen_run.fn(run_dir, {})
     lines = list(Journal(run_dir / JOURNAL_FILE).lines())
-    assert [line | {"time": 0} for line in lines if line["kind"] in ("open", "params", "dataset")] == [
-        line | {"time": 0} for line in begun
-    ]
+    assert [
+        line | {"time": 0} for line in lines if line["kind"] in ("open", "params", "dataset")
+    ] == [line | {"time": 0} for line in begun]
     assert [line["path"] for line in lines if line["kind"] == "artifact"] == files
     assert waiting(run_dir) > len(begun)
 
@@ -207,7 +255,9 @@ def test_a_run_that_goes_on_puts_no_secret_of_its_recipe_into_its_journal(
 ) -> None:
     def recipe_of(token: str, epochs: int) -> Recipe:
         args = {"token": token, "mirror": f"http://user:{token}@host/x"}
-        return Recipe.model_validate({"name": "n", "model": {"name": "m", "args": args}, "train": {"epochs": epochs}})
+        return Recipe.model_validate(
+            {"name": "n", "model": {"name": "m", "args": args}, "train": {"epochs": epochs}}
+        )
 
     before, recipe = recipe_of("s3cr3tpw", 1), recipe_of("s3cr3tpw2", 2)
     record = RunRecord(run_id="n-1", kind="train", name="n", experiment="n", created=now())

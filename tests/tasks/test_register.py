@@ -36,4 +36,7 @@ def test_a_model_of_several_inputs_says_that_it_is_registered_with_its_weights_a
     recipe = number_recipe(tracking={"register": "two"})
     two = {"data.inputs": {"a": {"kind": "number"}, "b": {"kind": "number"}}}
     train(recipe_file=str(recipe), overrides={"train.epochs": 1, **two})
-    assert "weights only: the model has 2 inputs, which mlflow cannot serve as one array" in capsys.readouterr().err
+    assert (
+        "weights only: the model has 2 inputs, which mlflow cannot serve as one array"
+        in capsys.readouterr().err
+    )

@@ -1,4 +1,6 @@
-"""Each way to train, stopped within an epoch, ends with the bits of a run that was not stopped; without any server."""
+"""Each way to train, stopped within an epoch, ends with the bits of a run that was not stopped;
+without any server.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +36,18 @@ WAYS: dict[str, tuple[str, dict[str, Any], int]] = {
         {"train.augment": MIX, "train.precision": "bf16", "train.accumulate": 2, "train.ema": 0.9},
         3,
     ),
-    "balanced draws, workers": ("pictures", {"train.sampling": "balanced", "train.num_workers": 2}, 4),
+    "balanced draws, workers": (
+        "pictures",
+        {"train.sampling": "balanced", "train.num_workers": 2},
+        4,
+    ),
     "a net that draws its depth, plateau": (
         "numbers",
-        {"model": {"name": "dynamic_net", "args": {"hidden": 8}}, "train.schedule": PLATEAU, "train.epochs": 3},
+        {
+            "model": {"name": "dynamic_net", "args": {"hidden": 8}},
+            "train.schedule": PLATEAU,
+            "train.epochs": 3,
+        },
         13,
     ),
     "one cycle, dropout, early stop": (
@@ -52,7 +62,12 @@ WAYS: dict[str, tuple[str, dict[str, Any], int]] = {
     ),
     "frozen, then thawed": (
         "insects",
-        {"warm_start.freeze": ["body.*"], "warm_start.thaw_after": 1, "train.epochs": 3, "train.accumulate": 2},
+        {
+            "warm_start.freeze": ["body.*"],
+            "warm_start.thaw_after": 1,
+            "train.epochs": 3,
+            "train.accumulate": 2,
+        },
         5,
     ),
     "triples with negatives": (
@@ -106,7 +121,9 @@ def test_a_run_that_is_stopped_within_an_epoch_ends_with_the_same_bits(
     reports: list[tuple[int, dict[str, float]]] = []
 
     def report(progress: Progress, values: dict[str, float], epoch_ended: bool) -> None:
-        reports.append((progress.step, {key: x for key, x in values.items() if key != "rows_per_second"}))
+        reports.append(
+            (progress.step, {key: x for key, x in values.items() if key != "rows_per_second"})
+        )
 
     whole, _ = build(recipe)
     train(whole, Progress(), store_in(tmp_path / "whole"), report)
@@ -122,7 +139,10 @@ def test_a_run_that_is_stopped_within_an_epoch_ends_with_the_same_bits(
     torch.manual_seed(99)
     checkpoint = store_in(tmp_path / "part").load_last()
     assert checkpoint is not None
-    rest, view = build(recipe.model_copy(update={"train": recipe.train.model_copy(update={"num_workers": 0})}), False)
+    rest, view = build(
+        recipe.model_copy(update={"train": recipe.train.model_copy(update={"num_workers": 0})}),
+        False,
+    )
     progress = restore_run(rest, checkpoint.state)
     assert progress.step == stop_at
     assert progress.batch > 0
@@ -140,7 +160,9 @@ def test_a_run_that_is_stopped_within_an_epoch_ends_with_the_same_bits(
     for _ in rest.train_batches(epoch, batch):
         pass
     num_rows = len(PackDataset(view.pack, view.schema, view.rows["train"]))
-    assert sum(fetched) == num_rows - batch * recipe.train.batch_size  # what is done is not even looked at
+    assert (
+        sum(fetched) == num_rows - batch * recipe.train.batch_size
+    )  # what is done is not even looked at
     monkeypatch.undo()
 
     train(rest, progress, store_in(tmp_path / "part"), report)
@@ -156,7 +178,9 @@ def test_a_checkpoint_of_other_data_is_refused(recipe_of: Any) -> None:
     state = state_of_run(ours, Progress(step=3))
     assert state["facts"] == {"data_fingerprint": "aa", "run_id": "one"}
     assert restore_run(ours, state).step == 3
-    with pytest.raises(CheckpointError, match="step 3 was trained on data with the fingerprint aa, the pack has bb"):
+    with pytest.raises(
+        CheckpointError, match="step 3 was trained on data with the fingerprint aa, the pack has bb"
+    ):
         restore_run(replace(job, facts={"data_fingerprint": "bb"}), state)
     other, _ = build(recipe_of("numbers", {"model.args": {"hidden": [4]}}))
     with pytest.raises(CheckpointError, match="step 3 does not fit the model"):
@@ -179,7 +203,12 @@ def test_a_changed_rate_and_decay_count_from_the_resume_on(recipe_of: Any) -> No
     [
         ("cpu", False, ""),
         ("cuda", True, ""),
-        ("cuda", False, "on cuda sums come in another order each time; runs with train.deterministic do not have that"),
+        (
+            "cuda",
+            False,
+            "on cuda sums come in another order each time; runs with train.deterministic do not "
+            "have that",
+        ),
         ("mps", True, "on mps sums come in another order each time"),
     ],
 )

@@ -10,7 +10,10 @@ from torchrelay.tasks.splits import mean_and_deviation
 def test_mean_and_sample_deviation_of_each_metric_over_the_splits() -> None:
     values = {"s0": {"test/rmse": 2.0}, "s1": {"test/rmse": 4.0}, "s2": {"test/rmse": 9.0}}
     # (9 + 1 + 16) / 2 = 13
-    assert mean_and_deviation(values) == {"test/rmse": 5.0, "test/rmse_std": pytest.approx(math.sqrt(13))}
+    assert mean_and_deviation(values) == {
+        "test/rmse": 5.0,
+        "test/rmse_std": pytest.approx(math.sqrt(13)),
+    }
 
 
 def test_a_split_without_a_metric_has_no_part_in_its_mean_and_one_alone_has_no_deviation() -> None:

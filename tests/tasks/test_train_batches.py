@@ -17,7 +17,18 @@ from ..conftest import WriteRecipe
 
 EVERYTHING = [
     {"name": name}
-    for name in ("flip", "crop", "erase", "rotate", "scale", "brightness", "contrast", "noise", "mixup", "cutmix")
+    for name in (
+        "flip",
+        "crop",
+        "erase",
+        "rotate",
+        "scale",
+        "brightness",
+        "contrast",
+        "noise",
+        "mixup",
+        "cutmix",
+    )
 ]
 
 
@@ -51,12 +62,17 @@ def test_every_augmentation_gives_the_same_bits_from_any_batch_on(
             assert all(torch.equal(left, right) for left, right in zip(one, other, strict=True))
 
 
-def test_a_row_that_is_drawn_again_is_another_picture(picture_recipe: WriteRecipe, tmp_path: Path) -> None:
+def test_a_row_that_is_drawn_again_is_another_picture(
+    picture_recipe: WriteRecipe, tmp_path: Path
+) -> None:
     augment = [{"name": "noise"}]
     recipe = load_recipe(picture_recipe(train=train_of(augment=augment, sampling="balanced")))
     job = build_job(recipe, view_of(recipe, tmp_path), 2)
     batches = list(job.train_batches(0, 0))
-    rows, images = torch.cat([batch.rows for batch in batches]), torch.cat([batch.inputs[0] for batch in batches])
+    rows, images = (
+        torch.cat([batch.rows for batch in batches]),
+        torch.cat([batch.inputs[0] for batch in batches]),
+    )
     again = [row for row in rows.unique() if (rows == row).sum() > 1]
     assert again
     for row in again:
@@ -76,7 +92,10 @@ def test_settings_without_effect_are_said_before_training(
     ("changes", "message"),
     [
         ({"sampling": "balanced"}, "train.sampling: balanced .* number target"),
-        ({"augment": [{"name": "noise", "args": {"std": 9}}]}, "train.augment.noise.args.std: got 9"),
+        (
+            {"augment": [{"name": "noise", "args": {"std": 9}}]},
+            "train.augment.noise.args.std: got 9",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_before_ingest(

@@ -1,4 +1,6 @@
-"""A home whose MLflow database is migrated already, and the record, recipe and schema of a small run."""
+"""A home whose MLflow database is migrated already, and the record, recipe and schema of a small
+run.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,16 @@ from torch import Tensor, nn
 
 from torchrelay import settings
 from torchrelay.recipe import Data, Feature, Named, Recipe, dump_recipe
-from torchrelay.runs import JOURNAL_FILE, Journal, RunRecord, journal_opening, load_record, new_run_id, now, save_record
+from torchrelay.runs import (
+    JOURNAL_FILE,
+    Journal,
+    RunRecord,
+    journal_opening,
+    load_record,
+    new_run_id,
+    now,
+    save_record,
+)
 from torchrelay.schema import FeatureSchema, Schema
 from torchrelay.settings import Home
 from torchrelay.tracking.client import open_client
@@ -70,8 +81,17 @@ def recipe() -> Recipe:
 
 @pytest.fixture
 def schema() -> Schema:
-    image = FeatureSchema(name="image", kind="image", columns=["path"], shape=[3, 8, 8], dtype="uint8")
-    label = FeatureSchema(name="label", kind="category", columns=["label"], shape=[], dtype="int64", classes=["a", "b"])
+    image = FeatureSchema(
+        name="image", kind="image", columns=["path"], shape=[3, 8, 8], dtype="uint8"
+    )
+    label = FeatureSchema(
+        name="label",
+        kind="category",
+        columns=["label"],
+        shape=[],
+        dtype="int64",
+        classes=["a", "b"],
+    )
     return Schema(inputs=[image], targets=[label])
 
 
@@ -97,7 +117,9 @@ def open_run(home: Home, recipe: Recipe, schema: Schema) -> Callable[..., Path]:
     def make(record: RunRecord, own_recipe: Recipe = recipe) -> Path:
         run_dir = save_record(home, record)
         with Journal(run_dir / JOURNAL_FILE) as journal:
-            journal_opening(journal, record, own_recipe, schema, {"train": 8, "valid": 1, "test": 2})
+            journal_opening(
+                journal, record, own_recipe, schema, {"train": 8, "valid": 1, "test": 2}
+            )
         return run_dir
 
     return make
@@ -107,7 +129,9 @@ def open_run(home: Home, recipe: Recipe, schema: Schema) -> Callable[..., Path]:
 def make_run(
     home: Home, recipe: Recipe, schema: Schema, make_record: Callable[..., RunRecord]
 ) -> Callable[..., tuple[Path, MlflowRun, RawNet]]:
-    """A finished run: its folder with recipe, schema and best weights, the same in MLflow, and its network."""
+    """A finished run: its folder with recipe, schema and best weights, the same in MLflow, and
+    its network.
+    """
 
     def make(**fields: object) -> tuple[Path, MlflowRun, RawNet]:
         record = make_record(**fields)

@@ -52,7 +52,9 @@ def test_a_database_that_is_locked_for_long_is_said_within_seconds(home: Home):
     began = time.monotonic()
     with contextlib.closing(sqlite3.connect(home.root / "mlflow.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(TrackingError, match="database is locked; another process holds its lock"):
+        with pytest.raises(
+            TrackingError, match="database is locked; another process holds its lock"
+        ):
             make_database()
     assert time.monotonic() - began < 5
     make_database()
@@ -70,12 +72,16 @@ def test_a_database_of_another_version_of_mlflow_is_named_as_such(home: Home):
     with contextlib.closing(sqlite3.connect(home.root / "mlflow.db")) as connection, connection:
         connection.execute("UPDATE alembic_version SET version_num = 'from2099'")
     began = time.monotonic()
-    with pytest.raises(TrackingError, match=r"of another version of MLflow .*from2099.* of a newer one, install"):
+    with pytest.raises(
+        TrackingError, match=r"of another version of MLflow .*from2099.* of a newer one, install"
+    ):
         open_client()
     assert time.monotonic() - began < 5
 
 
-def test_a_database_in_a_home_with_a_question_mark_is_made_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_database_in_a_home_with_a_question_mark_is_made_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("TORCHRELAY_HOME", str(tmp_path / "a?b#c%3F;d"))
     settings.home().root.mkdir(0o700)
     client = open_client()

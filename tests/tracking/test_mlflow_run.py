@@ -39,7 +39,9 @@ def history(run: MlflowRun, key: str) -> list[tuple[int, float, int]]:
     return sorted((metric.step, metric.value, metric.timestamp) for metric in found)
 
 
-def test_a_started_run_carries_names_parameters_tags_and_data_set(home: Home, open_run, make_record: Make, recipe):
+def test_a_started_run_carries_names_parameters_tags_and_data_set(
+    home: Home, open_run, make_record: Make, recipe
+):
     record = make_record(
         device="cpu",
         git_commit="c" * 40,
@@ -74,7 +76,9 @@ def test_a_started_run_carries_names_parameters_tags_and_data_set(home: Home, op
     assert [column["name"] for column in columns] == ["image", "label"]
 
 
-def test_more_than_100_parameters_long_values_and_strange_names_are_taken(open_run, make_record: Make, recipe):
+def test_more_than_100_parameters_long_values_and_strange_names_are_taken(
+    open_run, make_record: Make, recipe
+):
     args = {f"a{number}": number for number in range(250)} | {"long": "x" * 7000, "a@b": 1, "..": 2}
     recipe = recipe.model_copy(update={"model": Named(name="lenet", args=args)})
     params = shipped_run(open_run(make_record(), recipe))
@@ -85,20 +89,32 @@ def test_more_than_100_parameters_long_values_and_strange_names_are_taken(open_r
 
 
 def test_points_keep_their_time_and_sent_twice_they_are_there_once(run: MlflowRun):
-    points = [Point("train/loss", 1 / step, step, 1_700_000_000_000 + step) for step in range(1, 2502)]
+    points = [
+        Point("train/loss", 1 / step, step, 1_700_000_000_000 + step) for step in range(1, 2502)
+    ]
     run.log_metrics(points)
     run.log_metrics(points[1200:])
-    assert history(run, "train/loss") == [(point.step, point.value, point.timestamp) for point in points]
+    assert history(run, "train/loss") == [
+        (point.step, point.value, point.timestamp) for point in points
+    ]
 
 
 def test_values_that_are_not_finite_and_illegal_names_do_not_cost_the_batch(run: MlflowRun):
-    run.log_metrics([("loss", math.nan, 1, 5), ("test/accuracy/a@b", 0.5, 1, 5), ("test/accuracy/a#b", 0.25, 1, 5)])
+    run.log_metrics(
+        [
+            ("loss", math.nan, 1, 5),
+            ("test/accuracy/a@b", 0.5, 1, 5),
+            ("test/accuracy/a#b", 0.25, 1, 5),
+        ]
+    )
     metrics = run.client.get_run(run.run_id).data.metrics
     assert math.isnan(metrics.pop("loss"))
     assert sorted(metrics.values()) == [0.25, 0.5]
 
 
-def test_going_on_sets_the_status_back_and_tags_what_has_changed(open_run, make_record: Make, recipe):
+def test_going_on_sets_the_status_back_and_tags_what_has_changed(
+    open_run, make_record: Make, recipe
+):
     record = make_record()
     run_dir = open_run(record)
     longer = recipe.model_copy(update={"train": recipe.train.model_copy(update={"epochs": 20})})
@@ -118,7 +134,9 @@ def test_going_on_sets_the_status_back_and_tags_what_has_changed(open_run, make_
 
 
 @pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
-def test_an_ended_run_has_its_status_and_the_end_that_the_journal_says(open_run, make_record: Make, status):
+def test_an_ended_run_has_its_status_and_the_end_that_the_journal_says(
+    open_run, make_record: Make, status
+):
     run_dir = open_run(make_record())
     with Journal(run_dir / JOURNAL_FILE) as journal:
         journal.append_status(status, 1_800_000_000_123)
@@ -137,17 +155,24 @@ def test_files_and_folders_become_artifacts(open_run, make_record: Make):
         journal.append_artifact(run_dir / "figures" / "curves.png")
         journal.append_artifact(run_dir / "gone.csv")
     run = shipped_run(run_dir)
-    assert [item.path for item in run.client.list_artifacts(run.run_id)] == ["curves.png", "figures"]
+    assert [item.path for item in run.client.list_artifacts(run.run_id)] == [
+        "curves.png",
+        "figures",
+    ]
     assert [item.path for item in run.client.list_artifacts(run.run_id, "figures")] == [
         "figures/curves.png",
         "figures/deep",
     ]
-    assert [item.path for item in run.client.list_artifacts(run.run_id, "figures/deep")] == ["figures/deep/a.png"]
+    assert [item.path for item in run.client.list_artifacts(run.run_id, "figures/deep")] == [
+        "figures/deep/a.png"
+    ]
     assert not Path("mlruns").exists()
 
 
 def test_the_address_of_a_run_says_how_to_open_it(monkeypatch):
-    assert page_of("7", "abc") == "torchrelay ui, then http://127.0.0.1:5000/#/experiments/7/runs/abc"
+    assert (
+        page_of("7", "abc") == "torchrelay ui, then http://127.0.0.1:5000/#/experiments/7/runs/abc"
+    )
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracker:5000/")
     assert page_of("7", "abc") == "http://tracker:5000/#/experiments/7/runs/abc"
 
@@ -170,7 +195,9 @@ def test_a_deleted_run_or_experiment_says_how_to_bring_it_back_and_then_all_is_s
     assert other.mlflow_run_id == ""
 
 
-def test_a_server_that_is_gone_is_named_without_its_password(open_run, make_record: Make, monkeypatch):
+def test_a_server_that_is_gone_is_named_without_its_password(
+    open_run, make_record: Make, monkeypatch
+):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -178,7 +205,9 @@ def test_a_server_that_is_gone_is_named_without_its_password(open_run, make_reco
     began = time.monotonic()
     done = sync_run(open_run(make_record()), patience_seconds=0.5)
     assert time.monotonic() - began < 5
-    assert re.search(f"http://127.0.0.1:{port}: .* no server answers .* MLFLOW_TRACKING_URI", done.reason)
+    assert re.search(
+        f"http://127.0.0.1:{port}: .* no server answers .* MLFLOW_TRACKING_URI", done.reason
+    )
     assert "secret" not in done.reason
 
 
@@ -219,7 +248,8 @@ from torchrelay.tracking.shipper import sync_run
 
 def start(number, barrier):
     y = FeatureSchema(name="y", kind="number", columns=["y"], shape=[1], dtype="float32")
-    record = RunRecord(run_id=f"run-{number}", name="x", experiment="shared", created=now(), fingerprint="f" * 32)
+    record = RunRecord(run_id=f"run-{number}", name="x", experiment="shared", \
+created=now(), fingerprint="f" * 32)
     barrier.wait()
     recipe = Recipe(name="x", data=Data(table="t.csv"))
     run_dir = save_record(settings.home(), record)
@@ -243,13 +273,17 @@ print([process.exitcode for process in processes])
 
 @pytest.mark.slow
 def test_eight_processes_start_runs_at_once_in_a_fresh_home(own_folders: None):
-    done = subprocess.run([sys.executable, "-c", STARTER], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", STARTER], capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.stdout.strip() == str([0] * 8), done.stderr
     client = MlflowClient(tracking_uri=settings.tracking_uri())
     experiment = client.get_experiment_by_name("shared")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
-    assert sorted(run.info.run_name or "" for run in runs) == [f"run-{number}" for number in range(8)]
+    assert sorted(run.info.run_name or "" for run in runs) == [
+        f"run-{number}" for number in range(8)
+    ]
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert all(len(client.get_metric_history(run.info.run_id, "loss")) == 10 for run in runs)
 

@@ -1,4 +1,6 @@
-"""A lost database of MLflow's is said, and its runs and versions come back from journals and folders."""
+"""A lost database of MLflow's is said, and its runs and versions come back from journals and
+folders.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,15 @@ from mlflow import MlflowClient
 from torchrelay import settings
 from torchrelay.disk import sha256_file
 from torchrelay.errors import GoneError
-from torchrelay.runs import JOURNAL_FILE, Cursor, Journal, list_records, load_record, update_record, waiting
+from torchrelay.runs import (
+    JOURNAL_FILE,
+    Cursor,
+    Journal,
+    list_records,
+    load_record,
+    update_record,
+    waiting,
+)
 from torchrelay.settings import Home
 from torchrelay.tracking.client import make_database
 from torchrelay.tracking.database import set_database_aside, what_is_wrong
@@ -36,7 +46,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "text": (lambda path: path.write_text("mine"), "is no SQLite database"),
     "half": (lambda path: os.truncate(path, path.stat().st_size // 2), "of its"),
     "a byte short": (lambda path: os.truncate(path, path.stat().st_size - 1), "of its"),
-    "no tables": (lambda path: (path.unlink(), sqlite3.connect(path).execute("CREATE TABLE a (b)")), "no tables"),
+    "no tables": (
+        lambda path: (path.unlink(), sqlite3.connect(path).execute("CREATE TABLE a (b)")),
+        "no tables",
+    ),
     "zeros": (lambda path: path.write_bytes(bytes(path.stat().st_size)), "is no SQLite database"),
     "schema": (lambda path: overwrite(path, 100, b"\xff" * 200), "is damaged"),
 }
@@ -90,14 +103,22 @@ def test_what_sqlite_keeps_beside_a_database_goes_aside_with_it(home: Home) -> N
     path = home.root / "mlflow.db"
     path.with_name("mlflow.db-journal").write_bytes(b"old")
     set_database_aside(path)
-    assert sorted(one.name for one in home.root.glob("*mlflow.db*")) == ["bad-mlflow.db", "bad-mlflow.db-journal"]
+    assert sorted(one.name for one in home.root.glob("*mlflow.db*")) == [
+        "bad-mlflow.db",
+        "bad-mlflow.db-journal",
+    ]
 
 
 def test_runs_and_versions_come_back_from_journals_and_folders(home: Home, make_run) -> None:
-    (first, run, net), (second, _, _) = make_run(run_id="first"), make_run(run_id="second", created=LONG_AGO)
+    (first, run, net), (second, _, _) = (
+        make_run(run_id="first"),
+        make_run(run_id="second", created=LONG_AGO),
+    )
     for run_dir, servable in ((first, net), (second, None)):
         with Journal(run_dir / JOURNAL_FILE) as journal:
-            stage_model(journal, load_record(run_dir), "net", servable, None if servable is None else PIXELS)
+            stage_model(
+                journal, load_record(run_dir), "net", servable, None if servable is None else PIXELS
+            )
         finish(run_dir)
         assert sync_run(run_dir).num_waiting == 0
     (home.root / "mlflow.db").unlink()
@@ -108,9 +129,14 @@ def test_runs_and_versions_come_back_from_journals_and_folders(home: Home, make_
 
     done = subprocess.run([*COMMAND, "sync"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    assert "runs that MLflow's database lost: 2; they are sent again from their journals" in done.stderr
+    assert (
+        "runs that MLflow's database lost: 2; they are sent again from their journals"
+        in done.stderr
+    )
     assert "registered: net version 2" in done.stderr
-    shutil.copyfile(home.root / "mlflow.db", home.root / "copy.db")  # this process has the lost one open
+    shutil.copyfile(
+        home.root / "mlflow.db", home.root / "copy.db"
+    )  # this process has the lost one open
     client = MlflowClient(tracking_uri=f"sqlite:///{home.root / 'copy.db'}")
     for run_dir in (first, second):
         found = client.get_run(load_record(run_dir).mlflow_run_id)
@@ -126,7 +152,10 @@ def test_runs_and_versions_come_back_from_journals_and_folders(home: Home, make_
         }
     assert found.info.run_id != run.run_id
     aliases = client.get_registered_model("net").aliases
-    assert {name: str(number) for name, number in aliases.items()} == {"champion": "1", "challenger": "2"}
+    assert {name: str(number) for name, number in aliases.items()} == {
+        "champion": "1",
+        "challenger": "2",
+    }
     kept = Path(client.get_model_version("net", "2").source.removeprefix("file://"))
     assert sha256_file(kept / "weights" / "best.pt") == sha256_file(first / "weights" / "best.pt")
     assert (kept / "MLmodel").is_file()  # it can be served, as before
@@ -142,7 +171,9 @@ def test_a_run_that_a_new_database_never_had_is_found_and_one_that_was_deleted_t
     for run_dir in (old, gone):
         update_record(run_dir, mlflow_run_id="0" * 32)
     assert find_lost(home, list_records(home)).run_ids == ["old"]
-    assert [*recover(home)] == ["runs that MLflow's database lost: 1; they are sent again from their journals"]
+    assert [*recover(home)] == [
+        "runs that MLflow's database lost: 1; they are sent again from their journals"
+    ]
     assert (waiting(old) > 0, waiting(gone)) == (True, 0)
 
 
@@ -168,9 +199,15 @@ def garble(path: Path) -> None:
 JOURNALS: dict[str, tuple[Callable[[Path], object], str]] = {
     "deleted": (lambda path: path.unlink(), "is gone"),
     "emptied": (lambda path: path.write_bytes(b""), "is empty"),
-    "zeroed": (lambda path: path.write_bytes(bytes(path.stat().st_size)), "no line that a journal begins with"),
+    "zeroed": (
+        lambda path: path.write_bytes(bytes(path.stat().st_size)),
+        "no line that a journal begins with",
+    ),
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "cannot be read: Is a directory"),
-    "another file": (lambda path: path.write_text("a,b\n1,2\n"), "no line that a journal begins with"),
+    "another file": (
+        lambda path: path.write_text("a,b\n1,2\n"),
+        "no line that a journal begins with",
+    ),
     "a line garbled": (garble, "has 1 lines that are garbled, the first of them line 3"),
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:900]), "its end is missing"),
 }
@@ -193,16 +230,27 @@ def test_a_finished_runs_journal_that_is_not_as_it_was_is_found(
 def test_lines_that_a_crash_tore_are_no_finding(home: Home, open_run, make_record) -> None:
     run_dir = open_run(make_record(run_id="done"))
     path = run_dir / JOURNAL_FILE
-    path.write_bytes(path.read_bytes() + b'{"time":17672256\n{"ti\n\n' + bytes(50) + b"\n" + bytes(9) + b'{"time":5\n')
+    path.write_bytes(
+        path.read_bytes()
+        + b'{"time":17672256\n{"ti\n\n'
+        + bytes(50)
+        + b"\n"
+        + bytes(9)
+        + b'{"time":5\n'
+    )
     finish(run_dir)
     assert list(find_bad_journals(Examination.of(home))) == []
 
 
-def test_the_command_ends_with_1_where_it_finds_something(home: Home, open_run, make_record) -> None:
+def test_the_command_ends_with_1_where_it_finds_something(
+    home: Home, open_run, make_record
+) -> None:
     run_dir = open_run(make_record(run_id="done"))
     finish(run_dir)
     (run_dir / "run.json").write_text("{")
-    done = subprocess.run([*COMMAND, "doctor", "--json"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*COMMAND, "doctor", "--json"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 1
     assert any("done is no run" in one["what"] for one in json.loads(done.stdout)["findings"])
     assert settings.home() == home

@@ -36,8 +36,12 @@ def test_mlflow_finds_old_files_and_puts_new_ones_where_the_home_is_now(
     add_file(run_dir, "before.txt")
     shipped_run(run_dir)
     open_client().create_registered_model("net")
-    version = open_client().create_model_version("net", f"{home.artifacts.as_uri()}/models/m/artifacts")
-    foreign = open_client().create_experiment("foreign", artifact_location=f"{home.artifacts.as_uri()}-of-others/x")
+    version = open_client().create_model_version(
+        "net", f"{home.artifacts.as_uri()}/models/m/artifacts"
+    )
+    foreign = open_client().create_experiment(
+        "foreign", artifact_location=f"{home.artifacts.as_uri()}-of-others/x"
+    )
     moved = tmp_path / "new place" / "home"
     moved.parent.mkdir()
     home.root.rename(moved)
@@ -46,7 +50,10 @@ def test_mlflow_finds_old_files_and_puts_new_ones_where_the_home_is_now(
     run_dir = moved / "runs" / run_dir.name
     add_file(run_dir, "after.txt")
     run = shipped_run(run_dir)
-    assert [item.path for item in run.client.list_artifacts(run.run_id)] == ["after.txt", "before.txt"]
+    assert [item.path for item in run.client.list_artifacts(run.run_id)] == [
+        "after.txt",
+        "before.txt",
+    ]
     assert Path(run.client.download_artifacts(run.run_id, "before.txt")).read_text() == "before.txt"
     assert not home.root.exists()
     source = run.client.get_model_version("net", version.version).source
@@ -84,7 +91,9 @@ def test_a_database_that_somebody_holds_costs_seconds_alone(home: Home) -> None:
 def test_a_database_with_a_root_of_its_own_is_left_alone(home: Home, tmp_path: Path) -> None:
     path = home.root / "mlflow.db"
     path.unlink()
-    SqlAlchemyStore(f"sqlite:///{path}", (tmp_path / "theirs" / "mlartifacts").as_uri()).engine.dispose()
+    SqlAlchemyStore(
+        f"sqlite:///{path}", (tmp_path / "theirs" / "mlartifacts").as_uri()
+    ).engine.dispose()
     before = path.read_bytes()
     make_database()
     assert path.read_bytes() == before
@@ -93,7 +102,13 @@ def test_a_database_with_a_root_of_its_own_is_left_alone(home: Home, tmp_path: P
 def test_a_moved_database_that_cannot_be_changed_is_named(home: Home, tmp_path: Path) -> None:
     path = make_database()
     with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("CREATE TRIGGER never BEFORE UPDATE ON runs BEGIN SELECT raise(ABORT, 'never'); END")
-        connection.execute("CREATE TRIGGER no BEFORE UPDATE ON experiments BEGIN SELECT raise(ABORT, 'never'); END")
-    with pytest.raises(TrackingError, match=r"mlflow.db has files in file:.*, where its home was, and .*: never"):
+        connection.execute(
+            "CREATE TRIGGER never BEFORE UPDATE ON runs BEGIN SELECT raise(ABORT, 'never'); END"
+        )
+        connection.execute(
+            "CREATE TRIGGER no BEFORE UPDATE ON experiments BEGIN SELECT raise(ABORT, 'never'); END"
+        )
+    with pytest.raises(
+        TrackingError, match=r"mlflow.db has files in file:.*, where its home was, and .*: never"
+    ):
         follow_home(path, tmp_path / "new" / "artifacts")

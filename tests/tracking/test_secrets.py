@@ -57,14 +57,20 @@ def test_no_command_shows_the_trackers_password_and_no_file_has_it(
 def test_the_ui_of_a_server_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", ADDRESSES[1])
     error = CliRunner().invoke(commands, ["ui"]).exception
-    assert str(error) == ("the tracker is a server already: open http://127.0.0.1:9 (MLFLOW_TRACKING_URI) in a browser")
+    assert str(error) == (
+        "the tracker is a server already: open http://127.0.0.1:9 (MLFLOW_TRACKING_URI) in a "
+        "browser"
+    )
 
 
 def test_doctor_names_servers_without_their_passwords(monkeypatch: pytest.MonkeyPatch, home: Home):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", ADDRESSES[1])
     monkeypatch.setenv("PREFECT_API_URL", f"http://user:{SECRET}@127.0.0.1:9/api")
     done = CliRunner().invoke(commands, ["doctor", "--json"])
-    assert "MLflow: http://127.0.0.1:9; Prefect: http://127.0.0.1:9/api" in json.loads(done.stdout)["facts"]
+    assert (
+        "MLflow: http://127.0.0.1:9; Prefect: http://127.0.0.1:9/api"
+        in json.loads(done.stdout)["facts"]
+    )
     assert SECRET not in done.output
 
 
@@ -84,7 +90,14 @@ def test_a_run_knows_its_tracker_by_more_than_what_is_shown(
 def test_what_older_versions_let_into_a_journal_is_not_shown_either(tmp_path: Path):
     settings.home().runs.mkdir(parents=True)
     with Journal(tmp_path / JOURNAL_FILE) as journal:
-        journal.append("open", tracker=f"http://{SECRET}@host:1", experiment="x", start_ms=1, parent="", tags={})
+        journal.append(
+            "open",
+            tracker=f"http://{SECRET}@host:1",
+            experiment="x",
+            start_ms=1,
+            parent="",
+            tags={},
+        )
         assert tracker_of(journal) == "http://host:1"
 
 

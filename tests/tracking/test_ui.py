@@ -40,7 +40,9 @@ def test_the_ui_serves_this_home_until_a_signal_and_leaves_no_process(
     home: Home, open_run, make_record, sign, monkeypatch
 ):
     port = free_port()
-    process = subprocess.Popen([sys.executable, "-c", SERVE, str(port)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE, str(port)], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     address = process.stdout.readline().strip()
     assert address == f"http://127.0.0.1:{port}"
@@ -55,7 +57,10 @@ def test_the_ui_serves_this_home_until_a_signal_and_leaves_no_process(
     run.log_metrics([("loss", float("nan"), 1, 5), ("loss", 0.5, 2, 6)])
     run.log_metrics([("loss", 0.5, 2, 6)])
     run.set_status("FINISHED")
-    assert page_of(run.experiment_id, run.run_id) == f"{address}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
+    assert (
+        page_of(run.experiment_id, run.run_id)
+        == f"{address}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
+    )
     body = json.dumps({"experiment_ids": [run.experiment_id]}).encode()
     request = urllib.request.Request(
         f"{address}/api/2.0/mlflow/runs/search", body, {"Content-Type": "application/json"}
@@ -98,7 +103,8 @@ def test_a_password_of_the_trackers_stands_neither_on_a_command_line_nor_in_what
 ):
     server = tmp_path / "server"
     server.write_text(
-        '#!/bin/sh\necho "words $*"\necho "opens $MLFLOW_BACKEND_STORE_URI $MLFLOW_REGISTRY_STORE_URI" >&2\nexit 3\n'
+        '#!/bin/sh\necho "words $*"\n'
+        'echo "opens $MLFLOW_BACKEND_STORE_URI $MLFLOW_REGISTRY_STORE_URI" >&2\nexit 3\n'
     )
     server.chmod(0o700)
     monkeypatch.setattr(sys, "executable", str(server))

@@ -42,7 +42,13 @@ def flip(path: Path, at: int) -> None:
 def test_generations_come_with_step_epoch_size_and_marks(home: Home) -> None:
     folder = make_run(home, "one").folder
     first, second = list_checkpoints(home, "on")
-    assert (first.name, first.step, first.epoch, first.is_best, first.is_last) == ("step-00000001", 1, 10, True, False)
+    assert (first.name, first.step, first.epoch, first.is_best, first.is_last) == (
+        "step-00000001",
+        1,
+        10,
+        True,
+        False,
+    )
     assert (second.name, second.step, second.epoch, second.is_best, second.is_last) == (
         "step-00000002", 2, 20, False, True
     )  # fmt: skip
@@ -96,7 +102,10 @@ def test_a_run_that_does_not_exist_is_an_error(home: Home) -> None:
 
 def command(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
     code = "import sys; from torchrelay import cli\ntry: cli.main()\n"
-    code += "finally: print([name for name in ('torch', 'mlflow', 'prefect') if name in sys.modules], file=sys.stderr)"
+    code += (
+        "finally: print([name for name in ('torch', 'mlflow', 'prefect') "
+        "if name in sys.modules], file=sys.stderr)"
+    )
     line = [sys.executable, "-c", code, "checkpoints", *arguments]
     environment = {"TORCHRELAY_HOME": str(home.root)}
     return subprocess.run(line, capture_output=True, text=True, check=False, env=environment)

@@ -26,7 +26,16 @@ from torchrelay.engine.checkpoints import CheckpointStore
 from torchrelay.errors import LockError
 from torchrelay.flows import ingest
 from torchrelay.recipe import load_recipe
-from torchrelay.runs import Journal, RunRecord, journal_opening, load_record, now, save_record, update_record, waiting
+from torchrelay.runs import (
+    Journal,
+    RunRecord,
+    journal_opening,
+    load_record,
+    now,
+    save_record,
+    update_record,
+    waiting,
+)
 from torchrelay.schema import Schema
 from torchrelay.settings import home, tracking_uri
 from torchrelay.tasks import ingest_table
@@ -45,7 +54,9 @@ LONG_AGO = (datetime.now(UTC) - timedelta(hours=1)).isoformat(timespec="millisec
 
 @pytest.fixture
 def lost_run(make_run: MakeRun, number_recipe: WriteRecipe) -> Path:
-    """A run of two epochs, 10 steps, whose process died after one; a lock of no process, a journal, no end."""
+    """A run of two epochs, 10 steps, whose process died after one; a lock of no process, a
+    journal, no end.
+    """
     run_dir = make_run(number_recipe(), "lost")
     update_record(run_dir, status="RUNNING")
     (run_dir / "lock").write_text(f"pid 999999 on {os.uname().nodename}")
@@ -100,7 +111,9 @@ def test_an_empty_home_and_this_installation_are_in_order() -> None:
     assert not home().root.exists()
 
 
-def test_a_lost_run_is_killed_with_what_its_journal_says_and_mlflow_hears_of_it(lost_run: Path) -> None:
+def test_a_lost_run_is_killed_with_what_its_journal_says_and_mlflow_hears_of_it(
+    lost_run: Path,
+) -> None:
     mlflow_run_id = send(lost_run)
     client = MlflowClient(tracking_uri=tracking_uri())
     assert client.get_run(mlflow_run_id).info.status == "RUNNING"
@@ -117,7 +130,9 @@ def test_a_lost_run_is_killed_with_what_its_journal_says_and_mlflow_hears_of_it(
     assert (record.status, record.steps, record.epochs) == ("KILLED", 7, 1)
     assert record.error == "process ended without a word; last step 7"
     assert record.metrics["train/loss"] == 1 / 7
-    last = list(Journal(lost_run / "journal.jsonl").lines())[-2]["time"]  # the one after it says KILLED
+    last = list(Journal(lost_run / "journal.jsonl").lines())[-2][
+        "time"
+    ]  # the one after it says KILLED
     assert datetime.fromisoformat(record.ended).timestamp() * 1000 == pytest.approx(last, abs=1)
     run = client.get_run(mlflow_run_id)
     assert (run.info.status, run.info.end_time) == ("KILLED", last)
@@ -132,7 +147,13 @@ def test_a_lost_run_is_killed_with_what_its_journal_says_and_mlflow_hears_of_it(
         ("KILLED", [], False, "KILLED", "stopped by a signal or a cancel"),
         # It was made longer, and lost while it was reopened or after that.
         ("FINISHED", [], False, "KILLED", "process ended without a word; last step 7"),
-        ("FINISHED", ["train", "evaluate"], True, "KILLED", "process ended without a word; last step 7"),
+        (
+            "FINISHED",
+            ["train", "evaluate"],
+            True,
+            "KILLED",
+            "process ended without a word; last step 7",
+        ),
     ],
 )
 def test_a_run_that_was_lost_when_it_had_ended_ended_as_its_journal_says(
@@ -154,13 +175,17 @@ def test_a_run_that_was_lost_when_it_had_ended_ended_as_its_journal_says(
     if status == ended:
         assert examined.mended[0] == f"run lost: {status}, as its journal says"
         assert run.info.end_time == ended_ms
-        assert datetime.fromisoformat(record.ended).timestamp() * 1000 == pytest.approx(ended_ms, abs=1)
+        assert datetime.fromisoformat(record.ended).timestamp() * 1000 == pytest.approx(
+            ended_ms, abs=1
+        )
 
 
 def test_a_lost_evaluation_is_to_be_run_again_as_it_cannot_go_on(lost_run: Path) -> None:
     assert doctor(home()).left[0].remedy.endswith("; torchrelay resume lost lets it go on")
     update_record(lost_run, kind="evaluate")
-    assert doctor(home()).left[0].remedy.endswith("; it cannot go on: run torchrelay evaluate again")
+    assert (
+        doctor(home()).left[0].remedy.endswith("; it cannot go on: run torchrelay evaluate again")
+    )
 
 
 def test_a_run_that_a_living_process_writes_stays_as_it_is(lost_run: Path) -> None:
@@ -174,7 +199,9 @@ def test_a_run_of_another_host_is_left_to_that_host(lost_run: Path) -> None:
     (lost_run / "lock").write_text("pid 7 on elsewhere")
     [finding] = doctor(home(), fix=True).left
     assert finding.what == "lost is RUNNING, last on host elsewhere"
-    assert finding.remedy.endswith("where that host is no more, torchrelay doctor --fix --host elsewhere")
+    assert finding.remedy.endswith(
+        "where that host is no more, torchrelay doctor --fix --host elsewhere"
+    )
     assert load_record(lost_run).status == "RUNNING"
 
 
@@ -185,13 +212,19 @@ def test_a_run_of_a_host_that_is_no_more_is_lost_and_one_of_another_is_not(
     update_record(other, status="RUNNING")
     (lost_run / "lock").write_text("pid 7 on 3f2a9c1d0b77")
     (other / "lock").write_text("pid 7 on elsewhere")
-    done = CliRunner().invoke(commands, ["doctor", "--fix", "--host", "3f2a9c1d0b77", "--host", "typo"])
-    assert (done.exit_code, load_record(lost_run).status, load_record(other).status) == (1, "KILLED", "RUNNING")
+    done = CliRunner().invoke(
+        commands, ["doctor", "--fix", "--host", "3f2a9c1d0b77", "--host", "typo"]
+    )
+    assert (done.exit_code, load_record(lost_run).status, load_record(other).status) == (
+        1,
+        "KILLED",
+        "RUNNING",
+    )
     assert "warning: --host typo has no effect" in done.stderr
     assert "mended     run lost: KILLED, process ended without a word; last step 7\n" in done.stdout
     assert (
-        "where that host is no more, torchrelay doctor --fix --host 3f2a9c1d0b77 --host typo --host elsewhere"
-        in done.stdout
+        "where that host is no more, torchrelay doctor --fix --host 3f2a9c1d0b77 --host typo "
+        "--host elsewhere" in done.stdout
     )
     with lock(lost_run / "lock", "run lost"):
         (lost_run / "lock").write_text("pid 7 on 3f2a9c1d0b77")
@@ -212,7 +245,9 @@ def test_mlflow_hears_of_an_end_that_it_missed(lost_run: Path) -> None:
     mlflow_run_id = send(lost_run)
     update_record(lost_run, status="FINISHED", ended=LONG_AGO)
     assert doctor(home(), fix=True).mended == [f"MLflow run {mlflow_run_id} of lost: FINISHED"]
-    assert MlflowClient(tracking_uri=tracking_uri()).get_run(mlflow_run_id).info.status == "FINISHED"
+    assert (
+        MlflowClient(tracking_uri=tracking_uri()).get_run(mlflow_run_id).info.status == "FINISHED"
+    )
 
 
 def test_a_journal_that_waits_is_found_and_sent(lost_run: Path) -> None:
@@ -224,7 +259,9 @@ def test_a_journal_that_waits_is_found_and_sent(lost_run: Path) -> None:
     update_record(lost_run, ended=LONG_AGO)
     waits = [one.what for one in doctor(home()).left]
     assert waits[0] == "2 lines of the journal of lost wait for the tracker"
-    assert doctor(home(), fix=True).mended == [f"run lost: 2 lines of its journal sent to MLflow at {tracking_uri()}"]
+    assert doctor(home(), fix=True).mended == [
+        f"run lost: 2 lines of its journal sent to MLflow at {tracking_uri()}"
+    ]
     assert doctor(home()) == ([], [])
 
 
@@ -238,9 +275,9 @@ def test_a_journal_that_waits_for_another_tracker_is_found_and_not_sent_here(
     (run_dir / "lock").write_text("")
     update_record(run_dir, status="KILLED", ended=LONG_AGO)
     [finding] = doctor(home(), fix=True).left
-    assert (
-        finding.what
-        == f"10 lines of the journal of theirs wait for the tracker http://team:5000, not for {tracking_uri()}"
+    assert finding.what == (
+        "10 lines of the journal of theirs wait for the tracker http://team:5000, "
+        f"not for {tracking_uri()}"
     )
     assert finding.remedy == "set MLFLOW_TRACKING_URI=http://team:5000, then torchrelay sync theirs"
     assert waiting(run_dir) == 10
@@ -268,20 +305,30 @@ def test_a_silent_tracker_is_waited_for_once(
     assert [(run_dir / "ship.lock").exists() for run_dir in (first, second)] == [True, False]
 
 
-def test_a_version_that_waited_to_be_registered_is_named(make_run: MakeRun, number_recipe: WriteRecipe) -> None:
+def test_a_version_that_waited_to_be_registered_is_named(
+    make_run: MakeRun, number_recipe: WriteRecipe
+) -> None:
     run_dir = make_run(number_recipe(), "good")
     (run_dir / "lock").write_text("")
     update_record(run_dir, ended=LONG_AGO)
     recipe = load_recipe(run_dir / "recipe.yaml")
     with Journal(run_dir / "journal.jsonl") as journal:
-        journal_opening(journal, load_record(run_dir), recipe, Schema.load(run_dir / "schema.json"), {"train": 10})
+        journal_opening(
+            journal,
+            load_record(run_dir),
+            recipe,
+            Schema.load(run_dir / "schema.json"),
+            {"train": 10},
+        )
         stage_model(journal, load_record(run_dir), "line", None, None)
     line, _ = doctor(home(), fix=True).mended
     assert line.endswith(f"sent to MLflow at {tracking_uri()}; registered: line version 1")
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_prefect_hears_that_a_flow_run_crashed(lost_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prefect_hears_that_a_flow_run_crashed(
+    lost_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PREFECT_API_URL", str(PREFECT_API_URL.value()))
     with get_client(sync_client=True) as client:
         lost, other = (client.create_flow_run(ingest, state=Running()).id for _ in range(2))
@@ -305,7 +352,9 @@ def test_a_prefect_server_that_does_not_answer_is_named(lost_run: Path) -> None:
         "PREFECT_CLIENT_MAX_RETRIES": "0",
     }
     code = "import sys; from torchrelay.cli import main; sys.argv[1:] = ['doctor']; main()"
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 1
     assert "its flow runs cannot be read" in done.stdout
     assert "s3cr3t" not in done.stdout + done.stderr
@@ -324,7 +373,10 @@ def test_a_flow_run_whose_run_went_on_in_another_is_lost_and_the_other_is_not(
             long_ago = time.time() - 3600
             os.utime(lost_run / "lock", (long_ago, long_ago))
             [finding] = doctor(home()).left
-            assert finding.what == f"flow run {first} is RUNNING there, lost went on in another flow run"
+            assert (
+                finding.what
+                == f"flow run {first} is RUNNING there, lost went on in another flow run"
+            )
             assert doctor(home(), fix=True).mended == [f"Prefect flow run {first} of lost: Crashed"]
         state = client.read_flow_run(first).state
         assert state is not None
@@ -364,7 +416,9 @@ def test_what_was_mended_is_said_at_once_and_what_fails_is_a_finding_beside_the_
     monkeypatch.setattr("psutil.process_iter", no_processes)
     *found, pack = doctor(home(), fix=True, tell=told.append).left
     assert parts(found) == ["Prefect", "processes"]
-    assert {one.what for one in found} == {"cannot be examined further: NotImplementedError: none here"}
+    assert {one.what for one in found} == {
+        "cannot be examined further: NotImplementedError: none here"
+    }
     assert str(pack_dir) in pack.what
     assert len(told) == 2
 
@@ -384,22 +438,32 @@ def test_a_run_whose_lock_cannot_be_written_is_refused_before_prefect_is_asked(
 ) -> None:
     (lost_run / "lock").unlink()
     (lost_run / "lock").mkdir()  # what a read-only disk does too, also for root
-    monkeypatch.setattr("torchrelay.flows.train.train", lambda **options: pytest.fail("Prefect was asked"))
+    monkeypatch.setattr(
+        "torchrelay.flows.train.train", lambda **options: pytest.fail("Prefect was asked")
+    )
     error = CliRunner().invoke(commands, ["resume", "lost"]).exception
     assert isinstance(error, LockError)
     assert f"{lost_run / 'lock'} cannot be written" in str(error)
 
 
-def test_what_dead_writers_left_goes_but_not_while_an_ingest_is_at_work(make_run: MakeRun, number_recipe) -> None:
+def test_what_dead_writers_left_goes_but_not_while_an_ingest_is_at_work(
+    make_run: MakeRun, number_recipe
+) -> None:
     run_dir = make_run(number_recipe(), "good")
     (run_dir / "lock").write_text("")
-    half = [home().packs / ".pack.01234567.tmp", run_dir / "checkpoints" / ".step-1.tmp", home().runs / "half"]
+    half = [
+        home().packs / ".pack.01234567.tmp",
+        run_dir / "checkpoints" / ".step-1.tmp",
+        home().runs / "half",
+    ]
     for folder in half:
         folder.mkdir(parents=True)
         (folder / "file").write_text("x")
     (home().runs / "half" / "lock").write_text("")
     with share_lock(home().root / "data.lock"), lock(home().runs / "half" / "lock", "run half"):
-        assert [one.what.split()[0] for one in doctor(home()).left] == ["runs/good/checkpoints/.step-1.tmp"]
+        assert [one.what.split()[0] for one in doctor(home()).left] == [
+            "runs/good/checkpoints/.step-1.tmp"
+        ]
     examined = doctor(home(), fix=True)
     assert (examined.left, len(examined.mended)) == ([], 3)
     assert [folder.exists() for folder in half] == [False] * 3
@@ -422,17 +486,28 @@ def test_a_checkpoint_that_does_not_verify_is_set_aside(lost_run: Path) -> None:
     assert doctor(home()) == ([], [])
 
 
-def test_a_flow_run_that_was_lost_before_it_had_a_run_is_found_but_not_one_whose_server_lives() -> None:
+def test_a_flow_run_that_was_lost_before_it_had_a_run_is_found_but_not_one_whose_server_lives() -> (
+    None
+):
     lost = str(uuid.uuid4())
     folder = database_of_prefect({lost: "RUNNING", "0" * 32: "COMPLETED"})
     environment = os.environ | {"PREFECT_HOME": str(folder), "PREFECT__SERVER_EPHEMERAL": "1"}
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", SERVER], env=environment) as server:
+    with subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)", SERVER], env=environment
+    ) as server:
         assert doctor(home()) == ([], [])
         server.kill()
     [finding] = doctor(home()).left
-    assert finding.what == f"flow run {lost} is RUNNING there, and its process was lost before it had a run"
-    record = RunRecord(run_id="a", name="a", experiment="a", created=now(), earlier_flow_runs=[lost])
-    update_record(save_record(home(), record), status="KILLED", error="process ended without a word")
+    assert (
+        finding.what
+        == f"flow run {lost} is RUNNING there, and its process was lost before it had a run"
+    )
+    record = RunRecord(
+        run_id="a", name="a", experiment="a", created=now(), earlier_flow_runs=[lost]
+    )
+    update_record(
+        save_record(home(), record), status="KILLED", error="process ended without a word"
+    )
     (home().runs / "a" / "lock").write_text("")
     [finding] = doctor(home()).left
     assert finding.what == f"flow run {lost} is RUNNING there, a went on in another flow run"
@@ -458,7 +533,9 @@ def test_what_a_comparison_left_is_named_and_stays_and_one_at_work_is_not() -> N
     assert folder.is_dir()
 
 
-def test_what_a_process_on_another_host_writes_stays(make_run: MakeRun, number_recipe: WriteRecipe) -> None:
+def test_what_a_process_on_another_host_writes_stays(
+    make_run: MakeRun, number_recipe: WriteRecipe
+) -> None:
     run_dir = make_run(number_recipe(), "good")
     (run_dir / "lock").write_text("pid 7 on elsewhere")
     (run_dir / ".half.tmp").write_text("x")
@@ -469,14 +546,18 @@ def test_what_a_process_on_another_host_writes_stays(make_run: MakeRun, number_r
     assert ((run_dir / ".half.tmp").exists(), begun.exists()) == (True, True)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="another system takes in orphans in another way")
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="another system takes in orphans in another way"
+)
 def test_an_orphaned_prefect_server_of_this_home_is_ended_and_no_other(tmp_path: Path) -> None:
     own = {"PREFECT_HOME": str(home().root / "prefect"), "PREFECT__SERVER_EPHEMERAL": "1"}
     pids = []
     for environment in (own, {**own, "PREFECT_HOME": str(tmp_path / "other")}):
         code = "import os, sys, time; print(os.getpid(), flush=True); os.close(1); time.sleep(60)"
         script = f'"{sys.executable}" -c "{code}" {SERVER} &'
-        done = subprocess.run(["sh", "-c", script], env=os.environ | environment, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            ["sh", "-c", script], env=os.environ | environment, stdout=subprocess.PIPE, text=True
+        )
         pids.append(int(done.stdout))
     try:
         assert [process.pid for process in list_orphans(home())] == pids[:1]
@@ -487,11 +568,18 @@ def test_an_orphaned_prefect_server_of_this_home_is_ended_and_no_other(tmp_path:
         os.kill(pids[1], 9)
 
 
-def test_a_version_outside_the_bounds_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_outside_the_bounds_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "site" / "probe-1.0.dist-info"
     folder.mkdir(parents=True)
     requires = ["click>=99", "numpy>=1", "not-there-at-all>=2", 'pandas>=99; extra == "more"']
-    lines = ["Metadata-Version: 2.1", "Name: probe", "Version: 1.0", *(f"Requires-Dist: {one}" for one in requires)]
+    lines = [
+        "Metadata-Version: 2.1",
+        "Name: probe",
+        "Version: 1.0",
+        *(f"Requires-Dist: {one}" for one in requires),
+    ]
     (folder / "METADATA").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(tmp_path / "site")
     [click, missing] = check_versions("probe")
@@ -502,7 +590,9 @@ def test_a_version_outside_the_bounds_is_named(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_run_from_the_future_says_that_the_clock_is_wrong() -> None:
-    record = RunRecord(run_id="a", name="a", experiment="a", created="2030-01-01T00:00:00.000+00:00")
+    record = RunRecord(
+        run_id="a", name="a", experiment="a", created="2030-01-01T00:00:00.000+00:00"
+    )
     moment = datetime(2030, 1, 1, tzinfo=UTC).timestamp()
     assert list(check_clock([record], moment)) == []
     [(what, _)] = check_clock([record], moment - 7200)

@@ -1,4 +1,6 @@
-"""What a command costs in a home of many runs: what it imports, and how often it opens the files of a run."""
+"""What a command costs in a home of many runs: what it imports, and how often it opens the files
+of a run.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,12 @@ HEAVY = ("torch", "torchvision", "mlflow", "prefect", "pandas", "matplotlib", "s
 TOLD = f"""
 import collections, sys
 opened = collections.Counter()
-def note(event, values):  # Python's own open says a mode, and then has the system open the path, in one way or another
+def note(event, values):  # Python's own open says a mode, and then has the system open the path, \
+in one way or another
     if event == "open" and "/runs/" in str(values[0]) and (values[1] or not values[0] == note.last):
         opened[str(values[0]).rpartition("/")[2]] += 1
-    note.last = values[0] if event == "open" and values[1] else None if event == "open" else note.last
+    note.last = values[0] if event == "open" and values[1] else None \
+if event == "open" else note.last
 note.last = None
 sys.addaudithook(note)
 from torchrelay.cli import main
@@ -34,7 +38,8 @@ try:
     main()
 finally:
     print("imported", *[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
-    print("opened", *[f"{{name}}={{number}}" for name, number in sorted(opened.items())], file=sys.stderr)
+    print("opened", *[f"{{name}}={{number}}" for name, number in sorted(opened.items())], \
+file=sys.stderr)
 """
 
 
@@ -42,7 +47,13 @@ def make_runs(number: int) -> Home:
     home = settings.home()
     for at in range(number):
         record = RunRecord(
-            run_id=f"run-{at}", name="x", experiment="x", created=DAY, ended=DAY, status="FINISHED", steps=2
+            run_id=f"run-{at}",
+            name="x",
+            experiment="x",
+            created=DAY,
+            ended=DAY,
+            status="FINISHED",
+            steps=2,
         )
         run_dir = save_record(home, record)
         with Journal(run_dir / JOURNAL_FILE) as journal:
@@ -56,13 +67,19 @@ def make_runs(number: int) -> Home:
 
 
 def tell(home: Home, *command: str) -> tuple[str, dict[str, int]]:
-    """What a command imports of the heavy packages, and how often it opens each file of the runs."""
+    """What a command imports of the heavy packages, and how often it opens each file of the
+    runs.
+    """
     environment = {**os.environ, "TORCHRELAY_HOME": str(home.root)}
-    done = subprocess.run([sys.executable, "-c", TOLD, *command], env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", TOLD, *command], env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     *_, imported, opened = done.stderr.splitlines()
     counted = (pair.partition("=") for pair in opened.split()[1:])
-    return imported.removeprefix("imported").strip(), {name: int(number) for name, _, number in counted}
+    return imported.removeprefix("imported").strip(), {
+        name: int(number) for name, _, number in counted
+    }
 
 
 @pytest.mark.parametrize(
@@ -71,7 +88,10 @@ def tell(home: Home, *command: str) -> tuple[str, dict[str, int]]:
         (("runs",), {RECORD_FILE: 1, "shipped.json": 1}),
         (("show", "run-3"), {}),
         (("prune", "--keep-runs", "100", "--dry-run"), {RECORD_FILE: 2}),
-        (("prune", "--keep-runs", "0", "--dry-run"), {RECORD_FILE: 1, "shipped.json": 1, "lock": 1}),
+        (
+            ("prune", "--keep-runs", "0", "--dry-run"),
+            {RECORD_FILE: 1, "shipped.json": 1, "lock": 1},
+        ),
         (("doctor",), {RECORD_FILE: 1, JOURNAL_FILE: 1, "shipped.json": 1, "lock": 2}),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",
@@ -93,19 +113,29 @@ def test_a_command_imports_nothing_heavy_and_opens_few_files_of_each_run(
     ("spoil", "said"),
     [
         (lambda data: b"\0" * len(data), "no line that a journal begins with"),
-        (lambda data: data.replace(b"0.5", b"0.7", 1), "1 lines that are garbled, the first of them line 3"),
+        (
+            lambda data: data.replace(b"0.5", b"0.7", 1),
+            "1 lines that are garbled, the first of them line 3",
+        ),
         (lambda data: b"".join(data.splitlines(keepends=True)[:-1]), "its end is missing"),
-        (lambda data: b"".join(data.splitlines(keepends=True)[1:]), "no line that a journal begins with"),
+        (
+            lambda data: b"".join(data.splitlines(keepends=True)[1:]),
+            "no line that a journal begins with",
+        ),
         (lambda data: b"", "is empty"),
     ],
     ids=["zeroed", "a value changed", "end missing", "head missing", "empty"],
 )
-def test_of_many_journals_the_damaged_one_is_found(spoil: Callable[[bytes], bytes], said: str) -> None:
+def test_of_many_journals_the_damaged_one_is_found(
+    spoil: Callable[[bytes], bytes], said: str
+) -> None:
     home = make_runs(5)
     path = home.runs / "run-3" / JOURNAL_FILE
     assert doctor(home).left == []
     path.write_bytes(spoil(path.read_bytes()))
-    found = [one for one in doctor(home).left if "the journal of run-3" in one.what and said in one.what]
+    found = [
+        one for one in doctor(home).left if "the journal of run-3" in one.what and said in one.what
+    ]
     assert len(found) == 1
 
 

@@ -34,8 +34,12 @@ DAY = 24 * 3600.0
 
 
 @pytest.fixture(scope="module")
-def template(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A home with three runs, the oldest registered: two of numbers, which share a pack, and one of pictures."""
+def template(
+    prefect_server: None, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[str]]:
+    """A home with three runs, the oldest registered: two of numbers, which share a pack, and one
+    of pictures.
+    """
     folder = tmp_path_factory.mktemp("template")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -52,13 +56,17 @@ def template(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def home(template: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch) -> Home:
-    """The same home anew, at the path that its database and records name; its packs are a day old."""
+    """The same home anew, at the path that its database and records name; its packs are a day
+    old.
+    """
     folder = template[0]
     for entry in (folder / "home").iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)
     # The database keeps its inode, which MLflow's connections hold open.
-    shutil.copytree(folder / "copy", folder / "home", copy_function=shutil.copyfile, dirs_exist_ok=True)
+    shutil.copytree(
+        folder / "copy", folder / "home", copy_function=shutil.copyfile, dirs_exist_ok=True
+    )
     monkeypatch.chdir(folder)
     monkeypatch.setenv("TORCHRELAY_HOME", str(folder / "home"))
     found = settings.home()
@@ -92,9 +100,19 @@ def _write_pictures(folder: Path) -> Path:
 
 
 def _write_recipe(folder: Path, name: str, inputs: dict[str, Any], target: dict[str, Any]) -> Path:
-    data = {"table": f"{name}.csv", "inputs": inputs, "target": target, "split": {"valid": 0.2, "test": 0.3}}
+    data = {
+        "table": f"{name}.csv",
+        "inputs": inputs,
+        "target": target,
+        "split": {"valid": 0.2, "test": 0.3},
+    }
     train = {"epochs": 1, "batch_size": 16}
-    recipe = {"name": name, "data": data, "model": {"name": "mlp", "args": {"hidden": [4]}}, "train": train}
+    recipe = {
+        "name": name,
+        "data": data,
+        "model": {"name": "mlp", "args": {"hidden": [4]}},
+        "train": train,
+    }
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(recipe))
     return path
@@ -105,7 +123,9 @@ def _make_old(path: Path, seconds: float = 2 * DAY) -> None:
     os.utime(path, (then, then))
 
 
-def prune(home: Home, keep_runs: int | None = None, older_than: float | None = None, **options: bool) -> Pruned:
+def prune(
+    home: Home, keep_runs: int | None = None, older_than: float | None = None, **options: bool
+) -> Pruned:
     return prune_home(home, keep_runs=keep_runs, older_than=older_than, **options)
 
 
@@ -126,7 +146,11 @@ def client() -> MlflowClient:
 
 
 def files_of(home: Home) -> set[str]:
-    return {str(path.relative_to(home.root)) for path in home.root.rglob("*") if "mlflow" not in path.name}
+    return {
+        str(path.relative_to(home.root))
+        for path in home.root.rglob("*")
+        if "mlflow" not in path.name
+    }
 
 
 def test_a_rule_is_needed(home: Home) -> None:
@@ -142,12 +166,16 @@ def test_a_dry_run_says_what_would_go_and_removes_nothing(home: Home, runs: list
     assert before <= files_of(home)
     assert in_mlflow() == set(runs)
     done = prune(home, keep_runs=0, versions=True)
-    assert [(item.kind, item.name) for item in would.gone] == [(item.kind, item.name) for item in done.gone]
+    assert [(item.kind, item.name) for item in would.gone] == [
+        (item.kind, item.name) for item in done.gone
+    ]
     assert would.num_bytes == pytest.approx(done.num_bytes, rel=0.01)
     assert would.num_bytes > 10_000
 
 
-def test_the_champion_stays_with_its_pack_and_everything_else_goes(home: Home, runs: list[str]) -> None:
+def test_the_champion_stays_with_its_pack_and_everything_else_goes(
+    home: Home, runs: list[str]
+) -> None:
     done = prune(home, keep_runs=0)
     assert names(done, "run") == runs[1:]
     assert done.kept == {runs[0]: "models:/numbers/1 is @champion"}
@@ -171,11 +199,17 @@ def test_the_newest_stay_and_what_they_need_with_them(home: Home, runs: list[str
 
 
 def test_data_sets_go_with_the_last_run_that_read_them(home: Home, runs: list[str]) -> None:
-    assert num_rows_of_data_sets(home) == {"datasets": 2, "inputs": 4, "input_tags": 3}  # an input is also a model
+    assert num_rows_of_data_sets(home) == {
+        "datasets": 2,
+        "inputs": 4,
+        "input_tags": 3,
+    }  # an input is also a model
     prune(home, keep_runs=0)
     assert num_rows_of_data_sets(home) == {"datasets": 1, "inputs": 2, "input_tags": 1}
     found = client().get_run(mlflow_id(home, runs[0])).inputs.dataset_inputs
-    assert [(one.dataset.name, [tag.value for tag in one.tags]) for one in found] == [("numbers", ["training"])]
+    assert [(one.dataset.name, [tag.value for tag in one.tags]) for one in found] == [
+        ("numbers", ["training"])
+    ]
 
 
 def test_data_sets_of_runs_in_the_trash_of_mlflow_stay_and_what_an_earlier_delete_left_goes(
@@ -203,7 +237,9 @@ def num_rows_of_data_sets(home: Home) -> dict[str, int]:
         }
 
 
-def test_a_version_without_an_alias_keeps_its_run_unless_versions_go_too(home: Home, runs: list[str]) -> None:
+def test_a_version_without_an_alias_keeps_its_run_unless_versions_go_too(
+    home: Home, runs: list[str]
+) -> None:
     client().delete_registered_model_alias("numbers", "champion")
     done = prune(home, keep_runs=2)
     assert done.gone == []
@@ -230,7 +266,9 @@ def test_a_run_that_is_being_written_stays(home: Home, runs: list[str]) -> None:
     hold = "import sys; from pathlib import Path; from torchrelay.disk import lock\n"
     hold += "with lock(Path(sys.argv[1]), 'it'): print('held', flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", hold, str(home.runs / runs[2] / "lock")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
         done = prune(home, keep_runs=0)
@@ -240,7 +278,9 @@ def test_a_run_that_is_being_written_stays(home: Home, runs: list[str]) -> None:
     assert len(list(home.packs.iterdir())) == 2
 
 
-def test_packs_and_pixels_stay_while_an_ingest_is_at_work_and_go_the_next_time(home: Home, runs: list[str]) -> None:
+def test_packs_and_pixels_stay_while_an_ingest_is_at_work_and_go_the_next_time(
+    home: Home, runs: list[str]
+) -> None:
     with hold_data(home):
         done = prune(home, keep_runs=0)
     assert names(done, "run") == runs[1:]
@@ -351,11 +391,15 @@ def test_the_command_says_what_goes_and_the_next_run_lists_what_is_left(
     assert f"kept      {runs[0]}: models:/numbers/1 is @champion" in err
     result = json.loads(run("prune", "--keep-runs", "0", "--json")[1])
     assert [item["name"] for item in result["gone"] if item["kind"] == "run"] == runs[1:]
-    assert result["bytes"] == sum(item["bytes" if "bytes" in item else "num_bytes"] for item in result["gone"])
+    assert result["bytes"] == sum(
+        item["bytes" if "bytes" in item else "num_bytes"] for item in result["gone"]
+    )
     assert [one["run_id"] for one in json.loads(run("runs", "--json")[1])["runs"]] == [runs[0]]
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("30d", 30 * DAY), ("12h", DAY / 2), ("1.5h", 5400), ("2w", 14 * DAY)])
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30d", 30 * DAY), ("12h", DAY / 2), ("1.5h", 5400), ("2w", 14 * DAY)]
+)
 def test_ages_have_units(text: str, seconds: float) -> None:
     assert parse_age(text) == seconds
 

@@ -1,4 +1,6 @@
-"""No path, and no id, that a file states leads prune, doctor or sync to anything that is not theirs."""
+"""No path, and no id, that a file states leads prune, doctor or sync to anything that is not
+theirs.
+"""
 
 from __future__ import annotations
 
@@ -50,13 +52,24 @@ def victim(tmp_path: Path) -> Path:
 def write_run(home: Home, name: str, **fields: Any) -> Path:
     folder = home.runs / name
     folder.mkdir(exist_ok=True)
-    values = {"format_version": 1, "run_id": name, "name": "x", "experiment": "x", "status": "FINISHED"}
-    (folder / "run.json").write_text(json.dumps({**values, "created": LONG_AGO, "ended": LONG_AGO, **fields}))
+    values = {
+        "format_version": 1,
+        "run_id": name,
+        "name": "x",
+        "experiment": "x",
+        "status": "FINISHED",
+    }
+    (folder / "run.json").write_text(
+        json.dumps({**values, "created": LONG_AGO, "ended": LONG_AGO, **fields})
+    )
     return folder
 
 
 def tree(folder: Path) -> dict[str, str]:
-    return {str(one.relative_to(folder)): one.read_text() if one.is_file() else "" for one in folder.rglob("*")}
+    return {
+        str(one.relative_to(folder)): one.read_text() if one.is_file() else ""
+        for one in folder.rglob("*")
+    }
 
 
 def prune_all(home: Home) -> list[str]:
@@ -70,7 +83,9 @@ def prune_all(home: Home) -> list[str]:
 @pytest.mark.parametrize(
     "stated", ["../../victim", "{victim}", ".", "..", "", "good/../../../victim", "good", "bad-1/"]
 )
-def test_a_record_of_another_id_is_no_run_and_nothing_that_it_names_goes(home: Home, victim: Path, stated: str) -> None:
+def test_a_record_of_another_id_is_no_run_and_nothing_that_it_names_goes(
+    home: Home, victim: Path, stated: str
+) -> None:
     bad = write_run(home, "bad-1", run_id=stated.format(victim=victim))
     good = write_run(home, "good", ended="")
     (good / "lock").write_text("")
@@ -90,7 +105,9 @@ def test_a_record_of_another_id_is_no_run_and_nothing_that_it_names_goes(home: H
 def test_an_mlflow_id_that_is_a_path_makes_a_record_none_and_the_doctor_follows_it_nowhere(
     home: Home, victim: Path, stated: str
 ) -> None:
-    run_dir = write_run(home, "bad", mlflow_run_id=stated.format(victim=victim), files={"recipe.yaml": "0" * 64})
+    run_dir = write_run(
+        home, "bad", mlflow_run_id=stated.format(victim=victim), files={"recipe.yaml": "0" * 64}
+    )
     (run_dir / "recipe.yaml").write_text("x")
     (victim / "artifacts").mkdir()
     (victim / "artifacts" / "recipe.yaml").write_text("precious")
@@ -102,7 +119,9 @@ def test_an_mlflow_id_that_is_a_path_makes_a_record_none_and_the_doctor_follows_
 
 
 @pytest.mark.parametrize("name", ["../precious.txt", "/etc/hostname", "a/../../x", "", "a\0"])
-def test_lists_of_files_that_name_one_outside_their_folder_are_followed_nowhere(tmp_path: Path, name: str) -> None:
+def test_lists_of_files_that_name_one_outside_their_folder_are_followed_nowhere(
+    tmp_path: Path, name: str
+) -> None:
     values = {"format_version": 1, "files": {name: {"sha256": "0" * 64, "size": 1}}}
     for file in ("manifest.json", "files.json"):
         (tmp_path / file).write_text(json.dumps(seal(values)))
@@ -176,7 +195,9 @@ def test_a_run_that_states_the_mlflow_id_of_another_takes_nothing_of_it(home: Ho
     assert (home.artifacts / other.run_id).is_dir()
 
 
-@pytest.mark.parametrize("place", ["../victim/artifacts", "models/artifacts", "linked/{id}/artifacts"])
+@pytest.mark.parametrize(
+    "place", ["../victim/artifacts", "models/artifacts", "linked/{id}/artifacts"]
+)
 def test_a_place_that_mlflows_database_states_is_removed_only_where_it_is_the_runs_own(
     home: Home, victim: Path, place: str
 ) -> None:
@@ -219,12 +240,18 @@ def test_a_run_whose_record_was_lost_is_named_and_never_taken_for_a_leftover(hom
 def test_a_record_says_where_its_folder_is_by_its_name_alone(home: Home) -> None:
     run_dir = write_run(home, "a")
     assert load_record(run_dir).run_id == "a"
-    with pytest.raises(SourceError, match="says that it is of run 'a', which is not the name of its folder"):
+    with pytest.raises(
+        SourceError, match="says that it is of run 'a', which is not the name of its folder"
+    ):
         load_record(run_dir.rename(home.runs / "b"))
 
 
-@pytest.mark.parametrize("folder", ["../../victim", "/etc", "register", "register/..", "register/0123456789abcdee"])
-def test_a_version_waits_in_the_folder_of_its_digest_and_no_line_names_another(tmp_path: Path, folder: str) -> None:
+@pytest.mark.parametrize(
+    "folder", ["../../victim", "/etc", "register", "register/..", "register/0123456789abcdee"]
+)
+def test_a_version_waits_in_the_folder_of_its_digest_and_no_line_names_another(
+    tmp_path: Path, folder: str
+) -> None:
     line = {"weights_sha256": "0123456789abcdef" * 4, "folder": folder}
     with pytest.raises(ValueError, match="is none in which a version waits"):
         staged_folder(tmp_path, line)

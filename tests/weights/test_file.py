@@ -1,4 +1,6 @@
-"""Files of weights as people have them: each is recognised, read onto the CPU, and gives the tensors that went in."""
+"""Files of weights as people have them: each is recognised, read onto the CPU, and gives the
+tensors that went in.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,11 @@ CHECKPOINT = {
             {"epoch": 3, "loss": 0.5, "scheduler": {"milestones": [1, 2]}},
         ),
         (
-            {"state_dict": below("model.", STATE), "optimizer_states": [OPTIMIZER_STATE], "epoch": 1},
+            {
+                "state_dict": below("model.", STATE),
+                "optimizer_states": [OPTIMIZER_STATE],
+                "epoch": 1,
+            },
             "state_dict entry",
             below("model.", STATE),
             True,
@@ -94,14 +100,26 @@ CHECKPOINT = {
         ),
         ({"model": STATE, "optim": OPTIMIZER_STATE}, "model entry", STATE, True, {}),
         ({"ema": STATE}, "ema entry", STATE, False, {}),
-        ({"model": {"state_dict": STATE}, "arch": "net"}, "model > state_dict entry", STATE, False, {"arch": "net"}),
+        (
+            {"model": {"state_dict": STATE}, "arch": "net"},
+            "model > state_dict entry",
+            STATE,
+            False,
+            {"arch": "net"},
+        ),
         ({**STATE, "epoch": 7}, "state_dict", STATE, False, {"epoch": 7}),
         ({"net": STATE, "opt": OPTIMIZER_STATE}, "net entry", STATE, True, {}),
         ({"state_dict": {**STATE, "0._extra_state": None}}, "state_dict entry", STATE, False, {}),
     ],
 )
 def test_what_people_save_is_recognised_in_both_formats_of_torch_save(
-    tmp_path: Path, value: Any, form: str, state: Any, has_optimizer: bool, extras: dict[str, Any], is_zip: bool
+    tmp_path: Path,
+    value: Any,
+    form: str,
+    state: Any,
+    has_optimizer: bool,
+    extras: dict[str, Any],
+    is_zip: bool,
 ) -> None:
     path = tmp_path / "weights.tar"
     torch.save(value, path, _use_new_zipfile_serialization=is_zip)
@@ -132,10 +150,20 @@ def test_what_people_save_is_recognised_in_both_formats_of_torch_save(
             ["modelA", "modelB"],
             ["modelA", "modelB"],
         ),
-        ({"generator": STATE, "discriminator": OTHER_STATE}, "several models", ["generator", "discriminator"], []),
+        (
+            {"generator": STATE, "discriminator": OTHER_STATE},
+            "several models",
+            ["generator", "discriminator"],
+            [],
+        ),
         ({"state_dict": STATE, "state_dict_ema": OTHER_STATE}, "state_dict entry", ["", "ema"], []),
         (
-            {"netG": STATE, "netD": OTHER_STATE, "optimizerG": OPTIMIZER_STATE, "opt_d": OPTIMIZER_STATE},
+            {
+                "netG": STATE,
+                "netD": OTHER_STATE,
+                "optimizerG": OPTIMIZER_STATE,
+                "opt_d": OPTIMIZER_STATE,
+            },
             "several models",
             ["netG", "netD"],
             ["netG", "netD"],
@@ -160,7 +188,9 @@ def test_several_models_in_one_file_are_read_by_their_names(
     with pytest.raises(SourceError, match=f"hold no model '{names[1]}x'; did you mean {names[1]}"):
         read_weights_file(path, f"{names[1]}x")
     if form == "several models":
-        with pytest.raises(SourceError, match=rf"hold several models \({', '.join(sorted(names))}\); name one"):
+        with pytest.raises(
+            SourceError, match=rf"hold several models \({', '.join(sorted(names))}\); name one"
+        ):
             load_weights(path)
 
 
@@ -171,7 +201,9 @@ def test_a_pack_keeps_each_model_with_its_optimizer_and_progress(tmp_path: Path)
         "b": {"model_state_dict": OTHER_STATE},
     }
     save_pack(parts, path)
-    assert torch.load(path, weights_only=True)["models"]["a"]["epoch"] == 4  # torch alone reads it too
+    assert (
+        torch.load(path, weights_only=True)["models"]["a"]["epoch"] == 4
+    )  # torch alone reads it too
     found = read_weights_file(path, "a")
     assert found.form == "pack"
     assert_same(found.state, STATE)
@@ -180,7 +212,9 @@ def test_a_pack_keeps_each_model_with_its_optimizer_and_progress(tmp_path: Path)
     assert list(found.optimizers) == ["a"]
     assert found.optimizers["a"]["param_groups"] == OPTIMIZER_STATE["param_groups"]
     torch.save({"torchrelay_pack": 99, "models": {}}, path)
-    with pytest.raises(SourceError, match="format_version 99, this torchrelay reads format_version 1; a newer"):
+    with pytest.raises(
+        SourceError, match="format_version 99, this torchrelay reads format_version 1; a newer"
+    ):
         open_weights_file(path)
 
 
@@ -189,13 +223,17 @@ def test_a_checkpoint_of_a_run_gives_the_weights_that_the_run_keeps(
     make_job: MakeJob, tmp_path: Path, ema: float
 ) -> None:
     job = make_job(epochs=2, ema=ema)
-    train(job, Progress(), CheckpointStore(tmp_path / "checkpoints", 1, {}, {}), lambda *_, **__: None)
+    train(
+        job, Progress(), CheckpointStore(tmp_path / "checkpoints", 1, {}, {}), lambda *_, **__: None
+    )
     folder = tmp_path / "checkpoints" / read_pointer(tmp_path / "checkpoints", "last")
     found = read_weights_file(folder / "state.pt")
     assert found.form == "torchrelay checkpoint"
     assert_same(found.state, job.kept_model.state_dict())
     if ema:
-        assert_same(read_weights_file(folder / "state.pt", "trained").state, job.scorer.model.state_dict())
+        assert_same(
+            read_weights_file(folder / "state.pt", "trained").state, job.scorer.model.state_dict()
+        )
     assert found.extras["epoch"] == 2
     assert {"scheduler_state_dict", "random_states"} & set(found.others)
     assert found.optimizers[""]["param_groups"]
@@ -260,14 +298,18 @@ def test_weights_saved_from_an_accelerator_load_on_the_cpu_and_back(tmp_path: Pa
 def test_a_file_that_says_that_it_comes_from_cuda_loads_without_one(tmp_path: Path) -> None:
     for is_zip in (True, False):
         torch.save(STATE, tmp_path / "there.pt", _use_new_zipfile_serialization=is_zip)
-        if is_zip:  # the device stands in the pickle, and the pickle has a checksum: write the archive anew
+        if (
+            is_zip
+        ):  # the device stands in the pickle, and the pickle has a checksum: write the archive anew
             with zipfile.ZipFile(tmp_path / "there.pt") as old:
                 records = {name: old.read(name) for name in old.namelist()}
             with zipfile.ZipFile(tmp_path / "there.pt", "w") as new:
                 for name, content in records.items():
                     new.writestr(name, content.replace(b"\x03\0\0\0cpu", b"\x06\0\0\0cuda:7"))
         else:
-            content = (tmp_path / "there.pt").read_bytes().replace(b"\x03\0\0\0cpu", b"\x06\0\0\0cuda:7")
+            content = (
+                (tmp_path / "there.pt").read_bytes().replace(b"\x03\0\0\0cpu", b"\x06\0\0\0cuda:7")
+            )
             (tmp_path / "there.pt").write_bytes(content)
         assert b"cuda:7" in (tmp_path / "there.pt").read_bytes()
         assert_same(load_weights(tmp_path / "there.pt"), STATE)
@@ -293,7 +335,8 @@ def test_tensors_of_every_layout_keep_their_values(tmp_path: Path) -> None:
 
 
 def test_safetensors_written_by_hand_are_read(tmp_path: Path) -> None:
-    # By the published format: length, JSON, bytes; the header's length puts the floats at an odd address.
+    # By the published format: length, JSON, bytes; the header's length puts the floats at an odd
+    # address.
     header = {
         "__metadata__": {"by": "hand"},
         "weight": {"dtype": "F32", "shape": [2, 2], "data_offsets": [2, 18]},
@@ -324,13 +367,16 @@ def test_safetensors_that_are_written_follow_the_published_format(tmp_path: Path
         assert start == position
         position = end
         values = np.frombuffer(
-            content[8 + length + start : 8 + length + end], {"F32": "<f4", "I64": "<i8"}[entry["dtype"]]
+            content[8 + length + start : 8 + length + end],
+            {"F32": "<f4", "I64": "<i8"}[entry["dtype"]],
         )
         np.testing.assert_array_equal(values.reshape(entry["shape"]), STATE[key].numpy())
     assert position == len(content) - 8 - length
     found = load_weights(path)
     assert_same({key: found[key] for key in STATE}, STATE)
-    with pytest.raises(SourceError, match=r"'w' is torch\.complex128, which safetensors do not have"):
+    with pytest.raises(
+        SourceError, match=r"'w' is torch\.complex128, which safetensors do not have"
+    ):
         write_safetensors({"w": torch.zeros(1, dtype=torch.complex128)}, path, {})
 
 
@@ -359,22 +405,43 @@ def program(path: Path) -> None:
     [
         (lambda path: path.write_bytes(b""), "empty; fetch or save it again"),
         (lambda path: path.write_text("epoch,loss\n1,0.5\n"), "text that begins with 'epoch,loss"),
-        (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "a pointer of Git LFS"),
+        (
+            lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"),
+            "a pointer of Git LFS",
+        ),
         (lambda path: path.write_text("<!DOCTYPE html><p>not found"), "a web page"),
-        (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)), r"an HDF5 file \(Keras, h5py\)"),
+        (
+            lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(99)),
+            r"an HDF5 file \(Keras, h5py\)",
+        ),
         (lambda path: path.write_bytes(b"\x1f\x8b" + bytes(99)), "compressed by gzip; unpack it"),
         (lambda path: path.write_bytes(bytes(range(128, 228))), "of no kind that is known here"),
-        (lambda path: path.write_bytes(b"\x80\x04]\x94."), "a plain pickle, not written by torch.save"),
+        (
+            lambda path: path.write_bytes(b"\x80\x04]\x94."),
+            "a plain pickle, not written by torch.save",
+        ),
         (lambda path: np.save(path.open("wb"), np.zeros(3)), "a NumPy array"),
         (lambda path: path.mkdir(), "a folder; name a weights file"),
         (lambda path: None, "do not exist"),
-        (lambda path: torch.save([1, 2], path), "expected a state_dict, or a dict that has one, got list"),
+        (
+            lambda path: torch.save([1, 2], path),
+            "expected a state_dict, or a dict that has one, got list",
+        ),
         (lambda path: torch.save({}, path), "got keys none"),
         (lambda path: torch.save({"epoch": 3}, path), "got keys 'epoch'"),
         (lambda path: torch.save(torch.zeros(3), path), "got Tensor"),
-        (lambda path: torch.save(OPTIMIZER_STATE, path), "the state of an optimizer alone, .*--with-optimizer"),
-        (lambda path: torch.save(STATE, path, pickle_protocol=4), "torch's safe loader does not read.*save it again"),
-        (lambda path: torch.save({**STATE, "best": np.float64(0.5)}, path), r"build numpy\._core\.multiarray\.scalar"),
+        (
+            lambda path: torch.save(OPTIMIZER_STATE, path),
+            "the state of an optimizer alone, .*--with-optimizer",
+        ),
+        (
+            lambda path: torch.save(STATE, path, pickle_protocol=4),
+            "torch's safe loader does not read.*save it again",
+        ),
+        (
+            lambda path: torch.save({**STATE, "best": np.float64(0.5)}, path),
+            r"build numpy\._core\.multiarray\.scalar",
+        ),
         (
             lambda path: torch.save({"w": torch.eye(2).to_sparse()}, path),
             r"build torch\._utils\._rebuild_sparse_tensor",
@@ -385,7 +452,9 @@ def program(path: Path) -> None:
         (program, r"an exported program of torch\.export"),
     ],
 )
-def test_a_file_that_is_no_weights_is_named_as_what_it_is(tmp_path: Path, write: Callable, what: str) -> None:
+def test_a_file_that_is_no_weights_is_named_as_what_it_is(
+    tmp_path: Path, write: Callable, what: str
+) -> None:
     path = tmp_path / "weights.pt"
     write(path)
     with pytest.raises(SourceError, match=what):
@@ -399,8 +468,12 @@ def test_a_folder_names_the_weights_files_in_it(tmp_path: Path) -> None:
         read_weights_file(tmp_path / "net")
 
 
-def test_a_file_of_torch_save_under_the_name_of_safetensors_is_not_given_to_another_reader(tmp_path: Path) -> None:
+def test_a_file_of_torch_save_under_the_name_of_safetensors_is_not_given_to_another_reader(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "net.safetensors"
     torch.save(STATE, path)
-    with pytest.raises(SourceError, match=r"a file of torch\.save under the name of safetensors; rename it"):
+    with pytest.raises(
+        SourceError, match=r"a file of torch\.save under the name of safetensors; rename it"
+    ):
         read_weights_file(path)

@@ -1,4 +1,6 @@
-"""Files that are made to harm whoever loads them: each is refused with its reason, and nothing of it happens."""
+"""Files that are made to harm whoever loads them: each is refused with its reason, and nothing
+of it happens.
+"""
 
 from __future__ import annotations
 
@@ -63,13 +65,17 @@ def storage(count: int = 4, key: str = "0") -> StorageId:
     return StorageId(("storage", torch.FloatStorage, key, "cpu", count))
 
 
-def tensor(offset: int = 0, shape: tuple = (4,), stride: tuple = (1,), count: int = 4, hooks: Any = None) -> Call:
+def tensor(
+    offset: int = 0, shape: tuple = (4,), stride: tuple = (1,), count: int = 4, hooks: Any = None
+) -> Call:
     hooks = OrderedDict() if hooks is None else hooks
     return Call(_rebuild_tensor_v2, storage(count), offset, shape, stride, False, hooks)
 
 
 def archive(path: Path, pickled: bytes, *more: tuple[str | zipfile.ZipInfo, bytes]) -> Path:
-    """A zip archive as torch.save lays it out, with one storage of four floats, and records beside them."""
+    """A zip archive as torch.save lays it out, with one storage of four floats, and records
+    beside them.
+    """
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("archive/data.pkl", pickled)
         file.writestr("archive/byteorder", b"little")
@@ -90,7 +96,9 @@ def good(path: Path, **more: Any) -> Path:
     return path
 
 
-def legacy(path: Path, *, info: Any = None, value: Any = None, keys: Any = None, blocks: bytes = b"") -> Path:
+def legacy(
+    path: Path, *, info: Any = None, value: Any = None, keys: Any = None, blocks: bytes = b""
+) -> Path:
     parts = [LEGACY_MAGIC, dump(1001), dump(info), dump(value), dump([] if keys is None else keys)]
     path.write_bytes(b"".join(parts) + blocks)
     return path
@@ -138,7 +146,11 @@ def declared_bomb(path: Path) -> Path:
 
 def overlapping(path: Path) -> Path:
     """The bytes of one record contain another one's header, to which the directory points."""
-    inner = struct.pack("<4sHHHHHIIIHH", b"PK\x03\x04", 20, 0, 0, 0, 0x21, 0, 4, 4, 14, 0) + b"archive/data/1" + b"DATA"
+    inner = (
+        struct.pack("<4sHHHHHIIIHH", b"PK\x03\x04", 20, 0, 0, 0, 0x21, 0, 4, 4, 14, 0)
+        + b"archive/data/1"
+        + b"DATA"
+    )
     archive(path, dump({"w": tensor()}), ("archive/data/2", inner), ("archive/data/1", b"DATA"))
     content = bytearray(path.read_bytes())
     at = content.rindex(b"archive/data/1") - 46
@@ -148,7 +160,9 @@ def overlapping(path: Path) -> Path:
 
 
 def renamed_inside(path: Path) -> Path:
-    """The name before the bytes is another than the directory's, so that two readers see two archives."""
+    """The name before the bytes is another than the directory's, so that two readers see two
+    archives.
+    """
     return edit(archive(path, dump({"w": tensor()})), b"archive/data/0", b"archive/../../")
 
 
@@ -192,8 +206,12 @@ def deep_key(path: Path) -> Path:
 
 
 def doubling(path: Path) -> Path:
-    """A list of two lists that are the same, forty times over: a million million values from 200 bytes."""
-    step = b"".join(b"]q" + bytes([n + 1]) + b"(h" + bytes([n]) + b"h" + bytes([n]) + b"e" for n in range(40))
+    """A list of two lists that are the same, forty times over: a million million values from 200
+    bytes.
+    """
+    step = b"".join(
+        b"]q" + bytes([n + 1]) + b"(h" + bytes([n]) + b"h" + bytes([n]) + b"e" for n in range(40)
+    )
     return archive(path, b"\x80\x02]q\x00" + step + b".")
 
 
@@ -210,35 +228,55 @@ def tar(path: Path) -> Path:
 
 
 def scripted(path: Path) -> Path:
-    return archive(path, dump({}), ("archive/constants.pkl", dump(())), ("archive/code/net.py", b"import os"))
+    return archive(
+        path, dump({}), ("archive/constants.pkl", dump(())), ("archive/code/net.py", b"import os")
+    )
 
 
-# Each by name: how to write it, given its path and a command that would make the canary, and what the refusal says.
+# Each by name: how to write it, given its path and a command that would make the canary, and what
+# the refusal says.
 Build = Callable[[Path, str], Path]
 HOSTILE: dict[str, tuple[Build, str]] = {
     # Code in the pickle of a zip archive.
-    "system": (lambda p, c: archive(p, dump({"w": Call(os.system, c)})), r"would run or build posix\.system, and"),
-    "eval": (lambda p, c: archive(p, dump(Call(eval, f"__import__('os').system({c!r})"))), r"builtins\.eval"),
-    "nested": (lambda p, c: good(p, more={"a": [{"b": (Call(builtins.exec, c),)}]}), r"builtins\.exec"),
+    "system": (
+        lambda p, c: archive(p, dump({"w": Call(os.system, c)})),
+        r"would run or build posix\.system, and",
+    ),
+    "eval": (
+        lambda p, c: archive(p, dump(Call(eval, f"__import__('os').system({c!r})"))),
+        r"builtins\.eval",
+    ),
+    "nested": (
+        lambda p, c: good(p, more={"a": [{"b": (Call(builtins.exec, c),)}]}),
+        r"builtins\.exec",
+    ),
     "protocol 0": (lambda p, c: archive(p, dump(Call(os.system, c), 0)), r"posix\.system"),
     "protocol 4": (lambda p, c: archive(p, dump(Call(os.system, c), 4)), r"posix\.system"),
     "instance": (lambda p, c: archive(p, f"(S'{c}'\nios\nsystem\n.".encode()), r"os\.system"),
     "object": (lambda p, c: archive(p, f"(cos\nsystem\nS'{c}'\no.".encode()), r"os\.system"),
     "extension": (lambda p, c: archive(p, b"\x80\x02\x82\x01)R."), r"extension 1 of copyreg"),
     "reconstructor": (
-        lambda p, c: archive(p, f"ccopy_reg\n_reconstructor\n(csubprocess\nPopen\nS'{c}'\nNtR.".encode()),
+        lambda p, c: archive(
+            p, f"ccopy_reg\n_reconstructor\n(csubprocess\nPopen\nS'{c}'\nNtR.".encode()
+        ),
         r"copyreg\._reconstructor, subprocess\.Popen",
     ),
     "attribute": (
         lambda p, c: archive(p, b"cbuiltins\ngetattr\n(ctorch\nhub\nS'load'\ntR."),
         r"builtins\.getattr, torch\.hub, and",
     ),
-    "download": (lambda p, c: archive(p, dump(Call(torch.hub.load, "a/b", "c"))), r"torch\.hub\.load"),
+    "download": (
+        lambda p, c: archive(p, dump(Call(torch.hub.load, "a/b", "c"))),
+        r"torch\.hub\.load",
+    ),
     "persistent id": (
         lambda p, c: archive(p, dump(StorageId(("storage", Call(os.system, c), "0", "cpu", 4)))),
         r"posix\.system",
     ),
-    "whole model": (lambda p, c: good(p, net=nn.Linear(2, 2)), r"torch\.nn\.modules\.linear\.Linear"),
+    "whole model": (
+        lambda p, c: good(p, net=nn.Linear(2, 2)),
+        r"torch\.nn\.modules\.linear\.Linear",
+    ),
     # What torch's own list of safe globals allows, misused.
     "huge tensor": (lambda p, c: archive(p, dump(Call(torch.Tensor, HUGE))), r"torch\.Tensor, and"),
     "huge storage": (
@@ -251,7 +289,9 @@ HOSTILE: dict[str, tuple[Build, str]] = {
         r"gets hooks",
     ),
     "method": (
-        lambda p, c: archive(p, b"\x80\x02ccollections\nOrderedDict\n)R}U\x05itemsccollections\nOrderedDict\nsb."),
+        lambda p, c: archive(
+            p, b"\x80\x02ccollections\nOrderedDict\n)R}U\x05itemsccollections\nOrderedDict\nsb."
+        ),
         r"sets attributes",
     ),
     # Code in the format before zip: in each of its pickles.
@@ -263,24 +303,41 @@ HOSTILE: dict[str, tuple[Build, str]] = {
         r"persistent id that is no storage",
     ),
     "legacy declared": (
-        lambda p, c: legacy(p, value=tensor(count=HUGE), keys=["0"], blocks=struct.pack("<q", HUGE) + bytes(16)),
+        lambda p, c: legacy(
+            p, value=tensor(count=HUGE), keys=["0"], blocks=struct.pack("<q", HUGE) + bytes(16)
+        ),
         r"is torn: .* of 4,000,000,000,000 bytes",
     ),
     "legacy reserves": (
         lambda p, c: written(p, LEGACY_MAGIC + b"\x80\x02\x96" + struct.pack("<Q", HUGE) + b"x."),
         r"its pickle is torn or no pickle",
     ),
-    "legacy torn": (lambda p, c: torn_legacy(p), r"is torn: .* storage '\d+' of 1,200 bytes, of which"),
+    "legacy torn": (
+        lambda p, c: torn_legacy(p),
+        r"is torn: .* storage '\d+' of 1,200 bytes, of which",
+    ),
     "plain pickle": (
         lambda p, c: written(p, dump(Call(os.system, c), 0)),
         r"plain pickle.*posix\.system",
     ),
     # The archive around it.
-    "traversal": (lambda p, c: archive(p, dump({}), ("../../evil", b"x")), r"'\.\./\.\./evil', which leads out"),
-    "inner traversal": (lambda p, c: archive(p, dump({}), ("archive/../../e", b"x")), r"which leads out"),
-    "absolute": (lambda p, c: archive(p, dump({}), ("/tmp/evil", b"x")), r"'/tmp/evil', which leads out"),
+    "traversal": (
+        lambda p, c: archive(p, dump({}), ("../../evil", b"x")),
+        r"'\.\./\.\./evil', which leads out",
+    ),
+    "inner traversal": (
+        lambda p, c: archive(p, dump({}), ("archive/../../e", b"x")),
+        r"which leads out",
+    ),
+    "absolute": (
+        lambda p, c: archive(p, dump({}), ("/tmp/evil", b"x")),
+        r"'/tmp/evil', which leads out",
+    ),
     "drive": (lambda p, c: archive(p, dump({}), ("C:/evil", b"x")), r"'C:/evil', which leads out"),
-    "backslash": (lambda p, c: archive(p, dump({}), ("archive/a\\..\\..\\e", b"x")), r"which leads out"),
+    "backslash": (
+        lambda p, c: archive(p, dump({}), ("archive/a\\..\\..\\e", b"x")),
+        r"which leads out",
+    ),
     "symlink": (lambda p, c: symlink(p, "/etc/passwd"), r"'archive/data/1' is a link"),
     "second folder": (
         lambda p, c: archive(p, dump({}), ("other/data.pkl", b"x")),
@@ -288,7 +345,10 @@ HOSTILE: dict[str, tuple[Build, str]] = {
     ),
     "bomb": (lambda p, c: bomb(p), r"is compressed \([\d,]+ bytes that would become 67,108,864\)"),
     "declared bomb": (lambda p, c: declared_bomb(p), r"reaches beyond the file|overlaps"),
-    "many records": (lambda p, c: many_records(p), r"directory of 30,000,\d+ bytes for 60,000 records"),
+    "many records": (
+        lambda p, c: many_records(p),
+        r"directory of 30,000,\d+ bytes for 60,000 records",
+    ),
     "overlapping": (lambda p, c: overlapping(p), r"overlaps the one before it"),
     "other name": (lambda p, c: renamed_inside(p), r"another name or form where its bytes begin"),
     "case twin": (
@@ -315,7 +375,9 @@ HOSTILE: dict[str, tuple[Build, str]] = {
         r"its tensors would take 4,000,000,000,000 bytes, and their storages have 16",
     ),
     "shared": (
-        lambda p, c: archive(p, dump({str(at): tensor(shape=(4, 1 << 15), stride=(1, 0)) for at in range(1000)})),
+        lambda p, c: archive(
+            p, dump({str(at): tensor(shape=(4, 1 << 15), stride=(1, 0)) for at in range(1000)})
+        ),
         r"its tensors would take 524,288,000 bytes",
     ),
     "overflowing": (
@@ -324,7 +386,10 @@ HOSTILE: dict[str, tuple[Build, str]] = {
     ),
     "offset": (lambda p, c: archive(p, dump({"w": tensor(offset=2)})), r"offset 2 does not lie in"),
     "negative offset": (lambda p, c: archive(p, dump({"w": tensor(offset=-1)})), r"offset -1"),
-    "negative stride": (lambda p, c: archive(p, dump({"w": tensor(stride=(-1,))})), r"for a shape or a stride"),
+    "negative stride": (
+        lambda p, c: archive(p, dump({"w": tensor(stride=(-1,))})),
+        r"for a shape or a stride",
+    ),
     "large storage": (
         lambda p, c: archive(p, dump({"w": tensor(count=HUGE)})),
         r"storage '0' of 4,000,000,000,000 bytes, which has 16",
@@ -335,9 +400,18 @@ HOSTILE: dict[str, tuple[Build, str]] = {
     "doubling": (lambda p, c: doubling(p), r"more than 2,000,000 values"),
     "endless": (lambda p, c: endless(p), r"contain themselves"),
     # Safetensors.
-    "tensors beyond": (lambda p, c: safetensors(p, {"w": entry(0, HUGE, (HUGE // 4,))}), r"is torn: its tensors take"),
-    "tensors overlap": (lambda p, c: safetensors(p, {"a": entry(0, 8), "b": entry(4, 12)}), r"'b' overlaps 'a'"),
-    "tensors apart": (lambda p, c: safetensors(p, {"a": entry(0, 8), "b": entry(12, 20)}), r"'b' leaves a hole"),
+    "tensors beyond": (
+        lambda p, c: safetensors(p, {"w": entry(0, HUGE, (HUGE // 4,))}),
+        r"is torn: its tensors take",
+    ),
+    "tensors overlap": (
+        lambda p, c: safetensors(p, {"a": entry(0, 8), "b": entry(4, 12)}),
+        r"'b' overlaps 'a'",
+    ),
+    "tensors apart": (
+        lambda p, c: safetensors(p, {"a": entry(0, 8), "b": entry(12, 20)}),
+        r"'b' leaves a hole",
+    ),
     "tensor overflows": (
         lambda p, c: safetensors(p, {"w": entry(0, 0, (2**62, 4))}),
         r"does not have the bytes 0 to 0",
@@ -346,7 +420,10 @@ HOSTILE: dict[str, tuple[Build, str]] = {
         lambda p, c: written(p, struct.pack("<Q", 2**63) + b'{"a": 1}'),
         r"header of 9,223,372,036,854,775,808 bytes",
     ),
-    "deep header": (lambda p, c: safetensors(p, b'{"a":' + b"[" * 200_000), r"header of its safetensors is no JSON"),
+    "deep header": (
+        lambda p, c: safetensors(p, b'{"a":' + b"[" * 200_000),
+        r"header of its safetensors is no JSON",
+    ),
     "twice": (lambda p, c: safetensors(p, b'{"a": 1, "a": 2}'), r"a key stands twice"),
 }
 
@@ -384,7 +461,9 @@ def test_a_file_with_some_bytes_changed_is_refused_or_loads(tmp_path, form):
     if form == "safetensors":
         write_safetensors(state, path, {})
     else:
-        torch.save({"epoch": 1, "state_dict": state}, path, _use_new_zipfile_serialization=form == "zip")
+        torch.save(
+            {"epoch": 1, "state_dict": state}, path, _use_new_zipfile_serialization=form == "zip"
+        )
     content, generator = path.read_bytes(), random.Random(0)
     num_loaded = 0
     for _ in range(300):
@@ -392,7 +471,9 @@ def test_a_file_with_some_bytes_changed_is_refused_or_loads(tmp_path, form):
         if generator.random() < 0.6:
             changed[at] ^= 1 << generator.randrange(8)
         elif generator.random() < 0.5:
-            changed[at : at + generator.randrange(50)] = generator.randbytes(generator.randrange(50))
+            changed[at : at + generator.randrange(50)] = generator.randbytes(
+                generator.randrange(50)
+            )
         else:
             del changed[at:]
         path.write_bytes(changed)
@@ -422,7 +503,8 @@ def refuse(path):
     return False
 
 def megabytes():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / \
+(1e6 if sys.platform == "darwin" else 1e3)
 
 good, *hostile = sys.argv[1:]
 # What torch and Python import on the first use is imported before the watch begins.
@@ -432,8 +514,10 @@ for codec in ("ascii", "latin-1", "cp437", "raw_unicode_escape"):
     "".encode(codec)
 before = megabytes()
 events = []
-QUIET = ("object.__", "cpython.", "sys._getframe", "code.__new__", "marshal.", "builtins.id", "gc.", "mmap.")
-sys.addaudithook(lambda event, args: None if event.startswith(QUIET) else events.append((event, repr(args[:1]))))
+QUIET = ("object.__", "cpython.", "sys._getframe", "code.__new__", "marshal.", \
+"builtins.id", "gc.", "mmap.")
+sys.addaudithook(lambda event, args: None if event.startswith(QUIET) \
+else events.append((event, repr(args[:1]))))
 seen = {}
 for path in hostile:
     events.clear()
@@ -447,7 +531,10 @@ print(json.dumps({"seen": seen, "megabytes": megabytes() - before}))
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_no_other_file_is_opened_no_process_started_and_memory_stays_bounded(tmp_path):
     canary = tmp_path / "canary"
-    files = [build(tmp_path / f"{at}.pt", command(canary)) for at, (build, _) in enumerate(HOSTILE.values())]
+    files = [
+        build(tmp_path / f"{at}.pt", command(canary))
+        for at, (build, _) in enumerate(HOSTILE.values())
+    ]
     arguments = [sys.executable, "-c", WATCH, good(tmp_path / "good.pt"), *files]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True, cwd=tmp_path)
     found = json.loads(done.stdout)

@@ -46,7 +46,9 @@ def test_a_key_of_the_very_name_goes_before_one_behind_a_wrapper() -> None:
         ("x.head.bias", {"x.conv.*": "conv.*", "x.*": "*"}, "head.bias"),
     ],
 )
-def test_renaming_follows_the_first_pattern_that_fits(source: str, rename: dict[str, str], expected: str) -> None:
+def test_renaming_follows_the_first_pattern_that_fits(
+    source: str, rename: dict[str, str], expected: str
+) -> None:
     others = ["x.conv.weight"] if "x.conv.*" in rename else []
     matches = match_keys(OWN, [*others, source], rename)
     assert matches.source_of[expected] == source
@@ -62,7 +64,10 @@ def test_a_renamed_key_goes_before_one_that_has_the_name_already() -> None:
 @pytest.mark.parametrize(
     ("rename", "message"),
     [
-        ({"backbon.*": "*"}, "warm_start.rename: 'backbon.*' fits no key of the source; did you mean backbone.*"),
+        (
+            {"backbon.*": "*"},
+            "warm_start.rename: 'backbon.*' fits no key of the source; did you mean backbone.*",
+        ),
         (
             {"backbone.*": "convs.*"},
             "'backbone.*' leads to 'convs.weight', which is no key of the model; did you mean conv",
@@ -73,7 +78,9 @@ def test_a_renamed_key_goes_before_one_that_has_the_name_already() -> None:
         ),
     ],
 )
-def test_renaming_that_leads_nowhere_names_the_nearest(rename: dict[str, str], message: str) -> None:
+def test_renaming_that_leads_nowhere_names_the_nearest(
+    rename: dict[str, str], message: str
+) -> None:
     with pytest.raises(RecipeError, match=re.escape(message)):
         match_keys(OWN, ["backbone.weight", "fc.weight"], rename)
 
@@ -81,7 +88,8 @@ def test_renaming_that_leads_nowhere_names_the_nearest(rename: dict[str, str], m
 def test_a_pattern_that_fits_nothing_names_the_nearest_module_or_the_first_keys() -> None:
     check_patterns("warm_start.freeze", ["conv.*", "*.bias"], OWN)
     with pytest.raises(
-        RecipeError, match=r"warm_start.freeze: 'con.\*' fits no key of the model; did you mean conv.\*"
+        RecipeError,
+        match=r"warm_start.freeze: 'con.\*' fits no key of the model; did you mean conv.\*",
     ):
         check_patterns("warm_start.freeze", ["con.*"], OWN)
     keys = [f"k{number}" for number in range(9)]

@@ -25,7 +25,9 @@ BODY = {"body_weight": [[1.0, 2.0]], "body_bias": [3.0]}
 FRESH = {"body_weight": [[0.0, 0.0]], "body_bias": [0.0]}
 
 
-def test_what_is_missing_surplus_excluded_or_of_another_shape_is_listed_and_stays_as_it_was() -> None:
+def test_what_is_missing_surplus_excluded_or_of_another_shape_is_listed_and_stays_as_it_was() -> (
+    None
+):
     own = tensors(**FRESH, head_weight=[[0.5], [0.5]], extra_bias=[7.0], norm_bias=[8.0])
     source = tensors(**BODY, head_weight=[[9.0, 9.0]], old_bias=[4.0], norm_bias=[5.0])
     settings = WarmStart(exclude=["norm.*"], freeze=["body.*"])
@@ -52,7 +54,9 @@ def test_rows_go_by_their_labels_whatever_their_order() -> None:
     own = tensors(**FRESH, head_weight=[[0.1], [0.2], [0.3]], head_bias=[0.1, 0.2, 0.3])
     source = tensors(**BODY, head_weight=[[10.0], [20.0], [30.0]], head_bias=[1.0, 2.0, 3.0])
     axis = {0: AxisLabels(["cat", "ant", "bee"], ["bee", "dog", "cat"])}
-    transfer = plan_transfer(own, source, WarmStart(), {"head.weight": axis, "head.bias": axis}, "run x")
+    transfer = plan_transfer(
+        own, source, WarmStart(), {"head.weight": axis, "head.bias": axis}, "run x"
+    )
     assert transfer.state["head.weight"].flatten().tolist() == pytest.approx([30.0, 0.2, 10.0])
     assert transfer.state["head.bias"].tolist() == pytest.approx([3.0, 0.2, 1.0])
     entry = by_key(transfer.entries)["head.weight"]
@@ -68,11 +72,13 @@ def test_rows_and_columns_of_one_weight_may_both_have_labels() -> None:
     assert transfer.entries[0].note == "1 of 2 rows; 2 of 3 columns"
 
 
-def test_without_labels_a_head_of_another_size_starts_afresh_and_one_of_the_same_goes_by_position() -> None:
+def test_without_labels_a_head_of_other_size_is_new_and_one_of_the_same_goes_by_position() -> None:
     axis = {0: AxisLabels(["a", "b"], [])}
     own = tensors(**FRESH, head_weight=[[0.1], [0.2]], other_weight=[[0.1], [0.2]])
     source = tensors(**BODY, head_weight=[[1.0], [2.0]], other_weight=[[1.0], [2.0], [3.0]])
-    transfer = plan_transfer(own, source, WarmStart(), {"head.weight": axis, "other.weight": axis}, "run x")
+    transfer = plan_transfer(
+        own, source, WarmStart(), {"head.weight": axis, "other.weight": axis}, "run x"
+    )
     entries = by_key(transfer.entries)
     assert (entries["head.weight"].what, entries["other.weight"].what) == ("loaded", "mismatch")
     assert "by position: the source does not say what its rows are" in entries["head.weight"].note
@@ -107,7 +113,9 @@ def test_a_state_saved_under_data_parallel_loads_as_it_is() -> None:
 
 def test_a_tensor_takes_the_type_that_the_model_has_and_is_no_view_of_the_source() -> None:
     source = torch.tensor([1.5])
-    transfer = plan_transfer({"w": torch.zeros(1, dtype=torch.float64)}, {"w": source}, WarmStart(), {}, "file")
+    transfer = plan_transfer(
+        {"w": torch.zeros(1, dtype=torch.float64)}, {"w": source}, WarmStart(), {}, "file"
+    )
     assert transfer.state["w"].dtype == torch.float64
     same = plan_transfer({"w": torch.zeros(1)}, {"w": source}, WarmStart(), {}, "file")
     source += 1
@@ -115,13 +123,23 @@ def test_a_tensor_takes_the_type_that_the_model_has_and_is_no_view_of_the_source
 
 
 def test_a_source_from_which_nothing_loads_is_an_error_that_names_both_sides() -> None:
-    with pytest.raises(SourceError, match=r"nothing of run x fits the model: it has a.w; the model has b.w"):
+    with pytest.raises(
+        SourceError, match=r"nothing of run x fits the model: it has a.w; the model has b.w"
+    ):
         plan_transfer({"b.w": torch.zeros(1)}, {"a.w": torch.zeros(1)}, WarmStart(), {}, "run x")
-    three, four = (nn.BatchNorm1d(size).state_dict() for size in (3, 4))  # whose counters of batches fit each other
+    three, four = (
+        nn.BatchNorm1d(size).state_dict() for size in (3, 4)
+    )  # whose counters of batches fit each other
     with pytest.raises(SourceError, match=r"nothing of run x fits the model: weight is 3, there 4"):
         plan_transfer(three, four, WarmStart(), {}, "run x")
     with pytest.raises(RecipeError, match=r"warm_start.exclude: 'c.\*' fits no key of the model"):
-        plan_transfer({"b.w": torch.zeros(1)}, {"b.w": torch.zeros(1)}, WarmStart(exclude=["c.*"]), {}, "run x")
+        plan_transfer(
+            {"b.w": torch.zeros(1)},
+            {"b.w": torch.zeros(1)},
+            WarmStart(exclude=["c.*"]),
+            {},
+            "run x",
+        )
 
 
 @pytest.mark.parametrize(
@@ -135,7 +153,9 @@ def test_a_source_whose_keys_are_there_and_do_not_load_says_why(
     own: tuple[int, int], source: tuple[int, int], exclude: list[str], message: str
 ) -> None:
     """The counter of a batch norm, the same in all nets, is nothing that is learned."""
-    mine, theirs = ({"a.w": torch.zeros(one), "b.num_batches_tracked": torch.tensor(7)} for one in (own, source))
+    mine, theirs = (
+        {"a.w": torch.zeros(one), "b.num_batches_tracked": torch.tensor(7)} for one in (own, source)
+    )
     with pytest.raises(SourceError, match=f"nothing of run x fits the model: {message}"):
         plan_transfer(mine, theirs, WarmStart(exclude=exclude), {}, "run x")
 

@@ -41,15 +41,43 @@ BAD = [
     ("0.weight", at_first(math.nan), r"0\.weight has 1 NaN of 6 values"),
     ("0.weight", at_first(-math.inf), r"0\.weight has 1 infinite of 6 values"),
     ("0.bias", lambda x: torch.full_like(x, math.nan), r"0\.bias has 3 NaN of 3 values"),
-    ("0.weight", lambda x: x.long(), r"0\.weight is integer \(int64\), the model's is floating \(float32\)"),
-    ("0.weight", lambda x: x.to(torch.complex64), r"0\.weight is complex \(complex64\), the model's is floating"),
+    (
+        "0.weight",
+        lambda x: x.long(),
+        r"0\.weight is integer \(int64\), the model's is floating \(float32\)",
+    ),
+    (
+        "0.weight",
+        lambda x: x.to(torch.complex64),
+        r"0\.weight is complex \(complex64\), the model's is floating",
+    ),
     ("0.weight", lambda x: x > 0, r"0\.weight is boolean \(bool\), the model's is floating"),
-    ("0.weight", lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8), r"0\.weight is quantised \(qint8\)"),
-    ("0.weight", lambda x: x.to(torch.float8_e4m3fn), r"0\.weight is scaled floating \(float8_e4m3fn\)"),
-    ("0.weight", lambda x: x.double() + 1e300, r"0\.weight has 6 infinite of 6 values once it is float32"),
-    ("1.num_batches_tracked", lambda x: x.float(), r"1\.num_batches_tracked is floating .* the model's is integer"),
+    (
+        "0.weight",
+        lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8),
+        r"0\.weight is quantised \(qint8\)",
+    ),
+    (
+        "0.weight",
+        lambda x: x.to(torch.float8_e4m3fn),
+        r"0\.weight is scaled floating \(float8_e4m3fn\)",
+    ),
+    (
+        "0.weight",
+        lambda x: x.double() + 1e300,
+        r"0\.weight has 6 infinite of 6 values once it is float32",
+    ),
+    (
+        "1.num_batches_tracked",
+        lambda x: x.float(),
+        r"1\.num_batches_tracked is floating .* the model's is integer",
+    ),
     ("1.running_mean", at_first(math.inf), r"1\.running_mean has 1 infinite"),
-    ("1.running_var", at_first(-0.5), r"1\.running_var has 1 negative values of 3, and is a variance"),
+    (
+        "1.running_var",
+        at_first(-0.5),
+        r"1\.running_var has 1 negative values of 3, and is a variance",
+    ),
 ]
 
 
@@ -63,7 +91,9 @@ def test_values_that_cannot_be_a_models_are_refused_by_key_and_file(
         load_into(model, state, "theirs.pt")
     with pytest.raises(SourceError, match=r"theirs\.pt cannot be used"):
         load_into(model, {f"module.{name}": value for name, value in state.items()}, "theirs.pt")
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())  # as it was
+    assert all(
+        torch.equal(value, before[name]) for name, value in model.state_dict().items()
+    )  # as it was
     with pytest.raises(SourceError, match=rf"source cannot be used: {words}.*warm_start\.exclude"):
         plan_transfer(net().state_dict(), state, WarmStart(), {}, "source")
     kept = plan_transfer(net().state_dict(), state, WarmStart(exclude=[key]), {}, "source")
@@ -98,12 +128,28 @@ def test_many_bad_keys_are_counted() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 2), (1, 3), (4, 2), (2,)])
-def test_what_is_not_finite_is_not_handed_on_whatever_its_shape(shape: tuple[int, ...], tmp_path: Path) -> None:
-    x = FeatureSchema(name="x", kind="number", columns=["a", "b"], shape=[2], dtype="float64", mean=[0, 0], std=[1, 1])
-    y = FeatureSchema(name="y", kind="number", columns=["y"], shape=[1], dtype="float64", mean=[0.0], std=[1.0])
+def test_what_is_not_finite_is_not_handed_on_whatever_its_shape(
+    shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    x = FeatureSchema(
+        name="x",
+        kind="number",
+        columns=["a", "b"],
+        shape=[2],
+        dtype="float64",
+        mean=[0, 0],
+        std=[1, 1],
+    )
+    y = FeatureSchema(
+        name="y", kind="number", columns=["y"], shape=[1], dtype="float64", mean=[0.0], std=[1.0]
+    )
     recipe = Recipe(
         name="numbers",
-        data=Data(table="t.csv", inputs={"x": Feature(kind="number")}, target={"y": Feature(kind="number")}),
+        data=Data(
+            table="t.csv",
+            inputs={"x": Feature(kind="number")},
+            target={"y": Feature(kind="number")},
+        ),
         model=Named(name="mlp", args={"hidden": []}),
     )
     Schema(inputs=[x], targets=[y]).save(tmp_path / "schema.json")

@@ -1,7 +1,10 @@
-"""A version of a registered model while it waits in its run's folder: put together, held against its line, signed.
+"""A version of a registered model while it waits in its run's folder.
 
-What its files are stands in the journal from the moment they were written, so that what a disk spoils while they wait
-is noticed before it is sent. Sending is the business of `registry.py`; nothing here needs a server.
+Put together, held against its line, signed.
+
+What its files are stands in the journal from the moment they were written, so that what a disk
+spoils while they wait is noticed before it is sent. Sending is the business of `registry.py`;
+nothing here needs a server.
 """
 
 from __future__ import annotations
@@ -68,16 +71,18 @@ def stage_model(
     servable: torch.nn.Module | None,
     input_example: np.ndarray | None,
 ) -> bool:
-    """Put a version of a registered model together in the run's folder, and journal it; needs no server.
+    """Put a version of a registered model together in the run's folder, and
+    journal it; needs no server.
 
-    Where the model can be exported, `mlflow.pytorch.load_model` and `mlflow models serve` take raw inputs. Weights that
-    are in the journal under that name already are not staged again.
+    Where the model can be exported, `mlflow.pytorch.load_model` and `mlflow models serve` take raw
+    inputs. Weights that are in the journal under that name already are not staged again.
 
     Args:
         journal: of the run.
         record: of the run, whose `weights/best.pt` becomes the version.
         name: of the registered model; made where there is none.
-        servable: takes raw inputs, one tensor; None where a model has several, and then the version has weights only.
+        servable: takes raw inputs, one tensor; None where a model has several, and then the version
+            has weights only.
         input_example: raw inputs of one row or more, shape (B, ...); None together with `servable`.
     Returns:
         Whether a line was journaled.
@@ -86,7 +91,11 @@ def stage_model(
     verify_files(run_dir, record, NEEDED)
     files = digests_of(run_dir, NEEDED)
     weights_sha256 = files[BEST]
-    lines = [line for line in journal.lines() if line["kind"] == "model" and line["weights_sha256"] == weights_sha256]
+    lines = [
+        line
+        for line in journal.lines()
+        if line["kind"] == "model" and line["weights_sha256"] == weights_sha256
+    ]
     if any(line["name"] == name for line in lines):
         return False
     folder = run_dir / STAGED / weights_sha256[:16]
@@ -110,7 +119,10 @@ def stage_model(
 def _put_together(
     run_dir: Path, folder: Path, servable: torch.nn.Module | None, input_example: np.ndarray | None
 ) -> dict[str, dict[str, Any]]:
-    """Fill the folder of a version; sha256 and size of its files."""
+    """Fill the folder of a version.
+
+    Sha256 and size of its files.
+    """
     with commit_folder(folder) as temporary:
         if servable is not None and input_example is not None:
             _export(servable, input_example, temporary)
@@ -126,13 +138,19 @@ def _copy_needed(run_dir: Path, folder: Path) -> None:
 
 
 def _names_in(folder: Path) -> list[str]:
-    """What stands in a version's folder, links too, but the list that is sent with it."""
+    """What stands in a version's folder, links too, but the list that is
+    sent with it.
+    """
     found = (path for path in sorted(folder.rglob("*")) if path.is_symlink() or not path.is_dir())
-    return [name for path in found if (name := path.relative_to(folder).as_posix()) != VERSION_FILES]
+    return [
+        name for path in found if (name := path.relative_to(folder).as_posix()) != VERSION_FILES
+    ]
 
 
 def staged_folder(run_dir: Path, line: Mapping[str, Any]) -> Path:
-    """The folder of a `model` line, which goes once it is sent: named by the weights' digest, in the run's own folder.
+    """The folder of a `model` line, which goes once it is sent.
+
+    Named by the weights' digest, in the run's own folder.
 
     Raises:
         ValueError: the line states another, which was not put together here.
@@ -143,12 +161,16 @@ def staged_folder(run_dir: Path, line: Mapping[str, Any]) -> Path:
         or not re.fullmatch("[0-9a-f]{16}", name)
         or (run_dir / STAGED).is_symlink()
     ):
-        raise ValueError(f"its folder {shown(repr(line['folder']))} is none in which a version waits")
+        raise ValueError(
+            f"its folder {shown(repr(line['folder']))} is none in which a version waits"
+        )
     return run_dir / STAGED / name
 
 
 def stage_again(run_dir: Path, line: Mapping[str, Any], folder: Path) -> bool:
-    """Put a version together that was sent to a database that is lost; from what MLflow kept of it, or the run's files.
+    """Put a version together that was sent to a database that is lost.
+
+    From what MLflow kept of it, or the run's files.
 
     Returns:
         Whether there is anything that has these very weights.
@@ -156,12 +178,16 @@ def stage_again(run_dir: Path, line: Mapping[str, Any], folder: Path) -> bool:
     wanted, best = line["weights_sha256"], run_dir / BEST
     models = settings.home().artifacts / "models"
     size = best.stat().st_size if best.is_file() else -1
-    for kept in sorted(models.glob(f"*/artifacts/{BEST}")) if settings.tracking_is_embedded() else ():
+    for kept in (
+        sorted(models.glob(f"*/artifacts/{BEST}")) if settings.tracking_is_embedded() else ()
+    ):
         if size in (-1, kept.stat().st_size) and sha256_file(kept) == wanted:
             if changed := _why_changed(kept.parents[1]):
                 logger.warning("%s is not taken again for a version: %s", kept.parents[1], changed)
                 continue
-            if _why_not_as_listed(kept.parents[1], line.get("files")):  # of the same weights under another name
+            if _why_not_as_listed(
+                kept.parents[1], line.get("files")
+            ):  # of the same weights under another name
                 continue
             with commit_folder(folder) as temporary:
                 shutil.copytree(kept.parents[1], temporary, dirs_exist_ok=True)
@@ -170,12 +196,17 @@ def stage_again(run_dir: Path, line: Mapping[str, Any], folder: Path) -> bool:
         return False
     with commit_folder(folder) as temporary:
         _copy_needed(run_dir, temporary)
-    logger.warning("%s: its version of %r has weights but nothing to serve", run_dir.name, line["name"])
+    logger.warning(
+        "%s: its version of %r has weights but nothing to serve", run_dir.name, line["name"]
+    )
     return True
 
 
 def _why_changed(folder: Path) -> str:
-    """Why what MLflow kept of a version is not what was registered; empty where it is, or a version of before."""
+    """Why what MLflow kept of a version is not what was registered.
+
+    Empty where it is, or a version of before.
+    """
     try:
         return next(find_changed(folder, read_version_files(folder)), "")
     except (SourceError, OSError) as error:
@@ -185,8 +216,8 @@ def _why_changed(folder: Path) -> str:
 def check_staged(folder: Path, line: Mapping[str, Any]) -> None:
     """Refuse to register what is no longer what was put together.
 
-    A line of before says of recipe, schema and weights alone what they were. A version that was put together again of
-    its run's files has only these.
+    A line of before says of recipe, schema and weights alone what they were. A version that was put
+    together again of its run's files has only these.
 
     Raises:
         ValueError: names the file.
@@ -196,9 +227,15 @@ def check_staged(folder: Path, line: Mapping[str, Any]) -> None:
     except SourceError as error:
         raise ValueError(str(error)) from error
     changed = [part for part, sha256 in known.items() if not _has(folder / part, sha256)]
-    problem = f"{changed[0]} has another sha256" if changed else _why_not_as_listed(folder, line.get("files"))
+    problem = (
+        f"{changed[0]} has another sha256"
+        if changed
+        else _why_not_as_listed(folder, line.get("files"))
+    )
     if problem:
-        raise ValueError(f"{folder} is not what was put together: {problem}; delete it and resume the run")
+        raise ValueError(
+            f"{folder} is not what was put together: {problem}; delete it and resume the run"
+        )
 
 
 def _has(path: Path, sha256: str) -> bool:
@@ -206,7 +243,10 @@ def _has(path: Path, sha256: str) -> bool:
 
 
 def _why_not_as_listed(folder: Path, listed: Any) -> str:
-    """Why a folder does not hold what a line says; empty where it does, or the line says nothing of it."""
+    """Why a folder does not hold what a line says.
+
+    Empty where it does, or the line says nothing of it.
+    """
     if link := next((path for path in folder.rglob("*") if path.is_symlink()), None):
         return f"{link.name} is a link"
     if listed is None:
@@ -218,13 +258,17 @@ def _why_not_as_listed(folder: Path, listed: Any) -> str:
     if others := [name for name in _names_in(folder) if name not in expected]:
         return f"{shown(repr(others[0]))} is none of its files"
     signed = expected.pop(MLMODEL, None)
-    if signed is not None and hashlib.sha256(_signed(folder, "", "").encode()).hexdigest() != signed["sha256"]:
+    if (
+        signed is not None
+        and hashlib.sha256(_signed(folder, "", "").encode()).hexdigest() != signed["sha256"]
+    ):
         return f"{MLMODEL} has another sha256"
     return next(find_changed(folder, expected), "")
 
 
 def files_of(tags: Mapping[str, str]) -> dict[str, str]:
-    """sha256 of the files of a run or a version, by its tags, which anybody may change.
+    """sha256 of the files of a run or a version, by its tags, which anybody may
+    change.
 
     Raises:
         SourceError: they do not say it.
@@ -235,22 +279,29 @@ def files_of(tags: Mapping[str, str]) -> dict[str, str]:
         found = json.loads(tags[FILES_TAG])
     except (ValueError, RecursionError, TypeError):
         found = None
-    if not isinstance(found, dict) or not all(is_within(part) and isinstance(one, str) for part, one in found.items()):
+    if not isinstance(found, dict) or not all(
+        is_within(part) and isinstance(one, str) for part, one in found.items()
+    ):
         raise SourceError(
-            f"tag {FILES_TAG} is {shown(repr(tags[FILES_TAG]))}; expected the sha256 of files by their names, as JSON; "
-            f"put back what it was, or delete that tag in MLflow, and the files are taken as they are there"
+            f"tag {FILES_TAG} is {shown(repr(tags[FILES_TAG]))}; expected the sha256 of files by "
+            "their names, as JSON; "
+            "put back what it was, or delete that tag in MLflow, and the files are taken as they "
+            "are there"
         )
     return found
 
 
 def sign(folder: Path, run_id: str, model_id: str) -> None:
-    """Write MLflow's ids into a staged model, which was exported before it had any; empty ones while it has none."""
+    """Write MLflow's ids into a staged model, which was exported before it
+    had any; empty ones while it has none.
+    """
     if (folder / MLMODEL).is_file():
         write_atomic(folder / MLMODEL, _signed(folder, run_id, model_id))
 
 
 def _signed(folder: Path, run_id: str, model_id: str) -> str:
-    """MLflow's description of a model with these ids in the place of whatever it has.
+    """MLflow's description of a model with these ids in the place of whatever
+    it has.
 
     Raises:
         ValueError: it is no description of one.
@@ -263,25 +314,39 @@ def _signed(folder: Path, run_id: str, model_id: str) -> str:
 
 
 def list_version(folder: Path, line: Mapping[str, Any]) -> None:
-    """Write down, to be sent with them, what a staged model's files are: as they were put together, where known."""
+    """Write down, to be sent with them, what a staged model's files are.
+
+    As they were put together, where known.
+    """
     names, listed = _names_in(folder), line.get("files") or {}
     fresh = list_files(folder, (name for name in names if name == MLMODEL or name not in listed))
-    write_json(folder / VERSION_FILES, seal({"files": {name: fresh.get(name) or listed[name] for name in names}}))
+    write_json(
+        folder / VERSION_FILES,
+        seal({"files": {name: fresh.get(name) or listed[name] for name in names}}),
+    )
 
 
 def _export(servable: torch.nn.Module, example: np.ndarray, folder: Path) -> None:
-    """Write an MLflow model into an empty folder; a module that cannot be exported leaves the version without one."""
+    """Write an MLflow model into an empty folder.
+
+    A module that cannot be exported leaves the version without one.
+    """
     from mlflow import pytorch
 
     module = _with_one_input(copy.deepcopy(servable).cpu().eval())
-    example = np.ascontiguousarray(np.repeat(example[:1], 2, axis=0))  # of one row, the export would fix the batch at 1
+    example = np.ascontiguousarray(
+        np.repeat(example[:1], 2, axis=0)
+    )  # of one row, the export would fix the batch at 1
     try:
         pytorch.save_model(
             module,
             folder,
             input_example=example,
-            # Left to itself, MLflow starts a process that loads the model and looks which packages that takes.
-            pip_requirements=[f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", "torch")],
+            # Left to itself, MLflow starts a process that loads the model and looks which packages
+            # that takes.
+            pip_requirements=[
+                f"{name}=={importlib.metadata.version(name)}" for name in ("mlflow", "torch")
+            ],
             serialization_format="pt2",
         )
     except Exception as error:  # noqa: BLE001 - anyone's model, and torch.export's errors have no base class
@@ -294,7 +359,10 @@ def _export(servable: torch.nn.Module, example: np.ndarray, folder: Path) -> Non
 
 
 def _with_one_input(module: torch.nn.Module) -> torch.nn.Module:
-    """The same module with one named argument: of `*inputs` torch.export cannot tell the batch dimension."""
+    """The same module with one named argument.
+
+    Of `*inputs` torch.export cannot tell the batch dimension.
+    """
     import torch
 
     class OneInput(torch.nn.Module):
@@ -309,6 +377,14 @@ def _with_one_input(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def _version_tags(record: RunRecord, weights_sha256: str) -> dict[str, str]:
-    tags = {RUN_ID_TAG: record.run_id, FINGERPRINT_TAG: record.fingerprint, WEIGHTS_TAG: weights_sha256}
-    metrics = {key: f"{value:.6g}" for key, value in record.metrics.items() if re.fullmatch(r"test/[^/]+", key)}
+    tags = {
+        RUN_ID_TAG: record.run_id,
+        FINGERPRINT_TAG: record.fingerprint,
+        WEIGHTS_TAG: weights_sha256,
+    }
+    metrics = {
+        key: f"{value:.6g}"
+        for key, value in record.metrics.items()
+        if re.fullmatch(r"test/[^/]+", key)
+    }
     return tags | metrics

@@ -1,7 +1,9 @@
-"""Registered models: a version made of what `staging.py` put together; and finding the run that a SOURCE names.
+"""Registered models.
 
-A version carries recipe, schema and weights itself, so that it stays what it was when its run goes on. Which version
-deserves to be champion is not decided here.
+A version made of what `staging.py` put together; and finding the run that a SOURCE names.
+
+A version carries recipe, schema and weights itself, so that it stays what it was when its run goes
+on. Which version deserves to be champion is not decided here.
 """
 
 from __future__ import annotations
@@ -50,14 +52,26 @@ from ...runs import (
 from ...settings import Home
 from ..client import call, open_client
 from ..mlflow_run import MlflowRun
-from .staging import WEIGHTS_TAG, check_staged, files_of, list_version, sign, stage_again, staged_folder
+from .staging import (
+    WEIGHTS_TAG,
+    check_staged,
+    files_of,
+    list_version,
+    sign,
+    stage_again,
+    staged_folder,
+)
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 MODEL_VERSIONS_TAG = "mlflow.modelVersions"
 # In the folder of a source that was downloaded: sha256 and size of its files.
 DOWNLOADED = "downloaded.json"
-FORMS = "a run id, runs:/<run id>, models:/<name>@<alias>, models:/<name>/<version>, or a weights file in a run folder"
-# Folders above a weights file that may hold its recipe and schema: beside it, of weights/best.pt, of a checkpoint.
+FORMS = (
+    "a run id, runs:/<run id>, models:/<name>@<alias>, models:/<name>/<version>, or a weights file "
+    "in a run folder"
+)
+# Folders above a weights file that may hold its recipe and schema: beside it, of weights/best.pt,
+# of a checkpoint.
 MOST_FOLDERS_UP = 3
 
 logger = logging.getLogger(__name__)
@@ -81,16 +95,19 @@ class Source:
 
 
 def register_staged(run: MlflowRun, run_dir: Path, line: Mapping[str, Any]) -> str:
-    """Make the version of a `model` line. The first becomes its model's champion, a later one its challenger.
+    """Make the version of a `model` line. The first becomes its model's
+    champion, a later one its challenger.
 
-    Sent again, it finds the version by its run and the digest of its weights, and makes no second one.
+    Sent again, it finds the version by its run and the digest of its weights, and makes no second
+    one.
 
     Args:
         run: MLflow run that the version belongs to.
         run_dir: our run, with the staged folder, which goes once the version is there.
         line: of the journal.
     Returns:
-        The version's number; empty, with a warning, where the folder was removed before there was one.
+        The version's number; empty, with a warning, where the folder was removed before there was
+        one.
     Raises:
         TrackingError: the name is not legal or a prompt's, or the server cannot be reached.
     """
@@ -105,9 +122,13 @@ def register_staged(run: MlflowRun, run_dir: Path, line: Mapping[str, Any]) -> s
         number = _create_version(run, folder, line)
     reach("register.version_created")
     model = call(f"read {name!r}", client.get_registered_model, name)
-    if number not in {str(one) for one in model.aliases.values()} and number == _newest_version(client, name):
+    if number not in {str(one) for one in model.aliases.values()} and number == _newest_version(
+        client, name
+    ):
         alias = CHAMPION if number == "1" or CHAMPION not in model.aliases else CHALLENGER
-        call(f"name the {alias} of {name!r}", client.set_registered_model_alias, name, alias, number)
+        call(
+            f"name the {alias} of {name!r}", client.set_registered_model_alias, name, alias, number
+        )
     reach("register.alias_set")
     remove_tree(folder)
     return number
@@ -118,7 +139,10 @@ def _make_name(client: MlflowClient, name: str) -> None:
     try:
         call(f"register {name!r}", client.create_registered_model, name)
     except TrackingError as error:
-        is_there = isinstance(error.__cause__, MlflowException) and "ALREADY_EXISTS" in error.__cause__.error_code
+        is_there = (
+            isinstance(error.__cause__, MlflowException)
+            and "ALREADY_EXISTS" in error.__cause__.error_code
+        )
         if not is_there or "already taken by a prompt" in str(error):
             raise
 
@@ -140,7 +164,12 @@ def _create_version(run: MlflowRun, folder: Path, line: Mapping[str, Any]) -> st
     outputs = call("read the run", client.get_run, run.run_id).outputs
     if logged.model_id not in {one.model_id for one in (outputs.model_outputs if outputs else ())}:
         # A database refuses it a second time.
-        call("log the model", client.log_outputs, run.run_id, [LoggedModelOutput(logged.model_id, line["step"])])
+        call(
+            "log the model",
+            client.log_outputs,
+            run.run_id,
+            [LoggedModelOutput(logged.model_id, line["step"])],
+        )
     reach("register.model_logged")
     version = call(
         f"register {name!r}",
@@ -154,22 +183,41 @@ def _create_version(run: MlflowRun, folder: Path, line: Mapping[str, Any]) -> st
         await_creation_for=0,
     )
     linked = json.dumps([{"name": name, "version": version.version}])
-    call("link the model", client.set_logged_model_tags, logged.model_id, {MODEL_VERSIONS_TAG: linked})
+    call(
+        "link the model",
+        client.set_logged_model_tags,
+        logged.model_id,
+        {MODEL_VERSIONS_TAG: linked},
+    )
     return str(version.version)
 
 
 def _find_version(run: MlflowRun, line: Mapping[str, Any]) -> str:
-    """The number of the version that a `model` line has become already; empty where it has not."""
+    """The number of the version that a `model` line has become already.
+
+    Empty where it has not.
+    """
     condition = f"name = '{line['name']}' and run_id = '{run.run_id}'"
     found = call("list model versions", run.client.search_model_versions, condition)
-    return next((str(one.version) for one in found if one.tags.get(WEIGHTS_TAG) == line["weights_sha256"]), "")
+    return next(
+        (str(one.version) for one in found if one.tags.get(WEIGHTS_TAG) == line["weights_sha256"]),
+        "",
+    )
 
 
 def _find_logged_model(run: MlflowRun, line: Mapping[str, Any]) -> LoggedModel | None:
-    """The model that a registration which did not come to its end has logged."""
+    """The model that a registration which did not come to its end has
+    logged.
+    """
     condition = f"source_run_id = '{run.run_id}'"
-    found = call("list the run's models", run.client.search_logged_models, [run.experiment_id], condition)
-    ours = (one for one in found if one.tags.get(WEIGHTS_TAG) == line["weights_sha256"] and one.name == line["name"])
+    found = call(
+        "list the run's models", run.client.search_logged_models, [run.experiment_id], condition
+    )
+    ours = (
+        one
+        for one in found
+        if one.tags.get(WEIGHTS_TAG) == line["weights_sha256"] and one.name == line["name"]
+    )
     return next(ours, None)
 
 
@@ -179,12 +227,15 @@ def _newest_version(client: MlflowClient, name: str) -> str:
 
 
 def resolve_source(source: str, home: Home) -> Source:
-    """Find what a SOURCE names; files that are not here are fetched from MLflow's artifacts into the home's cache.
+    """Find what a SOURCE names.
+
+    Files that are not here are fetched from MLflow's artifacts into the home's cache.
 
     Args:
-        source: our run id or an unambiguous beginning, MLflow's run id, `runs:/<id>`, `models:/<name>@<alias>`,
-            `models:/<name>/<version>`, or a weights file inside a run folder: weights/*.pt, the state.pt of a
-            checkpoint, or any beside a recipe.yaml and a schema.json.
+        source: our run id or an unambiguous beginning, MLflow's run id, `runs:/<id>`,
+            `models:/<name>@<alias>`,
+            `models:/<name>/<version>`, or a weights file inside a run folder: weights/*.pt, the
+            state.pt of a checkpoint, or any beside a recipe.yaml and a schema.json.
         home: where run folders and the cache are.
     Raises:
         SourceError: it does not exist, or lacks recipe, schema or weights; says which.
@@ -205,7 +256,9 @@ def resolve_source(source: str, home: Home) -> Source:
     record = load_record(run_dir)
     if record.kind == "splits":
         names = ", ".join(child.run_id for child in list_children(home, record)) or "none yet"
-        raise SourceError(f"run {record.run_id} has no weights of its own; name one of its runs: {names}")
+        raise SourceError(
+            f"run {record.run_id} has no weights of its own; name one of its runs: {names}"
+        )
     for part in NEEDED:
         if not (run_dir / part).is_file():
             raise SourceError(
@@ -217,16 +270,22 @@ def resolve_source(source: str, home: Home) -> Source:
 
 
 def look_around(weights: Path) -> Source | None:
-    """A weights file as a source, by the recipe and the schema beside it or above; None where there are none.
+    """A weights file as a source, by the recipe and the schema beside it or
+    above.
 
-    Where a run's record stands beside them, all three must be what it says, whatever the folder is called now.
+    None where there are none.
+
+    Where a run's record stands beside them, all three must be what it says, whatever the folder is
+    called now.
 
     Args:
         weights: absolute.
     Raises:
         SourceError: one is not, or the record cannot be read.
     """
-    folder = next((one for one in list(weights.parents)[:MOST_FOLDERS_UP] if not _missing_in(one)), None)
+    folder = next(
+        (one for one in list(weights.parents)[:MOST_FOLDERS_UP] if not _missing_in(one)), None
+    )
     if folder is None:
         return None
     record = load_copied_record(folder)
@@ -238,13 +297,19 @@ def look_around(weights: Path) -> Source | None:
 
 
 def _resolve_version(source: str, home: Home) -> Source:
-    match = re.fullmatch(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]{1,9}))", source)
+    match = re.fullmatch(
+        r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]{1,9}))", source
+    )
     if match is None:
-        raise SourceError(f"{source}: expected models:/<name>@<alias> or models:/<name>/<version>, with a number")
+        raise SourceError(
+            f"{source}: expected models:/<name>@<alias> or models:/<name>/<version>, with a number"
+        )
     client, name = open_client(), match["name"]
     try:
         if match["alias"]:
-            version = call(f"find {source}", client.get_model_version_by_alias, name, match["alias"])
+            version = call(
+                f"find {source}", client.get_model_version_by_alias, name, match["alias"]
+            )
         else:
             version = call(f"find {source}", client.get_model_version, name, match["version"])
     except TrackingError as error:
@@ -267,7 +332,9 @@ def _resolve_version(source: str, home: Home) -> Source:
 
 
 def _local_weights(version: ModelVersion, home: Home) -> Path | None:
-    """The run folder that a version was made from, where it is here and what makes up the model is still the same."""
+    """The run folder that a version was made from, where it is here and what
+    makes up the model is still the same.
+    """
     try:
         run_dir = find_run(home, version.tags.get(RUN_ID_TAG, ""))
     except SourceError:
@@ -276,19 +343,31 @@ def _local_weights(version: ModelVersion, home: Home) -> Path | None:
     if not files or not all((run_dir / part).is_file() for part in NEEDED):
         return None
     record = load_record(run_dir)
-    is_same = all(sha256_of_file(run_dir / part) == expected for part, expected in files.items() if part in NEEDED)
-    return run_dir if is_same and not any(why_changed(run_dir, record, part) for part in NEEDED) else None
+    is_same = all(
+        sha256_of_file(run_dir / part) == expected
+        for part, expected in files.items()
+        if part in NEEDED
+    )
+    return (
+        run_dir
+        if is_same and not any(why_changed(run_dir, record, part) for part in NEEDED)
+        else None
+    )
 
 
 def _resolve_file(path: Path) -> Source:
     if path.suffix not in WEIGHTS_SUFFIXES:
-        raise SourceError(f"{path} is not a weights file ({', '.join(WEIGHTS_SUFFIXES)}); SOURCE is {FORMS}")
+        raise SourceError(
+            f"{path} is not a weights file ({', '.join(WEIGHTS_SUFFIXES)}); SOURCE is {FORMS}"
+        )
     found = look_around(path)
     if found is None:
         folder = path.parents[min(1, len(path.parents) - 1)]
         raise SourceError(
-            f"{path} is not in the weights folder of a run: {' and '.join(_missing_in(folder))} missing in {folder}, "
-            f"which say how to build the model; SOURCE is {FORMS}. `torchrelay weights show {path}` says what is in "
+            f"{path} is not in the weights folder of a run: {' and '.join(_missing_in(folder))} "
+            f"missing in {folder}, "
+            f"which say how to build the model; SOURCE is {FORMS}. `torchrelay weights show "
+            f"{path}` says what is in "
             f"the file, `torchrelay finetune RECIPE --from {path}` trains on from it"
         )
     return found
@@ -299,7 +378,10 @@ def _missing_in(folder: Path) -> list[str]:
 
 
 def _resolve_remote(identifier: str, home: Home, local_error: SourceError) -> Source:
-    """A run without a folder here: by MLflow's id, or by ours, which is a tag in MLflow."""
+    """A run without a folder here.
+
+    By MLflow's id, or by ours, which is a tag in MLflow.
+    """
     client = open_client()
     if re.fullmatch(r"[0-9a-f]{32}", identifier):
         try:
@@ -311,7 +393,9 @@ def _resolve_remote(identifier: str, home: Home, local_error: SourceError) -> So
                 ) from error
             raise
     elif re.fullmatch(r".+-\d{8}-\d{6}-[0-9a-f]{4}", identifier):
-        experiments = [item.experiment_id for item in call("list experiments", client.search_experiments)]
+        experiments = [
+            item.experiment_id for item in call("list experiments", client.search_experiments)
+        ]
         found = call(
             f"find run {identifier}",
             client.search_runs,
@@ -333,7 +417,9 @@ def _resolve_remote(identifier: str, home: Home, local_error: SourceError) -> So
     def download(part: str, folder: Path) -> str:
         return client.download_artifacts(run_id, part, str(folder))
 
-    return _fetch(home, run_id, key, run.data.tags.get(RUN_ID_TAG, run_id), download, files_of(run.data.tags))
+    return _fetch(
+        home, run_id, key, run.data.tags.get(RUN_ID_TAG, run_id), download, files_of(run.data.tags)
+    )
 
 
 def _fetch(
@@ -344,7 +430,9 @@ def _fetch(
     download: Callable[[str, Path], str],
     expected: Mapping[str, str] | None = None,
 ) -> Source:
-    """Download what a source needs, once: `key` changes when the artifacts may have.
+    """Download what a source needs, once.
+
+    `key` changes when the artifacts may have.
 
     Args:
         home: whose cache keeps it.
@@ -366,13 +454,16 @@ def _fetch(
                 try:
                     path = Path(call(f"download {part} of {label}", download, part, temporary))
                 except TrackingError as error:
-                    raise SourceError(f"{label} has no {part} among its artifacts in MLflow: {error}") from error
+                    raise SourceError(
+                        f"{label} has no {part} among its artifacts in MLflow: {error}"
+                    ) from error
                 (temporary / part).parent.mkdir(exist_ok=True)
                 path.replace(temporary / part)
             for part, sha256 in (expected or {}).items():
                 if part in NEEDED and sha256_file(temporary / part) != sha256:
                     raise SourceError(
-                        f"{label}: {part} among its artifacts in MLflow does not have the sha256 that it was "
+                        f"{label}: {part} among its artifacts in MLflow does not have the sha256 "
+                        "that it was "
                         f"sent with; put it back there, or name another source"
                     )
             write_json(temporary / DOWNLOADED, list_files(temporary, NEEDED))
@@ -380,7 +471,10 @@ def _fetch(
 
 
 def _why_changed(folder: Path) -> str:
-    """Why a downloaded source is not what was downloaded; empty where it is, or an older version left no list."""
+    """Why a downloaded source is not what was downloaded.
+
+    Empty where it is, or an older version left no list.
+    """
     try:
         return next(find_changed(folder, read_json(folder / DOWNLOADED)), "")
     except FileNotFoundError:
@@ -390,9 +484,15 @@ def _why_changed(folder: Path) -> str:
 
 
 def _cached(home: Home, run_id: str, key: str) -> Path:
-    """Where the files of a run that MLflow knows by an id are kept; that id is a name and never a path."""
+    """Where the files of a run that MLflow knows by an id are kept.
+
+    That id is a name and never a path.
+    """
     if not re.fullmatch(r"[\w-]+", run_id) or not re.fullmatch(r"[\w-]+", key):
-        raise SourceError(f"MLflow at {settings.shown_tracking_uri()} has no run of a legal id: {shown(repr(run_id))}")
+        raise SourceError(
+            f"MLflow at {settings.shown_tracking_uri()} has no run of a legal id: "
+            f"{shown(repr(run_id))}"
+        )
     return home.cache / "sources" / run_id / key
 
 
@@ -404,9 +504,13 @@ def _name_versions(client: MlflowClient, name: str) -> str:
     models = call("list registered models", client.search_registered_models)
     for model in models:
         if model.name == name:
-            aliases = ", ".join(f"@{alias} (version {number})" for alias, number in sorted(model.aliases.items()))
+            aliases = ", ".join(
+                f"@{alias} (version {number})" for alias, number in sorted(model.aliases.items())
+            )
             return f"{name} has {aliases or 'no aliases'}"
     names = ", ".join(sorted(model.name for model in models)[:10])
     return (
-        f"registered models are {names}" if names else "no model is registered; tracking.register in a recipe does it"
+        f"registered models are {names}"
+        if names
+        else "no model is registered; tracking.register in a recipe does it"
     )

@@ -1,7 +1,10 @@
-"""What a tracker does not take of a run's journal: set aside in a file beside it, so that it holds up nothing else.
+"""What a tracker does not take of a run's journal.
 
-One JSON object a line, `{"end": …, "kind": …, "keys": […], "reason": …}`: the line of the journal that ends at that
-byte, and which of its metrics; all of it where `keys` is empty. `torchrelay sync RUN` tries again.
+Set aside in a file beside it, so that it holds up nothing else.
+
+One JSON object a line, `{"end": …, "kind": …, "keys": […], "reason": …}`: the line of the journal
+that ends at that byte, and which of its metrics; all of it where `keys` is empty. `torchrelay sync
+RUN` tries again.
 """
 
 from __future__ import annotations
@@ -38,7 +41,9 @@ class Aside(NamedTuple):
 
 
 def set_aside(run_dir: Path, several: Iterable[Aside]) -> None:
-    """Note them, durably; what is noted twice is read once.
+    """Note them, durably.
+
+    What is noted twice is read once.
 
     Raises:
         OSError: it cannot be written.
@@ -47,20 +52,27 @@ def set_aside(run_dir: Path, several: Iterable[Aside]) -> None:
     with open(os.open(run_dir / ASIDE_FILE, flags, mode_of_files(run_dir)), "rb+") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 1))
-        torn = b"\n" if file.read(1) not in (b"", b"\n") else b""  # what a crash cut short stays a line of its own
+        torn = (
+            b"\n" if file.read(1) not in (b"", b"\n") else b""
+        )  # what a crash cut short stays a line of its own
         file.write(torn + "".join(map(_dump, several)).encode())
         file.flush()
         os.fsync(file.fileno())
 
 
 def load_aside(run_dir: Path) -> list[Aside]:
-    """What is set aside of a run, in the order of the journal; a torn line is passed over."""
+    """What is set aside of a run, in the order of the journal.
+
+    A torn line is passed over.
+    """
     try:
         lines = (run_dir / ASIDE_FILE).read_text("utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise TrackingError(f"{run_dir / ASIDE_FILE} cannot be read: {describe_failure(error)}") from error
+        raise TrackingError(
+            f"{run_dir / ASIDE_FILE} cannot be read: {describe_failure(error)}"
+        ) from error
     found: dict[tuple[int, str, tuple[str, ...]], Aside] = {}
     for line in lines:
         try:
@@ -73,7 +85,9 @@ def load_aside(run_dir: Path) -> list[Aside]:
 
 
 def save_aside(run_dir: Path, left: Iterable[Aside]) -> None:
-    """Write what is left set aside; no file where nothing is.
+    """Write what is left set aside.
+
+    No file where nothing is.
 
     Raises:
         OSError: it cannot be written.
@@ -85,16 +99,28 @@ def save_aside(run_dir: Path, left: Iterable[Aside]) -> None:
 
 
 def describe_aside(run_dir: Path) -> str:
-    """One sentence on what is set aside; empty where nothing is."""
+    """One sentence on what is set aside.
+
+    Empty where nothing is.
+    """
     found = load_aside(run_dir)
     if not found:
         return ""
     keys = list(dict.fromkeys(key for one in found for key in one.keys))
-    what = f"metrics {', '.join(keys[:3])}{f' and {len(keys) - 3:,} more' * (len(keys) > 3)}" if keys else ""
+    what = (
+        f"metrics {', '.join(keys[:3])}{f' and {len(keys) - 3:,} more' * (len(keys) > 3)}"
+        if keys
+        else ""
+    )
     others = list(dict.fromkeys(one.kind for one in found if not one.keys))
-    what = " and ".join(part for part in (what, f"lines of kind {', '.join(others)}" if others else "") if part)
+    what = " and ".join(
+        part for part in (what, f"lines of kind {', '.join(others)}" if others else "") if part
+    )
     reason = next((one.reason for one in found if one.reason != AS_BEFORE), AS_BEFORE)
-    return f"{what}: {reason}; they stay in the journal, and torchrelay sync {run_dir.name} tries them again"
+    return (
+        f"{what}: {reason}; they stay in the journal, and torchrelay sync {run_dir.name} tries "
+        "them again"
+    )
 
 
 def _dump(one: Aside) -> str:

@@ -1,6 +1,8 @@
-"""What a run's journal holds that MLflow does not have yet, sent in order and in batches from where a cursor stands.
+"""What a run's journal holds that MLflow does not have yet, sent in order and
+in batches from where a cursor stands.
 
-A batch that is sent again leaves the same as one that is sent once. Threads and patience are `shipper`'s.
+A batch that is sent again leaves the same as one that is sent once. Threads and patience are
+`shipper`'s.
 """
 
 from __future__ import annotations
@@ -35,17 +37,27 @@ from ...runs import (
 )
 from ...settings import Home
 from ..client import call, has_answered, is_refused, on_answer, open_client
-from ..mlflow_run import MAX_METRICS, MlflowRun, check_run, create_run, find_experiment, find_ours, owner_of
+from ..mlflow_run import (
+    MAX_METRICS,
+    MlflowRun,
+    check_run,
+    create_run,
+    find_experiment,
+    find_ours,
+    owner_of,
+)
 from ..registry import register_staged, staged_folder
 from .aside import AS_BEFORE, MAX_REASON_LENGTH, Aside, load_aside, save_aside, set_aside
 
 # Lines that are looked at before the cursor may move: of a long training most are not for MLflow.
 MAX_LINES = 20_000
-# What says that a line is not taken: the tracker, or MLflow's client of values that no disk kept right.
+# What says that a line is not taken: the tracker, or MLflow's client of values that no disk kept
+# right.
 REFUSALS = (TrackingError, ValueError, KeyError, TypeError)
 # Before a line that the tracker fails at is sent again.
 PAUSES = (0.3, 1.0)
-# Points of one metric that are not taken, in a row, before the others of it are not looked through any more.
+# Points of one metric that are not taken, in a row, before the others of it are not looked through
+# any more.
 MOST_REFUSALS = 3
 # Requests of one batch that are not taken before what is left of it is not looked through either.
 MOST_REFUSALS_OF_A_BATCH = 1000
@@ -54,7 +66,9 @@ logger = logging.getLogger(__name__)
 
 
 class NotYetError(TrackingError):
-    """The MLflow run of the parent, which this one is shown below, is not there yet."""
+    """The MLflow run of the parent, which this one is shown below, is not
+    there yet.
+    """
 
 
 class Registered(NamedTuple):
@@ -65,11 +79,14 @@ class Registered(NamedTuple):
 
 
 class Outbox:
-    """The outbox of one run; only one at a time may send.
+    """The outbox of one run.
+
+    Only one at a time may send.
 
     Args:
         run_dir: the run.
-        expect: called before an upload with its bytes, so that whoever waits for the answer gives it time.
+        expect: called before an upload with its bytes, so that whoever waits for the answer gives
+            it time.
 
     Attributes:
         cursor: where it stands.
@@ -77,7 +94,9 @@ class Outbox:
         registered: versions that it has made.
     """
 
-    def __init__(self, run_dir: Path, expect: Callable[[int], None] = lambda num_bytes: None) -> None:
+    def __init__(
+        self, run_dir: Path, expect: Callable[[int], None] = lambda num_bytes: None
+    ) -> None:
         self.run_dir = run_dir
         self._expect = expect
         self.cursor = Cursor.load(run_dir)
@@ -93,7 +112,9 @@ class Outbox:
         self._left: list[Aside] | None = None
 
     def send_batch(self) -> bool:
-        """Send the next lines: up to 1,000 points, or one line of another kind.
+        """Send the next lines.
+
+        Up to 1,000 points, or one line of another kind.
 
         Returns:
             Whether there may be more.
@@ -108,7 +129,9 @@ class Outbox:
             if not lines:
                 self.cursor.offset = end
                 return not is_end
-            os.fsync(file.fileno())  # MLflow must not have what a crash could still take from the journal
+            os.fsync(
+                file.fileno()
+            )  # MLflow must not have what a crash could still take from the journal
         reach("ship.begun")
         self._send(lines)
         reach("ship.batch_sent")
@@ -119,7 +142,9 @@ class Outbox:
         return True
 
     def retry_aside(self) -> None:
-        """Send again what was set aside; what is not taken this time stays there.
+        """Send again what was set aside.
+
+        What is not taken this time stays there.
 
         Raises:
             TrackingError: as of `send_batch`.
@@ -136,7 +161,11 @@ class Outbox:
             with opened(self.run_dir) as file:
                 if file is None:
                     return
-                again = (_only(line, one.keys) for line in unshipped(file, 0) for one in wanted.pop(line.end, ()))
+                again = (
+                    _only(line, one.keys)
+                    for line in unshipped(file, 0)
+                    for one in wanted.pop(line.end, ())
+                )
                 for batch in _batches(again):
                     self._send(batch)
             save_aside(self.run_dir, self._left)
@@ -146,7 +175,9 @@ class Outbox:
             self._left = None
 
     def _next_lines(self, file: BinaryIO) -> tuple[list[Line], int, bool]:
-        """Lines of one batch, the offset after them, and whether the journal ends there."""
+        """Lines of one batch, the offset after them, and whether the journal
+        ends there.
+        """
         lines: list[Line] = []
         end, num_points = self.cursor.offset, 0
         for number, line in enumerate(unshipped(file, self.cursor.offset)):
@@ -163,7 +194,10 @@ class Outbox:
         return lines, end, True
 
     def _send(self, lines: Sequence[Line]) -> None:
-        """Send lines of one batch; what the tracker does not take is set aside with a warning."""
+        """Send lines of one batch.
+
+        What the tracker does not take is set aside with a warning.
+        """
         kind = lines[0].values["kind"]
         if kind == "open":
             self._open(lines[0].values)
@@ -172,13 +206,18 @@ class Outbox:
         if kind == "metrics":
             self._num_refused = 0
             self._send_metrics(run, lines)
-        elif (error := self._refusal_of(run, lambda: self._send_one(run, lines[0].values), PAUSES)) is not None:
+        elif (
+            error := self._refusal_of(run, lambda: self._send_one(run, lines[0].values), PAUSES)
+        ) is not None:
             self._set_aside(run, lines, error)
 
     def _send_metrics(self, run: MlflowRun, lines: Sequence[Line]) -> None:
-        """Send metrics; of what is not taken each half again, first of its names and then of its lines.
+        """Send metrics.
 
-        What there is of names that are not taken again and again is one request, apart from the others.
+        Of what is not taken each half again, first of its names and then of its lines.
+
+        What there is of names that are not taken again and again is one request, apart from the
+        others.
         """
         keys = list(dict.fromkeys(key for line in lines for key in line.values["values"]))
         others = [key for key in keys if self._refusals[key] < MOST_REFUSALS]
@@ -187,17 +226,23 @@ class Outbox:
             self._send_metrics(run, _with(lines, [key for key in keys if key not in set(others)]))
             return
         is_point = len(lines) == len(keys) == 1
-        pauses = PAUSES if not self._refusals else (0.0,) * len(PAUSES)  # a server that was busy has had its time
+        pauses = (
+            PAUSES if not self._refusals else (0.0,) * len(PAUSES)
+        )  # a server that was busy has had its time
 
         def send() -> None:
-            run.log_metrics(list(itertools.chain.from_iterable(points_of(line.values) for line in lines)))
+            run.log_metrics(
+                list(itertools.chain.from_iterable(points_of(line.values) for line in lines))
+            )
 
         error = self._refusal_of(run, send, pauses if is_point else ())
         if error is None:
             for key in keys:
                 self._refusals.pop(key, None)
             return
-        is_asked = isinstance(error, TrackingError)  # and not a value that MLflow's client refuses by itself
+        is_asked = isinstance(
+            error, TrackingError
+        )  # and not a value that MLflow's client refuses by itself
         self._num_refused += is_asked
         if is_point or (is_asked and not others) or self._num_refused > MOST_REFUSALS_OF_A_BATCH:
             self._set_aside(run, lines, error)
@@ -210,8 +255,12 @@ class Outbox:
         for half in halves:
             self._send_metrics(run, half)
 
-    def _refusal_of(self, run: MlflowRun, send: Callable[[], None], pauses: Sequence[float]) -> Exception | None:
-        """Send something, after a failure that may pass again after each pause; why it is not taken, None where it is.
+    def _refusal_of(
+        self, run: MlflowRun, send: Callable[[], None], pauses: Sequence[float]
+    ) -> Exception | None:
+        """Send something, after a failure that may pass again after each pause.
+
+        Why it is not taken, None where it is.
 
         Raises:
             TrackingError: the tracker cannot be reached.
@@ -221,7 +270,9 @@ class Outbox:
                 send()
                 return None
             except REFUSALS as error:
-                if isinstance(error, TrackingError) and not (is_refused(error) or has_answered(error)):
+                if isinstance(error, TrackingError) and not (
+                    is_refused(error) or has_answered(error)
+                ):
                     raise
                 if pause is None or not isinstance(error, TrackingError) or is_refused(error):
                     return error
@@ -229,7 +280,8 @@ class Outbox:
         raise AssertionError("unreachable")
 
     def _set_aside(self, run: MlflowRun, lines: Sequence[Line], error: Exception) -> None:
-        """Note what the tracker does not take, while it takes other things for this run.
+        """Note what the tracker does not take, while it takes other things for
+        this run.
 
         Raises:
             GoneError: it is the run that is not there.
@@ -250,9 +302,14 @@ class Outbox:
         keys = list(dict.fromkeys(key for one in found for key in one.keys))
         new = [key for key in keys if key not in self._refusals]
         if new or not keys:  # of a metric, once
-            which = f"metric {new[0]}{f' and {len(new) - 1:,} more' * (len(new) > 1)}: " if new else ""
+            which = (
+                f"metric {new[0]}{f' and {len(new) - 1:,} more' * (len(new) > 1)}: " if new else ""
+            )
             logger.warning(
-                "MLflow does not take a line of kind %s, which stays in the journal: %s%s", kind, which, reason
+                "MLflow does not take a line of kind %s, which stays in the journal: %s%s",
+                kind,
+                which,
+                reason,
             )
         if self._left is not None:
             self._left += found
@@ -260,12 +317,17 @@ class Outbox:
             set_aside(self.run_dir, found)
 
     def _confirm(self, run: MlflowRun, error: TrackingError) -> None:
-        """Raise an error that says nothing of what was sent: the run is not there, or nothing is taken for it."""
+        """Raise an error that says nothing of what was sent.
+
+        The run is not there, or nothing is taken for it.
+        """
         noting = on_answer.set(None)  # these answers bring nothing on
         try:
             check_run(run.client, run.run_id)
             if not is_refused(error):
-                run.set_tags({RUN_ID_TAG: self.run_dir.name})  # which it has: asking to write changes nothing
+                run.set_tags(
+                    {RUN_ID_TAG: self.run_dir.name}
+                )  # which it has: asking to write changes nothing
         finally:
             on_answer.reset(noting)
 
@@ -290,13 +352,16 @@ class Outbox:
                 run.set_status(line["status"], line["ended_ms"])
                 reach("ship.status_sent")
             case kind:
-                raise TrackingError(f"{self.run_dir / JOURNAL_FILE}: a line of kind {kind!r} cannot be sent")
+                raise TrackingError(
+                    f"{self.run_dir / JOURNAL_FILE}: a line of kind {kind!r} cannot be sent"
+                )
 
     def _send_files(self, run: MlflowRun, stated: str, artifact_path: str) -> None:
         """Send a file or a folder's files.
 
         Raises:
-            ValueError: one is none of this run's, and nothing was sent: a journal may be from anybody.
+            ValueError: one is none of this run's, and nothing was sent: a journal may be from
+                anybody.
         """
         path = self.run_dir / stated
         self._check_place(path)
@@ -307,7 +372,9 @@ class Outbox:
             for file in files:
                 self._expect(size_of(file))
                 below = file.parent.relative_to(path).as_posix()
-                run.log_artifact(file, "/".join(part for part in (artifact_path, below) if part not in ("", ".")))
+                run.log_artifact(
+                    file, "/".join(part for part in (artifact_path, below) if part not in ("", "."))
+                )
         elif path.is_file():
             self._expect(size_of(path))
             run.log_artifact(path, artifact_path)
@@ -315,11 +382,15 @@ class Outbox:
             logger.warning("%s is gone; MLflow does not get it", path)
 
     def _check_place(self, path: Path) -> None:
-        """Refuse what lies, once links are followed, neither in the run's folder nor in the home's packs."""
+        """Refuse what lies, once links are followed, neither in the run's
+        folder nor in the home's packs.
+        """
         packs = (Home(self.run_dir.absolute().parents[1]).packs, settings.home().packs)
         places = [Path(os.path.realpath(one)) for one in (self.run_dir, *packs)]
         if not any(Path(os.path.realpath(path)).is_relative_to(one) for one in places):
-            raise ValueError(f"{shown(str(path))} is no file of this run or of a pack, and is not sent")
+            raise ValueError(
+                f"{shown(str(path))} is no file of this run or of a pack, and is not sent"
+            )
 
     def _open(self, line: Mapping[str, Any]) -> None:
         """Take up the run that carries our id, or make it."""
@@ -328,7 +399,9 @@ class Outbox:
         cursor.experiment_id = find_experiment(client, line["experiment"])
         known = find_ours(client, cursor.experiment_id, run_id)
         if known:
-            cursor.mlflow_run_id = cursor.mlflow_run_id if cursor.mlflow_run_id in known else known[0]
+            cursor.mlflow_run_id = (
+                cursor.mlflow_run_id if cursor.mlflow_run_id in known else known[0]
+            )
         else:
             parent = self._parent_of(line)
             was_uncertain, cursor.is_uncertain = cursor.is_uncertain, True
@@ -341,7 +414,9 @@ class Outbox:
         update_record(self.run_dir, mlflow_run_id=cursor.mlflow_run_id)
 
     def _parent_of(self, line: Mapping[str, Any]) -> str:
-        """MLflow's id of the run's parent; empty where it has none, or where that was removed.
+        """MLflow's id of the run's parent.
+
+        Empty where it has none, or where that was removed.
 
         Raises:
             NotYetError: it is not in MLflow yet.
@@ -355,7 +430,9 @@ class Outbox:
         return found
 
     def _remove_twins(self, run: MlflowRun) -> None:
-        """Delete the empty runs that a tracker made after nobody waited for its answer any more."""
+        """Delete the empty runs that a tracker made after nobody waited for
+        its answer any more.
+        """
         for twin in find_ours(run.client, run.experiment_id, self.run_dir.name):
             if twin != run.run_id:
                 call(f"delete run {twin}", run.client.delete_run, twin)
@@ -374,13 +451,17 @@ class Outbox:
             except SourceError as error:
                 raise GoneError(str(error)) from error
         if not cursor.mlflow_run_id:
-            raise GoneError(f"{self.run_dir / JOURNAL_FILE} does not say how its run began; it cannot be sent")
+            raise GoneError(
+                f"{self.run_dir / JOURNAL_FILE} does not say how its run began; it cannot be sent"
+            )
         if not self._is_ours:
             found = check_run(client, cursor.mlflow_run_id)
             if (owner := owner_of(found)) != self.run_dir.name:
                 raise GoneError(
-                    f"MLflow run {cursor.mlflow_run_id} is {shown(repr(owner))}, not {self.run_dir.name}; where that "
-                    f"run was copied here, remove {self.run_dir / CURSOR_FILE}: all of it is sent again, once"
+                    f"MLflow run {cursor.mlflow_run_id} is {shown(repr(owner))}, not "
+                    f"{self.run_dir.name}; where that "
+                    f"run was copied here, remove {self.run_dir / CURSOR_FILE}: all of it is sent "
+                    "again, once"
                 )
             cursor.experiment_id, self._is_ours = found.info.experiment_id, True
         return MlflowRun(client, cursor.mlflow_run_id, cursor.experiment_id)
@@ -392,7 +473,10 @@ class Outbox:
 
 
 def _only(line: Line, keys: Collection[str]) -> Line:
-    """A line with some of its metrics; all of it where none are named."""
+    """A line with some of its metrics.
+
+    All of it where none are named.
+    """
     if not keys or line.values["kind"] != "metrics":
         return line
     values = {key: value for key, value in line.values["values"].items() if key in keys}
@@ -400,13 +484,21 @@ def _only(line: Line, keys: Collection[str]) -> Line:
 
 
 def _with(lines: Sequence[Line], keys: Collection[str]) -> list[Line]:
-    """Lines of metrics with some of their names alone; without those that have none of them."""
+    """Lines of metrics with some of their names alone.
+
+    Without those that have none of them.
+    """
     names = set(keys)
-    return [_only(line, some) for line in lines if (some := names.intersection(line.values["values"]))]
+    return [
+        _only(line, some) for line in lines if (some := names.intersection(line.values["values"]))
+    ]
 
 
 def _batches(lines: Iterable[Line]) -> Iterator[list[Line]]:
-    """Lines that travel together: metrics up to 1,000 points, any other alone."""
+    """Lines that travel together.
+
+    Metrics up to 1,000 points, any other alone.
+    """
     batch: list[Line] = []
     num_points = 0
     for line in lines:

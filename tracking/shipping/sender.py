@@ -1,4 +1,7 @@
-"""Sends what runs left, one after another, until the tracker is silent; MLflow is imported when there is something."""
+"""Sends what runs left, one after another, until the tracker is silent.
+
+MLflow is imported when there is something.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,9 @@ class Shipped(NamedTuple):
 
 
 class Sender:
-    """Sends what runs left, one after another; after one to which the tracker is silent, the others are not tried.
+    """Sends what runs left, one after another.
+
+    After one to which the tracker is silent, the others are not tried.
 
     Attributes:
         silence: why no other is tried; empty while the tracker answers.
@@ -46,9 +51,14 @@ class Sender:
         self.silence = ""
 
     def send(self, run_dir: Path, *, is_asked: bool = False) -> Shipped:
-        """Send what a run left, or say why that is not tried; raises what `sync_run` raises."""
+        """Send what a run left, or say why that is not tried.
+
+        Raises what `sync_run` raises.
+        """
         if self.silence:
-            return Shipped(run_dir.name, Cursor.load(run_dir).mlflow_run_id, 0, waiting(run_dir), self.silence)
+            return Shipped(
+                run_dir.name, Cursor.load(run_dir).mlflow_run_id, 0, waiting(run_dir), self.silence
+            )
         from .shipper import SYNC_PATIENCE_SECONDS, sync_run
 
         done = sync_run(run_dir, SYNC_PATIENCE_SECONDS, is_asked=is_asked)

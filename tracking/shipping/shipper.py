@@ -1,7 +1,10 @@
-"""Sends journals to MLflow: a thread beside each run, and `sync_home` for what it left. Nobody ever waits for it long.
+"""Sends journals to MLflow.
 
-A training writes its journal and never calls MLflow; the thread follows the file. So a tracker that is gone, hangs or
-fails costs a training nothing, and at its end no more than its patience. What is sent, and how, stands in `outbox`.
+A thread beside each run, and `sync_home` for what it left. Nobody ever waits for it long.
+
+A training writes its journal and never calls MLflow; the thread follows the file. So a tracker that
+is gone, hangs or fails costs a training nothing, and at its end no more than its patience. What is
+sent, and how, stands in `outbox`.
 """
 
 from __future__ import annotations
@@ -18,7 +21,15 @@ from pathlib import Path
 from ... import settings
 from ...disk import is_locked, lock
 from ...errors import BusyError, GoneError, LockError, TorchrelayError, TrackingError
-from ...runs import JOURNAL_FILE, Cursor, Journal, is_meant_for_here, list_records, load_record, waiting
+from ...runs import (
+    JOURNAL_FILE,
+    Cursor,
+    Journal,
+    is_meant_for_here,
+    list_records,
+    load_record,
+    waiting,
+)
 from ...runs import SHIP_LOCK_FILE as LOCK_FILE
 from ...settings import Home
 from ..client import make_database, on_answer, override_environment
@@ -32,13 +43,14 @@ POLL_SECONDS = 5.0
 # The embedded database's Python holds up a training while it writes: 0.1 s for 500 points.
 EMBEDDED_POLL_SECONDS = 30.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
-# Nobody waits for the thread, so that it may give an answer its time: a request that is given up is one to send again.
-# MLflow's own retries would sleep where ours look whether the tracker is back.
+# Nobody waits for the thread, so that it may give an answer its time: a request that is given up is
+# one to send again. MLflow's own retries would sleep where ours look whether the tracker is back.
 ENVIRONMENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 # A database that somebody locks is free again sooner or later; a server may be gone for good.
 EMBEDDED_PATIENCE_SECONDS = 30.0
 SYNC_PATIENCE_SECONDS = 20.0
-# The same Python takes a second or two for a run's beginning: better before the first step than beside it.
+# The same Python takes a second or two for a run's beginning: better before the first step than
+# beside it.
 EMBEDDED_START_SECONDS = 5.0
 # What an upload is worth waiting for, to a tracker that has just answered.
 BYTES_PER_SECOND = 5e6
@@ -47,7 +59,9 @@ logger = logging.getLogger(__name__)
 
 
 class Shipper:
-    """The thread that sends one run's journal; it dies with its process, whatever it waits for.
+    """The thread that sends one run's journal.
+
+    It dies with its process, whatever it waits for.
 
     Args:
         run_dir: the run.
@@ -60,9 +74,14 @@ class Shipper:
         self._is_helpful = is_helpful
         self._is_asked = is_asked
         self._outbox: Outbox | None = None
-        self._ending, self._stopped, self._finished = threading.Event(), threading.Event(), threading.Event()
+        self._ending, self._stopped, self._finished = (
+            threading.Event(),
+            threading.Event(),
+            threading.Event(),
+        )
         self._begun, self._wake = threading.Event(), threading.Event()
-        # When the tracker answered last, and when that last brought something on; what an upload may take by then.
+        # When the tracker answered last, and when that last brought something on; what an upload
+        # may take by then.
         self._answered = self._progressed = -math.inf
         self._granted = 0.0
         self._error: Exception | None = None
@@ -76,7 +95,8 @@ class Shipper:
                 make_database()
             except TrackingError as error:
                 self._note_failure(error)
-            # Here, not in the thread: processes that are forked while it imports would find its locks held for ever.
+            # Here, not in the thread: processes that are forked while it imports would find its
+            # locks held for ever.
             import mlflow.store.model_registry.sqlalchemy_store
             import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
         threading.Thread(target=self._work, name=f"ship {self._run_dir.name}", daemon=True).start()
@@ -84,7 +104,9 @@ class Shipper:
             self._begun.wait(EMBEDDED_START_SECONDS)
 
     def settle(self, patience_seconds: float, at_most_seconds: float = math.inf) -> Shipped:
-        """Send what there is to its end, as long as the tracker answers; then the thread ends.
+        """Send what there is to its end, as long as the tracker answers.
+
+        Then the thread ends.
 
         Args:
             patience_seconds: how long to wait for an answer; the embedded database is given 30 s.
@@ -106,7 +128,9 @@ class Shipper:
         return self.stop()
 
     def stop(self) -> Shipped:
-        """End the thread after the call that it is in, without waiting for that."""
+        """End the thread after the call that it is in, without waiting for
+        that.
+        """
         self._stopped.set()
         self._wake.set()
         num_waiting, outbox = waiting(self._run_dir), self._outbox
@@ -116,13 +140,16 @@ class Shipper:
             outbox.num_sent if outbox else 0,
             num_waiting,
             self._why() if num_waiting else "",
-            is_silent=num_waiting > 0 and not isinstance(self._error, GoneError | NotYetError | BusyError),
+            is_silent=num_waiting > 0
+            and not isinstance(self._error, GoneError | NotYetError | BusyError),
             registered=tuple(outbox.registered) if outbox else (),
             aside=describe_aside(self._run_dir),
         )
 
     def forsake(self) -> str:
-        """End the thread like `stop`, and give MLflow's id of the run as the thread knows it; looks at no file."""
+        """End the thread like `stop`, and give MLflow's id of the run as the
+        thread knows it; looks at no file.
+        """
         self._stopped.set()
         self._wake.set()
         return self._outbox.cursor.mlflow_run_id if self._outbox else ""
@@ -151,7 +178,9 @@ class Shipper:
             self._finished.set()
 
     def _follow(self) -> None:
-        """Send what the journal has and what is added to it, until it is to end."""
+        """Send what the journal has and what is added to it, until it is to
+        end.
+        """
         pause = FIRST_PAUSE
         while not self._stopped.is_set():
             is_ending = self._ending.is_set()
@@ -176,12 +205,17 @@ class Shipper:
             if self._is_helpful:
                 self._is_helpful = False
                 self._help_others()
-            self._pause(EMBEDDED_POLL_SECONDS if settings.tracking_is_embedded() else POLL_SECONDS, is_ending)
+            self._pause(
+                EMBEDDED_POLL_SECONDS if settings.tracking_is_embedded() else POLL_SECONDS,
+                is_ending,
+            )
 
     def _help_others(self) -> None:
-        """Send what other runs left when their process ended, until this run ends or the tracker is silent.
+        """Send what other runs left when their process ended, until this run
+        ends or the tracker is silent.
 
-        What was meant for another tracker waits for it, or for a `torchrelay sync`, which somebody asked for.
+        What was meant for another tracker waits for it, or for a `torchrelay sync`, which somebody
+        asked for.
         """
         for other in _left_behind(self._run_dir.parent, but=self._run_dir):
             try:
@@ -191,10 +225,16 @@ class Shipper:
                 continue
             if not is_for_here:
                 continue
-            with contextlib.suppress(BusyError, LockError), lock(other / LOCK_FILE, f"run {other.name} in MLflow"):
+            with (
+                contextlib.suppress(BusyError, LockError),
+                lock(other / LOCK_FILE, f"run {other.name} in MLflow"),
+            ):
                 try:
                     outbox = Outbox(other)
-                    while not (self._ending.is_set() or self._stopped.is_set()) and outbox.send_batch():
+                    while (
+                        not (self._ending.is_set() or self._stopped.is_set())
+                        and outbox.send_batch()
+                    ):
                         pass
                 except GoneError as error:
                     logger.info("%s waits: %s", other.name, error)
@@ -203,7 +243,9 @@ class Shipper:
                     return
 
     def _pause(self, seconds: float, is_ending: bool) -> None:
-        """Sleep, but not through a wish to end that came after `is_ending` was read."""
+        """Sleep, but not through a wish to end that came after `is_ending`
+        was read.
+        """
         if is_ending:
             self._stopped.wait(seconds)
         else:
@@ -228,22 +270,33 @@ class Shipper:
         self._warned = True
         with _speaking:
             if isinstance(error, TrackingError):
-                logger.warning("%s waits in its journal for the tracker: %s", self._run_dir.name, error)
+                logger.warning(
+                    "%s waits in its journal for the tracker: %s", self._run_dir.name, error
+                )
             else:
-                logger.warning("%s waits in its journal for the tracker", self._run_dir.name, exc_info=error)
+                logger.warning(
+                    "%s waits in its journal for the tracker", self._run_dir.name, exc_info=error
+                )
 
 
-# A loader's worker that is forked while this thread writes to stderr inherits that stream locked, and hangs on it for
-# ever; so a fork waits for the end of the line.
+# A loader's worker that is forked while this thread writes to stderr inherits that stream locked,
+# and hangs on it for ever; so a fork waits for the end of the line.
 _speaking = threading.Lock()
-os.register_at_fork(before=_speaking.acquire, after_in_parent=_speaking.release, after_in_child=_speaking.release)
+os.register_at_fork(
+    before=_speaking.acquire, after_in_parent=_speaking.release, after_in_child=_speaking.release
+)
 _shippers: dict[Path, Shipper] = {}
 
 
 def start_shipping(run_dir: Path) -> None:
-    """Send a run's journal, which has its beginning, from now on; `settle` waits for it to be complete."""
+    """Send a run's journal, which has its beginning, from now on.
+
+    `settle` waits for it to be complete.
+    """
     stop_shipping(run_dir)
-    if (record := load_record(run_dir)).mlflow_run_id and is_lost(Home(run_dir.parent.parent), record):
+    if (record := load_record(run_dir)).mlflow_run_id and is_lost(
+        Home(run_dir.parent.parent), record
+    ):
         forget(run_dir)
     _shippers[run_dir] = Shipper(run_dir, is_helpful=True)
     _shippers[run_dir].start()
@@ -256,17 +309,21 @@ def stop_shipping(run_dir: Path) -> None:
 
 
 def abandon(run_dir: Path, at_most_seconds: float) -> bool:
-    """Tell MLflow that a run failed whose folder, and with it its journal and cursor, is not its own any more.
+    """Tell MLflow that a run failed whose folder, and with it its journal and
+    cursor, is not its own any more.
 
     Args:
         run_dir: the run, whose journal was being sent.
         at_most_seconds: how long to wait for the answer.
     Returns:
-        Whether MLflow was told; where it does not have the run, or its database is gone, there is nothing to tell.
+        Whether MLflow was told; where it does not have the run, or its database is gone, there is
+        nothing to tell.
     """
     shipper = _shippers.pop(run_dir, None)
     mlflow_run_id = "" if shipper is None else shipper.forsake()
-    if not mlflow_run_id or (settings.tracking_is_embedded() and not (settings.home().root / "mlflow.db").is_file()):
+    if not mlflow_run_id or (
+        settings.tracking_is_embedded() and not (settings.home().root / "mlflow.db").is_file()
+    ):
         return False
     told = threading.Event()
 
@@ -282,7 +339,11 @@ def abandon(run_dir: Path, at_most_seconds: float) -> bool:
 
 
 def settle(run_dir: Path, patience_seconds: float, at_most_seconds: float = math.inf) -> Shipped:
-    """Wait until MLflow has all of a run's journal, or does not answer any more; see `Shipper.settle`."""
+    """Wait until MLflow has all of a run's journal, or does not answer any
+    more.
+
+    See `Shipper.settle`.
+    """
     shipper = _shippers.pop(run_dir, None)
     if shipper is None:
         shipper = Shipper(run_dir)
@@ -290,7 +351,9 @@ def settle(run_dir: Path, patience_seconds: float, at_most_seconds: float = math
     return shipper.settle(patience_seconds, at_most_seconds)
 
 
-def sync_run(run_dir: Path, patience_seconds: float = SYNC_PATIENCE_SECONDS, *, is_asked: bool = False) -> Shipped:
+def sync_run(
+    run_dir: Path, patience_seconds: float = SYNC_PATIENCE_SECONDS, *, is_asked: bool = False
+) -> Shipped:
     """Send what one run left.
 
     Args:
@@ -302,7 +365,9 @@ def sync_run(run_dir: Path, patience_seconds: float = SYNC_PATIENCE_SECONDS, *, 
         TrackingError: its cursor or journal cannot be read.
     """
     if is_locked(run_dir / "lock"):
-        raise BusyError(f"run {run_dir.name} is being written by a process that sends its journal itself")
+        raise BusyError(
+            f"run {run_dir.name} is being written by a process that sends its journal itself"
+        )
     waiting(run_dir)  # what cannot be read is said at once; the thread would wait for it
     shipper = Shipper(run_dir, is_asked=is_asked)
     shipper.start()
@@ -310,7 +375,9 @@ def sync_run(run_dir: Path, patience_seconds: float = SYNC_PATIENCE_SECONDS, *, 
 
 
 def sync_home(home: Home, run_dirs: list[Path] | None = None) -> Iterator[Shipped]:
-    """Send what runs left, the oldest first; after one to which the tracker is silent, the others wait too.
+    """Send what runs left, the oldest first.
+
+    After one to which the tracker is silent, the others wait too.
 
     Args:
         home: whose runs.
@@ -326,7 +393,10 @@ def sync_home(home: Home, run_dirs: list[Path] | None = None) -> Iterator[Shippe
 
 
 def _count_waiting(run_dir: Path) -> int:
-    """Lines that wait; where nobody can say how many, at least the one that cannot be read."""
+    """Lines that wait.
+
+    Where nobody can say how many, at least the one that cannot be read.
+    """
     try:
         return waiting(run_dir)
     except TrackingError:
@@ -334,7 +404,10 @@ def _count_waiting(run_dir: Path) -> int:
 
 
 def _left_behind(runs: Path, but: Path | None = None) -> list[Path]:
-    """Folders of runs whose journal waits, the oldest first; not `but`."""
+    """Folders of runs whose journal waits, the oldest first.
+
+    Not `but`.
+    """
     found = []
     for record in reversed(list_records(Home(runs.parent))):
         run_dir = runs / record.run_id

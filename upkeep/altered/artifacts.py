@@ -1,7 +1,9 @@
-"""Files of the embedded MLflow that are not as torchrelay sent them: what runs and registered versions are there.
+"""Files of the embedded MLflow that are not as torchrelay sent them.
 
-A run's are copies of what its folder and its split hold, and are put back from there. A version's stand in a list of
-its own. Figures are for people, and are not looked at.
+What runs and registered versions are there.
+
+A run's are copies of what its folder and its split hold, and are put back from there. A version's
+stand in a list of its own. Figures are for people, and are not looked at.
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ PART = "MLflow"
 
 
 def find_altered_artifacts(exam: Examination) -> Iterator[Finding]:
-    """Artifacts of runs that differ from what was sent; of runs of which nothing waits to be sent.
+    """Artifacts of runs that differ from what was sent.
+
+    Of runs of which nothing waits to be sent.
 
     A run's record may state any id: what MLflow has as another run's is named and left alone.
     """
@@ -38,8 +42,10 @@ def find_altered_artifacts(exam: Examination) -> Iterator[Finding]:
             if owner is not None:
                 yield Finding(
                     PART,
-                    f"run {record.run_id} says that in MLflow it is {record.mlflow_run_id}, which is {owner}",
-                    f"put a copy of its {RECORD_FILE} back; until then nothing of it is looked at there",
+                    f"run {record.run_id} says that in MLflow it is {record.mlflow_run_id}, which "
+                    f"is {owner}",
+                    f"put a copy of its {RECORD_FILE} back; until then nothing of it is looked at "
+                    "there",
                 )
             continue
         for name, (sha256, origin) in _sent(record, run_dir).items():
@@ -49,12 +55,16 @@ def find_altered_artifacts(exam: Examination) -> Iterator[Finding]:
                     PART,
                     f"artifact {name} of run {record.run_id} is not what was sent to MLflow",
                     f"{exam.fix} copies it from {origin}, where that is as it was",
-                    lambda copy=copy, origin=origin, sha256=sha256: _copy_again(copy, origin, sha256),
+                    lambda copy=copy, origin=origin, sha256=sha256: _copy_again(
+                        copy, origin, sha256
+                    ),
                 )
 
 
 def _is_own(folder: Path, copy: Path) -> bool:
-    """Whether a file lies among a run's artifacts once links below those of all runs are followed."""
+    """Whether a file lies among a run's artifacts once links below those of
+    all runs are followed.
+    """
     of_all = folder.parents[1]
     return of_all.resolve() / folder.relative_to(of_all) in copy.resolve().parents
 
@@ -67,7 +77,10 @@ def _waits(run_dir: Path) -> bool:
 
 
 def _sent(record: RunRecord, run_dir: Path) -> dict[str, tuple[str, Path]]:
-    """What a run's artifacts must be: by name its sha256, and the file that it is a copy of."""
+    """What a run's artifacts must be.
+
+    By name its sha256, and the file that it is a copy of.
+    """
     sent = {name: (sha256, run_dir / name) for name, sha256 in record.files.items()}
     if record.split_dir:
         with contextlib.suppress(DataError):  # found as a damaged split

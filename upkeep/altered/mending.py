@@ -1,4 +1,7 @@
-"""Has back what the doctor found altered: a file of a run from a copy, a pack or a split from its table."""
+"""Has back what the doctor found altered.
+
+A file of a run from a copy, a pack or a split from its table.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,15 @@ from ...disk import lock, set_aside, write_atomic
 from ...engine import kept_weights
 from ...engine.checkpoints import list_generations, read_manifest, read_state
 from ...errors import CheckpointError, DataError, SourceError
-from ...runs import CHECKPOINTS, RECIPE_FILE, SCHEMA_FILE, RunRecord, load_record, read_recipe, read_schema
+from ...runs import (
+    CHECKPOINTS,
+    RECIPE_FILE,
+    SCHEMA_FILE,
+    RunRecord,
+    load_record,
+    read_recipe,
+    read_schema,
+)
 from ...settings import Home
 from ...tasks.assembly import heritage_of
 from ...weights import dump_weights
@@ -24,7 +35,8 @@ from ..examination import artifacts_of
 
 
 def put_back(home: Home, run_dir: Path, name: str) -> str:
-    """Put a file of a run back from a copy with the sha256 that the record has of it.
+    """Put a file of a run back from a copy with the sha256 that the record has
+    of it.
 
     Raises:
         SourceError: no copy was found.
@@ -58,7 +70,12 @@ def _copies(home: Home, run_dir: Path, record: RunRecord, name: str) -> Iterator
             continue
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         place = f"checkpoint {generation.name}"
-        yield place, state["facts"]["recipe"].encode() if name == RECIPE_FILE else dump_weights(kept_weights(state))
+        yield (
+            place,
+            state["facts"]["recipe"].encode()
+            if name == RECIPE_FILE
+            else dump_weights(kept_weights(state)),
+        )
 
 
 def ingest_again(home: Home, record: RunRecord, folder: Path) -> str:

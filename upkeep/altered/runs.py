@@ -1,7 +1,9 @@
-"""Files that are not as they were written, of runs, their journals and splits: found. `mending.py` has them back.
+"""Files that are not as they were written, of runs, their journals and splits.
 
-A file of a run is put back from a copy with the sha256 that the run's record has of it; a split is made anew from its
-table. What is in the way is set aside, never deleted.
+Found. `mending.py` has them back.
+
+A file of a run is put back from a copy with the sha256 that the run's record has of it; a split is
+made anew from its table. What is in the way is set aside, never deleted.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ def find_altered_files(exam: Examination) -> Iterator[Finding]:
                 yield Finding(
                     "runs",
                     f"{record.run_id}: {reason}",
-                    f"{exam.fix} puts it back where it finds a copy; else put one back, or train the run again",
+                    f"{exam.fix} puts it back where it finds a copy; else put one back, or train "
+                    "the run again",
                     lambda run_dir=run_dir, name=name: _put_back(exam, run_dir, name),
                 )
 
@@ -52,7 +55,9 @@ def find_bad_pointers(exam: Examination) -> Iterator[Finding]:
 
 
 def _point_anew(run_dir: Path, pointer: str) -> str:
-    """Write a pointer to a checkpoint as the newest manifest says, or set it aside where none does."""
+    """Write a pointer to a checkpoint as the newest manifest says, or set it
+    aside where none does.
+    """
     with lock(run_dir / "lock", f"run {run_dir.name}"):
         folder = run_dir / CHECKPOINTS
         for generation in reversed(list_generations(folder)):
@@ -64,7 +69,10 @@ def _point_anew(run_dir: Path, pointer: str) -> str:
             if name:
                 write_atomic(folder / pointer, seal_name(name))
                 return f"{run_dir.name}/{CHECKPOINTS}/{pointer}: names {name} again"
-        return f"{run_dir.name}/{CHECKPOINTS}/{pointer}: set aside as {set_aside(folder / pointer).name}"
+        return (
+            f"{run_dir.name}/{CHECKPOINTS}/{pointer}: set aside as "
+            f"{set_aside(folder / pointer).name}"
+        )
 
 
 def find_bad_splits(exam: Examination) -> Iterator[Finding]:
@@ -77,14 +85,24 @@ def find_bad_splits(exam: Examination) -> Iterator[Finding]:
                 verify_split(split_dir)
             except DamagedSplitError as error:
                 mend = mend_by_ingest(exam, split_dir)
-                yield Finding("packs", error.what, f"{exam.fix} makes it anew from its table" if mend else AGAIN, mend)
+                yield Finding(
+                    "packs",
+                    error.what,
+                    f"{exam.fix} makes it anew from its table" if mend else AGAIN,
+                    mend,
+                )
             except DataError as error:
                 yield Finding("packs", str(error), "mend that, then look again")
 
 
 def mend_by_ingest(exam: Examination, folder: Path) -> Callable[[], str] | None:
-    """What makes a pack or a split anew: the ingest of a run that refers to it; None where no run does."""
-    found = (one for one in exam.runs().records if folder in (Path(one.split_dir), Path(one.pack_dir)))
+    """What makes a pack or a split anew.
+
+    The ingest of a run that refers to it; None where no run does.
+    """
+    found = (
+        one for one in exam.runs().records if folder in (Path(one.split_dir), Path(one.pack_dir))
+    )
     record = next((one for one in found if one.kind != "splits"), None)
     return None if record is None else lambda: _ingest_again(exam, record, folder)
 

@@ -1,4 +1,5 @@
-# Check a recipe, ingest its table, train two steps and score two batches of validation rows, or all if need be.
+# Check a recipe, ingest its table, train two steps and score two batches of validation rows, or all
+# if need be.
 from .dry_run import dry_run as dry_run
 
 # What a clock measures is another number each time.
@@ -13,7 +14,8 @@ from .verify import LOG_FILE as LOG_FILE
 # What a run came to, as far as it must not depend on how often it was stopped.
 from .verify import Outcome as Outcome
 
-# What the fork server imports before it forks: this module with all that it takes, and what its libraries import late.
+# What the fork server imports before it forks: this module with all that it takes, and what its
+# libraries import late.
 from .verify import PRELOAD as PRELOAD
 
 # Where two runs that should be identical differ first; empty where they do not.
@@ -25,5 +27,6 @@ from .verify import in_child as in_child
 # Read what a run came to from its folder.
 from .verify import read_outcome as read_outcome
 
-# Train a shortened run without a stop, then again with kills at random moments, and compare all that they gave.
+# Train a shortened run without a stop, then again with kills at random moments, and compare all
+# that they gave.
 from .verify import verify_resume as verify_resume

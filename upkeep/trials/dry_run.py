@@ -1,4 +1,8 @@
-"""A dry run: everything that a training needs is checked, and two steps are trained, without leaving a run behind."""
+"""A dry run.
+
+Everything that a training needs is checked, and two steps are trained, without leaving a run
+behind.
+"""
 
 from __future__ import annotations
 
@@ -40,13 +44,17 @@ NUM_VALID_BATCHES = 2
 
 
 def dry_run(recipe: Recipe, *, recheck: bool = False) -> dict[str, Any]:
-    """Check a recipe, ingest its table, train two steps and score two batches of validation rows, or all if need be.
+    """Check a recipe, ingest its table, train two steps and score two batches
+    of validation rows, or all if need be.
 
-    The pack and the decoded images stay: they are a cache, which the real run finds. Of several splits the first
-    is tried. No run, and nothing in MLflow, is made; Prefect is not needed. With `recheck` every file is read again.
+    The pack and the decoded images stay: they are a cache, which the real run finds. Of several
+        splits the first
+    is tried. No run, and nothing in MLflow, is made; Prefect is not needed. With `recheck` every
+    file is read again.
 
     Returns:
-        What was found, as JSON: rows by split, parameters, device, precision, losses, seconds of a step and, from
+        What was found, as JSON: rows by split, parameters, device, precision, losses, seconds of a
+            step and, from
         that, of an epoch; all warnings that were said; of several splits the one that was tried.
     Raises:
         TorchrelayError: whatever the real run would raise.
@@ -70,10 +78,14 @@ def _try(recipe: Recipe, recheck: bool) -> dict[str, Any]:
     start = plan_start(recipe, view.schema)
     if start is not None:
         say_start(start)
-    num_valid = len(view.rows["valid"]) * (1 if view.schema.triple is None else 2)  # asked in both directions
+    num_valid = len(view.rows["valid"]) * (
+        1 if view.schema.triple is None else 2
+    )  # asked in both directions
     threads = choose_threads(recipe, view)
     with share_cores(recipe, threads.number) as cores:
-        job = build_job(recipe, view, recipe.train.epochs, start=None if start is None else start.state)
+        job = build_job(
+            recipe, view, recipe.train.epochs, start=None if start is None else start.state
+        )
         job = share_batches(job, cores)
         losses, step_seconds = _train_steps(job, view, recipe.train.accumulate)
         with naming_table_rows(view):
@@ -103,7 +115,10 @@ def _try(recipe: Recipe, recheck: bool) -> dict[str, Any]:
 
 
 def _train_steps(job: Job, view: View, accumulate: int) -> tuple[list[float], float]:
-    """Train two steps in the real loop; the losses, and the seconds of the faster: the first warms up."""
+    """Train two steps in the real loop.
+
+    The losses, and the seconds of the faster: the first warms up.
+    """
 
     def few_batches(epoch: int, start_batch: int) -> Iterator[Batch]:
         two_epochs = itertools.chain(job.train_batches(0, 0), job.train_batches(1, 0))
@@ -122,13 +137,22 @@ def _train_steps(job: Job, view: View, accumulate: int) -> tuple[list[float], fl
     cache = home().cache
     make_folder(cache)
     # The loop wants to keep a checkpoint.
-    with tempfile.TemporaryDirectory(prefix="dry-run-", dir=cache) as folder, naming_table_rows(view):
-        train(few, Progress(), CheckpointStore(Path(folder), keep=1, facts={}, fingerprint={}), on_step)
+    with (
+        tempfile.TemporaryDirectory(prefix="dry-run-", dir=cache) as folder,
+        naming_table_rows(view),
+    ):
+        train(
+            few,
+            Progress(),
+            CheckpointStore(Path(folder), keep=1, facts={}, fingerprint={}),
+            on_step,
+        )
     return losses, min(end - start for start, end in itertools.pairwise(times))
 
 
 def _score_batches(job: Job) -> tuple[float, float]:
-    """The loss of two batches of validation rows, and the seconds that a row takes.
+    """The loss of two batches of validation rows, and the seconds that a row
+    takes.
 
     Raises:
         TrainingError: the monitor is defined neither on these rows nor on all that validate.

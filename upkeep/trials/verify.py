@@ -1,7 +1,10 @@
-"""Prove that runs of a recipe survive: one short run without a stop, one with kills, and the same bits in the end.
+"""Prove that runs of a recipe survive.
 
-Each run lives in a home of its own beside the real one and is trained by child processes that get a real SIGKILL. They
-come from a fork server, which has the libraries imported, so that a kill costs little. No server is needed.
+One short run without a stop, one with kills, and the same bits in the end.
+
+Each run lives in a home of its own beside the real one and is trained by child processes that get a
+real SIGKILL. They come from a fork server, which has the libraries imported, so that a kill costs
+little. No server is needed.
 """
 
 from __future__ import annotations
@@ -54,21 +57,23 @@ from ..examination import VERIFY_PREFIX
 # Of the folders in the home that hold the runs.
 NUM_EPOCHS = 2
 NUM_CHECKPOINTS = 10
-# A kill comes up to two steps after the one that was drawn, and what goes on from there needs another to die in.
+# A kill comes up to two steps after the one that was drawn, and what goes on from there needs
+# another to die in.
 STEPS_PER_KILL = 3
 # What a clock measures is another number each time.
 CLOCKED = frozenset({"rows_per_second"})
 LOG_FILE = "log.txt"
 DATABASE_FILE = "mlflow.db"
-# How long a process that is not to be killed may take before it is taken for hung: as long as the run without a stop
-# took, so many times, and so many seconds more; that one itself has a day.
+# How long a process that is not to be killed may take before it is taken for hung: as long as the
+# run without a stop took, so many times, and so many seconds more; that one itself has a day.
 PATIENCE = 10
 PATIENCE_SECONDS = 600.0
 CALM_SECONDS = 86_400.0
 
 
 class Outcome(NamedTuple):
-    """What a run came to, as far as it must not depend on how often it was stopped.
+    """What a run came to, as far as it must not depend on how often it was
+    stopped.
 
     Attributes:
         last, best: digests of its weights, over the tensors' names, shapes, dtypes and bytes.
@@ -98,11 +103,16 @@ def read_outcome(run_dir: Path) -> Outcome:
 
 
 def first_difference(expected: Outcome, found: Outcome) -> str:
-    """Where two runs that should be identical differ first; empty where they do not."""
+    """Where two runs that should be identical differ first.
+
+    Empty where they do not.
+    """
     if found.doubled:
         key, step = found.doubled[0]
         return f"{key} at step {step:,} stands in the journal more than once"
-    for key, step in sorted(expected.points.keys() | found.points.keys(), key=lambda at: (at[1], at[0])):
+    for key, step in sorted(
+        expected.points.keys() | found.points.keys(), key=lambda at: (at[1], at[0])
+    ):
         one, other = expected.points.get((key, step)), found.points.get((key, step))
         if one is None or other is None:
             return f"{key} at step {step:,} is {'missing' if other is None else 'one too many'}"
@@ -116,10 +126,11 @@ def first_difference(expected: Outcome, found: Outcome) -> str:
 
 
 def verify_resume(recipe: Recipe, kills: int, steps: int, seed: int) -> dict[str, Any]:
-    """Train a shortened run without a stop, then again with kills at random moments, and compare all that they gave.
+    """Train a shortened run without a stop, then again with kills at random
+    moments, and compare all that they gave.
 
-    Pack and decoded images stay in the home, where the real run finds them; all else is removed, unless the runs
-    differ or fail. Of several splits the first is tried.
+    Pack and decoded images stay in the home, where the real run finds them; all else is removed,
+    unless the runs differ or fail. Of several splits the first is tried.
 
     Args:
         recipe: as the real run would have it.
@@ -145,15 +156,22 @@ def verify_resume(recipe: Recipe, kills: int, steps: int, seed: int) -> dict[str
             raise
 
 
-def _compare(recipe: Recipe, ingested: Ingested, kills: int, steps: int, seed: int, folder: Path) -> dict[str, Any]:
-    """The comparison, in a folder that is removed where the runs are identical."""
+def _compare(
+    recipe: Recipe, ingested: Ingested, kills: int, steps: int, seed: int, folder: Path
+) -> dict[str, Any]:
+    """The comparison, in a folder that is removed where the runs are
+    identical.
+    """
     short, data = _shorten(_with_weights(recipe), ingested.first, steps, folder / "pack")
     short_data = Ingested({"": data}, False, ingested.seconds)
     device = pick_device(recipe.train.device)
     precision = pick_precision(recipe.train.precision, device, has_images(recipe)).name
     rows = f"{data.rows['train']:,} of {_count(ingested.first.rows['train'], 'row')}"
     epochs, workers = _count(short.train.epochs, "epoch"), _count(short.train.num_workers, "worker")
-    say(f"recipe    {recipe.name}: {recipe.model.name} on {device} in {precision}, {rows}, {epochs}, {workers}")
+    say(
+        f"recipe    {recipe.name}: {recipe.model.name} on {device} in {precision}, {rows}, "
+        f"{epochs}, {workers}"
+    )
     say(f"saves     a checkpoint every {_count(short.checkpoint.every_steps, 'step')}")
     say(f"promise   {_promise(device.type, recipe.train.deterministic)}")
 
@@ -166,20 +184,35 @@ def _compare(recipe: Recipe, ingested: Ingested, kills: int, steps: int, seed: i
     if STEPS_PER_KILL * kills >= num_steps:
         shutil.rmtree(folder)
         raise RecipeError(
-            f"{_count(kills, 'kill')} are too many for a run of {_count(num_steps, 'step')}: at most "
-            f"{(num_steps - 1) // STEPS_PER_KILL}; a larger --steps, or a recipe of more epochs, has room for more"
+            f"{_count(kills, 'kill')} are too many for a run of {_count(num_steps, 'step')}: at "
+            "most "
+            f"{(num_steps - 1) // STEPS_PER_KILL}; a larger --steps, or a recipe of more epochs, "
+            "has room for more"
         )
     victim = _Victim(folder / "killed", short, short_data)
     done = []
     for drawn, delay in _moments(kills, num_steps, calm.step_seconds, random.Random(seed)):
-        step = max(drawn, victim.checkpoint_step + 1)  # it does not come by again where it was saved
+        step = max(
+            drawn, victim.checkpoint_step + 1
+        )  # it does not come by again where it was saved
         fault = f"train.batch_ready:kill:{step - victim.checkpoint_step}:{delay:.6f}"
         if not victim.die(fault):
-            say(f"kill {len(done) + 1:<4} too late: the run had come to its end before step {step:,}")
+            say(
+                f"kill {len(done) + 1:<4} too late: the run had come to its end before step "
+                f"{step:,}"
+            )
             break
-        done.append({"fault": fault, "step": step, "delay_ms": 1000 * delay, "goes_on_from": victim.checkpoint_step})
+        done.append(
+            {
+                "fault": fault,
+                "step": step,
+                "delay_ms": 1000 * delay,
+                "goes_on_from": victim.checkpoint_step,
+            }
+        )
         say(
-            f"kill {len(done):<4} SIGKILL {1000 * delay:.1f} ms after step {step:,} of {num_steps:,} began; "
+            f"kill {len(done):<4} SIGKILL {1000 * delay:.1f} ms after step {step:,} of "
+            f"{num_steps:,} began; "
             f"goes on from {_checkpoint(victim.checkpoint_step)}"
         )
     else:
@@ -203,14 +236,21 @@ def _compare(recipe: Recipe, ingested: Ingested, kills: int, steps: int, seed: i
     }
 
 
-def _moments(kills: int, num_steps: int, step_seconds: float, random_: random.Random) -> list[tuple[int, float]]:
-    """Random moments of a training, in their order: a step, and seconds after its beginning, up to two steps' time.
+def _moments(
+    kills: int, num_steps: int, step_seconds: float, random_: random.Random
+) -> list[tuple[int, float]]:
+    """Random moments of a training, in their order.
+
+    A step, and seconds after its beginning, up to two steps' time.
 
     Each lies so far before the end that it comes in time, and those behind it too.
     """
     steps = sorted(random_.randrange(num_steps) + 1 for _ in range(kills))
     latest = (num_steps - STEPS_PER_KILL * number for number in range(kills, 0, -1))
-    return [(min(pair), random_.uniform(0, 2 * step_seconds)) for pair in zip(steps, latest, strict=True)]
+    return [
+        (min(pair), random_.uniform(0, 2 * step_seconds))
+        for pair in zip(steps, latest, strict=True)
+    ]
 
 
 class _Victim:
@@ -246,17 +286,26 @@ class _Victim:
 
     @property
     def checkpoint_step(self) -> int:
-        """The step of the last checkpoint; 0 where there is none."""
+        """The step of the last checkpoint.
+
+        0 where there is none.
+        """
         found = parse_name(read_pointer(self.run_dir / "checkpoints", "last"))
         return found[0] if found else 0
 
     @property
     def step_seconds(self) -> float:
-        """The median time of a step, over up to ten of them, as the journal's times are whole milliseconds."""
+        """The median time of a step, over up to ten of them, as the
+        journal's times are whole milliseconds.
+        """
         points = Journal(self.run_dir / JOURNAL_FILE).points()
         times = np.array([point.timestamp for point in points if point.key == "train/loss"])
         stride = max(1, min(10, len(times) // 2))
-        return float(np.median(times[stride:] - times[:-stride])) / stride / 1000 if len(times) > 1 else 0.0
+        return (
+            float(np.median(times[stride:] - times[:-stride])) / stride / 1000
+            if len(times) > 1
+            else 0.0
+        )
 
     def end(self, patience: float) -> None:
         """Let the run go on to its end.
@@ -267,7 +316,9 @@ class _Victim:
         self._check(self._go_on(patience, ""), 0)
 
     def die(self, fault: str) -> bool:
-        """Let the run go on until a fault kills it; whether it did, before the run came to its end.
+        """Let the run go on until a fault kills it.
+
+        Whether it did, before the run came to its end.
 
         Raises:
             TrainingError: it ended in another way.
@@ -294,14 +345,20 @@ class _Victim:
 
 
 def _open(recipe: Recipe, data: Ingested) -> None:
-    """Open the run; in a child process."""
+    """Open the run.
+
+    In a child process.
+    """
     run_dir = name_run(recipe)
     with hold_run(run_dir):
         start_run.fn(run_dir, recipe, data, "")
 
 
 def _train(is_fresh: bool) -> None:
-    """Take the run to its end, as the train flow does; in a child process."""
+    """Take the run to its end, as the train flow does.
+
+    In a child process.
+    """
     run_dir = home().runs / list_records(home())[0].run_id
     with hold_run(run_dir), keep_status(run_dir):
         if not is_fresh:
@@ -311,17 +368,27 @@ def _train(is_fresh: bool) -> None:
         finish_run.fn(run_dir)
 
 
-# What the fork server imports before it forks: this module with all that it takes, and what its libraries import late.
-PRELOAD = (__name__, "torch._dynamo", "mlflow.store.tracking.sqlalchemy_store", "matplotlib.backends.backend_agg")
+# What the fork server imports before it forks: this module with all that it takes, and what its
+# libraries import late.
+PRELOAD = (
+    __name__,
+    "torch._dynamo",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "matplotlib.backends.backend_agg",
+)
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload([*PRELOAD])
-# Who starts a child looks how the others are, of other threads too; two that read at once how one ended lose it (255).
+# Who starts a child looks how the others are, of other threads too; two that read at once how one
+# ended lose it (255).
 _asking = threading.Lock()
 END_SECONDS = 5.0
 
 
-def in_child(root: Path, patience: float, fault: str, work: Callable[..., object], *arguments: Any) -> int | None:
-    """Do work in a child process in the home `root`, with a fault armed, and give its exit code.
+def in_child(
+    root: Path, patience: float, fault: str, work: Callable[..., object], *arguments: Any
+) -> int | None:
+    """Do work in a child process in the home `root`, with a fault armed, and
+    give its exit code.
 
     Args:
         patience: seconds after which it is taken for hung and killed.
@@ -334,7 +401,9 @@ def in_child(root: Path, patience: float, fault: str, work: Callable[..., object
         has_ended = connection.wait([child.sentinel], patience)
     except BaseException:
         child.kill()
-        connection.wait([child.sentinel], END_SECONDS)  # it writes where the caller may want to clean up
+        connection.wait(
+            [child.sentinel], END_SECONDS
+        )  # it writes where the caller may want to clean up
         raise
     if not has_ended:
         child.kill()
@@ -344,11 +413,14 @@ def in_child(root: Path, patience: float, fault: str, work: Callable[..., object
         return child.exitcode
 
 
-def _do(root: Path, method: str, fault: str, work: Callable[..., object], arguments: tuple[Any, ...]) -> None:
+def _do(
+    root: Path, method: str, fault: str, work: Callable[..., object], arguments: tuple[Any, ...]
+) -> None:
     with open_to_write(root / LOG_FILE, "ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    # Its loader's workers begin as in any run, and not by a fork server of their own, which would outlive a kill.
+    # Its loader's workers begin as in any run, and not by a fork server of their own, which would
+    # outlive a kill.
     multiprocessing.set_start_method(method, force=True)
     os.environ["TORCHRELAY_HOME"] = str(root)
     os.environ.pop("MLFLOW_TRACKING_URI", None)
@@ -356,13 +428,19 @@ def _do(root: Path, method: str, fault: str, work: Callable[..., object], argume
     work(*arguments)
 
 
-def _shorten(recipe: Recipe, data: Prepared, num_steps: int, folder: Path) -> tuple[Recipe, Prepared]:
-    """The recipe and the data of a run that takes about so many steps, over two epochs or more where it has them.
+def _shorten(
+    recipe: Recipe, data: Prepared, num_steps: int, folder: Path
+) -> tuple[Recipe, Prepared]:
+    """The recipe and the data of a run that takes about so many steps, over two
+    epochs or more where it has them.
 
-    The split is copied to a folder, with rows left out of it evenly; what clocks, registers or forgives goes.
+    The split is copied to a folder, with rows left out of it evenly; what clocks, registers or
+    forgives goes.
     """
     train, checkpoint = recipe.train, recipe.checkpoint
-    asked = 1 if Schema.load(data.split_dir / "schema.json").triple is None else 2  # in both directions
+    asked = (
+        1 if Schema.load(data.split_dir / "schema.json").triple is None else 2
+    )  # in both directions
     rows_per_step = train.batch_size * train.accumulate
     num_rows = max(1, rows_per_step * math.ceil(num_steps / min(NUM_EPOCHS, train.epochs)) // asked)
     side = np.load(data.split_dir / "split.npy")
@@ -371,7 +449,9 @@ def _shorten(recipe: Recipe, data: Prepared, num_steps: int, folder: Path) -> tu
         if len(rows) > num_rows:
             side[rows] = UNUSED
             side[rows[np.linspace(0, len(rows) - 1, num_rows).astype(np.int64)]] = at
-    split_dir = folder / "splits" / data.split_dir.name  # whose report is drawn two folders above it
+    split_dir = (
+        folder / "splits" / data.split_dir.name
+    )  # whose report is drawn two folders above it
     shutil.copytree(data.split_dir, split_dir)
     np.save(split_dir / "split.npy", side)
     write_manifest(split_dir)
@@ -381,18 +461,26 @@ def _shorten(recipe: Recipe, data: Prepared, num_steps: int, folder: Path) -> tu
     every_steps = max(1, num_epochs * steps_per_epoch // NUM_CHECKPOINTS)
     changes: Mapping[str, Any] = {
         "train": train.model_copy(update={"epochs": num_epochs, "max_minutes": 0.0}),
-        "checkpoint": checkpoint.model_copy(update={"every_steps": every_steps, "on_error": "stop"}),
+        "checkpoint": checkpoint.model_copy(
+            update={"every_steps": every_steps, "on_error": "stop"}
+        ),
         "tracking": recipe.tracking.model_copy(update={"register_as": ""}),
     }
-    return recipe.model_copy(update=changes), data._replace(split_dir=split_dir, rows={**data.rows, **counts})
+    return recipe.model_copy(update=changes), data._replace(
+        split_dir=split_dir, rows={**data.rows, **counts}
+    )
 
 
 def _with_weights(recipe: Recipe) -> Recipe:
-    """The recipe with the file of its source's weights in place of a name that another home does not know."""
+    """The recipe with the file of its source's weights in place of a name
+    that another home does not know.
+    """
     if not recipe.warm_start.source:
         return recipe
     weights = find_source(recipe.warm_start.source).weights
-    return recipe.model_copy(update={"warm_start": recipe.warm_start.model_copy(update={"source": str(weights)})})
+    return recipe.model_copy(
+        update={"warm_start": recipe.warm_start.model_copy(update={"source": str(weights)})}
+    )
 
 
 def _promise(device: str, is_deterministic: bool) -> str:
@@ -401,7 +489,10 @@ def _promise(device: str, is_deterministic: bool) -> str:
     if device == "cuda" and is_deterministic:
         return "the same bits, on this GPU with these versions, as train.deterministic is on"
     if device == "cuda":
-        return "none: on cuda without train.deterministic sums come in any order (--set train.deterministic=true)"
+        return (
+            "none: on cuda without train.deterministic sums come in any order (--set "
+            "train.deterministic=true)"
+        )
     return f"none: {device} does not promise the same bits twice"
 
 

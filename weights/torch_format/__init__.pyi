@@ -10,5 +10,6 @@ from .files import load_archive as load_archive
 # Load a file of torch.save as it was before 1.6: five pickles, then the storages' bytes.
 from .files import load_legacy as load_legacy
 
-# What a pickle that torch.save did not write would import; empty where the bytes are no whole pickle.
+# What a pickle that torch.save did not write would import; empty where the bytes are no whole
+# pickle.
 from .pickle_scan import wanted_by_plain_pickle as wanted_by_plain_pickle

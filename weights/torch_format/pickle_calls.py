@@ -1,6 +1,9 @@
-"""What weights are pickled with: storages, and the calls that rebuild dense tensors and plain values, over stand-ins.
+"""What weights are pickled with.
 
-Nothing here builds a tensor or calls what a pickle names: each function checks the arguments that it would get and
+Storages, and the calls that rebuild dense tensors and plain values, over stand-ins.
+
+Nothing here builds a tensor or calls what a pickle names: each function checks the arguments that
+    it would get and
 gives a stand-in for the result.
 """
 
@@ -38,7 +41,10 @@ class MalformedError(Exception):
 
 
 class Storage(NamedTuple):
-    """A block of bytes that tensors lie in; `key` names it in the file."""
+    """A block of bytes that tensors lie in.
+
+    `key` names it in the file.
+    """
 
     key: str
     dtype: torch.dtype
@@ -53,16 +59,25 @@ class TensorEntry(NamedTuple):
 
     @property
     def num_bytes(self) -> int:
-        """Of its values: more than its storage has where it is expanded."""
+        """Of its values.
+
+        More than its storage has where it is expanded.
+        """
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 class Mapping(list[tuple[Any, Any]]):
-    """A dict of the pickle as its pairs: keys of a hostile file are not hashed here."""
+    """A dict of the pickle as its pairs.
+
+    Keys of a hostile file are not hashed here.
+    """
 
 
 class Global(NamedTuple):
-    """A class, function or dtype that the pickle names and that is allowed; it is not imported."""
+    """A class, function or dtype that the pickle names and that is allowed.
+
+    It is not imported.
+    """
 
     name: str
 
@@ -75,17 +90,26 @@ UNKNOWN = Unknown()
 
 
 def as_storage(identifier: Any) -> Storage:
-    """Read ("storage", type, key, device, number of elements), in the older format with None at its end."""
+    """Read ("storage", type, key, device, number of elements), in the older
+    format with None at its end.
+    """
     match identifier:
-        case ("storage", Global(kind), str(key), str(), int(count), *view) if kind in STORAGES and count >= 0:
+        case ("storage", Global(kind), str(key), str(), int(count), *view) if (
+            kind in STORAGES and count >= 0
+        ):
             if view not in ([], [None]):
-                raise MalformedError(f"storage {key!r} is a view of another, which only files of 2016 have")
+                raise MalformedError(
+                    f"storage {key!r} is a view of another, which only files of 2016 have"
+                )
             return Storage(key, STORAGES[kind], count * STORAGES[kind].itemsize)
     raise MalformedError("its pickle has a persistent id that is no storage of a tensor")
 
 
 def _rebuild_tensor(name: str, arguments: tuple[Any, ...]) -> TensorEntry:
-    """`_rebuild_tensor(storage, offset, shape, stride)`; v2 and v3 have more, and may have no hooks."""
+    """`_rebuild_tensor(storage, offset, shape, stride)`.
+
+    V2 and v3 have more, and may have no hooks.
+    """
     storage, offset, shape, stride, *rest = arguments
     if any(isinstance(one, Unknown) for one in (storage, *rest)):
         return TensorEntry(torch.uint8, ())
@@ -99,16 +123,27 @@ def _rebuild_tensor(name: str, arguments: tuple[Any, ...]) -> TensorEntry:
     if hooks not in (None, Mapping()) or any(one not in (None, Mapping()) for one in conjugates):
         raise MalformedError(f"{name} gets hooks or marks, which dense weights do not have")
     for numbers in (shape, stride):
-        if not isinstance(numbers, tuple) or len(numbers) > MOST_DIMENSIONS or not all(map(_is_count, numbers)):
+        if (
+            not isinstance(numbers, tuple)
+            or len(numbers) > MOST_DIMENSIONS
+            or not all(map(_is_count, numbers))
+        ):
             raise MalformedError(f"{name} gets {describe(numbers)} for a shape or a stride")
     if len(shape) != len(stride) or not _is_count(offset):
-        raise MalformedError(f"{name} gets {len(shape)} dimensions, {len(stride)} strides, offset {offset!r}")
+        raise MalformedError(
+            f"{name} gets {len(shape)} dimensions, {len(stride)} strides, offset {offset!r}"
+        )
     size = math.prod(shape)
-    last = offset + sum((length - 1) * step for length, step in zip(shape, stride, strict=True)) if size else -1
+    last = (
+        offset + sum((length - 1) * step for length, step in zip(shape, stride, strict=True))
+        if size
+        else -1
+    )
     room = storage.num_bytes // dtype.itemsize
     if last >= room:
         raise MalformedError(
-            f"a tensor of shape {list(shape)}, strides {list(stride)}, offset {offset} does not lie in its storage "
+            f"a tensor of shape {list(shape)}, strides {list(stride)}, offset {offset} does not "
+            "lie in its storage "
             f"{storage.key!r} of {room:,} elements"
         )
     return TensorEntry(dtype, shape)
@@ -140,7 +175,10 @@ def _make_set(name: str, arguments: tuple[Any, ...]) -> list[Any]:
 
 
 def _make_plain(name: str, arguments: tuple[Any, ...]) -> Any:
-    """`torch.Size((2, 3))`, `torch.device("cuda", 0)`, `complex(1.0, 2.0)`: small, and without a side effect."""
+    """`torch.Size((2, 3))`, `torch.device("cuda", 0)`, `complex(1.0, 2.0)`.
+
+    Small, and without a side effect.
+    """
     flat = arguments[0] if name == "torch.Size" and len(arguments) == 1 else arguments
     if len(flat) > MOST_DIMENSIONS or not all(isinstance(item, str | int | float) for item in flat):
         raise MalformedError(f"{name} gets {describe(arguments)}")
@@ -177,11 +215,17 @@ def _is_count(value: Any) -> bool:
 def check_key(key: Any) -> None:
     """Keys that nest would be hashed by recursion, in C and without a limit."""
     if not isinstance(key, (*SCALARS, Unknown)):
-        raise MalformedError(f"a dict has a key that is neither text nor number but {describe(key)}")
+        raise MalformedError(
+            f"a dict has a key that is neither text nor number but {describe(key)}"
+        )
 
 
 def describe(value: Any) -> str:
     """A value in few words, for a message."""
     if isinstance(value, Global):
         return value.name
-    return repr(value) if isinstance(value, int | float | str) and len(repr(value)) < 80 else type(value).__name__
+    return (
+        repr(value)
+        if isinstance(value, int | float | str) and len(repr(value)) < 80
+        else type(value).__name__
+    )

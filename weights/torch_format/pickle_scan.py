@@ -1,10 +1,12 @@
-"""What a pickle of `torch.save` would build, found out by a walk over its opcodes that builds and calls nothing.
+"""What a pickle of `torch.save` would build, found out by a walk over its
+opcodes that builds and calls nothing.
 
-`torch.load(weights_only=True)` already refuses globals that are not on its list. This walk comes before it, because
-that list holds more than weights need (`torch.Tensor(10**12)` is a legal call there), because it names the first global
-only, and because it reserves memory for a storage before it looks whether the file has so many bytes. Here every call
-has to be one of those that dense tensors and plain values are written with, and every tensor has to lie inside its
-storage. Opcodes: `pickletools` of the standard library.
+`torch.load(weights_only=True)` already refuses globals that are not on its list. This walk comes
+before it, because that list holds more than weights need (`torch.Tensor(10**12)` is a legal call
+there), because it names the first global only, and because it reserves memory for a storage before
+it looks whether the file has so many bytes. Here every call has to be one of those that dense
+tensors and plain values are written with, and every tensor has to lie inside its storage. Opcodes:
+`pickletools` of the standard library.
 """
 
 from __future__ import annotations
@@ -37,11 +39,14 @@ MOST_LINE_BYTES = 100_000
 # How often tensors may use a storage's bytes, and what expanded tensors may have beyond that.
 MOST_SHARING, MOST_EXPANDED_BYTES = 8, 1 << 28
 DEEPEST = 64
-# Opcodes of protocol 2, the one that torch.save writes and the only one that torch's safe loader reads.
+# Opcodes of protocol 2, the one that torch.save writes and the only one that torch's safe loader
+# reads.
 LOADABLE = frozenset(
     """
-    PROTO STOP MARK GLOBAL REDUCE NEWOBJ BUILD APPEND APPENDS SETITEM SETITEMS TUPLE TUPLE1 TUPLE2 TUPLE3 NONE NEWFALSE
-    NEWTRUE EMPTY_TUPLE EMPTY_LIST EMPTY_DICT EMPTY_SET BININT BININT1 BININT2 BINFLOAT BINUNICODE SHORT_BINSTRING
+    PROTO STOP MARK GLOBAL REDUCE NEWOBJ BUILD APPEND APPENDS SETITEM SETITEMS
+    TUPLE TUPLE1 TUPLE2 TUPLE3 NONE NEWFALSE
+    NEWTRUE EMPTY_TUPLE EMPTY_LIST EMPTY_DICT EMPTY_SET BININT BININT1 BININT2
+    BINFLOAT BINUNICODE SHORT_BINSTRING
     BINPERSID BINGET LONG_BINGET BINPUT LONG_BINPUT LONG1
     """.split()  # noqa: SIM905 - a list of so many words is read better as text
 )
@@ -49,7 +54,10 @@ _RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
 class Scan(NamedTuple):
-    """What one pickle holds: its value (plain or of `pickle_calls.py`), and the storages that it names."""
+    """What one pickle holds.
+
+    Its value (plain or of `pickle_calls.py`), and the storages that it names.
+    """
 
     value: Any
     storages: dict[str, Storage]
@@ -62,8 +70,9 @@ def scan_pickle(file: IO[bytes], place: str) -> Scan:
         file: stands at the pickle's beginning, and behind its last byte afterwards.
         place: the file, for messages.
     Raises:
-        SourceError: it asks for a global, a call or an opcode that weights do not need (names all the globals); a
-            tensor does not lie inside its storage; it is torn, too large or too deep.
+        SourceError: it asks for a global, a call or an opcode that weights do not need (names all
+            the globals); a tensor does not lie inside its storage; it is torn, too large or too
+            deep.
     """
     machine = _Machine()
     problem = ""
@@ -78,22 +87,28 @@ def scan_pickle(file: IO[bytes], place: str) -> Scan:
     if machine.wanted:
         names = ", ".join(sorted(machine.wanted)[:8])
         raise SourceError(
-            f"{place} is refused: loading it would run or build {names}, and weights need no code; nothing was run. "
-            f"Its owner can convert it where it was made: torch.save(model.state_dict(), 'weights.pt'), numbers as "
+            f"{place} is refused: loading it would run or build {names}, and weights need no code; "
+            "nothing was run. "
+            "Its owner can convert it where it was made: torch.save(model.state_dict(), "
+            "'weights.pt'), numbers as "
             f"float(x) or int(x)"
         )
     if problem:
         raise SourceError(f"{place} is refused: {problem}")
     if odd := machine.opcodes - LOADABLE:
         raise SourceError(
-            f"{place} is refused: a pickle with {', '.join(sorted(odd)[:5])}, which torch's safe loader does not read; "
+            f"{place} is refused: a pickle with {', '.join(sorted(odd)[:5])}, which torch's safe "
+            "loader does not read; "
             f"its owner can save it again with torch.save(state, path), without pickle_protocol"
         )
     return Scan(machine.value, machine.storages)
 
 
 def wanted_by_plain_pickle(file: IO[bytes]) -> list[str]:
-    """What a pickle that torch.save did not write would import; empty where the bytes are no whole pickle."""
+    """What a pickle that torch.save did not write would import.
+
+    Empty where the bytes are no whole pickle.
+    """
     machine = _Machine()
     try:
         machine.run(_Reader(file))
@@ -103,7 +118,10 @@ def wanted_by_plain_pickle(file: IO[bytes]) -> list[str]:
 
 
 class _Reader:
-    """Gives no more than there is: a file's own `read` reserves memory for as many bytes as it is asked for."""
+    """Gives no more than there is.
+
+    A file's own `read` reserves memory for as many bytes as it is asked for.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -141,7 +159,9 @@ class _Machine:
         """Follow the opcodes up to STOP."""
         for number, (opcode, argument, _) in enumerate(pickletools.genops(cast(IO[bytes], file))):
             if number > MOST_OPCODES:
-                raise MalformedError(f"its pickle has more than {MOST_OPCODES:,} opcodes, far more than weights need")
+                raise MalformedError(
+                    f"its pickle has more than {MOST_OPCODES:,} opcodes, far more than weights need"
+                )
             self.opcodes.add(opcode.name)
             if opcode.name == "STOP":
                 self.value = self._stack.pop()
@@ -163,7 +183,10 @@ class _Machine:
         self._stack.append(value)
 
     def pop(self, argument: Any = None) -> Any:
-        """Off the stack; an empty part of it ends with its mark."""
+        """Off the stack.
+
+        An empty part of it ends with its mark.
+        """
         if not self._stack and self._marks:
             return self.pop_to_mark()
         return self._stack.pop()
@@ -215,7 +238,9 @@ class _Machine:
             self.push(UNKNOWN)
             return
         if not isinstance(function, Global) or function.name not in CALLS:
-            raise MalformedError(f"its pickle calls {describe(function)}, which is no function that rebuilds weights")
+            raise MalformedError(
+                f"its pickle calls {describe(function)}, which is no function that rebuilds weights"
+            )
         if not isinstance(arguments, tuple):
             raise MalformedError(f"its pickle calls {function.name} with no tuple of arguments")
         made = CALLS[function.name](function.name, arguments)
@@ -224,7 +249,10 @@ class _Machine:
         self.push(made)
 
     def build(self, state: Any) -> None:
-        """Set attributes of the top: only a state_dict has some, the versions of its modules."""
+        """Set attributes of the top.
+
+        Only a state_dict has some, the versions of its modules.
+        """
         target = self.top()
         if isinstance(target, Unknown):
             return
@@ -349,7 +377,10 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
 
 
 def _check_tree(value: Any) -> None:
-    """Bound what stands in the pickle, counted as often as it is reached: so loops and doublings end too."""
+    """Bound what stands in the pickle, counted as often as it is reached.
+
+    So loops and doublings end too.
+    """
     waiting, count = [(value, 0)], 0
     while waiting:
         one, depth = waiting.pop()
@@ -357,15 +388,25 @@ def _check_tree(value: Any) -> None:
             continue
         count += len(one)
         if depth > DEEPEST:
-            raise MalformedError(f"its values are nested more than {DEEPEST} deep, or contain themselves")
+            raise MalformedError(
+                f"its values are nested more than {DEEPEST} deep, or contain themselves"
+            )
         if count > MOST_VALUES:
-            raise MalformedError(f"it has more than {MOST_VALUES:,} values, far more than weights need")
+            raise MalformedError(
+                f"it has more than {MOST_VALUES:,} values, far more than weights need"
+            )
         inner = [item for _, item in one] if isinstance(one, Mapping) else one
         waiting.extend((item, depth + 1) for item in inner)
 
 
 def _check_size(machine: _Machine) -> None:
-    """Bound what copies would take: tensors may share a storage, and expanded ones are larger than theirs."""
+    """Bound what copies would take.
+
+    Tensors may share a storage, and expanded ones are larger than theirs.
+    """
     stored = sum(storage.num_bytes for storage in machine.storages.values())
     if machine.num_bytes > MOST_SHARING * stored + MOST_EXPANDED_BYTES:
-        raise MalformedError(f"its tensors would take {machine.num_bytes:,} bytes, and their storages have {stored:,}")
+        raise MalformedError(
+            f"its tensors would take {machine.num_bytes:,} bytes, and their storages have "
+            f"{stored:,}"
+        )

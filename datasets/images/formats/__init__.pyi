@@ -1,25 +1,30 @@
-# Samples of 1 to 7 bits brought to 8, of 9 to 15 to 16, so that white is the largest number of all bits.
+# Samples of 1 to 7 bits brought to 8, of 9 to 15 to 16, so that white is the largest number of all
+# bits.
 from .colour import fill_range as fill_range
 
 # Whether any pixel is not opaque.
 from .colour import is_transparent as is_transparent
 
-# The channels of a feature: (1, H, W) for gray, (3, H, W) for rgb, else the file's own where their number fits.
+# The channels of a feature: (1, H, W) for gray, (3, H, W) for rgb, else the file's own where their
+# number fits.
 from .colour import to_channels as to_channels
 
 # How a file of NumPy's begins.
 from .decoders import NPY as NPY
 
-# What Pillow may be asked to open here; its other formats include ones that start programs (EPS) or are no pictures.
+# What Pillow may be asked to open here; its other formats include ones that start programs (EPS) or
+# are no pictures.
 from .decoders import PILLOW_FORMATS as PILLOW_FORMATS
 
 # What a picture is, as far as a file says it before its pixels are decoded.
 from .decoders import Shape as Shape
 
-# Decode any of `PILLOW_FORMATS`, upright, of 16 bits where the file has them; of an animation the first frame.
+# Decode any of `PILLOW_FORMATS`, upright, of 16 bits where the file has them; of an animation the
+# first frame.
 from .decoders import decode_by_pillow as decode_by_pillow
 
-# An array that numpy saved, (H, W) or (H, W, C); its header is judged before its data, and no pickle is read.
+# An array that numpy saved, (H, W) or (H, W, C); its header is judged before its data, and no
+# pickle is read.
 from .decoders import decode_npy as decode_npy
 
 # What a file that Pillow has opened will be decoded to.

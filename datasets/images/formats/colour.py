@@ -1,4 +1,6 @@
-"""From the colours that a file holds to those that a feature asks for: inks, palettes, grounds beneath, gray.
+"""From the colours that a file holds to those that a feature asks for.
+
+Inks, palettes, grounds beneath, gray.
 
 Everything takes and gives (C, H, W).
 """
@@ -15,7 +17,9 @@ GROUNDS = {"white": (255, 255, 255), "black": (0, 0, 0)}
 
 
 def inks_to_rgb(inks: np.ndarray, top: int) -> np.ndarray:
-    """Cyan, magenta, yellow and black, 0 to `top` where 0 is no ink, as Pillow turns them into red, green and blue."""
+    """Cyan, magenta, yellow and black, 0 to `top` where 0 is no ink, as
+    Pillow turns them into red, green and blue.
+    """
     paper = (top - inks).astype(np.uint64)
     return ((paper[:3] * paper[3] * 2 + top) // (2 * top)).astype(inks.dtype)
 
@@ -23,7 +27,8 @@ def inks_to_rgb(inks: np.ndarray, top: int) -> np.ndarray:
 def ycc_to_rgb(
     pixels: np.ndarray, top: int, luma: tuple[float, ...] = LUMA, reference: tuple[float, ...] = ()
 ) -> np.ndarray:
-    """Luma and two differences of colour to red, green and blue, as section 21 of TIFF 6.0 has it.
+    """Luma and two differences of colour to red, green and blue, as section 21
+    of TIFF 6.0 has it.
 
     Args:
         pixels: whole numbers, 0 to `top`.
@@ -32,7 +37,14 @@ def ycc_to_rgb(
         reference: black and white of each channel; empty for the full range.
     """
     middle = (top + 1) / 2
-    black_y, white_y, black_b, white_b, black_r, white_r = reference or (0, top, middle, top, middle, top)
+    black_y, white_y, black_b, white_b, black_r, white_r = reference or (
+        0,
+        top,
+        middle,
+        top,
+        middle,
+        top,
+    )
     y = (pixels[0].astype(np.float64) - black_y) * top / (white_y - black_y)
     b = (pixels[1].astype(np.float64) - black_b) * (top - middle) / (white_b - black_b)
     r = (pixels[2].astype(np.float64) - black_r) * (top - middle) / (white_r - black_r)
@@ -44,7 +56,8 @@ def ycc_to_rgb(
 def colours_of(palette: np.ndarray) -> np.ndarray:
     """A palette of 16 bits, of 8 where it says no more than 8 do.
 
-    Writers fill it with 8 bits (which libtiff takes for such as well), with 8 bits and zeros, or with 8 bits twice.
+    Writers fill it with 8 bits (which libtiff takes for such as well), with 8 bits and zeros, or
+    with 8 bits twice.
     """
     if palette.max(initial=0) < 256:
         return palette.astype(np.uint8)
@@ -53,7 +66,9 @@ def colours_of(palette: np.ndarray) -> np.ndarray:
 
 
 def fill_range(raster: Raster) -> Raster:
-    """Samples of 1 to 7 bits brought to 8, of 9 to 15 to 16, so that white is the largest number of all bits."""
+    """Samples of 1 to 7 bits brought to 8, of 9 to 15 to 16, so that white
+    is the largest number of all bits.
+    """
     if not raster.bits:
         return raster
     dtype = np.uint8 if raster.bits < 8 else np.uint16
@@ -63,7 +78,10 @@ def fill_range(raster: Raster) -> Raster:
 
 
 def straighten(raster: Raster) -> Raster:
-    """Divide out an alpha that is multiplied into the colours; what is wholly transparent has none."""
+    """Divide out an alpha that is multiplied into the colours.
+
+    What is wholly transparent has none.
+    """
     pixels, top = raster.pixels, top_of(raster)
     if pixels.dtype.kind == "u" and pixels.dtype.itemsize <= 2:
         alpha = np.maximum(pixels[-1], 1).astype(np.uint64)
@@ -83,12 +101,16 @@ def is_transparent(raster: Raster) -> bool:
 
 
 def compose(raster: Raster, channels: str, background: str) -> np.ndarray:
-    """Lay a picture with alpha onto a ground; the alpha is gone.
+    """Lay a picture with alpha onto a ground.
+
+    The alpha is gone.
 
     Args:
         raster: gray or rgb, with alpha.
-        channels: rgb or gray, what is wanted: gray onto a coloured ground becomes coloured where that is wanted.
-        background: white, black, #rrggbb; keep takes the colours as they lie beneath, whatever their alpha.
+        channels: rgb or gray, what is wanted: gray onto a coloured ground becomes coloured where
+            that is wanted.
+        background: white, black, #rrggbb; keep takes the colours as they lie beneath, whatever
+            their alpha.
     Raises:
         BadImage: an alpha of floats that does not count from 0 to 1.
     """
@@ -104,17 +126,25 @@ def compose(raster: Raster, channels: str, background: str) -> np.ndarray:
             ground = ground @ np.array([LUMA]).T
     if pixels.dtype.kind == "f" and (alpha.min() < 0 or alpha.max() > 1):
         detail = f"it goes from {alpha.min():g} to {alpha.max():g}"
-        raise BadImage("an alpha of floats outside 0 to 1", detail, "say `background: keep`, or save it anew")
+        raise BadImage(
+            "an alpha of floats outside 0 to 1", detail, "say `background: keep`, or save it anew"
+        )
     top = top_of(raster)
     opacity = alpha.astype(np.float64) / top
     if pixels.dtype.kind == "f":  # what is not seen may be no number
         colours = np.where(opacity > 0, colours, 0)
     mixed = colours * opacity + (ground / 255 * top)[:, None, None] * (1 - opacity)
-    return mixed.astype(pixels.dtype) if pixels.dtype.kind == "f" else np.rint(mixed).astype(pixels.dtype)
+    return (
+        mixed.astype(pixels.dtype)
+        if pixels.dtype.kind == "f"
+        else np.rint(mixed).astype(pixels.dtype)
+    )
 
 
 def to_channels(raster: Raster, channels: str, background: str) -> np.ndarray:
-    """The channels of a feature: (1, H, W) for gray, (3, H, W) for rgb, else the file's own where their number fits.
+    """The channels of a feature.
+
+    (1, H, W) for gray, (3, H, W) for rgb, else the file's own where their number fits.
 
     Raises:
         BadImage: the file has others.
@@ -123,17 +153,28 @@ def to_channels(raster: Raster, channels: str, background: str) -> np.ndarray:
     if channels.isdigit():
         if num != int(channels):
             remedy = "say `channels: rgb`" if what == CMYK else ""
-            raise BadImage("wrong channels", f"expected {channels}, got {what if what == CMYK else num}", remedy)
+            raise BadImage(
+                "wrong channels",
+                f"expected {channels}, got {what if what == CMYK else num}",
+                remedy,
+            )
         return pixels
     if not raster.colour and num > 1:
-        raise BadImage("wrong channels", f"expected {channels}, got {num}", f"say `channels: {num}` to keep them{what}")
+        raise BadImage(
+            "wrong channels",
+            f"expected {channels}, got {num}",
+            f"say `channels: {num}` to keep them{what}",
+        )
     if raster.has_alpha:
         pixels = compose(raster, channels, background)
     return weigh(pixels, channels)
 
 
 def weigh(pixels: np.ndarray, channels: str) -> np.ndarray:
-    """Red, green and blue to gray by ITU-R 601, as Pillow does; gray to three times the same."""
+    """Red, green and blue to gray by ITU-R 601, as Pillow does.
+
+    Gray to three times the same.
+    """
     if len(pixels) == 1:
         return np.broadcast_to(pixels, (3, *pixels.shape[1:])) if channels == "rgb" else pixels
     if channels == "rgb":

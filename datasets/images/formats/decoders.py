@@ -1,4 +1,7 @@
-"""npy, and by Pillow all formats without a file of their own: a file's bytes -> its picture, or why there is none."""
+"""npy, and by Pillow all formats without a file of their own.
+
+A file's bytes -> its picture, or why there is none.
+"""
 
 from __future__ import annotations
 
@@ -18,25 +21,30 @@ from .raster import CMYK, BadImage, Raster, channels_first, check_size, plain_ra
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-# Pillow reads the EXIF of AVIF and JPEG where it opens them, and names no file in what it says of it.
+# Pillow reads the EXIF of AVIF and JPEG where it opens them, and names no file in what it says of
+# it.
 warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
 
 NPY = b"\x93NUMPY"
 SAVE_ARRAY = "save an array of numbers"
 
-# What Pillow may be asked to open here; its other formats include ones that start programs (EPS) or are no pictures.
+# What Pillow may be asked to open here; its other formats include ones that start programs (EPS) or
+# are no pictures.
 PILLOW_FORMATS = ("GIF", "BMP", "WEBP", "PPM", "AVIF", "JPEG2000")
-# The modes that are read as they are, and what others become. LAB and HSV are not among them: Pillow's own conversion
-# would take their numbers for colours.
+# The modes that are read as they are, and what others become. LAB and HSV are not among them:
+# Pillow's own conversion would take their numbers for colours.
 _CONVERTED = {"P": "RGB", "PA": "RGBA", "RGBX": "RGB", "RGBa": "RGBA", "La": "LA", "YCbCr": "RGB"}
 _AS_THEY_ARE = ("1", "L", "LA", "RGB", "RGBA", "I", "I;16", "I;16B", "I;16L", "F")
-_PNM = re.compile(rb"P([2356])((?:\s|#[^\n]*\n)+)(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s")
+_PNM = re.compile(
+    rb"P([2356])((?:\s|#[^\n]*\n)+)(\d+)(?:\s|#[^\n]*\n)+(\d+)(?:\s|#[^\n]*\n)+(\d+)\s"
+)
 _COMMENT = re.compile(rb"#[^\n]*")
 _JPEG_2000 = (b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  \r\n\x87\n")
 
 
 class Shape(NamedTuple):
-    """What a picture is, as far as a file says it before its pixels are decoded.
+    """What a picture is, as far as a file says it before its pixels are
+    decoded.
 
     Attributes:
         height, width: of the upright picture.
@@ -51,15 +59,25 @@ class Shape(NamedTuple):
 
 
 def decode_npy(data: bytes, max_pixels: int) -> Raster:
-    """An array that numpy saved, (H, W) or (H, W, C); its header is judged before its data, and no pickle is read."""
+    """An array that numpy saved, (H, W) or (H, W, C).
+
+    Its header is judged before its data, and no pickle is read.
+    """
     file = io.BytesIO(data)
     version = np.lib.format.read_magic(file)
-    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
     if version not in read_header:
-        raise BadImage("npy of another version", f"{version[0]}.{version[1]}, expected 1.0 or 2.0", SAVE_ARRAY)
+        raise BadImage(
+            "npy of another version", f"{version[0]}.{version[1]}, expected 1.0 or 2.0", SAVE_ARRAY
+        )
     shape, in_fortran_order, dtype = read_header[version](file)
     if dtype.hasobject:
-        raise BadImage("a pickled npy, which is not read because it could run a program", remedy=SAVE_ARRAY)
+        raise BadImage(
+            "a pickled npy, which is not read because it could run a program", remedy=SAVE_ARRAY
+        )
     if dtype.kind not in "buif":
         raise BadImage("npy of no numbers", f"it holds {dtype}", SAVE_ARRAY)
     if len(shape) not in (2, 3) or min(shape) < 1:
@@ -74,7 +92,10 @@ def decode_npy(data: bytes, max_pixels: int) -> Raster:
 
 
 def decode_by_pillow(data: bytes, max_pixels: int) -> Raster:
-    """Decode any of `PILLOW_FORMATS`, upright, of 16 bits where the file has them; of an animation the first frame.
+    """Decode any of `PILLOW_FORMATS`, upright, of 16 bits where the file has
+    them.
+
+    Of an animation the first frame.
 
     Raises:
         BadImage: more pixels than allowed, or colours that are no red, green and blue.
@@ -90,7 +111,9 @@ def decode_by_pillow(data: bytes, max_pixels: int) -> Raster:
 
 
 def of_pillow(image: PillowImage) -> Raster:
-    """The picture that Pillow has opened, as stored: not turned upright.
+    """The picture that Pillow has opened, as stored.
+
+    Not turned upright.
 
     Raises:
         BadImage: it has colours that are no red, green and blue.
@@ -102,11 +125,15 @@ def of_pillow(image: PillowImage) -> Raster:
     elif image.mode in _CONVERTED:
         image = image.convert(_CONVERTED[image.mode])
     if image.mode not in _AS_THEY_ARE:
-        raise BadImage(f"colours of the kind {image.mode}, which are not read", remedy="save it as RGB")
+        raise BadImage(
+            f"colours of the kind {image.mode}, which are not read", remedy="save it as RGB"
+        )
     pixels = channels_first(np.asarray(image))
     if image.mode == "RGBA" and image.format == "BMP" and not pixels[3].any():
         return plain_raster(pixels[:3])  # a fourth byte that nobody filled
-    raster = plain_raster(pixels.astype(pixels.dtype.newbyteorder("="), copy=False), "A" in image.mode)
+    raster = plain_raster(
+        pixels.astype(pixels.dtype.newbyteorder("="), copy=False), "A" in image.mode
+    )
     return raster._replace(bits=int(image.mode == "1"))
 
 
@@ -130,7 +157,10 @@ def shape_of_pillow(image: PillowImage, data: bytes) -> Shape:
 
 
 def num_bits(image: PillowImage, data: bytes) -> int:
-    """Bits of a sample in a file of which Pillow, but for gray, reads 8: 8 to 16."""
+    """Bits of a sample in a file of which Pillow, but for gray, reads 8.
+
+    8 to 16.
+    """
     if image.format == "PPM" and (header := _PNM.match(data)):
         return 16 if int(header[5]) > 255 else 8
     if image.format == "AVIF" and (at := data.find(b"av1C")) >= 0:
@@ -142,7 +172,10 @@ def num_bits(image: PillowImage, data: bytes) -> int:
 
 
 def _decode_deep(data: bytes, bits: int) -> Raster | None:
-    """A picture of 9 to 16 bits in a format of which Pillow reads 8; None where it has 8."""
+    """A picture of 9 to 16 bits in a format of which Pillow reads 8.
+
+    None where it has 8.
+    """
     if bits == 8:
         return None
     if header := _PNM.match(data):
@@ -151,7 +184,11 @@ def _decode_deep(data: bytes, bits: int) -> Raster | None:
 
     is_jpeg_2000 = data.startswith(_JPEG_2000)
     with hear_decoders():
-        pixels = imagecodecs.jpeg2k_decode(data) if is_jpeg_2000 else imagecodecs.avif_decode(data, index=0)
+        pixels = (
+            imagecodecs.jpeg2k_decode(data)
+            if is_jpeg_2000
+            else imagecodecs.avif_decode(data, index=0)
+        )
     pixels = channels_first(np.asarray(pixels))
     if pixels.dtype == np.int16:  # signed, of which Pillow, too, takes the least for 0
         pixels = (pixels.astype(np.int32) + (1 << (bits - 1))).astype(np.uint16)
@@ -161,16 +198,25 @@ def _decode_deep(data: bytes, bits: int) -> Raster | None:
 
 
 def _decode_pnm(data: bytes, header: re.Match[bytes]) -> np.ndarray:
-    """The samples of a PGM or PPM of more than 8 bits, brought from 0 to its maximum to 0 to 65,535."""
+    """The samples of a PGM or PPM of more than 8 bits, brought from 0 to its
+    maximum to 0 to 65,535.
+    """
     kind, width, height, top = (int(header[at]) for at in (1, 3, 4, 5))
     shape = (height, width, 1 if kind in (2, 5) else 3)
     if kind in (5, 6):
-        samples = np.frombuffer(data, ">u2", min(math.prod(shape), (len(data) - header.end()) // 2), header.end())
+        samples = np.frombuffer(
+            data, ">u2", min(math.prod(shape), (len(data) - header.end()) // 2), header.end()
+        )
     else:
-        samples = np.array(_COMMENT.sub(b"", data[header.end() :]).split()[: math.prod(shape)], np.int64)
+        samples = np.array(
+            _COMMENT.sub(b"", data[header.end() :]).split()[: math.prod(shape)], np.int64
+        )
     if samples.size < math.prod(shape):
         raise BadImage("truncated", f"the file holds {samples.size} of {math.prod(shape)} samples")
     if samples.max(initial=0) > top or not 0 < top < 65536:
-        raise BadImage("damaged", f"a sample of {samples.max(initial=0)}, where the file says {top} is the largest")
+        raise BadImage(
+            "damaged",
+            f"a sample of {samples.max(initial=0)}, where the file says {top} is the largest",
+        )
     scaled = (samples.astype(np.uint64) * 65535 * 2 + top) // (2 * top)
     return channels_first(scaled.astype(np.uint16).reshape(shape))

@@ -1,6 +1,8 @@
-"""JPEG bytes -> pixels as in the file by libjpeg-turbo, whose warnings are verdicts: it fills what it lacks with gray.
+"""JPEG bytes -> pixels as in the file by libjpeg-turbo, whose warnings are
+verdicts: it fills what it lacks with gray.
 
-simplejpeg is the binding that hears them; torchvision's and Pillow's decoders give the same pixels and say nothing.
+simplejpeg is the binding that hears them; torchvision's and Pillow's decoders give the same pixels
+and say nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ class JpegHeader(NamedTuple):
     """What a JPEG says of itself before it is decoded.
 
     Attributes:
-        process: the number of the frame's marker: 0 and 1 baseline, 2 progressive, 9 and 10 arithmetic.
+        process: the number of the frame's marker: 0 and 1 baseline, 2 progressive, 9 and 10
+            arithmetic.
         exif, xmp: what the segment holds, empty where there is none.
         is_adobe: its inks are stored inverted, as Adobe's programs do.
     """
@@ -59,7 +62,9 @@ class JpegHeader(NamedTuple):
 
 
 def decode_jpeg(data: bytes, max_pixels: int) -> Raster:
-    """Decode a JPEG, upright; inks become red, green and blue.
+    """Decode a JPEG, upright.
+
+    Inks become red, green and blue.
 
     Raises:
         BadImage: it is cut or damaged, of a kind that is not read, or has more pixels than allowed.
@@ -72,11 +77,14 @@ def decode_jpeg(data: bytes, max_pixels: int) -> Raster:
     what = ""
     if header.channels == 4:
         pixels, what = inks_to_rgb(255 - pixels if header.is_adobe else pixels, 255), CMYK
-    return Raster(orient(pixels, header.orientation), "gray" if header.channels == 1 else "rgb", what=what)
+    return Raster(
+        orient(pixels, header.orientation), "gray" if header.channels == 1 else "rgb", what=what
+    )
 
 
 def decode_into(out: np.ndarray, data: bytes, max_pixels: int) -> bool:
-    """Decode a JPEG into an array where nothing is to be done to its pixels but that; whether it was.
+    """Decode a JPEG into an array where nothing is to be done to its pixels but
+    that; whether it was.
 
     Args:
         out: uint8, (H, W, 3), or (H, W, 1) for gray files.
@@ -87,7 +95,10 @@ def decode_into(out: np.ndarray, data: bytes, max_pixels: int) -> bool:
     """
     height, width, channels = out.shape
     header = read_jpeg_header(data)
-    fits = (header.height, header.width, header.channels) in ((height, width, channels), (height, width, 1))
+    fits = (header.height, header.width, header.channels) in (
+        (height, width, channels),
+        (height, width, 1),
+    )
     if not fits or header.bits != 8 or header.process in _UNREAD or header.orientation != 1:
         return False
     if height * width * header.channels > max_pixels:
@@ -98,7 +109,9 @@ def decode_into(out: np.ndarray, data: bytes, max_pixels: int) -> bool:
 
 
 def decode_pixels(data: bytes, space: str, out: np.ndarray | None = None) -> np.ndarray:
-    """Decode a JPEG as stored, not turned upright; (H, W, C).
+    """Decode a JPEG as stored, not turned upright.
+
+    (H, W, C).
 
     Args:
         data: a whole JPEG.
@@ -119,7 +132,9 @@ def decode_pixels(data: bytes, space: str, out: np.ndarray | None = None) -> np.
 
 
 def _mend_header(data: bytes, said: str) -> bytes:
-    """The JPEG without what libjpeg said, where that changes no pixel and might hide what it would say of them."""
+    """The JPEG without what libjpeg said, where that changes no pixel and
+    might hide what it would say of them.
+    """
     if "unknown JFIF revision" in said:
         return _JFIF.sub(b"\\1\x01", data)
     if "Invalid SOS parameters for sequential" not in said:
@@ -129,18 +144,24 @@ def _mend_header(data: bytes, said: str) -> bytes:
         at = found.end()
         length = int.from_bytes(data[at : at + 2])
         if length == 6 + 2 * int.from_bytes(data[at + 2 : at + 3]):
-            mended[at + length - 3 : at + length] = b"\x00\x3f\x00"  # a sequential scan has all coefficients, whole
+            mended[at + length - 3 : at + length] = (
+                b"\x00\x3f\x00"  # a sequential scan has all coefficients, whole
+            )
     return bytes(mended)
 
 
 def _damaged(said: str, *, is_cut: bool) -> BadImage:
     if is_cut:
         return BadImage("truncated", "the JPEG ends before its last row", said=said)
-    return BadImage("damaged", "the JPEG's pixels cannot all be read", "fetch or save the file again", said)
+    return BadImage(
+        "damaged", "the JPEG's pixels cannot all be read", "fetch or save the file again", said
+    )
 
 
 def _decode_by_pillow(data: bytes, space: str, out: np.ndarray | None) -> np.ndarray:
-    """Decode a JPEG whose channels are sampled in a way that TurboJPEG has no name for; libjpeg's warnings are lost."""
+    """Decode a JPEG whose channels are sampled in a way that TurboJPEG has
+    no name for; libjpeg's warnings are lost.
+    """
     from PIL import Image
 
     try:
@@ -148,16 +169,20 @@ def _decode_by_pillow(data: bytes, space: str, out: np.ndarray | None) -> np.nda
             pixels = np.asarray(image.convert({"GRAY": "L"}.get(space, space)))
     except OSError as error:
         raise _damaged(quote(error), is_cut="runcated" in str(error)) from error
-    pixels = 255 - pixels if space == "CMYK" else np.atleast_3d(pixels)  # Pillow turns all inks around
+    pixels = (
+        255 - pixels if space == "CMYK" else np.atleast_3d(pixels)
+    )  # Pillow turns all inks around
     if out is not None:
         out[:] = pixels
     return pixels
 
 
 def _check_scans(data: bytes, header: JpegHeader) -> None:
-    """Refuse a progressive JPEG that ends after a scan which a later one was to refine; libjpeg takes it for whole.
+    """Refuse a progressive JPEG that ends after a scan which a later one was to
+    refine; libjpeg takes it for whole.
 
-    ITU T.81, G.1.1.1: a scan gives the bits of some coefficients of some channels down to the one that it names.
+    ITU T.81, G.1.1.1: a scan gives the bits of some coefficients of some channels down to the one
+    that it names.
     """
     if header.process not in _PROGRESSIVE:
         return
@@ -168,19 +193,29 @@ def _check_scans(data: bytes, header: JpegHeader) -> None:
         segment = data[at + 4 : at + 2 + int.from_bytes(data[at + 2 : at + 4])]
         if data[at + 1] == 0xDA and len(segment) > 3:
             channels, (first, last, bits) = segment[1 : 1 + 2 * segment[0] : 2], segment[-3:]
-            missing |= {(one, place): bits & 15 for one in channels for place in range(first, last + 1)}
+            missing |= {
+                (one, place): bits & 15 for one in channels for place in range(first, last + 1)
+            }
         at += 4 + len(segment)
     if any(missing.values()):
-        raise BadImage("truncated", "the progressive JPEG ends before its last scan", "fetch or save the file again")
+        raise BadImage(
+            "truncated",
+            "the progressive JPEG ends before its last scan",
+            "fetch or save the file again",
+        )
 
 
 def _check_kind(header: JpegHeader) -> None:
     if kind := _UNREAD.get(header.process):
         raise BadImage(f"a {kind} JPEG, which is not read", remedy=_SAVE)
     if header.bits != 8:
-        raise BadImage(f"a JPEG of {header.bits} bits, which is not read", remedy=f"{_SAVE} of 16 bits")
+        raise BadImage(
+            f"a JPEG of {header.bits} bits, which is not read", remedy=f"{_SAVE} of 16 bits"
+        )
     if header.channels not in _SPACES:
-        raise BadImage("a JPEG of other channels than 1, 3 or 4", f"it has {header.channels}", _SAVE)
+        raise BadImage(
+            "a JPEG of other channels than 1, 3 or 4", f"it has {header.channels}", _SAVE
+        )
 
 
 def read_jpeg_header(data: bytes) -> JpegHeader:

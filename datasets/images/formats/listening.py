@@ -1,4 +1,7 @@
-"""What tifffile and imagecodecs say of a file, kept for whoever asks; else it goes to standard error without a name."""
+"""What tifffile and imagecodecs say of a file, kept for whoever asks.
+
+Else it goes to standard error without a name.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,9 @@ def hear_decoders() -> Iterator[list[str]]:
 
 
 class _Said(threading.local):
-    """What has been said in this thread; None where nobody asks.
+    """What has been said in this thread.
+
+    None where nobody asks.
 
     Attributes:
         lines: first to last.
@@ -31,7 +36,9 @@ class _Said(threading.local):
 
 
 class _Listener(logging.Filter):
-    """Keeps what is logged in a thread that asks for it, and lets the rest pass."""
+    """Keeps what is logged in a thread that asks for it, and lets the rest
+    pass.
+    """
 
     said = _Said()
 

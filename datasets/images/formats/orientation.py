@@ -1,6 +1,8 @@
-"""Which way up a file's picture is, by EXIF's number from 1 to 8, and by XMP where EXIF does not say: in every format.
+"""Which way up a file's picture is, by EXIF's number from 1 to 8, and by XMP
+where EXIF does not say: in every format.
 
-Walks EXIF's first directory by itself: Pillow's reader says on standard error what is wrong with the others.
+Walks EXIF's first directory by itself: Pillow's reader says on standard error what is wrong with
+the others.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
 EXIF_ORIENTATION = 0x0112
-# What a PNG calls EXIF and XMP among its texts; ImageMagick writes the first, in hexadecimal digits.
+# What a PNG calls EXIF and XMP among its texts; ImageMagick writes the first, in hexadecimal
+# digits.
 EXIF_TEXT, XMP_TEXT = "Raw profile type exif", "XML:com.adobe.xmp"
 _XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 _ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
@@ -24,10 +27,13 @@ _KINDS = {1: "B", 3: "H", 4: "I"}
 
 
 def find_orientation(exif: bytes, xmp: bytes = b"") -> int:
-    """What a file says in its EXIF, else in its XMP; 1, upright, where neither can be read.
+    """What a file says in its EXIF, else in its XMP.
+
+    1, upright, where neither can be read.
 
     Args:
-        exif: a TIFF of tags, with or without `Exif` and two zeros before it; empty where there is none.
+        exif: a TIFF of tags, with or without `Exif` and two zeros before it; empty where there is
+            none.
         xmp: empty where there is none.
     """
     found = _read_exif(exif)
@@ -38,7 +44,10 @@ def find_orientation(exif: bytes, xmp: bytes = b"") -> int:
 
 
 def orientation_of_pillow(image: PillowImage) -> int:
-    """The same of a file that Pillow has opened: a PNG loaded as well, whose texts may stand behind its pixels."""
+    """The same of a file that Pillow has opened.
+
+    A PNG loaded as well, whose texts may stand behind its pixels.
+    """
     told = image.info
     exif = told.get("exif") or _of_digits(told.get(EXIF_TEXT, ""))
     xmp = told.get(XMP_TEXT) or told.get("xmp") or b""
@@ -77,7 +86,10 @@ def _read_exif(exif: bytes) -> int | None:
 
 
 def _of_digits(text: str) -> bytes:
-    """EXIF as a PNG's text has it: an empty line, its name, its length, then its bytes."""
+    """EXIF as a PNG's text has it.
+
+    An empty line, its name, its length, then its bytes.
+    """
     try:
         return bytes.fromhex("".join(str(text).split("\n")[3:]))
     except ValueError:

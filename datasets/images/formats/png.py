@@ -1,7 +1,10 @@
-"""PNG bytes -> pixels as in the file: 8 bits and fewer by Pillow, 16 by libpng in imagecodecs.
+"""PNG bytes -> pixels as in the file.
 
-Values are those that the file stores; what it says of gamma and colour spaces (gAMA, cHRM, sRGB, iCCP) changes none.
-torchvision's decoder is no faster, and ends the process (segmentation fault) on a damaged pixel stream.
+8 bits and fewer by Pillow, 16 by libpng in imagecodecs.
+
+Values are those that the file stores; what it says of gamma and colour spaces (gAMA, cHRM, sRGB,
+iCCP) changes none. torchvision's decoder is no faster, and ends the process (segmentation fault) on
+a damaged pixel stream.
 """
 
 from __future__ import annotations
@@ -26,9 +29,12 @@ _GRAY, _RGB, _PALETTE, _GRAY_ALPHA, _RGB_ALPHA = 0, 2, 3, 4, 6
 
 
 class PngHeader(NamedTuple):
-    """What a PNG says of itself; `chunks` holds the first of each name that is looked at, texts by their own names.
+    """What a PNG says of itself.
 
-    Of fcTL, a frame's own header, only one ahead of IDAT is held: then the picture is the animation's first.
+    `chunks` holds the first of each name that is looked at, texts by their own names.
+
+    Of fcTL, a frame's own header, only one ahead of IDAT is held: then the picture is the
+    animation's first.
     """
 
     height: int
@@ -45,14 +51,18 @@ class PngHeader(NamedTuple):
 
     @property
     def num_frames(self) -> int:
-        """Pictures of an animation, and the one ahead of it that is none of its frames; 1 where there is none."""
+        """Pictures of an animation, and the one ahead of it that is none of
+        its frames; 1 where there is none.
+        """
         if b"acTL" not in self.chunks:
             return 1
         return int.from_bytes(self.chunks[b"acTL"][:4], "big") + (b"fcTL" not in self.chunks)
 
 
 def decode_png(data: bytes, max_pixels: int) -> Raster:
-    """Decode a PNG, upright; a palette becomes colours, transparent colours become an alpha channel.
+    """Decode a PNG, upright.
+
+    A palette becomes colours, transparent colours become an alpha channel.
 
     Raises:
         BadImage: it is cut or damaged, or has more pixels than allowed.
@@ -65,7 +75,8 @@ def decode_png(data: bytes, max_pixels: int) -> Raster:
         # Pillow cuts 16 bits to 8, but where there is one channel.
         is_deep = header.bits == 16 and header.channels > 1
         if "transparency" in image.info and header.colour == _GRAY and header.bits in (2, 4):
-            # Stated as stored; Pillow compares it with what it made of the samples, which fill 8 bits.
+            # Stated as stored; Pillow compares it with what it made of the samples, which fill 8
+            # bits.
             image.info["transparency"] *= 255 // ((1 << header.bits) - 1)
         raster = _decode_deep(data, header) if is_deep else of_pillow(image)
         if header.chunks.keys() & _TURNING:
@@ -89,7 +100,8 @@ def _decode_deep(data: bytes, header: PngHeader) -> Raster:
 
 
 def read_png_header(data: bytes) -> PngHeader:
-    """Walk all chunks and check their sums, so that a cut or damaged file is found whatever its decoder does.
+    """Walk all chunks and check their sums, so that a cut or damaged file is
+    found whatever its decoder does.
 
     Raises:
         BadImage: it is cut or damaged.
@@ -102,14 +114,20 @@ def read_png_header(data: bytes) -> PngHeader:
             raise BadImage("truncated", "the PNG ends before its last chunk")
         body = memoryview(data)[at + 4 : end - 4]
         if zlib.crc32(body) != int.from_bytes(data[end - 4 : end], "big"):
-            raise BadImage("damaged", f"the check sum of the PNG chunk {name.decode('latin-1')} does not fit")
-        if name in (b"eXIf", b"tRNS", b"acTL", b"PLTE", b"IDAT") or (name == b"fcTL" and b"IDAT" not in kept):
+            raise BadImage(
+                "damaged", f"the check sum of the PNG chunk {name.decode('latin-1')} does not fit"
+            )
+        if name in (b"eXIf", b"tRNS", b"acTL", b"PLTE", b"IDAT") or (
+            name == b"fcTL" and b"IDAT" not in kept
+        ):
             kept.setdefault(name, bytes(body[4:]) if name != b"IDAT" else b"")
         elif name in _TEXTS and (text := bytes(body[4:84]).partition(b"\0")[0]) in _TURNING:
             kept.setdefault(text, b"")
         at = end
     if data[12:16] == b"CgBI":
-        raise BadImage("a PNG for iPhones (CgBI), which is not read", remedy="save it anew as a plain PNG")
+        raise BadImage(
+            "a PNG for iPhones (CgBI), which is not read", remedy="save it anew as a plain PNG"
+        )
     if data[12:16] != b"IHDR":
         raise BadImage("damaged", "the PNG has no header")
     width, height, bits, colour = struct.unpack_from(">IIBB", data, 16)

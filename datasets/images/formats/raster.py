@@ -1,6 +1,9 @@
-"""What a decoder makes of a file, upright, and what it says of it; the verdict on a file that is no picture.
+"""What a decoder makes of a file, upright, and what it says of it.
 
-The decoders stand in `jpeg.py`, `png.py`, `tiff.py` and, for all others, `decoders.py`; `images.py` chooses among them.
+The verdict on a file that is no picture.
+
+The decoders stand in `jpeg.py`, `png.py`, `tiff.py` and, for all others, `decoders.py`; `images.py`
+chooses among them.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ class BadImage(ValueError):  # noqa: N818  a verdict on a row, not a failure
     """The bytes are no image that fits the feature.
 
     Args:
-        kind, detail, remedy, said: of the reason (see `verdicts.Reason`), which does not name the file.
+        kind, detail, remedy, said: of the reason (see `verdicts.Reason`), which does not name the
+            file.
     """
 
     def __init__(self, kind: str, detail: str = "", remedy: str = "", said: str = "") -> None:
@@ -48,12 +52,14 @@ class Raster(NamedTuple):
 
     Attributes:
         pixels: shape (C, H, W), values as in the file.
-        colour: gray (one channel), rgb (three), or empty where the channels say no colour: measurements, pages.
+        colour: gray (one channel), rgb (three), or empty where the channels say no colour:
+            measurements, pages.
         has_alpha: one channel more, the last, is opacity, which is not multiplied into the colours.
-        bits: of a sample, where they are fewer than those of the pixels' dtype, 1 in a picture of two levels; 0 where
-            they are all.
+        bits: of a sample, where they are fewer than those of the pixels' dtype, 1 in a picture of
+            two levels; 0 where they are all.
         num_frames: pictures in the file, of which this is the first.
-        what: what the channels are, where their number does not say it, to end the advice to keep them.
+        what: what the channels are, where their number does not say it, to end the advice to keep
+            them.
     """
 
     pixels: np.ndarray
@@ -65,7 +71,9 @@ class Raster(NamedTuple):
 
 
 def plain_raster(pixels: np.ndarray, has_alpha: bool = False) -> Raster:
-    """Channels (C, H, W) that are gray or red, green and blue by their number."""
+    """Channels (C, H, W) that are gray or red, green and blue by their
+    number.
+    """
     colour = {1: "gray", 3: "rgb"}.get(len(pixels) - has_alpha, "")
     return Raster(pixels, colour, has_alpha and colour != "")
 
@@ -78,7 +86,9 @@ def check_size(height: int, width: int, channels: int, max_pixels: int) -> None:
     """
     if height * width * channels > max_pixels:
         shape = f"{height} x {width} x {channels}" if width > 1 else f"{height}"
-        raise TooLarge("an image bomb", f"it declares {shape} pixels, data.max_pixels allows {max_pixels}")
+        raise TooLarge(
+            "an image bomb", f"it declares {shape} pixels, data.max_pixels allows {max_pixels}"
+        )
 
 
 def wrong_shape(shape: tuple[int, ...]) -> tuple[str, str]:

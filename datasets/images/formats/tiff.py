@@ -1,4 +1,7 @@
-"""TIFF bytes -> pixels by tifffile, whatever their compression; `tiff_colour.py` says what they mean."""
+"""TIFF bytes -> pixels by tifffile, whatever their compression.
+
+`tiff_colour.py` says what they mean.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ if TYPE_CHECKING:
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # An axis as short as this, beside two that are longer, counts channels.
 MOST_CHANNELS = 16
-# Kinds of files, in tifffile's words, whose series are pictures in their own right; those of scanners for slides hold
-# labels and overviews beside the one.
+# Kinds of files, in tifffile's words, whose series are pictures in their own right; those of
+# scanners for slides hold labels and overviews beside the one.
 _ALBUMS = ("generic", "uniform", "shaped", "ome", "imagej")
 _BITS_PER_SAMPLE, _XMP, _DNG_VERSION = 258, 700, 50706
 _SPLIT = "save each as a file of its own"
@@ -34,11 +37,13 @@ _BYTES = (5, 8, 32946, 32773, 34925, 50000)
 
 
 def decode_tiff(data: bytes, max_pixels: int) -> Raster:
-    """Decode the one picture of a TIFF, upright; pages and planes of one picture become channels.
+    """Decode the one picture of a TIFF, upright.
+
+    Pages and planes of one picture become channels.
 
     Raises:
-        BadImage: more pixels than allowed, several pictures, more axes than height, width and channels, or colours
-            that are not read.
+        BadImage: more pixels than allowed, several pictures, more axes than height, width and
+            channels, or colours that are not read.
     """
     import tifffile
 
@@ -48,12 +53,16 @@ def decode_tiff(data: bytes, max_pixels: int) -> Raster:
                 return _decode_picture(tiff, data, max_pixels)
         except BadImage:
             raise
-        except Exception as error:  # which is about numbers, where what was said before it is about the file
+        except (
+            Exception
+        ) as error:  # which is about numbers, where what was said before it is about the file
             raise ValueError("; ".join([quote(error), *lines[:1]])) from error
 
 
 def shape_of_tiff(path: Path) -> Shape | None:
-    """What a TIFF will be decoded to; None where it has no height and width.
+    """What a TIFF will be decoded to.
+
+    None where it has no height and width.
 
     Raises:
         BadImage: it will not be decoded.
@@ -78,12 +87,20 @@ def _decode_picture(tiff: TiffFile, data: bytes, max_pixels: int) -> Raster:
     series = _find_picture(tiff)
     axes, shape = series.axes, series.shape
     check_size(math.prod(shape), 1, 1, max_pixels)
-    others = [axis for axis, length in zip(axes, shape, strict=True) if axis not in "YX" and length > 1]
+    others = [
+        axis for axis, length in zip(axes, shape, strict=True) if axis not in "YX" and length > 1
+    ]
     if len(others) > 1 and "S" in others:
-        several = f"expected one, got {math.prod(shape) // math.prod(series.keyframe.shape)} (axes {axes}, {shape})"
+        several = (
+            f"expected one, got {math.prod(shape) // math.prod(series.keyframe.shape)} (axes "
+            f"{axes}, {shape})"
+        )
         raise BadImage("several pictures", several, _SPLIT)
     if len(others) > 1 or "Y" not in axes or "X" not in axes:
-        raise BadImage("too many axes", f"expected height, width and at most one axis of channels, got {axes} {shape}")
+        raise BadImage(
+            "too many axes",
+            f"expected height, width and at most one axis of channels, got {axes} {shape}",
+        )
     page = _first_page(series)
     _check_page(page, data)
     _check_jpegs(page, data)
@@ -101,7 +118,9 @@ def _first_page(series: TiffPageSeries) -> TiffPage:
 
 def _is_one_picture(series: TiffPageSeries) -> bool:
     """Whether the channels are samples of a pixel, and no pages."""
-    return all(axis in "YXS" for axis, length in zip(series.axes, series.shape, strict=True) if length > 1)
+    return all(
+        axis in "YXS" for axis, length in zip(series.axes, series.shape, strict=True) if length > 1
+    )
 
 
 def _orientation(page: TiffPage) -> int:
@@ -113,14 +132,24 @@ def _orientation(page: TiffPage) -> int:
 
 
 def _find_picture(tiff: TiffFile) -> TiffPageSeries:
-    """The picture of full resolution: no thumbnail, no level of a pyramid, no mask."""
+    """The picture of full resolution.
+
+    No thumbnail, no level of a pyramid, no mask.
+    """
     if _DNG_VERSION in tiff.pages.first.tags:
-        raise BadImage("a DNG, raw data of a camera's sensor, which is not read", remedy="develop it to TIFF or PNG")
-    # tifffile takes any page of exactly 1/2, 1/3 or 1/4 of the size for a level of a pyramid, whatever it shows.
+        raise BadImage(
+            "a DNG, raw data of a camera's sensor, which is not read",
+            remedy="develop it to TIFF or PNG",
+        )
+    # tifffile takes any page of exactly 1/2, 1/3 or 1/4 of the size for a level of a pyramid,
+    # whatever it shows.
     levels = [one for series in tiff.series for one in [series, *_levels_unsaid(series)]]
     found = [one for one in levels if not (one.keyframe.is_reduced or one.keyframe.is_mask)]
     if not found:
-        raise BadImage("a TIFF of a thumbnail or a mask alone, as cameras' raw files are", remedy="develop it to PNG")
+        raise BadImage(
+            "a TIFF of a thumbnail or a mask alone, as cameras' raw files are",
+            remedy="develop it to PNG",
+        )
     if len(found) > 1 and found[0].kind in _ALBUMS:
         sizes = ", ".join(" x ".join(str(length) for length in one.shape) for one in found[:3])
         raise BadImage("several pictures", f"expected one, got {len(found)} of {sizes}", _SPLIT)
@@ -133,8 +162,15 @@ def _levels_unsaid(series: TiffPageSeries) -> list[TiffPageSeries]:
 
 
 def _add_mask(raster: Raster, tiff: TiffFile, size: tuple[int, int]) -> Raster:
-    """The picture with the mask that lies beside it as its alpha: 1 where the picture shows."""
-    masks = [one for one in tiff.series if one.keyframe.is_mask and not one.keyframe.is_reduced and one.shape == size]
+    """The picture with the mask that lies beside it as its alpha.
+
+    1 where the picture shows.
+    """
+    masks = [
+        one
+        for one in tiff.series
+        if one.keyframe.is_mask and not one.keyframe.is_reduced and one.shape == size
+    ]
     if not masks or not raster.colour:
         return raster
     alpha = (np.asarray(masks[0].asarray()) > 0) * raster.pixels.dtype.type(top_of(raster))
@@ -148,17 +184,27 @@ def _check_page(page: TiffPage, data: bytes) -> None:
         BadImage: says why.
     """
     if page.compression == _OLD_JPEG:
-        raise BadImage("a TIFF with JPEG compression of the old style, which is not read", remedy="save it anew")
+        raise BadImage(
+            "a TIFF with JPEG compression of the old style, which is not read",
+            remedy="save it anew",
+        )
     check_colours(page)
     # Without the tag a sample has one bit, which is what faxes and masks rely on.
-    if _BITS_PER_SAMPLE not in page.tags and page.compression not in (_UNCOMPRESSED, *_FAXES, *_BYTES):
-        raise BadImage("damaged", "the TIFF does not say how many bits a sample has (BitsPerSample)")
+    if _BITS_PER_SAMPLE not in page.tags and page.compression not in (
+        _UNCOMPRESSED,
+        *_FAXES,
+        *_BYTES,
+    ):
+        raise BadImage(
+            "damaged", "the TIFF does not say how many bits a sample has (BitsPerSample)"
+        )
     if page.compression in (_UNCOMPRESSED, *_BYTES):
         _check_segments(page, data)
 
 
 def _check_segments(page: TiffPage, data: bytes) -> None:
-    """Compare the bytes of a page's strips or tiles, or of one where they are compressed, with what it says.
+    """Compare the bytes of a page's strips or tiles, or of one where they are
+    compressed, with what it says.
 
     Some may be empty, as GDAL leaves those of zeros.
     """
@@ -170,22 +216,29 @@ def _check_segments(page: TiffPage, data: bytes) -> None:
     else:
         expected = _num_bytes(page, filled[0])
         found = len(_decompress(page, data, filled[0], most=2 * expected))
-    # Some writers pad the last strip, or count what follows it, or leave out what is empty in a tile.
+    # Some writers pad the last strip, or count what follows it, or leave out what is empty in a
+    # tile.
     if (found < expected and not page.is_tiled) or found >= 2 * expected:
         raise BadImage(
             "damaged",
-            f"the TIFF says {page.imagelength} x {page.imagewidth} pixels of {page.samplesperpixel} times "
+            f"the TIFF says {page.imagelength} x {page.imagewidth} pixels of "
+            f"{page.samplesperpixel} times "
             f"{_bits_of(page)}, {expected} bytes, and holds {found}",
         )
 
 
 def _num_bytes(page: TiffPage, at: int) -> int:
-    """Bytes of a strip or tile before it is compressed, by what the page says."""
+    """Bytes of a strip or tile before it is compressed, by what the page
+    says.
+    """
     if page.is_tiled:
         width, rows = page.tilewidth, page.tilelength * page.tiledepth
     else:
         each = min(page.rowsperstrip, page.imagelength)
-        width, rows = page.imagewidth, min(each, page.imagelength - at % math.ceil(page.imagelength / each) * each)
+        width, rows = (
+            page.imagewidth,
+            min(each, page.imagelength - at % math.ceil(page.imagelength / each) * each),
+        )
     return rows * math.ceil(width * _num_samples(page) * page.bitspersample / 8)
 
 
@@ -209,11 +262,17 @@ def _decompress(page: TiffPage, data: bytes, at: int, most: int) -> bytes:
 
 
 def _bits_of(page: TiffPage) -> str:
-    return f"{page.bitspersample} bits" if _BITS_PER_SAMPLE in page.tags else "1 bit (it has no BitsPerSample)"
+    return (
+        f"{page.bitspersample} bits"
+        if _BITS_PER_SAMPLE in page.tags
+        else "1 bit (it has no BitsPerSample)"
+    )
 
 
 def _check_jpegs(page: TiffPage, data: bytes) -> None:
-    """Listen to libjpeg's warnings, which the decoder that tifffile calls keeps to itself."""
+    """Listen to libjpeg's warnings, which the decoder that tifffile calls
+    keeps to itself.
+    """
     if page.compression != _JPEG or page.bitspersample != 8:
         return
     tables = page.jpegtables or b""
@@ -225,7 +284,9 @@ def _check_jpegs(page: TiffPage, data: bytes) -> None:
                 decode_pixels(whole, {1: "GRAY", 4: "CMYK"}.get(_num_samples(page), "RGB"))
         except BadImage as error:
             said = error.reason.said
-            raise BadImage("damaged", "a JPEG in the TIFF cannot be read wholly", said=said) from error
+            raise BadImage(
+                "damaged", "a JPEG in the TIFF cannot be read wholly", said=said
+            ) from error
 
 
 def _num_samples(page: TiffPage) -> int:
@@ -233,13 +294,17 @@ def _num_samples(page: TiffPage) -> int:
 
 
 def describe_pages(num: int, height: int, width: int) -> str:
-    """What is wrong with a TIFF whose pages seem to be the rows of one picture; empty where they do not.
+    """What is wrong with a TIFF whose pages seem to be the rows of one picture.
+
+    Empty where they do not.
 
     tifffile writes an array (H, W, C) that it cannot tell to be colour as H pages of W x C pixels.
     """
     if num <= 4 or not 1 < width <= MOST_CHANNELS or 2 * width > min(num, height):
         return ""
     return (
-        f"{num} pages of {height} x {width} pixels, which look like the rows of a picture of {num} x {height} pixels "
-        f"and {width} channels; save it with tifffile.imwrite(…, photometric='minisblack', planarconfig='contig')"
+        f"{num} pages of {height} x {width} pixels, which look like the rows of a picture of {num} "
+        f"x {height} pixels "
+        f"and {width} channels; save it with tifffile.imwrite(…, photometric='minisblack', "
+        "planarconfig='contig')"
     )

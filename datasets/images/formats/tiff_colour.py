@@ -1,4 +1,6 @@
-"""What the samples of a TIFF's page mean, by its photometric interpretation (TIFF 6.0, sections 3 to 24)."""
+"""What the samples of a TIFF's page mean, by its photometric interpretation
+(TIFF 6.0, sections 3 to 24).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,15 @@ if TYPE_CHECKING:
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _MASK, _INKS, _YCC = range(7)
 # Samples of a pixel that its colour takes; any more are extra samples.
-_NUM_COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _MASK: 1, _INKS: 4, _YCC: 3}
+_NUM_COLOURS = {
+    _WHITE_IS_ZERO: 1,
+    _BLACK_IS_ZERO: 1,
+    _RGB: 3,
+    _PALETTE: 1,
+    _MASK: 1,
+    _INKS: 4,
+    _YCC: 3,
+}
 _UNREAD = {
     8: "CIE L*a*b* colours",
     9: "ICC L*a*b* colours",
@@ -45,33 +55,54 @@ def check_colours(page: TiffPage) -> None:
     if kind in _UNREAD:
         raise BadImage(f"a TIFF of {_UNREAD[kind]}, which is not read", remedy=_SAVE)
     if kind not in _NUM_COLOURS:
-        raise BadImage("a TIFF of colours that are not known", f"photometric interpretation {kind}", _SAVE)
+        raise BadImage(
+            "a TIFF of colours that are not known", f"photometric interpretation {kind}", _SAVE
+        )
     if page.dtype is None or page.dtype.kind == "c" or not isinstance(page.bitspersample, int):
         what = "complex numbers" if page.dtype is not None else "samples of an unknown kind"
-        raise BadImage(f"a TIFF of {what}, which is not read", remedy="save its numbers as channels")
+        raise BadImage(
+            f"a TIFF of {what}, which is not read", remedy="save its numbers as channels"
+        )
     if page.samplesperpixel < _NUM_COLOURS[kind]:
-        raise BadImage("damaged", f"a TIFF of {page.samplesperpixel} channels that says it has {_NUM_COLOURS[kind]}")
+        raise BadImage(
+            "damaged",
+            f"a TIFF of {page.samplesperpixel} channels that says it has {_NUM_COLOURS[kind]}",
+        )
     if kind in (_WHITE_IS_ZERO, _PALETTE, _INKS, _YCC) and page.dtype.kind not in "bu":
-        raise BadImage(f"a TIFF of {_name(kind)} in numbers that have no top", f"they are {page.dtype}", _SAVE)
-    if kind == _PALETTE and (page.colormap is None or page.colormap.shape[1] < 1 << page.bitspersample):
+        raise BadImage(
+            f"a TIFF of {_name(kind)} in numbers that have no top", f"they are {page.dtype}", _SAVE
+        )
+    if kind == _PALETTE and (
+        page.colormap is None or page.colormap.shape[1] < 1 << page.bitspersample
+    ):
         raise BadImage("damaged", "a TIFF of palette indices without their palette")
     if kind == _INKS and (tag := page.tags.get(_INK_SET)) and tag.value != 1:
-        raise BadImage("a TIFF of inks that are not cyan, magenta, yellow and black, which is not read", remedy=_SAVE)
+        raise BadImage(
+            "a TIFF of inks that are not cyan, magenta, yellow and black, which is not read",
+            remedy=_SAVE,
+        )
     if kind == _YCC and page.compression != _JPEG:
         tag = page.tags.get(_SUBSAMPLING)
         if page.compression not in _PLAIN or tuple(tag.value if tag else (2, 2)) != (1, 1):
-            raise BadImage("a TIFF of YCbCr with fewer colours than pixels, which is read as JPEG alone", remedy=_SAVE)
+            raise BadImage(
+                "a TIFF of YCbCr with fewer colours than pixels, which is read as JPEG alone",
+                remedy=_SAVE,
+            )
 
 
 def describe_colours(page: TiffPage) -> tuple[int, int]:
-    """Channels as a feature sees them, alpha aside, and bits (8, 16 or 32) of a page that is one picture.
+    """Channels as a feature sees them, alpha aside, and bits (8, 16 or 32) of a
+    page that is one picture.
 
     Raises:
         BadImage: its colours are not read.
     """
     check_colours(page)
     assert page.dtype is not None
-    kind, bits = int(page.photometric), 8 if page.dtype.itemsize == 1 else 16 if page.dtype == np.uint16 else 32
+    kind, bits = (
+        int(page.photometric),
+        8 if page.dtype.itemsize == 1 else 16 if page.dtype == np.uint16 else 32,
+    )
     if kind == _PALETTE:
         bits = 8 * colours_of(np.asarray(page.colormap)).itemsize
     if _num_extra(page) and not _has_alpha(page):
@@ -80,26 +111,37 @@ def describe_colours(page: TiffPage) -> tuple[int, int]:
 
 
 def read_colours(pixels: np.ndarray, page: TiffPage, *, is_one: bool) -> Raster:
-    """Turn samples into gray or red, green and blue, and alpha; or leave them, where they say no colour.
+    """Turn samples into gray or red, green and blue, and alpha.
+
+    Or leave them, where they say no colour.
 
     Args:
         pixels: (C, H, W), as stored.
         page: the first, whose like the others are.
-        is_one: the channels are samples of a pixel; else they are pages, planes of a stack, or times.
+        is_one: the channels are samples of a pixel; else they are pages, planes of a stack, or
+            times.
     Raises:
         BadImage: pages of colours.
     """
     kind = int(page.photometric)
-    bits = page.bitspersample if pixels.dtype.kind in "bu" and page.bitspersample < pixels.itemsize * 8 else 0
+    bits = (
+        page.bitspersample
+        if pixels.dtype.kind in "bu" and page.bitspersample < pixels.itemsize * 8
+        else 0
+    )
     raster = Raster(pixels, "", bits=bits)
     if not is_one:
         raster = raster._replace(what=_PAGES)
         if kind not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _MASK):
-            raise BadImage("several pictures", f"expected one, got {len(pixels)} pages of {_name(kind)}")
+            raise BadImage(
+                "several pictures", f"expected one, got {len(pixels)} pages of {_name(kind)}"
+            )
         return _invert(raster) if kind == _WHITE_IS_ZERO else raster
     if _num_extra(page) and not _has_alpha(page):
         if kind not in (_BLACK_IS_ZERO, _RGB):
-            raise BadImage(f"a TIFF of {_name(kind)} with more channels, which is not read", remedy=_SAVE)
+            raise BadImage(
+                f"a TIFF of {_name(kind)} with more channels, which is not read", remedy=_SAVE
+            )
         return raster
     raster = _interpret(raster._replace(has_alpha=_has_alpha(page)), page)
     if raster.has_alpha and page.extrasamples[0] == _ASSOCIATED:
@@ -127,10 +169,15 @@ def _interpret(raster: Raster, page: TiffPage) -> Raster:
 
 
 def _invert(raster: Raster) -> Raster:
-    """Of a picture whose white is 0; its alpha stays."""
+    """Of a picture whose white is 0.
+
+    Its alpha stays.
+    """
     pixels = raster.pixels
     gray = ~pixels if pixels.dtype == bool else pixels.dtype.type(top_of(raster)) - pixels
-    return raster._replace(pixels=np.concatenate([gray[:-1], pixels[-1:]]) if raster.has_alpha else gray)
+    return raster._replace(
+        pixels=np.concatenate([gray[:-1], pixels[-1:]]) if raster.has_alpha else gray
+    )
 
 
 def _look_up(raster: Raster, page: TiffPage) -> Raster:
@@ -152,11 +199,17 @@ def _num_extra(page: TiffPage) -> int:
 
 
 def _has_alpha(page: TiffPage) -> bool:
-    return _num_extra(page) == 1 and tuple(page.extrasamples[:1]) in ((_ASSOCIATED,), (_UNASSOCIATED,))
+    return _num_extra(page) == 1 and tuple(page.extrasamples[:1]) in (
+        (_ASSOCIATED,),
+        (_UNASSOCIATED,),
+    )
 
 
 def _numbers(page: TiffPage, code: int) -> tuple[float, ...]:
-    """A tag of fractions, each stored as two numbers; empty where it is absent."""
+    """A tag of fractions, each stored as two numbers.
+
+    Empty where it is absent.
+    """
     tag = page.tags.get(code)
     if tag is None:
         return ()

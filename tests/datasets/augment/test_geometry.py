@@ -9,7 +9,16 @@ from scipy import ndimage
 from torch import Tensor
 
 from torchrelay.datasets.augment.draws import Draw, drawer
-from torchrelay.datasets.augment.geometry import Chain, Crop, Flip, Resample, Rotate, Scale, move_points, resample
+from torchrelay.datasets.augment.geometry import (
+    Chain,
+    Crop,
+    Flip,
+    Resample,
+    Rotate,
+    Scale,
+    move_points,
+    resample,
+)
 from torchrelay.datasets.batches import BatchTransform
 from torchrelay.recipe import Named
 from torchrelay.schema import Batch, FeatureSchema, Schema
@@ -17,7 +26,13 @@ from torchrelay.schema import Batch, FeatureSchema, Schema
 HEIGHT, WIDTH = 40, 50
 SWAP = [(0, 2)]
 IMAGE = FeatureSchema(
-    name="face", kind="image", columns=["face"], shape=[1, HEIGHT, WIDTH], dtype="uint8", mean=[0], std=[1]
+    name="face",
+    kind="image",
+    columns=["face"],
+    shape=[1, HEIGHT, WIDTH],
+    dtype="uint8",
+    mean=[0],
+    std=[1],
 )
 DTYPES = [torch.uint8, torch.uint16, torch.float32]
 
@@ -93,7 +108,9 @@ def test_one_bright_pixel_stays_on_its_point() -> None:
     for seed in range(20):
         for change in (Rotate(30), Scale((0.8, 1.3)), Flip(), Crop(4)):
             draw = draw_for(1, seed)
-            x, y = move_points(torch.tensor([[[30.0, 12.0]]]), change.maps(draw, HEIGHT, WIDTH), [])[0, 0].tolist()
+            x, y = move_points(
+                torch.tensor([[[30.0, 12.0]]]), change.maps(draw, HEIGHT, WIDTH), []
+            )[0, 0].tolist()
             place = int(change(image.clone(), draw, IMAGE)[0, 0].argmax())
             assert abs(place % WIDTH - x) < 0.8
             assert abs(place // WIDTH - y) < 0.8
@@ -108,14 +125,24 @@ def test_a_mirror_makes_the_pairs_change_places() -> None:
     assert found.target.tolist() == [[46.0, 4.0, 29.0, 5.0, 4.0, 6.0]]
     twice = BatchTransform(schema, [named("flip", p=1)] * 2, seed=0, device="cpu").begin(batch, 0)
     assert torch.equal(twice.inputs[1], points)
-    turn = Rotate(180).maps(draw_for(1), HEIGHT, WIDTH)  # a turn is no mirror: the left eye stays the left eye
+    turn = Rotate(180).maps(
+        draw_for(1), HEIGHT, WIDTH
+    )  # a turn is no mirror: the left eye stays the left eye
     assert torch.equal(move_points(points, turn, SWAP), move_points(points, turn, []))
 
 
 def test_points_may_leave_the_picture() -> None:
     schema = Schema(inputs=[IMAGE], targets=[points_feature("out", [], 1)])
-    batch = Batch(torch.arange(50), (torch.zeros(50, 1, HEIGHT, WIDTH),), torch.zeros(50, 2, dtype=torch.float64))
-    out = BatchTransform(schema, [named("crop", padding=8)], seed=0, device="cpu").begin(batch, 0).target
+    batch = Batch(
+        torch.arange(50),
+        (torch.zeros(50, 1, HEIGHT, WIDTH),),
+        torch.zeros(50, 2, dtype=torch.float64),
+    )
+    out = (
+        BatchTransform(schema, [named("crop", padding=8)], seed=0, device="cpu")
+        .begin(batch, 0)
+        .target
+    )
     assert out.min() == -8
     assert out.max() == 8
 
@@ -133,13 +160,16 @@ def test_points_of_two_images_follow_their_own() -> None:
 @pytest.mark.parametrize("mode", ["zeros", "reflect"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_resampling_is_that_of_scipy(mode: Any, dtype: torch.dtype) -> None:
-    image = torch.randint(0, 200, (6, 2, 12, 17), generator=torch.Generator().manual_seed(0)).to(dtype)
+    image = torch.randint(0, 200, (6, 2, 12, 17), generator=torch.Generator().manual_seed(0)).to(
+        dtype
+    )
     rotate, scale = Rotate(70, mode), Scale((0.5, 1.5), mode)
     for change in (rotate, scale, Chain([rotate, scale])):
         maps = change.maps(draw_for(6), 12, 17)
         found = change(image, draw_for(6), IMAGE)
         assert found.dtype == torch.float32
-        # reflect: scipy's "mirror" is about the middle of the edge pixel; zeros: a frame of black lies around.
+        # reflect: scipy's "mirror" is about the middle of the edge pixel; zeros: a frame of black
+        # lies around.
         for row in range(6):
             back = np.linalg.inv(np.vstack([maps[row], [0, 0, 1]]))
             y, x = np.mgrid[:12, :17].reshape(2, -1)
@@ -147,7 +177,9 @@ def test_resampling_is_that_of_scipy(mode: Any, dtype: torch.dtype) -> None:
             frame = 0 if mode == "reflect" else 40
             for channel in range(2):
                 pixels = np.pad(image[row, channel].double().numpy(), frame)
-                expected = ndimage.map_coordinates(pixels, [old_y + frame, old_x + frame], order=1, mode="mirror")
+                expected = ndimage.map_coordinates(
+                    pixels, [old_y + frame, old_x + frame], order=1, mode="mirror"
+                )
                 np.testing.assert_allclose(found[row, channel].numpy().ravel(), expected, atol=5e-3)
 
 
@@ -160,20 +192,30 @@ def test_turns_beside_each_other_are_sampled_once_with_the_draws_of_each() -> No
     target = torch.tensor([[10.0, 10.0]], dtype=torch.float64).repeat(5, 1)
     spots = pictures_of_points(target.numpy())
     steps = [named("rotate", degrees=30), named("scale", factor=[0.8, 1.2])]
-    out = BatchTransform(schema, steps, seed=0, device="cpu")(Batch(torch.arange(5), (spots,), target), 0, True)
-    np.testing.assert_allclose(out.inputs[0].numpy(), Chain([rotate, scale])(spots, draw, IMAGE).numpy(), atol=1e-4)
+    out = BatchTransform(schema, steps, seed=0, device="cpu")(
+        Batch(torch.arange(5), (spots,), target), 0, True
+    )
+    np.testing.assert_allclose(
+        out.inputs[0].numpy(), Chain([rotate, scale])(spots, draw, IMAGE).numpy(), atol=1e-4
+    )
 
 
 def test_no_turn_and_no_change_of_size_keep_the_picture() -> None:
     image = torch.randint(0, 256, (4, 3, 9, 1), dtype=torch.uint8)
     for change in (Rotate(0), Scale((1, 1)), Rotate(0, "reflect")):
-        torch.testing.assert_close(change(image, draw_for(4), IMAGE), image.float(), atol=1e-2, rtol=0)
+        torch.testing.assert_close(
+            change(image, draw_for(4), IMAGE), image.float(), atol=1e-2, rtol=0
+        )
 
 
 def test_the_middle_of_the_picture_stays() -> None:
-    middle = torch.tensor([[[(WIDTH - 1) / 2, (HEIGHT - 1) / 2]]], dtype=torch.float64).expand(9, 1, 2)
+    middle = torch.tensor([[[(WIDTH - 1) / 2, (HEIGHT - 1) / 2]]], dtype=torch.float64).expand(
+        9, 1, 2
+    )
     for change in (Rotate(180), Scale((0.2, 3))):
-        torch.testing.assert_close(move_points(middle, change.maps(draw_for(9), HEIGHT, WIDTH), []), middle)
+        torch.testing.assert_close(
+            move_points(middle, change.maps(draw_for(9), HEIGHT, WIDTH), []), middle
+        )
 
 
 def test_angles_and_factors_are_spread_over_their_range() -> None:
@@ -192,13 +234,19 @@ def test_angles_and_factors_are_spread_over_their_range() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("mode", ["zeros", "reflect"])
 def test_moves_are_the_same_on_accelerators(dtype: torch.dtype, mode: Any) -> None:
-    image = torch.randint(0, 256, (40, 5, 6, 7), generator=torch.Generator().manual_seed(1)).to(dtype)
+    image = torch.randint(0, 256, (40, 5, 6, 7), generator=torch.Generator().manual_seed(1)).to(
+        dtype
+    )
     crop, flip, draw = Crop(3, mode), Flip(), draw_for(40)
     top, left = crop._window(draw)
     pixels = crop._move_pixels(image.clone(), top - 3, left - 3)
-    np.testing.assert_array_equal(pixels.float().numpy(), crop(image.clone(), draw, IMAGE).float().numpy())
+    np.testing.assert_array_equal(
+        pixels.float().numpy(), crop(image.clone(), draw, IMAGE).float().numpy()
+    )
     pixels = flip._flip_pixels(image.clone(), flip.choose(draw))
-    np.testing.assert_array_equal(pixels.float().numpy(), flip(image.clone(), draw, IMAGE).float().numpy())
+    np.testing.assert_array_equal(
+        pixels.float().numpy(), flip(image.clone(), draw, IMAGE).float().numpy()
+    )
 
 
 def test_a_row_is_resampled_alike_in_every_batch() -> None:

@@ -14,11 +14,24 @@ from torchrelay.recipe import Named
 from torchrelay.schema import Batch, FeatureSchema, Schema
 
 IMAGE = FeatureSchema(
-    name="image", kind="image", columns=["i"], shape=[2, 8, 10], dtype="uint8", mean=[100, 90], std=[50, 40]
+    name="image",
+    kind="image",
+    columns=["i"],
+    shape=[2, 8, 10],
+    dtype="uint8",
+    mean=[100, 90],
+    std=[50, 40],
 )
-NUMBERS = FeatureSchema(name="x", kind="number", columns=["x"], shape=[1], dtype="float64", mean=[0], std=[1])
+NUMBERS = FeatureSchema(
+    name="x", kind="number", columns=["x"], shape=[1], dtype="float64", mean=[0], std=[1]
+)
 CLASSES = FeatureSchema(
-    name="c", kind="category", columns=["c"], shape=[], dtype="int64", classes=[str(number) for number in range(40)]
+    name="c",
+    kind="category",
+    columns=["c"],
+    shape=[],
+    dtype="int64",
+    classes=[str(number) for number in range(40)],
 )
 
 
@@ -33,7 +46,9 @@ def batch_of(rows: list[int]) -> Batch:
     return Batch(number, (image, number[:, None].double()), number)
 
 
-def mixed(*mixers: Mixer, rows: list[int] | None = None, epoch: int = 0, target: FeatureSchema = CLASSES) -> Batch:
+def mixed(
+    *mixers: Mixer, rows: list[int] | None = None, epoch: int = 0, target: FeatureSchema = CLASSES
+) -> Batch:
     batch = batch_of(list(range(40)) if rows is None else rows)
     batch = batch._replace(inputs=tuple(one.float() for one in batch.inputs))
     if target is not CLASSES:
@@ -64,7 +79,9 @@ def test_cutmix_pastes_a_rectangle_and_counts_its_pixels() -> None:
     assert torch.equal(own, ~other)
     torch.testing.assert_close(out.mix, 1 - other.float().mean((1, 2)))
     torch.testing.assert_close(other.any(2).sum(1) * other.any(1).sum(1), other.sum((1, 2)))
-    torch.testing.assert_close(out.inputs[1][:, 0], out.mix * out.target + (1 - out.mix) * out.mixed_target)
+    torch.testing.assert_close(
+        out.inputs[1][:, 0], out.mix * out.target + (1 - out.mix) * out.mixed_target
+    )
     assert (out.mix < 0.5).any()
     assert (out.mix > 0.9).any()
 
@@ -99,7 +116,9 @@ def test_a_batch_is_mixed_alike_however_many_were_gathered_as_one() -> None:
     group = transform.begin(batch_of(list(range(32))), 2)
     for start in (0, 8, 24):
         part = slice(start, start + 8)
-        split = Batch(group.rows[part], tuple(one[part] for one in group.inputs), group.target[part])
+        split = Batch(
+            group.rows[part], tuple(one[part] for one in group.inputs), group.target[part]
+        )
         one, other = (
             transform.finish(split, 2),
             transform(batch_of(list(range(start, start + 8))), 2, training=True),
@@ -115,7 +134,11 @@ def test_other_rows_another_epoch_and_another_seed_are_mixed_anew() -> None:
     rows = list(range(10))
     seen = {
         mix_batch(
-            batch._replace(inputs=(batch.inputs[0].float(), batch.inputs[1])), schema_of(), [Mixup()], seed, epoch
+            batch._replace(inputs=(batch.inputs[0].float(), batch.inputs[1])),
+            schema_of(),
+            [Mixup()],
+            seed,
+            epoch,
         )
         .mix.numpy()  # type: ignore[union-attr]
         .tobytes()
@@ -142,7 +165,9 @@ def test_a_batch_of_one_row_and_a_row_that_comes_twice_are_fine() -> None:
 
 
 def test_without_training_nothing_is_mixed() -> None:
-    out = BatchTransform(schema_of(), [Named(name="mixup")], seed=0, device="cpu")(batch_of([1, 2, 3]))
+    out = BatchTransform(schema_of(), [Named(name="mixup")], seed=0, device="cpu")(
+        batch_of([1, 2, 3])
+    )
     assert (out.mix, out.mixed_target) == (None, None)
 
 

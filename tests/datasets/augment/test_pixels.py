@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from torchrelay.datasets.augment.draws import Draw, drawer
-from torchrelay.datasets.augment.pixels import Augmentation, Brightness, Contrast, Erase, Noise, inside_boxes
+from torchrelay.datasets.augment.pixels import (
+    Augmentation,
+    Brightness,
+    Contrast,
+    Erase,
+    Noise,
+    inside_boxes,
+)
 from torchrelay.schema import FeatureSchema
 
 DTYPES = [torch.uint8, torch.uint16, torch.float32]
@@ -18,12 +25,19 @@ DTYPES = [torch.uint8, torch.uint16, torch.float32]
 def feature_of(dtype: torch.dtype, mean: float = 77.4, channels: int = 2) -> FeatureSchema:
     name = str(dtype).removeprefix("torch.")
     return FeatureSchema(
-        name="image", kind="image", columns=["i"], shape=[channels, 16, 20], dtype=name, mean=[mean] * channels
+        name="image",
+        kind="image",
+        columns=["i"],
+        shape=[channels, 16, 20],
+        dtype=name,
+        mean=[mean] * channels,
     )
 
 
 def images_of(num: int, dtype: torch.dtype, last: bool = True, channels: int = 2) -> Tensor:
-    pixels = torch.randint(1, 256, (num, 16, 20, channels), generator=torch.Generator().manual_seed(2)).to(dtype)
+    pixels = torch.randint(
+        1, 256, (num, 16, 20, channels), generator=torch.Generator().manual_seed(2)
+    ).to(dtype)
     image = pixels.permute(0, 3, 1, 2)
     return image.clone(memory_format=torch.preserve_format if last else torch.contiguous_format)
 
@@ -67,7 +81,9 @@ def test_erase_fills_a_rectangle_of_the_area_and_ratio_with_the_mean(dtype: torc
 
 def test_erase_of_everything_and_of_nothing() -> None:
     image = images_of(20, torch.uint8)
-    everything = Erase(1, (1, 1), (0.8, 0.8), "zeros")(image.clone(), draw_for(20), feature_of(torch.uint8))
+    everything = Erase(1, (1, 1), (0.8, 0.8), "zeros")(
+        image.clone(), draw_for(20), feature_of(torch.uint8)
+    )
     assert not everything.any()
     assert torch.equal(Erase(0)(image.clone(), draw_for(20), feature_of(torch.uint8)), image)
 
@@ -81,17 +97,24 @@ def test_erase_is_the_same_on_accelerators(dtype: torch.dtype, fill: Any) -> Non
     pixels = erase._erase_pixels(image.clone(), boxes, np.array([level, level]))
     rows = erase(image.clone(), draw_for(50), feature)
     np.testing.assert_array_equal(pixels.float().numpy(), rows.float().numpy())
-    assert torch.equal(inside_boxes(image, boxes)[:, 0].any(2).any(1), torch.from_numpy(boxes[:, 1] > 0))
+    assert torch.equal(
+        inside_boxes(image, boxes)[:, 0].any(2).any(1), torch.from_numpy(boxes[:, 1] > 0)
+    )
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_brightness_multiplies_a_picture_by_one_factor_and_stays_in_range(dtype: torch.dtype) -> None:
+def test_brightness_multiplies_a_picture_by_one_factor_and_stays_in_range(
+    dtype: torch.dtype,
+) -> None:
     image = images_of(200, dtype)
     top = {torch.uint8: 255, torch.uint16: 65535, torch.float32: np.inf}[dtype]
     found = Brightness((0.5, 1.5))(image.clone(), draw_for(200), feature_of(dtype))
     assert found.dtype == torch.float32
     factor = np.array(
-        [np.median(one) for one in found.numpy().reshape(200, -1) / image.float().numpy().reshape(200, -1)]
+        [
+            np.median(one)
+            for one in found.numpy().reshape(200, -1) / image.float().numpy().reshape(200, -1)
+        ]
     )
     expected = np.minimum(image.float().numpy() * factor[:, None, None, None], top)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
@@ -119,7 +142,9 @@ def test_contrast_stays_in_range() -> None:
 @pytest.mark.parametrize(("dtype", "unit"), zip(DTYPES, [255, 65535, 1], strict=True))
 def test_noise_is_gaussian_and_of_the_parts_of_the_range(dtype: torch.dtype, unit: float) -> None:
     gray = torch.full((300, 2, 16, 20), 0.5 * unit).to(dtype)
-    noise = (Noise(0.05)(gray.clone(), draw_for(300), feature_of(dtype)) - gray.float()).numpy() / unit
+    noise = (
+        Noise(0.05)(gray.clone(), draw_for(300), feature_of(dtype)) - gray.float()
+    ).numpy() / unit
     assert abs(noise.mean()) < 1e-3
     np.testing.assert_allclose(noise.std(), 0.05, rtol=0.02)
     np.testing.assert_allclose(np.mean(np.abs(noise) < 0.05), 0.6827, atol=0.01)

@@ -32,9 +32,17 @@ def steps(*names: str) -> list[Named]:
         ("crop", {"padding": 1.5}, "padding: got 1.5"),
         ("crop", {"mode": "wrap"}, "mode: got 'wrap'"),
         ("flip", {"p": 1.5}, "p: got 1.5"),
-        ("rotate", {"degrees": -3}, "degrees: got -3; rotate refuses it: expected degrees from 0 to 180"),
+        (
+            "rotate",
+            {"degrees": -3},
+            "degrees: got -3; rotate refuses it: expected degrees from 0 to 180",
+        ),
         ("rotate", {"degree": 3}, "degree.*did you mean degrees"),
-        ("scale", {"factor": [0.0, 1.0]}, r"factor: got \[0.0, 1.0\]; scale refuses it: expected two factors above 0"),
+        (
+            "scale",
+            {"factor": [0.0, 1.0]},
+            r"factor: got \[0.0, 1.0\]; scale refuses it: expected two factors above 0",
+        ),
         ("scale", {"factor": [1.2, 0.8]}, "the smaller one first"),
         ("scale", {"factor": 0.8}, "factor: got 0.8"),
         ("scale", {"factor": [0.8, 1.0, 1.2]}, "factor: got"),
@@ -43,12 +51,18 @@ def steps(*names: str) -> list[Named]:
         ("erase", {"fill": "red"}, "fill: got 'red'"),
         ("brightness", {"factor": [-0.1, 1]}, r"factor: got \[-0.1, 1\]"),
         ("contrast", {"factor": [2, 1]}, "the smaller one first"),
-        ("noise", {"std": 25}, "std: got 25; noise refuses it: expected a part of the dtype's range"),
+        (
+            "noise",
+            {"std": 25},
+            "std: got 25; noise refuses it: expected a part of the dtype's range",
+        ),
         ("mixup", {"alpha": 0}, "alpha: got 0"),
         ("cutmix", {"alpha": 1, "p": 2}, "p: got 2"),
     ],
 )
-def test_an_augmentation_that_does_not_exist_names_the_nearest(name: str, args: dict[str, Any], message: str) -> None:
+def test_an_augmentation_that_does_not_exist_names_the_nearest(
+    name: str, args: dict[str, Any], message: str
+) -> None:
     with pytest.raises(RecipeError, match=message):
         check_augment([Named(name=name, args=args)])
 
@@ -59,14 +73,18 @@ def test_every_augmentation_has_defaults(name: str) -> None:
 
 
 def test_turns_beside_each_other_become_one_and_keep_their_streams() -> None:
-    plan = plan_augmentations(steps("flip", "crop", "rotate", "scale", "rotate", "erase", "mixup", "scale", "cutmix"))
+    plan = plan_augmentations(
+        steps("flip", "crop", "rotate", "scale", "rotate", "erase", "mixup", "scale", "cutmix")
+    )
     assert [(step.stream, step.change.copies) for step in plan.copying] == [(0, True), (16, True)]
     chain, _, last = plan.computing
     assert isinstance(chain.change, Chain)
     assert len(chain.change.parts) == 3
     assert (chain.stream, last.stream) == (32, 112)
     assert [type(mixer).__name__ for mixer in plan.mixers] == ["Mixup", "Cutmix"]
-    apart = plan_augmentations([Named(name="rotate"), Named(name="scale", args={"mode": "reflect"})])
+    apart = plan_augmentations(
+        [Named(name="rotate"), Named(name="scale", args={"mode": "reflect"})]
+    )
     assert len(apart.computing) == 2
     between = plan_augmentations(steps("rotate", "mixup", "scale"))
     assert [step.stream for step in between.computing] == [0, 32]

@@ -36,12 +36,17 @@ from torchrelay.settings import Home
 COLOURS = ["red", "green", "blue"]
 
 
-def view_of(tmp_path: Path, write_table: Callable[..., str], write_pictures: Callable[..., None]) -> View:
-    """41 rows of an image, two numbers, two category columns and a label; the last test row has an unseen colour."""
+def view_of(
+    tmp_path: Path, write_table: Callable[..., str], write_pictures: Callable[..., None]
+) -> View:
+    """41 rows of an image, two numbers, two category columns and a label; the last test row has
+    an unseen colour.
+    """
     names = [f"{number}.png" for number in range(41)]
     write_pictures(names)
     rows = [
-        f"{name},{number},{number / 7},{'violet' if number == 40 else COLOURS[number % 3]},{COLOURS[number % 2]},"
+        f"{name},{number},{number / 7},{'violet' if number == 40 else COLOURS[number % 3]},"
+        f"{COLOURS[number % 2]},"
         f"{'odd' if number % 2 else 'even'},{'test' if number >= 37 else 'train'}"
         for number, name in enumerate(names)
     ]
@@ -64,12 +69,16 @@ def view_of(tmp_path: Path, write_table: Callable[..., str], write_pictures: Cal
 
 
 @pytest.fixture
-def view(tmp_path: Path, write_table: Callable[..., str], write_pictures: Callable[..., None]) -> View:
+def view(
+    tmp_path: Path, write_table: Callable[..., str], write_pictures: Callable[..., None]
+) -> View:
     return view_of(tmp_path, write_table, write_pictures)
 
 
 def same(one: Batch, other: Batch) -> bool:
-    pairs = zip((one.rows, *one.inputs, one.target), (other.rows, *other.inputs, other.target), strict=True)
+    pairs = zip(
+        (one.rows, *one.inputs, one.target), (other.rows, *other.inputs, other.target), strict=True
+    )
     return all(torch.equal(left, right) for left, right in pairs)
 
 
@@ -86,8 +95,12 @@ def test_a_batch_is_the_tables_values(view: View) -> None:
 
     for place, row in enumerate([5, 0, 30]):
         path = view.pack.folder.parents[1].parent / "images" / f"{row}.png"
-        np.testing.assert_array_equal(image[place].numpy(), np.asarray(Image.open(path)).transpose(2, 0, 1))
-    assert numbers.dtype == torch.float64  # years and times keep their digits until the mean is subtracted
+        np.testing.assert_array_equal(
+            image[place].numpy(), np.asarray(Image.open(path)).transpose(2, 0, 1)
+        )
+    assert (
+        numbers.dtype == torch.float64
+    )  # years and times keep their digits until the mean is subtracted
     np.testing.assert_array_equal(numbers.numpy(), np.array([[5, 5 / 7], [0, 0], [30, 30 / 7]]))
     # classes in order: blue, green, red; 0 is unseen
     assert colours.tolist() == [[1, 2], [3, 3], [3, 3]]
@@ -102,7 +115,9 @@ def test_an_input_category_that_training_has_not_seen_is_0(view: View) -> None:
 def test_one_row_is_a_batch_without_its_first_dimension(view: View) -> None:
     data = rows_of(view, "train")
     one, batch = data[7], data.__getitems__(np.array([7]))
-    assert same(Batch(one.rows[None], tuple(part[None] for part in one.inputs), one.target[None]), batch)
+    assert same(
+        Batch(one.rows[None], tuple(part[None] for part in one.inputs), one.target[None]), batch
+    )
 
 
 def test_a_batch_has_memory_of_its_own(view: View) -> None:
@@ -124,13 +139,21 @@ def test_many_shards_give_the_same_batches_as_one(
     monkeypatch.setattr(store_module, "SHARD_BYTES", 48 * 5)
     monkeypatch.setattr(store_module, "BATCH_FILES", 5)
     other = tmp_path / "other"
-    many = view_of(other, lambda rows: write_table(rows, "other/table.csv"), lambda names: None or _link(tmp_path))
+    many = view_of(
+        other,
+        lambda rows: write_table(rows, "other/table.csv"),
+        lambda names: None or _link(tmp_path),
+    )
     assert len(many.pack.image("image").shards) > 5
     index = [3, 36, 0, 12, 12]
-    assert same(rows_of(many, "train").__getitems__(index), rows_of(view, "train").__getitems__(index))
+    assert same(
+        rows_of(many, "train").__getitems__(index), rows_of(view, "train").__getitems__(index)
+    )
 
 
-def test_pictures_in_memory_are_those_of_the_shards(view: View, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_in_memory_are_those_of_the_shards(
+    view: View, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dataset_module, "ROWS_AT_ONCE", 5)
     index = [3, 36, 0, 12, 12]
     from_shards, rows = rows_of(view, "train"), view.rows["train"]
@@ -157,7 +180,15 @@ def test_a_target_that_the_schema_does_not_know_is_refused(view: View) -> None:
 
 @pytest.mark.parametrize(
     ("num_rows", "batch_size", "sizes"),
-    [(10, 4, [4, 4, 2]), (9, 4, [4, 5]), (8, 4, [4, 4]), (1, 4, [1]), (3, 1, [1, 1, 1]), (5, 8, [5]), (0, 4, [])],
+    [
+        (10, 4, [4, 4, 2]),
+        (9, 4, [4, 5]),
+        (8, 4, [4, 4]),
+        (1, 4, [1]),
+        (3, 1, [1, 1, 1]),
+        (5, 8, [5]),
+        (0, 4, []),
+    ],
 )
 def test_a_last_batch_of_one_row_joins_the_one_before(
     view: View, num_rows: int, batch_size: int, sizes: list[int]
@@ -181,7 +212,10 @@ def test_the_order_is_a_permutation_of_seed_and_epoch(view: View) -> None:
 
 
 def test_the_order_leaves_the_global_random_states_alone(view: View) -> None:
-    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"]
+    torch_state, numpy_state = (
+        torch.get_rng_state(),
+        np.random.get_state(legacy=False)["state"]["key"],
+    )
     list(make_loader(rows_of(view, "train"), 8, seed=0, epoch=0))
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], numpy_state)
@@ -189,7 +223,9 @@ def test_the_order_leaves_the_global_random_states_alone(view: View) -> None:
 
 @pytest.mark.parametrize("start", [0, 1, 4])
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_starting_late_gives_the_same_remaining_batches(view: View, start: int, num_workers: int) -> None:
+def test_starting_late_gives_the_same_remaining_batches(
+    view: View, start: int, num_workers: int
+) -> None:
     data = rows_of(view, "train")
     whole = list(make_loader(data, 8, seed=3, epoch=2))
     late = make_loader(data, 8, seed=3, epoch=2, start_batch=start, num_workers=num_workers)
@@ -225,7 +261,15 @@ def test_balanced_draws_are_of_seed_and_epoch_and_start_late_alike(view: View) -
     data = rows_of(view, "train")
 
     def batches(seed: int, epoch: int, start: int = 0, at_once: int = 1) -> list[Batch]:
-        loader = make_loader(data, 8, seed=seed, epoch=epoch, start_batch=start, balanced=True, batches_at_once=at_once)
+        loader = make_loader(
+            data,
+            8,
+            seed=seed,
+            epoch=epoch,
+            start_batch=start,
+            balanced=True,
+            batches_at_once=at_once,
+        )
         return [batch for group in loader for batch in split_batches(group, 8)]
 
     def rows(some: list[Batch]) -> list[int]:
@@ -247,11 +291,15 @@ def test_balanced_draws_are_of_seed_and_epoch_and_start_late_alike(view: View) -
 
 def test_without_classes_nothing_can_be_balanced(view: View) -> None:
     number = Feature(kind="number")
-    with pytest.raises(RecipeError, match=r"train.sampling: balanced .* a row of a number target has no one class"):
+    with pytest.raises(
+        RecipeError, match=r"train.sampling: balanced .* a row of a number target has no one class"
+    ):
         check_sampling("balanced", [number])
     check_sampling("shuffle", [number])
     target = view.schema.inputs[1]
-    data = PackDataset(view.pack, view.schema.model_copy(update={"targets": [target]}), view.rows["train"])
+    data = PackDataset(
+        view.pack, view.schema.model_copy(update={"targets": [target]}), view.rows["train"]
+    )
     with pytest.raises(RecipeError, match=r"train.sampling: balanced"):
         make_loader(data, 8, seed=0, epoch=0, balanced=True)
 
@@ -312,14 +360,17 @@ from torchrelay.datasets.build import open_view
 from torchrelay.datasets.loader import make_loader
 from torchrelay.datasets.pack_dataset import PackDataset
 view = open_view(Path(sys.argv[1]), Path(sys.argv[2]))
-batches = iter(make_loader(PackDataset(view.pack, view.schema, view.rows["train"]), 1, seed=0, epoch=0, num_workers=2))
+batches = iter(make_loader(PackDataset(view.pack, view.schema, view.rows["train"]), 1, \
+seed=0, epoch=0, num_workers=2))
 next(batches)
 sys.batches = batches
 sys.exit("the loss is nan")
 """
 
 
-def test_a_process_that_dies_of_an_error_in_the_middle_of_an_epoch_ends_with_its_workers(view: View) -> None:
+def test_a_process_that_dies_of_an_error_in_the_middle_of_an_epoch_ends_with_its_workers(
+    view: View,
+) -> None:
     [split_dir] = (view.pack.folder / "splits").iterdir()
     command = [sys.executable, "-c", LEFT_IN_THE_MIDDLE, str(view.pack.folder), str(split_dir)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

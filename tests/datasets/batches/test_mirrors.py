@@ -42,7 +42,10 @@ def view(request: pytest.FixtureRequest, tmp_path: Path, write_table: Callable[.
         "table": write_table(["image,l_x,l_y,r_x,r_y,label,split", *rows]),
         "files": str(tmp_path / "images"),
         "inputs": {
-            "image": {"kind": "image", **({} if is_short else {"channels": 3, "dtype": request.param})},
+            "image": {
+                "kind": "image",
+                **({} if is_short else {"channels": 3, "dtype": request.param}),
+            },
             "eyes": {"kind": "points", "columns": ["l_*", "r_*"], "swap": [[0, 1]]},
         },
         "target": {"label": {"kind": "category"}},
@@ -55,7 +58,9 @@ def view(request: pytest.FixtureRequest, tmp_path: Path, write_table: Callable[.
 
 
 def same(one: Batch, other: Batch) -> bool:
-    pairs = zip((one.rows, *one.inputs, one.target), (other.rows, *other.inputs, other.target), strict=True)
+    pairs = zip(
+        (one.rows, *one.inputs, one.target), (other.rows, *other.inputs, other.target), strict=True
+    )
     return all(torch.equal(left, right) for left, right in pairs)
 
 
@@ -64,7 +69,9 @@ def same(one: Batch, other: Batch) -> bool:
 def test_pictures_come_mirrored_as_the_flip_would_mirror_them(
     copies: int, balanced: bool, num_workers: int, view: View, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare = BatchTransform(view.schema, [Named(name="flip"), Named(name="crop")], seed=4, device="cpu")
+    prepare = BatchTransform(
+        view.schema, [Named(name="flip"), Named(name="crop")], seed=4, device="cpu"
+    )
     load = functools.partial(
         make_loader,
         batch_size=8,
@@ -80,17 +87,28 @@ def test_pictures_come_mirrored_as_the_flip_would_mirror_them(
     num_bytes = NUM_ROWS * 6 * 4 * 3 * np.dtype(view.schema.inputs[0].dtype).itemsize
     monkeypatch.setattr(dataset_module, "MOST_IN_MEMORY", copies * num_bytes)
     monkeypatch.setattr(dataset_module, "ROWS_AT_ONCE", 7)
-    kept = PackDataset(view.pack, view.schema, view.rows["train"], in_memory=True, with_mirrors=True)
+    kept = PackDataset(
+        view.pack, view.schema, view.rows["train"], in_memory=True, with_mirrors=True
+    )
     assert prepare.mirrors_first
-    for mirrored in (functools.partial(prepare.mirrored, epoch=2), lambda rows, repeats: np.zeros(len(rows), bool)):
-        found = [prepare.begin(batch, 2, is_mirrored=True) for batch in load(kept, mirrored=mirrored)]
+    for mirrored in (
+        functools.partial(prepare.mirrored, epoch=2),
+        lambda rows, repeats: np.zeros(len(rows), bool),
+    ):
+        found = [
+            prepare.begin(batch, 2, is_mirrored=True) for batch in load(kept, mirrored=mirrored)
+        ]
         is_ours = isinstance(mirrored, functools.partial)
         assert len(found) == len(expected) > 1
-        assert all(same(left, right) for left, right in zip(found, expected, strict=True)) == is_ours
+        assert (
+            all(same(left, right) for left, right in zip(found, expected, strict=True)) == is_ours
+        )
 
 
 def test_a_worker_that_is_no_fork_gathers_the_same_without_a_copy_of_its_own(view: View) -> None:
-    kept = PackDataset(view.pack, view.schema, view.rows["train"], in_memory=True, with_mirrors=True)
+    kept = PackDataset(
+        view.pack, view.schema, view.rows["train"], in_memory=True, with_mirrors=True
+    )
     sent = pickle.dumps(kept)
     index = np.array([[3, 9, 3, 30], [0, 0, 1, 0], [1, 0, 0, 1]])
     assert same(pickle.loads(sent).__getitems__(index), kept.__getitems__(index))
@@ -109,14 +127,20 @@ def test_pictures_are_copied_one_input_after_another_while_there_is_room(
     assert [one._has_mirrors for one in pictures] == [True, False, False]
 
 
-@pytest.mark.parametrize(("names", "comes_first"), [(["flip", "crop"], True), (["crop", "flip"], False), ([], False)])
-def test_a_flip_behind_another_change_stays_where_it_is(names: list[str], comes_first: bool, view: View) -> None:
+@pytest.mark.parametrize(
+    ("names", "comes_first"), [(["flip", "crop"], True), (["crop", "flip"], False), ([], False)]
+)
+def test_a_flip_behind_another_change_stays_where_it_is(
+    names: list[str], comes_first: bool, view: View
+) -> None:
     augment = [Named(name=name) for name in names]
     assert BatchTransform(view.schema, augment, seed=0, device="cpu").mirrors_first == comes_first
     assert not BatchTransform(view.schema, augment, seed=0, device="meta").mirrors_first
 
 
-def test_a_container_allows_no_more_memory_than_its_group_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_container_allows_no_more_memory_than_its_group_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(dataset_module, "CGROUP", tmp_path)
     free = dataset_module.free_memory()
     (tmp_path / "memory.max").write_text("max\n")

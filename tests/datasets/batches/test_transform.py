@@ -19,21 +19,43 @@ CROP = Named(name="crop")
 
 def make_schema(target: str = "category", dtype: str = "uint8") -> Schema:
     image = FeatureSchema(
-        name="image", kind="image", columns=["image"], shape=[2, 6, 5], dtype=dtype, mean=[100, 50], std=[50, 25]
+        name="image",
+        kind="image",
+        columns=["image"],
+        shape=[2, 6, 5],
+        dtype=dtype,
+        mean=[100, 50],
+        std=[50, 25],
     )
-    numbers = FeatureSchema(name="x", kind="number", columns=["a"], shape=[1], dtype="float32", mean=[2000], std=[4])
-    category = FeatureSchema(name="c", kind="category", columns=["c"], shape=[1], dtype="int64", classes=["a", "b"])
+    numbers = FeatureSchema(
+        name="x", kind="number", columns=["a"], shape=[1], dtype="float32", mean=[2000], std=[4]
+    )
+    category = FeatureSchema(
+        name="c", kind="category", columns=["c"], shape=[1], dtype="int64", classes=["a", "b"]
+    )
     label = category.model_copy(update={"shape": []})
-    y = FeatureSchema(name="y", kind="number", columns=["y"], shape=[2], dtype="float32", mean=[10, 20], std=[2, 5])
+    y = FeatureSchema(
+        name="y",
+        kind="number",
+        columns=["y"],
+        shape=[2],
+        dtype="float32",
+        mean=[10, 20],
+        std=[2, 5],
+    )
     return Schema(inputs=[image, numbers, category], targets=[label if target == "category" else y])
 
 
 def make_batch(rows: list[int], dtype: torch.dtype = torch.uint8) -> Batch:
-    pixels = [np.random.default_rng(row).integers(1, 256, (2, 6, 5), dtype=np.uint8) for row in rows]
+    pixels = [
+        np.random.default_rng(row).integers(1, 256, (2, 6, 5), dtype=np.uint8) for row in rows
+    ]
     image = torch.from_numpy(np.stack(pixels)).to(dtype)
     numbers = torch.tensor([[2000.0 + row] for row in rows])
     return Batch(
-        torch.tensor(rows), (image, numbers, torch.ones(len(rows), 1, dtype=torch.int64)), torch.tensor(rows) % 2
+        torch.tensor(rows),
+        (image, numbers, torch.ones(len(rows), 1, dtype=torch.int64)),
+        torch.tensor(rows) % 2,
     )
 
 
@@ -88,7 +110,10 @@ def test_flip_gives_each_picture_or_its_mirror_about_half_the_time() -> None:
     out = raw(make_transform(FLIP)(batch, training=True).inputs[0])
     flipped = 0
     for picture, found in zip(batch.inputs[0].numpy(), out, strict=True):
-        is_same, is_mirror = np.array_equal(found, picture), np.array_equal(found, picture[:, :, ::-1])
+        is_same, is_mirror = (
+            np.array_equal(found, picture),
+            np.array_equal(found, picture[:, :, ::-1]),
+        )
         assert is_same != is_mirror
         flipped += is_mirror
     assert 150 < flipped < 250
@@ -104,14 +129,20 @@ def test_the_probability_of_a_flip_is_kept_at_its_ends(p: float, mirrored: bool)
 
 @pytest.mark.parametrize(("mode", "numpy_mode"), [("zeros", "constant"), ("reflect", "reflect")])
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_crop_gives_a_window_of_the_padded_picture(mode: str, numpy_mode: str, dtype: torch.dtype) -> None:
+def test_crop_gives_a_window_of_the_padded_picture(
+    mode: str, numpy_mode: str, dtype: torch.dtype
+) -> None:
     batch = make_batch(list(range(300)), dtype)
     args = {"padding": 2, "mode": mode}
     out = raw(make_transform(Named(name="crop", args=args))(batch, training=True).inputs[0])
     moves = set()
     for picture, found in zip(batch.inputs[0].numpy().astype(np.uint8), out, strict=True):
         padded = np.pad(picture, ((0, 0), (2, 2), (2, 2)), mode=numpy_mode)  # type: ignore[call-overload]
-        windows = {(top, left): padded[:, top : top + 6, left : left + 5] for top in range(5) for left in range(5)}
+        windows = {
+            (top, left): padded[:, top : top + 6, left : left + 5]
+            for top in range(5)
+            for left in range(5)
+        }
         [move] = [move for move, window in windows.items() if np.array_equal(window, found)]
         moves.add(move)
     assert len(moves) == 25
@@ -123,7 +154,9 @@ def test_crop_is_the_same_on_accelerators(mode: Any) -> None:
     crop = Crop(3, mode)
     top, left = (np.random.default_rng(part).integers(0, 7, 40) for part in (0, 1))
     rows = crop._move_rows(np.ascontiguousarray(image.permute(0, 2, 3, 1).numpy()), top, left)
-    np.testing.assert_array_equal(crop._move_pixels(image, top - 3, left - 3).numpy(), rows.transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(
+        crop._move_pixels(image, top - 3, left - 3).numpy(), rows.transpose(0, 3, 1, 2)
+    )
 
 
 def test_a_crop_of_no_padding_changes_nothing() -> None:
@@ -140,7 +173,9 @@ def test_a_row_is_augmented_alike_in_every_batch() -> None:
     whole = transform(make_batch(list(range(32))), epoch=2, training=True).inputs[0]
     some = transform(make_batch([31, 4, 4, 17]), epoch=2, training=True).inputs[0]
     assert torch.equal(some, whole[[31, 4, 4, 17]])
-    assert torch.equal(make_transform(FLIP, CROP, seed=5)(make_batch([9]), 2, True).inputs[0][0], whole[9])
+    assert torch.equal(
+        make_transform(FLIP, CROP, seed=5)(make_batch([9]), 2, True).inputs[0][0], whole[9]
+    )
 
 
 def test_many_small_batches_as_one_and_each_alone_give_the_same_bits() -> None:
@@ -167,7 +202,9 @@ def test_flips_of_neighbouring_rows_and_epochs_are_independent() -> None:
     plain = make_transform()(make_batch(list(range(500)))).inputs[0]
     flips = np.stack(
         [
-            (make_transform(FLIP)(make_batch(list(range(500))), epoch, True).inputs[0] != plain).flatten(1).any(1)
+            (make_transform(FLIP)(make_batch(list(range(500))), epoch, True).inputs[0] != plain)
+            .flatten(1)
+            .any(1)
             for epoch in range(4)
         ]
     ).astype(float)
@@ -177,7 +214,9 @@ def test_flips_of_neighbouring_rows_and_epochs_are_independent() -> None:
 
 def test_channels_last_and_dtype_are_as_asked() -> None:
     batch = make_batch(list(range(4)))
-    image, numbers, ids = make_transform(FLIP, dtype=torch.bfloat16, channels_last=True)(batch, 0, True).inputs
+    image, numbers, ids = make_transform(FLIP, dtype=torch.bfloat16, channels_last=True)(
+        batch, 0, True
+    ).inputs
     assert image.is_contiguous(memory_format=torch.channels_last)
     assert (image.dtype, numbers.dtype, ids.dtype) == (torch.bfloat16, torch.bfloat16, torch.int64)
     double = BatchTransform(make_schema("number"), [], seed=0, device="cpu", dtype=torch.float64)
@@ -191,7 +230,9 @@ def test_the_module_gives_the_same_bits_and_can_be_exported() -> None:
     prepared = make_transform()(batch).inputs
     rows = torch.export.Dim("rows", min=1)
     dynamic = ({0: rows}, {0: rows}, {0: rows})
-    exported = torch.export.export(module, batch.inputs, dynamic_shapes={"inputs": dynamic}).module()
+    exported = torch.export.export(
+        module, batch.inputs, dynamic_shapes={"inputs": dynamic}
+    ).module()
     for found in (module(*batch.inputs), exported(*batch.inputs)):
         assert all(torch.equal(one, other) for one, other in zip(found, prepared, strict=True))
     assert exported(*make_batch([7, 8]).inputs)[0].shape == (2, 2, 6, 5)
@@ -213,13 +254,16 @@ def test_an_accelerator_gives_the_same_pictures(name: str, dtype: str) -> None:
     steps = [FLIP, CROP, Named(name=name)]
     device = torch.accelerator.current_accelerator() or "cpu"
     here, there = (
-        BatchTransform(schema, steps, seed=0, device=where)(batch, 1, True).inputs[0] for where in ("cpu", device)
+        BatchTransform(schema, steps, seed=0, device=where)(batch, 1, True).inputs[0]
+        for where in ("cpu", device)
     )
     torch.testing.assert_close(there.cpu(), here, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_a_pixel_has_the_same_bits_wherever_in_a_batch_it_stands(memory_format: torch.memory_format) -> None:
+def test_a_pixel_has_the_same_bits_wherever_in_a_batch_it_stands(
+    memory_format: torch.memory_format,
+) -> None:
     schema = make_schema()
     schema.inputs[0] = schema.inputs[0].model_copy(
         update={"shape": [3, 37, 41], "mean": [101.3] * 3, "std": [61.7] * 3}
@@ -228,6 +272,10 @@ def test_a_pixel_has_the_same_bits_wherever_in_a_batch_it_stands(memory_format: 
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (23, 3, 37, 41), np.uint8))
     [together] = prepare(pixels.contiguous(memory_format=memory_format))
     scale, shift = (getattr(prepare.inputs[0], name) for name in ("scale", "shift"))
-    assert torch.equal(together, (pixels * scale) + shift)  # whether the processor rounds in between or not
+    assert torch.equal(
+        together, (pixels * scale) + shift
+    )  # whether the processor rounds in between or not
     assert len(together[pixels == 77].unique()) == 1
-    torch.testing.assert_close(together.double(), (pixels.double() - 101.3) / 61.7, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        together.double(), (pixels.double() - 101.3) / 61.7, rtol=0, atol=1e-4
+    )

@@ -46,7 +46,9 @@ WriteTable = Callable[..., str]
         (["−5", "3.5"], Notation(), [-5, 3.5]),
     ],
 )
-def test_numbers_are_found_to_be_written_so_and_read(cells: list[str], notation: Notation, values: list[float]) -> None:
+def test_numbers_are_found_to_be_written_so_and_read(
+    cells: list[str], notation: Notation, values: list[float]
+) -> None:
     finding = find_notation(cells)
     assert finding is not None
     assert finding.notation == notation
@@ -54,7 +56,16 @@ def test_numbers_are_found_to_be_written_so_and_read(cells: list[str], notation:
 
 
 @pytest.mark.parametrize(
-    "cells", [["1,5", "1.5"], ["12-01-2020"], ["red", "blue"], ["1,3", "2,3,4"], ["1.2.3"], ["10:30"], ["5 kg"]]
+    "cells",
+    [
+        ["1,5", "1.5"],
+        ["12-01-2020"],
+        ["red", "blue"],
+        ["1,3", "2,3,4"],
+        ["1.2.3"],
+        ["10:30"],
+        ["5 kg"],
+    ],
 )
 def test_what_is_no_number_or_contradicts_itself_has_no_notation(cells: list[str]) -> None:
     assert find_notation(cells) is None
@@ -72,7 +83,9 @@ def test_what_is_no_number_or_contradicts_itself_has_no_notation(cells: list[str
         ("1 2", Notation(".", " ")),
     ],
 )
-def test_a_number_that_is_written_otherwise_than_the_recipe_says_is_none(cell: str, notation: Notation) -> None:
+def test_a_number_that_is_written_otherwise_than_the_recipe_says_is_none(
+    cell: str, notation: Notation
+) -> None:
     assert np.isnan(parse_cell(cell, notation))
 
 
@@ -81,32 +94,46 @@ def test_a_number_that_is_written_otherwise_than_the_recipe_says_is_none(cell: s
     [
         (
             ["10,38", "5,2"],
-            """'10,38', with a decimal comma; set data.decimal: "," ('10,38' is then 10.38 and '5,2' is""",
+            "'10,38', with a decimal comma; "
+            """set data.decimal: "," ('10,38' is then 10.38 and '5,2' is""",
         ),
-        (["3,462", "999"], """'3,462', with thousands parted by ','; set data.thousands: "," ('3,462' is then 3462)"""),
+        (
+            ["3,462", "999"],
+            "'3,462', with thousands parted by ','; "
+            """set data.thousands: "," ('3,462' is then 3462)""",
+        ),
         (
             ["3,462"],
-            """set data.thousands: "," ('3,462' is then 3462; with data.decimal: "," it would be a fraction)""",
+            """set data.thousands: "," ('3,462' is then 3462; """
+            """with data.decimal: "," it would be a fraction)""",
         ),
         (["27.4%"], """'27.4%', with the unit '%'; set data.units: ["%"] ('27.4%' is then 27.4)"""),
         (["1,5", "1.5"], "'1,5', with a decimal comma, which others do not have; write them alike"),
     ],
 )
-def test_a_recipe_without_the_setting_gets_a_verdict_that_names_it(cells: list[str], remedy: str) -> None:
+def test_a_recipe_without_the_setting_gets_a_verdict_that_names_it(
+    cells: list[str], remedy: str
+) -> None:
     verdicts = Verdicts(len(cells))
     read_numbers(pd.DataFrame({"a": cells}, dtype=str), ["a"], verdicts)
     assert remedy in str(verdicts.reasons[0])
 
 
 def test_cells_of_another_unit_are_bad_and_so_are_bare_numbers_among_percentages() -> None:
-    cells = pd.DataFrame({"a": ["$5", "€5", "3", "$2"], "b": ["50%", "0.5", "20%", "5%"]}, dtype=str)
+    cells = pd.DataFrame(
+        {"a": ["$5", "€5", "3", "$2"], "b": ["50%", "0.5", "20%", "5%"]}, dtype=str
+    )
     verdicts = Verdicts(4)
     values = read_numbers(cells, ["a"], verdicts, Notation(".", "", ("$", "€")))
-    assert {row: str(reason) for row, reason in verdicts.reasons.items()} == {1: "another unit than '$' in 'a': '€5'"}
+    assert {row: str(reason) for row, reason in verdicts.reasons.items()} == {
+        1: "another unit than '$' in 'a': '€5'"
+    }
     assert values[[0, 2, 3], 0].tolist() == [5, 3, 2]
     verdicts = Verdicts(4)
     read_numbers(cells, ["b"], verdicts, Notation(".", "", ("%",)))
-    assert {row: str(reason) for row, reason in verdicts.reasons.items()} == {1: "another unit than '%' in 'b': '0.5'"}
+    assert {row: str(reason) for row, reason in verdicts.reasons.items()} == {
+        1: "another unit than '%' in 'b': '0.5'"
+    }
 
 
 def write_prices(write_table: WriteTable, template: str, delimiter: str = ",") -> Path:
@@ -114,7 +141,9 @@ def write_prices(write_table: WriteTable, template: str, delimiter: str = ",") -
     lines = [["area", "share", "price"]]
     for _ in range(60):
         area = int(draw.integers(400, 4000))
-        lines.append([template.format(area), f"{draw.uniform(1, 99):.1f}%", template.format(area * 300)])
+        lines.append(
+            [template.format(area), f"{draw.uniform(1, 99):.1f}%", template.format(area * 300)]
+        )
     return Path(write_table([delimiter.join(f'"{cell}"' for cell in line) for line in lines]))
 
 
@@ -135,7 +164,10 @@ def test_init_finds_how_the_numbers_of_a_table_are_written(
         return
     assert notation_of(survey.dialect) == found
     assert {column.role for column in survey.columns.values()} == {"number"}
-    assert "is 3893" in survey.dialect_whys["thousands"] or "is 3462" in survey.dialect_whys["thousands"]
+    assert (
+        "is 3893" in survey.dialect_whys["thousands"]
+        or "is 3462" in survey.dialect_whys["thousands"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -148,7 +180,9 @@ def test_init_finds_how_the_numbers_of_a_table_are_written(
         (["({})", "{}"], "number"),
     ],
 )
-def test_init_leaves_a_column_out_whose_units_are_several(write_table: WriteTable, cells: list[str], role: str) -> None:
+def test_init_leaves_a_column_out_whose_units_are_several(
+    write_table: WriteTable, cells: list[str], role: str
+) -> None:
     lines = [f"{cells[row % len(cells)].format(row / 7)},{'ab'[row % 2]}" for row in range(200)]
     survey = survey_table(Path(write_table(["price,y", *lines])))
     assert survey.columns["price"].role == role
@@ -171,16 +205,23 @@ def test_semicolons_and_decimal_commas_are_found_together(write_table: WriteTabl
     assert survey.columns["a"].role == "number"
 
 
-def test_a_comma_that_could_be_either_is_asked_about_and_never_guessed_in_silence(write_table: WriteTable) -> None:
+def test_a_comma_that_could_be_either_is_asked_about_and_never_guessed_in_silence(
+    write_table: WriteTable,
+) -> None:
     lines = [f"{1 + row % 9},{100 + row * 7 % 900:03d};{'ab'[row % 2]}" for row in range(60)]
     table = Path(write_table(["size;kind", *lines]))
-    with pytest.raises(DataError, match=r"column 'size' holds numbers such as '1,100', .*--decimal , or --thousands ,"):
+    with pytest.raises(
+        DataError,
+        match=r"column 'size' holds numbers such as '1,100', .*--decimal , or --thousands ,",
+    ):
         survey_table(table)
     assert survey_table(table, None, {"decimal": ","}).columns["size"].role == "number"
     assert survey_table(table, None, {"thousands": ","}).columns["size"].role == "number"
 
 
-def test_cells_of_parquet_become_text_as_a_table_of_the_recipes_dialect_has_them(tmp_path: Path) -> None:
+def test_cells_of_parquet_become_text_as_a_table_of_the_recipes_dialect_has_them(
+    tmp_path: Path,
+) -> None:
     columns = {
         "flag": pa.array([True, None]),
         "half": pa.array([0.5, 2.0], pa.float16()),
@@ -189,7 +230,9 @@ def test_cells_of_parquet_become_text_as_a_table_of_the_recipes_dialect_has_them
         "coded": pa.array(["a", "b"]).dictionary_encode(),
         "number": pa.array([1, 2]).dictionary_encode(),
     }
-    texts = {name: texts_of(pa.chunked_array([column])).tolist() for name, column in columns.items()}
+    texts = {
+        name: texts_of(pa.chunked_array([column])).tolist() for name, column in columns.items()
+    }
     assert texts == {
         "flag": ["true", ""],
         "half": ["0.5", "2"],
@@ -206,7 +249,9 @@ def test_cells_of_parquet_become_text_as_a_table_of_the_recipes_dialect_has_them
 
 @pytest.mark.parametrize("cells", [[], ["b", "a", "b", ""], ["1", "x", " 1"]])
 def test_distinct_cells_are_those_of_pandas_also_of_columns_in_parts(cells: list[str]) -> None:
-    parts = pd.concat([pd.Series(cells, dtype="str"), pd.Series(cells[::-1], dtype="str")], ignore_index=True)
+    parts = pd.concat(
+        [pd.Series(cells, dtype="str"), pd.Series(cells[::-1], dtype="str")], ignore_index=True
+    )
     ids, values = distinct_cells(parts)
     expected, uniques = pd.factorize(parts)
     assert (ids.tolist(), values) == (expected.tolist(), list(uniques))

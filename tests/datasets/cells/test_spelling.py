@@ -7,7 +7,13 @@ import pytest
 
 from torchrelay.datasets.cells.columns import Categories
 from torchrelay.datasets.cells.spelling import find_look_alikes, match_known, spell
-from torchrelay.datasets.ingest import Prepared, match_classes, open_view, prepare_data, prepare_for_schema
+from torchrelay.datasets.ingest import (
+    Prepared,
+    match_classes,
+    open_view,
+    prepare_data,
+    prepare_for_schema,
+)
 from torchrelay.disk import read_json
 from torchrelay.recipe import Data, Spelling
 from torchrelay.schema import FeatureSchema, Schema
@@ -64,7 +70,11 @@ def test_what_a_rule_does_not_count_is_one_spelling(text: str, rule: Spelling, s
         (["1", "0", "1.0", "2"], [["1", "1.0"]], NUMBERS),
         (["true", "True", "no"], [["true", "True"]], NUMBERS),
         (["cat", "Cat", "dog"], [["cat", "Cat"]], Spelling(fold_case=True)),
-        (["cat", "cat\u00a0", "\u200bcat"], [["cat", "cat\u00a0", "\u200bcat"]], Spelling(strip=True)),
+        (
+            ["cat", "cat\u00a0", "\u200bcat"],
+            [["cat", "cat\u00a0", "\u200bcat"]],
+            Spelling(strip=True),
+        ),
         (
             ["a ", "a", "B", "b", "1", "01"],
             [["a ", "a"], ["B", "b"], ["1", "01"]],
@@ -114,9 +124,17 @@ def test_a_model_knows_its_classes_as_other_kinds_of_files_write_them(
 
 
 def test_cells_that_are_taken_for_a_models_class_are_said_with_counts() -> None:
-    data = Data.model_validate({"table": "t.csv", "inputs": {"a": {"kind": "category"}}, "target": {}})
+    data = Data.model_validate(
+        {"table": "t.csv", "inputs": {"a": {"kind": "category"}}, "target": {}}
+    )
     known = FeatureSchema(
-        name="a", kind="category", columns=["a"], shape=[1], dtype="int64", classes=["7", "8"], counts=[1, 1]
+        name="a",
+        kind="category",
+        columns=["a"],
+        shape=[1],
+        dtype="int64",
+        classes=["7", "8"],
+        counts=[1, 1],
     )
     cells = Categories(np.array([[0], [1], [0]], dtype=np.int32), ["007", "8"])
     notes: list[str] = []
@@ -130,7 +148,11 @@ def mixed(write_table: WriteTable, number_data: MakeData, **labels: bool) -> Dat
     rows = [f"{row},{row % 2}{'.0' if row > 29 else ''}" for row in range(40)]
     data = number_data(write_table(["x0,label", *rows]))
     return data.model_copy(
-        update={"target": {"label": data.target["label"].model_copy(update={"labels": Spelling(**labels)})}}
+        update={
+            "target": {
+                "label": data.target["label"].model_copy(update={"labels": Spelling(**labels)})
+            }
+        }
     )
 
 
@@ -140,17 +162,23 @@ def test_classes_that_are_equal_as_numbers_are_warned_of_with_counts_and_the_set
     prepared = prepare_data(mixed(write_table, number_data), home)
     assert schema_of(prepared).targets[0].classes == ["0", "0.0", "1", "1.0"]
     assert (
-        "'label': 4 classes look like 2: '0' (15) and '0.0' (5); '1' (15) and '1.0' (5); if they are the same, say "
+        "'label': 4 classes look like 2: '0' (15) and '0.0' (5); '1' (15) and '1.0' (5); if they "
+        "are the same, say "
         "data.target.label.labels: {numbers: true}" in warnings_of(prepared)
     )
-    assert read_json(prepared.split_dir / "report.json")["look_alikes"]["label"]["labels"] == {"numbers": True}
+    assert read_json(prepared.split_dir / "report.json")["look_alikes"]["label"]["labels"] == {
+        "numbers": True
+    }
 
 
 def test_classes_that_the_recipe_says_are_equal_as_numbers_are_one(
     write_table: WriteTable, number_data: MakeData, home: Home
 ) -> None:
     prepared = prepare_data(mixed(write_table, number_data, numbers=True), home)
-    assert (schema_of(prepared).targets[0].classes, schema_of(prepared).targets[0].counts) == (["0", "1"], [20, 20])
+    assert (schema_of(prepared).targets[0].classes, schema_of(prepared).targets[0].counts) == (
+        ["0", "1"],
+        [20, 20],
+    )
     assert "look" not in warnings_of(prepared)
 
 
@@ -158,14 +186,21 @@ def test_a_letter_in_two_unicode_forms_is_one_class_one_group_one_key_and_one_si
     write_table: WriteTable, number_data: MakeData, home: Home
 ) -> None:
     two = ["caf\u00e9", "cafe\u0301"]
-    rows = [f"{row},{two[row % 2] if row % 3 else 'tea'},{two[row % 2]}{row // 2},\u200bTRAIN" for row in range(12)]
+    rows = [
+        f"{row},{two[row % 2] if row % 3 else 'tea'},{two[row % 2]}{row // 2},\u200bTRAIN"
+        for row in range(12)
+    ]
     split = {"column": "side", "group": "who"}
-    prepared = prepare_data(number_data(write_table(["x0,label,who,side", *rows]), split=split), home)
+    prepared = prepare_data(
+        number_data(write_table(["x0,label,who,side", *rows]), split=split), home
+    )
     view = open_view(prepared.pack_dir, prepared.split_dir)
     assert view.schema.targets[0].classes == ["caf\u00e9", "tea"]
     assert view.groups is not None
     assert len(np.unique(view.groups)) == 6
-    with_key = number_data(write_table(["x0,label,who", *(row.rpartition(",")[0] for row in rows)]), key="who")
+    with_key = number_data(
+        write_table(["x0,label,who", *(row.rpartition(",")[0] for row in rows)]), key="who"
+    )
     repeated = prepare_data(with_key.model_copy(update={"max_bad_rows": 0.5}), home)
     assert repeated.num_quarantined == 6
 
@@ -175,7 +210,9 @@ def test_tags_in_two_spellings_are_one_where_the_recipe_says_so(
 ) -> None:
     rows = ['1,"Red,red ,big"', "2,RED", "3,big", "4,"]
     labels = {"strip": True, "fold_case": True}
-    data = number_data(write_table(["x0,tags", *rows]), target={"tags": {"kind": "labels", "labels": labels}})
+    data = number_data(
+        write_table(["x0,tags", *rows]), target={"tags": {"kind": "labels", "labels": labels}}
+    )
     target = schema_of(prepare_data(data, home)).targets[0]
     assert (target.classes, target.counts) == (["big", "red"], [2, 2])
 
@@ -184,13 +221,24 @@ def test_a_table_saved_with_other_numbers_fits_the_models_classes_and_categories
     write_table: WriteTable, number_data: MakeData, home: Home
 ) -> None:
     inputs = {"store": {"kind": "category"}}
-    data = number_data(write_table(["store,label", *(f"{row % 3},{row % 2}" for row in range(12))]), inputs=inputs)
+    data = number_data(
+        write_table(["store,label", *(f"{row % 3},{row % 2}" for row in range(12))]), inputs=inputs
+    )
     schema = schema_of(prepare_data(data, home))
     new = write_table(["store,label", "0.0,0.0", "1.0,true", "2.0,1.0", ",0", "2,7"], "new.csv")
     prepared = prepare_for_schema(data.model_copy(update={"table": new}), schema, home)
     view = open_view(prepared.pack_dir, prepared.split_dir)
-    assert [view.pack.vocabulary("store")[at] for at in view.pack.column("store")[:, 0]] == ["0", "1", "2", "2"]
-    assert [view.pack.vocabulary("label")[at] for at in view.pack.column("label")[:3, 0]] == ["0", "1", "1"]
+    assert [view.pack.vocabulary("store")[at] for at in view.pack.column("store")[:, 0]] == [
+        "0",
+        "1",
+        "2",
+        "2",
+    ]
+    assert [view.pack.vocabulary("label")[at] for at in view.pack.column("label")[:3, 0]] == [
+        "0",
+        "1",
+        "1",
+    ]
     reasons = (prepared.split_dir / "quarantine.csv").read_text()
     assert prepared.num_quarantined == 2
     assert "class that the model does not know: '7'" in reasons

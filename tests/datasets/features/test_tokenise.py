@@ -17,10 +17,14 @@ from torchrelay.recipe import Feature
 
 def tokens_of(texts: list[str], **settings: object) -> list[list[str]]:
     """Tokens of each text, in their order."""
-    found = tokenise(pd.Series(texts, dtype="str"), Feature.model_validate({"kind": "text", **settings}))
+    found = tokenise(
+        pd.Series(texts, dtype="str"), Feature.model_validate({"kind": "text", **settings})
+    )
     ends = found.rows.offsets.tolist()
     ids = found.rows.values.tolist()
-    return [[found.vocabulary[at] for at in ids[start:end]] for start, end in itertools.pairwise(ends)]
+    return [
+        [found.vocabulary[at] for at in ids[start:end]] for start, end in itertools.pairwise(ends)
+    ]
 
 
 def test_words_are_runs_of_letters_digits_and_underscores_in_small_letters() -> None:
@@ -65,7 +69,9 @@ def test_characters_count_spaces_and_punctuation_once_and_nothing_at_the_ends() 
     ]
 
 
-def test_a_table_in_many_chunks_gives_the_same_tokens_as_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_in_many_chunks_gives_the_same_tokens_as_in_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     texts = ["one two", "two three", "", "three one two one", "ñandú"]
     whole = {kind: tokens_of(texts, tokens=kind, ngrams=[1, 3]) for kind in ("words", "characters")}
     monkeypatch.setattr(module, "CHUNK_BYTES", 9)
@@ -81,7 +87,9 @@ def test_a_table_in_many_chunks_gives_the_same_tokens_as_in_one(monkeypatch: pyt
          {"analyzer": "char", "ngram_range": (2, 3), "lowercase": False}),
     ],
 )  # fmt: skip
-def test_counts_are_those_of_scikit_learn(settings: dict[str, Any], counter: dict[str, Any]) -> None:
+def test_counts_are_those_of_scikit_learn(
+    settings: dict[str, Any], counter: dict[str, Any]
+) -> None:
     generator = np.random.default_rng(0)
     letters = np.array(list("aábBcÇ é1_.,!  "))
     texts = ["".join(generator.choice(letters, generator.integers(1, 40))) for _ in range(200)]

@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from torchrelay.datasets.batches import PackDataset, make_loader
-from torchrelay.datasets.ingest import View, open_view, prepare_data, prepare_for_schema, prepare_inputs
+from torchrelay.datasets.ingest import (
+    View,
+    open_view,
+    prepare_data,
+    prepare_for_schema,
+    prepare_inputs,
+)
 from torchrelay.datasets.table import check_table
 from torchrelay.datasets.verdicts import read_verdicts
 from torchrelay.disk import read_json
@@ -52,7 +58,9 @@ def test_head_and_tail_share_all_entities_of_the_table(write_table: WriteTable, 
     schema = view_of(data_of(write_table(FACTS)), home).schema
     [head, relation], [tail] = schema.inputs, schema.targets
     assert head.classes == tail.classes == ENTITIES  # owl, which only a test row has, too
-    assert head.counts == tail.counts == [1, 3, 2, 3, 1, 0]  # occurrences as head or tail of training rows
+    assert (
+        head.counts == tail.counts == [1, 3, 2, 3, 1, 0]
+    )  # occurrences as head or tail of training rows
     assert (relation.classes, relation.vocabulary) == (["chases", "is_a"], "")
     assert schema.triple == (0, 1)
     assert (head.shape, tail.shape) == ([1], [])
@@ -79,7 +87,9 @@ def test_inputs_keep_the_recipes_order(write_table: WriteTable, home: Home) -> N
     assert [one[:, 0].tolist() for one in batch.inputs] == [[2, 4], [5, 4]]
 
 
-def test_an_epoch_asks_every_question_once_from_any_batch_on(write_table: WriteTable, home: Home) -> None:
+def test_an_epoch_asks_every_question_once_from_any_batch_on(
+    write_table: WriteTable, home: Home
+) -> None:
     view = view_of(data_of(write_table(FACTS)), home)
     rows = PackDataset(view.pack, view.schema, view.rows["train"])
 
@@ -88,7 +98,9 @@ def test_an_epoch_asks_every_question_once_from_any_batch_on(write_table: WriteT
         return [
             question
             for batch in loader
-            for question in zip(*(one[:, 0].tolist() for one in batch.inputs), batch.target.tolist(), strict=True)
+            for question in zip(
+                *(one[:, 0].tolist() for one in batch.inputs), batch.target.tolist(), strict=True
+            )
         ]
 
     whole = batches(0)
@@ -97,7 +109,9 @@ def test_an_epoch_asks_every_question_once_from_any_batch_on(write_table: WriteT
     assert batches(2) == whole[6:]
 
 
-def test_a_relation_without_a_training_row_cannot_be_asked(write_table: WriteTable, home: Home) -> None:
+def test_a_relation_without_a_training_row_cannot_be_asked(
+    write_table: WriteTable, home: Home
+) -> None:
     data = data_of(write_table([*FACTS, "owl,fears,cat,test"]))
     prepared = prepare_data(data, home)
     assert read_verdicts(prepared.split_dir) == {7: "relation without a training row: 'fears'"}
@@ -107,9 +121,17 @@ def test_a_relation_without_a_training_row_cannot_be_asked(write_table: WriteTab
     assert "classes" not in report["features"]["head"]
 
 
-def test_another_tables_unknown_entities_and_relations_get_verdicts(write_table: WriteTable, home: Home) -> None:
+def test_another_tables_unknown_entities_and_relations_get_verdicts(
+    write_table: WriteTable, home: Home
+) -> None:
     schema = view_of(data_of(write_table(FACTS)), home).schema
-    lines = ["head,relation,tail", "owl,is_a,animal", "cow,is_a,animal", "owl,fears,cat", "owl,is_a,bird"]
+    lines = [
+        "head,relation,tail",
+        "owl,is_a,animal",
+        "cow,is_a,animal",
+        "owl,fears,cat",
+        "owl,is_a,bird",
+    ]
     data = data_of(write_table(lines, "more.csv"))
     scored = prepare_for_schema(data, schema, home)
     assert read_verdicts(scored.split_dir) == {
@@ -136,10 +158,16 @@ def test_facts_are_split_by_all_three_parts(write_table: WriteTable, home: Home)
     assert sorted(copies) == [0, 0, 3]
 
 
-def test_inputs_that_share_a_vocabulary_have_the_training_rows_classes(write_table: WriteTable, home: Home) -> None:
+def test_inputs_that_share_a_vocabulary_have_the_training_rows_classes(
+    write_table: WriteTable, home: Home
+) -> None:
     lines = ["start,end,hours,split", "oslo,rome,3,train", "rome,bern,1,train", "kiev,oslo,2,valid"]
     city = {"kind": "category", "vocabulary": "cities"}
-    data = data_of(write_table(lines), inputs={"start": city, "end": city}, target={"hours": {"kind": "number"}})
+    data = data_of(
+        write_table(lines),
+        inputs={"start": city, "end": city},
+        target={"hours": {"kind": "number"}},
+    )
     view = view_of(data, home)
     start, end = view.schema.inputs
     assert start.classes == end.classes == ["bern", "oslo", "rome"]
@@ -158,7 +186,15 @@ def test_inputs_that_share_a_vocabulary_have_the_training_rows_classes(write_tab
         ),
         ({"inputs": {"head": ENTITY, "relation": ENTITY}}, "one other category"),
         ({"inputs": {"head": ENTITY, "relation": {"kind": "number"}}}, r"relation \(number\)"),
-        ({"inputs": {"head": ENTITY, "relation": {"kind": "category", "columns": ["relation", "split"]}}}, "2 columns"),
+        (
+            {
+                "inputs": {
+                    "head": ENTITY,
+                    "relation": {"kind": "category", "columns": ["relation", "split"]},
+                }
+            },
+            "2 columns",
+        ),
         ({"target": {"tail": ENTITY, "split": PLAIN}}, "and 2 targets"),
     ],
 )

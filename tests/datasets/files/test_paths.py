@@ -60,7 +60,15 @@ def test_a_stamp_changes_with_time_size_and_inode(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "cell", ["../secret.png", "sub/../../secret.png", "sub/../good.png", "..", "sub/..", "../root-secret/a.png"]
+    "cell",
+    [
+        "../secret.png",
+        "sub/../../secret.png",
+        "sub/../good.png",
+        "..",
+        "sub/..",
+        "../root-secret/a.png",
+    ],
 )
 def test_a_path_with_two_dots_is_quarantined(find: Find, cell: str) -> None:
     files, reasons = find(cell)
@@ -70,10 +78,14 @@ def test_a_path_with_two_dots_is_quarantined(find: Find, cell: str) -> None:
 
 def test_an_absolute_path_is_quarantined_even_inside_the_root(find: Find, folder: Path) -> None:
     cells = [str(folder / "good.png"), "/etc/passwd", "/good.png"]
-    assert find(*cells)[1] == [f"an absolute path, expected one relative to data.files: {cell}" for cell in cells]
+    assert find(*cells)[1] == [
+        f"an absolute path, expected one relative to data.files: {cell}" for cell in cells
+    ]
 
 
-@pytest.mark.parametrize("cell", ["http://example.org/a.png", "file:///etc/passwd", "s3://bucket/key/a.png"])
+@pytest.mark.parametrize(
+    "cell", ["http://example.org/a.png", "file:///etc/passwd", "s3://bucket/key/a.png"]
+)
 def test_a_url_is_quarantined(find: Find, cell: str) -> None:
     assert find(cell)[1] == [f"a URL: {cell}; name a file by its path relative to data.files"]
 
@@ -92,13 +104,21 @@ def test_a_symlink_that_ends_outside_the_root_is_quarantined(find: Find, folder:
     (folder / "out").symlink_to("..")
     (folder / "near").symlink_to("../root-secret")  # its path starts like the root's
     (folder / "deep").symlink_to("/")
-    cells = ["out.png", "twice.png", "out/secret.png", "near/a.png", "deep/etc/passwd", "sub/../out.png"]
+    cells = [
+        "out.png",
+        "twice.png",
+        "out/secret.png",
+        "near/a.png",
+        "deep/etc/passwd",
+        "sub/../out.png",
+    ]
     reasons = find(*cells)[1]
     assert [reason.partition(",")[0] for reason in reasons[:5]] == [
         f"a symlink that leaves data.files: {cell}" for cell in cells[:5]
     ]
     assert reasons[0].endswith(
-        f"it leads to {folder.parent}/secret.png; name the folder that it leads to: `data.links: [{folder.parent}]`"
+        f"it leads to {folder.parent}/secret.png; name the folder that it leads to: `data.links: "
+        f"[{folder.parent}]`"
     )
     assert reasons[5] != ""
 
@@ -115,7 +135,11 @@ def test_a_symlink_that_stays_inside_is_followed(find: Find, folder: Path) -> No
 def test_a_root_that_is_a_symlink_is_no_way_out(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "link").symlink_to("root")
     verdicts = Verdicts(1)
-    assert find_files(["sub/good.png"], tmp_path / "link", verdicts).paths[0].endswith("/root/sub/good.png")
+    assert (
+        find_files(["sub/good.png"], tmp_path / "link", verdicts)
+        .paths[0]
+        .endswith("/root/sub/good.png")
+    )
     assert verdicts.good.all()
 
 
@@ -133,10 +157,15 @@ def test_a_root_that_is_a_symlink_is_no_way_out(tmp_path: Path, folder: Path) ->
         ("  ", "empty path:   "),
         ("a\0b.png", r"a path that cannot be opened: a\x00b.png (embedded null byte)"),
         ("a\0b/c.png", r"a path that cannot be opened: a\x00b/c.png (embedded null byte)"),
-        ("x" * 300 + ".png", f"a path that cannot be opened: {'x' * 140}…{'x' * 55}.png (File name too long)"),
+        (
+            "x" * 300 + ".png",
+            f"a path that cannot be opened: {'x' * 140}…{'x' * 55}.png (File name too long)",
+        ),
     ],
 )
-def test_what_cannot_be_a_file_is_quarantined(find: Find, folder: Path, cell: str, reason: str) -> None:
+def test_what_cannot_be_a_file_is_quarantined(
+    find: Find, folder: Path, cell: str, reason: str
+) -> None:
     (folder / "empty.png").touch()
     assert find(cell)[1] == [reason]
 
@@ -161,17 +190,23 @@ NFC, NFD = (unicodedata.normalize(form, "Käfer é") for form in ("NFC", "NFD"))
 
 
 @pytest.mark.parametrize(("there", "cell"), [(NFC, NFD), (NFD, NFC)])
-def test_a_name_in_another_unicode_form_is_found_and_said(find: Find, folder: Path, there: str, cell: str) -> None:
+def test_a_name_in_another_unicode_form_is_found_and_said(
+    find: Find, folder: Path, there: str, cell: str
+) -> None:
     (folder / there).mkdir()
     (folder / there / f"{there}.png").write_bytes(b"x")
     files, reasons = find(f"{cell}/{cell}.png", f"{there}/{there}.png", f"{there}/{cell}.png")
     assert reasons == ["", "", ""]
     assert set(files.paths) == {f"{os.path.realpath(folder)}/{there}/{there}.png"}
     [note] = files.notes
-    assert note.startswith("2 cells name their files in another spelling (another Unicode form), for example")
+    assert note.startswith(
+        "2 cells name their files in another spelling (another Unicode form), for example"
+    )
 
 
-def test_a_name_that_is_there_in_both_unicode_forms_is_not_guessed(find: Find, folder: Path) -> None:
+def test_a_name_that_is_there_in_both_unicode_forms_is_not_guessed(
+    find: Find, folder: Path
+) -> None:
     mixed = "é" + unicodedata.normalize("NFD", "é")
     for form in ("NFC", "NFD"):
         (folder / unicodedata.normalize(form, mixed)).write_bytes(b"x")
@@ -201,7 +236,9 @@ def test_a_cell_in_another_spelling_is_read_and_said_once(find: Find, cell: str,
     assert files.notes == [f"{said} ({how}), for example {cell!r}; that file is taken"]
 
 
-def test_a_name_with_a_backslash_or_a_space_that_is_there_is_taken_as_it_is(find: Find, folder: Path) -> None:
+def test_a_name_with_a_backslash_or_a_space_that_is_there_is_taken_as_it_is(
+    find: Find, folder: Path
+) -> None:
     for name in ("sub\\good.png", " a%20b.png"):
         (folder / name).write_bytes(b"x")
     files, reasons = find("sub\\good.png", " a%20b.png")
@@ -209,9 +246,13 @@ def test_a_name_with_a_backslash_or_a_space_that_is_there_is_taken_as_it_is(find
     assert files.paths[0] == os.path.realpath(folder) + "/sub\\good.png"
 
 
-@pytest.mark.parametrize("cell", ["C:\\data\\a.png", "c:/data/a.png", "\\\\server\\share\\a.png", '"D:\\a.png"'])
+@pytest.mark.parametrize(
+    "cell", ["C:\\data\\a.png", "c:/data/a.png", "\\\\server\\share\\a.png", '"D:\\a.png"']
+)
 def test_an_absolute_path_of_windows_is_called_so(find: Find, cell: str) -> None:
-    assert find(cell)[1] == [f"an absolute path of Windows, expected one relative to data.files: {cell}"]
+    assert find(cell)[1] == [
+        f"an absolute path of Windows, expected one relative to data.files: {cell}"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -234,7 +275,8 @@ def test_a_name_of_another_case_is_not_taken_and_the_nearest_is_said(
 
 
 @pytest.mark.parametrize(
-    "cell", ["..\\secret.png", "%2e%2e/secret.png", "sub%2F..%2F..%2Fsecret.png", "' ../secret.png'"]
+    "cell",
+    ["..\\secret.png", "%2e%2e/secret.png", "sub%2F..%2F..%2Fsecret.png", "' ../secret.png'"],
 )
 def test_no_other_spelling_leaves_the_root(find: Find, cell: str) -> None:
     files, reasons = find(cell)
@@ -242,7 +284,9 @@ def test_no_other_spelling_leaves_the_root(find: Find, cell: str) -> None:
     assert reasons == [f"a path with .. that may leave data.files: {cell}"]
 
 
-def test_a_broken_link_names_what_is_missing_and_the_command_that_brings_it(find: Find, folder: Path) -> None:
+def test_a_broken_link_names_what_is_missing_and_the_command_that_brings_it(
+    find: Find, folder: Path
+) -> None:
     (folder / "annex.png").symlink_to("../.git/annex/objects/a/b")
     (folder / "gone.png").symlink_to("nothing.png")
     reasons = find("annex.png", "gone.png")[1]
@@ -252,16 +296,21 @@ def test_a_broken_link_names_what_is_missing_and_the_command_that_brings_it(find
 
 
 @pytest.mark.parametrize(
-    ("name", "remedy"), [(".a.png.icloud", "iCloud"), ("a.png.dvc", "dvc pull"), ("a.png.crdownload", "finish")]
+    ("name", "remedy"),
+    [(".a.png.icloud", "iCloud"), ("a.png.dvc", "dvc pull"), ("a.png.crdownload", "finish")],
 )
-def test_what_lies_in_the_place_of_a_file_is_named(find: Find, folder: Path, name: str, remedy: str) -> None:
+def test_what_lies_in_the_place_of_a_file_is_named(
+    find: Find, folder: Path, name: str, remedy: str
+) -> None:
     (folder / name).write_bytes(b"x")
     [reason] = find("a.png")[1]
     assert reason.startswith(f"missing file: a.png, in its place is {name!r}; ")
     assert remedy in reason
 
 
-def test_links_into_a_folder_that_is_named_are_followed_and_no_others(folder: Path, tmp_path: Path) -> None:
+def test_links_into_a_folder_that_is_named_are_followed_and_no_others(
+    folder: Path, tmp_path: Path
+) -> None:
     cache = tmp_path / "cache"
     (cache / "deep").mkdir(parents=True)
     (cache / "deep" / "blob").write_bytes(b"x")
@@ -276,10 +325,19 @@ def test_links_into_a_folder_that_is_named_are_followed_and_no_others(folder: Pa
     cells = ["a.png", "b.png", "c/blob", "hard.png", "d.png", "e.png"]
     files = find_files(cells, folder, verdicts, [str(cache)])
     assert files.paths[:4] == [f"{cache}/deep/blob"] * 3 + [f"{folder}/hard.png"]
-    assert [reason.kind for reason in verdicts.reasons.values()] == ["a symlink that leaves data.files"] * 2
+    assert [reason.kind for reason in verdicts.reasons.values()] == [
+        "a symlink that leaves data.files"
+    ] * 2
     assert files.links == ["/dev", str(tmp_path)]
 
 
 def test_a_folder_for_links_is_proposed_unless_it_is_half_the_disk() -> None:
-    assert common_folders(["/srv/cache/files/md5/ab", "/srv/cache/files/md5/cd"]) == ["/srv/cache/files/md5"]
-    assert common_folders(["/srv/a", "/mnt/b"]) == common_folders([str(Path.home())]) == common_folders([]) == []
+    assert common_folders(["/srv/cache/files/md5/ab", "/srv/cache/files/md5/cd"]) == [
+        "/srv/cache/files/md5"
+    ]
+    assert (
+        common_folders(["/srv/a", "/mnt/b"])
+        == common_folders([str(Path.home())])
+        == common_folders([])
+        == []
+    )

@@ -41,7 +41,9 @@ def encode_npy(pixels: np.ndarray) -> bytes:
 
 
 def decode(data: bytes, max_pixels: int = MANY, **feature: Any) -> np.ndarray:
-    return decode_image(data, Feature.model_validate({"kind": "image", **feature}), max_pixels).pixels
+    return decode_image(
+        data, Feature.model_validate({"kind": "image", **feature}), max_pixels
+    ).pixels
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +60,17 @@ def test_a_png_is_read_as_pillow_and_scikit_image_read_it(picture: Image.Image, 
     other = other[:1].repeat(3, 0) if len(other) < 3 else other[:3]
     other = other * np.uint8(255) if other.dtype == bool else other
     np.testing.assert_array_equal(decode(data), other)
-    np.testing.assert_array_equal(decode(data), np.asarray(picture.convert(mode).convert("RGB")).transpose(2, 0, 1))
+    np.testing.assert_array_equal(
+        decode(data), np.asarray(picture.convert(mode).convert("RGB")).transpose(2, 0, 1)
+    )
 
 
-@pytest.mark.parametrize("options", [{"quality": 90}, {"quality": 30, "progressive": True}, {"subsampling": 0}])
-def test_a_jpeg_is_read_as_pillow_reads_it_within_two_levels(picture: Image.Image, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options", [{"quality": 90}, {"quality": 30, "progressive": True}, {"subsampling": 0}]
+)
+def test_a_jpeg_is_read_as_pillow_reads_it_within_two_levels(
+    picture: Image.Image, options: dict[str, Any]
+) -> None:
     data = encode(picture, "jpeg", **options)
     found, other = decode(data), np.asarray(Image.open(io.BytesIO(data))).transpose(2, 0, 1)
     assert found.shape == other.shape == (3, 30, 40)
@@ -94,11 +102,15 @@ def test_many_files_give_what_each_gives_alone(picture: Image.Image) -> None:
 
 
 @pytest.mark.parametrize("channels", ["rgb", "gray", "3"])
-def test_many_files_are_brought_to_the_features_channels(picture: Image.Image, channels: str) -> None:
+def test_many_files_are_brought_to_the_features_channels(
+    picture: Image.Image, channels: str
+) -> None:
     feature = Feature(kind="image", channels=channels)
     files = [encode(picture.rotate(angle), "jpeg") for angle in (0, 180)]
     decoded = decode_images(files, feature, MANY, (30, 40))
-    alone = np.stack([decode_image(data, feature, MANY).pixels.transpose(1, 2, 0) for data in files])
+    alone = np.stack(
+        [decode_image(data, feature, MANY).pixels.transpose(1, 2, 0) for data in files]
+    )
     np.testing.assert_array_equal(decoded.pixels, alone)
 
 
@@ -126,7 +138,9 @@ def test_gray_is_the_weighted_sum_that_pillow_takes(picture: Image.Image, format
     expected = np.asarray(Image.open(io.BytesIO(data)).convert("L"))
     gray = decode(data, channels="gray")
     assert gray.shape == (1, 30, 40)
-    assert np.abs(gray[0].astype(int) - expected.astype(int)).max() <= (0 if format_ == "png" else 2)
+    assert np.abs(gray[0].astype(int) - expected.astype(int)).max() <= (
+        0 if format_ == "png" else 2
+    )
 
 
 def test_a_gray_image_is_repeated_for_rgb(picture: Image.Image) -> None:
@@ -168,7 +182,9 @@ def test_a_tiff_compressed_with_lzw_is_read(picture: Image.Image) -> None:
 
 def test_a_tiff_of_many_channels_is_read_in_either_order() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 20, 30), dtype=np.uint8)
-    np.testing.assert_array_equal(decode(encode_tiff(pixels, photometric="minisblack"), channels=6), pixels)
+    np.testing.assert_array_equal(
+        decode(encode_tiff(pixels, photometric="minisblack"), channels=6), pixels
+    )
     last = encode_tiff(pixels.transpose(1, 2, 0), photometric="minisblack", planarconfig="contig")
     np.testing.assert_array_equal(decode(last, channels=6), pixels)
     with pytest.raises(BadImage, match=r"say `channels: 6`"):
@@ -177,11 +193,17 @@ def test_a_tiff_of_many_channels_is_read_in_either_order() -> None:
 
 @pytest.mark.parametrize("number", [2, 4])
 @pytest.mark.parametrize("channels", ["rgb", "gray"])
-def test_channels_of_tiff_and_npy_that_are_no_alpha_are_not_dropped(number: int, channels: str) -> None:
+def test_channels_of_tiff_and_npy_that_are_no_alpha_are_not_dropped(
+    number: int, channels: str
+) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (number, 20, 30), dtype=np.uint8)
-    for data in (encode_tiff(pixels, photometric="minisblack"), encode_npy(pixels.transpose(1, 2, 0))):
+    for data in (
+        encode_tiff(pixels, photometric="minisblack"),
+        encode_npy(pixels.transpose(1, 2, 0)),
+    ):
         with pytest.raises(
-            BadImage, match=rf"^wrong channels: expected {channels}, got {number}; say `channels: {number}`"
+            BadImage,
+            match=rf"^wrong channels: expected {channels}, got {number}; say `channels: {number}`",
         ):
             decode(data, channels=channels)
         np.testing.assert_array_equal(decode(data, channels=number), pixels)
@@ -191,7 +213,10 @@ def test_channels_of_tiff_and_npy_that_are_no_alpha_are_not_dropped(number: int,
 def test_a_picture_whose_rows_became_pages_is_told_how_to_be_saved(number: int) -> None:
     pixels = np.zeros((40, 30, number), np.uint8)
     pages = encode_tiff(pixels, photometric="minisblack")
-    said = rf"expected rgb, got 40 pages of 30 x {number} pixels.* {number} channels; save .*planarconfig='contig'\)"
+    said = (
+        rf"expected rgb, got 40 pages of 30 x {number} pixels.* {number} channels; "
+        r"save .*planarconfig='contig'\)"
+    )
     with pytest.raises(BadImage, match=said):
         decode(pages)
     assert decode(pages, channels=40).shape == (40, 30, number)  # what the recipe names is so
@@ -201,7 +226,9 @@ def test_a_picture_whose_rows_became_pages_is_told_how_to_be_saved(number: int) 
         decode(encode_tiff(np.zeros((6, 40, 30), np.uint8), photometric="minisblack"))
 
 
-def test_what_tifffile_says_is_in_the_verdict_and_nowhere_else(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_tifffile_says_is_in_the_verdict_and_nowhere_else(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     data = bytearray(encode_tiff(np.zeros((40, 30), np.uint8)))
     start = struct.unpack_from("<I", data, 4)[0] + 2
     entries = range(start, start + 12 * struct.unpack_from("<H", data, start - 2)[0], 12)
@@ -209,7 +236,9 @@ def test_what_tifffile_says_is_in_the_verdict_and_nowhere_else(caplog: pytest.Lo
     struct.pack_into("<H", data, at_of[305] + 2, 77)  # the name of the software, of no known type
     assert decode(bytes(data), channels="gray").shape == (1, 40, 30)
     struct.pack_into("<H", data, at_of[273] + 2, 77)  # where the pixels are
-    with pytest.raises(BadImage, match=r"missing data offset; .*TiffTag 273 @\d+> invalid data type 77"):
+    with pytest.raises(
+        BadImage, match=r"missing data offset; .*TiffTag 273 @\d+> invalid data type 77"
+    ):
         decode(bytes(data), channels="gray")
     assert caplog.messages == []
     logging.getLogger("tifffile").error("of another")
@@ -218,7 +247,9 @@ def test_what_tifffile_says_is_in_the_verdict_and_nowhere_else(caplog: pytest.Lo
 
 @pytest.mark.parametrize("format_", ["png", "webp", "tiff"])
 def test_an_alpha_that_is_opaque_changes_nothing(picture: Image.Image, format_: str) -> None:
-    data = encode(picture.convert("RGBA"), format_, **({"lossless": True} if format_ == "webp" else {}))
+    data = encode(
+        picture.convert("RGBA"), format_, **({"lossless": True} if format_ == "webp" else {})
+    )
     np.testing.assert_array_equal(decode(data), np.asarray(picture).transpose(2, 0, 1))
 
 
@@ -227,14 +258,21 @@ def test_16_bits_are_kept_cut_to_the_high_byte_or_kept_as_floats() -> None:
     for data in (encode_tiff(pixels), encode(Image.fromarray(pixels), "png")):
         assert decode(data, channels="gray", dtype="uint16").tolist() == [pixels.tolist()]
         assert decode(data, channels="gray").tolist() == [[[0, 0, 1, 255]]]
-        assert decode(data, channels="gray", dtype="float32").tolist() == [[[0.0, 255.0, 256.0, 65535.0]]]
+        assert decode(data, channels="gray", dtype="float32").tolist() == [
+            [[0.0, 255.0, 256.0, 65535.0]]
+        ]
 
 
 def test_float_pixels_beyond_one_are_refused_unless_kept() -> None:
     pixels = np.array([[0.0, 0.5, 300.0]], np.float32)
-    with pytest.raises(BadImage, match=r"float pixels outside 0 to 1, .*: they go from 0 to 300; say `dtype: float32`"):
+    with pytest.raises(
+        BadImage,
+        match=r"float pixels outside 0 to 1, .*: they go from 0 to 300; say `dtype: float32`",
+    ):
         decode(encode_tiff(pixels), channels="gray")
-    assert decode(encode_tiff(pixels), channels="gray", dtype="float32").tolist() == [pixels.tolist()]
+    assert decode(encode_tiff(pixels), channels="gray", dtype="float32").tolist() == [
+        pixels.tolist()
+    ]
     assert decode(encode_tiff(pixels / 300), channels="gray").tolist() == [[[0, 0, 255]]]
 
 
@@ -246,7 +284,9 @@ def test_pixels_that_are_no_numbers_are_bad_in_every_dtype(bad: float) -> None:
         decode(encode_npy(np.array([[0.5, bad]])), channels="gray", dtype="uint16")
     if not np.isfinite(bad):
         with pytest.raises(BadImage, match="not numbers"):
-            decode(encode_tiff(np.array([[0.5, bad]], np.float32)), channels="gray", dtype="float32")
+            decode(
+                encode_tiff(np.array([[0.5, bad]], np.float32)), channels="gray", dtype="float32"
+            )
 
 
 def test_the_size_of_the_upright_file_is_told_beside_the_pixels(picture: Image.Image) -> None:
@@ -286,8 +326,14 @@ def test_the_header_of_an_npy_is_judged_before_its_data() -> None:
         (encode_npy(np.zeros((5, 4)))[:30], "not a readable image"),
         (encode_npy(np.array([[print]], object)), "a pickled npy, which is not read"),
         (encode_npy(np.zeros((5, 4), [("r", "u1")])), "npy of no numbers"),
-        (encode_npy(np.zeros((5, 4), complex)), "npy of no numbers: it holds complex128; save an array of numbers"),
-        (encode_npy(np.zeros(5)), r"an array of another shape: expected height, width and channels, got \(5,\)"),
+        (
+            encode_npy(np.zeros((5, 4), complex)),
+            "npy of no numbers: it holds complex128; save an array of numbers",
+        ),
+        (
+            encode_npy(np.zeros(5)),
+            r"an array of another shape: expected height, width and channels, got \(5,\)",
+        ),
         (encode_npy(np.zeros((5, 0))), r"expected height, width and channels, got \(5, 0\)"),
         (b"\x93NUMPY\x09\x00rest", "npy of another version: 9.0"),
     ],
@@ -309,7 +355,9 @@ def test_a_progressive_jpeg_that_lost_its_last_scans_is_bad(picture: Image.Image
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.99])
-def test_a_truncated_jpeg_is_bad(picture: Image.Image, options: dict[str, Any], kept: float) -> None:
+def test_a_truncated_jpeg_is_bad(
+    picture: Image.Image, options: dict[str, Any], kept: float
+) -> None:
     data = encode(picture, "jpeg", quality=90, **options)
     with pytest.raises(BadImage, match="truncated"):
         decode(data[: int(len(data) * kept)])
@@ -333,14 +381,23 @@ def test_a_damaged_png_is_bad_and_does_not_end_the_process(picture: Image.Image)
         decode(bytes(data))
 
 
-@pytest.mark.parametrize("idat", [b"no zlib stream", b"", zlib.compress(b"\x09" * 37), zlib.compress(b"\0" * 5)])
+@pytest.mark.parametrize(
+    "idat", [b"no zlib stream", b"", zlib.compress(b"\x09" * 37), zlib.compress(b"\0" * 5)]
+)
 def test_a_png_with_a_bad_stream_behind_good_sums_is_bad(idat: bytes) -> None:
     def chunk(name: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
 
     header = struct.pack(">IIBBBBB", 12, 12, 8, 2, 0, 0, 0)
     with pytest.raises(BadImage):
-        decode(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", idat) + chunk(b"IEND", b""))
+        decode(
+            b"\x89PNG\r\n\x1a\n"
+            + chunk(b"IHDR", header)
+            + chunk(b"IDAT", idat)
+            + chunk(b"IEND", b"")
+        )
 
 
 def test_a_truncated_tiff_is_bad() -> None:
@@ -351,7 +408,11 @@ def test_a_truncated_tiff_is_bad() -> None:
 
 @pytest.mark.parametrize(
     ("data", "reason"),
-    [(b"", "zero bytes"), (b"hello, I am text " * 9, "a text file; save it as PNG"), (b"\xff\xd8\xff", "JPEG")],
+    [
+        (b"", "zero bytes"),
+        (b"hello, I am text " * 9, "a text file; save it as PNG"),
+        (b"\xff\xd8\xff", "JPEG"),
+    ],
 )
 def test_what_is_no_image_is_bad(data: bytes, reason: str) -> None:
     with pytest.raises(BadImage, match=reason):
@@ -373,7 +434,9 @@ def test_damaged_bytes_give_pixels_or_a_verdict_and_nothing_else(picture: Image.
 
 
 def test_an_image_bomb_is_refused_before_it_is_decoded(picture: Image.Image) -> None:
-    tiff = encode_tiff(np.zeros((20_000, 20_000), np.uint8), compression="zlib", photometric="minisblack")
+    tiff = encode_tiff(
+        np.zeros((20_000, 20_000), np.uint8), compression="zlib", photometric="minisblack"
+    )
     assert len(tiff) < 500_000
     with pytest.raises(TooLarge, match="an image bomb: it declares 400000000 pixels, data"):
         decode(tiff, 50_000_000)
@@ -407,7 +470,9 @@ def test_preprocess_runs_in_order_and_floats_count_from_0_to_1(picture: Image.Im
         {"name": "exposure.adjust_gamma", "args": {"gamma": 2}},
     ]
     gray = np.asarray(picture.convert("L"))
-    expected = np.rint(exposure.adjust_gamma(transform.resize(gray, (32, 32)), 2) * 255).astype(np.uint8)
+    expected = np.rint(exposure.adjust_gamma(transform.resize(gray, (32, 32)), 2) * 255).astype(
+        np.uint8
+    )
     found = decode(encode(picture.convert("L"), "png"), channels="gray", preprocess=steps)
     np.testing.assert_array_equal(found, expected[None])
 
@@ -440,15 +505,26 @@ def test_a_preprocess_step_that_fails_is_a_verdict(picture: Image.Image) -> None
         ("transform.AffineTransform", {}, "is not a function"),
         ("transform.resize", {"output_shap": [3, 3]}, "output_shap.*did you mean output_shape"),
         ("transform.resize", {}, "output_shape is missing"),
-        ("transform.resize", {"image": 3, "output_shape": [3, 3]}, r"args.image: 3 is not the recipe's to give"),
+        (
+            "transform.resize",
+            {"image": 3, "output_shape": [3, 3]},
+            r"args.image: 3 is not the recipe's to give",
+        ),
     ],
 )
-def test_a_preprocess_step_that_does_not_exist_names_the_nearest(name: str, args: dict[str, Any], message: str) -> None:
-    feature = Feature.model_validate({"kind": "image", "preprocess": [{"name": name, "args": args}]})
+def test_a_preprocess_step_that_does_not_exist_names_the_nearest(
+    name: str, args: dict[str, Any], message: str
+) -> None:
+    feature = Feature.model_validate(
+        {"kind": "image", "preprocess": [{"name": name, "args": args}]}
+    )
     with pytest.raises(RecipeError, match=message):
         check_preprocess(feature)
 
 
 def test_a_good_preprocess_chain_passes_the_check() -> None:
-    steps = [{"name": "transform.resize", "args": {"output_shape": [8, 8]}}, {"name": "exposure.equalize_adapthist"}]
+    steps = [
+        {"name": "transform.resize", "args": {"output_shape": [8, 8]}},
+        {"name": "exposure.equalize_adapthist"},
+    ]
     check_preprocess(Feature.model_validate({"kind": "image", "preprocess": steps}))

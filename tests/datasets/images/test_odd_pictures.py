@@ -34,7 +34,10 @@ def for_iphones() -> bytes:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (png_by_hand(ROWS, 8, 3), r"^damaged: a PNG of palette indices without their palette \(PLTE\)"),
+        (
+            png_by_hand(ROWS, 8, 3),
+            r"^damaged: a PNG of palette indices without their palette \(PLTE\)",
+        ),
         (for_iphones(), r"^a PNG for iPhones \(CgBI\), which is not read; save it anew"),
     ],
 )
@@ -62,19 +65,28 @@ def test_remarks_among_the_numbers_of_a_pgm_are_passed_over(top: int, said: byte
     numbers[0, 0] = 0
     words = [b"%d" % one for one in numbers.ravel()]
     body = said + b" ".join(words[1:] if said.startswith(b"0") else words)
-    found = decode(b"P2\n%d %d\n%d\n" % (WIDTH, HEIGHT, top) + body, channels="gray", dtype="uint16")
+    found = decode(
+        b"P2\n%d %d\n%d\n" % (WIDTH, HEIGHT, top) + body, channels="gray", dtype="uint16"
+    )
     np.testing.assert_array_equal(found[..., 0], (numbers * 65535 * 2 + top) // (2 * top))
 
 
 @pytest.mark.parametrize(
     ("num_others", "is_first", "notes"),
-    [(1, True, Note.ANIMATED), (1, False, Note.ANIMATED), (2, False, Note.ANIMATED), (0, True, Note(0))],
+    [
+        (1, True, Note.ANIMATED),
+        (1, False, Note.ANIMATED),
+        (2, False, Note.ANIMATED),
+        (0, True, Note(0)),
+    ],
 )
 def test_a_picture_ahead_of_an_animation_is_said_as_a_frame_of_it_is(
     num_others: int, is_first: bool, notes: Note
 ) -> None:
     others = [known_picture().rotate(90 * (1 + one)) for one in range(num_others)]
-    data = encode(known_picture(), "png", save_all=True, default_image=not is_first, append_images=others)
+    data = encode(
+        known_picture(), "png", save_all=True, default_image=not is_first, append_images=others
+    )
     if num_others:
         assert struct.unpack_from(">I", data, data.index(b"acTL") + 4)[0] == num_others + is_first
     found = decode_image(data, Feature(kind="image"), 10_000_000)
@@ -84,7 +96,15 @@ def test_a_picture_ahead_of_an_animation_is_said_as_a_frame_of_it_is(
 
 def interlaced(pixels: np.ndarray, colour: int) -> bytes:
     """A PNG of 16 bits, (H, W, C), in the seven passes of Adam7."""
-    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    passes = [
+        (0, 0, 8, 8),
+        (4, 0, 8, 8),
+        (0, 4, 4, 8),
+        (2, 0, 4, 4),
+        (0, 2, 2, 4),
+        (1, 0, 2, 2),
+        (0, 1, 1, 2),
+    ]
     parts = [pixels[y::down, x::across].astype(">u2") for x, y, across, down in passes]
     stream = b"".join(b"\0" + row.tobytes() for part in parts if part.size for row in part)
     height, width = pixels.shape[:2]
@@ -92,7 +112,8 @@ def interlaced(pixels: np.ndarray, colour: int) -> bytes:
     half = len(packed := zlib.compress(stream)) // 2
     chunks = ((b"IHDR", header), (b"IDAT", packed[:half]), (b"IDAT", packed[half:]), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks
     )
 
 

@@ -10,7 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from format_files import HEIGHT, WIDTH, encode, encode_tiff, known_picture, png_by_hand, tags_of, tiff_by_hand
+from format_files import (
+    HEIGHT,
+    WIDTH,
+    encode,
+    encode_tiff,
+    known_picture,
+    png_by_hand,
+    tags_of,
+    tiff_by_hand,
+)
 from PIL import Image
 
 from torchrelay.datasets.images.decode import decode_image, decode_images
@@ -56,7 +65,9 @@ def test_a_jpeg_damaged_inside_is_bad_alone_and_among_many(
     hole = good[: start + 300] + bytes(200) + good[start + 500 :]
     mended = good[: start + 400] + b"\xff\xd9"
     for damaged in (hole, mended):
-        with pytest.raises(BadImage, match=r"^(damaged|truncated): the JPEG.*\((Corrupt|Premature)"):
+        with pytest.raises(
+            BadImage, match=r"^(damaged|truncated): the JPEG.*\((Corrupt|Premature)"
+        ):
             decode(damaged)
         decoded = decode_images([good, damaged, good], Feature(kind="image"), MANY, (96, 96))
         assert [isinstance(one, BadImage) for one in decoded.found] == [False, True, False]
@@ -79,16 +90,24 @@ def test_a_jpeg_damaged_inside_a_tiff_is_bad() -> None:
 @pytest.mark.parametrize("background", ["white", "black", "#20c040"])
 def test_transparent_pixels_are_laid_onto_the_recipes_ground(format_: str, background: str) -> None:
     picture = half_seen()
-    data = encode(picture, format_, **({"lossless": True, "exact": True} if format_ == "webp" else {}))
+    data = encode(
+        picture, format_, **({"lossless": True, "exact": True} if format_ == "webp" else {})
+    )
     ground = Image.new("RGBA", picture.size, background)
     expected = np.asarray(Image.alpha_composite(ground, picture).convert("RGB")).transpose(2, 0, 1)
     found = decode(data, background=background)
     assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
     gray = decode(data, background=background, channels="gray")
     assert (
-        np.abs(gray[0].astype(int) - np.asarray(Image.fromarray(expected.transpose(1, 2, 0)).convert("L"))).max() <= 1
+        np.abs(
+            gray[0].astype(int)
+            - np.asarray(Image.fromarray(expected.transpose(1, 2, 0)).convert("L"))
+        ).max()
+        <= 1
     )
-    np.testing.assert_array_equal(decode(data, background="keep"), np.asarray(picture)[..., :3].transpose(2, 0, 1))
+    np.testing.assert_array_equal(
+        decode(data, background="keep"), np.asarray(picture)[..., :3].transpose(2, 0, 1)
+    )
     np.testing.assert_array_equal(decode(data, channels=4), np.asarray(picture).transpose(2, 0, 1))
 
 
@@ -97,13 +116,17 @@ def test_gray_on_a_coloured_ground_becomes_coloured_and_palettes_have_transparen
     gray.putalpha(Image.new("L", gray.size, 0))
     for data in (encode(gray, "png"), encode(gray, "tiff")):
         np.testing.assert_array_equal(decode(data, background="#ff0000")[:, 0, 0], [255, 0, 0])
-        np.testing.assert_array_equal(decode(data, background="#ff0000", channels="gray")[:, 0, 0], [76])
+        np.testing.assert_array_equal(
+            decode(data, background="#ff0000", channels="gray")[:, 0, 0], [76]
+        )
     indexed = known_picture().convert("P", palette=Image.Palette.ADAPTIVE, colors=16)
     clear = np.asarray(indexed) == 3
     for format_ in ("png", "gif"):
         found = decode(encode(indexed, format_, transparency=3), background="#102030")
         np.testing.assert_array_equal(found[:, clear].T, np.tile([16, 32, 48], (clear.sum(), 1)))
-        np.testing.assert_array_equal(found[:, ~clear].T, np.asarray(indexed.convert("RGB"))[~clear])
+        np.testing.assert_array_equal(
+            found[:, ~clear].T, np.asarray(indexed.convert("RGB"))[~clear]
+        )
 
 
 def test_an_alpha_that_is_multiplied_in_gives_what_one_that_is_not_gives() -> None:
@@ -114,7 +137,9 @@ def test_an_alpha_that_is_multiplied_in_gives_what_one_that_is_not_gives() -> No
     other = encode_tiff(straight, photometric="rgb", extrasamples=["unassalpha"])
     assert np.abs(decode(one).astype(int) - decode(other).astype(int)).max() <= 2
     seen_by_pillow = np.asarray(Image.open(io.BytesIO(one)).convert("RGBA"))
-    assert np.abs(decode(one, channels=4).astype(int) - seen_by_pillow.transpose(2, 0, 1)).max() <= 1
+    assert (
+        np.abs(decode(one, channels=4).astype(int) - seen_by_pillow.transpose(2, 0, 1)).max() <= 1
+    )
 
 
 def test_a_mask_beside_the_picture_is_its_alpha() -> None:
@@ -170,15 +195,23 @@ def test_the_report_says_once_what_is_not_all_that_it_seems(
     expected = [
         "'image': 1 picture (row 2 clear.png) have transparent pixels, which are laid onto white "
         "(data.inputs.image.background: white)",
-        "'image': 2 pictures (row 3 moves.gif, row 4 moves.png) hold several frames, of which the first is read",
+        "'image': 2 pictures (row 3 moves.gif, row 4 moves.png) hold several frames, of which the "
+        "first is read",
         "'image': of 16 bits dtype uint8 keeps the high 8; say `dtype: uint16` to keep all",
     ]
     first = prepare_data(image_data(table), home)
     assert [one for one in first.warnings if one.startswith("'image'")] == expected
     report = read_json(first.split_dir / "report.json")
-    assert report["features"]["image"]["pictures"] == {"transparent": 1, "animated": 2, "cut_to_8_bits": 1}
+    assert report["features"]["image"]["pictures"] == {
+        "transparent": 1,
+        "animated": 2,
+        "cut_to_8_bits": 1,
+    }
     again = prepare_data(image_data(table, split={"column": "split", "seed": 1}), home)
-    assert (again.num_decoded, [one for one in again.warnings if one.startswith("'image'")]) == (0, expected)
+    assert (again.num_decoded, [one for one in again.warnings if one.startswith("'image'")]) == (
+        0,
+        expected,
+    )
 
 
 def test_pixels_of_one_ground_are_not_taken_for_those_of_another(
@@ -225,7 +258,9 @@ def in_a_tiff(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("wrap", [bytes, in_a_tiff], ids=["jpeg", "tiff"])
-@pytest.mark.parametrize(("header", "progressive"), [("JFIF", False), ("JFIF", True), ("SOS", False)])
+@pytest.mark.parametrize(
+    ("header", "progressive"), [("JFIF", False), ("JFIF", True), ("SOS", False)]
+)
 def test_a_header_that_libjpeg_does_not_know_changes_nothing_and_hides_nothing(
     wrap: Callable[[bytes], bytes], header: str, progressive: bool
 ) -> None:

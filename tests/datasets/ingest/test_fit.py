@@ -20,9 +20,18 @@ WritePictures = Callable[..., None]
 MakeData = Callable[..., Data]
 
 
-def test_numbers_are_fitted_on_training_rows_alone(write_table: WriteTable, number_data: MakeData, home: Home) -> None:
+def test_numbers_are_fitted_on_training_rows_alone(
+    write_table: WriteTable, number_data: MakeData, home: Home
+) -> None:
     table = write_table(
-        ["x0,x1,label,split", "1,5,b,train", "3,5,a,train", "1000,6,a,test", "5,5,b,train", "-1000,7,b,valid"]
+        [
+            "x0,x1,label,split",
+            "1,5,b,train",
+            "3,5,a,train",
+            "1000,6,a,test",
+            "5,5,b,train",
+            "-1000,7,b,valid",
+        ]
     )
     prepared = prepare_data(number_data(table, split={"column": "split"}), home)
     [feature] = open_view(prepared.pack_dir, prepared.split_dir).schema.inputs
@@ -43,9 +52,22 @@ def test_a_constant_column_is_recognised_in_spite_of_rounding(
 def test_classes_are_sorted_and_counted_on_training_rows(
     write_table: WriteTable, number_data: MakeData, home: Home
 ) -> None:
-    table = write_table(["x0,label,split", *[f"1,{label},train" for label in ("b", "a", "b")], "1,a,test", "1,a,valid"])
-    schema = open_view(*prepare_data(number_data(table, split={"column": "split"}), home)[:2]).schema
-    assert (schema.targets[0].classes, schema.targets[0].counts, schema.targets[0].shape) == (["a", "b"], [1, 2], [])
+    table = write_table(
+        [
+            "x0,label,split",
+            *[f"1,{label},train" for label in ("b", "a", "b")],
+            "1,a,test",
+            "1,a,valid",
+        ]
+    )
+    schema = open_view(
+        *prepare_data(number_data(table, split={"column": "split"}), home)[:2]
+    ).schema
+    assert (schema.targets[0].classes, schema.targets[0].counts, schema.targets[0].shape) == (
+        ["a", "b"],
+        [1, 2],
+        [],
+    )
     assert schema.num_outputs == 2
 
 
@@ -97,10 +119,13 @@ def test_pixels_are_measured_over_shards_and_repeated_rows(dtype: type) -> None:
 
 
 def test_sums_of_bright_pictures_larger_than_uint32_are_exact() -> None:
-    # 300 x 300 pixels of 255: the squares of one picture alone exceed 2**32. One pixel differs by one.
+    # 300 x 300 pixels of 255: the squares of one picture alone exceed 2**32. One pixel differs by
+    # one.
     pixels = np.full((3, 1, 300, 300), 255, dtype=np.uint8)
     pixels[0, 0, 0, 0] = 254
-    moments = measure_pixels(ImageColumn(np.zeros(3, np.int32), np.arange(3), [pixels]), np.arange(3))
+    moments = measure_pixels(
+        ImageColumn(np.zeros(3, np.int32), np.arange(3), [pixels]), np.arange(3)
+    )
     count = 270_000
     assert moments.mean.tolist() == [255 - 1 / count]
     assert moments.std.tolist() == [pytest.approx((1 / count - 1 / count**2) ** 0.5, rel=1e-12)]
@@ -108,21 +133,31 @@ def test_sums_of_bright_pictures_larger_than_uint32_are_exact() -> None:
 
 def test_white_16_bit_pictures_do_not_overflow_and_are_not_scaled() -> None:
     pixels = np.full((40, 1, 512, 512), 65_535, dtype=np.uint16)
-    moments = measure_pixels(ImageColumn(np.zeros(40, np.int32), np.arange(40), [pixels]), np.arange(40))
+    moments = measure_pixels(
+        ImageColumn(np.zeros(40, np.int32), np.arange(40), [pixels]), np.arange(40)
+    )
     assert (moments.mean.tolist(), moments.std.tolist()) == ([65_535.0], [1.0])
 
 
 def test_image_statistics_see_training_rows_alone(
-    write_table: WriteTable, write_pictures: WritePictures, image_data: MakeData, home: Home, tmp_path: Path
+    write_table: WriteTable,
+    write_pictures: WritePictures,
+    image_data: MakeData,
+    home: Home,
+    tmp_path: Path,
 ) -> None:
     names = ["a.png", "b.png", "c.png", "d.png"]
     write_pictures(names)
-    table = write_table(["image,label,split", "a.png,x,train", "b.png,y,train", "c.png,x,test", "d.png,y,valid"])
+    table = write_table(
+        ["image,label,split", "a.png,x,train", "b.png,y,train", "c.png,x,test", "d.png,y,valid"]
+    )
     prepared = prepare_data(image_data(table), home)
     view = open_view(prepared.pack_dir, prepared.split_dir)
     from PIL import Image
 
-    pixels = np.stack([np.asarray(Image.open(tmp_path / "images" / name)) for name in names[:2]]).astype(np.float64)
+    pixels = np.stack(
+        [np.asarray(Image.open(tmp_path / "images" / name)) for name in names[:2]]
+    ).astype(np.float64)
     assert view.schema.inputs[0].mean == pytest.approx(pixels.mean((0, 1, 2)).tolist())
     assert view.schema.inputs[0].std == pytest.approx(pixels.std((0, 1, 2)).tolist())
     assert (view.schema.inputs[0].shape, view.schema.inputs[0].dtype) == ([3, 4, 4], "uint8")
@@ -131,8 +166,18 @@ def test_image_statistics_see_training_rows_alone(
 @pytest.mark.parametrize(
     ("statistics", "dtype", "mean", "std"),
     [
-        ("imagenet", "uint8", [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]),  # torchvision's, times 255
-        ("imagenet", "uint16", [31_784.475, 29_883.96, 26_607.21], [15_007.515, 14_679.84, 14_745.375]),
+        (
+            "imagenet",
+            "uint8",
+            [123.675, 116.28, 103.53],
+            [58.395, 57.12, 57.375],
+        ),  # torchvision's, times 255
+        (
+            "imagenet",
+            "uint16",
+            [31_784.475, 29_883.96, 26_607.21],
+            [15_007.515, 14_679.84, 14_745.375],
+        ),
         ("none", "uint8", [0, 0, 0], [255, 255, 255]),
         ("none", "uint16", [0, 0, 0], [65_535, 65_535, 65_535]),
         ("none", "float32", [0, 0, 0], [1, 1, 1]),
@@ -150,16 +195,24 @@ def test_pinned_statistics_do_not_look_at_the_data(
 ) -> None:
     write_pictures(["a.png", "b.png"])
     table = write_table(["image,label,split", "a.png,x,train", "b.png,y,train"])
-    data = image_data(table, inputs={"image": {"kind": "image", "statistics": statistics, "dtype": dtype}})
+    data = image_data(
+        table, inputs={"image": {"kind": "image", "statistics": statistics, "dtype": dtype}}
+    )
     prepared = prepare_data(data, home)
     [feature] = open_view(prepared.pack_dir, prepared.split_dir).schema.inputs
     assert (feature.mean, feature.std) == (pytest.approx(mean), pytest.approx(std))
 
 
-def test_imagenets_statistics_are_refused_for_other_channels(write_table: WriteTable, image_data: MakeData) -> None:
+def test_imagenets_statistics_are_refused_for_other_channels(
+    write_table: WriteTable, image_data: MakeData
+) -> None:
     table = write_table(["image,label,split", "a.png,x,train", "b.png,y,train"])
-    data = image_data(table, inputs={"image": {"kind": "image", "statistics": "imagenet", "channels": "gray"}})
-    with pytest.raises(RecipeError, match=r"image\.statistics: ImageNet's are of 3 channels, channels is gray"):
+    data = image_data(
+        table, inputs={"image": {"kind": "image", "statistics": "imagenet", "channels": "gray"}}
+    )
+    with pytest.raises(
+        RecipeError, match=r"image\.statistics: ImageNet's are of 3 channels, channels is gray"
+    ):
         check_table(data)
 
 
@@ -172,9 +225,13 @@ def test_imagenets_statistics_take_float_pixels_from_0_to_1_alone(
         pixels = np.random.default_rng(ord(name)).random((4, 4, 3)) * brightest
         np.save(tmp_path / "images" / f"{name}.npy", pixels)
     table = write_table(["image,label,split", "a.npy,x,train", "b.npy,y,train"])
-    data = image_data(table, inputs={"image": {"kind": "image", "statistics": "imagenet", "dtype": "float32"}})
+    data = image_data(
+        table, inputs={"image": {"kind": "image", "statistics": "imagenet", "dtype": "float32"}}
+    )
     if brightest > 1:
-        with pytest.raises(DataError, match=r"pixels from 0 to 1, row 1 .*as float32; say dtype: uint8"):
+        with pytest.raises(
+            DataError, match=r"pixels from 0 to 1, row 1 .*as float32; say dtype: uint8"
+        ):
             prepare_data(data, home)
     else:
         prepared = prepare_data(data, home)

@@ -16,9 +16,19 @@ WriteTable = Callable[..., str]
 MakeData = Callable[..., Data]
 
 
-def numbers(name: str = "x", columns: str = "ab", mean: float = 0.0, **more: object) -> FeatureSchema:
-    values = {"name": name, "kind": "number", "columns": [*columns], "shape": [len(columns)], "dtype": "float64"}
-    return FeatureSchema.model_validate({**values, "mean": [mean] * len(columns), "std": [2.0] * len(columns), **more})
+def numbers(
+    name: str = "x", columns: str = "ab", mean: float = 0.0, **more: object
+) -> FeatureSchema:
+    values = {
+        "name": name,
+        "kind": "number",
+        "columns": [*columns],
+        "shape": [len(columns)],
+        "dtype": "float64",
+    }
+    return FeatureSchema.model_validate(
+        {**values, "mean": [mean] * len(columns), "std": [2.0] * len(columns), **more}
+    )
 
 
 def classes(name: str, labels: str, num_columns: int = 0, **more: object) -> FeatureSchema:
@@ -29,18 +39,33 @@ def classes(name: str, labels: str, num_columns: int = 0, **more: object) -> Fea
 
 
 def texts(tokens: str, **more: object) -> FeatureSchema:
-    values = {"name": "t", "kind": "text", "columns": ["t"], "shape": [0], "dtype": "int64", "tokens": "words"}
+    values = {
+        "name": "t",
+        "kind": "text",
+        "columns": ["t"],
+        "shape": [0],
+        "dtype": "int64",
+        "tokens": "words",
+    }
     counts = [3] * len(tokens)
-    return FeatureSchema.model_validate({**values, "classes": [*tokens], "counts": counts, "ngrams": [1, 1], **more})
+    return FeatureSchema.model_validate(
+        {**values, "classes": [*tokens], "counts": counts, "ngrams": [1, 1], **more}
+    )
 
 
 def picture(channels: int, size: int) -> FeatureSchema:
-    return FeatureSchema(name="t", kind="image", columns=["t"], shape=[channels, size, size], dtype="uint8")
+    return FeatureSchema(
+        name="t", kind="image", columns=["t"], shape=[channels, size, size], dtype="uint8"
+    )
 
 
 def test_statistics_stay_the_sources_and_vocabularies_only_grow() -> None:
-    fitted = Schema(inputs=[numbers(mean=5), classes("c", "wxz", 1), texts("qp")], targets=[classes("y", "acd")])
-    source = Schema(inputs=[numbers(mean=1), classes("c", "zy", 1), texts("pr")], targets=[classes("y", "cba")])
+    fitted = Schema(
+        inputs=[numbers(mean=5), classes("c", "wxz", 1), texts("qp")], targets=[classes("y", "acd")]
+    )
+    source = Schema(
+        inputs=[numbers(mean=1), classes("c", "zy", 1), texts("pr")], targets=[classes("y", "cba")]
+    )
     merged = inherit(fitted, source, "source")
     x, c, t = merged.inputs
     assert (x.mean, x.std) == ([1.0, 1.0], [2.0, 2.0])
@@ -53,7 +78,9 @@ def test_statistics_stay_the_sources_and_vocabularies_only_grow() -> None:
 
 
 def test_a_class_is_embedded_into_as_many_numbers_as_it_was() -> None:
-    fitted = Schema(inputs=[classes("c", "abcdefghi", 1), texts("abcde")], targets=[classes("y", "ab")])
+    fitted = Schema(
+        inputs=[classes("c", "abcdefghi", 1), texts("abcde")], targets=[classes("y", "ab")]
+    )
     source = Schema(inputs=[classes("c", "ab", 1), texts("abc")], targets=[classes("y", "ab")])
     assert [feature.embedding_size for feature in fitted.inputs] == [5, 3]
     for statistics in ("source", "data"):
@@ -83,7 +110,10 @@ def test_of_one_target_each_the_names_do_not_count_and_of_several_they_do() -> N
     assert inherit(fitted, one, "source").targets[0].classes == [*"ba"]
     two = Schema(inputs=[numbers()], targets=[classes("kind", "ba"), classes("size", "sl")])
     fitted = Schema(inputs=[numbers()], targets=[classes("size", "ls"), classes("label", "ab")])
-    assert [target.classes for target in inherit(fitted, two, "source").targets] == [[*"sl"], [*"ab"]]
+    assert [target.classes for target in inherit(fitted, two, "source").targets] == [
+        [*"sl"],
+        [*"ab"],
+    ]
 
 
 def test_entities_that_are_ranked_stay_the_same_for_inputs_and_target() -> None:
@@ -103,12 +133,20 @@ def test_entities_that_are_ranked_stay_the_same_for_inputs_and_target() -> None:
             [numbers(columns="abc")],
             "data.inputs.x: its columns are a, b, c, of 'x' in the source of the warm start a, b;",
         ),
-        ([classes("x", "ab", 2)], "its kind is 'category', of 'x' in the source of the warm start 'number'"),
-        ([numbers(dtype="float32")], "its dtype is 'float32', of 'x' in the source of the warm start 'float64'"),
+        (
+            [classes("x", "ab", 2)],
+            "its kind is 'category', of 'x' in the source of the warm start 'number'",
+        ),
+        (
+            [numbers(dtype="float32")],
+            "its dtype is 'float32', of 'x' in the source of the warm start 'float64'",
+        ),
         ([numbers(), numbers("z")], "data.inputs has 2 features, the source of the warm start 1"),
     ],
 )
-def test_inputs_that_do_not_fit_are_refused_with_both(inputs: list[FeatureSchema], message: str) -> None:
+def test_inputs_that_do_not_fit_are_refused_with_both(
+    inputs: list[FeatureSchema], message: str
+) -> None:
     source = Schema(inputs=[numbers()], targets=[classes("y", "ab")])
     with pytest.raises(DataError, match=f"{message}.*warm_start.statistics: data"):
         inherit(Schema(inputs=inputs, targets=source.targets), source, "source")
@@ -118,25 +156,51 @@ def test_texts_and_images_may_stand_in_another_column_but_are_cut_and_stored_ali
     source = Schema(inputs=[texts("ab")], targets=[classes("y", "ab")])
     moved = Schema(inputs=[texts("ab", columns=["words"])], targets=source.targets)
     assert inherit(moved, source, "source").inputs[0].columns == ["words"]
-    with pytest.raises(DataError, match=r"its ngrams are 1, 2, of 't' in the source of the warm start 1, 1"):
-        inherit(Schema(inputs=[texts("ab", ngrams=[1, 2])], targets=source.targets), source, "source")
+    with pytest.raises(
+        DataError, match=r"its ngrams are 1, 2, of 't' in the source of the warm start 1, 1"
+    ):
+        inherit(
+            Schema(inputs=[texts("ab", ngrams=[1, 2])], targets=source.targets), source, "source"
+        )
 
 
 def test_names_and_kinds_of_a_recipe_are_compared_before_the_table_is_read() -> None:
     source = Schema(inputs=[numbers()], targets=[classes("y", "ab")])
     check_inputs(Data.model_validate({"inputs": {"x": {"kind": "number"}}}), source)
-    with pytest.raises(DataError, match=r"data.inputs has x \(text\), the source of the warm start x \(number\)"):
+    with pytest.raises(
+        DataError, match=r"data.inputs has x \(text\), the source of the warm start x \(number\)"
+    ):
         check_inputs(Data.model_validate({"inputs": {"x": {"kind": "text"}}}), source)
 
 
 @pytest.mark.parametrize(
     ("asked", "feature", "message"),
     [
-        ({"kind": "text", "ngrams": [1, 3]}, texts("ab"), "its ngrams are 1, 3, of 't' in the source .* 1, 1"),
-        ({"kind": "category", "vocabulary": "v"}, classes("t", "ab", 1), "its vocabulary is 'v', of 't' .* ''"),
-        ({"kind": "image", "size": [32, 32]}, picture(3, 28), "its shape is 3, 32, 32, of 't' .* 3, 28, 28"),
-        ({"kind": "image", "size": [28, 28], "channels": 3}, picture(1, 28), "its shape is 3, 28, 28, of 't' .* 1, 28"),
-        ({"kind": "image", "dtype": "uint16"}, picture(3, 28), "its dtype is 'uint16', of 't' .* 'uint8'"),
+        (
+            {"kind": "text", "ngrams": [1, 3]},
+            texts("ab"),
+            "its ngrams are 1, 3, of 't' in the source .* 1, 1",
+        ),
+        (
+            {"kind": "category", "vocabulary": "v"},
+            classes("t", "ab", 1),
+            "its vocabulary is 'v', of 't' .* ''",
+        ),
+        (
+            {"kind": "image", "size": [32, 32]},
+            picture(3, 28),
+            "its shape is 3, 32, 32, of 't' .* 3, 28, 28",
+        ),
+        (
+            {"kind": "image", "size": [28, 28], "channels": 3},
+            picture(1, 28),
+            "its shape is 3, 28, 28, of 't' .* 1, 28",
+        ),
+        (
+            {"kind": "image", "dtype": "uint16"},
+            picture(3, 28),
+            "its dtype is 'uint16', of 't' .* 'uint8'",
+        ),
     ],
 )
 def test_what_a_recipe_says_of_its_inputs_is_compared_before_a_file_is_read(
@@ -157,14 +221,19 @@ def test_a_split_keeps_what_it_inherited_and_is_another_than_without(
     write_table: WriteTable, number_data: MakeData, home: Home
 ) -> None:
     few = number_data(write_table(["x0,x1,label", *["1,2,b", "3,4,c"] * 10], "few.csv"))
-    more = number_data(write_table(["x0,x1,label", *["10,2,a", "30,4,c", "50,6,b"] * 10], "more.csv"))
+    more = number_data(
+        write_table(["x0,x1,label", *["10,2,a", "30,4,c", "50,6,b"] * 10], "more.csv")
+    )
 
     def schema_of(prepared: Prepared) -> Schema:
         return open_view(prepared.pack_dir, prepared.split_dir).schema
 
     source = schema_of(prepare_data(few, home))
     alone = prepare_data(more, home)
-    heirs = [prepare_data(more, home, None, Heritage(source, statistics)) for statistics in ("source", "data")]
+    heirs = [
+        prepare_data(more, home, None, Heritage(source, statistics))
+        for statistics in ("source", "data")
+    ]
     assert len({alone.split_dir, *(heir.split_dir for heir in heirs)}) == 3
     assert {heir.pack_dir for heir in heirs} == {alone.pack_dir}
     assert schema_of(heirs[0]).targets[0].classes == ["b", "c", "a"]

@@ -30,7 +30,9 @@ def test_several_sentinels_are_found_together_and_so_are_two_of_different_size()
     found = find_wild(values)
     assert found is not None
     assert sorted(found.rows) == list(range(0, 400, 20))
-    found = find_wild(np.where(np.arange(400) == 5, 1e12, np.where(np.arange(400) == 9, -1e6, NORMAL)))
+    found = find_wild(
+        np.where(np.arange(400) == 5, 1e12, np.where(np.arange(400) == 9, -1e6, NORMAL))
+    )
     assert found is not None
     assert found.rows.tolist() == [5, 9]
 
@@ -46,9 +48,13 @@ def test_several_sentinels_are_found_together_and_so_are_two_of_different_size()
         RNG.standard_t(3, 5000),
         RNG.exponential(1, 5000),
         RNG.pareto(1.2, 2000),
-        np.r_[np.zeros(920), RNG.integers(100, 41_000, 75), np.full(5, 99_999)],  # gains of capital, mostly none
+        np.r_[
+            np.zeros(920), RNG.integers(100, 41_000, 75), np.full(5, 99_999)
+        ],  # gains of capital, mostly none
         np.r_[np.ones(199), 2],
-        np.r_[np.zeros(99), 1e9],  # of a column that is constant but for one there is nothing to flatten
+        np.r_[
+            np.zeros(99), 1e9
+        ],  # of a column that is constant but for one there is nothing to flatten
         np.full(50, 7.0),
         1.7e18 + RNG.normal(0, 1e9, 400),
         np.r_[RNG.normal(size=10), 1e9],
@@ -66,7 +72,9 @@ def test_a_wild_input_and_a_wild_target_are_warned_of_with_row_value_and_remedy(
         for row, x in enumerate(NORMAL)
     ]
     target = {"y": {"kind": "number"}}
-    warnings = "\n".join(prepare_data(number_data(write_table(["x0,y", *rows]), target=target), home).warnings)
+    warnings = "\n".join(
+        prepare_data(number_data(write_table(["x0,y", *rows]), target=target), home).warnings
+    )
     assert "'x0': 1 of 400 numbers is at least" in warnings
     assert "-99999999 in row 34; beside it all others look alike" in warnings
     assert "data.missing_values: [-99999999] with data.inputs.x.missing: median" in warnings
@@ -81,5 +89,7 @@ def test_whole_numbers_that_float64_cannot_tell_apart_are_named(
     warnings = "\n".join(prepare_data(number_data(write_table(["x0,label", *rows])), home).warnings)
     assert "'x0': numbers beyond 2**53 lose digits" in warnings
     stamps = [f"{1_700_000_000_000_000_000 + row * 1_000_000},{'ab'[row % 2]}" for row in range(30)]
-    warnings = "\n".join(prepare_data(number_data(write_table(["x0,label", *stamps])), home).warnings)
+    warnings = "\n".join(
+        prepare_data(number_data(write_table(["x0,label", *stamps])), home).warnings
+    )
     assert "2**53" not in warnings

@@ -23,7 +23,10 @@ MakeData = Callable[..., Data]
 
 HEADER = "image,label,split"
 NAMES = [f"{number}.png" for number in range(6)]
-ROWS = [f"{name},{'cat' if at % 2 else 'dog'},{'test' if at > 3 else 'train'}" for at, name in enumerate(NAMES)]
+ROWS = [
+    f"{name},{'cat' if at % 2 else 'dog'},{'test' if at > 3 else 'train'}"
+    for at, name in enumerate(NAMES)
+]
 
 
 def quarantine_of(prepared: Prepared) -> list[tuple[int, str]]:
@@ -106,7 +109,9 @@ def test_a_changed_label_is_other_data(cats: Data, home: Home, write_table: Writ
     assert second.num_decoded == 0
 
 
-def test_one_pack_serves_all_splits(home: Home, write_table: WriteTable, number_data: MakeData) -> None:
+def test_one_pack_serves_all_splits(
+    home: Home, write_table: WriteTable, number_data: MakeData
+) -> None:
     table = write_table(["x0,label,s0,s1", "1,a,train,test", "2,b,train,train", "3,a,test,train"])
     first, second, third = (
         prepare_data(number_data(table, split=split), home)
@@ -122,25 +127,40 @@ def test_the_same_cells_in_parquet_have_the_same_fingerprint(
 ) -> None:
     table = write_table("x0,label\n1.5,007\n2.25,NA\n")
     pd.DataFrame({"x0": [1.5, 2.25], "label": ["007", "NA"]}).to_parquet(tmp_path / "table.parquet")
-    first, second = (prepare_data(number_data(path), home) for path in (table, str(tmp_path / "table.parquet")))
+    first, second = (
+        prepare_data(number_data(path), home) for path in (table, str(tmp_path / "table.parquet"))
+    )
     assert first.fingerprint == second.fingerprint
     assert first.pack_dir == second.pack_dir
 
 
-def test_labels_007_and_na_survive(home: Home, write_table: WriteTable, number_data: MakeData) -> None:
+def test_labels_007_and_na_survive(
+    home: Home, write_table: WriteTable, number_data: MakeData
+) -> None:
     prepared = prepare_data(number_data(write_table("x0,label\n1,007\n2,NA\n3,7\n4,None\n")), home)
-    assert open_view(prepared.pack_dir, prepared.split_dir).schema.targets[0].classes == ["007", "7", "NA", "None"]
+    assert open_view(prepared.pack_dir, prepared.split_dir).schema.targets[0].classes == [
+        "007",
+        "7",
+        "NA",
+        "None",
+    ]
     assert prepared.num_quarantined == 0
 
 
-def test_no_row_changes_side_when_the_table_grows(home: Home, write_table: WriteTable, number_data: MakeData) -> None:
+def test_no_row_changes_side_when_the_table_grows(
+    home: Home, write_table: WriteTable, number_data: MakeData
+) -> None:
     rows = [f"{number},{'ab'[number % 2]}" for number in range(400)]
     data = number_data(write_table(["x0,label", *rows[:200]]), split={})
     sides = []
     for count in (200, 400):
         write_table(["x0,label", *reversed(rows[:count])])
         view = open_view(*prepare_data(data, home)[:2])
-        side = {float(view.pack.column("x")[row, 0]): name for name, found in view.rows.items() for row in found}
+        side = {
+            float(view.pack.column("x")[row, 0]): name
+            for name, found in view.rows.items()
+            for row in found
+        }
         sides.append(side)
     assert len(sides[0]) == 200
     assert all(sides[1][x] == side for x, side in sides[0].items())
@@ -148,13 +168,21 @@ def test_no_row_changes_side_when_the_table_grows(home: Home, write_table: Write
 
 
 def test_by_hash_a_picture_stays_on_its_side_under_another_name(
-    home: Home, write_table: WriteTable, write_pictures: WritePictures, image_data: MakeData, tmp_path: Path
+    home: Home,
+    write_table: WriteTable,
+    write_pictures: WritePictures,
+    image_data: MakeData,
+    tmp_path: Path,
 ) -> None:
     names = [f"{number}.png" for number in range(60)]
     write_pictures(names)
     for name in names:
         shutil.copyfile(tmp_path / "images" / name, tmp_path / "images" / f"copy-{name}")
-    rows = [f"{prefix}{name},{'ab'[at % 2]},-" for prefix in ("", "copy-") for at, name in enumerate(names)]
+    rows = [
+        f"{prefix}{name},{'ab'[at % 2]},-"
+        for prefix in ("", "copy-")
+        for at, name in enumerate(names)
+    ]
     prepared = prepare_data(image_data(write_table([HEADER, *rows]), split={"test": 0.4}), home)
     assert prepared.rows["test"] > 0
     split = np.load(prepared.split_dir / "split.npy")
@@ -163,9 +191,13 @@ def test_by_hash_a_picture_stays_on_its_side_under_another_name(
     assert (report["duplicate_rows"], report["rows_in_two_splits"]) == (60, {"rows": 0, "image": 0})
 
 
-def test_a_group_stays_on_one_side(home: Home, write_table: WriteTable, number_data: MakeData) -> None:
+def test_a_group_stays_on_one_side(
+    home: Home, write_table: WriteTable, number_data: MakeData
+) -> None:
     rows = [f"{number},{'ab'[number % 2]},p{number // 10}" for number in range(400)]
-    prepared = prepare_data(number_data(write_table(["x0,label,patient", *rows]), split={"group": "patient"}), home)
+    prepared = prepare_data(
+        number_data(write_table(["x0,label,patient", *rows]), split={"group": "patient"}), home
+    )
     split = np.load(prepared.split_dir / "split.npy").reshape(40, 10)
     assert (split == split[:, :1]).all()
     assert set(split[:, 0].tolist()) == {0, 1, 2}
@@ -193,7 +225,9 @@ def test_a_split_of_an_older_version_has_no_groups_and_one_of_another_pack_is_re
     home: Home, write_table: WriteTable, number_data: MakeData
 ) -> None:
     table = write_table("x0,label,patient\n1,a,p\n2,b,p\n")
-    prepared = prepare_data(number_data(table, split={"valid": 0, "test": 0, "group": "patient"}), home)
+    prepared = prepare_data(
+        number_data(table, split={"valid": 0, "test": 0, "group": "patient"}), home
+    )
     (prepared.split_dir / "manifest.json").unlink()
     groups = prepared.split_dir / "groups.npy"
     np.save(groups, np.zeros(3, np.int64))
@@ -204,15 +238,22 @@ def test_a_split_of_an_older_version_has_no_groups_and_one_of_another_pack_is_re
 
 
 def test_a_bad_row_ends_in_quarantine_with_its_reason_and_its_cells(
-    home: Home, write_table: WriteTable, write_pictures: WritePictures, image_data: MakeData, tmp_path: Path
+    home: Home,
+    write_table: WriteTable,
+    write_pictures: WritePictures,
+    image_data: MakeData,
+    tmp_path: Path,
 ) -> None:
     write_pictures([*NAMES, "big.png"])
     write_pictures(["big.png"], size=(9, 7))
     (tmp_path / "images" / "text.png").write_text("not a picture")
-    (tmp_path / "images" / "torn.png").write_bytes((tmp_path / "images" / "0.png").read_bytes()[:60])
+    (tmp_path / "images" / "torn.png").write_bytes(
+        (tmp_path / "images" / "0.png").read_bytes()[:60]
+    )
     (tmp_path / "images" / "zero.png").touch()
-    bad = ["gone.png,cat,train", "text.png,cat,train", "torn.png,cat,test", "zero.png,cat,train", "big.png,cat,train",
-           "../0.png,cat,train", "0.png,cat,train,7", "1.png,,train", "1.png,cat,spare"]  # fmt: skip
+    bad = ["gone.png,cat,train", "text.png,cat,train", "torn.png,cat,test", "zero.png,cat,train",
+           "big.png,cat,train", "../0.png,cat,train", "0.png,cat,train,7", "1.png,,train",
+           "1.png,cat,spare"]  # fmt: skip
     prepared = prepare_data(image_data(write_table([HEADER, *ROWS, *bad]), max_bad_rows=0.7), home)
     assert prepared.num_quarantined == 9
     reasons = dict(quarantine_of(prepared))
@@ -247,7 +288,11 @@ def test_a_bad_row_that_is_repaired_makes_a_new_pack(
 
 
 def test_another_reason_for_the_same_bad_row_is_written_anew(
-    home: Home, write_table: WriteTable, write_pictures: WritePictures, image_data: MakeData, tmp_path: Path
+    home: Home,
+    write_table: WriteTable,
+    write_pictures: WritePictures,
+    image_data: MakeData,
+    tmp_path: Path,
 ) -> None:
     write_pictures(NAMES)
     data = image_data(write_table([HEADER, *ROWS, "late.png,cat,train"]), max_bad_rows=0.5)
@@ -285,8 +330,16 @@ def test_a_class_that_only_test_rows_have_is_quarantined(
     table = write_table("x0,label,split\n1,a,train\n2,b,train\n3,new,test\n4,a,test\n5,new,valid\n")
     prepared = prepare_data(number_data(table, split={"column": "split"}, max_bad_rows=0.5), home)
     assert quarantine_of(prepared) == [
-        (3, "class without a training row: 'new'; data.rare_classes: keep or drop lets the run go on"),
-        (5, "class without a training row: 'new'; data.rare_classes: keep or drop lets the run go on"),
+        (
+            3,
+            "class without a training row: 'new'; data.rare_classes: keep or drop lets the run go "
+            "on",
+        ),
+        (
+            5,
+            "class without a training row: 'new'; data.rare_classes: keep or drop lets the run go "
+            "on",
+        ),
     ]
     assert open_view(prepared.pack_dir, prepared.split_dir).schema.targets[0].classes == ["a", "b"]
 
@@ -309,17 +362,23 @@ def test_every_row_of_another_table_is_a_test_row_for_a_schema(
     schema = open_view(*prepare_data(cats, home)[:2]).schema
     write_pictures(["new.png"])
     table = write_table(["image,label", "new.png,cat", "0.png,horse", "1.png,dog"], "other.csv")
-    prepared = prepare_for_schema(cats.model_copy(update={"table": table, "max_bad_rows": 0.5}), schema, home)
+    prepared = prepare_for_schema(
+        cats.model_copy(update={"table": table, "max_bad_rows": 0.5}), schema, home
+    )
     assert prepared.rows == {"train": 0, "valid": 0, "test": 2}
     assert prepared.num_decoded == 1
     assert quarantine_of(prepared) == [(2, "class that the model does not know: 'horse'")]
     view = open_view(prepared.pack_dir, prepared.split_dir)
     assert view.schema == schema
-    again = prepare_for_schema(cats.model_copy(update={"table": table, "max_bad_rows": 0.5}), schema, home)
+    again = prepare_for_schema(
+        cats.model_copy(update={"table": table, "max_bad_rows": 0.5}), schema, home
+    )
     assert again == prepared._replace(reused=True, num_decoded=0)
 
 
-def test_a_table_of_one_class_can_be_evaluated(cats: Data, home: Home, write_table: WriteTable) -> None:
+def test_a_table_of_one_class_can_be_evaluated(
+    cats: Data, home: Home, write_table: WriteTable
+) -> None:
     schema = open_view(*prepare_data(cats, home)[:2]).schema
     table = write_table(["image,label", "0.png,cat"], "other.csv")
     assert prepare_for_schema(evaluate_data(cats, table), schema, home).rows["test"] == 1
@@ -332,7 +391,9 @@ def test_a_schema_reads_its_own_columns_in_its_own_order(
     schema = open_view(*prepare_data(data, home)[:2]).schema
     table = write_table("x1,x9,x0,label\n20,9,2,b\n", "other.csv")
     prepared = prepare_for_schema(evaluate_data(data, table), schema, home)
-    assert open_view(prepared.pack_dir, prepared.split_dir).pack.column("x").tolist() == [[2.0, 20.0]]
+    assert open_view(prepared.pack_dir, prepared.split_dir).pack.column("x").tolist() == [
+        [2.0, 20.0]
+    ]
 
 
 def test_a_table_without_a_column_of_the_schema_is_refused(
@@ -341,7 +402,10 @@ def test_a_table_without_a_column_of_the_schema_is_refused(
     data = number_data(write_table("x0,x1,label\n1,10,a\n2,20,b\n"))
     schema = open_view(*prepare_data(data, home)[:2]).schema
     table = write_table("x0,xx1,label\n1,10,a\n", "other.csv")
-    with pytest.raises(DataError, match=r"other\.csv: the model's feature 'x' reads column 'x1', .*did you mean .*xx1"):
+    with pytest.raises(
+        DataError,
+        match=r"other\.csv: the model's feature 'x' reads column 'x1', .*did you mean .*xx1",
+    ):
         prepare_for_schema(evaluate_data(data, table), schema, home)
 
 
@@ -352,17 +416,21 @@ def test_images_of_another_size_than_the_schemas_are_refused(
     write_pictures(["wide.png"], size=(4, 8))
     table = write_table(["image,label", "wide.png,cat"], "other.csv")
     with pytest.raises(
-        DataError, match=r"'image' are 3 x 4 x 8, the model was trained on 3 x 4 x 4; set .*size: \[4, 4\]"
+        DataError,
+        match=r"'image' are 3 x 4 x 8, the model was trained on 3 x 4 x 4; set .*size: \[4, 4\]",
     ):
         prepare_for_schema(evaluate_data(cats, table), schema, home)
 
 
-def test_a_table_of_unknown_classes_alone_is_refused(cats: Data, home: Home, write_table: WriteTable) -> None:
+def test_a_table_of_unknown_classes_alone_is_refused(
+    cats: Data, home: Home, write_table: WriteTable
+) -> None:
     schema = open_view(*prepare_data(cats, home)[:2]).schema
     table = write_table(["image,label", "0.png,horse"], "other.csv")
     data = cats.model_copy(update={"table": table, "max_bad_rows": 1.0})
     with pytest.raises(
-        DataError, match=r"1 of 1 rows are bad \(1 class that the model does not know\).* no row is left"
+        DataError,
+        match=r"1 of 1 rows are bad \(1 class that the model does not know\).* no row is left",
     ):
         prepare_for_schema(data, schema, home)
 
@@ -375,7 +443,8 @@ from torchrelay.recipe import Data
 from torchrelay.settings import Home
 
 sys.stdin.readline()  # both begin at one signal, once everything is imported
-prepared = prepare_data(Data.model_validate_json(Path(sys.argv[1]).read_text()), Home(Path(sys.argv[2])))
+prepared = prepare_data(Data.model_validate_json(Path(sys.argv[1]).read_text()), \
+Home(Path(sys.argv[2])))
 print(prepared.pack_dir, prepared.split_dir, sep="\\n")
 """
 
@@ -394,7 +463,11 @@ def test_two_ingests_at_once_do_not_collide(cats: Data, home: Home, tmp_path: Pa
     for pack_dir, split_dir in outputs:
         view = open_view(Path(pack_dir), Path(split_dir))
         view.pack.verify()
-        assert {name: len(rows) for name, rows in view.rows.items()} == {"train": 4, "valid": 0, "test": 2}
+        assert {name: len(rows) for name, rows in view.rows.items()} == {
+            "train": 4,
+            "valid": 0,
+            "test": 2,
+        }
     assert not list(home.root.rglob("*.tmp"))
 
 
@@ -414,7 +487,11 @@ build.prepare_data(Data.model_validate_json(Path(sys.argv[1]).read_text()), Home
 
 
 @pytest.mark.parametrize(
-    "moment", ["write_pack", *(pytest.param(name, marks=pytest.mark.slow) for name in ("fit_schema", "write_json"))]
+    "moment",
+    [
+        "write_pack",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("fit_schema", "write_json")),
+    ],
 )
 def test_a_killed_ingest_leaves_nothing_half_written_and_goes_on(
     cats: Data, home: Home, tmp_path: Path, moment: str

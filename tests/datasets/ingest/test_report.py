@@ -21,10 +21,13 @@ def test_the_report_counts_rows_classes_ranges_missing_values_and_reasons(
     home: Home, write_table: WriteTable, number_data: MakeData
 ) -> None:
     table = write_table(
-        ["x0,x1,label,site,split", "1,-5,a,s1,train", "2,5,b,s2,train", ",5,b,s1,train", "4,0,a,s1,test",
+        ["x0,x1,label,site,split", "1,-5,a,s1,train", "2,5,b,s2,train", ",5,b,s1,train",
+         "4,0,a,s1,test",
          "4,0,a,s2,test", "3,1,b,s1,valid", "9,9,z,s1,valid"]
     )  # fmt: skip
-    data = number_data(table, split={"column": "split", "stratify": "site", "seed": 1}, max_bad_rows=0.5)
+    data = number_data(
+        table, split={"column": "split", "stratify": "site", "seed": 1}, max_bad_rows=0.5
+    )
     prepared = prepare_data(data, home)
     report = read_json(prepared.split_dir / "report.json")
     assert report["rows"] == 7
@@ -32,7 +35,9 @@ def test_the_report_counts_rows_classes_ranges_missing_values_and_reasons(
     assert report["quarantined"] == {
         "rows": 2,
         "reasons": {"empty cell in 'x0'": 1, "class without a training row": 1},
-        "remedies": {"class without a training row": "data.rare_classes: keep or drop lets the run go on"},
+        "remedies": {
+            "class without a training row": "data.rare_classes: keep or drop lets the run go on"
+        },
     }
     assert report["features"]["x"] == {
         "kind": "number",
@@ -88,9 +93,17 @@ def test_the_report_knows_the_images(
     assert prepared.warnings == ["no row tests: there will be no test metrics"]
 
 
-@pytest.mark.parametrize(("dtype", "bits", "warns"), [("uint8", 16, True), ("uint16", 16, False), ("uint8", 8, False)])
+@pytest.mark.parametrize(
+    ("dtype", "bits", "warns"), [("uint8", 16, True), ("uint16", 16, False), ("uint8", 8, False)]
+)
 def test_16_bits_of_which_8_are_kept_warn(
-    home: Home, tmp_path: Path, write_table: WriteTable, image_data: MakeData, dtype: str, bits: int, warns: bool
+    home: Home,
+    tmp_path: Path,
+    write_table: WriteTable,
+    image_data: MakeData,
+    dtype: str,
+    bits: int,
+    warns: bool,
 ) -> None:
     (tmp_path / "images").mkdir()
     for name in "ab":
@@ -101,10 +114,14 @@ def test_16_bits_of_which_8_are_kept_warn(
     assert (warning in prepare_data(data, home).warnings) == warns
 
 
-def test_the_same_row_in_two_splits_is_a_warning(home: Home, write_table: WriteTable, number_data: MakeData) -> None:
+def test_the_same_row_in_two_splits_is_a_warning(
+    home: Home, write_table: WriteTable, number_data: MakeData
+) -> None:
     table = write_table("x0,label,split\n1,a,train\n2,b,train\n1.0,a,test\n2,a,test\n3,b,test\n")
     prepared = prepare_data(number_data(table, split={"column": "split"}), home)
-    assert prepared.warnings[:1] == ["2 rows of different splits hold the same row, for example rows 1, 3"]
+    assert prepared.warnings[:1] == [
+        "2 rows of different splits hold the same row, for example rows 1, 3"
+    ]
     assert "rows 2 and 4" in prepared.warnings[1]  # which have the same inputs and other classes
 
 
@@ -112,8 +129,13 @@ def test_the_same_row_in_two_splits_is_a_warning(home: Home, write_table: WriteT
 def test_fractions_beside_a_column_warn(
     home: Home, write_table: WriteTable, number_data: MakeData, column: str, num_warnings: int
 ) -> None:
-    rows = [f"{number},{'ab'[number % 2]},{('train', 'valid', 'test')[number // 2 % 3]}" for number in range(120)]
-    data = number_data(write_table(["x0,label,split", *rows]), split={"column": column, "valid": 0.3, "test": 0.3})
+    rows = [
+        f"{number},{'ab'[number % 2]},{('train', 'valid', 'test')[number // 2 % 3]}"
+        for number in range(120)
+    ]
+    data = number_data(
+        write_table(["x0,label,split", *rows]), split={"column": column, "valid": 0.3, "test": 0.3}
+    )
     warnings = prepare_data(data, home).warnings
     assert len(warnings) == num_warnings
     assert not column or "data.split.valid, data.split.test: without effect" in warnings[0]
@@ -126,9 +148,23 @@ def test_the_report_measures_the_pictures_of_the_files_not_those_of_the_store(
     write_pictures(["c.png"], size=(30, 8))
     table = write_table(["image,label,split", "a.png,x,train", "b.png,y,train", "c.png,x,test"])
     data = image_data(table, inputs={"image": {"kind": "image", "size": [4, 4]}})
-    sizes = read_json(prepare_data(data, home).split_dir / "report.json")["features"]["image"]["sizes"]
-    assert sizes["height"] == {"min": 10, "quarter": 10, "median": 10, "three_quarters": 20, "max": 30}
-    assert sizes["width"] == {"min": 8, "quarter": 14, "median": 20, "three_quarters": 20, "max": 20}
+    sizes = read_json(prepare_data(data, home).split_dir / "report.json")["features"]["image"][
+        "sizes"
+    ]
+    assert sizes["height"] == {
+        "min": 10,
+        "quarter": 10,
+        "median": 10,
+        "three_quarters": 20,
+        "max": 30,
+    }
+    assert sizes["width"] == {
+        "min": 8,
+        "quarter": 14,
+        "median": 20,
+        "three_quarters": 20,
+        "max": 20,
+    }
     assert sizes["distinct"] == 2
     assert sizes["most_frequent"][0] == {"height": 10, "width": 20, "rows": 2}
 
@@ -137,7 +173,9 @@ def test_a_stratum_without_a_test_row_is_reported_once(
     home: Home, write_table: WriteTable, number_data: MakeData
 ) -> None:
     # 60 rows of each site, and one of a third, which can test in one split of five only.
-    rows = [f"{number},{'ab'[number % 2]},{'north' if number % 3 else 'south'}" for number in range(120)]
+    rows = [
+        f"{number},{'ab'[number % 2]},{'north' if number % 3 else 'south'}" for number in range(120)
+    ]
     table = write_table(["x0,label,site", *rows, "999,a,rare"])
     split = {"valid": 0, "test": 0.2, "stratify": "site"}
     prepared = prepare_data(number_data(table, split=split), home)
@@ -145,7 +183,10 @@ def test_a_stratum_without_a_test_row_is_reported_once(
     strata = read_json(prepared.split_dir / "report.json")["stratify"]
     assert strata["rare"] == {"train": 1, "valid": 0, "test": 0}
     assert sum(strata["north"].values()) == 80
-    assert all(0.1 < counts["test"] / sum(counts.values()) < 0.3 for counts in (strata["north"], strata["south"]))
+    assert all(
+        0.1 < counts["test"] / sum(counts.values()) < 0.3
+        for counts in (strata["north"], strata["south"])
+    )
     by_label = prepare_data(number_data(table, split=split | {"stratify": "label"}), home)
     assert by_label.warnings == []
 
@@ -155,12 +196,18 @@ def test_a_row_of_no_group_is_one_by_itself_and_is_counted(
 ) -> None:
     rows = [f"{number},{'ab'[number % 2]},{'p' if number < 20 else ' '}" for number in range(120)]
     table = write_table(["x0,label,patient", *rows])
-    prepared = prepare_data(number_data(table, split={"valid": 0, "test": 0.5, "group": "patient"}), home)
+    prepared = prepare_data(
+        number_data(table, split={"valid": 0, "test": 0.5, "group": "patient"}), home
+    )
     report = read_json(prepared.split_dir / "report.json")
     assert (report["group"]["largest"], report["group"]["rows_of_none"]) == (20, 100)
     assert sum(report["group"]["groups"].values()) == 1
-    assert min(report["splits"]["train"], report["splits"]["test"]) > 25  # of 100, not all on one side
-    assert prepared.warnings == ["100 rows have no 'patient'; the hash takes each for a group of its own"]
+    assert (
+        min(report["splits"]["train"], report["splits"]["test"]) > 25
+    )  # of 100, not all on one side
+    assert prepared.warnings == [
+        "100 rows have no 'patient'; the hash takes each for a group of its own"
+    ]
 
 
 def test_a_split_by_hash_without_validation_rows_warns(
@@ -168,8 +215,12 @@ def test_a_split_by_hash_without_validation_rows_warns(
 ) -> None:
     table = write_table(["x0,label,split", "1,a,train", "2,b,train", "3,a,test", "4,b,test"])
     kept = "no row validates: the last weights are kept"
-    assert kept in prepare_data(number_data(table, split={"valid": 0.001, "test": 0}), home).warnings
-    assert kept not in prepare_data(number_data(table, split={"valid": 0, "test": 0}), home).warnings
+    assert (
+        kept in prepare_data(number_data(table, split={"valid": 0.001, "test": 0}), home).warnings
+    )
+    assert (
+        kept not in prepare_data(number_data(table, split={"valid": 0, "test": 0}), home).warnings
+    )
     assert kept not in prepare_data(number_data(table, split={"column": "split"}), home).warnings
 
 
@@ -181,9 +232,12 @@ def test_a_stratum_that_tests_with_another_part_of_its_rows_is_named(
     rare = [f"{number},a,rare,together" for number in range(900, 903)]
     table = write_table(["x0,label,site,group", *rows, *rare])
     split = {"valid": 0, "test": 0.3, "stratify": "site", "group": "group"}
-    found = [prepare_data(number_data(table, split=split | {"seed": seed}), home) for seed in range(8)]
+    found = [
+        prepare_data(number_data(table, split=split | {"seed": seed}), home) for seed in range(8)
+    ]
     expected = (
-        "1 of 2 values of 'site' test with another part of their rows than data.split.test, 30%: rare 100%; "
+        "1 of 2 values of 'site' test with another part of their rows than data.split.test, 30%: "
+        "rare 100%; "
         "stratify moves no row, another data.split.seed does"
     )
     for prepared in found:
@@ -197,7 +251,9 @@ def test_cells_that_say_they_are_missing_count_as_such_in_numbers_only(
 ) -> None:
     words = ["", "NA", "nan", "Null", " None ", "?", "n/a"]
     table = write_table(["x0,label", "1,a", "2,NA", "3,None", *(f"{word},a" for word in words)])
-    features = read_json(prepare_data(number_data(table, max_bad_rows=0.9), home).split_dir / "report.json")["features"]
+    features = read_json(
+        prepare_data(number_data(table, max_bad_rows=0.9), home).split_dir / "report.json"
+    )["features"]
     assert (features["x"]["missing"], features["label"]["missing"]) == ({"x0": 7}, {"label": 0})
 
 
@@ -206,7 +262,9 @@ def test_groups_are_counted_on_each_side_and_no_group_stands_on_two(
 ) -> None:
     rows = [f"{number},{'ab'[number % 2]},p{min(number // 3, 30)}" for number in range(120)]
     table = write_table(["x0,label,patient", *rows])
-    prepared = prepare_data(number_data(table, split={"valid": 0.2, "test": 0.2, "group": "patient"}), home)
+    prepared = prepare_data(
+        number_data(table, split={"valid": 0.2, "test": 0.2, "group": "patient"}), home
+    )
     group = read_json(prepared.split_dir / "report.json")["group"]
     assert sum(group["groups"].values()) == 31
     assert min(group["groups"].values()) > 0
@@ -218,7 +276,8 @@ def test_the_csv_of_the_report_has_a_line_for_each_of_its_numbers(
 ) -> None:
     write_pictures(["a.png", "b.png", "c.png"], size=(5, 6))
     table = write_table(
-        ["image,age,x,y,label,split", "a.png,1,0,0,k,train", "b.png,3,5.5,2,m,train", "a.png,1,0,0,k,train",
+        ["image,age,x,y,label,split", "a.png,1,0,0,k,train", "b.png,3,5.5,2,m,train",
+         "a.png,1,0,0,k,train",
          "c.png,,1,1,k,test", "c.png,2,5.6,2,k,test"]
     )  # fmt: skip
     inputs = {
@@ -229,7 +288,10 @@ def test_the_csv_of_the_report_has_a_line_for_each_of_its_numbers(
     prepared = prepare_data(image_data(table, inputs=inputs, max_bad_rows=0.5), home)
     lines = pd.read_csv(prepared.split_dir / "data_report.csv", na_filter=False)
     assert list(lines.columns) == ["section", "name", "split", "value"]
-    found = {(one.section, one.name, one.split): one.value for one in lines.itertuples(index=False, name="Line")}
+    found = {
+        (one.section, one.name, one.split): one.value
+        for one in lines.itertuples(index=False, name="Line")
+    }
     assert len(found) == len(lines)
     expected = {
         ("rows", "table", ""): 5,
@@ -250,7 +312,11 @@ def test_the_csv_of_the_report_has_a_line_for_each_of_its_numbers(
         ("numbers", "age/age/mean", "train"): pytest.approx(5 / 3),
         ("numbers", "age/age/max", ""): 3,
         ("points", "eye/points", ""): 1,
-        ("points", "eye/points outside", ""): 1,  # 5.5 is the edge of the last of 6 pixels, 5.6 is beyond
+        (
+            "points",
+            "eye/points outside",
+            "",
+        ): 1,  # 5.5 is the edge of the last of 6 pixels, 5.6 is beyond
         ("points", "eye/rows with points outside", ""): 1,
     }
     assert {key: found[key] for key in expected} == expected

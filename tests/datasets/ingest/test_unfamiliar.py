@@ -40,7 +40,9 @@ def trained(write_table: WriteTable, number_data: MakeData, home: Home) -> Train
         "open": {"kind": "category"},
         "x": {"kind": "number", "columns": ["x", "same"]},
     }
-    data = number_data(write_table(FRAME.to_csv(index=False)), inputs=inputs, target={"y": {"kind": "category"}})
+    data = number_data(
+        write_table(FRAME.to_csv(index=False)), inputs=inputs, target={"y": {"kind": "category"}}
+    )
     prepared = prepare_data(data, home)
     return data, open_view(prepared.pack_dir, prepared.split_dir).schema
 
@@ -72,7 +74,9 @@ def test_codes_that_one_empty_cell_made_floats_are_known(
     assert known == [str(store) for at, store in enumerate(STORES[:40]) if at != 5]
 
 
-def test_dictionaries_and_decimals_of_parquet_are_known(trained: Trained, home: Home, write_table: WriteTable) -> None:
+def test_dictionaries_and_decimals_of_parquet_are_known(
+    trained: Trained, home: Home, write_table: WriteTable
+) -> None:
     new = FRAME.head(40).astype({"store": "category", "open": "int64"})
     assert unfamiliar(predict(trained, home, write_table, new, ".parquet")) == {}
     new["store"] = pd.Series([Decimal(f"{store}.00") for store in STORES[:40]])
@@ -95,24 +99,35 @@ def test_categories_that_the_model_never_saw_are_counted_and_past_the_limit_a_ve
         "unknown": 10,
         "share": 0.25,
     }
-    assert any("'store': 10 cells (25.0%) are unknown to the model" in warning for warning in prepared.warnings)
+    assert any(
+        "'store': 10 cells (25.0%) are unknown to the model" in warning
+        for warning in prepared.warnings
+    )
     new.loc[:29, "store"] = "S9"
     assert predict(trained, home, write_table, new).num_quarantined == 30
     new["store"] = "S9"
     with pytest.raises(
         NoRowsError,
-        match=r"'store' is unknown to the model.*'S9', as 100% of its cells are; known are '0', '1', '2', … \(4",
+        match=r"'store' is unknown to the model.*'S9', as 100% of its cells are; "
+        r"known are '0', '1', '2', … \(4",
     ):
         predict(trained, home, write_table, new)
 
 
-def test_inputs_in_another_unit_are_a_verdict(trained: Trained, home: Home, write_table: WriteTable) -> None:
+def test_inputs_in_another_unit_are_a_verdict(
+    trained: Trained, home: Home, write_table: WriteTable
+) -> None:
     new = FRAME.head(40).copy()
     new.loc[:29, "x"] *= 1000
     data, schema = trained
-    prepared = predict((data.model_copy(update={"max_unknown": 1.0}), schema), home, write_table, new)
+    prepared = predict(
+        (data.model_copy(update={"max_unknown": 1.0}), schema), home, write_table, new
+    )
     assert prepared.num_quarantined == 0
-    assert any("'x'" in warning and "outside the training range" in warning for warning in prepared.warnings)
+    assert any(
+        "'x'" in warning and "outside the training range" in warning
+        for warning in prepared.warnings
+    )
     assert predict(trained, home, write_table, new).num_quarantined > 25
 
 
@@ -122,28 +137,41 @@ def test_a_column_that_was_constant_in_training_and_is_not_now_is_named(
     new = FRAME.head(40).copy()
     new.loc[:9, "same"] = 8
     prepared = predict(trained, home, write_table, new)
-    assert any("'same': 10 cells (25.0%) are not 7, which all were in training" in one for one in prepared.warnings)
+    assert any(
+        "'same': 10 cells (25.0%) are not 7, which all were in training" in one
+        for one in prepared.warnings
+    )
 
 
-def test_rows_like_those_of_training_are_not_strange(trained: Trained, home: Home, write_table: WriteTable) -> None:
+def test_rows_like_those_of_training_are_not_strange(
+    trained: Trained, home: Home, write_table: WriteTable
+) -> None:
     prepared = predict(trained, home, write_table, FRAME.head(40))
     assert (unfamiliar(prepared), prepared.warnings) == ({}, [])
 
 
-def test_one_row_of_a_new_category_is_predicted(trained: Trained, home: Home, write_table: WriteTable) -> None:
+def test_one_row_of_a_new_category_is_predicted(
+    trained: Trained, home: Home, write_table: WriteTable
+) -> None:
     assert predict(trained, home, write_table, FRAME.head(1).assign(store=9)).rows["test"] == 1
 
 
-def test_texts_of_unknown_tokens_are_a_verdict(write_table: WriteTable, number_data: MakeData, home: Home) -> None:
+def test_texts_of_unknown_tokens_are_a_verdict(
+    write_table: WriteTable, number_data: MakeData, home: Home
+) -> None:
     rows = [f"{'good fine' if row % 2 else 'bad poor'},{row % 2}" for row in range(20)]
     data = number_data(write_table(["t,label", *rows]), inputs={"t": {"kind": "text"}})
     prepared = prepare_data(data, home)
     schema = open_view(prepared.pack_dir, prepared.split_dir).schema
-    new = data.model_copy(update={"table": write_table(["t,n", *["gut schoen,1"] * 8, "good,2", "bad,3"], "new.csv")})
+    new = data.model_copy(
+        update={"table": write_table(["t,n", *["gut schoen,1"] * 8, "good,2", "bad,3"], "new.csv")}
+    )
     assert prepare_inputs(new, schema, home).num_quarantined == 8
 
 
-def test_a_schema_without_ranges_takes_six_deviations(trained: Trained, home: Home, write_table: WriteTable) -> None:
+def test_a_schema_without_ranges_takes_six_deviations(
+    trained: Trained, home: Home, write_table: WriteTable
+) -> None:
     data, schema = trained
     old = [one.model_copy(update={"low": [], "high": []}) for one in schema.inputs]
     schema = schema.model_copy(update={"inputs": old})
@@ -164,7 +192,9 @@ def test_noise_of_few_rows_is_not_strange_and_numbers_of_another_range_are(
         y=["ab"[row % 2] for row in range(40)], split=["train"] * 12 + ["test"] * 28
     )
     inputs = {"x": {"kind": "number", "columns": "x*"}}
-    data = number_data(write_table(frame.to_csv(index=False)), inputs=inputs, target={"y": {"kind": "category"}})
+    data = number_data(
+        write_table(frame.to_csv(index=False)), inputs=inputs, target={"y": {"kind": "category"}}
+    )
     prepared = prepare_data(data.model_copy(update={"split": Split(column="split")}), home)
     outside = [one for one in prepared.warnings if "outside the training range" in one]
     assert len(outside) == min(num_shifted, MOST_KINDS)

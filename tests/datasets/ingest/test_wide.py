@@ -1,4 +1,6 @@
-"""Tables of many columns and few rows: read at once, said in few words, and the same as column by column."""
+"""Tables of many columns and few rows: read at once, said in few words, and the same as column
+by column.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,10 @@ def test_columns_read_together_give_what_each_gives_alone(
     notation = Notation(".", "", ("€", "%"))
     names = [str(name) for name in frame.columns]
     alone, together = Verdicts(len(frame)), Verdicts(len(frame))
-    expected = [read_numbers(frame, [name], alone, notation, ["-999"], may_be_missing)[:, 0] for name in names]
+    expected = [
+        read_numbers(frame, [name], alone, notation, ["-999"], may_be_missing)[:, 0]
+        for name in names
+    ]
     monkeypatch.setattr(columns_module, "CELLS_AT_ONCE", cells_at_once)
     values = read_numbers(frame, names, together, notation, ["-999"], may_be_missing)
     np.testing.assert_array_equal(values, np.stack(expected, axis=1))
@@ -78,7 +83,9 @@ def test_columns_that_cannot_be_wild_are_left_out_and_no_other() -> None:
 def test_a_wide_table_is_fitted_as_its_columns_alone_are(tmp_path: Path, home: Home) -> None:
     table = wide_table(tmp_path / "t.csv", 40, 200)
     inputs = {"x": {"kind": "number", "columns": ["x*"]}}
-    prepared = prepare_data(Data.model_validate({"table": table, "inputs": inputs, "target": TARGET}), home)
+    prepared = prepare_data(
+        Data.model_validate({"table": table, "inputs": inputs, "target": TARGET}), home
+    )
     view = open_view(prepared.pack_dir, prepared.split_dir)
     values = np.asarray(view.pack.column("x"))[view.rows["train"]]
     [fitted] = view.schema.inputs
@@ -100,7 +107,9 @@ def test_the_columns_of_many_features_are_not_gone_through_for_each() -> None:
 
     names = Names([*(f"x{number}" for number in range(200)), "y"])
     inputs = {f"x{number}": {"kind": "category"} for number in range(200)}
-    data = Data.model_validate({"table": "t.csv", "inputs": inputs, "target": {"y": {"kind": "category"}}})
+    data = Data.model_validate(
+        {"table": "t.csv", "inputs": inputs, "target": {"y": {"kind": "category"}}}
+    )
     assert resolve_features(data, names) == {name: [name] for name in list(names)}
     assert num_passes < 10
 
@@ -108,9 +117,15 @@ def test_the_columns_of_many_features_are_not_gone_through_for_each() -> None:
 def test_four_thousand_columns_bring_few_warnings(tmp_path: Path, home: Home) -> None:
     table = wide_table(tmp_path / "t.csv", 4_000, 40, wild_row=7)
     inputs = {"x": {"kind": "number", "columns": ["x*"]}}
-    prepared = prepare_data(Data.model_validate({"table": table, "inputs": inputs, "target": TARGET}), home)
+    prepared = prepare_data(
+        Data.model_validate({"table": table, "inputs": inputs, "target": TARGET}), home
+    )
     assert (
-        sum("at least" in text and "times as far from the median" in text for text in prepared.warnings) == MOST_KINDS
+        sum(
+            "at least" in text and "times as far from the median" in text
+            for text in prepared.warnings
+        )
+        == MOST_KINDS
     )
     assert f"{4_000 - MOST_KINDS:,} more columns have numbers that are as odd" in prepared.warnings
 
@@ -124,7 +139,9 @@ def test_a_table_that_was_checked_is_not_read_again_unless_it_changed(
     )
     reads: list[Path] = []
     read = table_module.read_csv
-    monkeypatch.setattr(table_module, "read_csv", lambda path, dialect: reads.append(path) or read(path, dialect))
+    monkeypatch.setattr(
+        table_module, "read_csv", lambda path, dialect: reads.append(path) or read(path, dialect)
+    )
     monkeypatch.setattr(table_module, "SETTLED_SECONDS", 0.0)
     for num_rows, is_replaced in ((40, False), (40, True), (50, True)):
         wide_table(path, 3, num_rows)

@@ -23,22 +23,31 @@ MakeData = Callable[..., Data]
 
 
 @pytest.fixture
-def pack(write_table: WriteTable, write_pictures: WritePictures, image_data: MakeData, home: Home) -> Pack:
+def pack(
+    write_table: WriteTable, write_pictures: WritePictures, image_data: MakeData, home: Home
+) -> Pack:
     """Three rows; the second of the table is bad. A feature's name holds a slash."""
     write_pictures(["a.png", "b.png"])
     table = write_table(
-        ["image,label,split,x0,x1", "a.png,007,train,1.5,2", "no.png,NA,train,0,0", "b.png,NA,train,-3,1e-3",
+        ["image,label,split,x0,x1", "a.png,007,train,1.5,2", "no.png,NA,train,0,0",
+         "b.png,NA,train,-3,1e-3",
          "a.png,NA,train,0,0"]
     )  # fmt: skip
     inputs = {"image": {"kind": "image"}, "x/y": {"kind": "number", "columns": "x*"}}
-    return Pack.open(prepare_data(image_data(table, inputs=inputs, max_bad_rows=0.5), home).pack_dir)
+    return Pack.open(
+        prepare_data(image_data(table, inputs=inputs, max_bad_rows=0.5), home).pack_dir
+    )
 
 
 def test_a_pack_holds_the_raw_values_of_the_readable_rows(pack: Pack) -> None:
     assert pack.num_rows == 3
     assert pack.rows.tolist() == [0, 2, 3]
     assert pack.column("x/y").tolist() == [[1.5, 2.0], [-3.0, 0.001], [0.0, 0.0]]
-    assert [pack.vocabulary("label")[number] for number in pack.column("label")[:, 0]] == ["007", "NA", "NA"]
+    assert [pack.vocabulary("label")[number] for number in pack.column("label")[:, 0]] == [
+        "007",
+        "NA",
+        "NA",
+    ]
     assert len(pack.fingerprint) == 32
     assert {name: feature.kind for name, feature in pack.features.items()} == {
         "image": "image",
@@ -85,7 +94,9 @@ def test_a_flipped_bit_is_found(pack: Pack) -> None:
 def test_a_torn_file_is_found_at_once(pack: Pack) -> None:
     path = pack.folder / "row.npy"
     path.write_bytes(path.read_bytes()[:-8])
-    with pytest.raises(DataError, match=r"row\.npy has 144 bytes, expected 152; run `torchrelay ingest` again"):
+    with pytest.raises(
+        DataError, match=r"row\.npy has 144 bytes, expected 152; run `torchrelay ingest` again"
+    ):
         Pack.open(pack.folder)
 
 
@@ -94,7 +105,9 @@ def test_a_torn_file_is_found_at_once(pack: Pack) -> None:
 def test_the_next_ingest_writes_a_damaged_file_of_it_anew(
     name: str, how: str, write_table: WriteTable, number_data: MakeData, home: Home
 ) -> None:
-    data = number_data(write_table(["x0,label", "1,a", "2,b"]), inputs={"x/y": {"kind": "number", "columns": "x*"}})
+    data = number_data(
+        write_table(["x0,label", "1,a", "2,b"]), inputs={"x/y": {"kind": "number", "columns": "x*"}}
+    )
     made = prepare_data(data, home)
     path = made.pack_dir / name
     content = path.read_bytes()
@@ -124,14 +137,18 @@ def test_a_flipped_bit_of_its_pixels_is_found(pack: Pack, home: Home) -> None:
     [pixels] = home.store.rglob("pixels.npy")
     content = pixels.read_bytes()
     pixels.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(DataError, match=r"shard .* does not verify \(pixels.npy does not have the sha256"):
+    with pytest.raises(
+        DataError, match=r"shard .* does not verify \(pixels.npy does not have the sha256"
+    ):
         pack.verify()
 
 
 def test_another_format_version_says_which_can_be_read(pack: Pack) -> None:
     path = pack.folder / MANIFEST
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format_version": 3}))
-    with pytest.raises(DataError, match="has format_version 3, this torchrelay reads format_version 2"):
+    with pytest.raises(
+        DataError, match="has format_version 3, this torchrelay reads format_version 2"
+    ):
         Pack.open(pack.folder)
 
 
@@ -145,7 +162,9 @@ def test_what_is_no_manifest_is_refused(pack: Pack, content: str) -> None:
 def test_a_lost_shard_is_named(pack: Pack, home: Home) -> None:
     for path in home.store.rglob("pixels.npy"):
         path.unlink()
-    with pytest.raises(DataError, match=r"needs pixels from .* that cannot be read .*run `torchrelay ingest` again"):
+    with pytest.raises(
+        DataError, match=r"needs pixels from .* that cannot be read .*run `torchrelay ingest` again"
+    ):
         pack.image("image")
 
 
@@ -164,7 +183,9 @@ CONTENTS = [np.array([b"0" * 32, b"1" * 32])]
 @pytest.mark.parametrize(
     "other",
     [
-        pd.DataFrame({"a": ["xy", "z"], "b": ["1", "2"]}, dtype=str),  # the same characters, cut elsewhere
+        pd.DataFrame(
+            {"a": ["xy", "z"], "b": ["1", "2"]}, dtype=str
+        ),  # the same characters, cut elsewhere
         pd.DataFrame({"a": ["yz", "x"], "b": ["2", "1"]}, dtype=str),  # another order
         pd.DataFrame({"b": ["x", "yz"], "a": ["1", "2"]}, dtype=str),  # other names
         pd.DataFrame({"a": ["x", "yz"], "b": ["1", "3"]}, dtype=str),  # another cell

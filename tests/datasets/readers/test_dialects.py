@@ -31,7 +31,11 @@ ROWS = "".join(f"{row / 7:.3f},{row % 3 * 1.5},{'ab'[row % 2]}\n" for row in ran
 def dialect_of(table: str, **given: Any) -> dict[str, Any]:
     """The settings that init would write."""
     dialect = survey_table(Path(table), None, given).dialect
-    return {key: value for key, value in dialect.model_dump().items() if value != type(dialect)().model_dump()[key]}
+    return {
+        key: value
+        for key, value in dialect.model_dump().items()
+        if value != type(dialect)().model_dump()[key]
+    }
 
 
 def read_as_found(table: str) -> pd.DataFrame:
@@ -80,7 +84,11 @@ SHOPS = [f"shop{row},{'ab'[row % 2]},x{row},y{row},z{row}" for row in range(40)]
         ([], "name,label,,,", SHOPS),
         (["Shops,of 2024,,,"], "name,label,a,b,c", SHOPS),
         (["Shops,,,,"], "name,label,a,b,c", SHOPS),
-        (["Shops,of 2024,,,"], "name,label,a,b,c", [f"shop{row},{'ab'[row % 2]},1,2,3" for row in range(40)]),
+        (
+            ["Shops,of 2024,,,"],
+            "name,label,a,b,c",
+            [f"shop{row},{'ab'[row % 2]},1,2,3" for row in range(40)],
+        ),
         (["Shops"], "name,label,a,b,c", SHOPS),
     ],
 )
@@ -124,8 +132,12 @@ def test_advice_is_yaml_that_reads_the_table(
 ) -> None:
     found = advise(Path(write_table(text)), Dialect(delimiter=delimiter))
     settings = [yaml.safe_load(one) for one in found.split(" and ")]
-    assert [f"{key.removeprefix('data.')}: {value}" for one in settings for key, value in one.items()] == said
-    Dialect.model_validate({key.removeprefix("data."): value for one in settings for key, value in one.items()})
+    assert [
+        f"{key.removeprefix('data.')}: {value}" for one in settings for key, value in one.items()
+    ] == said
+    Dialect.model_validate(
+        {key.removeprefix("data."): value for one in settings for key, value in one.items()}
+    )
 
 
 def test_a_hand_written_recipe_is_told_what_reads_the_table_better(
@@ -133,7 +145,9 @@ def test_a_hand_written_recipe_is_told_what_reads_the_table_better(
 ) -> None:
     table = write_table("Sales of 2024\nx0,x1,label\n" + ROWS)
     with pytest.raises(
-        DataError, match=r"the header is one column, 'Sales of 2024'; it reads better with data\.skip_lines: 1"
+        DataError,
+        match=r"the header is one column, 'Sales of 2024'; "
+        r"it reads better with data\.skip_lines: 1",
     ):
         read_table(Data(table=table))
     table = write_table("Sales of 2024,,\nx0,x1,label\n" + ROWS)
@@ -143,10 +157,13 @@ def test_a_hand_written_recipe_is_told_what_reads_the_table_better(
 
 
 @pytest.mark.parametrize("quote", ["", '"'])
-def test_a_space_after_the_comma_is_found_and_no_part_of_names_and_cells(write_table: WriteTable, quote: str) -> None:
+def test_a_space_after_the_comma_is_found_and_no_part_of_names_and_cells(
+    write_table: WriteTable, quote: str
+) -> None:
     works = ["Private", "State gov", "Self, own" if quote else "Self own"]
     lines = [
-        f"{row / 7:.2f}, {quote}{works[row % 3]}{quote}, {quote}{'<=50K' if row % 2 else '>50K'}{quote}"
+        f"{row / 7:.2f}, {quote}{works[row % 3]}{quote}, "
+        f"{quote}{'<=50K' if row % 2 else '>50K'}{quote}"
         for row in range(60)
     ]
     table = write_table(["age, work, income", *lines])
@@ -157,37 +174,60 @@ def test_a_space_after_the_comma_is_found_and_no_part_of_names_and_cells(write_t
     assert set(frame["income"]) == {"<=50K", ">50K"}
     assert open_table(Data(table=table, skip_spaces=True)).bad == {}
     data = Data.model_validate(
-        {"table": table, "inputs": {"age": {"kind": "number"}}, "target": {"income": {"kind": "category"}}}
+        {
+            "table": table,
+            "inputs": {"age": {"kind": "number"}},
+            "target": {"income": {"kind": "category"}},
+        }
     )
     with pytest.raises(
-        DataError, match=r"did you mean ' income'\?; the table reads better with data.skip_spaces: true"
+        DataError,
+        match=r"did you mean ' income'\?; the table reads better with data.skip_spaces: true",
     ):
         resolve_features(data, list(read_table(data).columns))
 
 
-def test_names_with_spaces_are_advised_so_that_the_command_can_be_pasted(write_table: WriteTable) -> None:
+def test_names_with_spaces_are_advised_so_that_the_command_can_be_pasted(
+    write_table: WriteTable,
+) -> None:
     survey = survey_table(
-        Path(write_table("big size,my kind\n" + "".join(f"{row / 7},{'ab'[row % 2]}\n" for row in range(40))))
+        Path(
+            write_table(
+                "big size,my kind\n" + "".join(f"{row / 7},{'ab'[row % 2]}\n" for row in range(40))
+            )
+        )
     )
-    with pytest.raises(DataError, match=r"say which: torchrelay init table.csv --target 'big size'"):
+    with pytest.raises(
+        DataError, match=r"say which: torchrelay init table.csv --target 'big size'"
+    ):
         choose_target(survey._replace(columns={"big size": survey.columns["big size"]}), "")
 
 
-def test_empty_rows_at_the_end_and_empty_columns_at_the_right_do_not_count(write_table: WriteTable) -> None:
+def test_empty_rows_at_the_end_and_empty_columns_at_the_right_do_not_count(
+    write_table: WriteTable,
+) -> None:
     table = open_table(Data(table=write_table("a,b,,\n1,2,,\n,,,\n3,4,,\n" + ",,,\n" * 5)))
     assert table.frame.to_numpy().tolist() == [["1", "2"], ["", ""], ["3", "4"]]
     assert list(table.frame.columns) == ["a", "b"]
     assert table.notes == ["5 empty rows at the end of the table are left out"]
 
 
-@pytest.mark.parametrize(("cell", "found"), [('"say ""hi"", now"', {}), (r'"say \"hi\", now"', {"escape": "\\"})])
-def test_quotes_within_cells_are_doubled_or_escaped(write_table: WriteTable, cell: str, found: dict[str, Any]) -> None:
-    table = write_table("x,text,y\n" + "".join(f"{row / 7},{cell},{'ab'[row % 2]}\n" for row in range(40)))
+@pytest.mark.parametrize(
+    ("cell", "found"), [('"say ""hi"", now"', {}), (r'"say \"hi\", now"', {"escape": "\\"})]
+)
+def test_quotes_within_cells_are_doubled_or_escaped(
+    write_table: WriteTable, cell: str, found: dict[str, Any]
+) -> None:
+    table = write_table(
+        "x,text,y\n" + "".join(f"{row / 7},{cell},{'ab'[row % 2]}\n" for row in range(40))
+    )
     assert dialect_of(table) == found
     assert read_as_found(table)["text"][0] == 'say "hi", now'
 
 
-def test_a_long_cell_is_read_beside_an_uneven_row_and_the_limit_of_the_process_stays(write_table: WriteTable) -> None:
+def test_a_long_cell_is_read_beside_an_uneven_row_and_the_limit_of_the_process_stays(
+    write_table: WriteTable,
+) -> None:
     rows = [f'"good film {row}",pos\n' for row in range(200)]
     rows[50] = '"' + "word " * 30_000 + '",pos\n'
     rows[70] = "dull,unquoted,comma,text,neg\n"
@@ -201,10 +241,15 @@ def test_a_long_cell_is_read_beside_an_uneven_row_and_the_limit_of_the_process_s
 
 
 @pytest.mark.parametrize("sign", [",", ";", "\t", "|", " "])
-def test_a_cell_of_140_000_characters_hides_no_delimiter(write_table: WriteTable, sign: str) -> None:
+def test_a_cell_of_140_000_characters_hides_no_delimiter(
+    write_table: WriteTable, sign: str
+) -> None:
     cells = [
         ("x", "text", "y"),
-        *((f"{row}.5", "long" * 35_000 if row == 3 else "word", "ab"[row % 2]) for row in range(40)),
+        *(
+            (f"{row}.5", "long" * 35_000 if row == 3 else "word", "ab"[row % 2])
+            for row in range(40)
+        ),
     ]
     table = write_table("".join(sign.join(one) + "\n" for one in cells))
     assert dialect_of(table).get("delimiter", ",") == sign
@@ -219,12 +264,18 @@ def test_a_header_that_is_repeated_is_a_bad_row_and_one_in_another_order_refuses
 ) -> None:
     table = open_table(Data(table=write_table("a,b\n1,x\n\ufeffa,b\n2,y\n")))
     assert {row: str(reason) for row, reason in table.bad.items()} == {1: "the header again: a, b"}
-    with pytest.raises(DataError, match=r"row 2 is a header whose columns stand in another order \(b, a\)"):
+    with pytest.raises(
+        DataError, match=r"row 2 is a header whose columns stand in another order \(b, a\)"
+    ):
         open_table(Data(table=write_table("a,b\n1,x\nb,a\ny,2\n")))
 
 
-@pytest.mark.parametrize("rows", [["left,right", "right,left"], ["left,left", "right,left", "none,left", "none,none"]])
-def test_cells_that_say_the_names_of_columns_are_data(write_table: WriteTable, rows: list[str]) -> None:
+@pytest.mark.parametrize(
+    "rows", [["left,right", "right,left"], ["left,left", "right,left", "none,left", "none,none"]]
+)
+def test_cells_that_say_the_names_of_columns_are_data(
+    write_table: WriteTable, rows: list[str]
+) -> None:
     table = open_table(Data(table=write_table(["left,right", *(rows * 5)])))
     assert (len(table.frame), table.bad) == (len(rows) * 5, {})
 
@@ -232,9 +283,13 @@ def test_cells_that_say_the_names_of_columns_are_data(write_table: WriteTable, r
 def test_a_header_that_is_a_row_of_data_is_warned_of(write_table: WriteTable) -> None:
     lines = [f"{row / 7:.2f},{row % 9 / 2},{('setosa', 'virginica')[row % 2]}" for row in range(40)]
     [warning] = survey_table(Path(write_table(["5.1,3.5,setosa", *lines]))).warnings
-    assert warning.startswith("the first line looks like data, not like names of columns (5.1, 3.5, setosa)")
+    assert warning.startswith(
+        "the first line looks like data, not like names of columns (5.1, 3.5, setosa)"
+    )
     assert survey_table(Path(write_table(["a,b,kind", *lines]))).warnings == []
-    assert survey_table(Path(write_table(["400,410,kind", *lines]))).warnings == []  # wavelengths, say
+    assert (
+        survey_table(Path(write_table(["400,410,kind", *lines]))).warnings == []
+    )  # wavelengths, say
 
 
 @pytest.mark.parametrize(("last", "bad"), [("lea", True), ("stay", False)])
@@ -242,10 +297,17 @@ def test_a_class_that_stands_in_a_torn_last_line_alone_is_left_out(
     write_table: WriteTable, home: Home, number_data: MakeData, last: str, bad: bool
 ) -> None:
     lines = [f"{row / 7:.3f},{('stay', 'leave')[row % 2]}\n" for row in range(200)]
-    prepared = prepare_data(number_data(write_table("x0,label\n" + "".join(lines) + f"0.5,{last}")), home)
+    prepared = prepare_data(
+        number_data(write_table("x0,label\n" + "".join(lines) + f"0.5,{last}")), home
+    )
     assert prepared.num_quarantined == int(bad)
-    assert ("torn line: 'lea', the file ends within it" in (prepared.split_dir / "quarantine.csv").read_text()) == bad
-    whole = prepare_data(number_data(write_table("x0,label\n" + "".join(lines) + f"0.5,{last}\n", "whole.csv")), home)
+    assert (
+        "torn line: 'lea', the file ends within it"
+        in (prepared.split_dir / "quarantine.csv").read_text()
+    ) == bad
+    whole = prepare_data(
+        number_data(write_table("x0,label\n" + "".join(lines) + f"0.5,{last}\n", "whole.csv")), home
+    )
     assert whole.num_quarantined == 0
 
 
@@ -315,7 +377,11 @@ def test_a_delimiter_that_can_be_none_is_refused(write_table: WriteTable, delimi
 def write_indexed(path: Path, index: Any = None) -> Path:
     draw = np.random.default_rng(74)
     frame = pd.DataFrame(
-        {"width": draw.normal(size=300), "height": draw.normal(size=300), "species": np.repeat(["a", "b", "c"], 100)},
+        {
+            "width": draw.normal(size=300),
+            "height": draw.normal(size=300),
+            "species": np.repeat(["a", "b", "c"], 100),
+        },
         index=index,
     )
     frame[frame.width > -2.5].sample(frac=1, random_state=1).to_parquet(path)
@@ -327,10 +393,15 @@ def write_indexed(path: Path, index: Any = None) -> Path:
     [
         (None, ["__index_level_0__"]),
         (pd.Index(np.arange(300) * 3, name="sample"), ["sample"]),
-        (pd.MultiIndex.from_arrays([np.arange(300) // 2, np.arange(300) % 2], names=["i", "j"]), ["i", "j"]),
+        (
+            pd.MultiIndex.from_arrays([np.arange(300) // 2, np.arange(300) % 2], names=["i", "j"]),
+            ["i", "j"],
+        ),
     ],
 )
-def test_the_index_that_pandas_wrote_is_no_input(tmp_path: Path, index: Any, names: list[str]) -> None:
+def test_the_index_that_pandas_wrote_is_no_input(
+    tmp_path: Path, index: Any, names: list[str]
+) -> None:
     path = write_indexed(tmp_path / "table.parquet", index)
     survey = survey_table(path)
     draft = draft_recipe(survey)
@@ -348,22 +419,34 @@ def test_the_index_that_pandas_wrote_is_no_input(tmp_path: Path, index: Any, nam
     assert found["x"] == ["width", "height"]
 
 
-def test_an_index_that_is_named_as_the_target_is_what_its_cells_say(tmp_path: Path, home: Home) -> None:
-    frame = pd.DataFrame({"width": np.arange(60) % 7 / 7, "species": np.repeat(["a", "b", "c"], 20)})
+def test_an_index_that_is_named_as_the_target_is_what_its_cells_say(
+    tmp_path: Path, home: Home
+) -> None:
+    frame = pd.DataFrame(
+        {"width": np.arange(60) % 7 / 7, "species": np.repeat(["a", "b", "c"], 20)}
+    )
     frame.set_index("species").to_parquet(tmp_path / "t.parquet")
     survey = survey_table(tmp_path / "t.parquet")
     draft = draft_recipe(survey, "species")
     assert draft.target["species"].value == {"kind": "category"}
     assert survey.classes["species"].counts == {"a": 20, "b": 20, "c": 20}
     inputs = {"x": {"kind": "number", "columns": ["width"]}}
-    data = {"table": str(tmp_path / "t.parquet"), "inputs": inputs, "target": {"species": {"kind": "category"}}}
-    assert not [text for text in prepare_data(Data.model_validate(data), home).warnings if "index" in text]
+    data = {
+        "table": str(tmp_path / "t.parquet"),
+        "inputs": inputs,
+        "target": {"species": {"kind": "category"}},
+    }
+    assert not [
+        text for text in prepare_data(Data.model_validate(data), home).warnings if "index" in text
+    ]
 
 
 def test_an_index_that_a_recipe_names_is_read_and_warned_of(tmp_path: Path, home: Home) -> None:
     path = write_indexed(tmp_path / "table.parquet")
     inputs = {"x": {"kind": "number", "columns": ["width", "__index_level_0__"]}}
-    data = Data.model_validate({"table": str(path), "inputs": inputs, "target": {"species": {"kind": "category"}}})
+    data = Data.model_validate(
+        {"table": str(path), "inputs": inputs, "target": {"species": {"kind": "category"}}}
+    )
     [warning] = [text for text in prepare_data(data, home).warnings if "index" in text]
     assert warning.startswith("'x' reads '__index_level_0__', the index")
 
@@ -373,13 +456,19 @@ def test_shuffled_numbers_of_rows_are_no_input(write_table: WriteTable) -> None:
     numbers, sizes = draw.permutation(60), draw.integers(0, 900, 60)
     lines = [f"{numbers[row]},{numbers[row] + 1},{sizes[row]},{row // 30}" for row in range(60)]
     columns = survey_table(Path(write_table([",order,size,label", *lines]))).columns
-    assert [columns[name].role for name in ("Unnamed: 0", "order", "size")] == ["id", "id", "number"]
+    assert [columns[name].role for name in ("Unnamed: 0", "order", "size")] == [
+        "id",
+        "id",
+        "number",
+    ]
 
 
 def test_a_wide_table_takes_as_many_looks_at_each_column_as_a_narrow_one(
     write_table: WriteTable, number_data: MakeData, tmp_path: Path
 ) -> None:
-    """Columns are counted by what reads their names: twice the columns, at most a little more than twice the work."""
+    """Columns are counted by what reads their names: twice the columns, at most a little more
+    than twice the work.
+    """
 
     class Name(str):
         num_compared = 0
@@ -394,7 +483,9 @@ def test_a_wide_table_takes_as_many_looks_at_each_column_as_a_narrow_one(
         names = [Name(f"x{at}") for at in range(width)]
         Name.num_compared = 0
         csv_table._name_columns(Path("t.csv"), list(names))
-        data = number_data("t.csv", inputs={"x": {"kind": "number", "columns": [f"x{at}" for at in range(width)]}})
+        data = number_data(
+            "t.csv", inputs={"x": {"kind": "number", "columns": [f"x{at}" for at in range(width)]}}
+        )
         resolve_features(data, [*names, "label"])
         return Name.num_compared
 
@@ -404,9 +495,16 @@ def test_a_wide_table_takes_as_many_looks_at_each_column_as_a_narrow_one(
 
 @pytest.mark.parametrize(
     ("header", "line"),
-    [("text", "good film {}"), ("full name", "Anna Smith{}"), ("when", "2024-01-{} 10:00"), ("x", "{}.5 ")],
+    [
+        ("text", "good film {}"),
+        ("full name", "Anna Smith{}"),
+        ("when", "2024-01-{} 10:00"),
+        ("x", "{}.5 "),
+    ],
 )
-def test_spaces_within_one_column_part_no_fields(write_table: WriteTable, header: str, line: str) -> None:
+def test_spaces_within_one_column_part_no_fields(
+    write_table: WriteTable, header: str, line: str
+) -> None:
     path = Path(write_table([header, *(line.format(row) for row in range(10, 30))]))
     assert find_dialect(path, Dialect()) == Dialect()
     assert read_csv(path, Dialect()).frame.shape == (20, 1)

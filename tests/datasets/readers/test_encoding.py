@@ -25,7 +25,9 @@ GREEK = ["Αθήνα", "γάτα", "σκύλος", "κόκκινο", "μπλε"]
 
 
 def table_of(words: list[str], encoding: str) -> bytes:
-    return ("x,name\n" + "".join(f"{row},{words[row % len(words)]}\n" for row in range(40))).encode(encoding)
+    return ("x,name\n" + "".join(f"{row},{words[row % len(words)]}\n" for row in range(40))).encode(
+        encoding
+    )
 
 
 @pytest.mark.parametrize(
@@ -54,9 +56,15 @@ def test_the_encoding_of_a_file_is_found_and_shown_by_examples(
     assert guess.encoding == written
     first = next(word for word in words if not word.isascii())
     assert repr(first) in guess.describe()
-    with pytest.raises(DataError, match=rf"is not utf-8: byte 0x.*, line \d.*set data.encoding: {written} .*{first}"):
+    with pytest.raises(
+        DataError,
+        match=rf"is not utf-8: byte 0x.*, line \d.*set data.encoding: {written} .*{first}",
+    ):
         read_table(Data(table=table))
-    assert read_table(Data(table=table, encoding=guess.encoding))["name"].tolist()[: len(words)] == words
+    assert (
+        read_table(Data(table=table, encoding=guess.encoding))["name"].tolist()[: len(words)]
+        == words
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,14 +114,19 @@ def test_utf_16_is_found_with_and_without_a_mark(write_table: WriteTable, encodi
         open_table(Data(table=table))
 
 
-def test_an_encoding_that_is_not_sure_is_said_with_what_the_others_would_read(write_table: WriteTable) -> None:
+def test_an_encoding_that_is_not_sure_is_said_with_what_the_others_would_read(
+    write_table: WriteTable,
+) -> None:
     table = Path(write_table(table_of(["café", "été", "forêt", "hôtel"], "latin-1")))
     guess = guess_encoding(table)
     assert guess.encoding == "latin-1"
     assert guess.differs == "forêt"
     assert guess.others["iso8859-2"] == "foręt"
     table.write_bytes(
-        b"x,name,y\n" + b"".join(f"{row},{'forêt,a' if row % 2 else 'café,b'}\n".encode("latin-1") for row in range(60))
+        b"x,name,y\n"
+        + b"".join(
+            f"{row},{'forêt,a' if row % 2 else 'café,b'}\n".encode("latin-1") for row in range(60)
+        )
     )
     text = write_draft(draft_recipe(survey_table(table), "y"), table.with_suffix(".yaml"))
     assert "'forêt' would be 'foręt' by iso8859-2" in " ".join(text.replace("#", "").split())
@@ -132,23 +145,32 @@ def test_a_file_that_is_cut_within_a_letter_is_told_its_line_and_one_remedy(
     )
 
 
-def test_one_broken_byte_is_the_verdict_of_its_row_and_changes_no_other(write_table: WriteTable) -> None:
+def test_one_broken_byte_is_the_verdict_of_its_row_and_changes_no_other(
+    write_table: WriteTable,
+) -> None:
     table = write_table("a,b\n1,grün\n2,über\n3,".encode() + b"gr\xfcn\n" + "4,schön\n".encode())
     assert guess_encoding(Path(table)).encoding == "utf-8"
     found = open_table(Data(table=table))
     assert found.frame["b"].tolist() == ["grün", "über", "gr�n", "schön"]
-    assert {row: str(reason) for row, reason in found.bad.items()} == {2: "byte that is not utf-8 in 'b': 'gr�n', 0xfc"}
+    assert {row: str(reason) for row, reason in found.bad.items()} == {
+        2: "byte that is not utf-8 in 'b': 'gr�n', 0xfc"
+    }
 
 
 def test_nul_bytes_are_the_verdict_of_their_row(write_table: WriteTable) -> None:
     found = open_table(Data(table=write_table(b"a,b\n1,x\n2,y\x00z\n3,w\n" + b"\0" * 300)))
     assert found.frame["b"].tolist()[:3] == ["x", "y�z", "w"]
-    assert [str(found.bad[row]).split(":")[0] for row in (1, 3)] == ["NUL byte in 'b'", "NUL byte in 'a'"]
+    assert [str(found.bad[row]).split(":")[0] for row in (1, 3)] == [
+        "NUL byte in 'b'",
+        "NUL byte in 'a'",
+    ]
     assert sorted(found.bad) == [1, 3]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
-def test_long_cells_beside_one_beyond_ascii_are_looked_through_once(tmp_path: Path, encoding: str) -> None:
+def test_long_cells_beside_one_beyond_ascii_are_looked_through_once(
+    tmp_path: Path, encoding: str
+) -> None:
     table = tmp_path / "long.csv"
     table.write_bytes(f"a,b\n{'word ' * 20_000},grün\n".encode(encoding))
     began = time.process_time()
@@ -198,10 +220,15 @@ def test_a_file_of_two_encodings_is_said_and_read_by_the_one_that_is_not_utf_8(
 def test_a_file_of_one_encoding_is_not_taken_for_utf_8(
     write_table: WriteTable, words: list[str], encoding: str
 ) -> None:
-    assert open_table(Data(table=write_table(table_of(words, encoding)), encoding=encoding)).notes == []
+    assert (
+        open_table(Data(table=write_table(table_of(words, encoding)), encoding=encoding)).notes
+        == []
+    )
 
 
-def test_utf_8_with_a_broken_byte_is_not_read_by_an_encoding_that_reads_anything(write_table: WriteTable) -> None:
+def test_utf_8_with_a_broken_byte_is_not_read_by_an_encoding_that_reads_anything(
+    write_table: WriteTable,
+) -> None:
     table = write_table(table_of(GERMAN, "utf-8") + b"41,gr\xfcn\n")
     with pytest.raises(DataError, match=r"is UTF-8, not latin-1: its cells such as 'Grün'"):
         open_table(Data(table=table, encoding="latin-1"))
@@ -209,7 +236,10 @@ def test_utf_8_with_a_broken_byte_is_not_read_by_an_encoding_that_reads_anything
 
 def test_utf_8_is_not_read_by_an_encoding_that_reads_anything(write_table: WriteTable) -> None:
     table = write_table("a,b\n1,grün\n2,über\n3,schön\n4,Tür\n")
-    with pytest.raises(DataError, match=r"is UTF-8, not cp1251: its cells such as 'grün'.*set data\.encoding: utf-8"):
+    with pytest.raises(
+        DataError,
+        match=r"is UTF-8, not cp1251: its cells such as 'grün'.*set data\.encoding: utf-8",
+    ):
         open_table(Data(table=table, encoding="cp1251"))
 
 

@@ -20,7 +20,15 @@ from torchrelay.upkeep.altered import find_bad_splits
 WriteTable = Callable[..., str]
 MakeData = Callable[..., Data]
 FILES = (
-    *("data_report.csv", "groups.npy", "keys.parquet", "quarantine.csv", "report.json", "schema.json", "split.npy"),
+    *(
+        "data_report.csv",
+        "groups.npy",
+        "keys.parquet",
+        "quarantine.csv",
+        "report.json",
+        "schema.json",
+        "split.npy",
+    ),
     MANIFEST,
 )
 
@@ -28,9 +36,13 @@ FILES = (
 @pytest.fixture
 def data(write_table: WriteTable, number_data: MakeData) -> Data:
     """Forty rows of two classes, some of which test, with keys and groups; one row is bad."""
-    rows = [f"{at},{'ab'[at % 2]},k{at},g{at // 2},{('train', 'test')[at // 4 % 2]}" for at in range(40)]
+    rows = [
+        f"{at},{'ab'[at % 2]},k{at},g{at // 2},{('train', 'test')[at // 4 % 2]}" for at in range(40)
+    ]
     table = write_table(["x0,label,key,group,split", *rows, "1,a,k0,g0,train"])
-    return number_data(table, key="key", split={"column": "split", "group": "group"}, max_bad_rows=0.5)
+    return number_data(
+        table, key="key", split={"column": "split", "group": "group"}, max_bad_rows=0.5
+    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -64,7 +76,12 @@ def lose(split_dir: Path) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [turn_test_rows_into_training_rows, exchange_two_classes, lose, *(flip(name) for name in FILES)],
+    [
+        turn_test_rows_into_training_rows,
+        exchange_two_classes,
+        lose,
+        *(flip(name) for name in FILES),
+    ],
     ids=["rows", "classes", "lost", *FILES],
 )
 def test_a_damaged_split_is_refused_and_the_next_ingest_makes_it_anew(
@@ -75,7 +92,8 @@ def test_a_damaged_split_is_refused_and_the_next_ingest_makes_it_anew(
     assert set(whole) == set(FILES)
     change(made.split_dir)
     with pytest.raises(
-        DataError, match=f"split {made.split_dir}: .*; run `torchrelay ingest` again, which makes it anew"
+        DataError,
+        match=f"split {made.split_dir}: .*; run `torchrelay ingest` again, which makes it anew",
     ):
         open_view(made.pack_dir, made.split_dir)
     with pytest.warns(UserWarning, match=f"made anew, the old one is bad-{made.split_dir.name}"):
@@ -108,7 +126,10 @@ def test_a_split_of_an_older_version_opens_without_a_word(data: Data, home: Home
 def test_a_path_with_a_semicolon_is_named_whole(tmp_path: Path) -> None:
     split_dir = tmp_path / "a; b" / "split"
     split_dir.mkdir(parents=True)
-    with pytest.warns(UserWarning, match=r"a; b/split: manifest\.json is missing; made anew, the old one is bad-split"):
+    with pytest.warns(
+        UserWarning,
+        match=r"a; b/split: manifest\.json is missing; made anew, the old one is bad-split",
+    ):
         assert not find_split(split_dir)
 
 

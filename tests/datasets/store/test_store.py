@@ -28,7 +28,9 @@ from ..conftest import stat_files
 
 
 def make_store(root: Path, max_pixels: int = 1_000_000, **feature: Any) -> PixelStore:
-    return PixelStore(root / "store", Feature.model_validate({"kind": "image", **feature}), max_pixels)
+    return PixelStore(
+        root / "store", Feature.model_validate({"kind": "image", **feature}), max_pixels
+    )
 
 
 def picture(seed: int, size: tuple[int, int] = (4, 6)) -> np.ndarray:
@@ -48,7 +50,9 @@ def ingest(store: PixelStore, paths: Sequence[str], **options: Any) -> Located:
 
 
 def pixels_of(store: PixelStore, located: Located, position: int) -> np.ndarray:
-    return open_shard(store.folder, located.shards[located.shard[position]])[located.offset[position]]
+    return open_shard(store.folder, located.shards[located.shard[position]])[
+        located.offset[position]
+    ]
 
 
 def shard_folders(store: PixelStore) -> list[str]:
@@ -59,7 +63,12 @@ def test_pixels_are_where_the_store_says(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     paths = [write(tmp_path / f"{seed}.png", picture(seed)) for seed in range(700)]
     located = ingest(store, [*paths, paths[3]])
-    assert (located.shape, located.dtype, located.num_decoded, located.reasons) == ((3, 4, 6), "uint8", 700, {})
+    assert (located.shape, located.dtype, located.num_decoded, located.reasons) == (
+        (3, 4, 6),
+        "uint8",
+        700,
+        {},
+    )
     for position in (0, 3, 255, 256, 699, 700):
         expected = picture(position if position < 700 else 3).transpose(2, 0, 1)
         np.testing.assert_array_equal(pixels_of(store, located, position), expected)
@@ -69,7 +78,9 @@ def test_pixels_are_where_the_store_says(tmp_path: Path) -> None:
 
 def test_content_is_the_start_of_the_sha256(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png", picture(0))
-    sum_line = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout
+    sum_line = subprocess.run(
+        ["sha256sum", path], capture_output=True, text=True, check=True
+    ).stdout
     assert ingest(make_store(tmp_path), [path]).content[0].decode() == sum_line[:32]
 
 
@@ -95,10 +106,14 @@ def test_a_growing_table_decodes_only_what_is_new(tmp_path: Path) -> None:
     grown = ingest(store, paths)
     assert (grown.num_decoded, len(grown.shards)) == (2, 2)
     for position in range(6):
-        np.testing.assert_array_equal(pixels_of(store, grown, position), picture(position).transpose(2, 0, 1))
+        np.testing.assert_array_equal(
+            pixels_of(store, grown, position), picture(position).transpose(2, 0, 1)
+        )
 
 
-def test_a_touched_file_is_read_once_and_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_touched_file_is_read_once_and_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store_module, "SETTLED_SECONDS", 0)
     store = make_store(tmp_path)
     path = write(tmp_path / "a.png", picture(0))
@@ -171,7 +186,9 @@ def test_a_recheck_finds_what_no_stamp_shows_and_does_not_believe_that_stamp_aga
     time.sleep(0.02)
 
     def ingest_again(*, recheck: bool = False) -> Located:
-        return store.ingest(stat_files([path])._replace(stamps=["always the same"]), recheck=recheck)
+        return store.ingest(
+            stat_files([path])._replace(stamps=["always the same"]), recheck=recheck
+        )
 
     ingest_again()
     write(Path(path), picture(1))
@@ -182,12 +199,16 @@ def test_a_recheck_finds_what_no_stamp_shows_and_does_not_believe_that_stamp_aga
     for seed in (1, 0):
         write(Path(path), picture(seed))
         located = ingest_again()
-        np.testing.assert_array_equal(pixels_of(store, located, 0), picture(seed).transpose(2, 0, 1))
+        np.testing.assert_array_equal(
+            pixels_of(store, located, 0), picture(seed).transpose(2, 0, 1)
+        )
     assert ingest_again(recheck=True).num_decoded == 0
     assert len(shard_folders(store)) == len(folders)
 
 
-def test_a_file_that_is_written_while_it_is_read_is_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_written_while_it_is_read_is_no_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = write(tmp_path / "a.png", picture(0))
     read = os.read
 
@@ -215,7 +236,12 @@ def test_bad_images_have_reasons_and_are_remembered(tmp_path: Path) -> None:
     good = write(tmp_path / "good.png", picture(0))
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "empty.png").touch()
-    paths = [str(tmp_path / "text.jpg"), good, str(tmp_path / "empty.png"), str(tmp_path / "missing.png")]
+    paths = [
+        str(tmp_path / "text.jpg"),
+        good,
+        str(tmp_path / "empty.png"),
+        str(tmp_path / "missing.png"),
+    ]
     located = ingest(store, paths)
     assert list(located.shard) == [-1, 0, -1, -1]
     assert list(located.offset) == [-1, 0, -1, -1]
@@ -247,7 +273,9 @@ def test_the_first_image_sets_the_size(tmp_path: Path) -> None:
     for _ in range(2):
         located = ingest(store, paths)
         assert located.shape == (3, 4, 6)
-        assert str(located.reasons[2]).startswith("wrong size: 5x5 (height x width), the first image has 4x6")
+        assert str(located.reasons[2]).startswith(
+            "wrong size: 5x5 (height x width), the first image has 4x6"
+        )
         assert sorted(located.reasons) == [0, 2]
     other = ingest(store, paths[:1:-1] + paths[2:3])  # c, b, b again: a table of its own size
     assert other.shape == (3, 4, 6)
@@ -281,11 +309,14 @@ def test_specifications_do_not_share_pixels(tmp_path: Path) -> None:
     wide = make_store(tmp_path, dtype="uint16")
     located = ingest(wide, [path])
     np.testing.assert_array_equal(
-        pixels_of(wide, located, 0), picture(0).transpose(2, 0, 1).astype(np.uint16) * np.uint16(257)
+        pixels_of(wide, located, 0),
+        picture(0).transpose(2, 0, 1).astype(np.uint16) * np.uint16(257),
     )
 
 
-def test_shards_are_cut_and_all_pixels_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_are_cut_and_all_pixels_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store_module, "SHARD_BYTES", 72 * 10)
     monkeypatch.setattr(store_module, "BATCH_FILES", 4)
     store = make_store(tmp_path)
@@ -294,7 +325,9 @@ def test_shards_are_cut_and_all_pixels_found(tmp_path: Path, monkeypatch: pytest
     located = ingest(store, paths, on_progress=lambda done, total: counts.append((done, total)))
     assert len(located.shards) == 5
     for position in range(50):
-        np.testing.assert_array_equal(pixels_of(store, located, position), picture(position).transpose(2, 0, 1))
+        np.testing.assert_array_equal(
+            pixels_of(store, located, position), picture(position).transpose(2, 0, 1)
+        )
     assert counts[-1] == (50, 50)
     assert counts == sorted(counts)
 
@@ -317,7 +350,9 @@ def report(done, total):
 store.PixelStore(Path(sys.argv[1]) / "store", Feature(kind="image"), 1000).ingest(
     find_files(names, Path(sys.argv[1]), Verdicts(len(names))), report)
 """
-    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), *paths], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path), *paths], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     for line in process.stdout:
         if int(line) >= 60:
@@ -328,7 +363,9 @@ store.PixelStore(Path(sys.argv[1]) / "store", Feature(kind="image"), 1000).inges
     located = ingest(store, paths)
     assert 0 < located.num_decoded <= 120 - 40
     for position in range(120):
-        np.testing.assert_array_equal(pixels_of(store, located, position), picture(position).transpose(2, 0, 1))
+        np.testing.assert_array_equal(
+            pixels_of(store, located, position), picture(position).transpose(2, 0, 1)
+        )
 
 
 def test_what_a_killed_ingest_left_is_removed_after_a_day(tmp_path: Path) -> None:
@@ -356,13 +393,17 @@ def test_an_error_on_the_way_leaves_nothing_half_written(tmp_path: Path) -> None
     assert ingest(store, paths).num_decoded == 5
 
 
-def test_two_ingests_at_once_do_not_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_ingests_at_once_do_not_collide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(store_module, "SHARD_BYTES", 72 * 20)
     monkeypatch.setattr(store_module, "BATCH_FILES", 8)
     paths = [write(tmp_path / f"{seed}.png", picture(seed)) for seed in range(100)]
     results: list[Located] = []
     threads = [
-        threading.Thread(target=lambda part=part: results.append(ingest(make_store(tmp_path), part)))
+        threading.Thread(
+            target=lambda part=part: results.append(ingest(make_store(tmp_path), part))
+        )
         for part in (paths[:80], paths[20:], paths)
     ]
     for thread in threads:
@@ -374,7 +415,9 @@ def test_two_ingests_at_once_do_not_collide(tmp_path: Path, monkeypatch: pytest.
     located = ingest(store, paths)
     assert (located.num_decoded, located.reasons) == (0, {})
     for position in range(100):
-        np.testing.assert_array_equal(pixels_of(store, located, position), picture(position).transpose(2, 0, 1))
+        np.testing.assert_array_equal(
+            pixels_of(store, located, position), picture(position).transpose(2, 0, 1)
+        )
 
 
 def test_a_shard_that_is_gone_is_decoded_again(tmp_path: Path) -> None:
@@ -430,17 +473,23 @@ def test_a_damaged_shard_is_set_aside_and_decoded_again(
 @pytest.mark.parametrize("at", [20, 130, -1])
 def test_every_bit_of_the_pixels_is_verified(tmp_path: Path, at: int) -> None:
     store = make_store(tmp_path)
-    [shard] = ingest(store, [write(tmp_path / f"{seed}.png", picture(seed)) for seed in range(5)]).shards
+    [shard] = ingest(
+        store, [write(tmp_path / f"{seed}.png", picture(seed)) for seed in range(5)]
+    ).shards
     verify_shard(store.folder / shard)
     flip(store.folder / shard / "pixels.npy", at)
-    with pytest.raises(DataError, match=rf"shard .*{shard} does not verify \(pixels.npy does not have the sha256"):
+    with pytest.raises(
+        DataError, match=rf"shard .*{shard} does not verify \(pixels.npy does not have the sha256"
+    ):
         verify_shard(store.folder / shard)
 
 
 def test_pixels_that_do_not_fit_are_refused_before_a_file_is_decoded(tmp_path: Path) -> None:
     path = write(tmp_path / "a.png", picture(0))
     store = make_store(tmp_path, size=[16_384, 16_384], channels="1024", dtype="float32")
-    with pytest.raises(DataError, match=r"pixels cannot be written to .*about 1,099,512,627,776 bytes are needed"):
+    with pytest.raises(
+        DataError, match=r"pixels cannot be written to .*about 1,099,512,627,776 bytes are needed"
+    ):
         ingest(store, [path])
     assert not store.folder.exists()
 
@@ -454,9 +503,19 @@ def test_a_shard_that_cannot_be_read_now_stays_where_it_is(tmp_path: Path) -> No
     store = make_store(tmp_path)
     ingest(store, [write(tmp_path / "0.png", picture(0))])
     [shard] = shard_folders(store)
-    with no_more_files(), pytest.raises(DataError, match=r"manifest.json cannot be read: Too many open files; .*stays"):
+    with (
+        no_more_files(),
+        pytest.raises(
+            DataError, match=r"manifest.json cannot be read: Too many open files; .*stays"
+        ),
+    ):
         read_shard(store.folder / shard)
-    with no_more_files(), pytest.raises(DataError, match=r"manifest.json cannot be read: Too many open files; .*stays"):
+    with (
+        no_more_files(),
+        pytest.raises(
+            DataError, match=r"manifest.json cannot be read: Too many open files; .*stays"
+        ),
+    ):
         verify_shard(store.folder / shard)
     assert shard_folders(store) == [shard]
 
@@ -482,11 +541,16 @@ def test_a_flipped_bit_of_known_pixels_is_noticed_and_they_are_decoded_anew(tmp_
     content = bytearray(pixels.read_bytes())
     content[-3] ^= 16
     pixels.write_bytes(content)
-    with pytest.warns(UserWarning, match=rf"shard .*{shard} does not verify \(pixels.npy .*set aside as bad-{shard}"):
+    with pytest.warns(
+        UserWarning,
+        match=rf"shard .*{shard} does not verify \(pixels.npy .*set aside as bad-{shard}",
+    ):
         again = ingest(make_store(tmp_path), paths)
     assert again.num_decoded == 6
     for position in range(6):
-        np.testing.assert_array_equal(pixels_of(store, again, position), picture(position).transpose(2, 0, 1))
+        np.testing.assert_array_equal(
+            pixels_of(store, again, position), picture(position).transpose(2, 0, 1)
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert ingest(make_store(tmp_path), paths).num_decoded == 0

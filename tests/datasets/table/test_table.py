@@ -44,15 +44,23 @@ def test_rows_are_counted_from_zero_without_header_and_blank_lines(write_table: 
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "utf-8-sig"])
-def test_a_byte_order_mark_is_no_part_of_the_first_column(write_table: WriteTable, encoding: str) -> None:
-    frame = read_table(Data(table=write_table(b"\xef\xbb\xbfimage,label\na.png,caf\xc3\xa9\n"), encoding=encoding))
+def test_a_byte_order_mark_is_no_part_of_the_first_column(
+    write_table: WriteTable, encoding: str
+) -> None:
+    frame = read_table(
+        Data(table=write_table(b"\xef\xbb\xbfimage,label\na.png,caf\xc3\xa9\n"), encoding=encoding)
+    )
     assert list(frame.columns) == ["image", "label"]
     assert frame["label"][0] == "café"
 
 
-def test_latin_1_is_refused_with_byte_line_and_remedy_and_then_read(write_table: WriteTable) -> None:
+def test_latin_1_is_refused_with_byte_line_and_remedy_and_then_read(
+    write_table: WriteTable,
+) -> None:
     table = write_table("a,b\n1,x\n2,café\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"table\.csv is not utf-8: byte 0xe9 at position 13, line 3; .*latin-1"):
+    with pytest.raises(
+        DataError, match=r"table\.csv is not utf-8: byte 0xe9 at position 13, line 3; .*latin-1"
+    ):
         read_table(Data(table=table))
     assert list(read_table(Data(table=table, encoding="latin-1"))["b"]) == ["x", "café"]
 
@@ -73,13 +81,22 @@ def test_utf_16_is_recognised(write_table: WriteTable) -> None:
 @pytest.mark.parametrize(
     ("encoding", "near"), [("latin-11", "latin-1"), ("uft-8", "utf-8"), ("base64", "legal are|did")]
 )
-def test_an_unknown_encoding_names_the_nearest(write_table: WriteTable, encoding: str, near: str) -> None:
-    with pytest.raises(DataError, match=rf"data.encoding '{encoding}' is not a text encoding; .*({near})"):
+def test_an_unknown_encoding_names_the_nearest(
+    write_table: WriteTable, encoding: str, near: str
+) -> None:
+    with pytest.raises(
+        DataError, match=rf"data.encoding '{encoding}' is not a text encoding; .*({near})"
+    ):
         read_table(Data(table=write_table("a,b\n1,2\n"), encoding=encoding))
 
 
-def test_an_extra_field_in_every_row_is_refused_instead_of_shifting_the_labels(write_table: WriteTable) -> None:
-    with pytest.raises(DataError, match=r"every row has an extra field: 3 fields where the header names 2 .*\(a, b\)"):
+def test_an_extra_field_in_every_row_is_refused_instead_of_shifting_the_labels(
+    write_table: WriteTable,
+) -> None:
+    with pytest.raises(
+        DataError,
+        match=r"every row has an extra field: 3 fields where the header names 2 .*\(a, b\)",
+    ):
         read_table(Data(table=write_table("a,b\n1,2,3\n4,5,6\n")))
 
 
@@ -89,7 +106,9 @@ def test_two_extra_fields_in_every_row_are_refused(write_table: WriteTable) -> N
 
 
 @pytest.mark.parametrize(("row", "num_fields"), [("4,5,6", 3), ("4,5,6,7,8", 5)])
-def test_an_extra_field_in_one_row_marks_that_row_alone(write_table: WriteTable, row: str, num_fields: int) -> None:
+def test_an_extra_field_in_one_row_marks_that_row_alone(
+    write_table: WriteTable, row: str, num_fields: int
+) -> None:
     table = open_table(Data(table=write_table(f"a,b\n1,2\n{row}\n7\n")))
     assert {at: str(reason) for at, reason in table.bad.items()} == {
         1: f"extra field: {num_fields} fields, the header names 2 columns"
@@ -113,13 +132,17 @@ def test_a_column_name_that_stands_twice_is_refused(write_table: WriteTable) -> 
 
 
 def test_a_quote_that_is_never_closed_is_refused(write_table: WriteTable) -> None:
-    with pytest.raises(DataError, match=r"table\.csv is not CSV .* in row 2 a quote is opened and never closed"):
+    with pytest.raises(
+        DataError, match=r"table\.csv is not CSV .* in row 2 a quote is opened and never closed"
+    ):
         read_table(Data(table=write_table('a,b\n0,0\n"1,2\n3,4\n')))
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", b"\xef\xbb\xbf"])
 def test_an_empty_file_is_refused(write_table: WriteTable, content: str | bytes) -> None:
-    with pytest.raises(DataError, match=r"table\.csv is empty; expected a line that names the columns"):
+    with pytest.raises(
+        DataError, match=r"table\.csv is empty; expected a line that names the columns"
+    ):
         read_table(Data(table=write_table(content)))
 
 
@@ -144,7 +167,10 @@ def test_a_delimiter_is_one_character(write_table: WriteTable) -> None:
 
 
 def test_tsv_is_separated_by_tabs(write_table: WriteTable) -> None:
-    assert list(read_table(Data(table=write_table("a\tb,c\n1\t2\n", "table.TSV"))).columns) == ["a", "b,c"]
+    assert list(read_table(Data(table=write_table("a\tb,c\n1\t2\n", "table.TSV"))).columns) == [
+        "a",
+        "b,c",
+    ]
 
 
 def test_parquet_becomes_text_and_null_becomes_empty(tmp_path: Path) -> None:
@@ -159,14 +185,19 @@ def test_parquet_becomes_text_and_null_becomes_empty(tmp_path: Path) -> None:
         }
     ).to_parquet(path)
     frame = read_table(Data(table=str(path)))
-    assert frame.to_numpy().tolist() == [["007", "7", "0.1", "2024-02-29", "NA"], ["", "", "540", "2024-02-29", "b"]]
+    assert frame.to_numpy().tolist() == [
+        ["007", "7", "0.1", "2024-02-29", "NA"],
+        ["", "", "540", "2024-02-29", "b"],
+    ]
     assert all(dtype == "str" for dtype in frame.dtypes)
 
 
 def test_a_parquet_column_of_lists_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "table.parquet"
     pd.DataFrame({"box": [[1, 2], [3, 4]]}).to_parquet(path)
-    with pytest.raises(DataError, match=r"column 'box' holds list<.*int64>, expected text, numbers or dates"):
+    with pytest.raises(
+        DataError, match=r"column 'box' holds list<.*int64>, expected text, numbers or dates"
+    ):
         read_table(Data(table=str(path)))
 
 
@@ -174,27 +205,40 @@ def test_a_parquet_column_of_lists_is_left_out_unless_the_recipe_reads_it(tmp_pa
     path = tmp_path / "table.parquet"
     pd.DataFrame({"x0": ["1", "2"], "box": [[1, 2], [3, 4]], "label": ["a", "b"]}).to_parquet(path)
     assert list(read_table(Data(table=str(path))).columns) == ["x0", "label"]
-    for reads in ({"inputs": {"x": {"kind": "number", "columns": "*o*"}}}, {"key": "box"}, {"split": {"group": "box"}}):
+    for reads in (
+        {"inputs": {"x": {"kind": "number", "columns": "*o*"}}},
+        {"key": "box"},
+        {"split": {"group": "box"}},
+    ):
         with pytest.raises(DataError, match=r"column 'box' holds list"):
             read_table(Data.model_validate({"table": str(path), **reads}))
 
 
 def test_text_named_parquet_is_refused(write_table: WriteTable) -> None:
-    with pytest.raises(DataError, match=r"table\.parquet is named \.parquet, but it is a text file"):
+    with pytest.raises(
+        DataError, match=r"table\.parquet is named \.parquet, but it is a text file"
+    ):
         read_table(Data(table=write_table("a,b\n1,2\n", "table.parquet")))
 
 
 @pytest.mark.parametrize(
     ("name", "remedy"),
-    [("t.csv.gz", "cannot read .gz, .*unpack it"), ("t.xlsx", "cannot read .xlsx, .*save it as CSV")],
+    [
+        ("t.csv.gz", "cannot read .gz, .*unpack it"),
+        ("t.xlsx", "cannot read .xlsx, .*save it as CSV"),
+    ],
 )
-def test_other_formats_are_refused_with_the_remedy(write_table: WriteTable, name: str, remedy: str) -> None:
+def test_other_formats_are_refused_with_the_remedy(
+    write_table: WriteTable, name: str, remedy: str
+) -> None:
     with pytest.raises(DataError, match=remedy):
         read_table(Data(table=write_table("a,b\n1,2\n", name)))
 
 
 def test_a_url_is_refused() -> None:
-    with pytest.raises(DataError, match=r"data.table is a URL, https://example.org/t.csv; download it"):
+    with pytest.raises(
+        DataError, match=r"data.table is a URL, https://example.org/t.csv; download it"
+    ):
         read_table(Data(table="https://example.org/t.csv"))
 
 
@@ -204,8 +248,12 @@ def test_a_missing_table_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["digits", "cifar10"])
-def test_a_missing_table_of_a_known_data_set_says_how_to_fetch_it(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match=rf"{name}\.csv is not there; `torchrelay fetch {name}` writes it"):
+def test_a_missing_table_of_a_known_data_set_says_how_to_fetch_it(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(
+        DataError, match=rf"{name}\.csv is not there; `torchrelay fetch {name}` writes it"
+    ):
         read_table(Data(table=str(tmp_path / "data" / name / f"{name}.csv")))
 
 
@@ -216,9 +264,20 @@ def test_a_recipe_without_a_table_is_refused() -> None:
 
 def test_columns_come_by_name_list_and_pattern_in_the_tables_order() -> None:
     assert resolve_columns("image", Feature(kind="image"), COLUMNS) == ["image"]
-    assert resolve_columns("f", Feature(kind="number", columns=["x2", "x10"]), COLUMNS) == ["x2", "x10"]
-    assert resolve_columns("f", Feature(kind="number", columns=["x*"]), COLUMNS) == ["x10", "x2", "x[1]"]
-    assert resolve_columns("f", Feature(kind="number", columns=["x2", "x*"]), COLUMNS) == ["x2", "x10", "x[1]"]
+    assert resolve_columns("f", Feature(kind="number", columns=["x2", "x10"]), COLUMNS) == [
+        "x2",
+        "x10",
+    ]
+    assert resolve_columns("f", Feature(kind="number", columns=["x*"]), COLUMNS) == [
+        "x10",
+        "x2",
+        "x[1]",
+    ]
+    assert resolve_columns("f", Feature(kind="number", columns=["x2", "x*"]), COLUMNS) == [
+        "x2",
+        "x10",
+        "x[1]",
+    ]
 
 
 def test_a_name_with_brackets_is_a_name_before_it_is_a_pattern() -> None:
@@ -226,7 +285,9 @@ def test_a_name_with_brackets_is_a_name_before_it_is_a_pattern() -> None:
 
 
 def test_a_missing_column_names_the_nearest(write_table: WriteTable) -> None:
-    with pytest.raises(DataError, match=r"feature 'lable' reads column 'lable', .*did you mean label?"):
+    with pytest.raises(
+        DataError, match=r"feature 'lable' reads column 'lable', .*did you mean label?"
+    ):
         resolve_columns("lable", Feature(kind="category"), COLUMNS)
     with pytest.raises(DataError, match=r"reads pattern 'y\*', .*legal are image"):
         resolve_columns("f", Feature(kind="number", columns=["y*"]), COLUMNS)
@@ -235,9 +296,15 @@ def test_a_missing_column_names_the_nearest(write_table: WriteTable) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"split": {"column": "splitt"}}, "data.split.column names column 'splitt', .*did you mean split?"),
+        (
+            {"split": {"column": "splitt"}},
+            "data.split.column names column 'splitt', .*did you mean split?",
+        ),
         ({"split": {"group": "patient"}}, "data.split.group names column 'patient'"),
-        ({"split": {"stratify": "lab"}}, "data.split.stratify names column 'lab', .*did you mean label?"),
+        (
+            {"split": {"stratify": "lab"}},
+            "data.split.stratify names column 'lab', .*did you mean label?",
+        ),
         ({"key": "id"}, "data.key names column 'id'"),
     ],
 )
@@ -259,13 +326,22 @@ def test_a_missing_column_of_the_split_is_named_with_its_key(
             r"data\.target: several targets must be of one kind, got a \(number\), b \(category\)",
         ),
         ({"target": {"x": {"kind": "number"}}}, r"data\.target\.x: an input has this name too"),
-        ({"target": {"label": {"kind": "image"}}}, r"'image' cannot be a target; legal are category, labels, number"),
-        ({"inputs": {"x": {"kind": "image", "columns": "x*"}}}, r"'x' is image and reads 2 columns \(x0, x1\)"),
+        (
+            {"target": {"label": {"kind": "image"}}},
+            r"'image' cannot be a target; legal are category, labels, number",
+        ),
+        (
+            {"inputs": {"x": {"kind": "image", "columns": "x*"}}},
+            r"'x' is image and reads 2 columns \(x0, x1\)",
+        ),
         (
             {"target": {"y": {"kind": "category", "columns": ["x0", "x1"]}}},
             "'y' is category and a target and reads 2",
         ),
-        ({"target": {"y": {"kind": "number", "columns": "x1"}}}, "data.inputs.x.columns holds 'x1', .* the target 'y'"),
+        (
+            {"target": {"y": {"kind": "number", "columns": "x1"}}},
+            "data.inputs.x.columns holds 'x1', .* the target 'y'",
+        ),
     ],
 )
 def test_an_incomplete_or_contradictory_recipe_is_refused(
@@ -276,23 +352,35 @@ def test_an_incomplete_or_contradictory_recipe_is_refused(
         check_table(data)
 
 
-def test_one_class_only_is_refused_before_anything_is_decoded(write_table: WriteTable, number_data: MakeData) -> None:
-    with pytest.raises(DataError, match="target column 'label' has the one class 'a'; expected two or more"):
+def test_one_class_only_is_refused_before_anything_is_decoded(
+    write_table: WriteTable, number_data: MakeData
+) -> None:
+    with pytest.raises(
+        DataError, match="target column 'label' has the one class 'a'; expected two or more"
+    ):
         check_table(number_data(write_table("x0,label\n1,a\n2,a\n")))
 
 
-def test_a_missing_folder_of_files_is_refused(write_table: WriteTable, image_data: MakeData) -> None:
+def test_a_missing_folder_of_files_is_refused(
+    write_table: WriteTable, image_data: MakeData
+) -> None:
     data = image_data(write_table("image,label,split\na.png,a,train\nb.png,b,train\n"))
-    with pytest.raises(DataError, match=r"data\.files: the folder .*images is not there; correct data\.files"):
+    with pytest.raises(
+        DataError, match=r"data\.files: the folder .*images is not there; correct data\.files"
+    ):
         check_table(data)
 
 
 def test_a_missing_folder_of_a_known_data_set_says_how_to_fetch_it(
     write_table: WriteTable, image_data: MakeData, tmp_path: Path
 ) -> None:
-    table = write_table("image,label,split\na.png,a,train\nb.png,b,train\n", "data/cifar10/cifar10.csv")
+    table = write_table(
+        "image,label,split\na.png,a,train\nb.png,b,train\n", "data/cifar10/cifar10.csv"
+    )
     data = image_data(table, files=str(Path(table).parent / "images"))
-    with pytest.raises(DataError, match="images is not there; `torchrelay fetch cifar10` writes it"):
+    with pytest.raises(
+        DataError, match="images is not there; `torchrelay fetch cifar10` writes it"
+    ):
         check_table(data)
 
 
@@ -301,19 +389,24 @@ def test_a_good_table_passes(write_table: WriteTable, number_data: MakeData) -> 
 
 
 @pytest.mark.parametrize(
-    ("column", "found"), [("", []), ("split_1", ["split_1"]), ("split_*", ["split_2", "split_1"]), ("s[x]", ["s[x]"])]
+    ("column", "found"),
+    [("", []), ("split_1", ["split_1"]), ("split_*", ["split_2", "split_1"]), ("s[x]", ["s[x]"])],
 )
 def test_a_pattern_of_split_columns_gives_them_in_the_tables_order(
     write_table: WriteTable, column: str, found: list[str]
 ) -> None:
     table = write_table("x,split_2,label,split_1,s[x]\n1,train,a,test,train\n")
-    assert split_columns(Data.model_validate({"table": table, "split": {"column": column}})) == found
+    assert (
+        split_columns(Data.model_validate({"table": table, "split": {"column": column}})) == found
+    )
 
 
 def test_a_pattern_that_no_column_fits_is_refused_with_the_nearest(write_table: WriteTable) -> None:
     table = write_table("x,split_1\n1,train\n")
     data = Data.model_validate({"table": table, "split": {"column": "splits_*"}})
-    with pytest.raises(DataError, match=r"the pattern 'splits_\*', which no column fits; did you mean split_1\?"):
+    with pytest.raises(
+        DataError, match=r"the pattern 'splits_\*', which no column fits; did you mean split_1\?"
+    ):
         split_columns(data)
 
 

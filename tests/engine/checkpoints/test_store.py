@@ -26,7 +26,9 @@ from torchrelay.errors import CheckpointError
 MakeJob = Callable[..., Job]
 
 
-def make_store(folder: Path, keep: int = 3, on_error: Literal["stop", "warn"] = "stop") -> CheckpointStore:
+def make_store(
+    folder: Path, keep: int = 3, on_error: Literal["stop", "warn"] = "stop"
+) -> CheckpointStore:
     return CheckpointStore(folder, keep, {"run_id": "tiny"}, {"torch": "2"}, on_error)
 
 
@@ -116,7 +118,9 @@ def test_each_generation_that_is_kept_has_its_best_beside_it(tmp_path: Path) -> 
         ("other manifest", "manifest.json does not have the digest that it names"),
     ],
 )
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_used(tmp_path: Path, how: str, reason: str) -> None:
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_used(
+    tmp_path: Path, how: str, reason: str
+) -> None:
     store = make_store(tmp_path)
     save(store, 1)
     bad = save(store, 2)
@@ -133,7 +137,10 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_used(tmp_pat
         manifest.write_bytes(manifest.read_bytes()[:-50])
     else:
         manifest.write_text(manifest.read_text().replace('"run_id": "tiny"', '"run_id": "tiMy"'))
-    with pytest.warns(UserWarning, match=rf"step-00000002 does not verify \({reason}.*set aside as bad-step-00000002"):
+    with pytest.warns(
+        UserWarning,
+        match=rf"step-00000002 does not verify \({reason}.*set aside as bad-step-00000002",
+    ):
         found = make_store(tmp_path).load_last()
     assert found is not None
     assert found.state["step"] == 1
@@ -159,7 +166,10 @@ def test_a_manifest_that_states_what_none_does_is_damaged_and_nothing_that_it_na
     victim.mkdir()
     save(make_store(folder), 1, is_best=True)
     path = save(make_store(folder), 2) / "manifest.json"
-    values = {key: one.format(victim=victim) if isinstance(one, str) else one for key, one in stated.items()}
+    values = {
+        key: one.format(victim=victim) if isinstance(one, str) else one
+        for key, one in stated.items()
+    }
     path.write_text(dump_manifest({**(unseal(json.loads(path.read_text())) or {}), **values}))
     (folder / "best").unlink()  # so that the manifests alone say which it is
     with pytest.warns(UserWarning, match=f"step-00000002 does not verify .*{reason}"):
@@ -170,7 +180,9 @@ def test_a_manifest_that_states_what_none_does_is_damaged_and_nothing_that_it_na
 
 
 @pytest.mark.parametrize("name", ["state.pt", "manifest.json"])
-@pytest.mark.parametrize(("number", "is_bad"), [(errno.EMFILE, False), (errno.EACCES, False), (errno.EIO, True)])
+@pytest.mark.parametrize(
+    ("number", "is_bad"), [(errno.EMFILE, False), (errno.EACCES, False), (errno.EIO, True)]
+)
 def test_a_checkpoint_is_set_aside_only_where_the_error_of_reading_it_says_that_it_is_bad(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int, is_bad: bool
 ) -> None:
@@ -192,7 +204,9 @@ def test_a_checkpoint_is_set_aside_only_where_the_error_of_reading_it_says_that_
             assert found is not None
             assert found.folder.name == "step-00000001"
             return
-        with pytest.raises(CheckpointError, match=rf"{path} cannot be read: {os.strerror(number)}; .*try again"):
+        with pytest.raises(
+            CheckpointError, match=rf"{path} cannot be read: {os.strerror(number)}; .*try again"
+        ):
             make_store(tmp_path).load_last()
         beside = make_store(tmp_path, on_error="warn").save(state(2), 2, is_best=True)
         assert beside is not None
@@ -209,7 +223,10 @@ def test_a_second_bad_one_of_a_step_is_set_aside_beside_the_first(tmp_path: Path
         damage(save(make_store(tmp_path), 1))
         with pytest.warns(UserWarning, match="set aside as bad-step-00000001"):
             assert make_store(tmp_path).load_last() is None
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad-step-00000001", "bad-step-00000001-2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "bad-step-00000001",
+        "bad-step-00000001-2",
+    ]
 
 
 def test_the_newest_takes_the_place_of_a_best_that_is_lost(tmp_path: Path) -> None:
@@ -217,7 +234,10 @@ def test_the_newest_takes_the_place_of_a_best_that_is_lost(tmp_path: Path) -> No
     for step in range(1, 5):
         save(store, step, is_best=step == 1)
     damage(tmp_path / "step-00000001")
-    with pytest.warns(UserWarning, match="the best checkpoint step-00000001 is lost; step-00000004, the newest, takes"):
+    with pytest.warns(
+        UserWarning,
+        match="the best checkpoint step-00000001 is lost; step-00000004, the newest, takes",
+    ):
         found = make_store(tmp_path).load_last()
     assert found.best_is_lost
     assert pointers(tmp_path) == ("step-00000004", "step-00000004")
@@ -278,15 +298,23 @@ def test_what_a_dead_writer_left_goes_with_the_next_save(tmp_path: Path) -> None
     (tmp_path / ".step-00000002.0a1b2c3d.tmp" / "state.pt").write_bytes(b"half")
     (tmp_path / ".last.0a1b2c3d.tmp").write_text("step-0000")
     save(make_store(tmp_path), 2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["last", "step-00000001", "step-00000002"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "last",
+        "step-00000001",
+        "step-00000002",
+    ]
 
 
 def test_a_save_that_fails_leaves_the_one_before_it(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     save(store, 1, is_best=True)
-    message = "checkpoint step-00000002 cannot be written to .*File too large.* before it are intact"
+    message = (
+        "checkpoint step-00000002 cannot be written to .*File too large.* before it are intact"
+    )
     with files_up_to(65_536), pytest.raises(CheckpointError, match=message):
-        store.save({"step": 2, "model_state_dict": {"weight": torch.zeros(100_000)}}, 2, is_best=True)
+        store.save(
+            {"step": 2, "model_state_dict": {"weight": torch.zeros(100_000)}}, 2, is_best=True
+        )
     assert store.load_last().state["step"] == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best", "last", "step-00000001"]
 
@@ -297,7 +325,8 @@ def test_a_state_that_does_not_fit_is_refused_before_anything_is_written(tmp_pat
     with torch.device("meta"):
         many = torch.empty(10**15)
     with pytest.raises(
-        CheckpointError, match=r"about 4,000,000,000,201,000 bytes are needed and [\d,]+ are free; free space"
+        CheckpointError,
+        match=r"about 4,000,000,000,201,000 bytes are needed and [\d,]+ are free; free space",
     ):
         make_store(tmp_path).save({"weight": many}, 2, is_best=False)
     assert generations(tmp_path) == [1]
@@ -326,7 +355,10 @@ def test_under_warn_the_best_is_the_best_that_was_kept(tmp_path: Path, make_job:
 
     def on_step(progress: Progress, values: dict[str, float], epoch_ended: bool) -> None:
         if epoch_ended and progress.epoch == 2:
-            assert (progress.best_epoch, progress.best_metric) == (2, 0.5)  # that of 0.9 could not be kept
+            assert (progress.best_epoch, progress.best_metric) == (
+                2,
+                0.5,
+            )  # that of 0.9 could not be kept
             folder.unlink()
 
     store = make_store(folder, on_error="warn")
@@ -338,13 +370,18 @@ def test_under_warn_the_best_is_the_best_that_was_kept(tmp_path: Path, make_job:
     assert (last.state["epoch"], last.state["best_metric"]) == (4, 0.7)
 
 
-def test_under_stop_the_run_ends_with_the_checkpoint_before(tmp_path: Path, make_job: MakeJob) -> None:
+def test_under_stop_the_run_ends_with_the_checkpoint_before(
+    tmp_path: Path, make_job: MakeJob
+) -> None:
     def on_step(progress: Progress, values: dict[str, float], epoch_ended: bool) -> None:
         if progress.step == 6:
             resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with files_up_to(limits[0]), pytest.raises(CheckpointError, match="step-00000010 cannot be written"):
+    with (
+        files_up_to(limits[0]),
+        pytest.raises(CheckpointError, match="step-00000010 cannot be written"),
+    ):
         train(make_job(), Progress(), make_store(tmp_path), on_step)
     assert make_store(tmp_path).load_last().state["step"] == 5
 
@@ -364,7 +401,9 @@ def test_an_fsync_that_failed_is_not_tried_again_on_the_same_file(
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fail_at_third)
-    with pytest.raises(CheckpointError, match="Input/output error; look at the health of that disk"):
+    with pytest.raises(
+        CheckpointError, match="Input/output error; look at the health of that disk"
+    ):
         save(store, 2)
     assert len(synced) == 3
     failed = synced[2][0]
@@ -378,13 +417,17 @@ def test_another_format_version_is_refused_and_left_alone(tmp_path: Path) -> Non
     manifest = json.loads((folder / "manifest.json").read_text())
     del manifest["digest"]
     (folder / "manifest.json").write_text(dump_manifest({**manifest, "format_version": 3}))
-    with pytest.raises(CheckpointError, match="format_version 3, this torchrelay reads format_version 2"):
+    with pytest.raises(
+        CheckpointError, match="format_version 3, this torchrelay reads format_version 2"
+    ):
         make_store(tmp_path).load_last()
     assert folder.exists()
 
 
 @pytest.mark.parametrize("pointer", ["last", "best"])
-def test_a_flipped_bit_of_a_pointer_is_said_and_the_manifests_put_it_right(tmp_path: Path, pointer: str) -> None:
+def test_a_flipped_bit_of_a_pointer_is_said_and_the_manifests_put_it_right(
+    tmp_path: Path, pointer: str
+) -> None:
     for step in (1, 2):
         save(make_store(tmp_path), step, is_best=step == 1)
     whole = (tmp_path / pointer).read_bytes()
@@ -392,7 +435,9 @@ def test_a_flipped_bit_of_a_pointer_is_said_and_the_manifests_put_it_right(tmp_p
         changed = bytearray(whole)
         changed[place // 8] ^= 1 << place % 8
         (tmp_path / pointer).write_bytes(bytes(changed))
-        with pytest.warns(UserWarning, match=rf"{pointer} is not as it was written; what the manifests say"):
+        with pytest.warns(
+            UserWarning, match=rf"{pointer} is not as it was written; what the manifests say"
+        ):
             found = make_store(tmp_path).load_last()
         assert found is not None
         assert (found.folder.name, found.best) == ("step-00000002", "step-00000001")
@@ -426,7 +471,9 @@ def test_a_checkpoint_of_another_run_is_set_aside_and_not_loaded(tmp_path: Path)
     assert own
     assert copied
     shutil.copytree(copied, own.with_name(copied.name))
-    with pytest.warns(UserWarning, match="of run theirs, not of ours: a run goes on from its own alone"):
+    with pytest.warns(
+        UserWarning, match="of run theirs, not of ours: a run goes on from its own alone"
+    ):
         found = CheckpointStore(tmp_path / "ours", 3, {"run_id": "ours"}, {}).load_last()
     assert found is not None
     assert found.folder == own

@@ -16,7 +16,9 @@ def test_the_load_is_what_the_cores_did_between_two_looks() -> None:
     texts = iter([STAT.format(100, 200, 300), STAT.format(110, 200, 320)])
     meter = LoadMeter(frozenset({0, 1}), lambda: next(texts))
     started = time.perf_counter()
-    time.sleep(0.25)  # 10 hundredths of a second of it core 0 was busy, core 1 was not, core 2 is not asked for
+    time.sleep(
+        0.25
+    )  # 10 hundredths of a second of it core 0 was busy, core 1 was not, core 2 is not asked for
     load = meter.look()
     assert load is not None
     assert load.seconds == pytest.approx(time.perf_counter() - started, abs=0.05)

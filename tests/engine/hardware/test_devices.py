@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from torchrelay.engine.hardware.devices import fingerprint, list_devices, pick_device, pick_precision
+from torchrelay.engine.hardware.devices import (
+    fingerprint,
+    list_devices,
+    pick_device,
+    pick_precision,
+)
 from torchrelay.engine.hardware.randomness import random_states, set_random_states
 from torchrelay.errors import DeviceError
 
@@ -64,23 +69,32 @@ def test_an_accelerator_is_preferred() -> None:
 def test_the_fingerprint_holds_what_the_bits_depend_on(monkeypatch: pytest.MonkeyPatch) -> None:
     before = fingerprint(CPU)
     assert before == fingerprint(CPU)
-    assert before["torch"] == torch.__version__.partition("+")[0] or before["torch"] == torch.__version__
+    assert (
+        before["torch"] == torch.__version__.partition("+")[0]
+        or before["torch"] == torch.__version__
+    )
     assert before["num_threads"] == str(torch.get_num_threads())
     assert all(isinstance(value, str) for value in before.values())
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
-    assert {key for key, value in fingerprint(CPU).items() if value != before[key]} == {"ONEDNN_MAX_CPU_ISA"}
+    assert {key for key, value in fingerprint(CPU).items() if value != before[key]} == {
+        "ONEDNN_MAX_CPU_ISA"
+    }
 
 
 def test_a_fingerprint_does_not_import_torchvision() -> None:
     code = (
         "import sys, torch; from torchrelay.engine.hardware.devices import fingerprint; "
-        "assert fingerprint(torch.device('cpu'))['torchvision']; assert 'torchvision' not in sys.modules"
+        "assert fingerprint(torch.device('cpu'))['torchvision']; assert 'torchvision' not in "
+        "sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_fp16_is_for_cuda_alone() -> None:
-    with pytest.raises(DeviceError, match=r"train\.precision: fp16 needs CUDA and its loss scaler, not cpu; use auto"):
+    with pytest.raises(
+        DeviceError,
+        match=r"train\.precision: fp16 needs CUDA and its loss scaler, not cpu; use auto",
+    ):
         pick_precision("fp16", CPU, has_images=True)
 
 
@@ -88,13 +102,18 @@ def test_fp16_is_for_cuda_alone() -> None:
 def test_the_random_states_of_the_devices_that_are_here_are_restored_with_a_warning(
     monkeypatch: pytest.MonkeyPatch, num_here: int
 ) -> None:
-    states = {**random_states(), "cuda": [torch.zeros(16, dtype=torch.uint8), torch.ones(16, dtype=torch.uint8)]}
+    states = {
+        **random_states(),
+        "cuda": [torch.zeros(16, dtype=torch.uint8), torch.ones(16, dtype=torch.uint8)],
+    }
     restored: list[Any] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: num_here)
     monkeypatch.setattr(torch.cuda, "set_rng_state_all", restored.extend)
     common = min(2, num_here)
-    with pytest.warns(UserWarning, match=f"of 2 CUDA devices, {num_here} are here: those of {common} are restored"):
+    with pytest.warns(
+        UserWarning, match=f"of 2 CUDA devices, {num_here} are here: those of {common} are restored"
+    ):
         set_random_states(states)
     assert len(restored) == common
 

@@ -25,7 +25,9 @@ from ..conftest import MakeJob
 
 
 class Tied(nn.Module):
-    """An embedding whose weights a linear layer shares; of this file's package, which torchrelay does not know."""
+    """An embedding whose weights a linear layer shares; of this file's package, which torchrelay
+    does not know.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +47,9 @@ class Twice(nn.Sequential):
         self.append(self[0])
 
 
-NUMBERS = FeatureSchema(name="x", kind="number", columns=["a", "b", "c"], shape=[3], dtype="float32")
+NUMBERS = FeatureSchema(
+    name="x", kind="number", columns=["a", "b", "c"], shape=[3], dtype="float32"
+)
 NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "lenet": (lambda: LeNet(1, 10), (1, 32, 32)),
     "mlp": (lambda: MLP([NUMBERS], 2, [8, 8], 0.2, "layer"), (3,)),
@@ -64,7 +68,9 @@ def every_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lowered, "PACKAGES", (*lowered.PACKAGES, __name__.partition(".")[0]))
 
 
-def trained(name: str, *, lends: bool, accumulate: int = 1, freeze_at: int = -1) -> dict[str, Tensor]:
+def trained(
+    name: str, *, lends: bool, accumulate: int = 1, freeze_at: int = -1
+) -> dict[str, Tensor]:
     """Weights and last gradients after some steps in bf16."""
     build, shape = NETS[name]
     torch.manual_seed(0)
@@ -82,8 +88,13 @@ def trained(name: str, *, lends: bool, accumulate: int = 1, freeze_at: int = -1)
                     outputs = model(x)
                 outputs.float().square().mean().backward()
         optimizer.step()
-    gradients = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
-    return {**model.state_dict(), **{f"{name}.grad": gradient for name, gradient in gradients.items()}}
+    gradients = {
+        name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None
+    }
+    return {
+        **model.state_dict(),
+        **{f"{name}.grad": gradient for name, gradient in gradients.items()},
+    }
 
 
 @pytest.mark.usefixtures("every_package")
@@ -144,7 +155,9 @@ def test_the_loop_lends_and_gives_the_same_bits(
     assert all(torch.equal(lent[name], plain[name]) for name in plain)
 
 
-def test_a_bad_row_is_named_and_the_weights_are_the_nets_own(make_job: MakeJob, tmp_path: Path) -> None:
+def test_a_bad_row_is_named_and_the_weights_are_the_nets_own(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
     job = make_job(precision=BF16, bad_row=3)
     with pytest.raises(NotFiniteError, match="3"):
         run(job, tmp_path)

@@ -15,9 +15,11 @@ from torchrelay.engine.hardware.openmp import USER_SETTINGS, libgomp
 from torchrelay.engine.hardware.sharing import CoreSharing
 
 needs_two_cores = pytest.mark.skipif(
-    sys.platform != "linux" or len(usable_cores()) < 2 or libgomp() is None, reason="needs Linux, libgomp and two cores"
+    sys.platform != "linux" or len(usable_cores()) < 2 or libgomp() is None,
+    reason="needs Linux, libgomp and two cores",
 )
-# CPU seconds of 60 times an operator of two threads and a short sleep; with the argument `team` beside a sleeping team.
+# CPU seconds of 60 times an operator of two threads and a short sleep; with the argument `team`
+# beside a sleeping team.
 SPIN = """
 import sys, time, torch
 from torchrelay.engine.hardware.openmp import SleepingTeam, libgomp
@@ -63,7 +65,9 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 class Counters:
-    """The text of /proc/stat on a machine of the cores that this process may use, as time goes by."""
+    """The text of /proc/stat on a machine of the cores that this process may use, as time goes
+    by.
+    """
 
     def __init__(self) -> None:
         self.busy = dict.fromkeys(usable_cores(), 0)
@@ -74,21 +78,29 @@ class Counters:
         time.sleep(0.05)  # in which this process does nothing
 
     def read(self) -> str:
-        return "".join(f"cpu{core} {ticks} 0 0 0 0 0 0 0 0 0\n" for core, ticks in self.busy.items())
+        return "".join(
+            f"cpu{core} {ticks} 0 0 0 0 0 0 0 0 0\n" for core, ticks in self.busy.items()
+        )
 
 
 @needs_two_cores
 def test_beside_other_work_the_threads_keep_to_the_free_cores_until_it_is_done() -> None:
     all_cores = sorted(usable_cores())
     counters, said = Counters(), []
-    with CoreSharing(len(all_cores), said.append, LoadMeter(usable_cores(), counters.read)) as cores:
+    with CoreSharing(
+        len(all_cores), said.append, LoadMeter(usable_cores(), counters.read)
+    ) as cores:
         cores.tick()
         assert os.sched_getaffinity(0) == set(all_cores)
-        counters.add({all_cores[-1]: 60.0})  # far more than the time that has gone by: one core is taken
+        counters.add(
+            {all_cores[-1]: 60.0}
+        )  # far more than the time that has gone by: one core is taken
         cores.tick()
         kept = os.sched_getaffinity(0)
         assert len(kept) == len(all_cores) - 1
-        assert {frozenset(os.sched_getaffinity(int(one))) for one in os.listdir("/proc/self/task")} == {frozenset(kept)}
+        assert {
+            frozenset(os.sched_getaffinity(int(one))) for one in os.listdir("/proc/self/task")
+        } == {frozenset(kept)}
         with multiprocessing.get_context("fork").Pool(1) as workers:
             assert workers.apply(os.sched_getaffinity, (0,)) == set(all_cores)
         for _ in range(sharing.QUIET_LOOKS - 1):
@@ -99,7 +111,8 @@ def test_beside_other_work_the_threads_keep_to_the_free_cores_until_it_is_done()
     given_way, free_again = said
     num_cores = len(all_cores)
     assert re.fullmatch(
-        rf"cores: others keep \d\.\d of {num_cores} busy; the training keeps to {num_cores - 1} until they are done",
+        rf"cores: others keep \d\.\d of {num_cores} busy; the training keeps to {num_cores - 1} "
+        rf"until they are done",
         given_way,
     )
     assert free_again == f"cores: all {num_cores} are free again"
@@ -121,7 +134,9 @@ def test_all_cores_are_back_when_the_training_ends_while_it_gives_way() -> None:
 
 @needs_two_cores
 @pytest.mark.parametrize("name", USER_SETTINGS)
-def test_nothing_changes_where_the_user_said_how_to_wait(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_changes_where_the_user_said_how_to_wait(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(name, "passive")
     counters = Counters()
     with CoreSharing(2, lambda _: None, LoadMeter(usable_cores(), counters.read)) as cores:
@@ -138,7 +153,10 @@ def test_a_libgomp_of_another_package_is_no_hindrance() -> None:
         "from torchrelay.engine.hardware.openmp import libgomp\n"
         "print(libgomp() is not None)"
     )
-    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True).stdout == "True\n"
+    assert (
+        subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True).stdout
+        == "True\n"
+    )
 
 
 def test_one_thread_needs_no_care() -> None:
@@ -151,17 +169,28 @@ def test_one_thread_needs_no_care() -> None:
 @pytest.mark.slow
 def test_beside_a_sleeping_team_no_thread_spins_long() -> None:
     def cpu_seconds(how: str) -> float:
-        environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+        environment = {
+            name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"
+        }
         command = [sys.executable, "-c", SPIN, how]
-        return float(subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True).stdout)
+        return float(
+            subprocess.run(
+                command, env=environment, stdout=subprocess.PIPE, check=True, text=True
+            ).stdout
+        )
 
-    # The spinning takes 60 times up to three milliseconds, and less where the cores are busy: the best of two counts.
-    assert max(cpu_seconds("alone") for _ in range(2)) > 2 * min(cpu_seconds("team") for _ in range(2))
+    # The spinning takes 60 times up to three milliseconds, and less where the cores are busy: the
+    # best of two counts.
+    assert max(cpu_seconds("alone") for _ in range(2)) > 2 * min(
+        cpu_seconds("team") for _ in range(2)
+    )
 
 
 @needs_two_cores
 def test_where_the_system_has_no_room_for_the_threads_nothing_is_changed_and_it_is_said() -> None:
-    done = subprocess.run([sys.executable, "-c", CROWDED], stdout=subprocess.PIPE, check=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", CROWDED], stdout=subprocess.PIPE, check=True, text=True
+    )
     said, before, after = json.loads(done.stdout)
     assert "the training cannot give way: there is no room for" in said
     assert before == after

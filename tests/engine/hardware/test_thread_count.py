@@ -45,7 +45,9 @@ def test_the_smallest_number_that_is_about_as_fast_is_chosen() -> None:
 
 @needs_two_cores
 @pytest.mark.parametrize(("slow", "expected"), [(1, 2), (2, 1)])
-def test_the_number_is_measured_once_and_remembered(tmp_path: Path, slow: int, expected: int) -> None:
+def test_the_number_is_measured_once_and_remembered(
+    tmp_path: Path, slow: int, expected: int
+) -> None:
     steps: list[int] = []
 
     def step() -> None:
@@ -65,8 +67,12 @@ def test_the_number_is_measured_once_and_remembered(tmp_path: Path, slow: int, e
     assert find_thread_count(step, memory, "key") == found
     memory.write_text(memory.read_text().replace('"number": ', '"number":  '))
     assert find_thread_count(step, memory, "key") == found
-    memory.write_text(memory.read_text().replace(f'"number":  {found.number}', f'"number":  {3 - found.number}'))
-    with pytest.warns(UserWarning, match="is not as it was written, and numbers of threads are found anew"):
+    memory.write_text(
+        memory.read_text().replace(f'"number":  {found.number}', f'"number":  {3 - found.number}')
+    )
+    with pytest.warns(
+        UserWarning, match="is not as it was written, and numbers of threads are found anew"
+    ):
         find_thread_count(step, memory, "key")
     assert steps
     memory.write_text(memory.read_text().replace('"digest"', '"digesu"'))
@@ -82,12 +88,16 @@ def test_a_long_step_is_not_tried_for_long(tmp_path: Path, monkeypatch: pytest.M
         taken.append(torch.get_num_threads())
         time.sleep(0.02)
 
-    assert find_thread_count(step, tmp_path / "threads.json", "key") == ThreadCount(2, "all cores, as a step is long")
+    assert find_thread_count(step, tmp_path / "threads.json", "key") == ThreadCount(
+        2, "all cores, as a step is long"
+    )
     assert len(taken) < 10
 
 
 @needs_two_cores
-@pytest.mark.parametrize("text", ["", "[1]", "{", '{"key": 3}', '{"key": {"number": 10000, "reason": ""}}'])
+@pytest.mark.parametrize(
+    "text", ["", "[1]", "{", '{"key": 3}', '{"key": {"number": 10000, "reason": ""}}']
+)
 @pytest.mark.filterwarnings("ignore:.*numbers of threads are found anew")
 def test_a_memory_that_cannot_be_read_is_made_anew(tmp_path: Path, text: str) -> None:
     memory = tmp_path / "threads.json"

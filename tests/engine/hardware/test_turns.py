@@ -92,7 +92,9 @@ def test_a_process_that_is_killed_gives_its_turn_back(tmp_path: Path) -> None:
     waiting.close()
 
 
-def test_who_waits_too_long_goes_on_without_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_too_long_goes_on_without_a_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.05)
     stopped, other = Turns(tmp_path / "cores", CORES, 2), Turns(tmp_path / "cores", CORES, 2)
     stopped.take()
@@ -130,7 +132,9 @@ def test_a_forked_child_does_not_keep_the_turn_of_its_parent(tmp_path: Path) -> 
         os.waitpid(child, 0)
 
 
-def test_what_is_timed_has_all_cores_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_timed_has_all_cores_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     training = Turns(turns.lock_folder(), usable_cores(), 1)
     with turns.turn_alone():
@@ -148,7 +152,9 @@ def test_what_is_timed_has_all_cores_for_itself(tmp_path: Path, monkeypatch: pyt
 def test_a_folder_that_others_can_write_is_refused(tmp_path: Path) -> None:
     (tmp_path / "open").mkdir(mode=0o777)
     (tmp_path / "open").chmod(0o777)
-    with pytest.raises(PermissionError, match="open is not a folder that this user alone can write"):
+    with pytest.raises(
+        PermissionError, match="open is not a folder that this user alone can write"
+    ):
         Turns(tmp_path / "open", CORES, 2)
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="link"):

@@ -25,7 +25,9 @@ X = FeatureSchema(name="x", kind="number", columns=["x"], shape=[1], dtype="floa
 
 
 def categories(*classes: str) -> Schema:
-    target = FeatureSchema(name="y", kind="category", columns=["y"], shape=[], dtype="int64", classes=list(classes))
+    target = FeatureSchema(
+        name="y", kind="category", columns=["y"], shape=[], dtype="int64", classes=list(classes)
+    )
     return Schema(inputs=[X], targets=[target])
 
 
@@ -33,7 +35,13 @@ def numbers(**columns: tuple[float, float]) -> Schema:
     """Target columns with their mean and standard deviation."""
     mean, std = [list(values) for values in zip(*columns.values(), strict=True)]
     target = FeatureSchema(
-        name="y", kind="number", columns=list(columns), shape=[len(columns)], dtype="float32", mean=mean, std=std
+        name="y",
+        kind="number",
+        columns=list(columns),
+        shape=[len(columns)],
+        dtype="float32",
+        mean=mean,
+        std=std,
     )
     return Schema(inputs=[X], targets=[target])
 
@@ -56,7 +64,10 @@ def points(*mean: float, std: float = 1.0, normalise_by: tuple[int, ...] = ()) -
 
 def both(first: Schema, second: Schema) -> Schema:
     """The targets of two schemas, called u and v."""
-    targets = [first.targets[0].model_copy(update={"name": "u"}), second.targets[0].model_copy(update={"name": "v"})]
+    targets = [
+        first.targets[0].model_copy(update={"name": "u"}),
+        second.targets[0].model_copy(update={"name": "v"}),
+    ]
     return Schema(inputs=[X], targets=targets)
 
 
@@ -99,14 +110,22 @@ def test_metrics_of_categories_are_those_of_scikit_learn() -> None:
     outputs[:, 1] += target
     metrics = compute_metrics(categories("no", "yes"), outputs, target, torch.zeros(200))
     predicted = outputs.argmax(1)
-    assert metrics["f1_macro"] == pytest.approx(sklearn_metrics.f1_score(target, predicted, average="macro"))
-    assert metrics["auroc"] == pytest.approx(sklearn_metrics.roc_auc_score(target, outputs.softmax(1)[:, 1].double()))
+    assert metrics["f1_macro"] == pytest.approx(
+        sklearn_metrics.f1_score(target, predicted, average="macro")
+    )
+    assert metrics["auroc"] == pytest.approx(
+        sklearn_metrics.roc_auc_score(target, outputs.softmax(1)[:, 1].double())
+    )
     probability = outputs.softmax(1)[:, 1].double()
-    assert metrics["average_precision"] == pytest.approx(sklearn_metrics.average_precision_score(target, probability))
+    assert metrics["average_precision"] == pytest.approx(
+        sklearn_metrics.average_precision_score(target, probability)
+    )
     for name in ("precision", "recall", "f1"):
         function = getattr(sklearn_metrics, f"{name}_score")
         assert metrics[name] == pytest.approx(function(target, predicted))  # of the second class
-        assert metrics[f"{name}_macro"] == pytest.approx(function(target, predicted, average="macro"))
+        assert metrics[f"{name}_macro"] == pytest.approx(
+            function(target, predicted, average="macro")
+        )
     matrix = confusion_matrix(part_of(categories("no", "yes"), outputs, target))
     assert matrix.tolist() == sklearn_metrics.confusion_matrix(target, predicted).tolist()
 
@@ -126,20 +145,30 @@ def test_a_hundred_thousand_classes_are_measured_without_a_number_for_each_pair(
     tracemalloc.stop()
     assert peak < 1e9 < num_classes**2  # a table of all pairs would have 80 GB
     assert (metrics["accuracy"], metrics["recall_macro"]) == (17 / 20, pytest.approx(17 / 22))
-    assert (table[0]["most_confused_with"], table[0]["rows_so_confused"], table[99_999]["rows"]) == ("c7", 1, 0)
-    assert {name for name in metrics if name.startswith("accuracy_of/")} <= {f"accuracy_of/c{at}" for at in range(100)}
+    assert (
+        table[0]["most_confused_with"],
+        table[0]["rows_so_confused"],
+        table[99_999]["rows"],
+    ) == ("c7", 1, 0)
+    assert {name for name in metrics if name.startswith("accuracy_of/")} <= {
+        f"accuracy_of/c{at}" for at in range(100)
+    }
 
 
 def test_auroc_is_the_share_of_pairs_in_the_right_order() -> None:
     outputs = torch.tensor([[0.0, 1.0], [0.0, 3.0], [0.0, 2.0], [0.0, 4.0]])
-    metrics = compute_metrics(categories("no", "yes"), outputs, torch.tensor([0, 0, 1, 1]), torch.zeros(4))
+    metrics = compute_metrics(
+        categories("no", "yes"), outputs, torch.tensor([0, 0, 1, 1]), torch.zeros(4)
+    )
     assert metrics["auroc"] == 3 / 4  # only (3, 2) is in the wrong order
 
 
 def test_auroc_is_left_out_where_a_class_has_no_rows_and_not_a_number_where_a_score_is() -> None:
     schema, outputs = categories("no", "yes"), torch.zeros(2, 2)
     assert "auroc" not in compute_metrics(schema, outputs, torch.tensor([1, 1]), torch.zeros(2))
-    assert math.isnan(compute_metrics(schema, outputs / 0, torch.tensor([0, 1]), torch.zeros(2))["auroc"])
+    assert math.isnan(
+        compute_metrics(schema, outputs / 0, torch.tensor([0, 1]), torch.zeros(2))["auroc"]
+    )
 
 
 def test_errors_of_numbers_are_in_the_targets_own_units() -> None:
@@ -176,7 +205,9 @@ def test_several_columns_give_their_mean_and_each_its_own() -> None:
     }
     for name, function in functions.items():
         each = function(truth, guess, multioutput="raw_values")
-        assert [metrics[f"{name}_of/width"], metrics[f"{name}_of/height"]] == pytest.approx(list(each))
+        assert [metrics[f"{name}_of/width"], metrics[f"{name}_of/height"]] == pytest.approx(
+            list(each)
+        )
         assert metrics[name] == pytest.approx(each.mean())
 
 
@@ -201,7 +232,8 @@ def test_half_precision_outputs_are_measured_in_double() -> None:
 
 
 LABELS = [
-    "cat", "a/b", "a b", "a_b", "a?b", "a@b", "a_b_2", "", ".", "..", "/", "a//b", "../x", "/x", "x/", "été", "a\nb",
+    "cat", "a/b", "a b", "a_b", "a?b", "a@b", "a_b_2", "", ".", "..", "/", "a//b", "../x",
+    "/x", "x/", "été", "a\nb",
     "k" * 300, "k" * 300 + "!", "007", "NA", "a:b", "/" * 300, "x/" * 200,
 ]  # fmt: skip
 
@@ -211,7 +243,9 @@ def test_labels_become_names_that_mlflow_takes_without_collisions() -> None:
     parts = legal_parts(LABELS)
     for part in parts:
         validation._validate_metric_name(f"valid/accuracy_of/{part}_std")
-        validation._validate_length_limit("name", validation.MAX_ENTITY_KEY_LENGTH, f"valid/accuracy_of/{part}_std")
+        validation._validate_length_limit(
+            "name", validation.MAX_ENTITY_KEY_LENGTH, f"valid/accuracy_of/{part}_std"
+        )
         assert not {".", "..", ""} & set(part.split("/"))
     assert len(set(parts)) == len(LABELS)
 
@@ -229,7 +263,9 @@ def test_labels_become_names_that_mlflow_takes_without_collisions() -> None:
         (["é" * 300, "é" * 299], ["é" * 100, "é" * 96 + "_2"]),
     ],
 )
-def test_no_two_labels_share_a_file_or_a_key_in_any_store(labels: list[str], parts: list[str]) -> None:
+def test_no_two_labels_share_a_file_or_a_key_in_any_store(
+    labels: list[str], parts: list[str]
+) -> None:
     assert legal_parts(labels) == parts
     assert all(len(f"{part}_std".encode()) <= 255 for part in parts)
 
@@ -245,7 +281,10 @@ def test_no_metric_of_a_part_lies_below_the_name_of_another_metric() -> None:
 def test_a_run_of_an_older_version_keeps_its_names_and_a_new_one_has_the_new() -> None:
     former = former_names(("accuracy",), "", ["a:b", "C+"])
     assert former == {"accuracy_of/a_b": "accuracy/a:b", "accuracy_of/C_": "accuracy/C_"}
-    assert names_kept(former, {"valid/accuracy", "valid/accuracy/C_"})["test/accuracy_of/a_b"] == "test/accuracy/a:b"
+    assert (
+        names_kept(former, {"valid/accuracy", "valid/accuracy/C_"})["test/accuracy_of/a_b"]
+        == "test/accuracy/a:b"
+    )
     assert names_kept(former, {"valid/accuracy", "valid/accuracy_of/C_"}) == {}
     assert monitor_mode("valid/rmse/a", numbers(a=(0, 1), b=(0, 1))) == "min"
 
@@ -258,7 +297,9 @@ def test_a_legal_label_keeps_its_name_whatever_stands_before_it() -> None:
 def test_more_than_a_hundred_classes_have_no_accuracies_of_their_own() -> None:
     for num_classes, expected in ((100, 2), (101, 0)):
         schema = categories(*map(str, range(num_classes)))
-        metrics = compute_metrics(schema, scores_of([0, 1], num_classes), torch.tensor([0, 1]), torch.zeros(2))
+        metrics = compute_metrics(
+            schema, scores_of([0, 1], num_classes), torch.tensor([0, 1]), torch.zeros(2)
+        )
         assert sum(name.startswith("accuracy_of/") for name in metrics) == expected
 
 
@@ -276,11 +317,17 @@ def test_more_than_a_hundred_classes_have_no_accuracies_of_their_own() -> None:
         both(numbers(y=(0, 1)), numbers(y=(0, 1), z=(0, 1))),
     ],
 )
-def test_metrics_of_a_full_split_may_be_monitored_but_for_those_without_a_better_side(schema: Schema) -> None:
+def test_metrics_of_a_full_split_may_be_monitored_but_for_those_without_a_better_side(
+    schema: Schema,
+) -> None:
     generator = torch.Generator().manual_seed(0)
     if schema.target_kind == "category":
-        target = torch.arange(6) % 2 if len(schema.targets) > 1 else torch.arange(6) % schema.num_outputs
-        target = torch.stack([target, torch.arange(6) % 3], dim=1) if len(schema.targets) > 1 else target
+        target = (
+            torch.arange(6) % 2 if len(schema.targets) > 1 else torch.arange(6) % schema.num_outputs
+        )
+        target = (
+            torch.stack([target, torch.arange(6) % 3], dim=1) if len(schema.targets) > 1 else target
+        )
     else:
         target = torch.randn(6, schema.num_outputs, generator=generator)
     metrics = compute_metrics(schema, torch.randn(6, schema.num_outputs), target, torch.zeros(6))
@@ -291,7 +338,9 @@ def test_metrics_of_a_full_split_may_be_monitored_but_for_those_without_a_better
     assert auto_monitor(schema) == ("valid/rmse" if has_one_point else headline[schema.target_kind])
 
 
-@pytest.mark.parametrize("schema", [categories("loss", "b"), both(categories("loss", "b"), categories("a", "b", "c"))])
+@pytest.mark.parametrize(
+    "schema", [categories("loss", "b"), both(categories("loss", "b"), categories("a", "b", "c"))]
+)
 def test_more_is_better_for_all_of_categories_but_the_loss(schema: Schema) -> None:
     less = {name for name in metric_names(schema) if monitor_mode(name, schema) == "min"}
     assert less == {"valid/loss"}
@@ -314,8 +363,12 @@ def test_errors_are_counted_in_the_unit_of_their_target_and_shares_in_none() -> 
         "r2": "",
         "loss": "",
     }
-    two = Schema(inputs=[X], targets=[strength, strength.model_copy(update={"name": "z", "unit": "s"})])
-    assert [unit_of(f"valid/{name}", two) for name in ("y/rmse", "z/rmse", "z/mae_of/y", "rmse")] == [
+    two = Schema(
+        inputs=[X], targets=[strength, strength.model_copy(update={"name": "z", "unit": "s"})]
+    )
+    assert [
+        unit_of(f"valid/{name}", two) for name in ("y/rmse", "z/rmse", "z/mae_of/y", "rmse")
+    ] == [
         "MPa",
         "s",
         "s",
@@ -341,8 +394,15 @@ def test_several_targets_have_their_name_before_their_metrics_and_their_mean_as_
 def test_several_targets_of_numbers_share_the_outputs_side_by_side() -> None:
     schema = both(numbers(y=(0, 1)), numbers(a=(0, 2), b=(0, 1)))
     target = torch.zeros(2, 3)
-    metrics = compute_metrics(schema, torch.tensor([[1.0, 2, 3], [1.0, 2, 3]]), target, torch.zeros(2))
-    assert [metrics[name] for name in ("u/rmse", "v/rmse_of/a", "v/rmse_of/b", "v/rmse")] == [1, 4, 3, 3.5]
+    metrics = compute_metrics(
+        schema, torch.tensor([[1.0, 2, 3], [1.0, 2, 3]]), target, torch.zeros(2)
+    )
+    assert [metrics[name] for name in ("u/rmse", "v/rmse_of/a", "v/rmse_of/b", "v/rmse")] == [
+        1,
+        4,
+        3,
+        3.5,
+    ]
     assert metrics["rmse"] == (1 + 3.5) / 2
 
 
@@ -353,14 +413,18 @@ def test_rankings_of_many_classes_are_those_of_scikit_learn() -> None:
     outputs = torch.randn(300, 4, generator=generator).double()
     outputs[torch.arange(300), target] += 1
     metrics = compute_metrics(categories("a", "b", "c", "d"), outputs, target, torch.zeros(300))
-    expected = sklearn_metrics.roc_auc_score(target, outputs.softmax(1), multi_class="ovr", average="macro")
+    expected = sklearn_metrics.roc_auc_score(
+        target, outputs.softmax(1), multi_class="ovr", average="macro"
+    )
     assert metrics["auroc_macro"] == pytest.approx(expected)
     assert "auroc" not in metrics
-    fewer = compute_metrics(categories("a", "b", "c", "d", "e"), torch.randn(300, 5), target, torch.zeros(300))
+    fewer = compute_metrics(
+        categories("a", "b", "c", "d", "e"), torch.randn(300, 5), target, torch.zeros(300)
+    )
     assert "auroc_macro" not in fewer  # class e has no row
 
 
-def test_a_positive_class_that_is_never_predicted_has_precision_0_and_one_without_rows_no_recall() -> None:
+def test_a_positive_class_never_predicted_has_precision_0_and_one_without_rows_no_recall() -> None:
     schema = categories("no", "yes")
     never = compute_metrics(schema, scores_of([0, 0], 2), torch.tensor([0, 1]), torch.zeros(2))
     assert (never["precision"], never["recall"], never["f1"]) == (0, 0, 0)
@@ -371,7 +435,9 @@ def test_a_positive_class_that_is_never_predicted_has_precision_0_and_one_withou
 
 def test_the_table_of_classes_says_what_each_is_taken_for() -> None:
     target, predicted = torch.tensor([0, 0, 0, 0, 1, 1]), [0, 1, 2, 2, 1, 1]
-    table = describe_classes(part_of(categories("cat", "dog", "owl"), scores_of(predicted, 3), target))
+    table = describe_classes(
+        part_of(categories("cat", "dog", "owl"), scores_of(predicted, 3), target)
+    )
     assert table == [
         {"class": "cat", "rows": 4, "accuracy": 1 / 4, "precision": 1.0, "f1": 2 / 5}
         | {"most_confused_with": "owl", "rows_so_confused": 2},
@@ -385,10 +451,19 @@ def test_the_table_of_classes_says_what_each_is_taken_for() -> None:
 def test_the_table_of_quantiles_has_a_tenth_of_the_rows_in_each_and_equal_values_in_one() -> None:
     schema = numbers(y=(100.0, 10.0))
     target = torch.arange(100.0)[:, None]  # in its own units 100, 110, … 1090
-    outputs = target + (torch.arange(100)[:, None] >= 90).double()  # the largest tenth is predicted 10 too large
+    outputs = (
+        target + (torch.arange(100)[:, None] >= 90).double()
+    )  # the largest tenth is predicted 10 too large
     table = describe_quantiles(part_of(schema, outputs, target))
     assert [row["rows"] for row in table] == [10] * 10
-    assert [table[-1][key] for key in ("column", "from", "to", "rmse", "mae", "bias")] == ["y", 1000, 1090, 10, 10, 10]
+    assert [table[-1][key] for key in ("column", "from", "to", "rmse", "mae", "bias")] == [
+        "y",
+        1000,
+        1090,
+        10,
+        10,
+        10,
+    ]
     assert table[0]["rmse"] == 0
     constant = describe_quantiles(part_of(schema, torch.ones(7, 1), torch.zeros(7, 1)))
     assert [(row["rows"], row["bias"]) for row in constant] == [(7, 10)]
@@ -396,7 +471,8 @@ def test_the_table_of_quantiles_has_a_tenth_of_the_rows_in_each_and_equal_values
 
 def test_points_are_measured_in_pixels_of_the_file_over_the_diagonal_of_their_box() -> None:
     schema = points(0, 0, 3, 4, std=2.0)
-    # In stored pixels: true (0, 0), (3, 4) and (2, 2), (5, 6); the first row is predicted 1 too far right.
+    # In stored pixels: true (0, 0), (3, 4) and (2, 2), (5, 6); the first row is predicted 1 too far
+    # right.
     target = torch.tensor([[0.0, 0, 0, 0], [1, 1, 1, 1]])
     outputs = torch.tensor([[0.5, 0, 0.5, 0], [1, 1, 1, 1]])
     metrics = compute_metrics(schema, outputs, target, torch.zeros(2))
@@ -404,14 +480,18 @@ def test_points_are_measured_in_pixels_of_the_file_over_the_diagonal_of_their_bo
     assert metrics["rmse"] == pytest.approx(math.sqrt(1 / 2))
     assert metrics["mean_shape_nme"] == pytest.approx((0 + math.sqrt(8) / 5) / 2)
     # A file twice as wide and three times as high: the error is 2, the box 6 x 12.
-    scaled = compute_metrics(schema, outputs, target, torch.zeros(2), np.array([[2.0, 3.0], [2.0, 3.0]]))
+    scaled = compute_metrics(
+        schema, outputs, target, torch.zeros(2), np.array([[2.0, 3.0], [2.0, 3.0]])
+    )
     assert scaled["nme"] == pytest.approx(2 / math.hypot(6, 12) / 2)
     assert scaled["rmse"] == pytest.approx(math.sqrt(4 / 2))
 
 
-def test_points_are_measured_over_the_distance_of_two_of_them_and_rows_where_that_is_0_are_left_out() -> None:
+def test_points_are_measured_over_the_distance_of_two_and_rows_where_it_is_0_are_left_out() -> None:
     schema = points(0, 0, 10, 0, 5, 5, normalise_by=(0, 1))
-    target = torch.tensor([[0.0] * 6, [10.0, 0, 0, 0, 0, 0]])  # in the second row both eyes are at (10, 0)
+    target = torch.tensor(
+        [[0.0] * 6, [10.0, 0, 0, 0, 0, 0]]
+    )  # in the second row both eyes are at (10, 0)
     outputs = target + torch.tensor([0.0, 3, 0, 0, 0, 0])
     metrics = compute_metrics(schema, outputs, target, torch.zeros(2))
     assert metrics["nme"] == pytest.approx(1 / 10)
@@ -427,13 +507,22 @@ def test_points_are_measured_over_the_distance_of_two_of_them_and_rows_where_tha
 
 def test_two_points_that_rounding_keeps_apart_are_no_unit() -> None:
     schema = points(10.3, 4.1, 3.7, 8.9, std=1.7, normalise_by=(0, 1))
-    target = ((torch.full((1, 4), 2.2, dtype=torch.float64) - torch.tensor(schema.targets[0].mean)) / 1.7).float()
+    target = (
+        (torch.full((1, 4), 2.2, dtype=torch.float64) - torch.tensor(schema.targets[0].mean)) / 1.7
+    ).float()
     assert set(compute_metrics(schema, target + 1, target, torch.zeros(1))) == {"loss", "rmse"}
 
 
 def test_one_point_alone_is_measured_in_pixels() -> None:
-    schema, target, outputs = points(5, 5, std=2.0), torch.zeros(2, 2), torch.tensor([[0.5, 0.0], [0.0, 3.5]])
-    assert compute_metrics(schema, outputs, target, torch.zeros(2)) == {"loss": 0.0, "rmse": 5.0}  # of 1 and 7
+    schema, target, outputs = (
+        points(5, 5, std=2.0),
+        torch.zeros(2, 2),
+        torch.tensor([[0.5, 0.0], [0.0, 3.5]]),
+    )
+    assert compute_metrics(schema, outputs, target, torch.zeros(2)) == {
+        "loss": 0.0,
+        "rmse": 5.0,
+    }  # of 1 and 7
     assert [sorted(row) for row in describe_points(part_of(schema, outputs, target), None)] == [
         ["largest_distance", "mean_distance", "median_distance", "point", "x", "y"]
     ]
@@ -458,7 +547,9 @@ def test_the_interval_of_an_accuracy_is_that_of_its_binomial_distribution() -> N
 
 def test_where_every_prediction_is_right_the_interval_is_the_exact_one() -> None:
     stats = pytest.importorskip("scipy.stats")
-    found = headline_interval(categories("a", "b"), scores_of([0] * 16, 2), torch.zeros(16, dtype=torch.int64))
+    found = headline_interval(
+        categories("a", "b"), scores_of([0] * 16, 2), torch.zeros(16, dtype=torch.int64)
+    )
     exact = stats.binomtest(16, 16).proportion_ci(0.95)
     assert found == pytest.approx({"accuracy_low": exact.low, "accuracy_high": 1.0})
 
@@ -470,7 +561,10 @@ def test_the_interval_of_an_rmse_is_that_of_scipy() -> None:
     outputs = torch.randn(300, 1, generator=generator)
     found = headline_interval(numbers(y=(0.0, 4.0)), outputs, target)
     expected = stats.bootstrap(
-        (outputs.numpy()[:, 0] * 4,), lambda x, axis: np.sqrt((x**2).mean(axis)), method="percentile", rng=1
+        (outputs.numpy()[:, 0] * 4,),
+        lambda x, axis: np.sqrt((x**2).mean(axis)),
+        method="percentile",
+        rng=1,
     ).confidence_interval
     assert found["rmse_low"] == pytest.approx(expected.low, abs=0.08)
     assert found["rmse_high"] == pytest.approx(expected.high, abs=0.08)
@@ -486,20 +580,29 @@ def test_the_interval_of_many_rows_has_the_width_of_the_normal_distribution() ->
 
 
 @pytest.mark.parametrize("num_groups", [60, 30_000])
-def test_rows_that_repeat_others_of_their_group_do_not_make_the_interval_narrower(num_groups: int) -> None:
+def test_rows_that_repeat_others_of_their_group_do_not_make_the_interval_narrower(
+    num_groups: int,
+) -> None:
     schema, target = categories("a", "b"), torch.zeros(num_groups, dtype=torch.int64)
-    outputs, groups = scores_of([int(number % 5 == 0) for number in range(num_groups)], 2), np.arange(num_groups) * 3
+    outputs, groups = (
+        scores_of([int(number % 5 == 0) for number in range(num_groups)], 2),
+        np.arange(num_groups) * 3,
+    )
     once = headline_interval(schema, outputs, target)
     copies = outputs.repeat(4, 1), target.repeat(4)
     assert headline_interval(schema, *copies, groups=np.tile(groups, 4)) == pytest.approx(once)
     narrower = headline_interval(schema, *copies)
-    assert narrower["accuracy_high"] - narrower["accuracy_low"] < 0.7 * (once["accuracy_high"] - once["accuracy_low"])
+    assert narrower["accuracy_high"] - narrower["accuracy_low"] < 0.7 * (
+        once["accuracy_high"] - once["accuracy_low"]
+    )
 
 
 def test_the_interval_of_groups_of_different_sizes_is_that_of_their_means_drawn_by_hand() -> None:
     sizes, rights = np.array([1, 2, 3, 4] * 10), np.array([0, 2, 1, 4] * 10)
     groups = np.repeat(np.arange(40), sizes)
-    said = [int(at >= right) for size, right in zip(sizes, rights, strict=True) for at in range(size)]
+    said = [
+        int(at >= right) for size, right in zip(sizes, rights, strict=True) for at in range(size)
+    ]
     target = torch.zeros(100, dtype=torch.int64)
     order = np.random.default_rng(2).permutation(100)
     outputs = scores_of([said[row] for row in order], 2)
@@ -510,7 +613,11 @@ def test_the_interval_of_groups_of_different_sizes_is_that_of_their_means_drawn_
 
 
 def test_where_every_prediction_is_right_groups_count_as_rows_and_one_group_says_nothing() -> None:
-    schema, outputs, target = categories("a", "b"), scores_of([0] * 48, 2), torch.zeros(48, dtype=torch.int64)
+    schema, outputs, target = (
+        categories("a", "b"),
+        scores_of([0] * 48, 2),
+        torch.zeros(48, dtype=torch.int64),
+    )
     found = headline_interval(schema, outputs, target, groups=np.arange(48) // 3)
     assert found == headline_interval(schema, outputs[:16], target[:16])
     assert headline_interval(schema, outputs, target, groups=np.zeros(48, np.int64)) == {}
@@ -541,4 +648,6 @@ def test_points_of_several_targets_have_scales_of_their_own() -> None:
     metrics = compute_metrics(schema, outputs, target, torch.zeros(1), np.array([[1.0, 1, 1, 5]]))
     assert metrics["u/rmse"] == pytest.approx(math.sqrt(2))
     assert metrics["v/rmse"] == pytest.approx(math.sqrt(1 + 25))
-    assert metrics["nme"] == pytest.approx((math.sqrt(2) / 5 + math.sqrt(26) / math.hypot(3, 20)) / 2)
+    assert metrics["nme"] == pytest.approx(
+        (math.sqrt(2) / 5 + math.sqrt(26) / math.hypot(3, 20)) / 2
+    )

@@ -17,8 +17,12 @@ from torchrelay.engine.metrics.ranking import (
 from torchrelay.schema import Batch, Triple
 
 
-def ranks_of(scores: list[list[float]], targets: list[int], known: Sequence[tuple[int, int]] = ()) -> list[float]:
-    questions, answers = (torch.tensor([pair[at] for pair in known], dtype=torch.int64) for at in (0, 1))
+def ranks_of(
+    scores: list[list[float]], targets: list[int], known: Sequence[tuple[int, int]] = ()
+) -> list[float]:
+    questions, answers = (
+        torch.tensor([pair[at] for pair in known], dtype=torch.int64) for at in (0, 1)
+    )
     return rank_targets(torch.tensor(scores), torch.tensor(targets), questions, answers)[0].tolist()
 
 
@@ -45,20 +49,37 @@ def test_equal_scores_share_the_mean_of_the_ranks_that_their_order_could_give() 
 
 def test_a_question_whose_scores_are_not_all_numbers_has_no_rank() -> None:
     nan, inf = float("nan"), float("inf")
-    scores = [[nan, 1.0, 2.0, 3.0], [0.0, 1.0, 2.0, 3.0], [0.0, 1.0, inf, 3.0], [0.0, -inf, 2.0, 3.0]]
-    ranks = ranks_of(scores, [1, 1, 1, 3], [(2, 2)])  # the infinite one, too, that is another true answer
+    scores = [
+        [nan, 1.0, 2.0, 3.0],
+        [0.0, 1.0, 2.0, 3.0],
+        [0.0, 1.0, inf, 3.0],
+        [0.0, -inf, 2.0, 3.0],
+    ]
+    ranks = ranks_of(
+        scores, [1, 1, 1, 3], [(2, 2)]
+    )  # the infinite one, too, that is another true answer
     assert [rank if rank == rank else None for rank in ranks] == [None, 3.0, None, None]
     batch = Batch(torch.arange(4), (), torch.zeros(4, dtype=torch.int64))
-    assert best_answers(torch.tensor(scores), batch)[:, 1].isnan().tolist() == [True, False, True, True]
+    assert best_answers(torch.tensor(scores), batch)[:, 1].isnan().tolist() == [
+        True,
+        False,
+        True,
+        True,
+    ]
     huge = torch.full((1, 4), 3e38)  # whose sum overflows
-    assert rank_targets(huge, torch.tensor([0]), *torch.zeros(2, 0, dtype=torch.int64))[0].tolist() == [2.5]
+    assert rank_targets(huge, torch.tensor([0]), *torch.zeros(2, 0, dtype=torch.int64))[
+        0
+    ].tolist() == [2.5]
 
 
 def test_ranks_equal_those_of_a_loop_over_sorted_scores() -> None:
     generator = np.random.default_rng(2)
     scores = generator.integers(0, 6, (40, 25)).astype(np.float32)
     targets = generator.integers(0, 25, 40)
-    known = {(int(question), int(answer)) for question, answer in generator.integers(0, (40, 25), (200, 2))}
+    known = {
+        (int(question), int(answer))
+        for question, answer in generator.integers(0, (40, 25), (200, 2))
+    }
     expected = []
     for number, target in enumerate(targets):
         rivals = [scores[number, k] for k in range(25) if k != target and (number, k) not in known]
@@ -72,11 +93,18 @@ def test_known_answers_are_those_of_the_same_question() -> None:
     # (head, relation, answer), out of order; (1, 2) has two answers, twice the same fact.
     facts = np.array([[3, 1, 7], [1, 2, 5], [2, 2, 6], [1, 2, 4], [1, 2, 5]]).T
     question, answer = KnownAnswers(*facts).of(np.array([1, 9, 3, 1]), np.array([2, 1, 1, 5]))
-    assert list(zip(question.tolist(), answer.tolist(), strict=True)) == [(0, 4), (0, 5), (0, 5), (2, 7)]
+    assert list(zip(question.tolist(), answer.tolist(), strict=True)) == [
+        (0, 4),
+        (0, 5),
+        (0, 5),
+        (2, 7),
+    ]
 
 
 def test_a_ranker_keeps_rank_best_and_direction() -> None:
-    facts = np.array([[1, 1, 1], [1, 1, 2], [2, 2, 0]]).T  # entity 0 to 1 and to 2; backwards 1 to 0
+    facts = np.array(
+        [[1, 1, 1], [1, 1, 2], [2, 2, 0]]
+    ).T  # entity 0 to 1 and to 2; backwards 1 to 0
     ranker = Ranker(Triple(0, 1), 1, KnownAnswers(*facts))
     inputs = (torch.tensor([[1], [2]]), torch.tensor([[1], [2]]))
     batch = Batch(torch.tensor([0, 0]), inputs, torch.tensor([1, 0]))

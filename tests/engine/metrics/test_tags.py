@@ -13,10 +13,17 @@ from torchrelay.engine.metrics.compute import (
     metric_names,
     monitor_mode,
 )
-from torchrelay.engine.metrics.tags import describe_tags, join_tags, predicted_tags, tag_probabilities
+from torchrelay.engine.metrics.tags import (
+    describe_tags,
+    join_tags,
+    predicted_tags,
+    tag_probabilities,
+)
 from torchrelay.schema import FeatureSchema, Schema
 
-X = FeatureSchema(name="x", kind="number", columns=["x"], shape=[1], dtype="float64", mean=[0], std=[1])
+X = FeatureSchema(
+    name="x", kind="number", columns=["x"], shape=[1], dtype="float64", mean=[0], std=[1]
+)
 
 
 def labels(*tags: str, name: str = "tags", separator: str = ",") -> FeatureSchema:
@@ -43,7 +50,8 @@ def test_metrics_of_tags_are_those_worked_out_by_hand() -> None:
         "loss": 1.0,
         "subset_accuracy": 2 / 4,
         "hamming_loss": 2 / 16,
-        # a: 2 of 2 found and none else; b: 1 of 1 and one else; c: 0 of 1. Never is neither true nor predicted.
+        # a: 2 of 2 found and none else; b: 1 of 1 and one else; c: 0 of 1. Never is neither true
+        # nor predicted.
         "f1_of/a": 1.0,
         "f1_of/b": 2 / 3,
         "f1_of/c": 0.0,
@@ -60,7 +68,8 @@ def test_metrics_of_tags_are_those_worked_out_by_hand() -> None:
         "f1_micro": 6 / 8,
         "precision_micro": 3 / 4,
         "recall_micro": 3 / 4,
-        # a: both above both others; b: 1 below the 2 of the second row; c: above the -2, -3 and -4 of the others.
+        # a: both above both others; b: 1 below the 2 of the second row; c: above the -2, -3 and -4
+        # of the others.
         "auroc_of/a": 1.0,
         "auroc_of/b": 2 / 3,
         "auroc_of/c": 1.0,
@@ -79,18 +88,26 @@ def test_metrics_of_many_rows_agree_with_scikit_learn() -> None:
     schema = Schema(inputs=[X], targets=[labels(*"abcdef")])
     generator = torch.Generator().manual_seed(0)
     target = (torch.rand(300, 6, generator=generator) < torch.linspace(0.05, 0.6, 6)).float()
-    scores = (torch.randn(300, 6, generator=generator) * 2 + 2 * target - 1).round(decimals=1)  # some are equal
+    scores = (torch.randn(300, 6, generator=generator) * 2 + 2 * target - 1).round(
+        decimals=1
+    )  # some are equal
     found = compute_metrics(schema, scores, target, torch.zeros(300))
     truth, said = target.int().numpy(), (scores > 0).int().numpy()
     expected = {
         "subset_accuracy": sk.accuracy_score(truth, said),
         "hamming_loss": sk.hamming_loss(truth, said),
         "auroc_macro": sk.roc_auc_score(truth, scores.numpy(), average="macro"),
-        "average_precision_macro": sk.average_precision_score(truth, scores.numpy(), average="macro"),
+        "average_precision_macro": sk.average_precision_score(
+            truth, scores.numpy(), average="macro"
+        ),
     }
     for average in ("micro", "macro"):
         precision, recall, f1, _ = sk.precision_recall_fscore_support(truth, said, average=average)
-        expected |= {f"precision_{average}": precision, f"recall_{average}": recall, f"f1_{average}": f1}
+        expected |= {
+            f"precision_{average}": precision,
+            f"recall_{average}": recall,
+            f"f1_{average}": f1,
+        }
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     *_, f1_K, _ = sk.precision_recall_fscore_support(truth, said)
     assert [found[f"f1_of/{tag}"] for tag in "abcdef"] == pytest.approx(np.asarray(f1_K).tolist())
@@ -103,7 +120,8 @@ def test_the_headline_is_f1_over_all_tags_with_an_interval_of_its_ratio() -> Non
     many = 50
     outputs, target = SCORES.repeat(many, 1), TARGET.repeat(many, 1)
     bounds = headline_interval(SCHEMA, outputs, target)
-    # A resample is many draws of the four rows, whose hits are 2, 1, 0, 0 and whose tags are 4, 3, 1, 0.
+    # A resample is many draws of the four rows, whose hits are 2, 1, 0, 0 and whose tags are 4, 3,
+    # 1, 0.
     drawn = np.random.default_rng(1).multinomial(4 * many, [0.25] * 4, size=4000)
     ratios = 2 * (drawn @ [2, 1, 0, 0]) / (drawn @ [4, 3, 1, 0])
     low, high = np.quantile(ratios, [0.025, 0.975])
@@ -130,9 +148,13 @@ def test_what_rows_without_tags_leave_undefined_is_left_out() -> None:
 
 
 def test_several_targets_have_their_mean_as_headline() -> None:
-    schema = Schema(inputs=[X], targets=[labels("a", "b", name="one"), labels("c", "d", name="two")])
+    schema = Schema(
+        inputs=[X], targets=[labels("a", "b", name="one"), labels("c", "d", name="two")]
+    )
     metrics = compute_metrics(schema, SCORES, TARGET, torch.zeros(4))
-    assert metrics["f1_micro"] == pytest.approx((metrics["one/f1_micro"] + metrics["two/f1_micro"]) / 2)
+    assert metrics["f1_micro"] == pytest.approx(
+        (metrics["one/f1_micro"] + metrics["two/f1_micro"]) / 2
+    )
     assert metrics["one/f1_micro"] == pytest.approx(6 / 7)
     assert set(headline_interval(schema, SCORES.repeat(9, 1), TARGET.repeat(9, 1))) == {
         "f1_micro_low",
@@ -148,9 +170,15 @@ def test_more_than_a_hundred_tags_have_no_metrics_of_their_own() -> None:
 
 
 def test_the_table_of_tags_and_the_cells_of_rows() -> None:
-    part = Schema(inputs=[X], targets=[labels("a", "b", "c", "never", separator="; ")]).parts(SCORES, TARGET)[0]
+    part = Schema(inputs=[X], targets=[labels("a", "b", "c", "never", separator="; ")]).parts(
+        SCORES, TARGET
+    )[0]
     table = {row["tag"]: row for row in describe_tags(part)}
-    assert (table["b"]["rows"], table["b"]["predicted"], table["b"]["f1"]) == (1, 2, pytest.approx(2 / 3))
+    assert (table["b"]["rows"], table["b"]["predicted"], table["b"]["f1"]) == (
+        1,
+        2,
+        pytest.approx(2 / 3),
+    )
     assert table["never"] == {
         "tag": "never",
         "rows": 0,

@@ -24,15 +24,21 @@ BODY = ["0.*", "1.*"]
 
 
 def net_with_norm() -> nn.Sequential:
-    return nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 2))
+    return nn.Sequential(
+        nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 2)
+    )
 
 
-def frozen_job(make_job: MakeJob, *, thaw_after: int = 0, epochs: int = 3, optimizer: str = "adamw") -> Job:
+def frozen_job(
+    make_job: MakeJob, *, thaw_after: int = 0, epochs: int = 3, optimizer: str = "adamw"
+) -> Job:
     """A job whose first layer and norm are frozen, with decay and momentum that would move them."""
     job = make_job(epochs=epochs)
     torch.manual_seed(1)
     model = net_with_norm()
-    chosen = build_optimizer(Named(name=optimizer, args={"lr": 0.05, "weight_decay": 0.1}), model.parameters())
+    chosen = build_optimizer(
+        Named(name=optimizer, args={"lr": 0.05, "weight_decay": 0.1}), model.parameters()
+    )
     return replace(
         job,
         scorer=replace(job.scorer, model=model),
@@ -54,7 +60,9 @@ def weight_of(job: Job, part: str) -> torch.Tensor:
 
 
 def body_of(job: Job) -> dict[str, torch.Tensor]:
-    return {key: value.clone() for key, value in job.scorer.model.state_dict().items() if key[0] in "01"}
+    return {
+        key: value.clone() for key, value in job.scorer.model.state_dict().items() if key[0] in "01"
+    }
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -69,7 +77,9 @@ def test_what_is_frozen_keeps_its_bits_and_the_optimizer_nothing_for_it(
     assert after["1.num_batches_tracked"] == 0
     assert not torch.equal(weight_of(job, "4"), head)
     known = {id(parameter) for parameter in job.optimizer.state}
-    assert known <= {id(parameter) for parameter in job.scorer.model.get_submodule("4").parameters()}
+    assert known <= {
+        id(parameter) for parameter in job.scorer.model.get_submodule("4").parameters()
+    }
     assert all(torch.equal(job.kept_model.state_dict()[key], before[key]) for key in before)
     assert job.scorer.model.get_submodule("3").training  # dropout goes on
 
@@ -88,7 +98,9 @@ def test_it_thaws_exactly_at_its_epoch(make_job: MakeJob, tmp_path: Path) -> Non
     assert body_of(job)["1.num_batches_tracked"] == 10
 
 
-def test_resumed_over_a_thaw_it_equals_an_uninterrupted_run(make_job: MakeJob, tmp_path: Path) -> None:
+def test_resumed_over_a_thaw_it_equals_an_uninterrupted_run(
+    make_job: MakeJob, tmp_path: Path
+) -> None:
     whole = frozen_job(make_job, thaw_after=2, epochs=4)
     run(whole, tmp_path / "whole")
     for epochs in (1, 2, 3):
@@ -104,7 +116,9 @@ def test_resumed_over_a_thaw_it_equals_an_uninterrupted_run(make_job: MakeJob, t
 
 
 def test_a_norm_is_held_where_all_its_parameters_are_frozen_and_goes_on_where_one_is_not() -> None:
-    model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2, affine=False), nn.InstanceNorm1d(2), nn.Linear(2, 1))
+    model = nn.Sequential(
+        nn.BatchNorm1d(2), nn.BatchNorm1d(2, affine=False), nn.InstanceNorm1d(2), nn.Linear(2, 1)
+    )
     held = {"0.weight": [False] * 3, "0.*": [True, False, False], "[01].*": [True, True, False]}
     for pattern, expected in held.items():
         model.train()
@@ -113,7 +127,9 @@ def test_a_norm_is_held_where_all_its_parameters_are_frozen_and_goes_on_where_on
 
 
 def test_to_freeze_everything_or_nothing_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"warm_start.freeze: \* leaves none of the model's 6 parameters to train"):
+    with pytest.raises(
+        RecipeError, match=r"warm_start.freeze: \* leaves none of the model's 6 parameters to train"
+    ):
         Frozen(net_with_norm(), ["*"], 3)
     with pytest.raises(RecipeError, match=r"warm_start.freeze: 'body.\*' fits no key"):
         Frozen(net_with_norm(), ["body.*"], 0)
@@ -152,6 +168,8 @@ def test_without_a_rate_in_the_recipe_groups_multiply_torchs_own() -> None:
 def test_rates_that_fit_no_parameter_or_train_nothing_are_refused() -> None:
     with pytest.raises(RecipeError, match=r"warm_start.lr_factors: '1.running_mean' fits no key"):
         learning_rate_factors(net_with_norm(), {"1.running_mean": 2.0})
-    with pytest.raises(RecipeError, match=r"warm_start.lr_factors: \* give all of the model's 6 parameters a .* 0"):
+    with pytest.raises(
+        RecipeError, match=r"warm_start.lr_factors: \* give all of the model's 6 parameters a .* 0"
+    ):
         learning_rate_factors(net_with_norm(), {"*": 0.0})
     assert set(learning_rate_factors(net_with_norm(), {"0.*": 0.0}).values()) == {0.0}

@@ -28,15 +28,21 @@ class Net(nn.Module):
         return (self.late(hidden) if whole else hidden).square().sum()
 
 
-def train(name: str, args: dict[str, Any], *, lean: bool, passes: str = "wwwwww", reload_at: int = -1) -> torch.Tensor:
-    """Weights after a step for each letter of `passes`: w over both layers, p over the first alone."""
+def train(
+    name: str, args: dict[str, Any], *, lean: bool, passes: str = "wwwwww", reload_at: int = -1
+) -> torch.Tensor:
+    """Weights after a step for each letter of `passes`: w over both layers, p over the first
+    alone.
+    """
     net = Net()
     optimizer = build_optimizer(Named(name=name, args=args), net.parameters(), {net.late.bias: 0.5})
     stepper = Stepper(optimizer)
     for number, letter in enumerate(passes):
         if number == reload_at:
             optimizer.load_state_dict(optimizer.state_dict())
-            for state in optimizer.state.values():  # another's state, which the next steps must go on from
+            for (
+                state
+            ) in optimizer.state.values():  # another's state, which the next steps must go on from
                 for value in state.values():
                     value.mul_(2)
         for group in optimizer.param_groups:
@@ -61,13 +67,17 @@ def train(name: str, args: dict[str, Any], *, lean: bool, passes: str = "wwwwww"
     ],
 )
 @pytest.mark.parametrize("passes", ["wwwwww", "ppwpww", "wpwwpw"])
-def test_the_bits_are_those_of_the_optimizers_own_step(name: str, args: dict[str, Any], passes: str) -> None:
+def test_the_bits_are_those_of_the_optimizers_own_step(
+    name: str, args: dict[str, Any], passes: str
+) -> None:
     ours, theirs = (train(name, args, lean=lean, passes=passes) for lean in (True, False))
     assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize(("name", "args"), [("sgd", SGD), ("adamw", {"lr": 0.05})])
-def test_a_state_that_was_replaced_is_the_one_that_steps_go_on_from(name: str, args: dict[str, Any]) -> None:
+def test_a_state_that_was_replaced_is_the_one_that_steps_go_on_from(
+    name: str, args: dict[str, Any]
+) -> None:
     ours, theirs = (train(name, args, lean=lean, reload_at=3) for lean in (True, False))
     assert torch.equal(ours, theirs)
     assert not torch.equal(ours, train(name, args, lean=True))

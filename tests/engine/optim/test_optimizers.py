@@ -14,7 +14,9 @@ from torchrelay.recipe import Named
 NAMES = [
     name
     for name, value in vars(torch.optim).items()
-    if inspect.isclass(value) and issubclass(value, torch.optim.Optimizer) and name not in ("Optimizer", "SparseAdam")
+    if inspect.isclass(value)
+    and issubclass(value, torch.optim.Optimizer)
+    and name not in ("Optimizer", "SparseAdam")
 ]
 
 
@@ -48,7 +50,9 @@ def test_sgd_by_hand_is_gradient_descent_with_a_learning_rate_and_nothing_else()
         torch.manual_seed(0)
         model = nn.Linear(3, 2).double()
         unused = nn.Parameter(torch.ones(2))  # has no gradient
-        optimizer = build_optimizer(Named(name=name, args={"lr": 0.05}), [*model.parameters(), unused])
+        optimizer = build_optimizer(
+            Named(name=name, args={"lr": 0.05}), [*model.parameters(), unused]
+        )
         inputs = torch.arange(12.0, dtype=torch.float64).reshape(4, 3)
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = 0.05 / (step + 1)  # as a schedule sets it
@@ -59,10 +63,16 @@ def test_sgd_by_hand_is_gradient_descent_with_a_learning_rate_and_nothing_else()
         assert optimizer.state_dict()["param_groups"][0]["lr"] == 0.05 / steps
         return torch.cat([weight.detach().flatten() for weight in model.parameters()])
 
-    torch.testing.assert_close(weights_after("sgd_by_hand"), weights_after("SGD"), rtol=1e-12, atol=0)
-    with pytest.raises(RecipeError, match=r"train\.optimizer\.args\.lr: got -1; sgd_by_hand refuses it"):
+    torch.testing.assert_close(
+        weights_after("sgd_by_hand"), weights_after("SGD"), rtol=1e-12, atol=0
+    )
+    with pytest.raises(
+        RecipeError, match=r"train\.optimizer\.args\.lr: got -1; sgd_by_hand refuses it"
+    ):
         check_optimizer(Named(name="sgd_by_hand", args={"lr": -1}))
-    with pytest.raises(RecipeError, match=r"args\.momentum \(value 0\.9\): sgd_by_hand takes no such argument"):
+    with pytest.raises(
+        RecipeError, match=r"args\.momentum \(value 0\.9\): sgd_by_hand takes no such argument"
+    ):
         check_optimizer(Named(name="sgd_by_hand", args={"momentum": 0.9}))
 
 
@@ -75,7 +85,9 @@ def test_sgd_by_hand_is_gradient_descent_with_a_learning_rate_and_nothing_else()
         ("adagrad", {"lr": 0.05}),
     ],
 )
-def test_the_fused_step_is_used_on_the_cpu_and_gives_what_the_plain_one_does(name: str, args: dict[str, Any]) -> None:
+def test_the_fused_step_is_used_on_the_cpu_and_gives_what_the_plain_one_does(
+    name: str, args: dict[str, Any]
+) -> None:
     def train_with(chosen: dict[str, Any]) -> tuple[bool | None, torch.Tensor]:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
@@ -108,7 +120,9 @@ def test_the_fused_step_is_used_on_the_cpu_and_gives_what_the_plain_one_does(nam
         ("sgd_by_hand", {}),
     ],
 )
-def test_a_layer_may_join_later_and_is_stepped_as_by_the_plain_optimizer(name: str, args: dict[str, Any]) -> None:
+def test_a_layer_may_join_later_and_is_stepped_as_by_the_plain_optimizer(
+    name: str, args: dict[str, Any]
+) -> None:
     def train_with(chosen: dict[str, Any]) -> torch.Tensor:
         torch.manual_seed(0)
         first, late = nn.Linear(3, 3).double(), nn.Linear(3, 3).double()
@@ -138,24 +152,55 @@ def test_arguments_reach_torch_and_the_others_are_its_own_defaults() -> None:
     model = nn.Linear(3, 2)
     args = {"lr": 1, "momentum": 0.9, "nesterov": True}
     group = build_optimizer(Named(name="sgd", args=args), model.parameters()).param_groups[0]
-    assert (group["lr"], group["momentum"], group["nesterov"], group["weight_decay"]) == (1, 0.9, True, 0)
-    adamw = build_optimizer(Named(name="adamw", args={"betas": [0.8, 0.9]}), model.parameters()).param_groups[0]
+    assert (group["lr"], group["momentum"], group["nesterov"], group["weight_decay"]) == (
+        1,
+        0.9,
+        True,
+        0,
+    )
+    adamw = build_optimizer(
+        Named(name="adamw", args={"betas": [0.8, 0.9]}), model.parameters()
+    ).param_groups[0]
     assert (adamw["lr"], tuple(adamw["betas"])) == (0.001, (0.8, 0.9))
 
 
 @pytest.mark.parametrize(
     ("name", "args", "words"),
     [
-        ("adan", {}, r"train\.optimizer\.name: 'adan' is no optimizer of torch\.optim; did you mean .*adam"),
+        (
+            "adan",
+            {},
+            r"train\.optimizer\.name: 'adan' is no optimizer of torch\.optim; did you mean .*adam",
+        ),
         ("adam_w", {}, r"train\.optimizer\.name: 'adam_w'.*adamw"),
         ("optimizer", {}, r"train\.optimizer\.name: 'optimizer'"),
-        ("sgd", {"momentun": 0.9}, r"train\.optimizer\.args\.momentun \(value 0\.9\).*did you mean momentum"),
+        (
+            "sgd",
+            {"momentun": 0.9},
+            r"train\.optimizer\.args\.momentun \(value 0\.9\).*did you mean momentum",
+        ),
         ("sgd", {"params": []}, r"train\.optimizer\.args\.params.*leave it out"),
-        ("sgd", {"lr": -1}, r"train\.optimizer\.args\.lr: got -1; sgd refuses it: Invalid learning rate: -1"),
+        (
+            "sgd",
+            {"lr": -1},
+            r"train\.optimizer\.args\.lr: got -1; sgd refuses it: Invalid learning rate: -1",
+        ),
         ("SGD", {"lr": -1, "momentum": 0.9}, r"train\.optimizer\.args\.lr: got -1;"),
-        ("sgd", {"lr": -1, "momentum": -1}, r"train\.optimizer\.args: got \{'lr': -1, 'momentum': -1\}"),
-        ("sgd", {"lr": "0.1"}, r"train\.optimizer\.args\.lr: got '0\.1'; input should be a valid number"),
-        ("sgd", {"nesterov": True}, r"train\.optimizer\.args\.nesterov: got True.*requires a momentum"),
+        (
+            "sgd",
+            {"lr": -1, "momentum": -1},
+            r"train\.optimizer\.args: got \{'lr': -1, 'momentum': -1\}",
+        ),
+        (
+            "sgd",
+            {"lr": "0.1"},
+            r"train\.optimizer\.args\.lr: got '0\.1'; input should be a valid number",
+        ),
+        (
+            "sgd",
+            {"nesterov": True},
+            r"train\.optimizer\.args\.nesterov: got True.*requires a momentum",
+        ),
         ("adam", {"betas": [0.9]}, r"train\.optimizer\.args\.betas.*: got \[0\.9\]"),
         ("sparseadam", {}, r"sparseadam takes sparse gradients alone.*use adam or adamw"),
     ],
@@ -169,7 +214,8 @@ def test_a_wrong_name_argument_or_value_is_refused_before_there_is_a_model(
 
 def test_muon_is_refused_for_a_model_with_other_than_matrices() -> None:
     with pytest.raises(
-        RecipeError, match=r"muon takes 2-D weights alone; 1 of the model's 2 parameters.*\(2,\).*use adamw"
+        RecipeError,
+        match=r"muon takes 2-D weights alone; 1 of the model's 2 parameters.*\(2,\).*use adamw",
     ):
         build_optimizer(Named(name="muon"), nn.Linear(3, 2).parameters())
 

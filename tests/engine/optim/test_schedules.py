@@ -4,9 +4,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR, OneCycleLR
+from torch.optim.lr_scheduler import (
+    CosineAnnealingLR,
+    LinearLR,
+    LRScheduler,
+    MultiStepLR,
+    OneCycleLR,
+)
 
-from torchrelay.engine.optim.schedules import after_epoch, after_step, build_schedule, check_schedule, restore_schedule
+from torchrelay.engine.optim.schedules import (
+    after_epoch,
+    after_step,
+    build_schedule,
+    check_schedule,
+    restore_schedule,
+)
 from torchrelay.errors import RecipeError
 from torchrelay.recipe import Named
 
@@ -32,13 +44,21 @@ def ours(name: str, num_steps: int = NUM_STEPS, total: int = NUM_STEPS, **args: 
 
 
 def test_cosine_is_that_of_torch() -> None:
-    assert ours("cosine") == pytest.approx(run(CosineAnnealingLR(make_optimizer(), T_max=NUM_STEPS), NUM_STEPS))
+    assert ours("cosine") == pytest.approx(
+        run(CosineAnnealingLR(make_optimizer(), T_max=NUM_STEPS), NUM_STEPS)
+    )
 
 
 def test_one_cycle_climbs_in_torchs_line_and_falls_on_torchs_cosine() -> None:
     rates = ours("one_cycle")
-    linear = run(OneCycleLR(make_optimizer(), LR, NUM_STEPS, anneal_strategy="linear", cycle_momentum=False), NUM_STEPS)
-    cosine = run(OneCycleLR(make_optimizer(), LR, NUM_STEPS, anneal_strategy="cos", cycle_momentum=False), NUM_STEPS)
+    linear = run(
+        OneCycleLR(make_optimizer(), LR, NUM_STEPS, anneal_strategy="linear", cycle_momentum=False),
+        NUM_STEPS,
+    )
+    cosine = run(
+        OneCycleLR(make_optimizer(), LR, NUM_STEPS, anneal_strategy="cos", cycle_momentum=False),
+        NUM_STEPS,
+    )
     peak = 11  # 0.3 of 40 steps, counted from 0
     assert rates[: peak + 1] == pytest.approx(linear[: peak + 1])
     assert rates[peak:] == pytest.approx(cosine[peak:])
@@ -83,7 +103,10 @@ def test_plateau_falls_where_the_metric_does_not_get_better_and_goes_on_from_its
     metrics = [0.5, 0.6, 0.6, 0.55, 0.7, 0.7, 0.7, 0.7]
     # Worse for more than one epoch after the fourth, and again after the seventh.
     expected = [LR, LR, LR, LR / 2, LR / 2, LR / 2, LR / 4, LR / 4]
-    assert rates_of_epochs(build_schedule(schedule, make_optimizer(), NUM_STEPS, "max"), metrics) == expected
+    assert (
+        rates_of_epochs(build_schedule(schedule, make_optimizer(), NUM_STEPS, "max"), metrics)
+        == expected
+    )
     first = build_schedule(schedule, make_optimizer(), NUM_STEPS, "max")
     rates_of_epochs(first, metrics[:3])
     again = build_schedule(schedule, make_optimizer(), NUM_STEPS, "max")
@@ -94,9 +117,16 @@ def test_plateau_falls_where_the_metric_does_not_get_better_and_goes_on_from_its
 
 @pytest.mark.parametrize(
     ("before", "after", "rate"),
-    [("cosine", "constant", LR), ("plateau", "step", LR / 10), ("step", "plateau", LR), ("step", "cosine", LR / 2)],
+    [
+        ("cosine", "constant", LR),
+        ("plateau", "step", LR / 10),
+        ("step", "plateau", LR),
+        ("step", "cosine", LR / 2),
+    ],
 )
-def test_a_run_goes_on_with_a_schedule_that_it_did_not_begin_with(before: str, after: str, rate: float) -> None:
+def test_a_run_goes_on_with_a_schedule_that_it_did_not_begin_with(
+    before: str, after: str, rate: float
+) -> None:
     old = build_schedule(Named(name=before), make_optimizer(), NUM_STEPS)
     rates_of_epochs(old, [1.0] * (NUM_STEPS // 2))
     new = build_schedule(Named(name=after), make_optimizer(), NUM_STEPS)
@@ -139,12 +169,32 @@ def test_a_restored_scheduler_goes_on_where_it_stopped() -> None:
 @pytest.mark.parametrize(
     ("name", "args", "words"),
     [
-        ("onecycle", {}, r"train\.schedule\.name: 'onecycle' is no schedule; did you mean one_cycle"),
-        ("cosine", {"warm": 0.1}, r"train\.schedule\.args\.warm \(value 0\.1\).*did you mean warmup"),
+        (
+            "onecycle",
+            {},
+            r"train\.schedule\.name: 'onecycle' is no schedule; did you mean one_cycle",
+        ),
+        (
+            "cosine",
+            {"warm": 0.1},
+            r"train\.schedule\.args\.warm \(value 0\.1\).*did you mean warmup",
+        ),
         ("cosine", {"warmup": 1}, r"train\.schedule\.args\.warmup: got 1; .*less than 1"),
-        ("cosine", {"warmup": -0.1}, r"train\.schedule\.args\.warmup: got -0\.1; .*greater than or equal to 0"),
-        ("cosine", {"warmup": "long"}, r"train\.schedule\.args\.warmup: got 'long'; .*valid number"),
-        ("step", {"milestones": [0.5, 30]}, r"train\.schedule\.args\.milestones\.1: got .*less than 1"),
+        (
+            "cosine",
+            {"warmup": -0.1},
+            r"train\.schedule\.args\.warmup: got -0\.1; .*greater than or equal to 0",
+        ),
+        (
+            "cosine",
+            {"warmup": "long"},
+            r"train\.schedule\.args\.warmup: got 'long'; .*valid number",
+        ),
+        (
+            "step",
+            {"milestones": [0.5, 30]},
+            r"train\.schedule\.args\.milestones\.1: got .*less than 1",
+        ),
         ("plateau", {"factor": 1}, r"train\.schedule\.args\.factor: got 1; .*less than 1"),
         ("plateau", {"warmup": 0.1}, r"train\.schedule\.args\.warmup \(value 0\.1\)"),
         ("plateau", {"mode": "max"}, r"train\.schedule\.args\.mode.*leave it out"),

@@ -15,10 +15,19 @@ from torchrelay.schema import FeatureSchema, Schema
 MakeSchema = Callable[..., Schema]
 
 POINTS = FeatureSchema(
-    name="eyes", kind="points", columns=["x0", "y0", "x1", "y1"], shape=[2, 2], dtype="float64", image="image"
+    name="eyes",
+    kind="points",
+    columns=["x0", "y0", "x1", "y1"],
+    shape=[2, 2],
+    dtype="float64",
+    image="image",
 )
-NUMBERS = FeatureSchema(name="age", kind="number", columns=["a", "b", "c"], shape=[3], dtype="float64")
-SITE = FeatureSchema(name="site", kind="category", columns=["s"], shape=[1], dtype="int64", classes=list("abcde"))
+NUMBERS = FeatureSchema(
+    name="age", kind="number", columns=["a", "b", "c"], shape=[3], dtype="float64"
+)
+SITE = FeatureSchema(
+    name="site", kind="category", columns=["s"], shape=[1], dtype="int64", classes=list("abcde")
+)
 NETS = [
     "lenet",
     "cifar_net",
@@ -34,7 +43,9 @@ def mixed(schema: Schema) -> Schema:
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_image_and_other_inputs_both_matter_and_gradients_reach_both(name: str, image_schema: MakeSchema) -> None:
+def test_image_and_other_inputs_both_matter_and_gradients_reach_both(
+    name: str, image_schema: MakeSchema
+) -> None:
     channels = 1 if name == "lenet" else 3
     model = build_model(Named(name=name), mixed(image_schema(channels, 32, 32)))
     generator = torch.Generator().manual_seed(0)
@@ -59,13 +70,17 @@ def test_image_and_other_inputs_both_matter_and_gradients_reach_both(name: str, 
 def test_the_other_inputs_widen_the_head_and_nothing_else(image_schema: MakeSchema) -> None:
     schema = image_schema(1, 32, 32)
     sizes = [
-        sum(p.numel() for p in build_model(Named(name="lenet"), one).parameters()) for one in (schema, mixed(schema))
+        sum(p.numel() for p in build_model(Named(name="lenet"), one).parameters())
+        for one in (schema, mixed(schema))
     ]
-    # By hand: 3 numbers, 4 coordinates, and 3 units of the embedding of 5 classes and "unseen"; 7 outputs each.
+    # By hand: 3 numbers, 4 coordinates, and 3 units of the embedding of 5 classes and "unseen"; 7
+    # outputs each.
     assert sizes[1] - sizes[0] == 7 * (3 + 4 + 3) + 6 * 3
 
 
-def test_a_net_of_one_image_alone_has_the_weights_that_the_seed_gave_it_before(image_schema: MakeSchema) -> None:
+def test_a_net_of_one_image_alone_has_the_weights_that_the_seed_gave_it_before(
+    image_schema: MakeSchema,
+) -> None:
     torch.manual_seed(9)
     expected = LeNet(1, 7).state_dict()
     torch.manual_seed(9)
@@ -75,15 +90,22 @@ def test_a_net_of_one_image_alone_has_the_weights_that_the_seed_gave_it_before(i
 
 
 def test_a_net_without_an_affine_head_takes_its_image_alone(image_schema: MakeSchema) -> None:
-    with pytest.raises(ShapeError, match=r"squeezenet1_1 does not end in an affine layer.*age, image, site, eyes"):
+    with pytest.raises(
+        ShapeError, match=r"squeezenet1_1 does not end in an affine layer.*age, image, site, eyes"
+    ):
         build_model(Named(name="torchvision:squeezenet1_1"), mixed(image_schema(3, 64, 64)))
 
 
 def test_two_images_are_refused_by_a_net_of_one(image_schema: MakeSchema) -> None:
     schema = image_schema(1, 32, 32)
     second = schema.inputs[0].model_copy(update={"name": "other"})
-    with pytest.raises(ShapeError, match=r"lenet takes one image of 1 x 32 x 32; .*image \(image\), other \(image\)"):
-        build_model(Named(name="lenet"), schema.model_copy(update={"inputs": [*schema.inputs, second]}))
+    with pytest.raises(
+        ShapeError,
+        match=r"lenet takes one image of 1 x 32 x 32; .*image \(image\), other \(image\)",
+    ):
+        build_model(
+            Named(name="lenet"), schema.model_copy(update={"inputs": [*schema.inputs, second]})
+        )
 
 
 def test_a_model_gives_the_outputs_of_all_targets_side_by_side(image_schema: MakeSchema) -> None:

@@ -38,15 +38,21 @@ def draw_depths(model: DynamicNet, num_passes: int) -> list[int]:
     depths = []
     for _ in range(num_passes):
         outputs = model.train()(x)
-        depths += [depth for depth, one in enumerate(expected) if torch.allclose(outputs, one, atol=1e-6)]
+        depths += [
+            depth for depth, one in enumerate(expected) if torch.allclose(outputs, one, atol=1e-6)
+        ]
     assert len(depths) == num_passes  # each pass is one of the four
     return depths
 
 
 def test_a_training_pass_uses_the_shared_layer_0_to_3_times_alike_often() -> None:
     model = net()
-    # By hand: 4 inputs, 6 hidden units in one middle layer whatever the depth, 2 outputs; each with biases.
-    assert sum(weight.numel() for weight in model.parameters()) == (4 + 1) * 6 + (6 + 1) * 6 + (6 + 1) * 2
+    # By hand: 4 inputs, 6 hidden units in one middle layer whatever the depth, 2 outputs; each with
+    # biases.
+    assert (
+        sum(weight.numel() for weight in model.parameters())
+        == (4 + 1) * 6 + (6 + 1) * 6 + (6 + 1) * 2
+    )
     depths = draw_depths(model, 400)
     assert all(70 < depths.count(depth) < 130 for depth in range(4))
     assert draw_depths(net(), 20) == depths[:20]

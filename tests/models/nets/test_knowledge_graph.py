@@ -45,7 +45,9 @@ def schema_of(*, relation_first: bool = False) -> Schema:
 
 def model_of(name: str, **args: Any) -> KnowledgeGraphModel:
     torch.manual_seed(3)
-    model = build_model(Named(name=name, args={"dim": 4, "init_scale": 0.7, **args}), schema_of()).double()
+    model = build_model(
+        Named(name=name, args={"dim": 4, "init_scale": 0.7, **args}), schema_of()
+    ).double()
     assert isinstance(model, KnowledgeGraphModel)
     return model
 
@@ -53,7 +55,8 @@ def model_of(name: str, **args: Any) -> KnowledgeGraphModel:
 def vectors_of(model: KnowledgeGraphModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Embeddings of the two heads, of their relations, and of all entities."""
     entities, forwards, backwards = (
-        table.weight.detach().numpy() for table in (model.entities, model.relations, model.reciprocals)
+        table.weight.detach().numpy()
+        for table in (model.entities, model.relations, model.reciprocals)
     )
     return entities[[4, 0]], np.stack([forwards[1], backwards[0]]), entities
 
@@ -99,7 +102,8 @@ def test_n3_is_the_sum_of_the_cubed_absolute_values(name: str) -> None:
         factors = tuple(part[:, :4] + 1j * part[:, 4:] for part in factors)
     penalty = sum((np.abs(part) ** 3).sum(axis=1) for part in factors)
     without, with_n3 = (
-        model_of(name, n3=n3).training_losses((HEADS, RELATIONS), TARGETS, plain).detach().numpy() for n3 in (0.0, 0.3)
+        model_of(name, n3=n3).training_losses((HEADS, RELATIONS), TARGETS, plain).detach().numpy()
+        for n3 in (0.0, 0.3)
     )
     np.testing.assert_allclose(with_n3 - without, 0.3 * penalty, rtol=1e-9)
 
@@ -150,11 +154,15 @@ def test_the_margin_loss_is_bordes_mean_over_negatives_of_unit_entities() -> Non
     torch.set_rng_state(state)
     candidates = model._draw_candidates(TARGETS).numpy()
     heads, relations, entities = vectors_of(model)
-    units, heads = (part / np.linalg.norm(part, axis=1, keepdims=True) for part in (entities, heads))
+    units, heads = (
+        part / np.linalg.norm(part, axis=1, keepdims=True) for part in (entities, heads)
+    )
     distance = np.linalg.norm((heads + relations)[:, None] - units[candidates], axis=2)
     expected = np.maximum(0, 0.5 + distance[:, :1] - distance[:, 1:]).mean(axis=1)
     np.testing.assert_allclose(losses, expected, rtol=1e-9)
-    np.testing.assert_allclose(model(HEADS, RELATIONS).detach().numpy()[0, candidates[0]], -distance[0], rtol=1e-9)
+    np.testing.assert_allclose(
+        model(HEADS, RELATIONS).detach().numpy()[0, candidates[0]], -distance[0], rtol=1e-9
+    )
 
 
 @pytest.mark.parametrize("name", TRIPLE_MODELS)
@@ -174,8 +182,12 @@ def test_evaluation_scores_in_full_precision_under_autocast() -> None:
         assert model.eval()(HEADS, RELATIONS).dtype == torch.float32
 
 
-def test_a_table_without_triples_is_refused(number_schema: Schema, image_schema: MakeSchema) -> None:
-    with pytest.raises(ShapeError, match=r"distmult takes triples.*vocabulary: entities on both.*x \(number\)"):
+def test_a_table_without_triples_is_refused(
+    number_schema: Schema, image_schema: MakeSchema
+) -> None:
+    with pytest.raises(
+        ShapeError, match=r"distmult takes triples.*vocabulary: entities on both.*x \(number\)"
+    ):
         build_model(Named(name="distmult"), number_schema)
 
 

@@ -53,15 +53,25 @@ def load(net: str, schema: Schema, cache: Path, **args: Any) -> tuple[nn.Module,
         ("resnet18", "fc"),
     ],
 )
-def test_all_but_the_head_is_loaded_from_a_file(net: str, head: str, image_schema: MakeSchema, tmp_path: Path) -> None:
+def test_all_but_the_head_is_loaded_from_a_file(
+    net: str, head: str, image_schema: MakeSchema, tmp_path: Path
+) -> None:
     expected = weights_of(net, tmp_path / "net.pth")
-    model, said = load(net, image_schema(3, 32, 32, num_classes=7), tmp_path, weights_file=str(tmp_path / "net.pth"))
+    model, said = load(
+        net,
+        image_schema(3, 32, 32, num_classes=7),
+        tmp_path,
+        weights_file=str(tmp_path / "net.pth"),
+    )
     got = model.state_dict()
     assert {name for name in expected if not torch.equal(expected[name], got[name])} == {
         f"{head}.weight",
         f"{head}.bias",
     }
-    assert said == [f"weights: {tmp_path}/net.pth", f"weights: new head, {head}.weight, {head}.bias left out"]
+    assert said == [
+        f"weights: {tmp_path}/net.pth",
+        f"weights: new head, {head}.weight, {head}.bias left out",
+    ]
 
 
 def test_a_net_whose_head_stands_outside_of_it_is_loaded_without_it(tmp_path: Path) -> None:
@@ -75,30 +85,46 @@ def test_a_net_whose_head_stands_outside_of_it_is_loaded_without_it(tmp_path: Pa
     expected = weights_of(NET, tmp_path / "net.pth")
     built = WithMore()
     named = Named(name=f"torchvision:{NET}", args={"weights_file": str(tmp_path / "net.pth")})
-    assert load_pretrained(built, named, tmp_path, load_weights)[1] == "weights: new head, fc.weight, fc.bias left out"
+    assert (
+        load_pretrained(built, named, tmp_path, load_weights)[1]
+        == "weights: new head, fc.weight, fc.bias left out"
+    )
     assert torch.equal(built.state_dict()["net.conv5.0.weight"], expected["conv5.0.weight"])
 
 
 def test_a_head_of_as_many_outputs_is_loaded_too(image_schema: MakeSchema, tmp_path: Path) -> None:
     expected = weights_of(NET, tmp_path / "net.pth", num_classes=7)
-    model, said = load(NET, image_schema(3, 32, 32, num_classes=7), tmp_path, weights_file=str(tmp_path / "net.pth"))
+    model, said = load(
+        NET,
+        image_schema(3, 32, 32, num_classes=7),
+        tmp_path,
+        weights_file=str(tmp_path / "net.pth"),
+    )
     assert torch.equal(model.state_dict()["fc.weight"], expected["fc.weight"])
     assert len(said) == 1
 
 
 @pytest.mark.parametrize(
     ("channels", "weights"),
-    [(1, [3.0 + 5 + 7]), (2, [3 * 1.5, 5 * 1.5]), (5, [3 * 0.6, 5 * 0.6, 7 * 0.6, 3 * 0.6, 5 * 0.6])],
+    [
+        (1, [3.0 + 5 + 7]),
+        (2, [3 * 1.5, 5 * 1.5]),
+        (5, [3 * 0.6, 5 * 0.6, 7 * 0.6, 3 * 0.6, 5 * 0.6]),
+    ],
 )
 def test_the_first_layer_is_fitted_to_other_channels(
     channels: int, weights: list[float], image_schema: MakeSchema, tmp_path: Path
 ) -> None:
     state = weights_of(NET, tmp_path / "net.pth")
-    state["conv1.0.weight"] = torch.tensor([3.0, 5, 7]).reshape(1, 3, 1, 1).expand_as(state["conv1.0.weight"])
+    state["conv1.0.weight"] = (
+        torch.tensor([3.0, 5, 7]).reshape(1, 3, 1, 1).expand_as(state["conv1.0.weight"])
+    )
     torch.save(state, tmp_path / "net.pth")
     schema = image_schema(channels, 32, 32)
     model, said = load(NET, schema, tmp_path, weights_file=str(tmp_path / "net.pth"))
-    torch.testing.assert_close(model.state_dict()["conv1.0.weight"][0, :, 0, 0], torch.tensor(weights))
+    torch.testing.assert_close(
+        model.state_dict()["conv1.0.weight"][0, :, 0, 0], torch.tensor(weights)
+    )
     assert f"weights: first layer conv1.0.weight fitted from 3 to {channels} channels" in said
 
 
@@ -109,7 +135,9 @@ def test_a_first_layer_of_another_class_of_number_is_refused_and_not_fitted(
 ) -> None:
     state = weights_of(NET, tmp_path / "net.pth")
     torch.save(state | {"conv1.0.weight": state["conv1.0.weight"].to(dtype)}, tmp_path / "net.pth")
-    with pytest.raises(SourceError, match=r"conv1\.0\.weight is \w+ \(\w+\), the model's is floating"):
+    with pytest.raises(
+        SourceError, match=r"conv1\.0\.weight is \w+ \(\w+\), the model's is floating"
+    ):
         load(NET, image_schema(channels, 32, 32), tmp_path, weights_file=str(tmp_path / "net.pth"))
 
 
@@ -125,19 +153,37 @@ def test_a_first_layer_of_another_class_of_number_is_refused_and_not_fitted(
         (torch.zeros(17, 8), r"encoder\.pos_embedding \(17, 8\), not"),
     ],
 )
-def test_positions_that_cannot_be_a_transformers_are_refused(positions: Tensor, words: str, tmp_path: Path) -> None:
-    args: Any = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 8, "patch_size": 8, "num_classes": 3}
-    state = models.VisionTransformer(image_size=32, **args).state_dict() | {"encoder.pos_embedding": positions}
+def test_positions_that_cannot_be_a_transformers_are_refused(
+    positions: Tensor, words: str, tmp_path: Path
+) -> None:
+    args: Any = {
+        "num_layers": 1,
+        "num_heads": 2,
+        "hidden_dim": 8,
+        "mlp_dim": 8,
+        "patch_size": 8,
+        "num_classes": 3,
+    }
+    state = models.VisionTransformer(image_size=32, **args).state_dict() | {
+        "encoder.pos_embedding": positions
+    }
     torch.save(state, tmp_path / "net.pth")
     named = Named(name="torchvision:vit_b_16", args={"weights_file": str(tmp_path / "net.pth")})
     with pytest.raises(SourceError, match=words):
-        load_pretrained(models.VisionTransformer(image_size=64, **args), named, tmp_path, load_weights)
+        load_pretrained(
+            models.VisionTransformer(image_size=64, **args), named, tmp_path, load_weights
+        )
 
 
-def test_the_positions_of_a_transformer_fit_another_size_of_image(image_schema: MakeSchema, tmp_path: Path) -> None:
+def test_the_positions_of_a_transformer_fit_another_size_of_image(
+    image_schema: MakeSchema, tmp_path: Path
+) -> None:
     args: Any = {"num_layers": 1, "num_heads": 2, "hidden_dim": 8, "mlp_dim": 8, "patch_size": 8}
     torch.manual_seed(5)
-    torch.save(models.VisionTransformer(image_size=32, num_classes=3, **args).state_dict(), tmp_path / "net.pth")
+    torch.save(
+        models.VisionTransformer(image_size=32, num_classes=3, **args).state_dict(),
+        tmp_path / "net.pth",
+    )
     built = models.VisionTransformer(image_size=64, num_classes=7, **args)
     named = Named(name="torchvision:vit_b_16", args={"weights_file": str(tmp_path / "net.pth")})
     said = load_pretrained(built, named, tmp_path, load_weights)
@@ -145,14 +191,20 @@ def test_the_positions_of_a_transformer_fit_another_size_of_image(image_schema: 
     assert built(torch.zeros(1, 3, 64, 64)).shape == (1, 7)
 
 
-@pytest.mark.parametrize("name", ["IMAGENET1K_V1", "DEFAULT", "ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1"])
-def test_weights_by_name_are_those_of_the_cache(name: str, image_schema: MakeSchema, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name", ["IMAGENET1K_V1", "DEFAULT", "ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1"]
+)
+def test_weights_by_name_are_those_of_the_cache(
+    name: str, image_schema: MakeSchema, tmp_path: Path
+) -> None:
     expected = weights_of(NET, tmp_path / "torch" / "hub" / "checkpoints" / FILE)
     model, _ = load(NET, image_schema(3, 32, 32), tmp_path, weights=name)
     assert torch.equal(model.state_dict()["conv5.0.weight"], expected["conv5.0.weight"])
 
 
-def test_torchs_own_home_is_honoured(image_schema: MakeSchema, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchs_own_home_is_honoured(
+    image_schema: MakeSchema, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "mine"))
     weights_of(NET, tmp_path / "mine" / "hub" / "checkpoints" / FILE)
     assert load(NET, image_schema(3, 32, 32), tmp_path / "cache", weights="DEFAULT")[1]
@@ -170,15 +222,21 @@ def test_weights_that_cannot_be_downloaded_say_which_file_to_put_where(
     folder = tmp_path / "torch" / "hub" / "checkpoints"
     with pytest.raises(
         SourceError,
-        match=rf"DEFAULT of {NET} cannot be downloaded from https://.*; put {FILE} into {folder}, or .*_file",
+        match=rf"DEFAULT of {NET} cannot be downloaded from https://.*; "
+        rf"put {FILE} into {folder}, or .*_file",
     ):
         fetch_pretrained(named, tmp_path, load_weights)
     assert list(folder.iterdir()) == []
 
 
-def test_weights_of_another_net_are_refused_with_what_does_not_fit(image_schema: MakeSchema, tmp_path: Path) -> None:
+def test_weights_of_another_net_are_refused_with_what_does_not_fit(
+    image_schema: MakeSchema, tmp_path: Path
+) -> None:
     weights_of("shufflenet_v2_x1_0", tmp_path / "wider.pth")
-    with pytest.raises(SourceError, match=rf"not those of torchvision:{NET}: .* \(\d+, .*, not \(\d+, .* and \d+ more"):
+    with pytest.raises(
+        SourceError,
+        match=rf"not those of torchvision:{NET}: .* \(\d+, .*, not \(\d+, .* and \d+ more",
+    ):
         load(NET, image_schema(3, 32, 32), tmp_path, weights_file=str(tmp_path / "wider.pth"))
     weights_of("resnet18", tmp_path / "other.pth")
     with pytest.raises(SourceError, match=r"is missing"):
@@ -202,7 +260,11 @@ def test_a_file_that_is_no_state_dict_is_refused_before_there_is_a_table(
     elif content is not None:
         torch.save(content, path)
     with pytest.raises(SourceError, match=words):
-        fetch_pretrained(Named(name=f"torchvision:{NET}", args={"weights_file": str(path)}), tmp_path, load_weights)
+        fetch_pretrained(
+            Named(name=f"torchvision:{NET}", args={"weights_file": str(path)}),
+            tmp_path,
+            load_weights,
+        )
 
 
 def test_a_model_without_pretrained_weights_needs_none(tmp_path: Path) -> None:

@@ -55,7 +55,9 @@ def test_a_vision_transformer_is_built_for_the_images_size(image_schema: MakeSch
         check_model(Named(name="torchvision:vit_b_32", args=args))  # the net sets it itself
     model = build_model(Named(name="torchvision:vit_b_32"), image_schema(1, 64, 64))
     assert model(torch.zeros(2, 1, 64, 64)).shape == (2, 7)
-    with pytest.raises(ShapeError, match=r"square images, got 64 x 32.*data\.inputs\.image\.size: \[64, 64\]"):
+    with pytest.raises(
+        ShapeError, match=r"square images, got 64 x 32.*data\.inputs\.image\.size: \[64, 64\]"
+    ):
         build_model(Named(name="torchvision:vit_b_32"), image_schema(1, 64, 32))
 
 
@@ -70,20 +72,40 @@ def test_arguments_are_passed_on(image_schema: MakeSchema) -> None:
     ("name", "args", "words"),
     [
         ("resnet19", {}, r"model\.name: .*'resnet19'.*resnet1[08]"),
-        ("resnet18", {"width": 3}, r"model\.args\.width: got 3.*unexpected keyword argument 'width'"),
-        ("resnet18", {"groups": 2, "zero_init_residual": True}, r"model\.args\.groups: got 2.*groups=1"),
-        ("resnet18", {"weights": "IMAGENET_V1"}, r"model\.args\.weights: .*'IMAGENET_V1' of resnet18.*IMAGENET1K_V1"),
-        ("resnet18", {"weights": "DEFAULT", "weights_file": "a.pth"}, r"model\.args: weights and weights_file"),
+        (
+            "resnet18",
+            {"width": 3},
+            r"model\.args\.width: got 3.*unexpected keyword argument 'width'",
+        ),
+        (
+            "resnet18",
+            {"groups": 2, "zero_init_residual": True},
+            r"model\.args\.groups: got 2.*groups=1",
+        ),
+        (
+            "resnet18",
+            {"weights": "IMAGENET_V1"},
+            r"model\.args\.weights: .*'IMAGENET_V1' of resnet18.*IMAGENET1K_V1",
+        ),
+        (
+            "resnet18",
+            {"weights": "DEFAULT", "weights_file": "a.pth"},
+            r"model\.args: weights and weights_file",
+        ),
         ("googlenet", {"aux_logits": True}, r"model\.args\.aux_logits.*leave it out"),
         ("resnet18", {"num_classes": 3}, r"model\.args\.num_classes.*leave it out"),
     ],
 )
-def test_wrong_names_and_arguments_are_refused_without_a_table(name: str, args: dict[str, Any], words: str) -> None:
+def test_wrong_names_and_arguments_are_refused_without_a_table(
+    name: str, args: dict[str, Any], words: str
+) -> None:
     with pytest.raises(RecipeError, match=words):
         check_model(Named(name=f"torchvision:{name}", args=args))
 
 
 @pytest.mark.parametrize("net", ["alexnet", "maxvit_t"])
-def test_an_image_too_small_for_the_net_is_refused_with_the_remedy(net: str, image_schema: MakeSchema) -> None:
+def test_an_image_too_small_for_the_net_is_refused_with_the_remedy(
+    net: str, image_schema: MakeSchema
+) -> None:
     with pytest.raises(ShapeError, match=rf"model\.name: torchvision:{net}.*32(.|\n)*data\.inputs"):
         build_model(Named(name=f"torchvision:{net}"), image_schema(3, 32, 32))

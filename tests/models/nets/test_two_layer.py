@@ -30,7 +30,13 @@ def numbers(name: str, num_columns: int) -> FeatureSchema:
     columns = [f"{name}{at}" for at in range(num_columns)]
     zeros, ones = [0.0] * num_columns, [1.0] * num_columns
     return FeatureSchema(
-        name=name, kind="number", columns=columns, shape=[num_columns], dtype="float64", mean=zeros, std=ones
+        name=name,
+        kind="number",
+        columns=columns,
+        shape=[num_columns],
+        dtype="float64",
+        mean=zeros,
+        std=ones,
     )
 
 
@@ -39,12 +45,16 @@ SCHEMA = Schema(inputs=[numbers("x", NUM_INPUTS)], targets=[numbers("y", NUM_OUT
 
 def data() -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(0)
-    return generator.normal(size=(NUM_ROWS, NUM_INPUTS)), generator.normal(size=(NUM_ROWS, NUM_OUTPUTS))
+    return generator.normal(size=(NUM_ROWS, NUM_INPUTS)), generator.normal(
+        size=(NUM_ROWS, NUM_OUTPUTS)
+    )
 
 
 def net(form: Form) -> nn.Module:
     torch.manual_seed(0)
-    return build_model(Named(name="two_layer", args={"hidden": NUM_HIDDEN, "form": form}), SCHEMA).double()
+    return build_model(
+        Named(name="two_layer", args={"hidden": NUM_HIDDEN, "form": form}), SCHEMA
+    ).double()
 
 
 @pytest.fixture(scope="module")
@@ -104,11 +114,16 @@ def train_in_one_batch(model: nn.Module, optimizer: str, folder: Path) -> list[f
 @pytest.mark.parametrize("optimizer", ["sgd_by_hand", "sgd"])
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_learns_what_numpy_learns(
-    form: Form, optimizer: str, reference: tuple[list[float], np.ndarray, np.ndarray], tmp_path: Path
+    form: Form,
+    optimizer: str,
+    reference: tuple[list[float], np.ndarray, np.ndarray],
+    tmp_path: Path,
 ) -> None:
     model = net(form)
     losses, w1, w2 = reference
-    np.testing.assert_allclose(train_in_one_batch(model, optimizer, tmp_path), losses, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(
+        train_in_one_batch(model, optimizer, tmp_path), losses, rtol=1e-9, atol=1e-9
+    )
     assert losses[-1] < 0.5 * losses[0]
     for key, expected in {"linear1.weight": w1, "linear2.weight": w2}.items():
         np.testing.assert_allclose(model.state_dict()[key].numpy(), expected, rtol=1e-9, atol=1e-9)
@@ -161,16 +176,23 @@ def test_forms_take_several_inputs_learn_in_bf16_and_can_be_exported(form: Form)
     torch.testing.assert_close(outputs.float(), expected, rtol=0.05, atol=0.05)
     outputs.float().square().sum().backward()
     grads = [weight.grad for weight in model.parameters()]
-    assert all(grad is not None and grad.dtype == torch.float32 and math.isfinite(grad.norm()) for grad in grads)
+    assert all(
+        grad is not None and grad.dtype == torch.float32 and math.isfinite(grad.norm())
+        for grad in grads
+    )
     exported = torch.export.export(model.eval(), (a, b)).module()
     torch.testing.assert_close(exported(a, b), expected)
 
 
 def test_inputs_that_are_no_numbers_are_refused() -> None:
-    image = FeatureSchema(name="image", kind="image", columns=["file"], shape=[1, 4, 4], dtype="uint8")
+    image = FeatureSchema(
+        name="image", kind="image", columns=["file"], shape=[1, 4, 4], dtype="uint8"
+    )
     schema = Schema(inputs=[image], targets=[numbers("y", 2)])
     for name in ("two_layer", "dynamic_net"):
-        with pytest.raises(ShapeError, match=rf"{name} takes numbers; data.inputs has image \(image\); use mlp"):
+        with pytest.raises(
+            ShapeError, match=rf"{name} takes numbers; data.inputs has image \(image\); use mlp"
+        ):
             build_model(Named(name=name), schema)
     with pytest.raises(ShapeError, match="expected rows of 12 numbers, got 4"):
         net("module")(torch.zeros(2, 4))

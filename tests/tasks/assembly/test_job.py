@@ -16,9 +16,17 @@ from torchrelay.tasks.assembly.job import build_job, build_scorer, choose_monito
 
 from ...conftest import WriteRecipe
 
-X = FeatureSchema(name="x", kind="number", columns=["x"], shape=[1], dtype="float64", mean=[0], std=[1])
+X = FeatureSchema(
+    name="x", kind="number", columns=["x"], shape=[1], dtype="float64", mean=[0], std=[1]
+)
 RARE = FeatureSchema(
-    name="rare", kind="category", columns=["rare"], shape=[], dtype="int64", classes=["no", "yes"], counts=[98, 2]
+    name="rare",
+    kind="category",
+    columns=["rare"],
+    shape=[],
+    dtype="int64",
+    classes=["no", "yes"],
+    counts=[98, 2],
 )
 
 
@@ -39,20 +47,29 @@ def test_what_auto_monitors_does_not_reward_a_model_that_never_names_a_rare_clas
     assert choose_monitor(explicit, schema) == "valid/loss"
 
 
-def test_nll_needs_a_model_that_gives_log_probabilities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nll_needs_a_model_that_gives_log_probabilities(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "own_logs.py").write_text(
         "from torch import nn\n"
         "class Logs(nn.Sequential):\n"
         "    def __init__(self, num_classes):\n"
-        "        super().__init__(nn.Linear(1, num_classes), nn.BatchNorm1d(num_classes), nn.LogSoftmax(dim=1))\n"
+        "        super().__init__(nn.Linear(1, num_classes), nn.BatchNorm1d(num_classes), "
+        "nn.LogSoftmax(dim=1))\n"
     )
     train = {"loss": "nll", "device": "cpu"}
     schema = Schema(inputs=[X], targets=[RARE])
-    scorer = build_scorer(Recipe.model_validate({"model": {"name": "own_logs:Logs"}, "train": train}), schema)
+    scorer = build_scorer(
+        Recipe.model_validate({"model": {"name": "own_logs:Logs"}, "train": train}), schema
+    )
     assert scorer.model.training
-    assert int(scorer.model.state_dict()["1.num_batches_tracked"]) == 0  # looking at its outputs left no trace
-    with pytest.raises(RecipeError, match=r"train\.loss: nll takes log-probabilities.*use cross_entropy"):
+    assert (
+        int(scorer.model.state_dict()["1.num_batches_tracked"]) == 0
+    )  # looking at its outputs left no trace
+    with pytest.raises(
+        RecipeError, match=r"train\.loss: nll takes log-probabilities.*use cross_entropy"
+    ):
         build_scorer(Recipe.model_validate({"model": {"name": "mlp"}, "train": train}), schema)
 
 

@@ -24,10 +24,20 @@ def recipe(kind: str = "category", **train: Any) -> Recipe:
 @pytest.mark.parametrize(
     ("train", "words"),
     [
-        ({"optimizer": {"name": "LBFGS"}, "clip_norm": 1}, r"train\.clip_norm: 1\.0: lbfgs .* clipping does not reach"),
-        ({"class_weights": "balanced", "sampling": "balanced"}, r"train\.class_weights and train\.sampling: balanced"),
+        (
+            {"optimizer": {"name": "LBFGS"}, "clip_norm": 1},
+            r"train\.clip_norm: 1\.0: lbfgs .* clipping does not reach",
+        ),
+        (
+            {"class_weights": "balanced", "sampling": "balanced"},
+            r"train\.class_weights and train\.sampling: balanced",
+        ),
         ({"precision": "fp16"}, r"train\.precision: fp16 needs CUDA"),
-        ({"loss": "nll"}, r"train\.loss: nll .* mlp gives unnormalised scores; use cross_entropy.*: bag_of_words or"),
+        (
+            {"loss": "nll"},
+            r"train\.loss: nll .* mlp gives unnormalised scores; use cross_entropy.*: bag_of_words "
+            r"or",
+        ),
     ],
 )
 def test_settings_that_exclude_each_other_are_refused(train: dict[str, Any], words: str) -> None:
@@ -35,10 +45,16 @@ def test_settings_that_exclude_each_other_are_refused(train: dict[str, Any], wor
         check_names(recipe(**train))
 
 
-@pytest.mark.parametrize(("key", "value"), [("label_smoothing", 0.1), ("class_weights", "balanced")])
+@pytest.mark.parametrize(
+    ("key", "value"), [("label_smoothing", 0.1), ("class_weights", "balanced")]
+)
 @pytest.mark.parametrize("kind", ["number", "points", "labels"])
-def test_what_only_classes_have_is_refused_for_other_targets(key: str, value: Any, kind: str) -> None:
-    with pytest.raises(RecipeError, match=rf"train\.{key}: {value} is for a category target; the target is {kind}"):
+def test_what_only_classes_have_is_refused_for_other_targets(
+    key: str, value: Any, kind: str
+) -> None:
+    with pytest.raises(
+        RecipeError, match=rf"train\.{key}: {value} is for a category target; the target is {kind}"
+    ):
         check_names(recipe(kind, **{key: value}))
 
 
@@ -49,7 +65,9 @@ def test_what_only_classes_have_is_refused_for_other_targets(key: str, value: An
         ({"schedule": {"name": "plateau"}}, r"train\.schedule: plateau needs validation rows"),
     ],
 )
-def test_what_looks_at_validation_rows_is_refused_where_there_are_none(train: dict[str, Any], words: str) -> None:
+def test_what_looks_at_validation_rows_is_refused_where_there_are_none(
+    train: dict[str, Any], words: str
+) -> None:
     with pytest.raises(RecipeError, match=words):
         check_validation(recipe(**train), num_rows=0)
     check_validation(recipe(**train), num_rows=1)
@@ -62,10 +80,22 @@ def test_what_looks_at_validation_rows_is_refused_where_there_are_none(train: di
             {"model": {"name": "mlp", "args": {"hidden": [10**9]}}},
             r"model\.args\.hidden\.0: got \[1000000000\]; .*10000000",
         ),
-        ({"model": {"name": "mlp", "args": {"hidden": [1e9]}}}, r"model\.args\.hidden\.0: got \[1000000000\.0\]; "),
-        ({"model": {"name": "mlp", "args": {"hidden": [8] * 2_000}}}, r"model\.args\.hidden: got \[8, .*at most 1000"),
-        ({"model": {"name": "mlp", "args": {"dropout": float("nan")}}}, r"model\.args\.dropout: got nan; .*finite"),
-        ({"model": {"name": "dynamic_net", "args": {"hidden": 10**18}}}, r"model\.args\.hidden: got 10{18}; "),
+        (
+            {"model": {"name": "mlp", "args": {"hidden": [1e9]}}},
+            r"model\.args\.hidden\.0: got \[1000000000\.0\]; ",
+        ),
+        (
+            {"model": {"name": "mlp", "args": {"hidden": [8] * 2_000}}},
+            r"model\.args\.hidden: got \[8, .*at most 1000",
+        ),
+        (
+            {"model": {"name": "mlp", "args": {"dropout": float("nan")}}},
+            r"model\.args\.dropout: got nan; .*finite",
+        ),
+        (
+            {"model": {"name": "dynamic_net", "args": {"hidden": 10**18}}},
+            r"model\.args\.hidden: got 10{18}; ",
+        ),
         (
             {"train": {"optimizer": {"name": "sgd", "args": {"lr": float("inf")}}}},
             r"optimizer\.args\.lr: got inf; .*finite",
@@ -86,11 +116,19 @@ def test_what_looks_at_validation_rows_is_refused_where_there_are_none(train: di
             {"train": {"augment": [{"name": "crop", "args": {"padding": 10**12}}]}},
             r"args\.padding: got 10{12}; .*to 65,536",
         ),
-        ({"train": {"augment": [{"name": "crop", "args": {"padding": 1e12}}]}}, r"args\.padding: got 10{12}\.0; "),
-        ({"train": {"augment": [{"name": "mixup", "args": {"alpha": float("inf")}}]}}, r"args\.alpha: got inf; "),
+        (
+            {"train": {"augment": [{"name": "crop", "args": {"padding": 1e12}}]}},
+            r"args\.padding: got 10{12}\.0; ",
+        ),
+        (
+            {"train": {"augment": [{"name": "mixup", "args": {"alpha": float("inf")}}]}},
+            r"args\.alpha: got inf; ",
+        ),
     ],
 )
-def test_numbers_beyond_what_a_machine_can_take_are_refused_with_the_limit(changes: dict[str, Any], words: str) -> None:
+def test_numbers_beyond_what_a_machine_can_take_are_refused_with_the_limit(
+    changes: dict[str, Any], words: str
+) -> None:
     values = recipe().model_dump(by_alias=True)
     with pytest.raises(RecipeError, match=words):
         check_names(Recipe.model_validate({**values, **changes}))
@@ -113,10 +151,15 @@ def test_numbers_beyond_what_a_machine_can_take_are_refused_with_the_limit(chang
             {"name": "util.apply_parallel", "args": {"function": "os.system"}},
             r"function: 'os\.system' is not the recipe's",
         ),
-        ({"name": "transform.__class__"}, r"transform\.__class__ is not a function of scikit-image"),
+        (
+            {"name": "transform.__class__"},
+            r"transform\.__class__ is not a function of scikit-image",
+        ),
     ],
 )
-def test_preprocessing_that_reads_files_or_fills_the_memory_is_refused(step: dict[str, Any], words: str) -> None:
+def test_preprocessing_that_reads_files_or_fills_the_memory_is_refused(
+    step: dict[str, Any], words: str
+) -> None:
     with pytest.raises(RecipeError, match=words):
         check_preprocess(Feature.model_validate({"kind": "image", "preprocess": [step]}))
 
@@ -128,15 +171,29 @@ def test_an_optimizer_with_a_closure_may_average_and_accumulate() -> None:
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ("lenet", r"lenet takes one image; data\.inputs has x \(number\), t \(text\); use mlp for these"),
-        ("torchvision:resnet18", r"torchvision:resnet18 takes one image; data\.inputs has x \(number\), t \(text\)"),
+        (
+            "lenet",
+            r"lenet takes one image; data\.inputs has x \(number\), t \(text\); use mlp for these",
+        ),
+        (
+            "torchvision:resnet18",
+            r"torchvision:resnet18 takes one image; data\.inputs has x \(number\), t \(text\)",
+        ),
         ("two_layer", r"two_layer takes numbers; data\.inputs has t \(text\)"),
         ("dynamic_net", r"dynamic_net takes numbers; data\.inputs has t \(text\)"),
-        ("bag_of_words", r"bag_of_words takes one text alone; data\.inputs has x \(number\), t \(text\)"),
+        (
+            "bag_of_words",
+            r"bag_of_words takes one text alone; data\.inputs has x \(number\), t \(text\)",
+        ),
     ],
 )
-def test_a_model_for_other_kinds_of_inputs_is_refused_before_the_table_is_read(model: str, words: str) -> None:
-    data = {"inputs": {"x": {"kind": "number"}, "t": {"kind": "text"}}, "target": {"y": {"kind": "number"}}}
+def test_a_model_for_other_kinds_of_inputs_is_refused_before_the_table_is_read(
+    model: str, words: str
+) -> None:
+    data = {
+        "inputs": {"x": {"kind": "number"}, "t": {"kind": "text"}},
+        "target": {"y": {"kind": "number"}},
+    }
     mixed = {"name": "tiny", "data": data, "train": {"device": "cpu"}}
     with pytest.raises(ShapeError, match=rf"model\.name: {words}"):
         check_names(Recipe.model_validate({**mixed, "model": {"name": model}}))
@@ -151,9 +208,17 @@ def test_a_model_for_other_kinds_of_inputs_is_refused_before_the_table_is_read(m
             {"size": [32, 32]},
             r"lenet takes one image of 1 x 32 x 32; data\.inputs\.i gives 3 x 32 x 32; set .*gray",
         ),
-        ("cifar_net", {"size": [32, 48]}, r".* gives 3 x 32 x 48; set its size: \[32, 32\] and channels: rgb"),
+        (
+            "cifar_net",
+            {"size": [32, 48]},
+            r".* gives 3 x 32 x 48; set its size: \[32, 32\] and channels: rgb",
+        ),
         ("cifar_net", {"channels": 1}, r".* gives 1 x \? x \?; set its size"),
-        ("lenet", {"channels": 2}, r".* gives 2 x \? x \?; torchvision:resnet18 is fitted to any channels"),
+        (
+            "lenet",
+            {"channels": 2},
+            r".* gives 2 x \? x \?; torchvision:resnet18 is fitted to any channels",
+        ),
     ],
 )
 def test_an_image_that_the_model_does_not_take_is_refused_before_the_files_are_read(
@@ -170,6 +235,8 @@ def test_targets_of_two_kinds_are_not_taken_for_one_that_smoothing_does_not_fit(
     targets = {"c": {"kind": "category"}, "n": {"kind": "number"}}
     data = {"inputs": {"x": {"kind": "number"}}, "target": targets}
     train = {"device": "cpu", "label_smoothing": 0.1, "loss": "cross_entropy"}
-    mixed = Recipe.model_validate({"name": "tiny", "data": data, "train": train, "model": {"name": "mlp"}})
+    mixed = Recipe.model_validate(
+        {"name": "tiny", "data": data, "train": train, "model": {"name": "mlp"}}
+    )
     with pytest.raises(RecipeError, match="cross_entropy does not fit a number target"):
         check_names(mixed)

@@ -1,4 +1,6 @@
-"""The threads of a run: what decides their number, and that finding it leaves no trace in the run."""
+"""The threads of a run: what decides their number, and that finding it leaves no trace in the
+run.
+"""
 
 from __future__ import annotations
 
@@ -74,9 +76,12 @@ def test_recipe_and_user_are_asked_before_anything_is_measured(
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "two", 2000, "", True])
-def test_a_number_of_threads_that_is_none_is_refused(number_recipe: WriteRecipe, value: object) -> None:
+def test_a_number_of_threads_that_is_none_is_refused(
+    number_recipe: WriteRecipe, value: object
+) -> None:
     with pytest.raises(
-        RecipeError, match=r"train\.threads: .*(expected auto, or a number of threads from 1 to 1024|.*str)"
+        RecipeError,
+        match=r"train\.threads: .*(expected auto, or a number of threads from 1 to 1024|.*str)",
     ):
         load_recipe(number_recipe(), None, {"train.threads": value})
 
@@ -86,7 +91,9 @@ def test_a_run_keeps_its_number_whatever_is_set_where_it_goes_on(
 ) -> None:
     recipe, view = _prepare(number_recipe())
     run_dir = tmp_path / "home" / "runs" / "numbers-1"
-    record = RunRecord(run_id="numbers-1", name="numbers", experiment="numbers", created=now(), threads=3)
+    record = RunRecord(
+        run_id="numbers-1", name="numbers", experiment="numbers", created=now(), threads=3
+    )
     save_record(settings.home(), record)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
@@ -103,7 +110,9 @@ def test_a_run_of_before_records_named_it_keeps_the_number_of_its_checkpoint(
     run_dir = tmp_path / "home" / "runs" / "numbers-1"
     record = RunRecord(run_id="numbers-1", name="numbers", experiment="numbers", created=now())
     save_record(settings.home(), record)
-    CheckpointStore(run_dir / "checkpoints", 1, {}, {"num_threads": "5"}).save({"step": 1}, 1, is_best=False)
+    CheckpointStore(run_dir / "checkpoints", 1, {}, {"num_threads": "5"}).save(
+        {"step": 1}, 1, is_best=False
+    )
     with run_threads(run_dir, record, recipe, view):
         assert torch.get_num_threads() == 5
     assert load_record(run_dir).threads == 5
@@ -113,6 +122,10 @@ def test_a_model_that_cannot_take_a_step_is_left_for_the_training_to_tell(
     insect_recipe: WriteRecipe, tmp_path: Path
 ) -> None:
     recipe, view = _prepare(insect_recipe("insects", ["a", "b"], ["red", "blue"]))
-    (tmp_path / "broken_nets.py").write_text("class Net:\n    def __init__(self, *a):\n        raise KeyError('no')\n")
-    broken = recipe.model_copy(update={"model": recipe.model.model_copy(update={"name": "broken_nets:Net"})})
+    (tmp_path / "broken_nets.py").write_text(
+        "class Net:\n    def __init__(self, *a):\n        raise KeyError('no')\n"
+    )
+    broken = recipe.model_copy(
+        update={"model": recipe.model.model_copy(update={"name": "broken_nets:Net"})}
+    )
     assert choose_threads(broken, view) == (torch.get_num_threads(), "all cores")

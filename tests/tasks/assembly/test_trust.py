@@ -1,4 +1,6 @@
-"""Code that a source's recipe names runs on the user's word alone, and until then nothing of it is opened."""
+"""Code that a source's recipe names runs on the user's word alone, and until then nothing of it
+is opened.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,10 @@ except torchrelay.errors.TorchrelayError as error:
 
 
 def own_recipe(model: str) -> Recipe:
-    data = {"inputs": {"x": {"kind": "number", "columns": ["a", "b"]}}, "target": {"y": {"kind": "number"}}}
+    data = {
+        "inputs": {"x": {"kind": "number", "columns": ["a", "b"]}},
+        "target": {"y": {"kind": "number"}},
+    }
     return Recipe.model_validate({"name": "sent", "data": data, "model": {"name": model}})
 
 
@@ -62,8 +67,18 @@ def send(folder: Path, model: str = "sent_code.nets:Net") -> Path:
     """A source as somebody sends it, with its code beside it; gives its weights."""
     (folder / "weights").mkdir(parents=True)
     (folder / "recipe.yaml").write_text(dump_recipe(own_recipe(model)))
-    x = FeatureSchema(name="x", kind="number", dtype="float64", columns=["a", "b"], shape=[2], mean=[0, 0], std=[1, 1])
-    y = FeatureSchema(name="y", kind="number", dtype="float64", columns=["y"], shape=[1], mean=[0], std=[1])
+    x = FeatureSchema(
+        name="x",
+        kind="number",
+        dtype="float64",
+        columns=["a", "b"],
+        shape=[2],
+        mean=[0, 0],
+        std=[1, 1],
+    )
+    y = FeatureSchema(
+        name="y", kind="number", dtype="float64", columns=["y"], shape=[1], mean=[0], std=[1]
+    )
     Schema(inputs=[x], targets=[y]).save(folder / "schema.json")
     torch.save({"weight": torch.ones(1, 2), "bias": torch.zeros(1)}, folder / "weights" / "best.pt")
     return folder / "weights" / "best.pt"
@@ -72,7 +87,9 @@ def send(folder: Path, model: str = "sent_code.nets:Net") -> Path:
 @pytest.fixture
 def weights(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "sent_code").mkdir()
-    (tmp_path / "sent_code" / "__init__.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    (tmp_path / "sent_code" / "__init__.py").write_text(
+        "from pathlib import Path\nPath('ran').touch()\n"
+    )
     (tmp_path / "sent_code" / "nets.py").write_text(SENT)
     yield send(tmp_path / "sent")
     for name in [name for name in sys.modules if name.partition(".")[0] == "sent_code"]:
@@ -86,7 +103,9 @@ def audited(trust_code: list[str]) -> list[object]:
 
 
 @pytest.mark.slow
-def test_nothing_of_a_sources_code_is_opened_before_the_user_says_so(weights: Path, tmp_path: Path) -> None:
+def test_nothing_of_a_sources_code_is_opened_before_the_user_says_so(
+    weights: Path, tmp_path: Path
+) -> None:
     message, num_seen, exit_code = audited([])
     assert "names the model sent_code.nets:Net" in str(message)
     assert "--trust-code sent_code.nets" in str(message)
@@ -99,7 +118,9 @@ def test_nothing_of_a_sources_code_is_opened_before_the_user_says_so(weights: Pa
     assert (tmp_path / "ran").exists()
 
 
-def test_predicting_and_finetuning_from_a_source_want_the_same_word(weights: Path, tmp_path: Path) -> None:
+def test_predicting_and_finetuning_from_a_source_want_the_same_word(
+    weights: Path, tmp_path: Path
+) -> None:
     for kind in ("evaluate", "predict"):
         with pytest.raises(SourceError, match=r"--trust-code sent_code\.nets"):
             name_scoring(kind, str(weights))  # pyright: ignore[reportArgumentType]
@@ -108,14 +129,23 @@ def test_predicting_and_finetuning_from_a_source_want_the_same_word(weights: Pat
     assert not (tmp_path / "ran").exists()
     run_dir = name_scoring("predict", str(weights), ["sent_code.nets"])
     assert trusted_by_word(run_dir.name) == ["sent_code.nets"]
-    assert recipe_for_finetune(Recipe(), "", {}, str(weights), ["sent_code"]).model.name == "sent_code.nets:Net"
-    assert recipe_for_finetune(Recipe(), "", {"model.name": "mlp"}, str(weights)).model.name == "mlp"
+    assert (
+        recipe_for_finetune(Recipe(), "", {}, str(weights), ["sent_code"]).model.name
+        == "sent_code.nets:Net"
+    )
+    assert (
+        recipe_for_finetune(Recipe(), "", {"model.name": "mlp"}, str(weights)).model.name == "mlp"
+    )
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("name", ["os:system", "subprocess:Popen", "torch.hub:load", "builtins:eval"])
+@pytest.mark.parametrize(
+    "name", ["os:system", "subprocess:Popen", "torch.hub:load", "builtins:eval"]
+)
 def test_a_name_in_an_installed_package_is_code_of_a_source_too(name: str, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=rf"names the model {name}, .*--trust-code {name.partition(':')[0]} "):
+    with pytest.raises(
+        SourceError, match=rf"names the model {name}, .*--trust-code {name.partition(':')[0]} "
+    ):
         admit_code(own_recipe(name), tmp_path, "sent", ())
 
 
@@ -134,7 +164,9 @@ def test_a_word_covers_a_module_and_what_is_below_it_and_nothing_else(tmp_path: 
         admit_code(own_recipe("lab.nets:Net"), tmp_path, "sent", ["../lab"])
 
 
-def test_a_run_begun_here_needs_no_word_and_a_copy_of_it_does(weights: Path, tmp_path: Path) -> None:
+def test_a_run_begun_here_needs_no_word_and_a_copy_of_it_does(
+    weights: Path, tmp_path: Path
+) -> None:
     recipe, run_dir = own_recipe("sent_code.nets:Net"), home().runs / "mine"
     run_dir.mkdir(parents=True)
     vouch(run_dir, recipe)
@@ -160,7 +192,9 @@ def test_code_that_has_moved_since_wants_a_new_word(
     assert not list(tmp_path.rglob("ran"))
 
 
-def test_the_users_own_recipe_that_names_the_same_class_needs_no_word(weights: Path, tmp_path: Path) -> None:
+def test_the_users_own_recipe_that_names_the_same_class_needs_no_word(
+    weights: Path, tmp_path: Path
+) -> None:
     own = tmp_path / "own.yaml"
     own.write_text(dump_recipe(own_recipe("sent_code.nets:Net")))
     resolved = recipe_for_finetune(Recipe(), str(own), {}, str(weights))
@@ -175,10 +209,14 @@ def test_a_run_goes_on_with_code_that_was_let_in_and_a_retry_wherever_it_was_che
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = own_recipe("sent_code.nets:Net")
-    record = RunRecord(run_id="mine", name="sent", experiment="sent", created=now(), prefect_flow_run_id="first")
+    record = RunRecord(
+        run_id="mine", name="sent", experiment="sent", created=now(), prefect_flow_run_id="first"
+    )
     run_dir = save_record(home(), record)
     (run_dir / "recipe.yaml").write_text(dump_recipe(recipe))
-    with pytest.raises(SourceError, match=r"run mine: its recipe names .*--trust-code sent_code\.nets"):
+    with pytest.raises(
+        SourceError, match=r"run mine: its recipe names .*--trust-code sent_code\.nets"
+    ):
         reopen_run.fn(run_dir, {})
     vouch(run_dir, recipe)
     shutil.copytree(tmp_path / "sent_code", tmp_path / "anew" / "sent_code")
@@ -194,12 +232,20 @@ def test_a_run_goes_on_with_code_that_was_let_in_and_a_retry_wherever_it_was_che
     assert (tmp_path / "anew" / "ran").exists()
 
 
-def test_the_parent_that_a_record_states_is_a_run_and_no_path(weights: Path, tmp_path: Path) -> None:
+def test_the_parent_that_a_record_states_is_a_run_and_no_path(
+    weights: Path, tmp_path: Path
+) -> None:
     recipe, mine = own_recipe("sent_code.nets:Net"), home().runs / "mine"
     vouch(mine, recipe)
     vouched = home().root / "trusted" / "mine.json"
-    for parent, is_known in (("mine", True), (str(vouched.with_suffix("")), False), ("../trusted/mine", False)):
-        record = RunRecord(run_id="child", name="sent", experiment="sent", created=now(), parent=parent)
+    for parent, is_known in (
+        ("mine", True),
+        (str(vouched.with_suffix("")), False),
+        ("../trusted/mine", False),
+    ):
+        record = RunRecord(
+            run_id="child", name="sent", experiment="sent", created=now(), parent=parent
+        )
         child = save_record(home(), record)
         with nullcontext() if is_known else pytest.raises(SourceError, match="nobody has said"):
             admit_code(recipe, child, "run child", ())
@@ -230,9 +276,21 @@ def test_what_was_let_in_for_a_run_that_never_began_goes_with_its_folder(tmp_pat
 
 
 def test_a_sources_preprocessing_is_scikit_images_or_refused(weights: Path, tmp_path: Path) -> None:
-    image = {"kind": "image", "columns": ["a"], "size": [8, 8], "preprocess": [{"name": "nets.run"}]}
+    image = {
+        "kind": "image",
+        "columns": ["a"],
+        "size": [8, 8],
+        "preprocess": [{"name": "nets.run"}],
+    }
     data = {"inputs": {"x": image}, "target": {"y": {"kind": "number"}}}
-    for name in ("nets.run", "sent_code.nets", "os.system", "util.os.system", "util._warnings", "io.imread"):
+    for name in (
+        "nets.run",
+        "sent_code.nets",
+        "os.system",
+        "util.os.system",
+        "util._warnings",
+        "io.imread",
+    ):
         image["preprocess"] = [{"name": name}]
         recipe = Recipe.model_validate({"name": "sent", "data": data, "model": {"name": "lenet"}})
         with pytest.raises(RecipeError, match="is not a function of scikit-image"):
@@ -241,7 +299,8 @@ def test_a_sources_preprocessing_is_scikit_images_or_refused(weights: Path, tmp_
 
 
 @pytest.mark.parametrize(
-    ("name", "load"), [("schema.json", Schema.load), ("run.json", lambda at: load_record(at.parent))]
+    ("name", "load"),
+    [("schema.json", Schema.load), ("run.json", lambda at: load_record(at.parent))],
 )
 def test_a_source_states_no_more_than_a_schema_or_a_record_can_have(
     tmp_path: Path, name: str, load: Callable[[Path], object]
@@ -249,7 +308,9 @@ def test_a_source_states_no_more_than_a_schema_or_a_record_can_have(
     path = tmp_path / name
     with path.open("wb") as file:
         file.truncate(128_000_001)  # a hole: it takes no room on the disk
-    with pytest.raises(SourceError, match=rf"{name} has 128,000,001 bytes, more than the 128,000,000"):
+    with pytest.raises(
+        SourceError, match=rf"{name} has 128,000,001 bytes, more than the 128,000,000"
+    ):
         load(path)
     path.write_text("[" * 100_000)
     with pytest.raises(SourceError, match="nested too deep"):

@@ -62,7 +62,14 @@ def test_embeddings_of_a_vocabulary_that_grew_keep_their_length_and_the_layers_b
         return file
 
     run_dir = make_run(write("few", *FEW), "few")
-    colours = ["blue", "red", "tan", "grey", "black", "white"]  # of which an embedding alone would have 3 numbers
+    colours = [
+        "blue",
+        "red",
+        "tan",
+        "grey",
+        "black",
+        "white",
+    ]  # of which an embedding alone would have 3 numbers
     start = plan(write("more", MORE[0], colours), "few")
     old = load_weights(run_dir / "weights" / "best.pt")
     assert {key: what for key, what in whats(start).items() if what != "loaded"} == {
@@ -87,7 +94,10 @@ def test_a_file_with_recipe_and_schema_near_it_knows_its_classes_and_one_alone_d
         (own / Path(name).name).write_bytes((run_dir / name).read_bytes())
     beside = plan(more, own / "best.pt")
     assert (whats(beside)["head.weight"], beside.source.label) == ("grown", str(own / "best.pt"))
-    assert recipe_for_finetune(Recipe(), "", {}, str(own / "best.pt"), ["nets_with_norm"]).name == "few"
+    assert (
+        recipe_for_finetune(Recipe(), "", {}, str(own / "best.pt"), ["nets_with_norm"]).name
+        == "few"
+    )
     (tmp_path / "alone.pt").write_bytes(weights.read_bytes())
     alone = plan(more, "alone.pt")  # relative to the working directory
     assert {key for key, what in whats(alone).items() if what != "loaded"} == {
@@ -97,10 +107,14 @@ def test_a_file_with_recipe_and_schema_near_it_knows_its_classes_and_one_alone_d
     }
     assert {whats(alone)[key] for key in ("head.weight", "colour.weight")} == {"mismatch"}
     with pytest.raises(
-        SourceError, match=r"the head of .*alone.pt is not the model's: head.weight has \(3, 8\), there \(2, 8\)"
+        SourceError,
+        match=r"the head of .*alone.pt is not the model's: "
+        r"head.weight has \(3, 8\), there \(2, 8\)",
     ):
         plan(more, "alone.pt", grow_head=False)
-    colours = insect_recipe("colours", FEW[0], MORE[1])  # vocabularies of inputs are no head, and grow anyhow
+    colours = insect_recipe(
+        "colours", FEW[0], MORE[1]
+    )  # vocabularies of inputs are no head, and grow anyhow
     assert whats(plan(colours, "alone.pt", grow_head=False))["colour.weight"] == "mismatch"
 
 
@@ -110,16 +124,27 @@ def test_a_file_saved_under_data_parallel_with_other_names_fits_after_renaming(
     few = insect_recipe("few", *FEW)
     old = load_weights(make_run(few, "few") / "weights" / "best.pt")
     theirs = nn.ModuleDict({"trunk": nn.Module(), "fc": nn.Linear(8, 2)})
-    theirs["trunk"].colour, theirs["trunk"].body = nn.Embedding(3, 4), nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8))
+    theirs["trunk"].colour, theirs["trunk"].body = (
+        nn.Embedding(3, 4),
+        nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8)),
+    )
     renamed = {f"fc.{k[5:]}" if k.startswith("head.") else f"trunk.{k}": v for k, v in old.items()}
     theirs.load_state_dict(renamed)
-    save_weights({"state_dict": nn.DataParallel(theirs).state_dict(), "epoch": 3}, tmp_path / "theirs.pth")
+    save_weights(
+        {"state_dict": nn.DataParallel(theirs).state_dict(), "epoch": 3}, tmp_path / "theirs.pth"
+    )
     start = plan(few, "theirs.pth", rename={"fc.*": "head.*", "trunk.*": "*"})
     assert set(whats(start).values()) == {"renamed"}
     assert sha256_of(start.state) == sha256_of(old)
     assert {entry.source_key.partition(".")[0] for entry in start.entries} == {"module"}
-    with pytest.raises(RecipeError, match=r"warm_start.rename: 'trunks.\*' fits no key of the source; did you mean"):
-        check_recipe(load_recipe(few, None, {"warm_start": {"source": "theirs.pth", "rename": {"trunks.*": "*"}}}))
+    with pytest.raises(
+        RecipeError, match=r"warm_start.rename: 'trunks.\*' fits no key of the source; did you mean"
+    ):
+        check_recipe(
+            load_recipe(
+                few, None, {"warm_start": {"source": "theirs.pth", "rename": {"trunks.*": "*"}}}
+            )
+        )
 
 
 def test_a_source_that_lacks_classes_is_refused_with_them_where_the_head_may_not_grow(
@@ -127,7 +152,9 @@ def test_a_source_that_lacks_classes_is_refused_with_them_where_the_head_may_not
 ) -> None:
     few = insect_recipe("few", *FEW)
     make_run(few, "few")
-    with pytest.raises(SourceError, match=r"the source few has no outputs for ant; warm_start.grow_head: true"):
+    with pytest.raises(
+        SourceError, match=r"the source few has no outputs for ant; warm_start.grow_head: true"
+    ):
         plan(insect_recipe("more", *MORE), "few", grow_head=False)
     assert set(whats(plan(few, "few", grow_head=False)).values()) == {"loaded"}
 
@@ -139,19 +166,29 @@ def test_other_inputs_and_sources_that_are_not_there_are_refused_before_the_inge
     make_run(few, "few")
     recipe = load_recipe(number_recipe(), None, {"warm_start.source": "few"})
     with pytest.raises(
-        DataError, match=r"data.inputs has x \(number\), the source .* x \(number\), colour \(category\)"
+        DataError,
+        match=r"data.inputs has x \(number\), the source .* x \(number\), colour \(category\)",
     ):
         check_recipe(recipe)
-    for source, message in (("fewer", "run 'fewer' does not exist"), ("no/such.pt", "no/such.pt does not exist")):
+    for source, message in (
+        ("fewer", "run 'fewer' does not exist"),
+        ("no/such.pt", "no/such.pt does not exist"),
+    ):
         with pytest.raises(SourceError, match=message):
             check_recipe(load_recipe(few, None, {"warm_start.source": source}))
     assert not list(home().runs.glob("numbers*"))
 
 
-def test_the_source_is_pinned_to_what_it_means_now(insect_recipe: WriteRecipe, make_run: MakeRun) -> None:
+def test_the_source_is_pinned_to_what_it_means_now(
+    insect_recipe: WriteRecipe, make_run: MakeRun
+) -> None:
     few = insect_recipe("few", *FEW)
     weights = make_run(few, "few-20260101-000000-abcd") / "weights" / "best.pt"
-    for named, pinned in (("few-2026", "few-20260101-000000-abcd"), (str(weights), str(weights)), ("", "")):
+    for named, pinned in (
+        ("few-2026", "few-20260101-000000-abcd"),
+        (str(weights), str(weights)),
+        ("", ""),
+    ):
         recipe = load_recipe(few, None, {"warm_start.source": named})
         assert pin_source(recipe).warm_start.source == pinned
     assert find_source(str(weights)).label == "few-20260101-000000-abcd"
@@ -177,7 +214,8 @@ def test_without_a_recipe_the_sources_own_is_taken_without_its_warm_start(
         recipe_for_finetune(Recipe(), str(tmp_path / "more.yaml"), {}, "")
     (tmp_path / "alone.pt").write_bytes((run_dir / "weights" / "best.pt").read_bytes())
     with pytest.raises(
-        RecipeError, match=r"alone.pt is a weights file without a recipe.yaml.*finetune RECIPE --from alone.pt"
+        RecipeError,
+        match=r"alone.pt is a weights file without a recipe.yaml.*finetune RECIPE --from alone.pt",
     ):
         recipe_for_finetune(Recipe(), "", {}, "alone.pt")
 
@@ -194,7 +232,9 @@ def test_a_dry_run_begins_with_the_sources_weights(
 
 def test_settings_without_effect_are_doubted() -> None:
     def doubts(is_pretrained: bool = False, **settings: Any) -> str:
-        return " | ".join(doubts_about_settings(WarmStart.model_validate(settings), 4, is_pretrained))
+        return " | ".join(
+            doubts_about_settings(WarmStart.model_validate(settings), 4, is_pretrained)
+        )
 
     assert doubts(source="x", rename={"a": "b"}, freeze=["a.*"], thaw_after=3) == ""
     assert doubts(is_pretrained=True, freeze=["a.*"], lr_factors={"a.*": 2}) == ""
@@ -202,5 +242,9 @@ def test_settings_without_effect_are_doubted() -> None:
         rename={"a": "b"}, exclude=["a"]
     )
     assert "freezes weights that are as they were drawn" in doubts(freeze=["a.*"])
-    assert "thaw_after: without effect, because nothing is frozen" in doubts(source="x", thaw_after=1)
-    assert "4 epochs of 4: what is frozen stays so to the end" in doubts(source="x", freeze=["a.*"], thaw_after=4)
+    assert "thaw_after: without effect, because nothing is frozen" in doubts(
+        source="x", thaw_after=1
+    )
+    assert "4 epochs of 4: what is frozen stays so to the end" in doubts(
+        source="x", freeze=["a.*"], thaw_after=4
+    )

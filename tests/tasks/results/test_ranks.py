@@ -30,7 +30,9 @@ def view_of(recipe: Recipe, folder: Path) -> View:
     return open_view(data.pack_dir, data.split_dir)
 
 
-def test_ranks_are_filtered_by_the_facts_of_all_splits(graph_recipe: WriteRecipe, tmp_path: Path) -> None:
+def test_ranks_are_filtered_by_the_facts_of_all_splits(
+    graph_recipe: WriteRecipe, tmp_path: Path
+) -> None:
     recipe = load_recipe(graph_recipe())
     view = view_of(recipe, tmp_path)
     job = build_job(recipe, view, 1)
@@ -46,7 +48,9 @@ def test_ranks_are_filtered_by_the_facts_of_all_splits(graph_recipe: WriteRecipe
     assert len(frame) == len(scores) == 12
     for row, score in zip(frame.to_dict("records"), scores, strict=True):
         fact = facts.iloc[row["row"] - 1]
-        assert (row["head"], row["relation"], row["tail"]) == tuple(fact[["head", "relation", "tail"]])
+        assert (row["head"], row["relation"], row["tail"]) == tuple(
+            fact[["head", "relation", "tail"]]
+        )
         asked = row["direction"]
         given = "head" if asked == "tail" else "tail"
         same = facts[(facts[given] == fact[given]) & (facts.relation == fact.relation)]
@@ -58,7 +62,9 @@ def test_ranks_are_filtered_by_the_facts_of_all_splits(graph_recipe: WriteRecipe
         assert row["prediction"] == entities[best]
 
 
-def test_one_step_of_training_is_over_batches_of_questions(graph_recipe: WriteRecipe, tmp_path: Path) -> None:
+def test_one_step_of_training_is_over_batches_of_questions(
+    graph_recipe: WriteRecipe, tmp_path: Path
+) -> None:
     recipe = load_recipe(graph_recipe())
     job = build_job(recipe, view_of(recipe, tmp_path), 1)
     batches = list(job.train_batches(0, 0))
@@ -70,8 +76,14 @@ def test_one_step_of_training_is_over_batches_of_questions(graph_recipe: WriteRe
 def test_a_run_that_stops_within_an_epoch_ends_with_the_same_bits(
     graph_recipe: WriteRecipe, tmp_path: Path, args: dict[str, Any]
 ) -> None:
-    train_part = {"epochs": 2, "batch_size": 16, "optimizer": {"name": "adagrad", "args": {"lr": 0.1}}}
-    recipe = load_recipe(graph_recipe(model={"name": "complex", "args": {"dim": 4, **args}}, train=train_part))
+    train_part = {
+        "epochs": 2,
+        "batch_size": 16,
+        "optimizer": {"name": "adagrad", "args": {"lr": 0.1}},
+    }
+    recipe = load_recipe(
+        graph_recipe(model={"name": "complex", "args": {"dim": 4, **args}}, train=train_part)
+    )
     view = view_of(recipe, tmp_path)
 
     def store_in(name: str) -> CheckpointStore:
@@ -106,9 +118,14 @@ def test_the_headline_is_the_mrr_and_its_interval_keeps_rows_together(
     recipe = load_recipe(graph_recipe())
     schema = view_of(recipe, tmp_path).schema
     assert auto_monitor(schema) == choose_monitor(recipe, schema) == "valid/mrr"
-    assert {"valid/loss", "valid/hits_at_10_of/head", "valid/mean_rank"} <= set(metric_names(schema))
+    assert {"valid/loss", "valid/hits_at_10_of/head", "valid/mean_rank"} <= set(
+        metric_names(schema)
+    )
     assert not any("accuracy" in name for name in metric_names(schema))
-    modes = [monitor_mode(f"valid/{name}", schema) for name in ("mrr", "hits_at_1_of/tail", "mean_rank", "loss")]
+    modes = [
+        monitor_mode(f"valid/{name}", schema)
+        for name in ("mrr", "hits_at_1_of/tail", "mean_rank", "loss")
+    ]
     assert modes == ["max", "max", "min", "min"]
     # Rows whose two reciprocal ranks are always 1 and 0.5: no resample of rows moves their mean.
     ranks = torch.tensor([[1.0, 0, 0]] * 10 + [[2.0, 0, 1]] * 10, dtype=torch.float64)
@@ -117,7 +134,9 @@ def test_the_headline_is_the_mrr_and_its_interval_keeps_rows_together(
     # Nor any of two groups whose rows, in the order of the table, are of rank 1 and 2 by turns.
     ranks[:, 0] = torch.tensor([1.0, 2.0] * 10)
     groups = np.tile(np.repeat([0, 1], [4, 6]), 2)
-    assert headline_interval(schema, ranks, torch.zeros(20, dtype=torch.int64), groups=groups) == found
+    assert (
+        headline_interval(schema, ranks, torch.zeros(20, dtype=torch.int64), groups=groups) == found
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,7 +147,9 @@ def test_the_headline_is_the_mrr_and_its_interval_keeps_rows_together(
         {"name": "transe", "args": {"dim": 16, "negatives": 8, "margin": 1.0}},
     ],
 )
-def test_the_other_models_learn_the_graph_too(graph_recipe: WriteRecipe, tmp_path: Path, model: dict[str, Any]) -> None:
+def test_the_other_models_learn_the_graph_too(
+    graph_recipe: WriteRecipe, tmp_path: Path, model: dict[str, Any]
+) -> None:
     recipe = load_recipe(graph_recipe(model=model))
     job = build_job(recipe, view_of(recipe, tmp_path), 15)
     before = job.measure(evaluate(job.scorer, job.valid_batches()))["mrr"]
@@ -143,7 +164,9 @@ def test_the_other_models_learn_the_graph_too(graph_recipe: WriteRecipe, tmp_pat
     assert before < 0.35 < 0.45 < max(reported)
 
 
-def test_a_drafted_recipe_of_a_graph_trains_as_it_is(graph_recipe: WriteRecipe, tmp_path: Path) -> None:
+def test_a_drafted_recipe_of_a_graph_trains_as_it_is(
+    graph_recipe: WriteRecipe, tmp_path: Path
+) -> None:
     graph_recipe().unlink()
     path, _ = init_recipe(tmp_path / "graph.csv", files=None, target="", force=False)
     result = dry_run(load_recipe(path))
@@ -151,7 +174,9 @@ def test_a_drafted_recipe_of_a_graph_trains_as_it_is(graph_recipe: WriteRecipe, 
     assert result["rows"] == {"train": 36, "valid": 6, "test": 7}
 
 
-def test_neighbours_are_the_nearest_by_cosine_of_the_most_frequent(graph_recipe: WriteRecipe, tmp_path: Path) -> None:
+def test_neighbours_are_the_nearest_by_cosine_of_the_most_frequent(
+    graph_recipe: WriteRecipe, tmp_path: Path
+) -> None:
     schema = view_of(load_recipe(graph_recipe()), tmp_path).schema
     entities = schema.targets[0].classes
     vectors = np.random.default_rng(1).normal(size=(len(entities), 3))
@@ -167,29 +192,65 @@ def test_neighbours_are_the_nearest_by_cosine_of_the_most_frequent(graph_recipe:
         del similarity[str(name)]
         nearest = sorted(similarity, key=lambda one: -similarity[one])[:10]
         assert list(rows["neighbour"]) == nearest
-        np.testing.assert_allclose(rows["similarity"], [similarity[one] for one in nearest], atol=1e-5)
+        np.testing.assert_allclose(
+            rows["similarity"], [similarity[one] for one in nearest], atol=1e-5
+        )
     assert set(frame["entity"]) == set(entities)
 
 
 def test_relations_are_described_in_each_direction() -> None:
     frame = pd.DataFrame(
-        {"relation": ["a", "a", "b", "a"], "direction": ["tail", "tail", "tail", "head"], "rank": [1.0, 4.0, 20.0, 2.0]}
+        {
+            "relation": ["a", "a", "b", "a"],
+            "direction": ["tail", "tail", "tail", "head"],
+            "rank": [1.0, 4.0, 20.0, 2.0],
+        }
     )
     found = describe_relations(frame).to_dict("records")
     assert found == [
-        {"relation": "a", "direction": "tail", "questions": 2, "mrr": 0.625, "hits_at_10": 1.0, "mean_rank": 2.5},
-        {"relation": "a", "direction": "head", "questions": 1, "mrr": 0.5, "hits_at_10": 1.0, "mean_rank": 2.0},
-        {"relation": "b", "direction": "tail", "questions": 1, "mrr": 0.05, "hits_at_10": 0.0, "mean_rank": 20.0},
+        {
+            "relation": "a",
+            "direction": "tail",
+            "questions": 2,
+            "mrr": 0.625,
+            "hits_at_10": 1.0,
+            "mean_rank": 2.5,
+        },
+        {
+            "relation": "a",
+            "direction": "head",
+            "questions": 1,
+            "mrr": 0.5,
+            "hits_at_10": 1.0,
+            "mean_rank": 2.0,
+        },
+        {
+            "relation": "b",
+            "direction": "tail",
+            "questions": 1,
+            "mrr": 0.05,
+            "hits_at_10": 0.0,
+            "mean_rank": 20.0,
+        },
     ]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": {"name": "mlp"}}, "model.name: mlp does not rank entities.*transe, distmult, complex"),
-        ({"model": {"name": "torchvision:resnet18"}}, "torchvision:resnet18 does not rank entities"),
         (
-            {"model": {"name": "complex", "args": {"negatives": 8}}, "train": {"class_weights": "balanced"}},
+            {"model": {"name": "mlp"}},
+            "model.name: mlp does not rank entities.*transe, distmult, complex",
+        ),
+        (
+            {"model": {"name": "torchvision:resnet18"}},
+            "torchvision:resnet18 does not rank entities",
+        ),
+        (
+            {
+                "model": {"name": "complex", "args": {"negatives": 8}},
+                "train": {"class_weights": "balanced"},
+            },
             "train.class_weights: balanced .* model.args.negatives",
         ),
         ({"model": {"name": "transe", "args": {"norm": 3}}}, "model.args.norm"),

@@ -21,7 +21,12 @@ from click.testing import CliRunner
 from torchrelay.cli import commands
 from torchrelay.errors import HomeError, ServerError
 from torchrelay.tasks.services import servers
-from torchrelay.tasks.services.servers import ask_prefect, ask_server, require_files, require_prefect
+from torchrelay.tasks.services.servers import (
+    ask_prefect,
+    ask_server,
+    require_files,
+    require_prefect,
+)
 
 SECRET = "s3cr3tpw"
 
@@ -53,14 +58,21 @@ HEALTHY = (200, "application/json", "true")
 @pytest.mark.parametrize(
     ("health", "version", "said"),
     [
-        ((500, "text/plain", ""), HEALTHY, "answers with the HTTP status 500; start it, or unset PREFECT_API_URL"),
+        (
+            (500, "text/plain", ""),
+            HEALTHY,
+            "answers with the HTTP status 500; start it, or unset PREFECT_API_URL",
+        ),
         ((404, "text/html", ""), HEALTHY, "answers with the HTTP status 404"),
         ((200, "text/html", "<html>"), HEALTHY, "answers with a web page, which is not the API"),
         (HEALTHY, (401, "application/json", "{}"), "refuses us .*set PREFECT_API_KEY"),
     ],
 )
 def test_a_server_that_is_not_prefects_or_does_not_let_us_in_is_named(
-    health: tuple[int, str, str], version: tuple[int, str, str], said: str, monkeypatch: pytest.MonkeyPatch
+    health: tuple[int, str, str],
+    version: tuple[int, str, str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     with server({"/api/health": health, "/api/admin/version": version}) as address:
         monkeypatch.setenv("PREFECT_API_URL", address)
@@ -79,26 +91,34 @@ def test_a_server_that_answers_as_prefects_does_is_worked_with(
         require_prefect()
 
 
-@pytest.mark.parametrize("address", ["nonsense", "ftp://host/api", "http://[::1", "http://host:99999999/api"])
+@pytest.mark.parametrize(
+    "address", ["nonsense", "ftp://host/api", "http://[::1", "http://host:99999999/api"]
+)
 def test_an_address_that_is_none_is_said(address: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PREFECT_API_URL", address)
     with pytest.raises(ServerError, match="does not answer"):
         require_prefect()
 
 
-def test_a_server_that_never_answers_is_given_up_within_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_server_that_never_answers_is_given_up_within_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     profiles = tmp_path / "profiles.toml"
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/api"
         profiles.write_text(f'active = "old"\n[profiles.old]\nPREFECT_API_URL = "{address}"\n')
         monkeypatch.setenv("PREFECT_PROFILES_PATH", str(profiles))
         began = time.monotonic()
-        with pytest.raises(ServerError, match="within 4 s; start it, or take it out of the active profile"):
+        with pytest.raises(
+            ServerError, match="within 4 s; start it, or take it out of the active profile"
+        ):
             require_prefect()
         assert time.monotonic() - began < 5
 
 
-@pytest.mark.parametrize("answer", ["HTTP/1.1 200 OK\r\nX: " + "x" * 20, "HTTP/1.1 307 -\r\nLocation: /again\r\n\r\n"])
+@pytest.mark.parametrize(
+    "answer", ["HTTP/1.1 200 OK\r\nX: " + "x" * 20, "HTTP/1.1 307 -\r\nLocation: /again\r\n\r\n"]
+)
 @pytest.mark.parametrize("ask", [ask_prefect, lambda: ask_server(os.environ["PREFECT_API_URL"])])
 def test_a_server_that_gives_sign_after_sign_or_way_after_way_is_given_up_too(
     ask: Callable[[], str], answer: str, monkeypatch: pytest.MonkeyPatch
@@ -128,7 +148,9 @@ def test_every_command_that_runs_a_flow_says_in_one_line_that_the_server_is_gone
 ):
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))  # nobody listens
-        monkeypatch.setenv("PREFECT_API_URL", f"http://user:{SECRET}@127.0.0.1:{holder.getsockname()[1]}/api")
+        monkeypatch.setenv(
+            "PREFECT_API_URL", f"http://user:{SECRET}@127.0.0.1:{holder.getsockname()[1]}/api"
+        )
         recipe = str(number_recipe())
         for arguments in (
             ["train", recipe],
@@ -145,7 +167,8 @@ def test_every_command_that_runs_a_flow_says_in_one_line_that_the_server_is_gone
 
 
 @pytest.mark.parametrize(
-    "command", [("evaluate", "x", "--table", "x.csv"), ("predict", "x", "--table", "x", "--out", "y")]
+    "command",
+    [("evaluate", "x", "--table", "x.csv"), ("predict", "x", "--table", "x", "--out", "y")],
 )
 def test_a_limit_of_open_files_that_is_too_low_is_refused_with_the_remedy(command: tuple[str, ...]):
     ended = subprocess.run(
@@ -158,7 +181,8 @@ def test_a_limit_of_open_files_that_is_too_low_is_refused_with_the_remedy(comman
     )
     assert ended.returncode == 2
     assert ended.stderr == (
-        "error: this process may open 48 files at once, and a flow with its databases needs about 64; "
+        "error: this process may open 48 files at once, and a flow with its databases needs about "
+        "64; "
         "raise the limit, for example with ulimit -n 1024\n"
     )
 
@@ -168,7 +192,10 @@ def test_each_process_that_gathers_batches_needs_files_of_its_own():
     resource.setrlimit(resource.RLIMIT_NOFILE, (100, limits[1]))
     try:
         require_files(7)
-        with pytest.raises(HomeError, match=r"may open 100 files at once, and 8 processes .* about 104; .*num_workers"):
+        with pytest.raises(
+            HomeError,
+            match=r"may open 100 files at once, and 8 processes .* about 104; .*num_workers",
+        ):
             require_files(8)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)

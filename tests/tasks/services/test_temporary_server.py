@@ -27,14 +27,19 @@ time.sleep(60)
 def start_and_leave(prefect_home: Path) -> tuple[psutil.Process, bool]:
     environment = os.environ | {"PREFECT_HOME": str(prefect_home), "PREFECT__SERVER_EPHEMERAL": "1"}
     command = [sys.executable, "-c", STARTER, SERVER]
-    said = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout.split()
+    said = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout.split()
     return psutil.Process(int(said[0])), said[1] == "True"
 
 
 def test_the_temporary_server_of_this_home_leaves_the_group_and_ends_with_its_starter() -> None:
     process, has_own_group = start_and_leave(home().root / "prefect")
     assert has_own_group
-    assert psutil.wait_procs([process], timeout=10)[1] == [] or process.status() == psutil.STATUS_ZOMBIE
+    assert (
+        psutil.wait_procs([process], timeout=10)[1] == []
+        or process.status() == psutil.STATUS_ZOMBIE
+    )
 
 
 def test_any_other_server_stays_as_it_is(tmp_path: Path) -> None:
@@ -48,5 +53,9 @@ def test_any_other_server_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_prefect_finds_it() -> None:
-    [found] = [one for one in importlib.metadata.entry_points(group="prefect.collections") if one.name == "torchrelay"]
+    [found] = [
+        one
+        for one in importlib.metadata.entry_points(group="prefect.collections")
+        if one.name == "torchrelay"
+    ]
     assert hasattr(found.load(), "belong_to_starter")

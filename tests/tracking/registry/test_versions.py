@@ -30,15 +30,21 @@ BEST = "weights/best.pt"
 PIXELS = np.arange(3 * 3 * 8 * 8, dtype=np.uint8).reshape(3, 3, 8, 8)
 
 
-def stage(run_dir: Path, name: str, servable: nn.Module | None, example: np.ndarray | None) -> list[dict[str, Any]]:
+def stage(
+    run_dir: Path, name: str, servable: nn.Module | None, example: np.ndarray | None
+) -> list[dict[str, Any]]:
     """Stage a version; the `model` lines that the journal has then."""
     with Journal(run_dir / JOURNAL_FILE) as journal:
         stage_model(journal, load_record(run_dir), name, servable, example)
         return [line for line in journal.lines() if line["kind"] == "model"]
 
 
-def register(run_dir: Path, name: str, servable: nn.Module | None, example: np.ndarray | None) -> str:
-    return register_staged(mlflow_run_of(run_dir), run_dir, stage(run_dir, name, servable, example)[-1])
+def register(
+    run_dir: Path, name: str, servable: nn.Module | None, example: np.ndarray | None
+) -> str:
+    return register_staged(
+        mlflow_run_of(run_dir), run_dir, stage(run_dir, name, servable, example)[-1]
+    )
 
 
 @pytest.fixture
@@ -56,7 +62,9 @@ def load(monkeypatch):
 
 
 @pytest.mark.parametrize("num_rows", [1, 3])
-def test_a_registered_model_gives_the_modules_outputs_for_any_number_of_raw_rows(make_run, load, num_rows):
+def test_a_registered_model_gives_the_modules_outputs_for_any_number_of_raw_rows(
+    make_run, load, num_rows
+):
     run_dir, _, net = make_run()
     assert register(run_dir, "net", net, PIXELS[:num_rows]) == "1"
     loaded = load("models:/net@champion")
@@ -67,17 +75,34 @@ def test_a_registered_model_gives_the_modules_outputs_for_any_number_of_raw_rows
 
 
 @pytest.mark.parametrize(("kind", "shape"), [("number", [2]), ("points", [1, 2])])
-def test_a_registered_model_gives_numbers_in_their_own_units_and_points_in_pixels(make_run, load, kind, shape):
+def test_a_registered_model_gives_numbers_in_their_own_units_and_points_in_pixels(
+    make_run, load, kind, shape
+):
     run_dir, _, _ = make_run()
-    x = FeatureSchema(name="x", kind="number", columns=["x"], shape=[1], dtype="float64", mean=[2000.0], std=[5.0])
+    x = FeatureSchema(
+        name="x", kind="number", columns=["x"], shape=[1], dtype="float64", mean=[2000.0], std=[5.0]
+    )
     y = FeatureSchema(
-        name="y", kind=kind, columns=["a", "b"], shape=shape, dtype="float64", mean=[70.0, 1e7], std=[3.0, 4.0]
+        name="y",
+        kind=kind,
+        columns=["a", "b"],
+        shape=shape,
+        dtype="float64",
+        mean=[70.0, 1e7],
+        std=[3.0, 4.0],
     )
     net = nn.Linear(1, 2)
     nn.init.ones_(net.weight)
     nn.init.zeros_(net.bias)
-    register(run_dir, "net", Servable(Schema(inputs=[x], targets=[y]), net), np.array([[2000.0], [2005.0]]))
-    served = load("models:/net@champion")(torch.tensor([[2000.0], [2005.0], [1990.0]], dtype=torch.float64))
+    register(
+        run_dir,
+        "net",
+        Servable(Schema(inputs=[x], targets=[y]), net),
+        np.array([[2000.0], [2005.0]]),
+    )
+    served = load("models:/net@champion")(
+        torch.tensor([[2000.0], [2005.0], [1990.0]], dtype=torch.float64)
+    )
     # By hand: standardised they are 0, 1 and -2, which this net gives for both columns.
     assert served.tolist() == [[70, 1e7], [73, 1e7 + 4], [64, 1e7 - 8]]
 
@@ -88,7 +113,9 @@ def test_a_registered_model_serves_raw_arrays(make_run, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", settings.tracking_uri())
     served = mlflow.pyfunc.load_model("models:/net@champion")
     with torch.no_grad():
-        np.testing.assert_allclose(served.predict(PIXELS), net(torch.from_numpy(PIXELS)).numpy(), atol=1e-6)
+        np.testing.assert_allclose(
+            served.predict(PIXELS), net(torch.from_numpy(PIXELS)).numpy(), atol=1e-6
+        )
 
 
 def test_the_first_version_is_champion_and_later_ones_challenge_it(make_run):
@@ -96,7 +123,10 @@ def test_the_first_version_is_champion_and_later_ones_challenge_it(make_run):
         run_dir, run, _ = make_run()
         assert register(run_dir, "net", None, None) == number
     aliases = run.client.get_registered_model("net").aliases
-    assert {alias: str(number) for alias, number in aliases.items()} == {"champion": "1", "challenger": "3"}
+    assert {alias: str(number) for alias, number in aliases.items()} == {
+        "champion": "1",
+        "challenger": "3",
+    }
 
 
 def test_a_version_is_tagged_with_its_run_its_data_and_its_test_metrics(make_run):
@@ -109,7 +139,9 @@ def test_a_version_is_tagged_with_its_run_its_data_and_its_test_metrics(make_run
         "torchrelay.run_id": run_dir.name,
         "torchrelay.fingerprint": "0123456789abcdef" * 2,
         "torchrelay.weights_file_sha256": sha256_file(run_dir / BEST),
-        "torchrelay.files_sha256": json.dumps({part: sha256_file(run_dir / part) for part in NEEDED}),
+        "torchrelay.files_sha256": json.dumps(
+            {part: sha256_file(run_dir / part) for part in NEEDED}
+        ),
         "test/accuracy": "0.975",
     }
 
@@ -149,12 +181,14 @@ def test_a_registration_that_died_half_way_goes_on_with_the_model_that_it_logged
     assert run.client.get_registered_model("net").aliases == {}
     assert register_staged(run, run_dir, line) == "1"
     assert len(run.client.search_logged_models([run.experiment_id])) == 1
-    assert {name: str(number) for name, number in run.client.get_registered_model("net").aliases.items()} == {
-        "champion": "1"
-    }
+    assert {
+        name: str(number) for name, number in run.client.get_registered_model("net").aliases.items()
+    } == {"champion": "1"}
 
 
-def test_a_version_is_made_when_the_journal_is_sent_whatever_its_run_has_become_by_then(make_run, load):
+def test_a_version_is_made_when_the_journal_is_sent_whatever_its_run_has_become_by_then(
+    make_run, load
+):
     run_dir, run, net = make_run()
     stage(run_dir, "net", net, PIXELS)
     before = (run_dir / BEST).read_bytes()
@@ -199,12 +233,16 @@ def test_a_version_that_was_changed_while_it_waited_is_not_registered(make_run, 
         content = bytearray((folder / where).read_bytes())
         content[content.index(b"torch")] ^= 1
         (folder / where).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{line['weights_sha256'][:16]} is not what was put together: "):
+    with pytest.raises(
+        ValueError, match=rf"{line['weights_sha256'][:16]} is not what was put together: "
+    ):
         register_staged(run, run_dir, line)
     assert run.client.search_registered_models() == []
 
 
-def test_what_mlflow_kept_of_a_version_is_taken_again_only_where_it_is_as_it_was_sent(make_run, caplog):
+def test_what_mlflow_kept_of_a_version_is_taken_again_only_where_it_is_as_it_was_sent(
+    make_run, caplog
+):
     run_dir, run, net = make_run()
     [line] = stage(run_dir, "net", net, PIXELS[:1])
     register_staged(run, run_dir, line)
@@ -231,7 +269,9 @@ def test_a_version_that_was_deleted_is_made_anew_when_it_is_sent_again(make_run)
     assert str(run.client.get_registered_model("net").aliases["champion"]) == "2"
 
 
-def test_a_version_whose_files_are_gone_costs_a_warning_and_keeps_nothing_behind_it_waiting(make_run, caplog):
+def test_a_version_whose_files_are_gone_costs_a_warning_and_keeps_nothing_behind_it_waiting(
+    make_run, caplog
+):
     run_dir, run, net = make_run()
     [line] = stage(run_dir, "net", net, PIXELS[:1])
     shutil.rmtree(run_dir / line["folder"])
@@ -259,16 +299,32 @@ def test_every_form_of_a_source_finds_the_run_folder(make_run):
     run_dir, run, _ = make_run()
     register(run_dir, "net", None, None)
     home = settings.home()
-    for source in (run_dir.name, run_dir.name[:-1], run.run_id, f"runs:/{run.run_id}", str(run_dir / BEST)):
+    for source in (
+        run_dir.name,
+        run_dir.name[:-1],
+        run.run_id,
+        f"runs:/{run.run_id}",
+        str(run_dir / BEST),
+    ):
         found = resolve_source(source, home)
-        assert (found.folder, found.weights, found.mlflow_run_id) == (run_dir, run_dir / BEST, run.run_id)
+        assert (found.folder, found.weights, found.mlflow_run_id) == (
+            run_dir,
+            run_dir / BEST,
+            run.run_id,
+        )
         assert found.label == run_dir.name
     for source in ("models:/net@champion", "models:/net/1"):
         found = resolve_source(source, home)
-        assert (found.folder, found.mlflow_run_id, found.label) == (run_dir, run.run_id, "models:/net/1")
+        assert (found.folder, found.mlflow_run_id, found.label) == (
+            run_dir,
+            run.run_id,
+            "models:/net/1",
+        )
 
 
-@pytest.mark.parametrize("form", ["{ours}", "{theirs}", "runs:/{theirs}", "models:/net@champion", "models:/net/1"])
+@pytest.mark.parametrize(
+    "form", ["{ours}", "{theirs}", "runs:/{theirs}", "models:/net@champion", "models:/net/1"]
+)
 def test_a_source_without_a_run_folder_here_is_fetched_from_mlflow(make_run, tmp_path, form):
     run_dir, run, _ = make_run()
     register(run_dir, "net", None, None)
@@ -297,7 +353,9 @@ def test_neither_code_nor_a_pickle_of_a_logged_model_is_fetched_or_run(make_run,
     mark, flavor = tmp_path / "ran", tmp_path / "flavor"
     for folder in ("code", "data"):
         (flavor / folder).mkdir(parents=True)
-    (flavor / "code" / "sent_net.py").write_text(f"from pathlib import Path\nPath({str(mark)!r}).touch()\n")
+    (flavor / "code" / "sent_net.py").write_text(
+        f"from pathlib import Path\nPath({str(mark)!r}).touch()\n"
+    )
     (flavor / "MLmodel").write_text("flavors:\n  pytorch: {code: code, model_data: data}\n")
     for name in ("model.pth", "pickle_module_info.txt"):
         (flavor / "data" / name).write_bytes(pickle.dumps(Sent(mark)))
@@ -310,7 +368,9 @@ def test_neither_code_nor_a_pickle_of_a_logged_model_is_fetched_or_run(make_run,
     run.set_status("FINISHED")
     run_dir.rename(tmp_path / "elsewhere")
     found = resolve_source(form.format(theirs=run.run_id), settings.home())
-    files = {str(path.relative_to(found.folder)) for path in found.folder.rglob("*") if path.is_file()}
+    files = {
+        str(path.relative_to(found.folder)) for path in found.folder.rglob("*") if path.is_file()
+    }
     assert files == {*NEEDED, "downloaded.json"}
     assert read_weights_file(found.weights).state
     assert not mark.exists()
@@ -356,11 +416,17 @@ def test_a_fetched_run_that_was_extended_is_fetched_again(make_run, tmp_path):
     assert resolve_source(run.run_id, settings.home()).weights.read_bytes() != first
 
 
-@pytest.mark.parametrize("said", ["x", "[1]", "1", "null", '{"schema.json": 1}', '{"../x": "0"}', "[" * 100_000, ""])
+@pytest.mark.parametrize(
+    "said", ["x", "[1]", "1", "null", '{"schema.json": 1}', '{"../x": "0"}', "[" * 100_000, ""]
+)
 def test_a_tag_that_does_not_say_what_the_files_are_is_refused_by_its_name(said, tmp_path):
-    with pytest.raises(SourceError, match=r"^tag torchrelay\.files_sha256 is '.*; expected the sha256"):
+    with pytest.raises(
+        SourceError, match=r"^tag torchrelay\.files_sha256 is '.*; expected the sha256"
+    ):
         files_of({FILES_TAG: said})
-    with pytest.raises(ValueError, match=r"^tag torchrelay\.files_sha256"):  # what a line says is set aside
+    with pytest.raises(
+        ValueError, match=r"^tag torchrelay\.files_sha256"
+    ):  # what a line says is set aside
         check_staged(tmp_path, {"tags": {FILES_TAG: said}})
 
 
@@ -368,7 +434,9 @@ def test_a_run_without_weights_says_how_to_get_them(make_run):
     run_dir, _, _ = make_run()
     update_record(run_dir, status="FAILED")
     (run_dir / BEST).unlink()
-    with pytest.raises(SourceError, match=rf"\(FAILED\) has no weights/best.pt; torchrelay resume {run_dir.name}"):
+    with pytest.raises(
+        SourceError, match=rf"\(FAILED\) has no weights/best.pt; torchrelay resume {run_dir.name}"
+    ):
         resolve_source(run_dir.name, settings.home())
 
 
@@ -377,7 +445,9 @@ def test_a_run_in_mlflow_without_our_files_says_which_is_missing(make_run, tmp_p
     run.set_status("FINISHED")
     shutil.rmtree(settings.home().artifacts / run.run_id / "artifacts" / "weights")
     run_dir.rename(tmp_path / "elsewhere")
-    with pytest.raises(SourceError, match=rf"{run_dir.name} has no weights/best.pt among its artifacts"):
+    with pytest.raises(
+        SourceError, match=rf"{run_dir.name} has no weights/best.pt among its artifacts"
+    ):
         resolve_source(run.run_id, settings.home())
     assert not list((settings.home().cache / "sources" / run.run_id).iterdir())
 
@@ -387,7 +457,8 @@ def test_a_foreign_weights_file_says_what_is_missing(home, tmp_path):
     (tmp_path / "some" / "where" / "net.pt").write_bytes(b"x")
     (tmp_path / "some" / "recipe.yaml").write_text("")
     with pytest.raises(
-        SourceError, match=r"net\.pt is not in the weights folder of a run: schema\.json missing in .*some"
+        SourceError,
+        match=r"net\.pt is not in the weights folder of a run: schema\.json missing in .*some",
     ):
         resolve_source(str(tmp_path / "some" / "where" / "net.pt"), home)
     (tmp_path / "table.csv").write_text("")

@@ -23,12 +23,27 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from torchrelay import faults, settings
 from torchrelay.disk import lock
 from torchrelay.errors import BusyError
-from torchrelay.runs import JOURNAL_FILE, Cursor, Journal, RunRecord, load_record, save_record, update_record, waiting
+from torchrelay.runs import (
+    JOURNAL_FILE,
+    Cursor,
+    Journal,
+    RunRecord,
+    load_record,
+    save_record,
+    update_record,
+    waiting,
+)
 from torchrelay.settings import Home
 from torchrelay.tracking.client import on_answer
 from torchrelay.tracking.shipping.aside import Aside, describe_aside, load_aside, set_aside
 from torchrelay.tracking.shipping.outbox import Outbox
-from torchrelay.tracking.shipping.shipper import settle, start_shipping, stop_shipping, sync_home, sync_run
+from torchrelay.tracking.shipping.shipper import (
+    settle,
+    start_shipping,
+    stop_shipping,
+    sync_home,
+    sync_run,
+)
 
 from ...faults.proxy import Mode, proxied
 from ..conftest import mlflow_run_of, shipped_run
@@ -69,21 +84,31 @@ def shipping(run_dir: Path) -> Iterator[None]:
 
 
 def assert_complete(run_dir: Path) -> None:
-    """MLflow has the one run, and each point once, with the value and the time that the journal says."""
+    """MLflow has the one run, and each point once, with the value and the time that the journal
+    says.
+    """
     run = shipped_run(run_dir)
     client, record = run.client, load_record(run_dir)
     found = client.search_runs([run.experiment_id])
     assert [one.info.run_id for one in found] == [record.mlflow_run_id]
     assert (found[0].info.status, found[0].info.end_time) == ("FINISHED", 1_800_000_000_000)
     for key in ("train/loss", "lr"):
-        expected = [point[1:] for point in Journal(run_dir / JOURNAL_FILE).points() if point.key == key]
+        expected = [
+            point[1:] for point in Journal(run_dir / JOURNAL_FILE).points() if point.key == key
+        ]
         history = client.get_metric_history(run.run_id, key)
-        assert sorted((point.value, point.step, point.timestamp) for point in history) == sorted(expected)
-    assert [item.path for item in client.list_artifacts(run.run_id, "weights")] == ["weights/best.pt"]
+        assert sorted((point.value, point.step, point.timestamp) for point in history) == sorted(
+            expected
+        )
+    assert [item.path for item in client.list_artifacts(run.run_id, "weights")] == [
+        "weights/best.pt"
+    ]
     assert waiting(run_dir) == 0
 
 
-def test_a_fork_waits_until_the_thread_has_said_what_it_says(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fork_waits_until_the_thread_has_said_what_it_says(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     begun, ended = threading.Event(), threading.Event()
 
@@ -114,8 +139,12 @@ def _sync_and_die(run_dir: Path, fault: str) -> None:
     sync_run(run_dir)
 
 
-@pytest.mark.parametrize("fault", [*(f"ship.{name}:kill" for name in faults.POINTS["ship"]), "ship.batch_sent:kill:4"])
-def test_a_process_that_is_killed_while_it_sends_leaves_each_point_there_once(run_dir: Path, fault: str):
+@pytest.mark.parametrize(
+    "fault", [*(f"ship.{name}:kill" for name in faults.POINTS["ship"]), "ship.batch_sent:kill:4"]
+)
+def test_a_process_that_is_killed_while_it_sends_leaves_each_point_there_once(
+    run_dir: Path, fault: str
+):
     context = multiprocessing.get_context("fork")
     process = context.Process(target=_sync_and_die, args=(run_dir, fault))
     process.start()
@@ -163,10 +192,14 @@ print(settle(run_dir, patience_seconds=0.3).num_waiting, flush=True)
 """
 
 
-def test_a_call_that_hangs_does_not_keep_the_process_alive(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_call_that_hangs_does_not_keep_the_process_alive(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
     with proxied(mode="hang") as proxy:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.address)
-        process = subprocess.Popen([sys.executable, "-c", STUCK, str(run_dir)], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", STUCK, str(run_dir)], stdout=subprocess.PIPE, text=True
+        )
         assert process.stdout is not None
         assert int(process.stdout.readline()) > 0
         assert process.wait(3) == 0
@@ -215,10 +248,18 @@ def test_a_line_that_the_tracker_refuses_costs_a_warning_and_does_not_keep_what_
     assert (found.params["train.epochs"], found.tags["after"]) == ("10", "it")
 
 
-def test_a_line_that_a_disk_has_spoilt_does_not_cost_those_beside_it(run_dir: Path, caplog: pytest.LogCaptureFixture):
+def test_a_line_that_a_disk_has_spoilt_does_not_cost_those_beside_it(
+    run_dir: Path, caplog: pytest.LogCaptureFixture
+):
     with (run_dir / JOURNAL_FILE).open("a") as file:
         for step, value in ((1, 0.5), (2, "0.x"), (3, 0.25)):
-            line = {"time": 1_700_000_000_000, "kind": "metrics", "step": step, "epoch": 0, "values": {"other": value}}
+            line = {
+                "time": 1_700_000_000_000,
+                "kind": "metrics",
+                "step": step,
+                "epoch": 0,
+                "values": {"other": value},
+            }
             file.write(json.dumps(line) + "\n")
     run = shipped_run(run_dir)
     assert [point.step for point in run.client.get_metric_history(run.run_id, "other")] == [1, 3]
@@ -232,7 +273,9 @@ def test_what_no_kept_step_has_stays_in_the_journal(open_run: OpenRun, make_reco
             journal.append_metrics(step, 0, {"train/loss": 1 / step}, is_kept=step % 10 == 0)
         journal.append_event("stopped")
     run = shipped_run(run_dir)
-    assert [point.step for point in run.client.get_metric_history(run.run_id, "train/loss")] == list(range(10, 101, 10))
+    assert [
+        point.step for point in run.client.get_metric_history(run.run_id, "train/loss")
+    ] == list(range(10, 101, 10))
     assert len(Journal(run_dir / JOURNAL_FILE).points()) == 100
 
 
@@ -254,9 +297,18 @@ def test_a_line_is_sent_when_it_is_whole_and_a_torn_one_never(run_dir: Path):
 
 
 @pytest.mark.parametrize(
-    "text", ['{"format_version": 1, "offset": "x"}', '{"format_versioo": 1, "offset": 9, "digest": "0"}', "{", "[]", ""]
+    "text",
+    [
+        '{"format_version": 1, "offset": "x"}',
+        '{"format_versioo": 1, "offset": 9, "digest": "0"}',
+        "{",
+        "[]",
+        "",
+    ],
 )
-def test_a_cursor_that_a_disk_has_spoilt_has_all_sent_again_and_there_once(run_dir: Path, text: str):
+def test_a_cursor_that_a_disk_has_spoilt_has_all_sent_again_and_there_once(
+    run_dir: Path, text: str
+):
     assert sync_run(run_dir).num_waiting == 0
     (run_dir / "shipped.json").write_text(text)
     assert waiting(run_dir) > NUM_STEPS
@@ -267,7 +319,9 @@ def test_a_run_whose_process_lives_is_left_to_it(run_dir: Path):
     with lock(run_dir / "lock", "it"), pytest.raises(BusyError, match="sends its journal itself"):
         sync_run(run_dir)
     with lock(run_dir / "lock", "it"):
-        assert [(done.num_sent, done.num_waiting > 0) for done in sync_home(settings.home())] == [(0, True)]
+        assert [(done.num_sent, done.num_waiting > 0) for done in sync_home(settings.home())] == [
+            (0, True)
+        ]
     assert [done.num_waiting for done in sync_home(settings.home())] == [0]
     assert list(sync_home(settings.home())) == []
 
@@ -281,7 +335,9 @@ def test_one_process_at_a_time_sends_a_journal(run_dir: Path, monkeypatch: pytes
     assert_complete(run_dir)
 
 
-def test_the_next_run_sends_in_passing_what_another_left(run_dir: Path, open_run: OpenRun, make_record: Make):
+def test_the_next_run_sends_in_passing_what_another_left(
+    run_dir: Path, open_run: OpenRun, make_record: Make
+):
     later = open_run(make_record())
     with shipping(later):
         deadline = time.monotonic() + 60
@@ -298,7 +354,10 @@ def test_what_was_meant_for_another_tracker_is_not_sent_in_passing(
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "http://team:5000")
         other = open_run(make_record(run_id="other", created="2026-01-01T00:00:00+00:00"))
-    left, later = open_run(make_record(run_id="left", created="2026-01-02T00:00:00+00:00")), open_run(make_record())
+    left, later = (
+        open_run(make_record(run_id="left", created="2026-01-02T00:00:00+00:00")),
+        open_run(make_record()),
+    )
     with shipping(later):
         deadline = time.monotonic() + 60
         while waiting(left) and time.monotonic() < deadline:
@@ -316,15 +375,21 @@ def test_a_run_that_a_late_answer_made_twice_is_there_once(run_dir: Path):
     assert_complete(run_dir)
 
 
-def test_a_run_that_an_older_version_sent_itself_goes_on_where_it_is(home: Home, make_record: Make, open_run: OpenRun):
+def test_a_run_that_an_older_version_sent_itself_goes_on_where_it_is(
+    home: Home, make_record: Make, open_run: OpenRun
+):
     old = open_run(make_record())
     path, run = old / JOURNAL_FILE, shipped_run(old)
     head, *_ = path.read_bytes().splitlines(keepends=True)
-    path.write_bytes(head + b'{"time":1,"kind":"metrics","step":1,"epoch":0,"values":{"loss":1.0}}\n')
+    path.write_bytes(
+        head + b'{"time":1,"kind":"metrics","step":1,"epoch":0,"values":{"loss":1.0}}\n'
+    )
     (old / "shipped.json").unlink()
     assert waiting(old) == 0
     with Journal(path) as journal:
-        journal.append("open", experiment="digits", start_ms=1, parent="", tags={"torchrelay.run_id": old.name})
+        journal.append(
+            "open", experiment="digits", start_ms=1, parent="", tags={"torchrelay.run_id": old.name}
+        )
         journal.append_metrics(2, 0, {"loss": 0.5})
     again = shipped_run(old)
     assert again.run_id == run.run_id
@@ -332,7 +397,16 @@ def test_a_run_that_an_older_version_sent_itself_goes_on_where_it_is(home: Home,
 
 
 @pytest.mark.parametrize(
-    "stated", ["../../../private", "{victim}", "../../../private/key", "link", "linked", "../../mlflow.db", "a\0"]
+    "stated",
+    [
+        "../../../private",
+        "{victim}",
+        "../../../private/key",
+        "link",
+        "linked",
+        "../../mlflow.db",
+        "a\0",
+    ],
 )
 def test_what_a_journal_states_and_lies_outside_of_its_run_is_not_sent(
     open_run: OpenRun, make_record: Make, tmp_path: Path, stated: str
@@ -358,10 +432,14 @@ def test_what_a_journal_states_and_lies_outside_of_its_run_is_not_sent(
     assert [one.kind for one in load_aside(run_dir)] == ["artifact"]
 
 
-def test_what_waits_is_not_sent_to_a_run_that_the_tracker_has_as_another(open_run: OpenRun, make_record: Make):
+def test_what_waits_is_not_sent_to_a_run_that_the_tracker_has_as_another(
+    open_run: OpenRun, make_record: Make
+):
     run, thief = shipped_run(open_run(make_record())), open_run(make_record())
     update_record(thief, mlflow_run_id=run.run_id)
-    Cursor(offset=(thief / JOURNAL_FILE).stat().st_size, mlflow_run_id=run.run_id, experiment_id="1").save(thief)
+    Cursor(
+        offset=(thief / JOURNAL_FILE).stat().st_size, mlflow_run_id=run.run_id, experiment_id="1"
+    ).save(thief)
     with Journal(thief / JOURNAL_FILE) as journal:
         journal.append_tags({"taken": "over"})
     done = sync_run(thief)
@@ -372,9 +450,13 @@ def test_what_waits_is_not_sent_to_a_run_that_the_tracker_has_as_another(open_ru
     assert shipped_run(thief).run_id != run.run_id
 
 
-def test_a_child_is_shown_below_its_parent_which_is_sent_first(home: Home, open_run: OpenRun, make_record: Make):
+def test_a_child_is_shown_below_its_parent_which_is_sent_first(
+    home: Home, open_run: OpenRun, make_record: Make
+):
     parent = open_run(make_record(run_id="parent", created="2026-01-01T00:00:00+00:00"))
-    child = open_run(make_record(run_id="child", parent="parent", created="2026-01-01T00:00:01+00:00"))
+    child = open_run(
+        make_record(run_id="child", parent="parent", created="2026-01-01T00:00:01+00:00")
+    )
     assert [done.run_id for done in sync_home(home)] == ["parent", "child"]
     run = shipped_run(child)
     tags = run.client.get_run(run.run_id).data.tags
@@ -421,7 +503,9 @@ def test_metrics_that_a_server_fails_at_are_set_aside_and_hold_up_nothing(
     monkeypatch.setattr("torchrelay.tracking.shipping.outbox.PAUSES", (0.0,))
     with Journal(run_dir / JOURNAL_FILE) as journal:
         for step in (NUM_STEPS + 1, NUM_STEPS + 2):
-            journal.append_metrics(step, 1, {"valid/accuracy": 0.5, "valid/accuracy/cold": 0.25, "valid/after": 1.0})
+            journal.append_metrics(
+                step, 1, {"valid/accuracy": 0.5, "valid/accuracy/cold": 0.25, "valid/after": 1.0}
+            )
         journal.append_tags({"after": "it"})
         journal.append_status("FINISHED", 1_800_000_000_000)
     done = sync_run(run_dir)
@@ -432,7 +516,9 @@ def test_metrics_that_a_server_fails_at_are_set_aside_and_hold_up_nothing(
     found = client.get_run(load_record(run_dir).mlflow_run_id)
     assert (found.info.status, found.data.tags["after"]) == ("FINISHED", "it")
     assert {"valid/accuracy", "valid/after"} <= set(found.data.metrics)
-    assert [one.path for one in client.list_artifacts(found.info.run_id, "weights")] == ["weights/best.pt"]
+    assert [one.path for one in client.list_artifacts(found.info.run_id, "weights")] == [
+        "weights/best.pt"
+    ]
     asides = load_aside(run_dir)
     assert len((run_dir / "set_aside.jsonl").read_text().splitlines()) == 2
     assert [one.keys for one in asides] == [("valid/accuracy/cold",)] * 2
@@ -457,7 +543,9 @@ class Picky:
         self.is_picky = True
         log_batch, get_run = MlflowClient.log_batch, MlflowClient.get_run
 
-        def pick(client: MlflowClient, run_id: str, metrics: Sequence[Metric] = (), **others: Any) -> None:
+        def pick(
+            client: MlflowClient, run_id: str, metrics: Sequence[Metric] = (), **others: Any
+        ) -> None:
             self.num_batches += 1
             time.sleep(sleep)
             if self.is_picky and any(point.key.startswith("bad") for point in metrics):
@@ -533,7 +621,9 @@ def test_a_torn_line_of_what_is_set_aside_costs_none_behind_it(run_dir: Path):
     assert load_aside(run_dir) == [one]
 
 
-def test_a_server_that_answers_and_brings_nothing_on_is_not_waited_for(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_server_that_answers_and_brings_nothing_on_is_not_waited_for(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("torchrelay.tracking.shipping.shipper.EMBEDDED_PATIENCE_SECONDS", 1.0)
     num_lines = waiting(run_dir)
     shutil.rmtree(settings.home().artifacts, ignore_errors=True)

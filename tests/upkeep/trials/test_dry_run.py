@@ -13,7 +13,9 @@ from torchrelay.upkeep.trials.dry_run import dry_run
 from ...conftest import WriteRecipe
 
 
-def test_a_dry_run_trains_two_steps_and_leaves_the_pack_alone_behind(number_recipe: WriteRecipe) -> None:
+def test_a_dry_run_trains_two_steps_and_leaves_the_pack_alone_behind(
+    number_recipe: WriteRecipe,
+) -> None:
     found = dry_run(load_recipe(number_recipe()))
     assert len(found["losses"]) == 2
     assert found["valid_loss"] > 0
@@ -27,7 +29,9 @@ def test_a_dry_run_trains_two_steps_and_leaves_the_pack_alone_behind(number_reci
     assert Path(found["pack_dir"]).is_dir()
 
 
-def test_pictures_are_decoded_once_for_the_dry_run_and_the_run_after_it(picture_recipe: WriteRecipe) -> None:
+def test_pictures_are_decoded_once_for_the_dry_run_and_the_run_after_it(
+    picture_recipe: WriteRecipe,
+) -> None:
     recipe = load_recipe(picture_recipe())
     first, second = dry_run(recipe), dry_run(recipe)
     assert (first["model"], first["parameters"], first["rows"]) == (
@@ -40,7 +44,11 @@ def test_pictures_are_decoded_once_for_the_dry_run_and_the_run_after_it(picture_
 
 
 def test_one_batch_and_no_validation_rows_are_enough(number_recipe: WriteRecipe) -> None:
-    recipe = load_recipe(number_recipe(), None, {"train.batch_size": 500, "data.split.valid": 0, "data.split.test": 0})
+    recipe = load_recipe(
+        number_recipe(),
+        None,
+        {"train.batch_size": 500, "data.split.valid": 0, "data.split.test": 0},
+    )
     found = dry_run(recipe)
     assert (len(found["losses"]), found["steps_per_epoch"], found["valid_loss"]) == (2, 1, None)
 
@@ -55,7 +63,9 @@ def test_the_rows_of_each_split_column_are_counted(splits_recipe: WriteRecipe) -
     assert found["tried_split"] == "split_0"
 
 
-def test_all_warnings_that_are_said_are_found(number_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_warnings_that_are_said_are_found(
+    number_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert dry_run(load_recipe(number_recipe()))["warnings"] == []
     overrides = {
         "data.inputs.x.channels": "gray",
@@ -70,16 +80,26 @@ def test_all_warnings_that_are_said_are_found(number_recipe: WriteRecipe, capsys
 
 def test_a_monitor_that_no_validation_row_defines_is_refused(number_recipe: WriteRecipe) -> None:
     path = number_recipe()
-    rows = [f"{row},0,{7 if row % 3 == 0 else row},{'valid' if row % 3 == 0 else 'train'}" for row in range(30)]
+    rows = [
+        f"{row},0,{7 if row % 3 == 0 else row},{'valid' if row % 3 == 0 else 'train'}"
+        for row in range(30)
+    ]
     Path("numbers.csv").write_text("\n".join(["a,b,y,split", *rows]) + "\n")
     overrides = {"data.split": {"column": "split"}, "checkpoint.monitor": "valid/r2"}
-    with pytest.raises(TrainingError, match=r"valid/r2 is not defined .* values are all the same.* valid/rmse"):
+    with pytest.raises(
+        TrainingError, match=r"valid/r2 is not defined .* values are all the same.* valid/rmse"
+    ):
         dry_run(load_recipe(path, None, overrides))
 
 
-def test_a_monitor_that_two_batches_leave_undefined_is_looked_for_in_all_of_them(number_recipe: WriteRecipe) -> None:
+def test_a_monitor_that_two_batches_leave_undefined_is_looked_for_in_all_of_them(
+    number_recipe: WriteRecipe,
+) -> None:
     path = number_recipe()
-    rows = [f"{row},0,{row // 25},{'valid' if row >= 10 else 'train'}" for row in [*range(10), *range(10, 30)]]
+    rows = [
+        f"{row},0,{row // 25},{'valid' if row >= 10 else 'train'}"
+        for row in [*range(10), *range(10, 30)]
+    ]
     rows[9] = "9,0,1,train"
     Path("numbers.csv").write_text("\n".join(["a,b,y,split", *rows]) + "\n")
     overrides = {
@@ -91,12 +111,17 @@ def test_a_monitor_that_two_batches_leave_undefined_is_looked_for_in_all_of_them
     assert len(dry_run(load_recipe(path, None, overrides))["losses"]) == 2
 
 
-def test_every_split_must_have_the_validation_rows_that_a_setting_needs(splits_recipe: WriteRecipe) -> None:
+def test_every_split_must_have_the_validation_rows_that_a_setting_needs(
+    splits_recipe: WriteRecipe,
+) -> None:
     path = splits_recipe()
     table = Path("folds.csv").read_text().splitlines()
     table = [
         table[0],
-        *(line.removesuffix(",valid") + ",test" if line.endswith(",valid") else line for line in table[1:]),
+        *(
+            line.removesuffix(",valid") + ",test" if line.endswith(",valid") else line
+            for line in table[1:]
+        ),
     ]
     Path("folds.csv").write_text("\n".join(table) + "\n")
     with pytest.raises(RecipeError, match="early_stop_epochs: 3 needs validation rows"):
@@ -106,9 +131,19 @@ def test_every_split_must_have_the_validation_rows_that_a_setting_needs(splits_r
 @pytest.mark.parametrize(
     ("key", "value", "error", "message"),
     [
-        ("train.optimizer", {"name": "sgd", "args": {"lr": 1e30}}, TrainingError, r"the loss is .* rows of the table"),
+        (
+            "train.optimizer",
+            {"name": "sgd", "args": {"lr": 1e30}},
+            TrainingError,
+            r"the loss is .* rows of the table",
+        ),
         ("train.optimizer.args.lrr", 1, RecipeError, "lrr"),
-        ("checkpoint.monitor", "valid/accuracy", RecipeError, "'valid/accuracy' is not a validation metric"),
+        (
+            "checkpoint.monitor",
+            "valid/accuracy",
+            RecipeError,
+            "'valid/accuracy' is not a validation metric",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_as_the_run_would_say_it(

@@ -52,8 +52,14 @@ def test_the_same_outcome_has_no_difference_although_nan_is_not_nan() -> None:
     [
         (outcome(last="ccc"), "the last weights are ccc instead of aaa"),
         (outcome(best="ccc"), "the best weights are ccc instead of bbb"),
-        (outcome(points={**POINTS, ("train/loss", 2): 0.2500001}), "at step 2 is 0.2500001 instead of 0.25"),
-        (outcome(points={at: value for at, value in POINTS.items() if at[1] == 2}), "step 1 is missing"),
+        (
+            outcome(points={**POINTS, ("train/loss", 2): 0.2500001}),
+            "at step 2 is 0.2500001 instead of 0.25",
+        ),
+        (
+            outcome(points={at: value for at, value in POINTS.items() if at[1] == 2}),
+            "step 1 is missing",
+        ),
         (outcome(points={**POINTS, ("train/loss", 3): 0.1}), "step 3 is one too many"),
         (outcome(doubled=[("train/loss", 2)]), "step 2 stands in the journal more than once"),
     ],
@@ -62,8 +68,14 @@ def test_the_first_difference_is_named(found: Outcome, said: str) -> None:
     assert said in first_difference(outcome(), found)
 
 
-def test_a_long_run_is_shortened_by_leaving_out_rows_evenly(number_recipe: WriteRecipe, tmp_path: Path) -> None:
-    recipe = load_recipe(number_recipe(num_rows=400, tracking={"register": "numbers"}), None, {"train.max_minutes": 5})
+def test_a_long_run_is_shortened_by_leaving_out_rows_evenly(
+    number_recipe: WriteRecipe, tmp_path: Path
+) -> None:
+    recipe = load_recipe(
+        number_recipe(num_rows=400, tracking={"register": "numbers"}),
+        None,
+        {"train.max_minutes": 5},
+    )
     data = prepare_data(recipe.data, home())
     short, shorter = _shorten(recipe, data, 20, tmp_path / "short")
     assert (short.train.epochs, short.checkpoint.every_steps) == (2, 2)
@@ -101,13 +113,17 @@ def test_more_kills_than_a_run_has_room_for_are_refused(number_recipe: WriteReci
 
 
 @pytest.mark.slow
-def test_killed_runs_are_found_identical_and_leave_nothing_behind(number_recipe: WriteRecipe) -> None:
+def test_killed_runs_are_found_identical_and_leave_nothing_behind(
+    number_recipe: WriteRecipe,
+) -> None:
     done = _verify_resume(number_recipe(), "--kills", "2", "--steps", "40", "--seed", "1")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["identical"]
     assert len(found["kills"]) == 2
-    assert all(kill["goes_on_from"] <= kill["step"] + 2 <= found["steps"] for kill in found["kills"])
+    assert all(
+        kill["goes_on_from"] <= kill["step"] + 2 <= found["steps"] for kill in found["kills"]
+    )
     assert found["kills"][0]["step"] <= found["kills"][1]["step"]
     assert found["weights_sha256"][0] == found["weights_sha256"][1]
     assert "identical after 2 kills" in done.stderr
@@ -116,7 +132,9 @@ def test_killed_runs_are_found_identical_and_leave_nothing_behind(number_recipe:
 
 
 @pytest.mark.slow
-def test_a_run_that_cannot_be_repeated_is_found_out(number_recipe: WriteRecipe, tmp_path: Path) -> None:
+def test_a_run_that_cannot_be_repeated_is_found_out(
+    number_recipe: WriteRecipe, tmp_path: Path
+) -> None:
     (tmp_path / "restless.py").write_text(RESTLESS_NET)
     recipe = number_recipe(model={"name": "restless:Restless"})
     done = _verify_resume(recipe, "--kills", "1", "--steps", "30", "--seed", "1")
@@ -128,7 +146,13 @@ def test_a_run_that_cannot_be_repeated_is_found_out(number_recipe: WriteRecipe, 
 
 
 def _verify_resume(recipe: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [Path(sys.executable).parent / "torchrelay", "verify-resume", recipe, *options, "--json"]
+    command = [
+        Path(sys.executable).parent / "torchrelay",
+        "verify-resume",
+        recipe,
+        *options,
+        "--json",
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=250)
 
 

@@ -20,7 +20,8 @@ class Sample(NamedTuple):
     """A file and the picture that it holds.
 
     Attributes:
-        picture: uint8, (H, W) or (H, W, 3), on white where it is transparent; None where it is to be refused.
+        picture: uint8, (H, W) or (H, W, 3), on white where it is transparent; None where it is to
+            be refused.
         verdict: a pattern of the refusal.
         tolerance: largest difference in levels.
     """
@@ -56,13 +57,18 @@ def seen_by_pillow(name: str, data: bytes, tolerance: int = 2) -> Sample:
         return Sample(name, data, np.asarray(image.convert("RGB")), tolerance=tolerance)
 
 
-def tiff_by_hand(tags: Mapping[int, tuple[int, Sequence[Any]]], strip: bytes, order: str = "<") -> bytes:
-    """A TIFF of one strip, byte by byte as section 2 of TIFF 6.0 has it: code -> type (1, 3, 4 or 5) and values."""
+def tiff_by_hand(
+    tags: Mapping[int, tuple[int, Sequence[Any]]], strip: bytes, order: str = "<"
+) -> bytes:
+    """A TIFF of one strip, byte by byte as section 2 of TIFF 6.0 has it: code -> type (1, 3, 4
+    or 5) and values.
+    """
     letters = {1: "B", 3: "H", 4: "I", 5: "II", 77: "H"}
     told = {**tags, 273: (4, [0]), 279: (4, [len(strip)])}
     packed = {
         code: b"".join(
-            struct.pack(order + letters[kind], *(one if isinstance(one, tuple) else (one,))) for one in values
+            struct.pack(order + letters[kind], *(one if isinstance(one, tuple) else (one,)))
+            for one in values
         )
         for code, (kind, values) in told.items()
     }
@@ -73,15 +79,28 @@ def tiff_by_hand(tags: Mapping[int, tuple[int, Sequence[Any]]], strip: bytes, or
     for code in sorted(told):
         kind, values = told[code]
         entries += struct.pack(order + "HHI", code, kind, len(values))
-        entries += packed[code].ljust(4, b"\0") if len(packed[code]) <= 4 else struct.pack(order + "I", at)
+        entries += (
+            packed[code].ljust(4, b"\0") if len(packed[code]) <= 4 else struct.pack(order + "I", at)
+        )
         at += len(packed[code]) if len(packed[code]) > 4 else 0
     head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "IH", 8, len(told))
     return head + entries + bytes(4) + beyond + strip
 
 
-def tags_of(photometric: int, bits: int, samples: int = 1, compression: int = 1) -> dict[int, tuple[int, list[Any]]]:
-    tags: dict[int, tuple[int, list[Any]]] = {256: (4, [WIDTH]), 257: (4, [HEIGHT]), 258: (3, [bits] * samples)}
-    return tags | {259: (3, [compression]), 262: (3, [photometric]), 277: (3, [samples]), 278: (4, [HEIGHT])}
+def tags_of(
+    photometric: int, bits: int, samples: int = 1, compression: int = 1
+) -> dict[int, tuple[int, list[Any]]]:
+    tags: dict[int, tuple[int, list[Any]]] = {
+        256: (4, [WIDTH]),
+        257: (4, [HEIGHT]),
+        258: (3, [bits] * samples),
+    }
+    return tags | {
+        259: (3, [compression]),
+        262: (3, [photometric]),
+        277: (3, [samples]),
+        278: (4, [HEIGHT]),
+    }
 
 
 def pack_bits(samples: np.ndarray, bits: int) -> bytes:
@@ -90,10 +109,17 @@ def pack_bits(samples: np.ndarray, bits: int) -> bytes:
     return np.packbits(planes.reshape(len(samples), -1), axis=1).tobytes()
 
 
-def png_by_hand(rows: Sequence[bytes], bits: int, colour: int, chunks: Mapping[bytes, bytes] = {}) -> bytes:
+def png_by_hand(
+    rows: Sequence[bytes], bits: int, colour: int, chunks: Mapping[bytes, bytes] = {}
+) -> bytes:
     """A PNG of rows without filters."""
     header = struct.pack(">IIBBBBB", WIDTH, len(rows), bits, colour, 0, 0, 0)
-    body = {b"IHDR": header, **chunks, b"IDAT": zlib.compress(b"".join(b"\0" + row for row in rows)), b"IEND": b""}
+    body = {
+        b"IHDR": header,
+        **chunks,
+        b"IDAT": zlib.compress(b"".join(b"\0" + row for row in rows)),
+        b"IEND": b"",
+    }
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(one)) + name + one + struct.pack(">I", zlib.crc32(name + one))
         for name, one in body.items()

@@ -1,6 +1,7 @@
 """Files of every kind that hold one known picture, and what readers make of them.
 
-`python tests/datasets/images/formats/formats.py` prints the table of docs/formats.md: Pillow, tifffile and torchrelay side by side.
+`python tests/datasets/images/formats/formats.py` prints the table of docs/formats.md: Pillow,
+tifffile and torchrelay side by side.
 """
 
 from __future__ import annotations
@@ -49,21 +50,39 @@ def _pngs() -> Iterator[Sample]:
         clear = int(bits > 1)  # neither black nor white, where there are more
         data = png_by_hand(rows, bits, 0, {b"tRNS": struct.pack(">H", clear)})
         yield Sample(
-            f"PNG, gray, {bits} bits, a transparent level", data, np.where(few == clear, 255, full).astype(np.uint8)
+            f"PNG, gray, {bits} bits, a transparent level",
+            data,
+            np.where(few == clear, 255, full).astype(np.uint8),
         )
         indexed = picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=2**bits)
         yield Sample(
-            f"PNG, palette, {bits} bits", encode(indexed, "png", bits=bits), np.asarray(indexed.convert("RGB"))
+            f"PNG, palette, {bits} bits",
+            encode(indexed, "png", bits=bits),
+            np.asarray(indexed.convert("RGB")),
         )
-    for shape, name in ((deep, "RGB"), (deep[..., 0], "gray"), (np.dstack([deep, deep[..., :1] * 0 + 65535]), "RGBA")):
+    for shape, name in (
+        (deep, "RGB"),
+        (deep[..., 0], "gray"),
+        (np.dstack([deep, deep[..., :1] * 0 + 65535]), "RGBA"),
+    ):
         known = rgb[..., 0] if name == "gray" else rgb
-        yield Sample(f"PNG, {name}, 16 bits", bytes(imagecodecs.png_encode(np.ascontiguousarray(shape))), known)
+        yield Sample(
+            f"PNG, {name}, 16 bits",
+            bytes(imagecodecs.png_encode(np.ascontiguousarray(shape))),
+            known,
+        )
     rows = [row.astype(">u2").tobytes() for row in deep]
     hidden = (deep == deep[0, 0]).all(2)[..., None]
     data = png_by_hand(rows, 16, 2, {b"tRNS": deep[0, 0].astype(">u2").tobytes()})
-    yield Sample("PNG, RGB, 16 bits, a transparent colour", data, np.where(hidden, 255, rgb).astype(np.uint8))
-    data = png_by_hand([row.tobytes() for row in rgb], 8, 2, {b"tRNS": rgb[0, 0].astype(">u2").tobytes()})
-    yield Sample("PNG, RGB, a transparent colour", data, np.where(hidden, 255, rgb).astype(np.uint8))
+    yield Sample(
+        "PNG, RGB, 16 bits, a transparent colour", data, np.where(hidden, 255, rgb).astype(np.uint8)
+    )
+    data = png_by_hand(
+        [row.tobytes() for row in rgb], 8, 2, {b"tRNS": rgb[0, 0].astype(">u2").tobytes()}
+    )
+    yield Sample(
+        "PNG, RGB, a transparent colour", data, np.where(hidden, 255, rgb).astype(np.uint8)
+    )
     chunks = {b"gAMA": struct.pack(">I", 100_000), b"sRGB": b"\0"}
     for name, body in chunks.items():
         data = png_by_hand([row.tobytes() for row in rgb], 8, 2, {name: body})
@@ -74,7 +93,11 @@ def _pngs() -> Iterator[Sample]:
     text = b"Raw profile type exif\0\0" + zlib.compress(profile)
     data = png_by_hand([row.tobytes() for row in rgb], 8, 2, {b"zTXt": text})
     yield Sample("PNG, turned by ImageMagick's text", data, np.ascontiguousarray(np.rot90(rgb, -1)))
-    yield Sample("PNG, animated", encode(picture, "png", save_all=True, append_images=[picture.rotate(90)]), rgb)
+    yield Sample(
+        "PNG, animated",
+        encode(picture, "png", save_all=True, append_images=[picture.rotate(90)]),
+        rgb,
+    )
 
 
 def _others() -> Iterator[Sample]:
@@ -83,7 +106,11 @@ def _others() -> Iterator[Sample]:
     inks, indexed = picture.convert("CMYK"), picture.convert("P", palette=Image.Palette.ADAPTIVE)
     deep = rgb.astype(np.uint16) * 257
     turned = [picture.rotate(90)]
-    for name, options in (("baseline", {}), ("progressive", {"progressive": True}), ("RGB inside", {"keep_rgb": True})):
+    for name, options in (
+        ("baseline", {}),
+        ("progressive", {"progressive": True}),
+        ("RGB inside", {"keep_rgb": True}),
+    ):
         yield seen_by_pillow(f"JPEG, {name}", encode(picture, "jpeg", quality=95, **options))
     data = encode(picture, "jpeg", quality=95)
     yield seen_by_pillow("JPEG, JFIF 2.01", data.replace(b"JFIF\0\1", b"JFIF\0\2"))
@@ -97,37 +124,60 @@ def _others() -> Iterator[Sample]:
     yield Sample("JPEG-LS", bytes(imagecodecs.jpegls_encode(gray)), verdict="a JPEG-LS")
     for mode in ("1", "L", "P", "RGB"):
         yield Sample(
-            f"BMP, {mode}", encode(picture.convert(mode), "bmp"), np.asarray(picture.convert(mode).convert("RGB"))
+            f"BMP, {mode}",
+            encode(picture.convert(mode), "bmp"),
+            np.asarray(picture.convert(mode).convert("RGB")),
         )
     yield Sample("GIF", encode(indexed, "gif"), np.asarray(indexed.convert("RGB")))
     data = encode(indexed, "gif", save_all=True, append_images=[indexed.rotate(90)])
     yield Sample("GIF, animated", data, np.asarray(indexed.convert("RGB")))
-    for name, options in (("webp", {"lossless": True}), ("avif", {"quality": 90}), ("jpeg2000", {})):
+    for name, options in (
+        ("webp", {"lossless": True}),
+        ("avif", {"quality": 90}),
+        ("jpeg2000", {}),
+    ):
         for mode in ("RGB", "RGBA", "L"):
             yield seen_by_pillow(f"{name}, {mode}", encode(picture.convert(mode), name, **options))
     for name in ("webp", "avif"):
         animated = encode(picture, name, save_all=True, append_images=turned, quality=90)
         yield seen_by_pillow(f"{name}, animated", animated)
     yield Sample(
-        "avif, 10 bits", bytes(imagecodecs.avif_encode(deep >> 6, level=100, bitspersample=10)), rgb, tolerance=1
+        "avif, 10 bits",
+        bytes(imagecodecs.avif_encode(deep >> 6, level=100, bitspersample=10)),
+        rgb,
+        tolerance=1,
     )
-    yield Sample("jpeg2000, 16 bits", bytes(imagecodecs.jpeg2k_encode(deep, level=0, reversible=True)), rgb)
+    yield Sample(
+        "jpeg2000, 16 bits", bytes(imagecodecs.jpeg2k_encode(deep, level=0, reversible=True)), rgb
+    )
     data = bytes(imagecodecs.jpeg2k_encode(deep >> 4, level=0, reversible=True, bitspersample=12))
     yield Sample("jpeg2000, 12 bits", data, rgb)
     yield Sample(
-        "PGM, 16 bits", b"P5 %d %d 65535\n" % (WIDTH, HEIGHT) + deep[..., 0].astype(">u2").tobytes(), rgb[..., 0]
+        "PGM, 16 bits",
+        b"P5 %d %d 65535\n" % (WIDTH, HEIGHT) + deep[..., 0].astype(">u2").tobytes(),
+        rgb[..., 0],
     )
-    yield Sample("PPM, 16 bits", b"P6\n# by hand\n%d %d\n65535\n" % (WIDTH, HEIGHT) + deep.astype(">u2").tobytes(), rgb)
+    yield Sample(
+        "PPM, 16 bits",
+        b"P6\n# by hand\n%d %d\n65535\n" % (WIDTH, HEIGHT) + deep.astype(">u2").tobytes(),
+        rgb,
+    )
     plain = " ".join(map(str, deep.ravel())).encode()
     yield Sample("PPM, 16 bits, in words", b"P3 %d %d 65535\n" % (WIDTH, HEIGHT) + plain, rgb)
 
 
 def difference(pixels: np.ndarray, sample: Sample) -> int:
-    """The largest difference in levels of (3, H, W) from the picture; 255 where it has another shape."""
+    """The largest difference in levels of (3, H, W) from the picture; 255 where it has another
+    shape.
+    """
     assert sample.picture is not None
     known = np.stack([sample.picture] * 3, 2) if sample.picture.ndim == 2 else sample.picture
     found = pixels.transpose(1, 2, 0)
-    return int(np.abs(found.astype(int) - known.astype(int)).max()) if found.shape == known.shape else 255
+    return (
+        int(np.abs(found.astype(int) - known.astype(int)).max())
+        if found.shape == known.shape
+        else 255
+    )
 
 
 def _say(pixels: np.ndarray, sample: Sample) -> str:
@@ -153,7 +203,9 @@ def _by_tifffile(sample: Sample) -> str:
 
 
 def _by_torchrelay(sample: Sample) -> str:
-    return _say(decode_image(sample.data, Feature(kind="image"), 10**7).pixels.transpose(1, 2, 0), sample)
+    return _say(
+        decode_image(sample.data, Feature(kind="image"), 10**7).pixels.transpose(1, 2, 0), sample
+    )
 
 
 def print_table() -> None:

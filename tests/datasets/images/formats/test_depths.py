@@ -35,7 +35,9 @@ def with_mask(pixels: np.ndarray, shown: np.ndarray, **options: Any) -> bytes:
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "float16", "float32", "float64"])
 @pytest.mark.parametrize("background", ["white", "#20c040"])
-def test_an_alpha_that_is_multiplied_in_is_divided_out_in_every_type(dtype: str, background: str) -> None:
+def test_an_alpha_that_is_multiplied_in_is_divided_out_in_every_type(
+    dtype: str, background: str
+) -> None:
     top = 1 if dtype.startswith("float") else np.iinfo(dtype).max
     multiplied = np.dstack([RGB / 255 * SEEN[..., None], SEEN]) * top
     data = encode_tiff(multiplied.astype(dtype), photometric="rgb", extrasamples=["assocalpha"])
@@ -50,10 +52,13 @@ def test_an_alpha_that_is_multiplied_in_is_divided_out_in_every_type(dtype: str,
 
 def test_an_alpha_of_floats_counts_from_0_to_1() -> None:
     data = encode_tiff(
-        np.dstack([RGB, RGB[..., :1]]).astype(np.float32), photometric="rgb", extrasamples=["unassalpha"]
+        np.dstack([RGB, RGB[..., :1]]).astype(np.float32),
+        photometric="rgb",
+        extrasamples=["unassalpha"],
     )
     with pytest.raises(
-        BadImage, match=r"an alpha of floats outside 0 to 1: it goes from .* to 255; say `background: keep`"
+        BadImage,
+        match=r"an alpha of floats outside 0 to 1: it goes from .* to 255; say `background: keep`",
     ):
         decode(data, dtype="float32")
     np.testing.assert_array_equal(decode(data, dtype="float32", background="keep"), RGB)
@@ -76,7 +81,9 @@ def test_a_mask_beside_a_picture_of_any_type_is_its_alpha(kind: str) -> None:
 
 
 def test_a_picture_of_one_bit_for_each_colour_is_weighed_as_one_of_eight() -> None:
-    data = encode_tiff(np.array([[[1, 0, 0]] * 8] * 8, np.uint8), photometric="rgb", bitspersample=1)
+    data = encode_tiff(
+        np.array([[[1, 0, 0]] * 8] * 8, np.uint8), photometric="rgb", bitspersample=1
+    )
     assert decode(data, channels="gray")[0, 0, 0] == 76  # ITU-R 601
 
 
@@ -100,7 +107,9 @@ def few_bits() -> dict[str, bytes]:
     return {
         "tiff": encode_tiff(TWELVE, photometric="rgb", bitspersample=12),
         "pages": encode_tiff(
-            np.ascontiguousarray(TWELVE.transpose(2, 0, 1)), photometric="minisblack", bitspersample=12
+            np.ascontiguousarray(TWELVE.transpose(2, 0, 1)),
+            photometric="minisblack",
+            bitspersample=12,
         ),
         "jpeg2000": bytes(jpeg_2000),
         "ppm": pgm_of_12_bits(),
@@ -142,7 +151,9 @@ def test_white_of_one_bit_is_white_as_that_of_two_is(format_: str, dtype: str, w
 
 
 def test_functions_get_a_picture_of_one_bit_as_a_mask() -> None:
-    chain = [{"name": "transform.resize", "args": {"output_shape": [9, 13]}}]  # of a mask it makes no grays
+    chain = [
+        {"name": "transform.resize", "args": {"output_shape": [9, 13]}}
+    ]  # of a mask it makes no grays
     for format_ in ("png", "tiff"):
         data = encode(Image.fromarray(LEVELS[..., 0] > 0), format_)
         found = decode(data, channels="gray", preprocess=chain)

@@ -45,6 +45,10 @@ def test_a_look_at_a_header_sees_the_channels_that_training_will_read(tmp_path: 
         is_gray = bool((decoded.pixels == decoded.pixels[:1]).all())
         assert (found.channels == 1) == is_gray, sample.name
         assert (found.height, found.width) == decoded.source, sample.name
-        depth = 16 if "16 bits" in sample.name or "12 bits" in sample.name or "10 bits" in sample.name else 8
+        depth = (
+            16
+            if "16 bits" in sample.name or "12 bits" in sample.name or "10 bits" in sample.name
+            else 8
+        )
         if "float" not in sample.name:
             assert found.bits == depth, sample.name

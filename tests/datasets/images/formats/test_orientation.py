@@ -63,7 +63,9 @@ TURNED: dict[str, bytes] = {
     "jpeg-both": encode(known_picture(), "jpeg", xmp=XMP, exif=exif_of(3)),
     "webp-xmp": encode(known_picture(), "webp", lossless=True, xmp=XMP),
     "avif-xmp": encode(known_picture(), "avif", xmp=XMP),
-    "tiff-xmp": encode_tiff(np.asarray(known_picture()), photometric="rgb", extratags=[(700, 1, len(XMP), XMP, True)]),
+    "tiff-xmp": encode_tiff(
+        np.asarray(known_picture()), photometric="rgb", extratags=[(700, 1, len(XMP), XMP, True)]
+    ),
 }
 
 
@@ -115,7 +117,12 @@ def test_exif_says_a_number_from_1_to_8_or_nothing(exif: bytes, expected: int) -
 @pytest.mark.parametrize("format_", ["jpeg", "png", "webp"])
 def test_exif_that_cannot_be_read_turns_nothing_and_says_nothing(format_: str) -> None:
     options: dict[str, Any] = {"lossless": True} if format_ == "webp" else {}
-    data = encode(known_picture(), format_, exif=b"Exif\0\0" + entry("<", 3, 1, b"\0\0\0\0", num=40), **options)
+    data = encode(
+        known_picture(),
+        format_,
+        exif=b"Exif\0\0" + entry("<", 3, 1, b"\0\0\0\0", num=40),
+        **options,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = decode_image(data, FEATURE, MANY)
@@ -128,10 +135,14 @@ def test_what_pillow_says_of_exif_that_cannot_be_read_is_not_on_standard_error()
         "from torchrelay.datasets.images.formats.decoders import decode_by_pillow; import sys;"
         "print(decode_by_pillow(sys.stdin.buffer.read(), 10_000).pixels.shape)"
     )
-    exif = b"Exif\0\0" + entry("<", 3, 1, b"\6\0\0\0", num=40).replace(b"\x12\x01", b"\x0f\x01")  # Make, no Orientation
+    exif = b"Exif\0\0" + entry("<", 3, 1, b"\6\0\0\0", num=40).replace(
+        b"\x12\x01", b"\x0f\x01"
+    )  # Make, no Orientation
     with pytest.warns(UserWarning, match="Corrupt EXIF data"):
         data = encode(known_picture(), "avif", exif=exif)
-    done = subprocess.run([sys.executable, "-c", program], input=data, capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=data, capture_output=True, check=True
+    )
     assert (done.stdout, done.stderr) == (b"(3, 24, 32)\n", b"")
 
 

@@ -33,9 +33,13 @@ def pages(*pictures: tuple[np.ndarray, dict[str, Any]]) -> bytes:
 
 @pytest.mark.parametrize("options", [{}, {"subfiletype": 2}, {"tile": (16, 16)}])
 @pytest.mark.parametrize("step", [2, 3, 4])
-def test_a_second_picture_of_a_part_of_the_size_is_never_dropped_unsaid(step: int, options: dict[str, Any]) -> None:
+def test_a_second_picture_of_a_part_of_the_size_is_never_dropped_unsaid(
+    step: int, options: dict[str, Any]
+) -> None:
     other = np.ascontiguousarray(255 - RGB[: 24 // step, : 32 // step])
-    with pytest.raises(BadImage, match=rf"several pictures: expected one, got 2 of 24 x 32 x 3, {24 // step} x"):
+    with pytest.raises(
+        BadImage, match=rf"several pictures: expected one, got 2 of 24 x 32 x 3, {24 // step} x"
+    ):
         decode(pages((RGB, options), (other, options)))
 
 
@@ -43,11 +47,15 @@ def test_a_second_picture_of_a_part_of_the_size_is_never_dropped_unsaid(step: in
 def test_what_says_that_it_is_a_smaller_copy_or_a_mask_is_no_second_picture(step: int) -> None:
     small = np.ascontiguousarray(RGB[: 24 // step, : 32 // step])
     for options in ({}, {"tile": (16, 16)}):
-        np.testing.assert_array_equal(decode(pages((RGB, options), (small, {**options, "subfiletype": 1}))), RGB)
+        np.testing.assert_array_equal(
+            decode(pages((RGB, options), (small, {**options, "subfiletype": 1}))), RGB
+        )
         inside = pages((RGB, {**options, "subifds": 1}), (small, options))
         np.testing.assert_array_equal(decode(inside), RGB)
     gray = {"photometric": "minisblack"}
-    masked = pages((BILEVEL, gray), (BILEVEL[: 24 // step, : 32 // step], {**gray, "subfiletype": 4}))
+    masked = pages(
+        (BILEVEL, gray), (BILEVEL[: 24 // step, : 32 // step], {**gray, "subfiletype": 4})
+    )
     np.testing.assert_array_equal(decode(masked, channels="gray")[..., 0], BILEVEL * 255)
 
 
@@ -74,7 +82,9 @@ def without_bits(data: bytes) -> bytes:
 
 @pytest.mark.parametrize("compression", [None, "lzw", "zlib"])
 @pytest.mark.parametrize("tile", [None, (16, 16)])
-def test_a_tiff_that_lost_its_bits_is_not_read_as_a_mask(compression: str | None, tile: tuple[int, int] | None) -> None:
+def test_a_tiff_that_lost_its_bits_is_not_read_as_a_mask(
+    compression: str | None, tile: tuple[int, int] | None
+) -> None:
     data = encode_tiff(GRAY, photometric="minisblack", compression=compression, tile=tile)
     np.testing.assert_array_equal(decode(data, channels="gray")[..., 0], GRAY)
     with pytest.raises(BadImage, match=r"^damaged: .* 1 bit \(it has no BitsPerSample\)"):
@@ -92,7 +102,9 @@ def test_a_tiff_that_says_half_of_its_bits_is_damaged(tile: tuple[int, int] | No
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "zstd"])
 @pytest.mark.parametrize("mode", ["1", "L", "RGB"])
-def test_bytes_whose_bits_run_backwards_are_read_as_pillow_reads_them(mode: str, compression: str) -> None:
+def test_bytes_whose_bits_run_backwards_are_read_as_pillow_reads_them(
+    mode: str, compression: str
+) -> None:
     picture = known_picture().convert(mode)
     data = encode(picture, "tiff", compression=compression, tiffinfo={266: 2})
     with Image.open(io.BytesIO(data)) as image:
@@ -113,8 +125,16 @@ def test_empty_strips_and_tiles_are_zeros_unless_all_are_empty(
         tag = tiff.pages.first.tags[279 if "rowsperstrip" in options else 325]
     size = {3: 2, 4: 4, 16: 8}[tag.dtype]
     num_empty = tag.count * 3 // 4
-    sparse = data[: tag.valueoffset] + bytes(num_empty * size) + data[tag.valueoffset + num_empty * size :]
+    sparse = (
+        data[: tag.valueoffset]
+        + bytes(num_empty * size)
+        + data[tag.valueoffset + num_empty * size :]
+    )
     np.testing.assert_array_equal(decode(sparse, channels="gray")[..., 0], pixels)
-    empty = data[: tag.valueoffset] + bytes(tag.count * size) + data[tag.valueoffset + tag.count * size :]
+    empty = (
+        data[: tag.valueoffset]
+        + bytes(tag.count * size)
+        + data[tag.valueoffset + tag.count * size :]
+    )
     with pytest.raises(BadImage, match=r"^damaged: all strips or tiles of the TIFF are empty"):
         decode(empty, channels="gray")
