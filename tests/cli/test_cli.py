@@ -15,7 +15,7 @@ from PIL import Image
 from prefect import get_client
 
 from torchrelay import cli
-from torchrelay.cli import headline
+from torchrelay.cli.results import headline
 from torchrelay.datasets.files import paths
 from torchrelay.datasets.store import store
 

@@ -11,7 +11,7 @@ import pytest
 
 from torchrelay.engine.hardware import sharing
 from torchrelay.engine.hardware.cpu_load import LoadMeter, usable_cores
-from torchrelay.engine.hardware.openmp import USER_SETTINGS, libgomp
+from torchrelay.engine.hardware.openmp import WAITING_SETTINGS, libgomp
 from torchrelay.engine.hardware.sharing import CoreSharing
 
 needs_two_cores = pytest.mark.skipif(
@@ -58,7 +58,7 @@ with sharing.CoreSharing(len(cores), said.append, Meter()) as shared:
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in USER_SETTINGS:
+    for name in WAITING_SETTINGS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))  # turns of this test alone
     monkeypatch.setattr(sharing, "LOOK_SECONDS", 0.0)
@@ -133,7 +133,7 @@ def test_all_cores_are_back_when_the_training_ends_while_it_gives_way() -> None:
 
 
 @needs_two_cores
-@pytest.mark.parametrize("name", USER_SETTINGS)
+@pytest.mark.parametrize("name", WAITING_SETTINGS)
 def test_nothing_changes_where_the_user_said_how_to_wait(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
