@@ -107,7 +107,6 @@ def test_a_line_of_a_face_is_said_found_and_used(
         (STUB, {}, "open_book is used by nobody else"),
         (STUB, {"docs/a.md": "An open_book without a mark."}, "open_book is used by nobody else"),
         (STUB, {"shelf/x.py": "from . import open_book"}, "open_book is used by nobody else"),
-        (STUB, {**USER, "shelf/open_book.py": ""}, "open_book is a module's name too"),
         (
             STUB,
             {**USER, "shelf/book.py": "def f(open_book): ..."},
@@ -155,6 +154,8 @@ NESTED = {
         ("shelf/images/decode.py", "from ..book import open_book"),
         ("shelf/split.py", "from .book import open_book\nfrom . import book"),
         ("tests/shelf/test_a.py", "from torchrelay.shelf.images.decode import see"),
+        ("tests/shelf/images/test_a.py", "from torchrelay.shelf.book import open_book"),
+        ("tests/faults/test_a.py", "from torchrelay.shelf import book"),
         ("tests/shelf/test_a.py", "from .book import rows\nfrom ..conftest import run"),
         ("shelf/book.py", "PLACE = 'torchrelay.shelf.book._read'"),
         ("tests/test_a.py", "from torchrelay.errors import DataError"),
@@ -180,7 +181,6 @@ def test_faces_open_files_and_own_files_may_be_imported(
         ("flows/train.py", "from .. import shelf; shelf.book.open_book()"),
         ("tests/test_a.py", "import torchrelay.shelf.book"),
         ("tests/models/test_a.py", "from torchrelay.shelf.book import open_book"),
-        ("tests/shelf/images/test_a.py", "from torchrelay.shelf.book import open_book"),
         ("tests/conftest.py", "patch('torchrelay.shelf.book.open_book')"),
         ("tests/test_a.py", "run('from torchrelay.shelf import book')"),
         ("benchmarks/bench.py", "import_module('torchrelay.shelf.book')"),
@@ -191,6 +191,18 @@ def test_an_import_past_a_face_is_named(tmp_path: Path, path: str, text: str) ->
         "imports past a face", tmp_path, {**NESTED, "flows/__init__.py": "", path: text}
     )
     assert found == [f"{path}:1: torchrelay.shelf.book lies behind the face of torchrelay.shelf"]
+
+
+def test_a_face_may_list_a_name_that_a_file_of_its_package_has_too(tmp_path: Path) -> None:
+    files = {"shelf/open_book.py": "def open_book(): ...", "flows/__init__.py": ""}
+    user = {"flows/train.py": "from ..shelf import open_book\n\nopen_book()"}
+    stub = {"shelf/__init__.pyi": STUB.replace(".book", ".open_book")}
+    name = "torchrelay.shelf.open_book"
+    assert offences("imports past a face", tmp_path, {**files, **user, **FACE, **stub}) == []
+    (found,) = offences(
+        "imports past a face", tmp_path, {**files, **user, "shelf/__init__.pyi": ""}
+    )
+    assert found.startswith(f"flows/train.py:1: {name} lies behind the face")
 
 
 def test_a_room_above_may_not_reach_past_the_face_of_one_below(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ def test_a_folder_is_removed_and_a_bad_one_set_aside_beside_those_before_it(tmp_
 
 def test_leftovers_of_every_writer_here_are_removed(tmp_path: Path) -> None:
     script = (
-        "import os, sys\nfrom pathlib import Path\nfrom torchrelay import files\n"
+        "import os, sys\nfrom pathlib import Path\nfrom torchrelay.disk import atomic as files\n"
         "path = Path(sys.argv[1]) / 'a'\n"
         "files.os.fsync = lambda descriptor: os.kill(os.getpid(), 9)\n"
         "if sys.argv[2] == 'file': files.write_atomic(path, 'new')\n"

@@ -21,10 +21,10 @@ import mlflow.store.model_registry.sqlalchemy_store
 from torchrelay import settings
 from torchrelay.recipe import Data, Recipe
 from torchrelay.schema import FeatureSchema, Schema
-from torchrelay.tracking.journal import JOURNAL_FILE, Journal
-from torchrelay.tracking.opening import journal_opening
-from torchrelay.tracking.outbox import Outbox
-from torchrelay.tracking.records import RunRecord, now, save_record
+from torchrelay.runs import JOURNAL_FILE, Journal
+from torchrelay.runs import journal_opening
+from torchrelay.tracking.shipping.outbox import Outbox
+from torchrelay.runs import RunRecord, now, save_record
 
 num_processes, num_batches = map(int, sys.argv[1:])
 

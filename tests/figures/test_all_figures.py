@@ -779,7 +779,7 @@ def test_the_background_is_white(tmp_path):
 def test_drawing_leaves_matplotlibs_global_state_alone(tmp_path):
     code = (
         "import sys, matplotlib; before = dict(matplotlib.rcParams); "
-        "from torchrelay.tracking import figures; from pathlib import Path; figures.curves([], "
+        "from torchrelay import figures; from pathlib import Path; figures.curves([], "
         "Path(sys.argv[1])); "
         "print('matplotlib.pyplot' in sys.modules, before == dict(matplotlib.rcParams))"
     )

@@ -87,7 +87,7 @@ def test_a_reopened_journal_takes_only_what_it_does_not_have(path):
 
 KILLED_AFTER = """
 import os, pathlib, signal, sys
-from torchrelay.tracking.journal import Journal
+from torchrelay.runs import Journal
 journal = Journal(pathlib.Path(sys.argv[1]))
 for step in range(1, 101):
     journal.append_metrics(step, 0, {"loss": step / 7})

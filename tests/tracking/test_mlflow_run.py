@@ -241,10 +241,10 @@ import mlflow.store.model_registry.sqlalchemy_store
 from torchrelay import settings
 from torchrelay.recipe import Data, Recipe
 from torchrelay.schema import FeatureSchema, Schema
-from torchrelay.tracking.journal import JOURNAL_FILE, Journal
-from torchrelay.tracking.opening import journal_opening
-from torchrelay.tracking.records import RunRecord, now, save_record
-from torchrelay.tracking.shipper import sync_run
+from torchrelay.runs import JOURNAL_FILE, Journal
+from torchrelay.runs import journal_opening
+from torchrelay.runs import RunRecord, now, save_record
+from torchrelay.tracking.shipping import sync_run
 
 def start(number, barrier):
     y = FeatureSchema(name="y", kind="number", columns=["y"], shape=[1], dtype="float32")

@@ -439,7 +439,7 @@ def test_a_run_whose_lock_cannot_be_written_is_refused_before_prefect_is_asked(
     (lost_run / "lock").unlink()
     (lost_run / "lock").mkdir()  # what a read-only disk does too, also for root
     monkeypatch.setattr(
-        "torchrelay.flows.train.train", lambda **options: pytest.fail("Prefect was asked")
+        "torchrelay.flows.train", lambda **options: pytest.fail("Prefect was asked")
     )
     error = CliRunner().invoke(commands, ["resume", "lost"]).exception
     assert isinstance(error, LockError)

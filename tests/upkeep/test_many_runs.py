@@ -22,11 +22,13 @@ DAY = "2026-01-02T00:00:00.000+00:00"
 HEAVY = ("torch", "torchvision", "mlflow", "prefect", "pandas", "matplotlib", "sqlalchemy")
 # Runs in one process: what it imports, and how often it opens each file of a run.
 TOLD = f"""
-import collections, sys
+import collections, os, sys
+runs = os.environ["TORCHRELAY_HOME"] + "/runs/"
 opened = collections.Counter()
 def note(event, values):  # Python's own open says a mode, and then has the system open the path, \
 in one way or another
-    if event == "open" and "/runs/" in str(values[0]) and (values[1] or not values[0] == note.last):
+    of_runs = event == "open" and str(values[0]).startswith(runs)
+    if of_runs and (values[1] or not values[0] == note.last):
         opened[str(values[0]).rpartition("/")[2]] += 1
     note.last = values[0] if event == "open" and values[1] else None \
 if event == "open" else note.last

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 from PIL import Image
 
-from torchrelay import settings
+from torchrelay import settings, tracking
 from torchrelay.datasets.pack import Pack, hold_data
 from torchrelay.disk import lock, read_json
 from torchrelay.errors import RecipeError
@@ -317,9 +318,11 @@ def test_a_prune_that_was_killed_is_finished_by_the_next(
     def kill(*arguments: object) -> None:
         raise Killed
 
-    for victim in ("torchrelay.tracking.removal.remove_run", "torchrelay.upkeep.prune.remove_tree"):
+    # The file itself, not the command of that name.
+    prune_file = importlib.import_module("torchrelay.upkeep.prune")
+    for place, victim in ((tracking, "remove_run"), (prune_file, "remove_tree")):
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(victim, lambda *arguments, **options: kill())
+            patch.setattr(place, victim, lambda *arguments, **options: kill())
             prune(home, keep_runs=0)
     assert train(resume=runs[0], overrides={"train.epochs": 2})["epochs"] == 2
     prune(home, keep_runs=0)

@@ -491,8 +491,8 @@ WATCH = """
 import json, resource, sys
 from pathlib import Path
 import torch
-from torchrelay.engine.weights import sha256_of
-from torchrelay.engine.weights_file import read_weights_file
+from torchrelay.weights import sha256_of
+from torchrelay.weights import read_weights_file
 from torchrelay.errors import SourceError
 
 def refuse(path):

@@ -356,9 +356,9 @@ def test_a_killed_worker_is_told_from_other_errors(view: View) -> None:
 LEFT_IN_THE_MIDDLE = """
 import sys
 from pathlib import Path
-from torchrelay.datasets.build import open_view
-from torchrelay.datasets.loader import make_loader
-from torchrelay.datasets.pack_dataset import PackDataset
+from torchrelay.datasets.ingest import open_view
+from torchrelay.datasets.batches import make_loader
+from torchrelay.datasets.batches import PackDataset
 view = open_view(Path(sys.argv[1]), Path(sys.argv[2]))
 batches = iter(make_loader(PackDataset(view.pack, view.schema, view.rows["train"]), 1, \
 seed=0, epoch=0, num_workers=2))

@@ -438,7 +438,7 @@ def test_a_table_of_unknown_classes_alone_is_refused(
 PREPARE = """
 import sys
 from pathlib import Path
-from torchrelay.datasets.build import prepare_data
+from torchrelay.datasets.ingest import prepare_data
 from torchrelay.recipe import Data
 from torchrelay.settings import Home
 
@@ -474,7 +474,7 @@ def test_two_ingests_at_once_do_not_collide(cats: Data, home: Home, tmp_path: Pa
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from torchrelay.datasets import build
+from torchrelay.datasets.ingest import prepare as build
 from torchrelay.recipe import Data
 from torchrelay.settings import Home
 

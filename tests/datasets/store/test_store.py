@@ -338,8 +338,8 @@ def test_a_killed_ingest_goes_on_with_the_complete_shards(tmp_path: Path) -> Non
 import sys, time
 from pathlib import Path
 import numpy as np
-from torchrelay.datasets import store
-from torchrelay.datasets.paths import find_files
+from torchrelay.datasets.store import store
+from torchrelay.datasets.files import find_files
 from torchrelay.datasets.verdicts import Verdicts
 from torchrelay.recipe import Feature
 store.SHARD_BYTES, store.BATCH_FILES = 72 * 10, 4

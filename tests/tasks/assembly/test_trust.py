@@ -45,7 +45,7 @@ def hook(event, args):
     if event in ("import", "open", "exec", "compile") and args and "sent_code" in str(args[0]):
         seen.append([event, str(args[0])])
 import torchrelay
-from torchrelay.tasks import weights
+from torchrelay.tasks.assembly import saved_models as weights
 sys.addaudithook(hook)
 try:
     torchrelay.load_model("sent/weights/best.pt", trust_code=json.loads(sys.argv[1]))

@@ -185,7 +185,7 @@ def test_a_tracker_without_an_answer_costs_its_patience_and_loses_nothing(
 STUCK = """
 import sys, time
 from pathlib import Path
-from torchrelay.tracking.shipper import settle, start_shipping
+from torchrelay.tracking.shipping import settle, start_shipping
 run_dir = Path(sys.argv[1])
 start_shipping(run_dir)
 print(settle(run_dir, patience_seconds=0.3).num_waiting, flush=True)
