@@ -51,13 +51,13 @@ def strict() -> Iterator[None]:
 def page(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Figure]:
     """The figure that was saved last."""
     saved: list[Figure] = []
-    save = Figure.savefig
+    draw = Figure.draw
 
     def keep(self: Figure, *args: Any, **kwargs: Any) -> None:
         saved.append(self)
-        save(self, *args, **kwargs)
+        draw(self, *args, **kwargs)
 
-    monkeypatch.setattr(Figure, "savefig", keep)
+    monkeypatch.setattr(Figure, "draw", keep)
     return lambda: saved[-1]
 
 
@@ -760,11 +760,11 @@ def test_an_interrupted_save_leaves_the_old_picture(tmp_path, monkeypatch):
     path = figures.curves(journal(2), tmp_path / "a.png")
     before = path.read_bytes()
 
-    def fail(self: Figure, file: Any, **kwargs: Any) -> None:
+    def fail(self: Image.Image, file: Any, **kwargs: Any) -> None:
         file.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Figure, "savefig", fail)
+    monkeypatch.setattr(Image.Image, "save", fail)
     with pytest.raises(KeyboardInterrupt):
         figures.curves(journal(3), path)
     assert path.read_bytes() == before

@@ -29,13 +29,13 @@ IMAGE = {"image": {"kind": "image", "size": [8, 8]}}
 def pages(monkeypatch: pytest.MonkeyPatch) -> Pages:
     """The figure whose heading begins with a text."""
     saved: list[Figure] = []
-    save = Figure.savefig
+    draw = Figure.draw
 
     def keep(self: Figure, *args: Any, **kwargs: Any) -> None:
         saved.append(self)
-        save(self, *args, **kwargs)
+        draw(self, *args, **kwargs)
 
-    monkeypatch.setattr(Figure, "savefig", keep)
+    monkeypatch.setattr(Figure, "draw", keep)
     return lambda start: next(
         figure for figure in saved if any(text.startswith(start) for text in texts_of(figure))
     )
