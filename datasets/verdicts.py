@@ -2,10 +2,9 @@
 
 Good, or bad for one reason; counts them, limits them and writes `quarantine.csv`.
 
-Who finds what is wrong stands elsewhere: `paths.py` for files, `columns.py` for cells, `splits.py`
-    for sides. A reason
-is kept in its parts and becomes one sentence where somebody reads it; nobody takes a sentence apart
-again.
+`files/paths.py` finds what is wrong with files, `cells/columns.py` with cells, and
+`splits/splits.py` with sides. A reason is kept in its parts and becomes one sentence where somebody
+reads it, so that nobody has to take a sentence apart.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ What to learn from what, with which model, how long.
 
 What the columns are is found out in `drafting/survey/table.py`; how the recipe is written, comments
 and all, stands in
-`draft_text.py`. Each choice carries its reason. Here stand the draft as a whole, its split, and
+`text.py`. Each choice carries its reason. Here stand the draft as a whole, its split, and
 what it leaves out.
 """
 

@@ -1,6 +1,6 @@
 """The evaluation pass.
 
-A model's outputs and losses over batches, without training; `metrics.py` measures them.
+A model's outputs and losses over batches, without training; `engine/metrics/` measures them.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ from .state import load_into as load_into
 # The same without the `module.` of a wrapper before the keys.
 from .state import load_unwrapped as load_unwrapped
 
-# Read the one model of any weights file onto the CPU, see `weights_file.py`.
+# Read the one model of any weights file onto the CPU, see `file.py`.
 from .state import load_weights as load_weights
 
 # Write several models into one file, atomically; `read_weights_file(path, name)` reads one back.

@@ -5,7 +5,7 @@ Recognised are a raw state_dict, a checkpoint `{"epoch", "model_state_dict", "op
 "loss", …}`, one with `state_dict` (Lightning, timm), `model`, `net`, `ema`, …, the same nested one
 level, several models in one file (ours, or `modelA_state_dict` beside `modelB_state_dict`), and
 safetensors. What a file is decides its content, not its name. Reading bytes is the business of
-`torch_files.py` and `safetensors.py`.
+`torch_format/files.py` and `safetensors.py`.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def save_pack(parts: Mapping[str, Mapping[str, Any]], path: Path) -> None:
 
 def load_weights(path: Path) -> dict[str, Tensor]:
     """Read the one model of any weights file onto the CPU, see
-    `weights_file.py`.
+    `file.py`.
 
     Raises:
         SourceError: the file is missing, torn, of another kind, needs code to run, or holds several

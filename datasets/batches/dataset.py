@@ -2,8 +2,8 @@
 
 Some of its rows, gathered a batch at a time as raw values in torch's memory.
 
-Nothing is decoded or standardised here: that is in `images.py`, once, and in `transform.py`, on the
-    device.
+Nothing is decoded or standardised here. `datasets/images/` decodes each picture once, and
+`transform.py` standardises on the device.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class PackDataset(Dataset[Batch]):
 
     Triples whose tails are ranked are asked in both directions, so that there are twice as many
     items as rows, the backward ones last; to be predicted, each is asked for its tail alone. See
-    `triples.py`.
+    `datasets/features/triples.py`.
 
     Raises:
         DataError: a row's target is no class of the schema.

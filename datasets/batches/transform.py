@@ -2,8 +2,8 @@
 
 On the device, augmented in training, standardised. Gathers nothing.
 
-Every row draws for itself (see `draws.py`); what the changes do stands in `geometry.py`,
-`pixels.py` and `mixing.py`.
+Every row draws for itself (see `datasets/augment/draws.py`). `datasets/augment/` also holds what
+each change does.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 What a recipe may say of them, and their way from the file's pixels to the stored image's.
 
 A coordinate counts pixels from the centre of the first, so that a picture of W pixels reaches from
--0.5 to W - 0.5. How points follow an augmentation is in `transform.py`.
+-0.5 to W - 0.5. How points follow an augmentation is in `datasets/batches/transform.py`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """One image file's bytes -> the pixels of one row, or the reason why there are
 none. Reads no files.
 
-Each format has its decoder: `jpeg.py`, `png.py`, `tiff.py`, `decoders.py`. Here stand the choice
-    among them and the way
-from their pixels to the feature's, of which `colour.py` has the part of colours.
+Each format has its decoder in `formats/`. This file chooses among them, and brings their pixels to
+those that the feature asks for; `formats/colour.py` does the part of colours.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Which no training row has, what a model knows them by, which look alike.
 
-Which spellings are one stands in `spelling.py`; classes are fitted in `fit.py`.
+Which spellings are one stands in `datasets/cells/spelling.py`; classes are fitted in `fit.py`.
 """
 
 from __future__ import annotations

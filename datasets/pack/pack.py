@@ -3,8 +3,8 @@
 A table's readable rows as memory-mapped arrays of raw values, with offsets into the pixel store.
 
 A pack is immutable and named by its content; nothing in it depends on the split. It holds no
-pixels: those stay in the store. Who fills it stands in `build.py`, who makes batches of it in
-`loader.py`.
+pixels: those stay in the store. `datasets/ingest/prepare.py` fills it, and
+`datasets/batches/loader.py` makes batches of it.
 """
 
 from __future__ import annotations

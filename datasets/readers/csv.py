@@ -1,7 +1,7 @@
 """Reads CSV and TSV as text cells by pandas' C engine, and finds out why where
 it cannot; knows no features.
 
-What the bytes are is found out in `text_encoding.py`, how a table that nobody described is written
+What the bytes are is found out in `encoding.py`, how a table that nobody described is written
 in `dialects.py`, which rows cannot be what was meant in `csv_rows.py`.
 """
 

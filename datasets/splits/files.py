@@ -2,7 +2,7 @@
 
 Sha256 and size of each, so that a damaged one is noticed where it is read.
 
-What stands in them is the business of `build.py`.
+What stands in them is the business of `datasets/ingest/prepare.py`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ By a column, or by a hash that no other row has a part in.
 
 By hash a row's side is a pure function of (seed, its group or key), so that no row changes side
 when the table grows. Therefore `stratify` decides nothing: its values get the fractions in
-expectation only, and `report.py` counts what they got.
+expectation only, and `datasets/ingest/report.py` counts what they got.
 """
 
 from __future__ import annotations

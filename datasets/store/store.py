@@ -1,6 +1,6 @@
 """The pixel store.
 
-Every distinct image file is decoded once, ever. Decoding itself is in `images.py`.
+Every distinct image file is decoded once, ever. Decoding itself is in `datasets/images/decode.py`.
 
 On disk, `store/<digest of the image specification>/<shard>/`; what is in a shard stands in
 `shards.py`. A shard is committed as a whole and never changes; files that were only touched or are

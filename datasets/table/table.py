@@ -1,7 +1,8 @@
 """Opens the user's table as text cells, finds the columns of each feature, and
 checks both before ingest.
 
-Which rows are bad, and what the cells mean, is found out in `columns.py` and `paths.py`.
+`datasets/cells/columns.py` and `datasets/files/paths.py` find out which rows are bad, and what the
+cells mean.
 """
 
 from __future__ import annotations

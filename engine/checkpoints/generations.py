@@ -4,7 +4,7 @@ Its name, its manifest, and whether its bytes are those that were written.
 
 Imports no torch, so that `torchrelay checkpoints` answers at once. Which generations there are to
 be is the business of
-`checkpoint.py`.
+`store.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The figures and the tables of an evaluation, chosen by its targets.
 
-`figures/all_figures.py` draws them.
+`figures/` draws them.
 """
 
 # Shapes: N rows, P points.

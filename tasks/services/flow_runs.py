@@ -1,6 +1,6 @@
 """What Prefect believes of our flow runs, and telling it otherwise.
 
-Which of them is dead is found in `doctor.py`.
+Which of them is dead is found in `upkeep/doctor.py`.
 
 Prefect is imported when it is asked, and not to look into the database inside the home.
 """

@@ -3,7 +3,7 @@
 Put together, held against its line, signed.
 
 What its files are stands in the journal from the moment they were written, so that what a disk
-spoils while they wait is noticed before it is sent. Sending is the business of `registry.py`;
+spoils while they wait is noticed before it is sent. Sending is the business of `versions.py`;
 nothing here needs a server.
 """
 

@@ -2,8 +2,8 @@
 
 The verdict on a file that is no picture.
 
-The decoders stand in `jpeg.py`, `png.py`, `tiff.py` and, for all others, `decoders.py`; `images.py`
-chooses among them.
+The decoders stand in `jpeg.py`, `png.py`, `tiff.py` and, for all others, `decoders.py`;
+`datasets/images/decode.py` chooses among them.
 """
 
 from __future__ import annotations
