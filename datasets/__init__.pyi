@@ -5,8 +5,11 @@ from .fetch import fetch as fetch
 # has one.
 from .fetch import place as place
 
-# Of a pack, a split and a shard: written last, so that a folder without one is half-written.
+# The verdicts on rows of a split that are bad.
 from .layout import QUARANTINE as QUARANTINE
+
+# The schema of a split.
+from .layout import SCHEMA_FILE as SCHEMA_FILE
 
 # All rows of a table are bad.
 from .verdicts import NoRowsError as NoRowsError

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 # Of a pack, a split and a shard: written last, so that a folder without one is half-written.
 MANIFEST = "manifest.json"
+SCHEMA_FILE = "schema.json"
 PIXELS = "pixels.npy"
 QUARANTINE = "quarantine.csv"
 # After so long a half-written file is nobody's any more.

@@ -1,14 +1,8 @@
-# The name of the file that says how far MLflow has a journal.
-from .cursor import CURSOR_FILE as CURSOR_FILE
-
 # What MLflow has of a journal; moved only after MLflow has taken what lies before it.
 from .cursor import Cursor as Cursor
 
 # A line of a journal that MLflow is to get.
 from .cursor import Line as Line
-
-# Held by whoever sends a run's journal and moves its cursor.
-from .cursor import SHIP_LOCK_FILE as SHIP_LOCK_FILE
 
 # Whether a line is for MLflow at all.
 from .cursor import is_shipped as is_shipped
@@ -22,23 +16,8 @@ from .cursor import unshipped as unshipped
 # How many lines of a run's journal MLflow does not have yet.
 from .cursor import waiting as waiting
 
-# The column of the entities that rank first.
-from .files import BEST as BEST
-
-# The name of the folder of checkpoints.
-from .files import CHECKPOINTS as CHECKPOINTS
-
 # Tag of a run and of a version in MLflow: sha256 of these, as JSON; those of before have none.
 from .files import FILES_TAG as FILES_TAG
-
-# What a model is built from.
-from .files import NEEDED as NEEDED
-
-# The name of a run's recipe.
-from .files import RECIPE_FILE as RECIPE_FILE
-
-# The name of a run's schema.
-from .files import SCHEMA_FILE as SCHEMA_FILE
 
 # In a version's folder: sha256 and size of its other files, of which MLflow serves some.
 from .files import VERSION_FILES as VERSION_FILES
@@ -92,9 +71,6 @@ from .holding import hold_of as hold_of
 # was removed.
 from .holding import watch_folder as watch_folder
 
-# The name of a run's journal.
-from .journal import JOURNAL_FILE as JOURNAL_FILE
-
 # Appends to, and reads, one journal file.
 from .journal import Journal as Journal
 
@@ -113,6 +89,75 @@ from .journal import points_of as points_of
 
 # Which steps' training metrics go to MLflow; the journal has all.
 from .journal import thin as thin
+
+# What MLflow does not take of a journal.
+from .layout import ASIDE_FILE as ASIDE_FILE
+
+# The best weights.
+from .layout import BEST as BEST
+
+# The folder of checkpoints.
+from .layout import CHECKPOINTS as CHECKPOINTS
+
+# How far MLflow has a journal.
+from .layout import CURSOR_FILE as CURSOR_FILE
+
+# Why a run failed.
+from .layout import ERROR_FILE as ERROR_FILE
+
+# The folder of figures.
+from .layout import FIGURES as FIGURES
+
+# The journal.
+from .layout import JOURNAL_FILE as JOURNAL_FILE
+
+# The last weights.
+from .layout import LAST as LAST
+
+# Held by the one writer of a run.
+from .layout import LOCK_FILE as LOCK_FILE
+
+# The files that a model is built from.
+from .layout import NEEDED as NEEDED
+
+# The optimizer's state beside the last weights.
+from .layout import OPTIMIZER as OPTIMIZER
+
+# The predictions of an evaluation.
+from .layout import PREDICTIONS_FILE as PREDICTIONS_FILE
+
+# The recipe.
+from .layout import RECIPE_FILE as RECIPE_FILE
+
+# The record, without which a folder is no run.
+from .layout import RECORD_FILE as RECORD_FILE
+
+# Bytes that are given up when the disk is full.
+from .layout import ROOM_FILE as ROOM_FILE
+
+# The schema.
+from .layout import SCHEMA_FILE as SCHEMA_FILE
+
+# Held by whoever sends a run's journal.
+from .layout import SHIP_LOCK_FILE as SHIP_LOCK_FILE
+
+# The metrics of a parent's runs.
+from .layout import SPLITS_FILE as SPLITS_FILE
+
+# The folder of versions that wait to be sent.
+from .layout import STAGED as STAGED
+
+# The weights that a warm start begins with.
+from .layout import START as START
+
+# The folder of tables.
+from .layout import TABLES as TABLES
+
+# What of a warm start's weights came from where.
+from .layout import TRANSFER_FILE as TRANSFER_FILE
+
+# The folder of weights.
+from .layout import WEIGHTS as WEIGHTS
 
 # The tag by which MLflow's runs name their data.
 from .opening import FINGERPRINT_TAG as FINGERPRINT_TAG
@@ -140,9 +185,6 @@ from .opening import tracker_of as tracker_of
 
 # What stands in a home's folder of runs.
 from .record import Listing as Listing
-
-# The name of a run's record.
-from .record import RECORD_FILE as RECORD_FILE
 
 # What is known about one run; frozen, changed on disk by `update_record`.
 from .record import RunRecord as RunRecord

@@ -15,12 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..disk import is_sealed, open_file, read_json, seal, unseal, write_json
 from ..errors import TrackingError, check_format
-from .journal import JOURNAL_FILE, is_torn, parse, warn_of_damage
+from .journal import is_torn, parse, warn_of_damage
+from .layout import CURSOR_FILE, JOURNAL_FILE
 
 FORMAT_VERSION = 1
-CURSOR_FILE = "shipped.json"
-# Held by whoever sends a run's journal and moves its cursor.
-SHIP_LOCK_FILE = "ship.lock"
 # Kinds of lines that MLflow gets; the others are for readers of the journal.
 SHIPPED_KINDS = frozenset(
     {"open", "params", "tags", "dataset", "metrics", "artifact", "model", "status"}

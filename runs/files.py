@@ -26,14 +26,10 @@ from ..disk import (
 from ..errors import SourceError, TorchrelayError
 from ..recipe import Recipe, load_recipe
 from ..schema import Schema
-from .journal import JOURNAL_FILE, Journal
+from .journal import Journal
+from .layout import CHECKPOINTS, JOURNAL_FILE, NEEDED, RECIPE_FILE, SCHEMA_FILE
 from .record import RunRecord, load_record, update_record
 
-RECIPE_FILE, SCHEMA_FILE = "recipe.yaml", "schema.json"
-CHECKPOINTS = "checkpoints"
-BEST = "weights/best.pt"
-# What a model is built from.
-NEEDED = (RECIPE_FILE, SCHEMA_FILE, BEST)
 # Tag of a run and of a version in MLflow: sha256 of these, as JSON; those of before have none.
 FILES_TAG = "torchrelay.files_sha256"
 # In a version's folder: sha256 and size of its other files, of which MLflow serves some.

@@ -17,7 +17,8 @@ from typing import IO, TypeVar
 
 from ..disk import hold_folder
 from ..errors import RunLostError, SourceError
-from .record import RECORD_FILE, RunRecord, load_record
+from .layout import LOCK_FILE, RECORD_FILE
+from .record import RunRecord, load_record
 
 CHECK_SECONDS = 2.0
 
@@ -73,7 +74,7 @@ class Hold:
             )
         if reason := self._why_another_record():
             return reason
-        if not _is_same(self.run_dir / "lock", os.fstat(self._lock_file.fileno())):
+        if not _is_same(self.run_dir / LOCK_FILE, os.fstat(self._lock_file.fileno())):
             return (
                 f"its lock {self.run_dir / 'lock'} was "
                 f"{'replaced' if self._has_lock() else 'removed'}"
@@ -88,7 +89,7 @@ class Hold:
         return is_here and not self._has_lock()
 
     def _has_lock(self) -> bool:
-        return (self.run_dir / "lock").exists()
+        return (self.run_dir / LOCK_FILE).exists()
 
     def _why_another_record(self) -> str:
         """Why the record is not this run's any more.

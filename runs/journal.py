@@ -23,7 +23,6 @@ from ..errors import TrackingError, check_format
 from ..faults import reach
 
 FORMAT_VERSION = 1
-JOURNAL_FILE = "journal.jsonl"
 MAX_POINTS = 2000
 # A step's metrics wait in memory for at most so long while steps follow each other.
 BUFFER_SECONDS = 0.5

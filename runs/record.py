@@ -34,9 +34,9 @@ from ..disk import (
 )
 from ..errors import HomeError, SourceError, TrackingError, check_format, shown
 from ..settings import Home
+from .layout import RECORD_FILE
 
 FORMAT_VERSION = 1
-RECORD_FILE = "run.json"
 # It may be from anybody; one with ten metrics of each of 100,000 classes has 50 MB.
 MOST_BYTES = 128_000_000
 # Fields that are paths; on disk they are relative to the home where they lie in it, so that a home

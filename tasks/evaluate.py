@@ -23,7 +23,11 @@ from ..faults import reach
 from ..models.nets import KnowledgeGraphModel
 from ..recipe import Recipe
 from ..runs import (
+    BEST,
+    FIGURES,
     JOURNAL_FILE,
+    PREDICTIONS_FILE,
+    TABLES,
     Journal,
     Recorder,
     check_folder,
@@ -62,7 +66,6 @@ from .results import (
     write_words,
 )
 
-PREDICTIONS_FILE = "predictions.parquet"
 MIXING = frozenset({"mixup", "cutmix"})
 # Arguments of models that make their training loss another than the one that evaluations report.
 OWN_LOSS = ("n3", "negatives")
@@ -87,7 +90,7 @@ def evaluate_model(run_dir: Path) -> None:
         say("evaluate: done")
         return
     view = open_view(Path(record.pack_dir), Path(record.split_dir))
-    with rewriting(run_dir, PREDICTIONS_FILE, "tables"), Journal(run_dir / JOURNAL_FILE) as journal:
+    with rewriting(run_dir, PREDICTIONS_FILE, TABLES), Journal(run_dir / JOURNAL_FILE) as journal:
         recorder = Recorder(journal, thin(0, 1), names_of_run(journal, view.schema))
         metrics: dict[str, float] = {}
         if len(view.rows["test"]):
@@ -106,12 +109,12 @@ def evaluate_model(run_dir: Path) -> None:
         if view.schema.triple is not None and record.kind == "train":
             _describe_entities(run_dir, recipe, view.schema)
         if record.kind == "train":
-            _draw_curves(journal, recipe, view.schema, run_dir / "figures" / "curves.png")
+            _draw_curves(journal, recipe, view.schema, run_dir / FIGURES / "curves.png")
             write_words(run_dir, recipe, view.schema)
         reach("evaluate.figures_drawn")
-        if (run_dir / "tables").is_dir():
-            recorder.log_artifacts(run_dir / "tables", "tables")
-        recorder.log_artifacts(run_dir / "figures", "figures")
+        if (run_dir / TABLES).is_dir():
+            recorder.log_artifacts(run_dir / TABLES, TABLES)
+        recorder.log_artifacts(run_dir / FIGURES, FIGURES)
     spent = record.seconds.get("evaluate", 0.0) + time.perf_counter() - started
     seconds = {**record.seconds, "evaluate": round(spent, 3)}
     update_record(run_dir, metrics={**record.metrics, **metrics}, seconds=seconds)
@@ -148,8 +151,8 @@ def score_rows(
 
 def _load_scorer(run_dir: Path, recipe: Recipe, schema: Schema) -> Scorer:
     scorer = build_scorer(recipe, schema)
-    verify_files(run_dir, load_record(run_dir), ["weights/best.pt"])
-    weights = run_dir / "weights" / "best.pt"
+    verify_files(run_dir, load_record(run_dir), [BEST])
+    weights = run_dir / BEST
     load_into(scorer.model, load_weights(weights), str(weights))
     return scorer
 
@@ -186,9 +189,7 @@ def _describe_entities(run_dir: Path, recipe: Recipe, schema: Schema) -> None:
     """
     model = _load_scorer(run_dir, recipe, schema).model
     if isinstance(model, KnowledgeGraphModel):
-        write_neighbours(
-            schema, model.entity_vectors().cpu(), run_dir / "tables" / "neighbours.csv"
-        )
+        write_neighbours(schema, model.entity_vectors().cpu(), run_dir / TABLES / "neighbours.csv")
 
 
 def _write_results(
@@ -215,9 +216,9 @@ def _write_results(
     write_atomic(run_dir / PREDICTIONS_FILE, content.getvalue())
     reach("evaluate.predictions_written")
     if schema.triple is None:
-        write_tables(schema, found, scale, run_dir / "tables")
+        write_tables(schema, found, scale, run_dir / TABLES)
         reach("evaluate.tables_written")
-        draw_evaluation(view, found, scale, run_dir / "figures", images_as_stored(recipe))
+        draw_evaluation(view, found, scale, run_dir / FIGURES, images_as_stored(recipe))
     else:
         bounds = [computed[name] for name in ("mrr_low", "mrr_high") if name in computed]
         write_ranked(frame, run_dir, (bounds[0], bounds[1]) if bounds else None)

@@ -119,7 +119,7 @@ def _report_split(data: Prepared) -> dict[str, Any]:
         "report": str(data.split_dir / "report.json"),
         "report_csv": str(data.split_dir / "data_report.csv"),
         "figure": str(draw_report(data.split_dir)),
-        "quarantine": str(data.split_dir / "quarantine.csv"),
+        "quarantine": str(data.split_dir / QUARANTINE),
         "rows": data.rows,
         "num_quarantined": data.num_quarantined,
         "warnings": data.warnings,

@@ -15,7 +15,7 @@ from ..datasets.batches import PackDataset
 from ..datasets.ingest import open_view
 from ..faults import reach
 from ..models import build_model
-from ..runs import JOURNAL_FILE, Journal, load_record, mark_done, read_recipe
+from ..runs import BEST, JOURNAL_FILE, Journal, load_record, mark_done, read_recipe
 from ..schema import Schema
 from ..tracking.registry import stage_model
 from ..weights import load_into, load_weights
@@ -37,7 +37,7 @@ def register_model(run_dir: Path) -> None:
     reach("register.begun")
     view = open_view(Path(record.pack_dir), Path(record.split_dir))
     model = build_model(recipe.model, view.schema)
-    weights = run_dir / "weights" / "best.pt"
+    weights = run_dir / BEST
     load_into(model, load_weights(weights), str(weights))
     servable = Servable(view.schema, model).eval()
     rows = view.rows["train"][:2]

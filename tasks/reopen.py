@@ -213,7 +213,7 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any], trust_code: Sequence
         if not is_open(journal):
             journal_run(journal, record, recipe)
         elif drift:
-            journal.append_artifact(run_dir / "recipe.yaml")
+            journal.append_artifact(run_dir / RECIPE_FILE)
             journal.append_tags(tag_files(run_dir))
         journal_reopening(journal, record, recipe)
     start_shipping(run_dir)
@@ -273,7 +273,7 @@ def _change(journal: Journal, before: Recipe, recipe: Recipe, schedule_epochs: i
     }
     journal.append_event("recipe", **fields)
     journal.sync()
-    path = journal.path.parent / "recipe.yaml"
+    path = journal.path.parent / RECIPE_FILE
     try:
         write_atomic(path, text)
     except OSError as error:
@@ -309,7 +309,7 @@ def change_recipe(run_dir: Path, overrides: Mapping[str, Any]) -> Recipe:
         RecipeError: an override is not legal, or is one that only a new run can have.
     """
     before = read_recipe(run_dir)
-    recipe = load_recipe(run_dir / "recipe.yaml", None, overrides)
+    recipe = load_recipe(run_dir / RECIPE_FILE, None, overrides)
     changed = changes_between(flatten(before), flatten(recipe))
     refuse_fixed(changed)
     return recipe

@@ -22,6 +22,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from ..addresses import hidden_traceback, hide_secrets
 from ..console import say
+from ..datasets import QUARANTINE
 from ..datasets.ingest import open_view
 from ..disk import lock, write_atomic
 from ..engine import StopFlag
@@ -30,10 +31,16 @@ from ..errors import FAILED_RUN, BusyError, LockError, RecipeError, RunLostError
 from ..faults import reach
 from ..recipe import Recipe, dump_recipe, load_recipe
 from ..runs import (
+    ERROR_FILE,
+    FIGURES,
     JOURNAL_FILE,
+    LOCK_FILE,
     RECIPE_FILE,
     RECORD_FILE,
+    ROOM_FILE,
     SCHEMA_FILE,
+    TRANSFER_FILE,
+    WEIGHTS,
     Cursor,
     Hold,
     Journal,
@@ -58,7 +65,6 @@ from ..settings import home, prefect_is_embedded
 from ..tracking import page_of
 from ..tracking.shipping import abandon, settle, start_shipping, stop_shipping
 from .assembly import (
-    TRANSFER_FILE,
     Start,
     admit_code,
     check_recipe,
@@ -80,8 +86,6 @@ from .options import UNCACHED
 
 # A cancelled process is killed after 30 s.
 SECONDS_AFTER_A_FAILURE = 10.0
-ERROR_FILE = "error.txt"
-ROOM_FILE = "room"
 # The end of a run is a line of its journal, its record, and a traceback.
 ROOM_BYTES = 1 << 17
 
@@ -204,7 +208,7 @@ def start_run(
         check_validation(recipe, one.rows["valid"])
     try_ingested(recipe, ingested.splits)
     say_doubts(recipe)
-    schema = Schema.load(data.split_dir / "schema.json")
+    schema = Schema.load(data.split_dir / SCHEMA_FILE)
     start = plan_start(recipe, schema)
     if ingested.several:
         if recipe.tracking.register_as:
@@ -274,7 +278,7 @@ def hold_run(run_dir: Path) -> Iterator[None]:
     Raises:
         BusyError: another process is; names its pid and host.
     """
-    with lock(run_dir / "lock", f"run {run_dir.name}") as file, watch_folder(run_dir, file):
+    with lock(run_dir / LOCK_FILE, f"run {run_dir.name}") as file, watch_folder(run_dir, file):
         keep_room(run_dir)
         try:
             yield
@@ -352,7 +356,7 @@ def _end_lost(run_dir: Path, hold: Hold, error: BaseException) -> NoReturn:
     if hold.lacks_lock_alone():
         with (
             contextlib.suppress(BusyError, LockError),
-            lock(run_dir / "lock", f"run {run_dir.name}"),
+            lock(run_dir / LOCK_FILE, f"run {run_dir.name}"),
         ):
             if _note_end(run_dir, lost):
                 with contextlib.suppress(OSError, TorchrelayError):
@@ -464,18 +468,18 @@ def open_run(
         update={"trust_code": trusted_by_word(record.parent or record.run_id)}
     )
     try:
-        write_atomic(run_dir / "recipe.yaml", dump_recipe(recipe))
+        write_atomic(run_dir / RECIPE_FILE, dump_recipe(recipe))
         reach("run.recipe_written")
-        schema.save(run_dir / "schema.json")
+        schema.save(run_dir / SCHEMA_FILE)
         if start is not None:
             keep_start(run_dir, start)
         if record.split_dir:
             write_atomic(
-                run_dir / "figures" / "data.png", draw_report(Path(record.split_dir)).read_bytes()
+                run_dir / FIGURES / "data.png", draw_report(Path(record.split_dir)).read_bytes()
             )
         with Journal(run_dir / JOURNAL_FILE) as journal:
             journal_run(journal, record, recipe, schema, rows)
-        files = digests_of(run_dir, (RECIPE_FILE, SCHEMA_FILE, TRANSFER_FILE, "weights"))
+        files = digests_of(run_dir, (RECIPE_FILE, SCHEMA_FILE, TRANSFER_FILE, WEIGHTS))
         save_record(home(), record.model_copy(update={"files": files}))
         reach("run.recorded")
     except BaseException:
@@ -508,15 +512,13 @@ def journal_run(
         rows = {} if view is None else {name: len(some) for name, some in view.rows.items()}
     with journal.together():
         journal_opening(journal, record, recipe, schema or read_schema(run_dir), rows)
-        for name in ("recipe.yaml", "schema.json", TRANSFER_FILE):
+        for name in (RECIPE_FILE, SCHEMA_FILE, TRANSFER_FILE):
             if (run_dir / name).exists():
                 journal.append_artifact(run_dir / name)
-        for name in (
-            ("report.json", "data_report.csv", "quarantine.csv") if record.split_dir else ()
-        ):
+        for name in ("report.json", "data_report.csv", QUARANTINE) if record.split_dir else ():
             journal.append_artifact(Path(record.split_dir) / name, "data")
-        if (run_dir / "figures").is_dir():
-            journal.append_artifact(run_dir / "figures", "figures")
+        if (run_dir / FIGURES).is_dir():
+            journal.append_artifact(run_dir / FIGURES, FIGURES)
 
 
 def _end(run_dir: Path, status: str, error: str) -> None:
@@ -548,7 +550,7 @@ def _write_end(run_dir: Path, status: str, error: str) -> None:
 
 def _settle(run_dir: Path, at_most_seconds: float) -> None:
     """Give MLflow the time to hear of a run's end, as long as it answers."""
-    patience = load_recipe(run_dir / "recipe.yaml").tracking.wait_seconds
+    patience = load_recipe(run_dir / RECIPE_FILE).tracking.wait_seconds
     shipped = settle(run_dir, patience, at_most_seconds)
     for name, number in shipped.registered:
         say(f"registered: {name} version {number}")

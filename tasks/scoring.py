@@ -17,7 +17,7 @@ import torch
 from prefect import task
 
 from ..console import Progress, say, saying_still
-from ..datasets import NoRowsError
+from ..datasets import QUARANTINE, NoRowsError
 from ..datasets.ingest import Prepared, prepare_for_schema, prepare_inputs
 from ..datasets.pack import hold_data, mark_used
 from ..datasets.table import check_new_columns, locate_output, locate_table, write_output
@@ -26,7 +26,7 @@ from ..engine.hardware import pick_device, pick_precision
 from ..errors import DataError
 from ..models import build_model
 from ..recipe import Dialect, Recipe, load_recipe
-from ..runs import RunRecord, git_commit, new_run_id, now
+from ..runs import BEST, RECIPE_FILE, SCHEMA_FILE, RunRecord, git_commit, new_run_id, now
 from ..schema import Schema
 from ..settings import home
 from ..tracking.registry import Source, resolve_source
@@ -49,7 +49,7 @@ def name_scoring(kind: Kind, source: str, trust_code: Sequence[str] = ()) -> Pat
         SourceError: there is no such source, or it lacks recipe, schema or weights.
     """
     found = resolve_source(source, home())
-    recipe = load_recipe(found.folder / "recipe.yaml")
+    recipe = load_recipe(found.folder / RECIPE_FILE)
     admit_code(recipe, found.folder, source, trust_code)
     run_dir = home().runs / new_run_id(f"{recipe.name}-{kind}")
     vouch(run_dir, recipe, trust_code)
@@ -102,7 +102,7 @@ def start_evaluation(run_dir: Path, source: str, table: OtherTable, device: str)
         run_dir, "evaluate", _open_source(run_dir, source, table, device), prepare_for_schema
     )
     scored = data.rows["test"]
-    quarantine = str(data.split_dir / "quarantine.csv")
+    quarantine = str(data.split_dir / QUARANTINE)
     return Scored(scored + data.num_quarantined, scored, quarantine, _read_unfamiliar(data))
 
 
@@ -175,8 +175,8 @@ def _open_source(run_dir: Path, source: str, table: OtherTable, device: str) -> 
     started = time.perf_counter()
     found = resolve_source(source, home())
     overrides = {f"data.{key}": value for key, value in table.dialect.items()}
-    recipe = load_recipe(found.folder / "recipe.yaml", None, overrides)
-    schema = Schema.load(found.folder / "schema.json")
+    recipe = load_recipe(found.folder / RECIPE_FILE, None, overrides)
+    schema = Schema.load(found.folder / SCHEMA_FILE)
     # Fp16 is a way to train, on CUDA; elsewhere such a model is scored in fp32.
     precision = recipe.train.precision
     if precision == "fp16" and pick_device(device).type != "cuda":
@@ -259,6 +259,6 @@ def _start_scoring(
         prefect_flow_run_id=flow_run_id(),
         prefect_flow_run_url=flow_run_url(),
     )
-    save_weights(weights, run_dir / "weights" / "best.pt")
+    save_weights(weights, run_dir / BEST)
     open_run(record, recipe, schema, data.rows)
     return data

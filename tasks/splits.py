@@ -27,7 +27,9 @@ from ..engine.metrics import INTERVAL_NAMES, SPLITS, auto_monitor, former_metric
 from ..errors import TorchrelayError, TrainingError
 from ..recipe import Recipe
 from ..runs import (
+    FIGURES,
     JOURNAL_FILE,
+    SPLITS_FILE,
     STEP_METRICS,
     Journal,
     Recorder,
@@ -154,20 +156,20 @@ def summarise_splits(run_dir: Path, failures: Mapping[str, str]) -> None:
         for child in children
     }
     metrics = mean_and_deviation(values)
-    with rewriting(run_dir, "splits.csv"):
-        write_atomic(run_dir / "splits.csv", _to_csv(values))
+    with rewriting(run_dir, SPLITS_FILE):
+        write_atomic(run_dir / SPLITS_FILE, _to_csv(values))
     headline = _headline(schema, metrics)
     if headline:
         shown = {
             column: metrics[headline] for column, metrics in values.items() if headline in metrics
         }
-        picture = run_dir / "figures" / "splits.png"
+        picture = run_dir / FIGURES / "splits.png"
         figures.splits(shown, picture, headline.replace("/", " "), unit=unit_of(headline, schema))
     with Journal(run_dir / JOURNAL_FILE) as journal:
         recorder = Recorder(journal, thin(0, 1))
         recorder.log_epoch(parent.steps, parent.epochs, metrics)
-        recorder.log_artifacts(run_dir / "splits.csv", "")
-        recorder.log_artifacts(run_dir / "figures", "figures")
+        recorder.log_artifacts(run_dir / SPLITS_FILE, "")
+        recorder.log_artifacts(run_dir / FIGURES, FIGURES)
     update_record(run_dir, metrics=metrics)
 
 

@@ -31,7 +31,12 @@ from ..errors import CheckpointError, SourceError, TrackingError, TrainingError
 from ..faults import reach
 from ..recipe import Recipe, dump_recipe, flatten, parse_recipe
 from ..runs import (
+    BEST,
+    CHECKPOINTS,
     JOURNAL_FILE,
+    LAST,
+    OPTIMIZER,
+    WEIGHTS,
     Journal,
     Recorder,
     RunRecord,
@@ -105,7 +110,7 @@ def _train(
     journal = Journal(run_dir / JOURNAL_FILE)
     facts = {"run_id": run_dir.name}
     keep, on_error = recipe.checkpoint.keep, recipe.checkpoint.on_error
-    store = _JournaledStore(journal, run_dir / "checkpoints", keep, facts, here, on_error)
+    store = _JournaledStore(journal, run_dir / CHECKPOINTS, keep, facts, here, on_error)
     checkpoint = store.load_last()
     start = load_start(run_dir, recipe) if checkpoint is None else None
     job = build_job(recipe, view, record.schedule_epochs, is_new=checkpoint is None, start=start)
@@ -190,7 +195,7 @@ def _train(
     update_record(run_dir, stopped=stopped)
     _keep_weights(run_dir, job, store)
     with journal:
-        recorder.log_artifacts(run_dir / "weights", "weights")
+        recorder.log_artifacts(run_dir / WEIGHTS, WEIGHTS)
         journal.append_tags(tag_files(run_dir))
     mark_done(run_dir, "train")
     reach("train.done")
@@ -365,20 +370,20 @@ def _keep_weights(run_dir: Path, job: Job, store: CheckpointStore) -> None:
     """
     last = state_of(job.kept_model)
     best = store.load_best()
-    folder = run_dir / "weights"
+    folder = run_dir / WEIGHTS
     try:
-        with rewriting(run_dir, *(f"weights/{name}.pt" for name in ("last", "best", "optimizer"))):
-            save_weights(last, folder / "last.pt")
+        with rewriting(run_dir, LAST, BEST, OPTIMIZER):
+            save_weights(last, run_dir / LAST)
             reach("train.last_written")
-            save_weights(kept_weights(best.state) if best else last, folder / "best.pt")
+            save_weights(kept_weights(best.state) if best else last, run_dir / BEST)
             reach("train.best_written")
-            save_weights(job.optimizer.state_dict(), folder / "optimizer.pt")
+            save_weights(job.optimizer.state_dict(), run_dir / OPTIMIZER)
             reach("train.optimizer_written")
     except OSError as error:
         raise CheckpointError(
             f"weights cannot be written to {folder}: {describe_failure(error)}; then resume the run"
         ) from error
-    update_record(run_dir, weights=str(folder / "best.pt"), weights_sha256=sha256_of(last))
+    update_record(run_dir, weights=str(run_dir / BEST), weights_sha256=sha256_of(last))
 
 
 def _epoch_line(progress: TrainingProgress, num_epochs: int, values: dict[str, float]) -> str:

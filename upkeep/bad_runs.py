@@ -11,7 +11,21 @@ from pathlib import Path
 
 from ..disk import are_sealed, open_file
 from ..errors import TorchrelayError
-from ..runs import JOURNAL_FILE, RECORD_FILE, Journal, RunRecord, is_torn, parse
+from ..runs import (
+    BEST,
+    CHECKPOINTS,
+    JOURNAL_FILE,
+    LAST,
+    NEEDED,
+    OPTIMIZER,
+    PREDICTIONS_FILE,
+    RECORD_FILE,
+    TABLES,
+    Journal,
+    RunRecord,
+    is_torn,
+    parse,
+)
 from ..tracking import DATABASE_FILE, find_lost, recover, what_is_wrong
 from .examination import Examination, Finding, is_quiet
 
@@ -151,13 +165,8 @@ def what_is_left(run_dir: Path) -> list[str]:
     """
     left = [
         name
-        for name in ("checkpoints", "predictions.parquet", "tables")
+        for name in (CHECKPOINTS, PREDICTIONS_FILE, TABLES, LAST, OPTIMIZER)
         if (run_dir / name).exists()
-    ]
-    left += [
-        f"weights/{name}"
-        for name in ("last.pt", "optimizer.pt")
-        if (run_dir / "weights" / name).exists()
     ]
     try:
         has_lines = any(
@@ -171,15 +180,13 @@ def what_is_left(run_dir: Path) -> list[str]:
 
 def _what_can_be_had(run_dir: Path) -> str:
     """What still works with a folder that is no run."""
-    has_weights = all(
-        (run_dir / name).is_file() for name in ("recipe.yaml", "schema.json", "weights/best.pt")
-    )
+    has_weights = all((run_dir / name).is_file() for name in NEEDED)
     can = []
     if has_weights:
-        can.append(f"torchrelay evaluate {run_dir / 'weights' / 'best.pt'} takes its weights")
+        can.append(f"torchrelay evaluate {run_dir / BEST} takes its weights")
     if what_is_left(run_dir)[-1:] == [JOURNAL_FILE]:
         can.append(f"its metrics stand in {run_dir / JOURNAL_FILE}")
-    if (run_dir / "checkpoints").is_dir() and not has_weights:
-        can.append(f"its checkpoints stand in {run_dir / 'checkpoints'}")
+    if (run_dir / CHECKPOINTS).is_dir() and not has_weights:
+        can.append(f"its checkpoints stand in {run_dir / CHECKPOINTS}")
     had = " and ".join(can) or "nothing of it is left that torchrelay can use"
     return f"{had}; put its {RECORD_FILE} back from a copy, or delete the folder by hand"

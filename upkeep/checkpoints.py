@@ -18,7 +18,7 @@ from ..engine.checkpoints import (
     read_state,
 )
 from ..errors import CheckpointError
-from ..runs import find_run, list_children, load_record
+from ..runs import CHECKPOINTS, find_run, list_children, load_record
 from ..settings import Home
 
 
@@ -70,7 +70,7 @@ def has_damage(found: list[Generation]) -> bool:
 
 
 def _list_run(run_dir: Path) -> list[Generation]:
-    folder = run_dir / "checkpoints"
+    folder = run_dir / CHECKPOINTS
     try:
         best, last = read_pointer(folder, "best"), read_pointer(folder, "last")
     except OSError as error:

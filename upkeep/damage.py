@@ -17,7 +17,7 @@ from ..datasets.pack import claim_data, list_hidden, list_packs, remove_data
 from ..disk import is_locked, lock, set_aside
 from ..engine.checkpoints import DamagedError, list_generations, read_manifest, read_state
 from ..errors import BusyError, CheckpointError, DataError
-from ..runs import RECORD_FILE
+from ..runs import CHECKPOINTS, LOCK_FILE, RECORD_FILE
 from ..settings import Home
 from .altered import mend_by_ingest
 from .bad_runs import what_is_left
@@ -47,7 +47,7 @@ def find_leftovers(exam: Examination) -> Iterator[Finding]:
             continue
         if run_dir.name in known or (run_dir / RECORD_FILE).exists():
             found += list_hidden(run_dir, ".tmp")
-        elif (run_dir / "lock").is_file() and not what_is_left(run_dir):
+        elif (run_dir / LOCK_FILE).is_file() and not what_is_left(run_dir):
             found.append(run_dir)
     for path in sorted(found):
         where = path.relative_to(exam.home.root)
@@ -58,7 +58,7 @@ def find_leftovers(exam: Examination) -> Iterator[Finding]:
             lambda path=path, where=where: _remove_leftover(exam.home, path, where),
         )
     for folder in sorted(exam.home.root.glob(f"{VERIFY_PREFIX}*")):
-        if not is_locked(folder / "lock"):
+        if not is_locked(folder / LOCK_FILE):
             yield Finding(
                 "leftovers",
                 f"{folder.name} holds the runs of a verify-resume that found a difference or was "
@@ -84,7 +84,7 @@ def find_bad_checkpoints(exam: Examination) -> Iterator[Finding]:
         run_dir = exam.folder(record.run_id)
         if not is_quiet(exam, run_dir):
             continue
-        for folder in list_generations(run_dir / "checkpoints"):
+        for folder in list_generations(run_dir / CHECKPOINTS):
             try:
                 read_state(folder, read_manifest(folder, run_dir.name))
             except DamagedError as error:
@@ -99,7 +99,7 @@ def find_bad_checkpoints(exam: Examination) -> Iterator[Finding]:
 
 
 def _set_aside(folder: Path) -> str:
-    with lock(folder.parents[1] / "lock", f"run {folder.parents[1].name}"):
+    with lock(folder.parents[1] / LOCK_FILE, f"run {folder.parents[1].name}"):
         aside = set_aside(folder)
     return f"checkpoint {folder.parents[1].name}/{folder.name}: set aside as {aside.name}"
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ..datasets.pack import list_folders
 from ..disk import is_locked
-from ..runs import Listing, RunRecord, list_runs
+from ..runs import LOCK_FILE, Listing, RunRecord, list_runs
 from ..settings import Home
 from ..tracking.shipping import Sender
 
@@ -109,7 +109,7 @@ def may_be_alive(run_dir: Path) -> bool:
 
     One that begins may have its folder before its lock.
     """
-    held = run_dir / "lock"
+    held = run_dir / LOCK_FILE
     return is_locked(held) or (not held.exists() and age_of(run_dir) < STARTING_SECONDS)
 
 
@@ -167,7 +167,7 @@ def host_of(run_dir: Path) -> str:
     Empty where none did.
     """
     with contextlib.suppress(OSError):
-        if match := re.search(r" on (\S+)", (run_dir / "lock").read_text("utf-8", "replace")):
+        if match := re.search(r" on (\S+)", (run_dir / LOCK_FILE).read_text("utf-8", "replace")):
             return match[1]
     return ""
 

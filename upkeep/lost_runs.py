@@ -16,7 +16,9 @@ import psutil
 from ..disk import lock
 from ..errors import ServerError, TrackingError
 from ..runs import (
+    ERROR_FILE,
     JOURNAL_FILE,
+    LOCK_FILE,
     Journal,
     RunRecord,
     flow_runs_of,
@@ -49,7 +51,7 @@ LISTING_SECONDS = 120.0
 # What a record says of a run that was lost when its journal had its end already.
 ERRORS_OF_ENDED = {
     "FINISHED": "",
-    "FAILED": "see error.txt",
+    "FAILED": f"see {ERROR_FILE}",
     "KILLED": "stopped by a signal or a cancel",
 }
 
@@ -94,7 +96,7 @@ def _bury(exam: Examination, run_dir: Path) -> str:
     """
     from ..tasks import seconds_until
 
-    with lock(run_dir / "lock", f"run {run_dir.name}"):
+    with lock(run_dir / LOCK_FILE, f"run {run_dir.name}"):
         record = load_record(run_dir)
         journal = Journal(run_dir / JOURNAL_FILE)
         ending = _ending_of(run_dir, record, journal.lines())
@@ -300,7 +302,7 @@ def _flow_runs_over(exam: Examination, record: RunRecord) -> list[str]:
         return []
     if is_over(exam, record):
         return flow_runs_of(record)
-    is_taken_up = not is_elsewhere(exam, run_dir) and age_of(run_dir / "lock") > ENDING_SECONDS
+    is_taken_up = not is_elsewhere(exam, run_dir) and age_of(run_dir / LOCK_FILE) > ENDING_SECONDS
     return record.earlier_flow_runs if is_taken_up else []
 
 

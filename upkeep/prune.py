@@ -31,7 +31,15 @@ from ..datasets.pack import (
 )
 from ..disk import is_locked, lock, read_json, remove_tree, size_of
 from ..errors import BusyError, DataError, RecipeError, SourceError, TrackingError
-from ..runs import RECORD_FILE, RunRecord, list_records, load_record, waiting
+from ..runs import (
+    JOURNAL_FILE,
+    LOCK_FILE,
+    RECORD_FILE,
+    RunRecord,
+    list_records,
+    load_record,
+    waiting,
+)
 from ..settings import Home, tracking_is_embedded
 from ..tracking import Holdings, Version, has_unreferenced, list_holdings
 
@@ -184,7 +192,7 @@ def _last_sign(home: Home, record: RunRecord) -> float:
         return datetime.fromisoformat(record.ended).timestamp()
     run_dir = home.runs / record.run_id
     times = [datetime.fromisoformat(record.created).timestamp()]
-    for name in (RECORD_FILE, "journal.jsonl"):
+    for name in (RECORD_FILE, JOURNAL_FILE):
         with contextlib.suppress(OSError):
             times.append((run_dir / name).stat().st_mtime)
     return max(times)
@@ -253,7 +261,7 @@ def _reason_to_keep(
     """
     if (home.runs / record.run_id).is_symlink():
         return "its folder is a link that leads elsewhere; delete it by hand"
-    if is_locked(home.runs / record.run_id / "lock"):
+    if is_locked(home.runs / record.run_id / LOCK_FILE):
         return "it is being written"
     if record.status == "RUNNING" and time.time() - _last_sign(home, record) < STARTING_SECONDS:
         return "it has just been started"
@@ -285,7 +293,7 @@ def _move(home: Home, family: _Family) -> dict[str, str]:
     with contextlib.ExitStack() as stack:
         for one in family.records:
             try:
-                stack.enter_context(lock(home.runs / one.run_id / "lock", f"run {one.run_id}"))
+                stack.enter_context(lock(home.runs / one.run_id / LOCK_FILE, f"run {one.run_id}"))
             except BusyError:
                 return {
                     other.run_id: "it is being written" if other is one else ""

@@ -29,6 +29,7 @@ from ..cells import compose_cells, is_empty
 from ..features import find_triple, reject_unknown_parts, reject_unseen_relations
 from ..files import Files
 from ..images import count_notes, warn_of_notes
+from ..layout import SCHEMA_FILE
 from ..pack import REJECTED, Pack, fingerprint_table, write_pack
 from ..splits import (
     TEST,
@@ -301,7 +302,7 @@ def open_view(pack_dir: Path, split_dir: Path) -> View:
                 f"{split_dir} splits {len(array):,} rows, the pack {pack_dir} has {pack.num_rows:,}"
             )
     rows = {name: np.flatnonzero(side == at) for at, name in enumerate(SPLITS)}
-    return View(pack, Schema.load(split_dir / "schema.json"), rows, groups)
+    return View(pack, Schema.load(split_dir / SCHEMA_FILE), rows, groups)
 
 
 def read_keys(split_dir: Path) -> np.ndarray | None:
@@ -500,7 +501,7 @@ def _commit(
             commit_folder(split_dir) as temporary,
         ):
             np.save(temporary / "split.npy", split)
-            fitted.save(temporary / "schema.json")
+            fitted.save(temporary / SCHEMA_FILE)
             (temporary / QUARANTINE).write_text(verdicts.to_csv(frame), "utf-8")
             if data.split.group:
                 np.save(temporary / GROUPS_FILE, _number_groups(frame[data.split.group])[in_pack])

@@ -117,14 +117,8 @@ from .trust import trusted_by_word as trusted_by_word
 # Keep that a run of this home may import what its recipe names; nothing where that is no own code.
 from .trust import vouch as vouch
 
-# The name of the weights that a run began with.
-from .warm_start import START_FILE as START_FILE
-
 # Weights that a run begins with.
 from .warm_start import Start as Start
-
-# The name of a warm start's report.
-from .warm_start import TRANSFER_FILE as TRANSFER_FILE
 
 # Write weights and report into a run's folder, and say what the report says.
 from .warm_start import keep_start as keep_start

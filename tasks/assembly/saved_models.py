@@ -23,7 +23,7 @@ from ...errors import SourceError
 from ...models import build_model
 from ...models.inputs import TORCHVISION
 from ...recipe import WEIGHTS_SUFFIXES, Recipe, load_recipe
-from ...runs import find_run, load_record
+from ...runs import CHECKPOINTS, RECIPE_FILE, SCHEMA_FILE, find_run, load_record
 from ...schema import Schema
 from ...settings import home
 from ...tracking.registry import look_around, resolve_source
@@ -101,9 +101,9 @@ def load_model(source: str, device: str = "cpu", trust_code: Sequence[str] = ())
         DeviceError: the device is not there.
     """
     found = resolve_source(source, home())
-    recipe = load_recipe(found.folder / "recipe.yaml")
+    recipe = load_recipe(found.folder / RECIPE_FILE)
     admit_code(recipe, found.folder, source, trust_code)
-    schema = Schema.load(found.folder / "schema.json")
+    schema = Schema.load(found.folder / SCHEMA_FILE)
     picked = pick_device(device)
     with torch.random.fork_rng(devices=[]):
         model = build_model(recipe.model, schema)
@@ -304,11 +304,11 @@ def _built_from(folder: Path) -> dict[str, Tensor]:
     """The state_dict of the model that a recipe and a schema describe, as it
     is built; empty for a class of its own.
     """
-    recipe = load_recipe(folder / "recipe.yaml")
+    recipe = load_recipe(folder / RECIPE_FILE)
     if ":" in recipe.model.name and not recipe.model.name.startswith(TORCHVISION):
         return {}  # to export a file runs no code of anybody's
     with torch.random.fork_rng(devices=[]):
-        return build_model(recipe.model, Schema.load(folder / "schema.json")).state_dict()
+        return build_model(recipe.model, Schema.load(folder / SCHEMA_FILE)).state_dict()
 
 
 def _extras_of(found: WeightsFile, name: str) -> dict[str, Any]:
@@ -334,8 +334,8 @@ def _training_state(
     Raises:
         CheckpointError: it does not verify, or is another run's.
     """
-    name = read_pointer(folder / "checkpoints", "best")
-    checkpoint = folder / "checkpoints" / name / STATE_FILE
+    name = read_pointer(folder / CHECKPOINTS, "best")
+    checkpoint = folder / CHECKPOINTS / name / STATE_FILE
     if not name or not checkpoint.is_file():
         return None, {}
     read_state(checkpoint.parent, read_manifest(checkpoint.parent, folder.name))

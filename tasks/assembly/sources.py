@@ -13,6 +13,7 @@ from torch import Tensor
 from ...datasets.ingest import Heritage, check_inputs
 from ...errors import RecipeError
 from ...recipe import Recipe, WarmStart
+from ...runs import RECIPE_FILE, SCHEMA_FILE
 from ...schema import Schema
 from ...settings import home
 from ...tracking.registry import look_around, resolve_source
@@ -38,7 +39,7 @@ class WarmSource(NamedTuple):
 
     def schema(self) -> Schema | None:
         """What the weights were trained on, where that is known."""
-        return None if self.folder is None else Schema.load(self.folder / "schema.json")
+        return None if self.folder is None else Schema.load(self.folder / SCHEMA_FILE)
 
     def state(self) -> dict[str, Tensor]:
         """The weights, with the keys of their file.
@@ -154,4 +155,4 @@ def recipe_of(source: str) -> Path:
             "recipe: torchrelay "
             f"finetune RECIPE --from {source}"
         )
-    return found.folder / "recipe.yaml"
+    return found.folder / RECIPE_FILE

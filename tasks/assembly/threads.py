@@ -33,7 +33,7 @@ from ...engine.hardware import (
 )
 from ...errors import CheckpointError
 from ...recipe import Recipe
-from ...runs import RunRecord, update_record
+from ...runs import CHECKPOINTS, RunRecord, update_record
 from ...schema import Batch
 from ...settings import home
 from .job import build_scorer, rows_in_order
@@ -175,7 +175,7 @@ def _threads_of_checkpoint(run_dir: Path) -> int:
 
     0 where no checkpoint says.
     """
-    for folder in reversed(list_generations(run_dir / "checkpoints")):
+    for folder in reversed(list_generations(run_dir / CHECKPOINTS)):
         with contextlib.suppress(CheckpointError, ValueError):
             return int(read_manifest(folder)["fingerprint"].get("num_threads", 0))
     return 0

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.hooks import RemovableHandle
 
+from ...datasets import SCHEMA_FILE
 from ...datasets.batches import free_memory, num_batches
 from ...datasets.ingest import Prepared
 from ...engine import autocast
@@ -62,10 +63,10 @@ def try_ingested(recipe: Recipe, splits: Mapping[str, Prepared]) -> None:
         DataError: see `check_memory`.
     """
     for one in splits.values():
-        schema = Schema.load(one.split_dir / "schema.json")
+        schema = Schema.load(one.split_dir / SCHEMA_FILE)
         check_memory(schema, max(one.rows["valid"], one.rows["test"]), recipe.data.table)
     data = min(splits.values(), key=lambda one: one.rows["train"])
-    try_training(recipe, Schema.load(data.split_dir / "schema.json"), data.rows["train"])
+    try_training(recipe, Schema.load(data.split_dir / SCHEMA_FILE), data.rows["train"])
 
 
 def check_memory(schema: Schema, num_rows: int, table: str) -> None:

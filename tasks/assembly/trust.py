@@ -20,7 +20,7 @@ from ...disk import read_json, write_json
 from ...errors import RecipeError, SourceError, shown_value
 from ...models import locate_module, module_of
 from ...recipe import Recipe, load_recipe
-from ...runs import load_record
+from ...runs import RECIPE_FILE, load_record
 from ...settings import home
 from ...tracking.registry import resolve_source
 
@@ -37,7 +37,7 @@ def check_source_code(source: str, trust_code: Sequence[str]) -> None:
         SourceError: see `admit_code`; or there is no such source.
     """
     found = resolve_source(source, home())
-    admit_code(load_recipe(found.folder / "recipe.yaml"), found.folder, source, trust_code)
+    admit_code(load_recipe(found.folder / RECIPE_FILE), found.folder, source, trust_code)
 
 
 def admit_code(

@@ -20,7 +20,7 @@ from ...errors import SourceError
 from ...models import find_heads, find_label_axes, new_labels
 from ...models.nets import asks_for_weights, load_pretrained
 from ...recipe import Recipe, WarmStart
-from ...runs import load_record, verify_files
+from ...runs import START, TRANSFER_FILE, load_record, verify_files
 from ...schema import Schema
 from ...settings import home
 from ...weights import (
@@ -36,9 +36,6 @@ from ...weights import (
 )
 from .job import build_scorer
 from .sources import WarmSource, doubts_about_settings, find_source
-
-START_FILE = "weights/start.pt"
-TRANSFER_FILE = "transfer.csv"
 
 
 class Start(NamedTuple):
@@ -108,7 +105,7 @@ def keep_start(run_dir: Path, start: Start) -> None:
     """Write weights and report into a run's folder, and say what the report
     says.
     """
-    save_weights(start.state, run_dir / START_FILE)
+    save_weights(start.state, run_dir / START)
     write_atomic(run_dir / TRANSFER_FILE, tabulate(start.entries))
     say_start(start)
 
@@ -129,8 +126,8 @@ def load_start(run_dir: Path, recipe: Recipe) -> dict[str, Tensor] | None:
     """
     if not recipe.warm_start.source:
         return None
-    verify_files(run_dir, load_record(run_dir), [START_FILE])
-    return load_weights(run_dir / START_FILE)
+    verify_files(run_dir, load_record(run_dir), [START])
+    return load_weights(run_dir / START)
 
 
 def _refuse_new_classes(source: WarmSource, schema: Schema, theirs: Schema) -> None:

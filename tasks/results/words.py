@@ -14,9 +14,10 @@ from ... import figures
 from ...disk import write_atomic
 from ...models.nets import BagOfWords
 from ...recipe import Recipe
+from ...runs import BEST, FIGURES, START, TABLES
 from ...schema import Schema
 from ...weights import load_into, load_weights
-from ..assembly import START_FILE, build_scorer
+from ..assembly import build_scorer
 
 MAX_LINES = 200_000
 NUM_DRAWN = 15
@@ -46,19 +47,19 @@ def write_words(run_dir: Path, recipe: Recipe, schema: Schema) -> bool:
     model = build_scorer(recipe.model_copy(update={"train": plain}), schema).model
     if not isinstance(model, BagOfWords):
         return False
-    start = run_dir / START_FILE  # of a warm start; a run without it drew its weights from the seed
+    start = run_dir / START  # of a warm start; a run without it drew its weights from the seed
     if start.is_file():
         load_into(model, load_weights(start), str(start))
     before_VK = model.token_weights().numpy()
-    best = run_dir / "weights" / "best.pt"
+    best = run_dir / BEST
     load_into(model, load_weights(best), str(best))
     after_VK = model.token_weights().numpy()
     [text] = schema.inputs
     names = name_outputs(schema)
     table = rank_words(names, text.classes, text.counts, before_VK, after_VK)
-    write_atomic(run_dir / "tables" / "words.csv", table.to_csv(index=False, float_format="%.6g"))
+    write_atomic(run_dir / TABLES / "words.csv", table.to_csv(index=False, float_format="%.6g"))
     figures.words(
-        names, text.classes, before_VK, after_VK, run_dir / "figures" / "words.png", NUM_DRAWN
+        names, text.classes, before_VK, after_VK, run_dir / FIGURES / "words.png", NUM_DRAWN
     )
     return True
 

@@ -17,11 +17,12 @@ KIND_ROOMS = (
     *(f"figures/{name}.py" for name in ("classes", "curves", "numbers", "points", "ranks")),
 )
 SET_OPERATORS = (ast.BitAnd, ast.BitOr, ast.Sub)
-# What lies in a run's folder; and whatever `LAYOUT` adds.
+# What lies in a run's folder; and whatever `LAYOUT` adds. A split has a schema of its own.
 LAYOUT = "runs/layout.py"
+LAYOUT_OF_DATA = "datasets/layout.py"
 RUN_FILES = {
     *("recipe.yaml", "schema.json", "run.json", "journal.jsonl", "shipped.json", "ship.lock"),
-    *("set_aside.jsonl", "error.txt", "threads.json", "transfer.csv", "predictions.parquet"),
+    *("set_aside.jsonl", "error.txt", "transfer.csv", "predictions.parquet"),
     *("best.pt", "last.pt", "start.pt", "optimizer.pt"),
 }
 
@@ -92,7 +93,7 @@ def find_run_files(house: House) -> Iterator[Offence]:
     texts = [text.value for one in house.ours if one.path == LAYOUT for text in one.strings]
     texts = [text for text in texts if re.fullmatch(r"[\w/]+\.\w+", text)]
     names = RUN_FILES | {text.rpartition("/")[2] for text in texts}
-    for module in (one for one in house.ours if one.path != LAYOUT):
+    for module in (one for one in house.ours if one.path not in (LAYOUT, LAYOUT_OF_DATA)):
         for text in module.strings:
             if (name := text.value.rpartition("/")[2]) in names:
                 yield Offence(module.path, text.lineno, f"{name} as a literal")

@@ -16,7 +16,8 @@ from torchrelay.disk import lock, make_folder, write_atomic
 from torchrelay.errors import RunLostError
 from torchrelay.runs import holding
 from torchrelay.runs.holding import check_folder, checked
-from torchrelay.runs.journal import JOURNAL_FILE, Journal
+from torchrelay.runs.journal import Journal
+from torchrelay.runs.layout import JOURNAL_FILE
 from torchrelay.runs.record import RunRecord, load_record, now, save_record
 from torchrelay.settings import Home
 from torchrelay.tasks import finish_run, hold_run, keep_status, open_run

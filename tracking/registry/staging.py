@@ -44,6 +44,7 @@ from ...runs import (
     FINGERPRINT_TAG,
     NEEDED,
     RUN_ID_TAG,
+    STAGED,
     VERSION_FILES,
     Journal,
     RunRecord,
@@ -56,8 +57,6 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS_TAG = "torchrelay.weights_file_sha256"
-# Folder of a run's folder where versions wait to be sent.
-STAGED = "register"
 # MLflow's description of a model, into which its ids are written before it is sent.
 MLMODEL = "MLmodel"
 

@@ -40,7 +40,9 @@ from ...recipe import WEIGHTS_SUFFIXES
 from ...runs import (
     BEST,
     NEEDED,
+    RECIPE_FILE,
     RUN_ID_TAG,
+    SCHEMA_FILE,
     find_run,
     list_children,
     load_copied_record,
@@ -374,7 +376,7 @@ def _resolve_file(path: Path) -> Source:
 
 
 def _missing_in(folder: Path) -> list[str]:
-    return [name for name in ("recipe.yaml", "schema.json") if not (folder / name).is_file()]
+    return [name for name in (RECIPE_FILE, SCHEMA_FILE) if not (folder / name).is_file()]
 
 
 def _resolve_remote(identifier: str, home: Home, local_error: SourceError) -> Source:

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from ...disk import describe_failure, mode_of_files, write_atomic
 from ...errors import TrackingError
+from ...runs import ASIDE_FILE
 
-ASIDE_FILE = "set_aside.jsonl"
 MAX_REASON_LENGTH = 500
 # The reason of a line that was not taken together with the one noted before it.
 AS_BEFORE = "together with the one before"

@@ -23,6 +23,8 @@ from ...disk import is_locked, lock
 from ...errors import BusyError, GoneError, LockError, TorchrelayError, TrackingError
 from ...runs import (
     JOURNAL_FILE,
+    LOCK_FILE,
+    SHIP_LOCK_FILE,
     Cursor,
     Journal,
     is_meant_for_here,
@@ -30,7 +32,6 @@ from ...runs import (
     load_record,
     waiting,
 )
-from ...runs import SHIP_LOCK_FILE as LOCK_FILE
 from ...settings import Home
 from ..client import make_database, on_answer, override_environment
 from ..reconcile import end_run
@@ -164,7 +165,9 @@ class Shipper:
         try:
             while not self._stopped.is_set():
                 try:
-                    with lock(self._run_dir / LOCK_FILE, f"run {self._run_dir.name} in MLflow"):
+                    with lock(
+                        self._run_dir / SHIP_LOCK_FILE, f"run {self._run_dir.name} in MLflow"
+                    ):
                         self._follow()
                         return
                 except BusyError as error:
@@ -227,7 +230,7 @@ class Shipper:
                 continue
             with (
                 contextlib.suppress(BusyError, LockError),
-                lock(other / LOCK_FILE, f"run {other.name} in MLflow"),
+                lock(other / SHIP_LOCK_FILE, f"run {other.name} in MLflow"),
             ):
                 try:
                     outbox = Outbox(other)
@@ -364,7 +367,7 @@ def sync_run(
         BusyError: its process lives, and sends it itself.
         TrackingError: its cursor or journal cannot be read.
     """
-    if is_locked(run_dir / "lock"):
+    if is_locked(run_dir / LOCK_FILE):
         raise BusyError(
             f"run {run_dir.name} is being written by a process that sends its journal itself"
         )

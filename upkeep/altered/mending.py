@@ -20,7 +20,10 @@ from ...engine import kept_weights
 from ...engine.checkpoints import list_generations, read_manifest, read_state
 from ...errors import CheckpointError, DataError, SourceError
 from ...runs import (
+    BEST,
     CHECKPOINTS,
+    LAST,
+    LOCK_FILE,
     RECIPE_FILE,
     SCHEMA_FILE,
     RunRecord,
@@ -41,7 +44,7 @@ def put_back(home: Home, run_dir: Path, name: str) -> str:
     Raises:
         SourceError: no copy was found.
     """
-    with lock(run_dir / "lock", f"run {run_dir.name}"):
+    with lock(run_dir / LOCK_FILE, f"run {run_dir.name}"):
         record = load_record(run_dir)
         wanted = record.files[name]
         for place, content in _copies(home, run_dir, record, name):
@@ -61,7 +64,7 @@ def _copies(home: Home, run_dir: Path, record: RunRecord, name: str) -> Iterator
     split = Path(record.split_dir) / SCHEMA_FILE
     if name == SCHEMA_FILE and record.split_dir and split.is_file():
         yield "its split", split.read_bytes()
-    if name not in (RECIPE_FILE, "weights/best.pt", "weights/last.pt"):
+    if name not in (RECIPE_FILE, BEST, LAST):
         return
     for generation in reversed(list_generations(run_dir / CHECKPOINTS)):
         try:

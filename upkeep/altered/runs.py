@@ -16,7 +16,7 @@ from ...datasets.splits import AGAIN, DamagedSplitError, verify_split
 from ...disk import lock, seal_name, set_aside, write_atomic
 from ...engine.checkpoints import DamagedError, list_generations, read_manifest, verify_pointer
 from ...errors import DataError, SourceError
-from ...runs import CHECKPOINTS, RunRecord, why_changed
+from ...runs import CHECKPOINTS, LOCK_FILE, RunRecord, why_changed
 from ..examination import Examination, Finding, resting
 
 
@@ -58,7 +58,7 @@ def _point_anew(run_dir: Path, pointer: str) -> str:
     """Write a pointer to a checkpoint as the newest manifest says, or set it
     aside where none does.
     """
-    with lock(run_dir / "lock", f"run {run_dir.name}"):
+    with lock(run_dir / LOCK_FILE, f"run {run_dir.name}"):
         folder = run_dir / CHECKPOINTS
         for generation in reversed(list_generations(folder)):
             try:

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...console import say
+from ...datasets import SCHEMA_FILE
 from ...datasets.ingest import Prepared
 from ...datasets.splits import UNUSED, write_manifest
 from ...disk import lock, open_to_write
@@ -34,7 +35,16 @@ from ...engine.hardware import pick_device, pick_precision
 from ...errors import RecipeError, TrainingError
 from ...faults import arm
 from ...recipe import Recipe
-from ...runs import JOURNAL_FILE, Journal, RunRecord, list_records, load_record
+from ...runs import (
+    BEST,
+    CHECKPOINTS,
+    JOURNAL_FILE,
+    LAST,
+    Journal,
+    RunRecord,
+    list_records,
+    load_record,
+)
 from ...schema import SPLITS, Schema
 from ...settings import home, make_home
 from ...tasks import (
@@ -97,8 +107,7 @@ def read_outcome(run_dir: Path) -> Outcome:
         if (point.key, point.step) in points:
             doubled.append((point.key, point.step))
         points[point.key, point.step] = point.value
-    weights = run_dir / "weights"
-    digests = (sha256_of(load_weights(weights / name)) for name in ("last.pt", "best.pt"))
+    digests = (sha256_of(load_weights(run_dir / name)) for name in (LAST, BEST))
     return Outcome(next(digests), next(digests), points, doubled)
 
 
@@ -290,7 +299,7 @@ class _Victim:
 
         0 where there is none.
         """
-        found = parse_name(read_pointer(self.run_dir / "checkpoints", "last"))
+        found = parse_name(read_pointer(self.run_dir / CHECKPOINTS, "last"))
         return found[0] if found else 0
 
     @property
@@ -439,7 +448,7 @@ def _shorten(
     """
     train, checkpoint = recipe.train, recipe.checkpoint
     asked = (
-        1 if Schema.load(data.split_dir / "schema.json").triple is None else 2
+        1 if Schema.load(data.split_dir / SCHEMA_FILE).triple is None else 2
     )  # in both directions
     rows_per_step = train.batch_size * train.accumulate
     num_rows = max(1, rows_per_step * math.ceil(num_steps / min(NUM_EPOCHS, train.epochs)) // asked)

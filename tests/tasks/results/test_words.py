@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from torchrelay.recipe import Named, Recipe
+from torchrelay.runs import START
 from torchrelay.schema import FeatureSchema, Schema
 from torchrelay.tasks.assembly import build_scorer
-from torchrelay.tasks.results.words import START_FILE, rank_words, write_words
+from torchrelay.tasks.results.words import rank_words, write_words
 from torchrelay.weights import save_weights, state_of
 
 TOKENS = ["the", "dog", "el", "perro"]
@@ -83,7 +84,7 @@ def test_a_run_that_began_with_the_weights_of_another_says_those(tmp_path: Path)
     train_by_hand(tmp_path)
     start = state_of(build_scorer(RECIPE, SCHEMA).model)
     start["bag.weight"].fill_(0.25)
-    save_weights(start, tmp_path / START_FILE)
+    save_weights(start, tmp_path / START)
     write_words(tmp_path, RECIPE, SCHEMA)
     assert set(pd.read_csv(tmp_path / "tables" / "words.csv")["weight_before"]) == {0.25}
 
