@@ -10,8 +10,11 @@ KILLS := 500
 FLOWS := 20
 SEED :=
 
+LOCK := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock"
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick-tests test-slow faults lint bench bench-peers data lock clean
+.PHONY: help setup demo test quick-tests test-slow faults lint docs bench bench-peers data lock clean
 
 help: ## list the targets
 	@awk -F ': .*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +44,14 @@ lint: $(READY) ## style, layout, types, and who may import whom
 	@$(BIN)/basedpyright
 	@$(BIN)/lint-imports --no-logo
 
+docs: .venv-docs/ready ## build the documentation as a site in site/; a broken link or a warning is an error
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs --quiet build --strict --clean
+
+.venv-docs/ready: $(READY) requirements-docs.lock
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-docs
+	@$(BIN)/uv pip sync --quiet --python .venv-docs/bin/python --require-hashes requirements-docs.lock
+	@touch $@
+
 bench: $(READY) ## measure the training loop and the ingest against the usual ways
 	@$(BIN)/python benchmarks/bench.py
 
@@ -57,12 +68,12 @@ data: $(READY) ## place tables and image archives of a local folder under data/:
 	@test -n "$(FROM)" || { echo "Say which folder: make data FROM=DIR" >&2; exit 2; }
 	@$(BIN)/torchrelay fetch --from "$(FROM)"
 
-lock: $(READY) ## choose the newest versions within the bounds of pyproject.toml and write requirements.lock
-	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --generate-hashes \
-		--no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+lock: $(READY) ## choose the newest versions within the bounds of pyproject.toml and write both lock files
+	@$(LOCK) --extra dev --output-file requirements.lock pyproject.toml
+	@$(LOCK) --group docs --output-file requirements-docs.lock
 
 clean: ## remove the environments, builds and caches; data/ and .torchrelay/ stay
-	rm -rf .venv .venv-peers build dist *.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-docs .venv-peers build dist site *.egg-info .pytest_cache .ruff_cache .import_linter_cache
 	find . -type d -name __pycache__ -prune -exec rm -rf {} +
 
 $(READY): requirements.lock pyproject.toml

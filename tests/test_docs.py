@@ -33,6 +33,10 @@ MAKE = re.compile(r"(?:`|^    (?:\S+ && )?)make ([a-z][a-z-]*)", re.MULTILINE)
 COMMAND = re.compile(r"(?:`|^ {4}(?:\$ )?)torchrelay ([a-z][a-z-]*)([^`\n#]*)", re.MULTILINE)
 
 
+# A version, the name of its constant and the file that has it, as docs/versions.md says them.
+VERSION = re.compile(r"(?:\| |\()(\d+)(?: \| |, )`(\w+)` of `([\w./]+)`")
+
+
 def names(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
@@ -93,7 +97,7 @@ def test_a_page_names_commands_and_options_that_are_there(page: Path) -> None:
     for name, rest in COMMAND.findall(page.read_text()):
         command = commands.get_command(context, name)
         assert command is not None, f"torchrelay {name}"
-        if isinstance(command, click.Group):
+        if isinstance(command, click.Group) and rest.strip():
             inner, _, rest = rest.strip().partition(" ")
             command = command.get_command(context, inner)
             assert command is not None, f"torchrelay {name} {inner}"
@@ -110,3 +114,19 @@ def test_docstrings_and_comments_name_files_that_are_there() -> None:
         if (found := find_missing_paths(words_of(source), [source.parent, ROOT]))
     }
     assert missing == {}
+
+
+def test_the_page_of_versions_says_each_version_as_the_code_has_it() -> None:
+    said = {
+        (path, name): int(version)
+        for version, name, path in VERSION.findall((ROOT / "docs/versions.md").read_text())
+    }
+    found = {
+        (names(source), name): int(version)
+        for source in SOURCES
+        if source.parts[len(ROOT.parts)] not in ("tests", "benchmarks")
+        for name, version in re.findall(
+            r"^(?:\w+, )?(\w*_VERSION) = (?:\S+, )?(\d+)$", source.read_text(), re.MULTILINE
+        )
+    }
+    assert said == found

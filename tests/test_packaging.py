@@ -20,7 +20,7 @@ PACKAGES = {
     path.parent.relative_to(ROOT).as_posix()
     for path in ROOT.rglob("__init__.py")
     if path.parent != ROOT
-    and path.relative_to(ROOT).parts[0] not in ("tests", "build", ".venv", ".venv-peers")
+    and not path.relative_to(ROOT).parts[0].startswith((".", "tests", "build"))
 }
 
 
