@@ -158,7 +158,8 @@ def _train(table: Path, how: str, begin: float, seconds: float) -> float:
     """
     import torch
 
-    from torchrelay.datasets.ingest import open_view, prepare_data
+    from torchrelay.datasets.ingest import prepare_data
+    from torchrelay.datasets.pack import open_view
     from torchrelay.engine import Progress, train
     from torchrelay.engine.checkpoints import CheckpointStore
     from torchrelay.engine.hardware import keep_freed_memory

@@ -92,7 +92,8 @@ def _take_turn(table: Path, number: int) -> Turn:
 
 def _measure(table: Path) -> Turn:
     logging.disable(logging.WARNING)
-    from torchrelay.datasets.ingest import open_view, prepare_data
+    from torchrelay.datasets.ingest import prepare_data
+    from torchrelay.datasets.pack import open_view
     from torchrelay.engine.hardware import keep_freed_memory
     from torchrelay.flows import train
     from torchrelay.recipe import load_recipe

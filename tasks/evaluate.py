@@ -15,7 +15,7 @@ from prefect import task
 
 from .. import figures
 from ..console import say
-from ..datasets.ingest import View, open_view, read_keys
+from ..datasets.pack import View, open_view, read_keys
 from ..disk import write_atomic
 from ..engine import Evaluation, Scorer, evaluate, reduction_of
 from ..engine.metrics import auto_monitor, compute_metrics, headline_interval, monitor_mode, unit_of

@@ -15,7 +15,7 @@ from prefect import task
 
 from ..console import say
 from ..datasets import read_verdicts
-from ..datasets.ingest import open_view
+from ..datasets.pack import open_view
 from ..datasets.table import write_output
 from ..disk import sha256_file
 from ..engine import OutputsNotFiniteError, finite_rows

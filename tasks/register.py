@@ -12,7 +12,7 @@ from prefect import task
 
 from ..console import say
 from ..datasets.batches import PackDataset
-from ..datasets.ingest import open_view
+from ..datasets.pack import open_view
 from ..faults import reach
 from ..models import build_model
 from ..runs import BEST, JOURNAL_FILE, Journal, load_record, mark_done, read_recipe

@@ -13,8 +13,7 @@ from prefect import task
 
 from ..addresses import hide_in_values
 from ..console import say
-from ..datasets.ingest import open_view
-from ..datasets.pack import Pack
+from ..datasets.pack import Pack, open_view
 from ..datasets.splits import verify_split
 from ..disk import describe_failure, digest, write_atomic
 from ..errors import DataError, RecipeError, SourceError, TrackingError

@@ -23,7 +23,7 @@ from prefect.artifacts import create_markdown_artifact
 from ..addresses import hidden_traceback, hide_secrets
 from ..console import say
 from ..datasets import QUARANTINE
-from ..datasets.ingest import open_view
+from ..datasets.pack import open_view
 from ..disk import lock, write_atomic
 from ..engine import StopFlag
 from ..engine.hardware import pick_device, pick_precision

@@ -20,7 +20,7 @@ from prefect import task
 
 from .. import figures
 from ..console import say
-from ..datasets.ingest import open_view
+from ..datasets.pack import open_view
 from ..datasets.table import with_split_column
 from ..disk import write_atomic
 from ..engine.metrics import INTERVAL_NAMES, SPLITS, auto_monitor, former_metric_names, unit_of

@@ -20,7 +20,7 @@ from ..addresses import hide_in_values
 from ..console import Progress, say
 from ..datasets import quote
 from ..datasets.batches import is_lost_worker
-from ..datasets.ingest import View, open_view
+from ..datasets.pack import View, open_view
 from ..disk import describe_failure, digest
 from ..engine import Job, OnStep, StopFlag, StopRequested, kept_weights, restore_run, train
 from ..engine import Progress as TrainingProgress

@@ -1,6 +1,6 @@
 """What is odd about the values of a table, counted for the data report and said
-as warnings: wild numbers, numbers that are more exact than they are read, rows that are the same
-but for their class.
+as warnings: wild numbers and pixels, numbers that are more exact than they are read, rows that are
+the same but for their class, what a split did that nobody asked for.
 """
 
 from __future__ import annotations
@@ -11,15 +11,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...recipe import Data
+from ...recipe import Data, Split
+from ...schema import SPLITS, Schema
 from ..features import find_triple
-from ..pack import PackColumn
-from ..splits import UNUSED, combine
+from ..images import warn_of_notes
+from ..pack import Pack, PackColumn
+from ..splits import TEST, TRAIN, UNUSED, VALID, combine
+from ..table import features_of
 from ..verdicts import PREVIEW, shorten_warnings
+from .fit import find_farthest
+from .judge import Judged
 from .outliers import Wild, find_wild, may_be_wild
 
 # Above it float64 lacks whole numbers.
 EXACT = 2.0**53
+# Float pixels whose mean or deviation is larger are warned of: one wild pixel then hides what all
+# others say.
+FAR_PIXELS = 1e6
 
 
 def warn_of_wild_numbers(
@@ -49,6 +57,49 @@ def warn_of_wild_numbers(
             if text := _say_inexact(values[:, at], frame[of].iloc[used]):
                 found.append(f"{of!r}: {text}")
     return shorten_warnings(found, "columns have numbers that are as odd")
+
+
+def warn_of_pictures(judged: Judged) -> list[str]:
+    """Say what is odd about the pictures of rows that are used."""
+    found = []
+    for name, notes in judged.rows.notes.items():
+        cells = judged.frame[judged.rows.columns[name].feature.columns[0]]
+        used = np.where(judged.side == UNUSED, 0, notes)
+        found += warn_of_notes(name, features_of(judged.data)[name], used, cells)
+    return found
+
+
+def warn_of_far_pixels(judged: Judged, pack: Pack, schema: Schema) -> list[str]:
+    """Name the features of float pixels that are far out of a usual range.
+
+    What was fitted tells them, and only then the farthest pixel is looked for.
+
+    Args:
+        judged: the table.
+        pack: its raw values.
+        schema: fitted on the training rows.
+    """
+    frame, in_pack = judged.frame, judged.in_pack
+    trains = np.flatnonzero(judged.side[in_pack] == TRAIN)
+    found = []
+    for feature in schema.inputs:
+        largest = {
+            "mean": max(feature.mean, key=abs, default=0),
+            "standard deviation": max(feature.std, default=0),
+        }
+        if feature.kind != "image" or max(map(abs, largest.values())) <= FAR_PIXELS:
+            continue
+        at, pixel = find_farthest(pack.image(feature.name), trains)
+        row = int(in_pack[at])
+        said = " and ".join(f"{name} {value:.3g}" for name, value in largest.items())
+        found.append(
+            f"{feature.name!r}: pixels with {said} are far out of a usual range; the farthest, "
+            f"{pixel:.3g}, is in row "
+            f"{row + 1} ({frame[feature.columns[0]].iloc[row]}): if it is a mistake, mend that "
+            "file or leave the row "
+            f"out, as beside it all others look alike"
+        )
+    return found
 
 
 def _say_wild(column: str, wild: Wild, cells: pd.Series, used: np.ndarray, feature: str) -> str:
@@ -125,6 +176,80 @@ def warn_of_contradictions(found: Mapping[str, Any], num_rows: int) -> list[str]
         "rows; correct them, "
         f"or give it an input that tells them apart"
     ]
+
+
+def warn_of_leaks(leaked: Mapping[str, np.ndarray], *, are_apart: bool) -> list[str]:
+    """Name the rows that stand on two sides, unless the recipe wants rows of
+    the same inputs apart.
+    """
+    found = []
+    for name, rows in leaked.items():
+        if rows.any() and not (name == "rows" and are_apart):
+            what = (
+                "hold the same row"
+                if name == "rows"
+                else f"hold the same picture in {name!r} under different names"
+            )
+            first = ", ".join(str(row + 1) for row in np.flatnonzero(rows)[:PREVIEW])
+            found.append(
+                f"{int(rows.sum()):,} rows of different splits {what}, for example rows {first}"
+            )
+    return found
+
+
+def warn_of_split(split: Split, report: Mapping[str, Any]) -> list[str]:
+    """What a split by fractions did that nobody asked for.
+
+    Nothing where a column says the sides or no row trains.
+    """
+    if split.column or not report["splits"][SPLITS[TRAIN]]:
+        return []
+    found = []
+    if num_rows := report.get("group", {}).get("rows_of_none", 0):
+        found.append(
+            f"{num_rows:,} rows have no {split.group!r}; the hash takes each for a group of its own"
+        )
+    parts = {
+        value: counts[SPLITS[TEST]] / sum(counts.values())
+        for value, counts in report.get("stratify", {}).items()
+        if counts[SPLITS[TEST]]  # one without is warned of as a class is
+    }
+    off = {value: part for value, part in parts.items() if abs(part - split.test) > split.test / 2}
+    if off:
+        first = ", ".join(f"{value} {part:.0%}" for value, part in list(off.items())[:5])
+        found.append(
+            f"{len(off)} of {len(report['stratify'])} values of {split.stratify!r} test with "
+            "another part of their "
+            f"rows than data.split.test, {split.test:.0%}: {first}; stratify moves no row, another "
+            "data.split.seed does"
+        )
+    if split.valid > 0 and not report["splits"][SPLITS[VALID]]:
+        found.append("no row validates: the last weights are kept")
+    return found
+
+
+def warn_of_classes(
+    classes: Mapping[str, Mapping[str, Mapping[str, int]]], side: np.ndarray
+) -> list[str]:
+    """Name the classes that have no row where the others have some.
+
+    Args:
+        classes: rows of each class on each side, for each feature or column.
+        side: int8, shape (rows,).
+    """
+    found = []
+    for feature, counts_of in classes.items():
+        of = "" if len(classes) == 1 else f" of {feature!r}"
+        for name in (SPLITS[VALID], SPLITS[TEST]):
+            absent = [label for label, counts in counts_of.items() if counts[name] == 0]
+            if absent and (side == SPLITS.index(name)).any():
+                first = ", ".join(absent[:5])
+                found.append(
+                    f"{len(absent)} of {len(counts_of)} classes{of} have no {name} row: {first}"
+                )
+    if not (side == TEST).any():
+        found.append("no row tests: there will be no test metrics")
+    return found
 
 
 def _say_inexact(values: np.ndarray, cells: pd.Series) -> str:

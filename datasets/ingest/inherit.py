@@ -6,7 +6,7 @@ Means, deviations, the order of classes, vocabularies.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ...errors import DataError
 from ...recipe import Data, Feature
@@ -21,6 +21,20 @@ _REMEDY = (
     "make the recipe's data.inputs those of the source, or say warm_start.statistics: data to fit "
     "all anew"
 )
+
+
+class Heritage(NamedTuple):
+    """What a model that is to be trained takes over from another.
+
+    See `inherit`.
+
+    Attributes:
+        schema: of the other model.
+        statistics: source or data.
+    """
+
+    schema: Schema
+    statistics: Literal["source", "data"]
 
 
 def check_inputs(data: Data, source: Schema) -> None:

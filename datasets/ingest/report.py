@@ -11,111 +11,168 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...recipe import Data, Split
 from ...schema import SPLITS, FeatureSchema, Schema
 from ..cells import compose_cells, is_empty, is_missing_number, sort_classes
 from ..features import count_outside, describe_texts, find_image, find_triple, warn_of_unknown
+from ..images import count_notes
 from ..pack import PackColumn
-from ..splits import TEST, TRAIN, UNUSED, VALID, are_few, count_duplicates, rows_in_two
-from ..verdicts import PREVIEW, Verdicts
+from ..splits import (
+    TEST,
+    TRAIN,
+    UNUSED,
+    are_few,
+    combine,
+    count_duplicates,
+    rows_in_two,
+    unused_settings,
+    warn_of_few_keys,
+)
+from ..table import unused_feature_settings
 from .classes import count_look_alikes, warn_of_look_alikes, warn_of_untrained_classes
+from .doubts import (
+    count_contradictions,
+    warn_of_classes,
+    warn_of_contradictions,
+    warn_of_leaks,
+    warn_of_split,
+    warn_of_wild_numbers,
+)
+from .judge import Judged, choose_keys
+from .rows import Rows
+from .unfamiliar import describe_strange, warn_of_strange
 
 FORMAT_VERSION = 3
 MOST_SIZES = 20
 
 
 def describe_data(
-    data: Data,
-    frame: pd.DataFrame,
-    columns: Mapping[str, PackColumn],
-    verdicts: Verdicts,
-    side: np.ndarray,
-    samples: Mapping[str, np.ndarray],
-    warnings: list[str],
-    schema: Schema,
+    judged: Judged, schema: Schema, warnings: Sequence[str], *, is_given: bool
 ) -> dict[str, Any]:
     """Collect the report.
 
     Args:
-        data: the recipe's part.
-        frame: text cells.
-        columns: the features by name, arrays of all rows of the table.
-        verdicts: why rows are quarantined.
-        side: int8, shape (rows,); -1 for quarantined rows.
-        samples: uint64 keys, shape (rows,); rows with equal ones hold the same: "rows" (inputs and
-            target), and for each image feature its files' content.
-        warnings: found so far.
+        judged: the table.
         schema: of the training rows, or a model's.
+        warnings: found so far.
+        is_given: the schema is that of a model that exists, which all rows test.
     """
+    data, rows, side = judged.data, judged.rows, judged.side
+    samples = _sample(rows)
+    leaked = {name: rows_in_two(keys, side) for name, keys in samples.items()}
+    report = _count_table(judged, schema, samples["rows"], leaked)
+    # Of a table that is scored all rows that could be read, of one that is trained on those that
+    # only test the model.
+    is_new = (
+        np.where(rows.readable, TEST, UNUSED) if is_given else np.where(side == TRAIN, UNUSED, side)
+    )
+    report["warnings"] = [
+        *unused_feature_settings(data),
+        *unused_settings(data),
+        *warnings,
+        *warn_of_look_alikes(data, report["look_alikes"]),
+        *warn_of_untrained_classes(schema, side, rows.columns),
+        *warn_of_leaks(leaked, are_apart=_are_apart(judged, samples["rows"])),
+        *warn_of_split(data.split, report),
+        *_warn_of_texts(report["features"]),
+        *warn_of_classes(_find_classes(judged, report), side),
+    ]
+    strange = report["unfamiliar"] = describe_strange(schema, rows.columns, is_new)
+    contradictions = report["contradictions"] = count_contradictions(data, rows.keys, side)
+    report["warnings"] += warn_of_strange(strange, 0 if is_given else int((side == TRAIN).sum()))
+    if not is_given:
+        report["warnings"] += warn_of_wild_numbers(data, judged.frame, rows.columns, side)
+        report["warnings"] += warn_of_contradictions(contradictions, int((side != UNUSED).sum()))
+        if not data.split.column:
+            keys = choose_keys(data, judged.frame, rows)
+            report["warnings"] += warn_of_few_keys(data.split, keys, side)
+    return report
+
+
+def _sample(rows: Rows) -> dict[str, np.ndarray]:
+    """Keys of each row, uint64, shape (rows,); rows with equal ones hold the same.
+
+    Of "rows", which are inputs and target, and of each feature the values (of an image, its file's
+    content).
+    """
+    samples = {"rows": combine(list(rows.keys.values()))}
+    return samples | {
+        name: rows.keys[name]
+        for name, column in rows.columns.items()
+        if column.feature.kind == "image"
+    }
+
+
+def _count_table(
+    judged: Judged, schema: Schema, keys: np.ndarray, leaked: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+    """Count what a table and its features have.
+
+    Args:
+        judged: the table.
+        schema: of the training rows, or a model's.
+        keys: uint64, shape (rows,), equal where rows are the same.
+        leaked: of rows and images, bool, shape (rows,): the same stands on another side.
+    """
+    data, side, columns = judged.data, judged.side, judged.rows.columns
     used = side != UNUSED
     triple = find_triple(data) if data.target else None
     entities = () if triple is None else (triple.head, triple.tail)
-    leaked = {name: rows_in_two(keys, side) for name, keys in samples.items()}
     fitted = {one.name: one for one in schema.inputs}
     report: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "table": data.table,
-        "rows": len(frame),
+        "rows": len(judged.frame),
         "splits": _count_sides(side),
         "quarantined": {
-            "rows": len(verdicts.reasons),
-            "reasons": verdicts.counts,
-            "remedies": verdicts.remedies,
+            "rows": len(judged.verdicts.reasons),
+            "reasons": judged.verdicts.counts,
+            "remedies": judged.verdicts.remedies,
         },
         "features": {
-            name: _describe_feature(
-                data, name, columns, side, frame, fitted, is_entity=name in entities
-            )
+            name: _describe_feature(judged, name, fitted, is_entity=name in entities)
             for name in columns
         },
-        "duplicate_rows": count_duplicates(samples["rows"][used]),
+        "duplicate_rows": count_duplicates(keys[used]),
         "rows_in_two_splits": {name: int(rows.sum()) for name, rows in leaked.items()},
     }
-    strata: dict[str, dict[str, int]] = {}
-    if data.split.stratify:
-        strata = report["stratify"] = _count_values(frame[data.split.stratify][used], side[used])
-    if data.split.group:
-        report["group"] = _count_groups(frame[data.split.group][used], side[used])
-    classes = {name: report["features"][name].get("classes", {}) for name in data.target}
-    # A target that is stratified by itself is warned of once.
-    if data.split.stratify not in [columns[name].feature.columns[0] for name in classes]:
-        classes |= {data.split.stratify: strata}
+    if stratify := data.split.stratify:
+        report["stratify"] = _count_values(judged.frame[stratify][used], side[used])
+    if group := data.split.group:
+        report["group"] = _count_groups(judged.frame[group][used], side[used])
     if triple is not None:
         report["entities"] = _count_entities([columns[name] for name in entities], side)
-    alike = report["look_alikes"] = count_look_alikes(data, columns, side)
-    report["warnings"] = [
-        *warnings,
-        *warn_of_look_alikes(data, alike),
-        *warn_of_untrained_classes(schema, side, columns),
-        *_warn_of_leaks(leaked, are_apart=_are_apart(data, columns, samples["rows"][used])),
-        *_warn_of_split(data.split, report),
-        *_warn_of_texts(report["features"]),
-        *_warn_of_classes({name: counts for name, counts in classes.items() if counts}, side),
-    ]
+    report["look_alikes"] = count_look_alikes(data, columns, side)
     return report
 
 
+def _find_classes(
+    judged: Judged, report: Mapping[str, Any]
+) -> dict[str, dict[str, dict[str, int]]]:
+    """Rows of each class on each side, for targets and the column that is stratified."""
+    data, columns = judged.data, judged.rows.columns
+    classes = {name: report["features"][name].get("classes", {}) for name in data.target}
+    # A target that is stratified by itself is warned of once.
+    if data.split.stratify not in [columns[name].feature.columns[0] for name in classes]:
+        classes |= {data.split.stratify: report.get("stratify", {})}
+    return {name: counts for name, counts in classes.items() if counts}
+
+
 def _describe_feature(
-    data: Data,
-    name: str,
-    columns: Mapping[str, PackColumn],
-    side: np.ndarray,
-    frame: pd.DataFrame,
-    fitted: Mapping[str, FeatureSchema],
-    *,
-    is_entity: bool,
+    judged: Judged, name: str, fitted: Mapping[str, FeatureSchema], *, is_entity: bool
 ) -> dict[str, Any]:
+    data, side, columns = judged.data, judged.side, judged.rows.columns
     feature, arrays = columns[name].feature, columns[name].arrays
     used = side != UNUSED
     found: dict[str, Any] = {
         "kind": feature.kind,
         "columns": feature.columns,
-        "missing": _count_missing(columns[name], frame, data.missing_values),
+        "missing": _count_missing(columns[name], judged.frame, data.missing_values),
     }
     if feature.kind == "image":
         num_distinct = len(np.unique(arrays["content"][used]))
         found |= {"shape": feature.shape, "dtype": feature.dtype, "distinct_images": num_distinct}
         found["sizes"] = _describe_sizes(arrays["source"][used])
+        found["pictures"] = count_notes(judged.rows.notes[name][used])
     elif feature.kind == "points":
         source = columns[find_image(data, name)].arrays["source"]
         found |= _describe_points(
@@ -277,34 +334,17 @@ def _count_groups(cells: pd.Series, side: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _are_apart(data: Data, columns: Mapping[str, PackColumn], rows: np.ndarray) -> bool:
+def _are_apart(judged: Judged, keys: np.ndarray) -> bool:
     """Whether the recipe wants equal rows on several sides.
 
     It says so, or names rows of few different contents.
     """
+    data = judged.data
     if data.split.repeats == "apart":
         return True
-    has_pictures = any(column.feature.kind == "image" for column in columns.values())
-    return bool(data.key) and not has_pictures and are_few(np.unique(rows, return_counts=True)[1])
-
-
-def _warn_of_leaks(leaked: Mapping[str, np.ndarray], *, are_apart: bool) -> list[str]:
-    """Name the rows that stand on two sides, unless the recipe wants rows of
-    the same inputs apart.
-    """
-    found = []
-    for name, rows in leaked.items():
-        if rows.any() and not (name == "rows" and are_apart):
-            what = (
-                "hold the same row"
-                if name == "rows"
-                else f"hold the same picture in {name!r} under different names"
-            )
-            first = ", ".join(str(row + 1) for row in np.flatnonzero(rows)[:PREVIEW])
-            found.append(
-                f"{int(rows.sum()):,} rows of different splits {what}, for example rows {first}"
-            )
-    return found
+    has_pictures = any(column.feature.kind == "image" for column in judged.rows.columns.values())
+    counts = np.unique(keys[judged.side != UNUSED], return_counts=True)[1]
+    return bool(data.key) and not has_pictures and are_few(counts)
 
 
 def _warn_of_texts(features: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -314,58 +354,3 @@ def _warn_of_texts(features: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if one["kind"] == "text"
         for text in warn_of_unknown(name, one)
     ]
-
-
-def _warn_of_split(split: Split, report: Mapping[str, Any]) -> list[str]:
-    """What a split by fractions did that nobody asked for.
-
-    Nothing where a column says the sides or no row trains.
-    """
-    if split.column or not report["splits"][SPLITS[TRAIN]]:
-        return []
-    found = []
-    if num_rows := report.get("group", {}).get("rows_of_none", 0):
-        found.append(
-            f"{num_rows:,} rows have no {split.group!r}; the hash takes each for a group of its own"
-        )
-    parts = {
-        value: counts[SPLITS[TEST]] / sum(counts.values())
-        for value, counts in report.get("stratify", {}).items()
-        if counts[SPLITS[TEST]]  # one without is warned of as a class is
-    }
-    off = {value: part for value, part in parts.items() if abs(part - split.test) > split.test / 2}
-    if off:
-        first = ", ".join(f"{value} {part:.0%}" for value, part in list(off.items())[:5])
-        found.append(
-            f"{len(off)} of {len(report['stratify'])} values of {split.stratify!r} test with "
-            "another part of their "
-            f"rows than data.split.test, {split.test:.0%}: {first}; stratify moves no row, another "
-            "data.split.seed does"
-        )
-    if split.valid > 0 and not report["splits"][SPLITS[VALID]]:
-        found.append("no row validates: the last weights are kept")
-    return found
-
-
-def _warn_of_classes(
-    classes: Mapping[str, Mapping[str, Mapping[str, int]]], side: np.ndarray
-) -> list[str]:
-    """Name the classes that have no row where the others have some.
-
-    Args:
-        classes: rows of each class on each side, for each feature or column.
-        side: int8, shape (rows,).
-    """
-    found = []
-    for feature, counts_of in classes.items():
-        of = "" if len(classes) == 1 else f" of {feature!r}"
-        for name in (SPLITS[VALID], SPLITS[TEST]):
-            absent = [label for label, counts in counts_of.items() if counts[name] == 0]
-            if absent and (side == SPLITS.index(name)).any():
-                first = ", ".join(absent[:5])
-                found.append(
-                    f"{len(absent)} of {len(counts_of)} classes{of} have no {name} row: {first}"
-                )
-    if not (side == TEST).any():
-        found.append("no row tests: there will be no test metrics")
-    return found

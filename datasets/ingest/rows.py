@@ -3,7 +3,7 @@
 Cells become numbers and ids, paths become files and then pixels in the store.
 
 Rows that cannot be read are rejected on the way. What depends on the split is decided in
-`prepare.py`.
+`judge.py`.
 """
 
 from __future__ import annotations

@@ -75,3 +75,18 @@ from .space import unneeded_packs as unneeded_packs
 
 # Shards that no pack names; those without pixels go with the last shard of their store.
 from .space import unneeded_shards as unneeded_shards
+
+# The numbers of the groups of a split's rows, beside `split.npy`.
+from .view import GROUPS_FILE as GROUPS_FILE
+
+# The texts of `data.key` of a split's rows, beside `split.npy`.
+from .view import KEYS_FILE as KEYS_FILE
+
+# A pack seen through one split.
+from .view import View as View
+
+# Open a pack and one of its splits.
+from .view import open_view as open_view
+
+# Text of `data.key` for each row of the pack; None where no key is declared.
+from .view import read_keys as read_keys

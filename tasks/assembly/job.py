@@ -28,7 +28,7 @@ from ...datasets.batches import (
     prefetch,
     split_batches,
 )
-from ...datasets.ingest import View
+from ...datasets.pack import View
 from ...engine import (
     Evaluation,
     Job,

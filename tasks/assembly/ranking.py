@@ -12,7 +12,7 @@ import numpy as np
 from ...console import say
 from ...datasets.batches import PackDataset
 from ...datasets.features import find_triple
-from ...datasets.ingest import View, open_view
+from ...datasets.pack import View, open_view
 from ...engine import Summarise
 from ...engine.metrics import KnownAnswers, Ranker, best_answers
 from ...errors import RecipeError, TorchrelayError

@@ -16,7 +16,7 @@ import torch
 from torch.optim.lr_scheduler import ConstantLR
 
 from ...console import say
-from ...datasets.ingest import View
+from ...datasets.pack import View
 from ...disk import digest
 from ...engine import Job, Progress, build_training_loss, reduction_of, take_step
 from ...engine.checkpoints import list_generations, read_manifest

@@ -17,7 +17,7 @@ import pandas as pd
 
 from ... import figures
 from ...datasets.batches import PackDataset
-from ...datasets.ingest import View
+from ...datasets.pack import View
 from ...disk import write_atomic
 from ...engine import Evaluation, bce
 from ...engine.metrics import (

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ... import figures
-from ...datasets.ingest import View
+from ...datasets.pack import View
 from ...disk import write_atomic
 from ...engine import Evaluation
 from ...engine.metrics import BACKWARDS, BEST, DIRECTIONS, RANK

@@ -23,7 +23,7 @@ import torch
 import yaml
 from PIL import Image
 
-from torchrelay.datasets.ingest import View, open_view, read_keys
+from torchrelay.datasets.pack import View, open_view, read_keys
 from torchrelay.engine import reduction_of
 from torchrelay.engine.hardware import USER_SETTINGS, usable_cores
 from torchrelay.engine.metrics import compute_metrics, headline_interval

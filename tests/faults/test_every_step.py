@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from cases import write_recipe
 
-from torchrelay.datasets.ingest import View, open_view, prepare_data
+from torchrelay.datasets.ingest import prepare_data
+from torchrelay.datasets.pack import View, open_view
 from torchrelay.engine import OnStep, Progress, restore_run, train
 from torchrelay.engine.checkpoints import CheckpointStore
 from torchrelay.recipe import Recipe, load_recipe

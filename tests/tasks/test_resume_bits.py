@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from torchrelay.datasets.batches import PackDataset
-from torchrelay.datasets.ingest import View, open_view
+from torchrelay.datasets.pack import View, open_view
 from torchrelay.engine import Job, Progress, restore_run, state_of_run, train
 from torchrelay.engine.checkpoints import CheckpointStore
 from torchrelay.errors import CheckpointError

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from torchrelay.datasets.ingest import View, open_view, prepare_data
+from torchrelay.datasets.ingest import prepare_data
+from torchrelay.datasets.pack import View, open_view
 from torchrelay.errors import RecipeError
 from torchrelay.recipe import Recipe, load_recipe
 from torchrelay.schema import Batch

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...console import hearing_warnings
-from ...datasets.ingest import View, open_view
+from ...datasets.pack import View, open_view
 from ...disk import make_folder
 from ...engine import Evaluation, Job, Progress, check_monitor, evaluate, reduce_sum, train
 from ...engine.checkpoints import CheckpointStore

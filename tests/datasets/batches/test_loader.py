@@ -25,8 +25,8 @@ from torchrelay.datasets.batches.loader import (
     prefetch,
     split_batches,
 )
-from torchrelay.datasets.ingest import View, open_view, prepare_data
-from torchrelay.datasets.pack import Pack
+from torchrelay.datasets.ingest import prepare_data
+from torchrelay.datasets.pack import Pack, View, open_view
 from torchrelay.datasets.store import store as store_module
 from torchrelay.errors import DataError, RecipeError
 from torchrelay.recipe import Data, Feature
@@ -356,7 +356,7 @@ def test_a_killed_worker_is_told_from_other_errors(view: View) -> None:
 LEFT_IN_THE_MIDDLE = """
 import sys
 from pathlib import Path
-from torchrelay.datasets.ingest import open_view
+from torchrelay.datasets.pack import open_view
 from torchrelay.datasets.batches import make_loader
 from torchrelay.datasets.batches import PackDataset
 view = open_view(Path(sys.argv[1]), Path(sys.argv[2]))

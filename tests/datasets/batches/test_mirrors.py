@@ -17,7 +17,8 @@ from torchrelay.datasets.batches import dataset as dataset_module
 from torchrelay.datasets.batches.dataset import PackDataset
 from torchrelay.datasets.batches.loader import make_loader
 from torchrelay.datasets.batches.transform import BatchTransform
-from torchrelay.datasets.ingest import View, open_view, prepare_data
+from torchrelay.datasets.ingest import prepare_data
+from torchrelay.datasets.pack import View, open_view
 from torchrelay.recipe import Data, Named
 from torchrelay.schema import Batch
 from torchrelay.settings import Home

@@ -7,13 +7,8 @@ import pytest
 
 from torchrelay.datasets.cells.columns import Categories
 from torchrelay.datasets.cells.spelling import find_look_alikes, match_known, spell
-from torchrelay.datasets.ingest import (
-    Prepared,
-    match_classes,
-    open_view,
-    prepare_data,
-    prepare_for_schema,
-)
+from torchrelay.datasets.ingest import Prepared, match_classes, prepare_data, prepare_for_schema
+from torchrelay.datasets.pack import open_view
 from torchrelay.disk import read_json
 from torchrelay.recipe import Data, Spelling
 from torchrelay.schema import FeatureSchema, Schema

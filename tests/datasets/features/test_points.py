@@ -11,7 +11,8 @@ from PIL import Image
 
 from torchrelay.datasets.batches import BatchTransform, PackDataset, Unstandardise
 from torchrelay.datasets.features.points import count_outside, scale_to_stored
-from torchrelay.datasets.ingest import View, open_view, prepare_data, prepare_for_schema
+from torchrelay.datasets.ingest import prepare_data, prepare_for_schema
+from torchrelay.datasets.pack import View, open_view
 from torchrelay.datasets.table import check_table
 from torchrelay.errors import DataError, RecipeError
 from torchrelay.recipe import Data

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from torchrelay.datasets.batches import BatchTransform, PackDataset, make_loader, split_batches
-from torchrelay.datasets.ingest import View, open_view, prepare_data, prepare_inputs
+from torchrelay.datasets.ingest import prepare_data, prepare_inputs
+from torchrelay.datasets.pack import View, open_view
 from torchrelay.datasets.table import check_table, unused_feature_settings
 from torchrelay.disk import read_json
 from torchrelay.errors import DataError, RecipeError

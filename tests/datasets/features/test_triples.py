@@ -8,13 +8,8 @@ import pytest
 import torch
 
 from torchrelay.datasets.batches import PackDataset, make_loader
-from torchrelay.datasets.ingest import (
-    View,
-    open_view,
-    prepare_data,
-    prepare_for_schema,
-    prepare_inputs,
-)
+from torchrelay.datasets.ingest import prepare_data, prepare_for_schema, prepare_inputs
+from torchrelay.datasets.pack import View, open_view
 from torchrelay.datasets.table import check_table
 from torchrelay.datasets.verdicts import read_verdicts
 from torchrelay.disk import read_json

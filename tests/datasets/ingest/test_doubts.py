@@ -6,7 +6,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from torchrelay.datasets.ingest.prepare import Prepared, open_view, prepare_data
+from torchrelay.datasets.ingest.prepare import Prepared, prepare_data
+from torchrelay.datasets.pack import open_view
 from torchrelay.datasets.splits import number_repeats
 from torchrelay.disk import read_json
 from torchrelay.errors import DataError

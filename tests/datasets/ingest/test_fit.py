@@ -8,8 +8,8 @@ import pytest
 
 from torchrelay.datasets.cells import sort_classes
 from torchrelay.datasets.ingest.fit import measure_pixels
-from torchrelay.datasets.ingest.prepare import open_view, prepare_data
-from torchrelay.datasets.pack import ImageColumn
+from torchrelay.datasets.ingest.prepare import prepare_data
+from torchrelay.datasets.pack import ImageColumn, open_view
 from torchrelay.datasets.table import check_table
 from torchrelay.errors import DataError, RecipeError
 from torchrelay.recipe import Data

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from torchrelay.datasets.ingest.inherit import check_inputs, inherit
-from torchrelay.datasets.ingest.prepare import Heritage, Prepared, open_view, prepare_data
+from torchrelay.datasets.ingest.prepare import Heritage, Prepared, prepare_data
+from torchrelay.datasets.pack import open_view
 from torchrelay.errors import DataError
 from torchrelay.recipe import Data
 from torchrelay.schema import FeatureSchema, Schema

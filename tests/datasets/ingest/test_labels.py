@@ -8,12 +8,8 @@ import torch
 from torchrelay.datasets.augment import Mixup, mix_batch
 from torchrelay.datasets.batches import BatchTransform, PackDataset, check_sampling
 from torchrelay.datasets.cells import read_labels
-from torchrelay.datasets.ingest.prepare import (
-    open_view,
-    prepare_data,
-    prepare_for_schema,
-    prepare_inputs,
-)
+from torchrelay.datasets.ingest.prepare import prepare_data, prepare_for_schema, prepare_inputs
+from torchrelay.datasets.pack import open_view
 from torchrelay.datasets.splits import hash_tags
 from torchrelay.datasets.table import check_table
 from torchrelay.disk import read_json

@@ -8,7 +8,8 @@ import torch
 
 from torchrelay.datasets.batches import BatchTransform, PackDataset
 from torchrelay.datasets.ingest.inherit import inherit
-from torchrelay.datasets.ingest.prepare import View, open_view, prepare_data, prepare_inputs
+from torchrelay.datasets.ingest.prepare import prepare_data, prepare_inputs
+from torchrelay.datasets.pack import View, open_view
 from torchrelay.datasets.table import unused_feature_settings
 from torchrelay.disk import read_json
 from torchrelay.errors import DataError, RecipeError

@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from torchrelay.datasets.ingest.prepare import Prepared, open_view, prepare_data, prepare_for_schema
+from torchrelay.datasets.ingest.prepare import Prepared, prepare_data, prepare_for_schema
+from torchrelay.datasets.pack import open_view
 from torchrelay.disk import read_json
 from torchrelay.errors import DataError
 from torchrelay.recipe import Data

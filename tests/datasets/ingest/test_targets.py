@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from torchrelay.datasets.batches import BatchTransform, PackDataset, Unstandardise
-from torchrelay.datasets.ingest.prepare import open_view, prepare_data, prepare_for_schema
+from torchrelay.datasets.ingest.prepare import prepare_data, prepare_for_schema
+from torchrelay.datasets.pack import open_view
 from torchrelay.datasets.table import check_table
 from torchrelay.disk import read_json
 from torchrelay.errors import DataError, RecipeError

@@ -8,7 +8,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from torchrelay.datasets.ingest.prepare import Prepared, open_view, prepare_data, prepare_inputs
+from torchrelay.datasets.ingest.prepare import Prepared, prepare_data, prepare_inputs
+from torchrelay.datasets.pack import open_view
 from torchrelay.datasets.verdicts import MOST_KINDS, NoRowsError
 from torchrelay.disk import read_json
 from torchrelay.recipe import Data, Split

@@ -16,8 +16,8 @@ import pytest
 from torchrelay.datasets.cells import Notation, read_numbers
 from torchrelay.datasets.cells import columns as columns_module
 from torchrelay.datasets.ingest.outliers import find_wild, may_be_wild
-from torchrelay.datasets.ingest.prepare import open_view, prepare_data
-from torchrelay.datasets.pack import fingerprint_table
+from torchrelay.datasets.ingest.prepare import prepare_data
+from torchrelay.datasets.pack import fingerprint_table, open_view
 from torchrelay.datasets.table import check_table, resolve_features
 from torchrelay.datasets.table import table as table_module
 from torchrelay.datasets.verdicts import MOST_KINDS, Verdicts

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from torchrelay.datasets.ingest import open_view, prepare_data
+from torchrelay.datasets.ingest import prepare_data
+from torchrelay.datasets.pack import open_view
 from torchrelay.datasets.pack.pack import MANIFEST, Pack, fingerprint_table
 from torchrelay.datasets.splits import write_manifest
 from torchrelay.errors import DataError

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from torchrelay.datasets.ingest import Prepared, open_view, prepare_data
+from torchrelay.datasets.ingest import Prepared, prepare_data
+from torchrelay.datasets.pack import open_view
 from torchrelay.datasets.splits.files import MANIFEST, find_split
 from torchrelay.errors import DataError
 from torchrelay.recipe import Data

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from torchrelay import settings
-from torchrelay.datasets.ingest import open_view, prepare_data
+from torchrelay.datasets.ingest import prepare_data
+from torchrelay.datasets.pack import open_view
 from torchrelay.errors import RecipeError
 from torchrelay.recipe import Recipe, load_recipe
 from torchrelay.schema import FeatureSchema, Schema

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from torchrelay import settings
-from torchrelay.datasets.ingest import View, open_view
+from torchrelay.datasets.pack import View, open_view
 from torchrelay.engine.checkpoints import CheckpointStore
 from torchrelay.engine.hardware import USER_SETTINGS, WAITING_SETTINGS, random_states, usable_cores
 from torchrelay.errors import RecipeError

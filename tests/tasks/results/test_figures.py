@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from torchrelay.datasets.ingest import View, open_view
+from torchrelay.datasets.pack import View, open_view
 from torchrelay.engine import Evaluation
 from torchrelay.recipe import load_recipe
 from torchrelay.schema import FeatureSchema

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from torchrelay.datasets.batches import PackDataset
-from torchrelay.datasets.ingest import View, open_view, prepare_data
+from torchrelay.datasets.ingest import prepare_data
+from torchrelay.datasets.pack import View, open_view
 from torchrelay.drafting import init_recipe
 from torchrelay.engine import Job, Progress, evaluate, restore_run, train
 from torchrelay.engine.checkpoints import CheckpointStore

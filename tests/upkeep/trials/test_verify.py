@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from torchrelay.datasets.ingest import open_view, prepare_data
+from torchrelay.datasets.ingest import prepare_data
+from torchrelay.datasets.pack import open_view
 from torchrelay.recipe import load_recipe
 from torchrelay.settings import home
 from torchrelay.upkeep.trials.verify import Outcome, _moments, _shorten, first_difference, in_child
