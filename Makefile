@@ -45,7 +45,7 @@ lint: $(READY) ## style, layout, types, and who may import whom
 	@$(BIN)/lint-imports --no-logo
 
 docs: .venv-docs/ready ## build the documentation as a site in site/; a broken link or a warning is an error
-	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs --quiet build --strict --clean
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --clean
 
 .venv-docs/ready: $(READY) requirements-docs.lock
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-docs

@@ -44,8 +44,8 @@ class Listed(NamedTuple):
     comment: str
 
 
-def on_config(config: Any) -> Any:
-    """Copy the sources, and list the pages of reference in the navigation."""
+def on_startup(command: str, dirty: bool) -> None:
+    """Copy the sources, before mkdocstrings looks whether their folder is there."""
     shutil.rmtree(SOURCES, ignore_errors=True)
     # Without faces, in which a function may hide the file that has its name.
     within = (source for room in find_rooms() for source in room.rglob("*.py"))
@@ -53,6 +53,10 @@ def on_config(config: Any) -> Any:
         copy = SOURCES / source.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_text(SECTION.sub(r"\n\n\1\2:\n", source.read_text("utf-8")), "utf-8")
+
+
+def on_config(config: Any) -> Any:
+    """List the pages of reference in the navigation."""
     pages: dict[str, list[Any]] = {}
     for package in find_packages():
         room = package.partition("/")[0]
