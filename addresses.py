@@ -117,10 +117,9 @@ def hide_secrets(text: str) -> str:
     is said, logged or kept.
 
     What goes: the user info of addresses; the values of their queries; passwords, tokens and keys
-        of DSNs,
-    dictionaries and headers; and, wherever it stands, what is secret in this process's environment:
-    passwords in its addresses (MLFLOW_TRACKING_URI, PREFECT_API_URL, proxies) and what its
-    variables of such names hold.
+    of DSNs, dictionaries and headers; and, wherever it stands, what is secret in this process's
+    environment: passwords in its addresses (MLFLOW_TRACKING_URI, PREFECT_API_URL, proxies) and what
+    its variables of such names hold.
 
     Args:
         text: an address, or any text with some in it.

@@ -137,7 +137,7 @@ def checkpoints(run: str, as_json: bool) -> None:
     Needs no server, changes nothing.
 
     Exit code 1 where one that is in use does not verify: the run would go on from the one before
-        it.
+    it.
     """
     from ..settings import home
     from ..upkeep import has_damage, list_checkpoints

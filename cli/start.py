@@ -107,9 +107,8 @@ def fetch(name: str | None, source: str | None, as_json: bool) -> None:
     Digits, cifar10.
 
     Nobody offers faces, languages, uci and wn18rr in this form for download: --from DIR places them
-        from a folder that
-    holds faces/, languages/, uci/ or wn18rr/. The recipes that read them are written into recipes/
-    where they are not.
+    from a folder that holds faces/, languages/, uci/ or wn18rr/. The recipes that read them are
+    written into recipes/ where they are not.
     """
     from ..console import Progress
     from ..datasets import fetch as fetch_data

@@ -89,7 +89,7 @@ def doctor(fix: bool, hosts: tuple[str, ...], as_json: bool) -> None:
     is wrong with the installation.
 
     Exit code 0: nothing is wrong, or all was mended; 1: something is left. Runs that a process
-        writes stay as they are.
+    writes stay as they are.
     """
     prepare()
     from ..settings import home
@@ -154,9 +154,8 @@ def prune(
     Old runs here and in MLflow, then packs and pixels that nothing refers to.
 
     With both options a run goes where both say so. A run that is being written stays, and so does
-    one with a
-    registered version: always where that has an alias such as champion, else unless --versions is
-        given.
+    one with a registered version: always where that has an alias such as champion, else unless
+    --versions is given.
     """
     if keep_runs is None and older_than is None:
         raise click.UsageError(

@@ -83,6 +83,6 @@ def is_damage(error: OSError) -> bool:
     """Whether an error of reading says that the file is gone or bad.
 
     Any other, as too many open files or missing rights, says nothing of it: there the file stays
-        where it is.
+    where it is.
     """
     return error.errno in DAMAGE

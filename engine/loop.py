@@ -6,9 +6,8 @@ Plain PyTorch over batches that somebody else prepares.
     after an epoch: validate -> compare with the best -> report -> checkpoint -> stop?
 
 A checkpoint lies between two optimizer steps: the batches that one of them accumulates are never
-    torn apart. A
-validation that a signal interrupts is given up; the run that goes on begins with it. It knows no
-files but the checkpoint store, no tracker and no data format.
+torn apart. A validation that a signal interrupts is given up; the run that goes on begins with it.
+It knows no files but the checkpoint store, no tracker and no data format.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 than torch's own.
 
 Torch makes three float32 copies of the scores: widened, their log-softmax, and the gradient. At 512
-    rows and 41,105
-classes that is 250 MB a step. Here one kernel reads the scores and gives the probabilities, which
-are kept in the scores' own type and are the gradient but for a factor.
+rows and 41,105 classes that is 250 MB a step. Here one kernel reads the scores and gives the
+probabilities, which are kept in the scores' own type and are the gradient but for a factor.
 """
 
 # Shapes: B rows in a batch, K classes.

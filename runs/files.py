@@ -3,7 +3,7 @@
 Their sha256 in its record, and reading them with a look at that.
 
 Runs of before have none there: their files are read as they are. Which file is written when is the
-    tasks' business.
+tasks' business.
 """
 
 from __future__ import annotations

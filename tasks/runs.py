@@ -317,9 +317,8 @@ def keep_status(run_dir: Path) -> Iterator[None]:
     An exception is FAILED, a signal or a cancel KILLED.
 
     A run that has ended already stays as it is, and so does one that this flow run has not made its
-        own: whoever may
-    not let it go on has no word in how it ended. A folder that has no record yet is removed, and
-    with it the word that its code may run.
+    own: whoever may not let it go on has no word in how it ended. A folder that has no record yet
+    is removed, and with it the word that its code may run.
     """
     try:
         yield

@@ -3,7 +3,7 @@
 Registered versions, and artifacts inside the home. Looks alone, and removes nothing.
 
 The embedded database is read by SQLite, all runs at once: MLflow takes seconds to be imported, and
-    milliseconds a run.
+milliseconds a run.
 """
 
 from __future__ import annotations

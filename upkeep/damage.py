@@ -3,8 +3,7 @@
 Found, and removed or set aside where nobody may be writing it.
 
 Removed is what a writer of ours left, under a name that we found in its folder: never a link, never
-    a folder that has
-no lock of ours, and never one in which a run has done anything.
+a folder that has no lock of ours, and never one in which a run has done anything.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
 Runs that nobody writes, here, in MLflow and in Prefect; leftovers.
 
 Nothing that a living process writes is touched, and no data is deleted: what does not verify is set
-    aside. How each
-part is examined stands in `lost_runs.py`, `damage.py` and `installation.py`.
+aside. How each part is examined stands in `lost_runs.py`, `damage.py` and `installation.py`.
 """
 
 from __future__ import annotations

@@ -295,7 +295,7 @@ def _flow_runs_over(exam: Examination, record: RunRecord) -> list[str]:
     """The flow runs of a run of which Prefect should know that they are over.
 
     One that had the run before another took it up is over too, whatever becomes of the run: it
-        cannot have its lock.
+    cannot have its lock.
     """
     run_dir = exam.folder(record.run_id)
     if record.parent or not flow_runs_of(record):

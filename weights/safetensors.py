@@ -3,9 +3,8 @@
 A length, a JSON header, raw bytes. Read by memory map with every bound checked, and written.
 
 Format: https://github.com/huggingface/safetensors, "Format": 8 bytes little-endian length N, N
-    bytes of JSON
-`{name: {"dtype", "shape", "data_offsets": [begin, end]}, "__metadata__": {text: text}}`, then the
-data, without holes.
+bytes of JSON `{name: {"dtype", "shape", "data_offsets": [begin, end]}, "__metadata__": {text:
+text}}`, then the data, without holes.
 """
 
 from __future__ import annotations

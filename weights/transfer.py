@@ -2,7 +2,7 @@
 have names; the report of it.
 
 Pure: tensors by key in, tensors by key out. Where the source comes from and what its rows are is
-    the caller's to say.
+the caller's to say.
 """
 
 from __future__ import annotations

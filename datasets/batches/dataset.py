@@ -50,7 +50,7 @@ class PackDataset(Dataset[Batch]):
             asked for mirrored.
 
     A target that the pack does not have, because its rows are to be predicted, is zeros: their
-        losses mean nothing.
+    losses mean nothing.
 
     Triples whose tails are ranked are asked in both directions, so that there are twice as many
     items as rows, the backward ones last; to be predicted, each is asked for its tail alone. See

@@ -62,7 +62,7 @@ def make_loader(
     The same ones for any number of workers.
 
     Small batches cost more to handle than to gather, so that several may come as one: see
-        `split_batches`.
+    `split_batches`.
 
     Args:
         dataset: the rows.

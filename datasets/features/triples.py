@@ -2,10 +2,9 @@
 directions; which rows are triples is judged in `vocabularies.py`.
 
 A row is asked twice: (head, relation) for the tail, and (tail, reciprocal relation) for the head. A
-    reciprocal relation
-is one of its own (Lacroix, Usunier and Obozinski 2018, https://arxiv.org/abs/1806.07297; Kazemi and
-Poole 2018, https://arxiv.org/abs/1802.04868): with R relations, ids 1 to R ask forwards and R + 1
-to 2R backwards.
+reciprocal relation is one of its own (Lacroix, Usunier and Obozinski 2018,
+https://arxiv.org/abs/1806.07297; Kazemi and Poole 2018, https://arxiv.org/abs/1802.04868): with R
+relations, ids 1 to R ask forwards and R + 1 to 2R backwards.
 """
 
 # Shapes: N rows, M questions: 2N where the tails are known, the backward ones after the forward

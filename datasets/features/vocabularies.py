@@ -2,10 +2,9 @@
 sharing makes: fitted, checked, judged.
 
 A recipe whose target shares its vocabulary with an input asks for an entity: (head, relation) ->
-    tail. Then the
-vocabulary holds every entity of the table, as those that no training row has are still among the
-answers; every other vocabulary holds what training rows have. How triples become batches stands in
-`triples.py`.
+tail. Then the vocabulary holds every entity of the table, as those that no training row has are
+still among the answers; every other vocabulary holds what training rows have. How triples become
+batches stands in `triples.py`.
 """
 
 from __future__ import annotations

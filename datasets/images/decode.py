@@ -69,12 +69,12 @@ def decode_image(data: bytes, feature: Feature, max_pixels: int) -> Picture:
     chain and bring them to size and dtype.
 
     Channels: rgb repeats the channel of a gray image; gray weighs the channels of a colour image by
-        ITU-R 601, as
-    Pillow does; both lay what has alpha onto the feature's ground. npy has no alpha, and a TIFF
-    where it says so. A number must be the file's own. Values: whole numbers keep theirs where they
-    fit `dtype`, except that samples of fewer bits fill 8 or 16, uint16 becomes uint8 by its high
-    byte, and uint8 becomes uint16 times 257; floats, as many functions of scikit-image give them,
-    count from 0 to 1: uint8 is round(255 x), clipped. float32 keeps all of 8 bits and more.
+    ITU-R 601, as Pillow does; both lay what has alpha onto the feature's ground. npy has no alpha,
+    and a TIFF where it says so. A number must be the file's own. Values: whole numbers keep theirs
+    where they fit `dtype`, except that samples of fewer bits fill 8 or 16, uint16 becomes uint8 by
+    its high byte, and uint8 becomes uint16 times 257; floats, as many functions of scikit-image
+    give them, count from 0 to 1: uint8 is round(255 x), clipped. float32 keeps all of 8 bits and
+    more.
 
     Args:
         data: the whole file.

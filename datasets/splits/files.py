@@ -59,7 +59,7 @@ def verify_split(split_dir: Path) -> None:
     sha256.
 
     A split of an older version has no manifest: then nothing is known of its bytes, and nothing is
-        said.
+    said.
 
     Raises:
         DamagedSplitError: a file is missing or differs; names it.

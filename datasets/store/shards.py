@@ -3,11 +3,9 @@
 Written as a whole, never changed, set aside where it is not as it was written.
 
 On disk a folder: `pixels.npy` (uint8, uint16 or float32, shape (N, H, W, C)); `index.arrow`, one
-    row a file that was
-seen: its key (path and stamp), the hash of its bytes, and where its pixels are or why there are
-    none; and
-`manifest.json`, the size and sha256 of both. Which files go into which shard is decided in
-`store.py`.
+row a file that was seen: its key (path and stamp), the hash of its bytes, and where its pixels are
+or why there are none; and `manifest.json`, the size and sha256 of both. Which files go into which
+shard is decided in `store.py`.
 """
 
 from __future__ import annotations

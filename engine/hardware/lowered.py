@@ -2,9 +2,8 @@
 for each weight at each use.
 
 Autocast casts a weight where a layer uses it, and autograd casts its gradient back: in a small net
-    that is a fair share
-of a step. Here the layers are lent lowered weights for a pass. The numbers are the same, bit by
-bit.
+that is a fair share of a step. Here the layers are lent lowered weights for a pass. The numbers are
+the same, bit by bit.
 """
 
 from __future__ import annotations
@@ -40,9 +39,8 @@ class Lowered:
     under autocast.
 
     Where that would not pay, or might change a number, it does nothing: for nets of other packages
-        than torch's,
-    torchvision's and ours, that compute their own losses, that are large, or that are not on the
-    CPU.
+    than torch's, torchvision's and ours, that compute their own losses, that are large, or that are
+    not on the CPU.
 
     Args:
         model: its parameters are fixed; their values, and whether they are trained, are not.

@@ -3,11 +3,9 @@
 GNU's libgomp, which torch brings on Linux.
 
 libgomp lets a thread that waits spin for milliseconds, unless the process has more OpenMP threads
-than the machine has
-cores: then it spins for some microseconds only (`GOMP_SPINCOUNT` in its manual). It asks so at each
-    wait, so a team of
-threads that sleep switches the long spinning off, and their end switches it on again. Sums do not
-depend on it.
+than the machine has cores: then it spins for some microseconds only (`GOMP_SPINCOUNT` in its
+manual). It asks so at each wait, so a team of threads that sleep switches the long spinning off,
+and their end switches it on again. Sums do not depend on it.
 """
 
 from __future__ import annotations

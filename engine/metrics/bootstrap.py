@@ -3,10 +3,9 @@
 How far a mean over rows would move if other rows like these had been drawn.
 
 Efron and Tibshirani 1993, chapter 13: the percentile interval. It keeps its meaning under a root or
-    any other rising
-function, needs no formula for the spread, and never leaves the metric's range. Rows that belong
-together are drawn together (the cluster bootstrap; Davison and Hinkley 1997, section 3.8): two
-pictures of one patient say less than two of two.
+any other rising function, needs no formula for the spread, and never leaves the metric's range.
+Rows that belong together are drawn together (the cluster bootstrap; Davison and Hinkley 1997,
+section 3.8): two pictures of one patient say less than two of two.
 """
 
 # Shapes: N rows, D columns, G groups of rows, U units (groups, or several joined) that are

@@ -66,8 +66,7 @@ def compute_metrics(
     """Compute all metrics of a split, on the CPU, in double precision.
 
     What a split leaves undefined is left out: the accuracy of a class without rows, r2 where a
-        column is constant,
-    auroc where a class has no rows.
+    column is constant, auroc where a class has no rows.
 
     Args:
         schema: says what the targets are.

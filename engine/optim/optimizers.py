@@ -123,8 +123,7 @@ def _begin_momentum(optimizer: Optimizer) -> None:
     dampening changes no step.
 
     Its kernel fails where some parameters have a momentum and others none yet: layers that a net
-        did not use in its
-    first passes, or that were frozen.
+    did not use in its first passes, or that were frozen.
     """
     for group in optimizer.param_groups:
         if (

@@ -24,10 +24,9 @@ class BagOfWords(nn.Module):
     Order and distance of tokens do not count.
 
     The counts are never made: a row of weights is looked up for each token, and those of a text are
-        added. What
-    nn.Linear would have as the column of a token is here its row, so that the weights have the
-    shape (V + 2, K). They begin as nn.Linear's of V columns would, those of unknown tokens at zero,
-    and those of padding stay zero.
+    added. What nn.Linear would have as the column of a token is here its row, so that the weights
+    have the shape (V + 2, K). They begin as nn.Linear's of V columns would, those of unknown tokens
+    at zero, and those of padding stay zero.
 
     Args:
         num_tokens: V.

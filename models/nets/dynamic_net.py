@@ -20,10 +20,8 @@ class DynamicNet(nn.Module):
 
     In training each forward pass draws how often, all depths alike probable, from a generator of
     the model's own. The generator's state is part of the state_dict, so that a run that goes on
-    draws what it would have drawn. Evaluation
-    draws nothing: it gives the mean of the outputs at all four depths, which is what training
-        expects, as dropout's
-    evaluation is.
+    draws what it would have drawn. Evaluation draws nothing: it gives the mean of the outputs at
+    all four depths, which is what training expects, as dropout's evaluation is.
 
     Args:
         num_inputs: columns of all inputs together.

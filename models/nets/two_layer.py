@@ -2,10 +2,8 @@
 in; all of them compute the same.
 
 What differs is who takes the gradient: a backward pass by hand over the whole net (`tensors`),
-    autograd over plain
-operations (`autograd`), autograd with a ReLU of our own (`function`), or over the layers of
-`torch.nn` (`sequential`,
-`optim`, `module`).
+autograd over plain operations (`autograd`), autograd with a ReLU of our own (`function`), or over
+the layers of `torch.nn` (`sequential`, `optim`, `module`).
 """
 
 # Shapes: B rows in a batch, D input columns, H hidden units, K outputs.
@@ -88,8 +86,7 @@ class TwoLayerNet(nn.Module):
     Two layers hold the weights of all forms.
 
     The same random state gives all forms the same weights, and their state_dicts the same keys: the
-        weights of one
-    form fit the others.
+    weights of one form fit the others.
 
     Args:
         num_inputs: columns of all inputs together.

@@ -272,7 +272,7 @@ def choose_monitor(recipe: Recipe, schema: Schema) -> str:
     stands for.
 
     Who balances the classes wants the rare ones found: by accuracy a model that never names them
-        would be the best.
+    would be the best.
     """
     if recipe.checkpoint.monitor != "auto":
         named = recipe.checkpoint.monitor  # perhaps as older versions called it

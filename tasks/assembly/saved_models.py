@@ -87,7 +87,7 @@ def load_model(source: str, device: str = "cpu", trust_code: Sequence[str] = ())
     weights into it.
 
     No code comes out of a weights file: architecture and arguments are the recipe's, the classes
-        those installed here.
+    those installed here.
 
     Args:
         source: run id, runs:/…, models:/name@alias, or a weights file with recipe.yaml and

@@ -3,8 +3,7 @@
 What a model refuses only there is found here.
 
 A batch norm takes means over the rows of a batch, and torch refuses to take them over one value: in
-    evaluation, where a
-model is tried when it is built, that does not show.
+evaluation, where a model is tried when it is built, that does not show.
 """
 
 from __future__ import annotations

@@ -28,10 +28,9 @@ def write_words(run_dir: Path, recipe: Recipe, schema: Schema) -> bool:
     a bag of words; of others nothing.
 
     The table has a line for each class and token, of each class the largest weight after training
-        first: class, rank,
-    token, count (in the training rows), weight_before, weight_after. Of more than `MAX_LINES` lines
-    each class keeps its largest and its smallest. Of numbers the class is the column and weights
-    are in standardised units.
+    first: class, rank, token, count (in the training rows), weight_before, weight_after. Of more
+    than `MAX_LINES` lines each class keeps its largest and its smallest. Of numbers the class is
+    the column and weights are in standardised units.
 
     Args:
         run_dir: has the best weights.

@@ -48,9 +48,8 @@ def dry_run(recipe: Recipe, *, recheck: bool = False) -> dict[str, Any]:
     of validation rows, or all if need be.
 
     The pack and the decoded images stay: they are a cache, which the real run finds. Of several
-        splits the first
-    is tried. No run, and nothing in MLflow, is made; Prefect is not needed. With `recheck` every
-    file is read again.
+    splits the first is tried. No run, and nothing in MLflow, is made; Prefect is not needed. With
+    `recheck` every file is read again.
 
     Returns:
         What was found, as JSON: rows by split, parameters, device, precision, losses, seconds of a

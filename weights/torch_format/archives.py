@@ -2,11 +2,9 @@
 of it.
 
 torch writes every record uncompressed, under one folder, with a directory at the file's very end.
-Whatever differs
-from that is refused: compressed records (bombs), names that lead elsewhere, records that overlap or
-    reach beyond the
-file, names that two readers would understand differently. Nothing is unpacked to disk at any time.
-Format: PKWARE's APPNOTE.TXT, sections 4.3 and 4.4.
+Whatever differs from that is refused: compressed records (bombs), names that lead elsewhere,
+records that overlap or reach beyond the file, names that two readers would understand differently.
+Nothing is unpacked to disk at any time. Format: PKWARE's APPNOTE.TXT, sections 4.3 and 4.4.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
 Storages, and the calls that rebuild dense tensors and plain values, over stand-ins.
 
 Nothing here builds a tensor or calls what a pickle names: each function checks the arguments that
-    it would get and
-gives a stand-in for the result.
+it would get and gives a stand-in for the result.
 """
 
 from __future__ import annotations
