@@ -58,10 +58,9 @@ def main() -> None:
 
 
 def _heed_hang_up() -> None:
-    """Let the loss of the terminal mean SIGTERM, so that work ends in good
-    order.
+    """Take the loss of the terminal for SIGTERM, so that work ends in good order.
 
-    `nohup` ignores it, and so do we.
+    A signal that `nohup` ignores stays ignored.
     """
     if not hasattr(signal, "SIGHUP") or signal.getsignal(signal.SIGHUP) is not signal.SIG_DFL:
         return

@@ -1,7 +1,4 @@
-"""What all commands share.
-
-The group, options that several take, and how things are printed.
-"""
+"""What all commands share, such as the group, options and printing."""
 
 from __future__ import annotations
 
@@ -23,21 +20,28 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on standard output."
 )
 set_option = click.option(
-    "--set", "items", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe."
+    "--set",
+    "items",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of the recipe; may be repeated.",
 )
 trust_option = click.option(
     "--trust-code",
     "trust_code",
     multiple=True,
     metavar="MODULE",
-    help="A module that SOURCE's recipe may import.",
+    help="Module that SOURCE's recipe may import; may be repeated.",
 )
 device_option = click.option(
-    "--device", default="", metavar="D", help="auto, cpu, cuda, cuda:1 or mps."
+    "--device",
+    default="",
+    metavar="D",
+    help="Device to compute on: auto, cpu, cuda, cuda:1 or mps.",
 )
 
 recheck_option = click.option(
-    "--recheck", is_flag=True, help="Read all files again, also those that seem to be as they were."
+    "--recheck", is_flag=True, help="Read all files again, even those that seem unchanged."
 )
 
 
@@ -47,31 +51,31 @@ _DIALECT_OPTIONS = (
     click.option(
         "--delimiter",
         metavar="SIGN",
-        help=r"What stands between the fields of a text table; \t is a tab.",
+        help=r"Sign between the fields of a text table; \t is a tab.",
     ),
     click.option(
         "--skip-lines",
         type=click.IntRange(min=0),
         metavar="N",
-        help="Lines above the names of the columns.",
+        help="Lines above the header.",
     ),
     click.option(
         "--skip-spaces/--keep-spaces",
         default=None,
-        help="Whether spaces after a delimiter do not count.",
+        help="Whether to ignore spaces after a delimiter.",
     ),
     click.option(
-        "--escape", metavar="SIGN", help=r"What stands before a quote within a cell: \ or nothing."
+        "--escape", metavar="SIGN", help=r"Sign before a quote within a cell: \ or nothing."
     ),
     click.option("--decimal", type=click.Choice([".", ","]), help="Decimal sign of numbers."),
     click.option(
-        "--thousands", type=click.Choice(["", ",", ".", " ", "'"]), help="What parts thousands."
+        "--thousands", type=click.Choice(["", ",", ".", " ", "'"]), help="Sign between thousands."
     ),
     click.option(
         "--units",
         multiple=True,
         metavar="SIGN",
-        help="Sign beside numbers, such as $; may be repeated.",
+        help="Unit beside numbers, such as $; may be repeated.",
     ),
 )
 _DIALECT = (
@@ -87,7 +91,7 @@ _DIALECT = (
 
 
 def dialect_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that say how a table is written.
+    """Add the options that say how a table is written.
 
     The command gets those that are given as `dialect`, by their names.
     """
@@ -110,17 +114,14 @@ def dialect_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="torchrelay")
 def commands() -> None:
-    """A table becomes a trained, evaluated, tracked PyTorch model, again and
-    again.
+    """Train PyTorch models on growing tables, evaluated and tracked.
 
     Start: torchrelay fetch digits, then torchrelay train recipes/digits.yaml
     """
 
 
 def prepare() -> None:
-    """Point the libraries at the home, and keep Prefect's own progress lines
-    off the terminal.
-    """
+    """Point the libraries at the home, and hide Prefect's progress lines."""
     from ..errors import HomeError
     from ..settings import home, make_home, set_environment
 
@@ -133,9 +134,7 @@ def prepare() -> None:
 
 
 def require_servers() -> None:
-    """Refuse a command that runs a flow where files or room are too few, or
-    a named Prefect server does not answer.
-    """
+    """Refuse to run a flow without enough files, room, or its Prefect server."""
     from ..settings import prefect_is_embedded
     from ..tasks.services import require_files, require_room
 
@@ -149,9 +148,7 @@ def require_servers() -> None:
 
 
 def check(several: list[dict[str, Any]], recipe: str) -> None:
-    """Both phases of checking for each set of overrides, before Prefect
-    starts a server.
-    """
+    """Check each set of overrides in both phases, before Prefect starts."""
     from ..recipe import load_recipe
 
     recipes = [load_recipe(recipe, None, overrides) for overrides in several]
@@ -164,7 +161,7 @@ def check(several: list[dict[str, Any]], recipe: str) -> None:
 
 
 def single(items: tuple[str, ...]) -> dict[str, Any]:
-    """The overrides of a command that makes no several runs.
+    """The overrides of a command that makes one run only.
 
     Raises:
         click.UsageError: a key has several values.
@@ -178,19 +175,20 @@ def single(items: tuple[str, ...]) -> dict[str, Any]:
 
 
 def echo(text: str, err: bool = False) -> None:
-    """One line or more, without the secrets of addresses, on standard output
-    or standard error.
+    """Print text without the secrets of addresses.
+
+    On standard output, or standard error.
     """
     click.echo(hide_secrets(text), err=err)
 
 
 def tell(text: str) -> None:
-    """One line or more for people, on standard error."""
+    """Print text for people on standard error."""
     echo(text, err=True)
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on standard output, without the secrets of addresses."""
+    """Print one JSON object, without secrets, on standard output."""
     text = _dump(value)
     click.echo(_dump(hide_in_values(json.loads(text))) if may_carry_secrets(text) else text)
 
@@ -204,9 +202,7 @@ def _dump(value: Any) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """The same with null for NaN and the infinities, which JSON does not
-    have.
-    """
+    """Replace NaN and the infinities, which JSON lacks, by null."""
     if isinstance(value, dict):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -215,7 +211,7 @@ def _finite(value: Any) -> Any:
 
 
 def print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    """Rows in columns as wide as they need, on standard output."""
+    """Print rows in columns as wide as they need, on standard output."""
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     lines = (
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -230,8 +226,9 @@ def short(text: str) -> str:
 
 
 def plainly(value: object) -> str:
-    """A name or value out of somebody's file, without the control characters
-    that a terminal would obey.
+    """A name or value of somebody's file, safe to print.
+
+    Control characters, which a terminal would obey, are escaped.
     """
     text = str(value)
     return text if text.isprintable() else repr(text)

@@ -1,9 +1,7 @@
-"""Errors that nobody raised on purpose and that are no bugs.
+"""Explains errors that nobody raised on purpose and that are no bugs.
 
-The system, a path, memory, depth, encodings.
-
-One place turns each into one line with its place. Every other exception is a bug, and keeps its
-traceback.
+They come from the system, a path, memory, depth or an encoding. Each becomes one line with its
+place. Every other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -55,7 +53,7 @@ DONE_BADLY, USED_BADLY = 1, 2
 
 
 def explain(error: BaseException) -> str | None:
-    """One line on what went wrong and where.
+    """Say in one line what went wrong and where.
 
     None for a bug.
     """
@@ -87,16 +85,18 @@ def explain(error: BaseException) -> str | None:
 
 
 def exit_code_of(error: BaseException) -> int:
-    """1 where it ended a run, which is written down as failed, or Prefect
-    failed around one; else 2.
+    """1 if the error ended a run or Prefect failed around one, else 2.
+
+    A run that it ended is recorded as failed.
     """
     has_run = any(note.startswith(FAILED_RUN) for note in getattr(error, "__notes__", ()))
     return DONE_BADLY if has_run or _is_of_prefect(error) else USED_BADLY
 
 
 def drop_output() -> None:
-    """Throw away what standard output cannot take, as when its reader has
-    gone or its disk is full; else write it.
+    """Flush standard output, or throw away what it cannot take.
+
+    It takes nothing once its reader has gone or its disk is full.
     """
     try:
         sys.stdout.flush()
@@ -107,8 +107,9 @@ def drop_output() -> None:
 
 
 def accept_all_text() -> None:
-    """Let names with characters that a terminal's encoding lacks be written
-    as escapes, instead of ending a command.
+    """Write characters that the terminal's encoding lacks as escapes.
+
+    Otherwise they would end the command.
     """
     for stream in (sys.stdout, sys.stderr):
         if (change := getattr(stream, "reconfigure", None)) is not None:
@@ -116,10 +117,7 @@ def accept_all_text() -> None:
 
 
 def tell_notes(error: BaseException) -> None:
-    """What was noted of an error on its way up.
-
-    Which run it ended, and where more stands.
-    """
+    """Print the notes on an error, such as which run it ended."""
     for note in getattr(error, "__notes__", ()):
         click.echo(hide_secrets(note), err=True)
 
@@ -144,9 +142,9 @@ def _is_of_prefect(error: BaseException) -> bool:
 
 
 def _explain_prefect(error: BaseException) -> str:
-    """What Prefect's client raises where its server fails or is gone.
+    """Explain what Prefect's client raises if its server fails or is gone.
 
-    It hides what ended the run before.
+    That error hides the one that ended the run.
     """
     earlier: BaseException | None = error
     while (earlier := earlier.__context__) is not None:
@@ -168,9 +166,9 @@ def _has(text: str, signs: tuple[str, ...]) -> bool:
 
 
 def _place_of(error: BaseException) -> str:
-    """Where in torchrelay the error came up.
+    """The innermost function of ours in which the error came up.
 
-    The innermost function of ours, as `datasets/table.py, read_table`.
+    For example `datasets/table/table.py, open_table`.
     """
     frames = traceback.extract_tb(error.__traceback__)
     ours = [

@@ -1,6 +1,6 @@
-"""Commands that only look.
+"""Commands that only look at runs, checkpoints, models and recipes.
 
-At runs, checkpoints, models, recipes, and MLflow's UI.
+Also MLflow's UI.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ def runs(as_json: bool) -> None:
 
 
 def _count_waiting(run_dir: Path, problems: dict[str, str]) -> int:
-    """Lines of a journal that wait for MLflow.
+    """Count the lines of a journal that wait for MLflow.
 
-    Of one that cannot be read none, and why not goes to the problems.
+    A journal that cannot be read counts as none; the reason is added to the problems.
     """
     from ..errors import TrackingError
     from ..runs import waiting
@@ -98,10 +98,7 @@ def _count_waiting(run_dir: Path, problems: dict[str, str]) -> int:
 @click.argument("run")
 @json_option
 def show(run: str, as_json: bool) -> None:
-    """Show one run.
-
-    Status, metrics, where its files are.
-    """
+    """Show one run's status, metrics and files."""
     from ..runs import describe_run, find_run, load_record
     from ..settings import home
 
@@ -134,10 +131,9 @@ def show(run: str, as_json: bool) -> None:
 def checkpoints(run: str, as_json: bool) -> None:
     """List the checkpoints of a run and verify every byte of them.
 
-    Needs no server, changes nothing.
+    Needs no server and changes nothing.
 
-    Exit code 1 where one that is in use does not verify: the run would go on from the one before
-    it.
+    Exit code 1 if a checkpoint in use does not verify; the run would go on from the one before it.
     """
     from ..settings import home
     from ..upkeep import has_damage, list_checkpoints
@@ -173,7 +169,7 @@ def checkpoints(run: str, as_json: bool) -> None:
 @commands.command()
 @json_option
 def models(as_json: bool) -> None:
-    """List the registered models with input shapes and parameter counts."""
+    """List the registered models with their inputs and parameter counts."""
     from ..models import describe_models
 
     found = describe_models()
@@ -198,11 +194,11 @@ def models(as_json: bool) -> None:
 @click.option(
     "--schema",
     is_flag=True,
-    help="Print the JSON Schema of recipes, so that editors complete them.",
+    help="Print the JSON Schema of recipes, for completion in editors.",
 )
 @json_option
 def recipe(recipe: str | None, items: tuple[str, ...], schema: bool, as_json: bool) -> None:
-    """Print a recipe with all its defaults, checked."""
+    """Check a recipe and print it with all its defaults."""
     from ..recipe import dump_recipe, load_recipe, recipe_schema
 
     if schema:
@@ -225,7 +221,7 @@ def _listed(record: RunRecord) -> dict[str, Any]:
 def ui(host: str, port: int) -> None:
     """Open MLflow's UI on this home.
 
-    Compare runs, curves, artifacts. Ctrl-C ends it.
+    It compares runs and shows curves and artifacts. Ctrl-C ends it.
     """
     prepare()
     from ..tracking import serve_ui

@@ -1,4 +1,4 @@
-"""How a run and its result are written for people."""
+"""Writes a run and its result for people."""
 
 from __future__ import annotations
 
@@ -18,9 +18,7 @@ MOST_UNFAMILIAR = 8
 
 
 def tell_result(result: dict[str, Any], last: bool, as_json: bool) -> None:
-    """Say where the run is, what one does next, and, as the very last line,
-    the result.
-    """
+    """Say where the run is, what to do next, and on the last line the result."""
     lines = [run_line(result), f"folder    {result['run_dir']}"]
     if last:
         table = (
@@ -36,9 +34,7 @@ def tell_result(result: dict[str, Any], last: bool, as_json: bool) -> None:
 
 
 def tell_unfamiliar(result: dict[str, Any], as_json: bool) -> None:
-    """Say of each column what the model does not know, the largest part
-    first.
-    """
+    """Say what share of each column the model does not know, the largest first."""
     from ..datasets.ingest import say_strange
 
     found = sorted(result["unfamiliar"], key=lambda one: -one["share"])
@@ -64,9 +60,9 @@ def result_of(record: RunRecord) -> str:
 
 
 def headline(metrics: dict[str, float], num_splits: int = 0) -> str:
-    """The metric that one looks at first, for example `test accuracy 0.9833`.
+    """The most important metric, for example `test accuracy 0.9833`.
 
-    Over splits with its deviation.
+    Over several splits, the mean with its deviation.
     """
     for split in ("test", "valid"):
         for name, digits in HEADLINES.items():
@@ -79,10 +75,7 @@ def headline(metrics: dict[str, float], num_splits: int = 0) -> str:
 
 
 def _number(value: float, deviation: float | None, form: str) -> str:
-    """A number.
-
-    Where it has a deviation, both to the second digit of that.
-    """
+    """A number, rounded with its deviation to the second digit of that."""
     if deviation is None or not math.isfinite(deviation):
         return f"{value:{form}}"
     if deviation == 0:
@@ -96,9 +89,7 @@ def _over(num_splits: int) -> str:
 
 
 def _interval(metrics: dict[str, float]) -> str:
-    """Between what the headline would lie on other rows like these, and, for
-    points, what a guess would give.
-    """
+    """The headline's 95 % interval, and for points the error of a guess."""
     for name, digits in HEADLINES.items():
         low, high = (metrics.get(f"test/{name}_{end}") for end in ("low", "high"))
         if low is not None and high is not None:

@@ -23,7 +23,7 @@ from .results import run_line, tell_result, tell_unfamiliar
 
 
 def _table_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The table that SOURCE is used on.
+    """The options for the table that SOURCE scores.
 
     The command gets `other`: table, files and dialect, as the flows call them.
     """
@@ -40,18 +40,18 @@ def _table_options(command: Callable[..., None]) -> Callable[..., None]:
         "--files",
         default="",
         type=click.Path(),
-        help="Root of the table's file paths; by default its folder.",
+        help="Folder where the table's file paths start; by default the table's own.",
     )
     table = click.option(
         "--table",
         required=True,
         type=click.Path(),
-        help="CSV, TSV or Parquet file; all its rows are used.",
+        help="CSV, TSV or Parquet file to score whole.",
     )
     max_unknown = click.option(
         "--max-unknown",
         type=click.FloatRange(0, 1),
-        help="Part of an input's cells that SOURCE may not know before their rows get a verdict.",
+        help="Share of an input's cells that SOURCE may not know before their rows get a verdict.",
     )
     return table(files(max_unknown(with_table)))
 
@@ -67,7 +67,7 @@ def evaluate(
 ) -> None:
     """Score all rows of another table with SOURCE.
 
-    A row that cannot be read gets a verdict.
+    A row that cannot be read gets a verdict instead.
 
     SOURCE is a run id, runs:/…, models:/name@alias, or a weights file of a run.
     """
@@ -93,7 +93,7 @@ def evaluate(
 @click.option(
     "--out", required=True, type=click.Path(), help="File to write: .csv, .tsv or .parquet."
 )
-@click.option("--prefix", default="", help="Before the names of the columns that are added.")
+@click.option("--prefix", default="", help="Prefix of the names of the new columns.")
 @_table_options
 @trust_option
 @device_option
@@ -107,7 +107,7 @@ def predict(
     trust_code: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Write TABLE again, with a prediction or a verdict for every row.
+    """Copy TABLE with a prediction or a verdict for every row.
 
     SOURCE is a run id, runs:/…, models:/name@alias, or a weights file of a run.
     """
@@ -143,7 +143,7 @@ def predict(
 
 
 def _check(source: str, table: str, trust_code: tuple[str, ...], out: str | None = None) -> None:
-    """Look at what scoring is told, before a Prefect server starts for it."""
+    """Check the arguments of a scoring before a Prefect server starts for it."""
     prepare()
     require_servers()
     from ..datasets.table import locate_output, locate_table

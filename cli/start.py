@@ -1,7 +1,4 @@
-"""Commands to begin with.
-
-A data set, a recipe for a table, its pack.
-"""
+"""Commands to begin with, which make a data set, a recipe or a pack."""
 
 from __future__ import annotations
 
@@ -26,12 +23,12 @@ from .common import (
 
 @commands.command()
 @click.argument("table", required=False, type=click.Path())
-@click.option("--force", is_flag=True, help="Write over a recipe that is there.")
+@click.option("--force", is_flag=True, help="Overwrite an existing recipe.")
 @click.option(
     "--files",
     default="",
     type=click.Path(),
-    help="Root of the table's file paths; looked for by default.",
+    help="Folder where the table's file paths start; found by default.",
 )
 @click.option("--target", default="", metavar="COLUMN", help="Column to learn; guessed by default.")
 @click.option(
@@ -52,8 +49,9 @@ def init(
     dialect: dict[str, Any],
     as_json: bool,
 ) -> None:
-    """Look at a table and write a recipe that trains as it is, with the
-    reasons of each guess.
+    """Look at a table and write a recipe for it, with the reason of each guess.
+
+    The recipe trains as it is.
     """
     if not table:
         from ..drafting import EXPLANATION
@@ -98,17 +96,20 @@ def init(
 @commands.command()
 @click.argument("name", required=False)
 @click.option(
-    "--from", "source", type=click.Path(), help="Take tables and image archives from this folder."
+    "--from",
+    "source",
+    type=click.Path(),
+    help="Take tables and image archives from this folder, not from the network.",
 )
 @json_option
 def fetch(name: str | None, source: str | None, as_json: bool) -> None:
-    """Write data/NAME/, table and files of a known data set.
+    """Place a known data set as data/NAME/, a table with its files.
 
-    Digits, cifar10.
+    digits and cifar10 are downloaded.
 
-    Nobody offers faces, languages, uci and wn18rr in this form for download: --from DIR places them
-    from a folder that holds faces/, languages/, uci/ or wn18rr/. The recipes that read them are
-    written into recipes/ where they are not.
+    faces, languages, uci and wn18rr cannot be downloaded in this form; --from DIR takes them from a
+    folder that holds faces/, languages/, uci/ or wn18rr/. Recipes that read them are written into
+    recipes/ unless they are there.
     """
     from ..console import Progress
     from ..datasets import fetch as fetch_data
@@ -142,7 +143,7 @@ def fetch(name: str | None, source: str | None, as_json: bool) -> None:
 def ingest(recipe: str, items: tuple[str, ...], recheck: bool, as_json: bool) -> None:
     """Turn the recipe's table into a pack.
 
-    Verdicts, decoding, data report.
+    Judges every row, decodes the images, and writes the data report.
     """
     overrides = single(items)
     check([overrides], recipe)
@@ -159,9 +160,9 @@ def ingest(recipe: str, items: tuple[str, ...], recheck: bool, as_json: bool) ->
 
 
 def _copy_recipes(name: str) -> list[Path]:
-    """The shipped recipes that read a data set, in the working directory.
+    """Copy the shipped recipes of a data set into the working directory.
 
-    Copied there from the package if missing.
+    A recipe that is there stays as it is.
     """
     from importlib.resources import files
 

@@ -1,7 +1,4 @@
-"""Commands that train.
-
-A new run, from other weights, one that goes on; and the proof that it may.
-"""
+"""Commands that train, and the proof that a killed run survives."""
 
 from __future__ import annotations
 
@@ -45,7 +42,7 @@ if TYPE_CHECKING:
     "--dry-run",
     "is_dry",
     is_flag=True,
-    help="Check everything, ingest, train two steps; write no run.",
+    help="Check everything, ingest, train two steps, but write no run.",
 )
 @recheck_option
 @json_option
@@ -54,10 +51,11 @@ def train(
 ) -> None:
     """Train a new run.
 
-    Ingest, train, evaluate, log, register.
+    Ingests the table, trains, evaluates, logs, and registers the model.
 
     Several values of a key (--set train.seed=0,1,2) make one run each. A split by several columns
-    (data.split.column: "split_*") makes one run each, below a parent with their mean and deviation.
+    (data.split.column: "split_*") makes one run for each column, below a parent with their mean and
+    deviation.
     """
     from ..recipe import load_recipe, parse_overrides
 
@@ -88,22 +86,31 @@ def train(
     "source",
     default="",
     metavar="SOURCE",
-    help="Run, registered model or file to begin from.",
+    help="Run, registered model or weights file to begin from.",
 )
 @click.option(
     "--rename",
     multiple=True,
     metavar="A=B",
-    help="What a key of the source is called in the model.",
+    help="Rename keys A of the source to B of the model; may be repeated.",
 )
 @click.option(
-    "--exclude", multiple=True, metavar="GLOB", help="Keys of the model that begin at random."
+    "--exclude",
+    multiple=True,
+    metavar="GLOB",
+    help="Keys of the model that begin at random; may be repeated.",
 )
 @click.option(
-    "--freeze", multiple=True, metavar="GLOB", help="Keys of the model that are not trained."
+    "--freeze",
+    multiple=True,
+    metavar="GLOB",
+    help="Keys of the model that are not trained; may be repeated.",
 )
 @click.option(
-    "--thaw-after", type=click.IntRange(min=1), metavar="N", help="Epochs after which they are."
+    "--thaw-after",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Epochs after which the frozen keys are trained too.",
 )
 @click.option(
     "--grow-head/--no-grow-head",
@@ -118,7 +125,7 @@ def train(
     "--dry-run",
     "is_dry",
     is_flag=True,
-    help="Check everything, ingest, train two steps; write no run.",
+    help="Check everything, ingest, train two steps, but write no run.",
 )
 @json_option
 def finetune(
@@ -136,13 +143,12 @@ def finetune(
     is_dry: bool,
     as_json: bool,
 ) -> None:
-    """Train a new run that begins from the weights of SOURCE, and say what came
-    from there.
+    """Train a new run from the weights of SOURCE, and report what was used.
 
     SOURCE is a run id, runs:/…, models:/name@alias, or a weights file; by default the recipe's
-    warm_start.source. Without RECIPE the source's own is taken, for example with --set
-    data.table=more.csv. Options go over the recipe's warm_start. Patterns: * is any text. --rename
-    'backbone.*=*' takes the word off all keys that begin with it.
+    warm_start.source. Without RECIPE, the recipe of SOURCE is used, for example with --set
+    data.table=more.csv. The options override the recipe's warm_start. In a pattern, * matches any
+    text: --rename 'backbone.*=*' removes that prefix from all keys.
     """
     from ..recipe import parse_overrides, parse_renames
 
@@ -221,17 +227,17 @@ def resume(run: str, items: tuple[str, ...], trust_code: tuple[str, ...], as_jso
     type=click.IntRange(min=1),
     default=3,
     show_default=True,
-    help="SIGKILLs of the second run.",
+    help="How many times to kill the second run.",
 )
 @click.option(
     "--steps",
     type=click.IntRange(min=10),
     default=200,
     show_default=True,
-    help="Length of a run, about.",
+    help="Approximate length of each run in steps.",
 )
 @click.option(
-    "--seed", type=int, help="Of the moments of the kills; by default another one each time."
+    "--seed", type=int, help="Seed of the kills' moments; by default a new one each time."
 )
 @set_option
 @device_option
@@ -245,13 +251,11 @@ def verify_resume(
     device: str,
     as_json: bool,
 ) -> None:
-    """Prove on RECIPE that a run survives.
+    """Prove on RECIPE that a killed run ends with the same bits.
 
-    One short run without a stop, one with kills, the same bits.
-
-    Both runs live in a folder beside the home's runs, which is removed; kills are real and come at
-    random moments. Weights are compared by their hash, metrics point by point. Exit code 1 where
-    they differ.
+    Trains a short run without a stop, then again with SIGKILLs at random moments, and compares the
+    weights by their hash and the metrics point by point. Exit code 1 if they differ. Both runs lie
+    in a folder beside the home's runs, which is removed afterwards.
     """
     from ..recipe import load_recipe
 
@@ -280,9 +284,9 @@ def verify_resume(
 def _run_several(
     several: list[dict[str, Any]], as_json: bool, start: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> None:
-    """A run for each set of overrides, and what came of it.
+    """Run each set of overrides, and say what came of it.
 
-    Of several, one that fails stops no other.
+    A run that fails does not stop the others.
     """
     results = []
     for overrides in several:
@@ -306,7 +310,7 @@ def _run_several(
 def _try_recipes(
     recipes: list[Recipe], next_line: str, as_json: bool, *, recheck: bool = False
 ) -> None:
-    """A dry run of each recipe, and what it found."""
+    """Try each recipe without a run, and say what was found."""
     prepare()
     from ..upkeep.trials import dry_run
 

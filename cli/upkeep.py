@@ -1,7 +1,4 @@
-"""Commands that keep a home in order.
-
-Send what waits, mend, free space.
-"""
+"""Commands that keep a home in order."""
 
 from __future__ import annotations
 
@@ -21,12 +18,12 @@ if TYPE_CHECKING:
 @click.argument("run", required=False)
 @json_option
 def sync(run: str | None, as_json: bool) -> None:
-    """Send to MLflow what runs left in their journals while it did not answer.
+    """Send to MLflow what is left in the journals of runs.
 
     Exit code 1 if something still waits.
 
-    Where the database in the home was lost or is none, a new one gets all its runs again, with
-    their versions.
+    If the database in the home is lost or damaged, sync makes a new one and sends all its runs
+    again, with their registered versions.
     """
     prepare()
     from ..runs import find_run
@@ -71,25 +68,22 @@ def _describe_shipped(done: Shipped) -> dict[str, Any]:
 
 
 @commands.command()
-@click.option(
-    "--fix", is_flag=True, help="Mend what can be mended, and say each thing that was done."
-)
+@click.option("--fix", is_flag=True, help="Mend what can be mended, and say what was done.")
 @click.option(
     "--host",
     "hosts",
     multiple=True,
     metavar="NAME",
-    help="A host that is no more, such as a container that was replaced: runs that were last "
-    "there are lost. "
-    "May be given more than once.",
+    help="Host that no longer exists, such as a replaced container; runs that it wrote last are "
+    "taken for lost. May be repeated.",
 )
 @json_option
 def doctor(fix: bool, hosts: tuple[str, ...], as_json: bool) -> None:
-    """Find what lost processes left, here, in MLflow and in Prefect, and what
-    is wrong with the installation.
+    """Find what lost processes left, and faults of the installation.
 
-    Exit code 0: nothing is wrong, or all was mended; 1: something is left. Runs that a process
-    writes stay as they are.
+    Looks at this home, MLflow and Prefect. Leaves a run alone while a process writes it.
+
+    Exit code 0: nothing is wrong, or everything was mended; 1: something is left.
     """
     prepare()
     from ..settings import home
@@ -132,30 +126,29 @@ def doctor(fix: bool, hosts: tuple[str, ...], as_json: bool) -> None:
 
 @commands.command()
 @click.option(
-    "--keep-runs", type=click.IntRange(min=0), metavar="N", help="The newest N runs stay."
+    "--keep-runs", type=click.IntRange(min=0), metavar="N", help="Keep the newest N runs."
 )
 @click.option(
     "--older-than",
     metavar="D",
-    help="Runs without a sign of life for so long go: 30d, 12h, 90m, 2w.",
+    help="Remove runs whose last sign of life is older: 30d, 12h, 90m, 2w.",
 )
 @click.option(
     "--versions",
     is_flag=True,
-    help="Delete registered versions without an alias too, with their runs.",
+    help="Also delete registered versions without an alias, with their runs.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would go, and remove nothing.")
+@click.option("--dry-run", is_flag=True, help="Say what would be removed, and remove nothing.")
 @json_option
 def prune(
     keep_runs: int | None, older_than: str | None, versions: bool, dry_run: bool, as_json: bool
 ) -> None:
-    """Free space.
+    """Free space by removing old runs, then packs and pixels nothing needs.
 
-    Old runs here and in MLflow, then packs and pixels that nothing refers to.
-
-    With both options a run goes where both say so. A run that is being written stays, and so does
-    one with a registered version: always where that has an alias such as champion, else unless
-    --versions is given.
+    Runs are removed here and in MLflow. With both --keep-runs and --older-than, a run is removed
+    only if both say so. A run that is being written stays. So does a run with a registered version
+    that has an alias such as champion; a version without an alias keeps its run unless --versions
+    is given.
     """
     if keep_runs is None and older_than is None:
         raise click.UsageError(

@@ -1,4 +1,4 @@
-"""Commands for weights and files of them."""
+"""Commands that show, pack and export weights files."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .common import commands, json_option, plainly, prepare, print_json, print_t
 
 @commands.group()
 def weights() -> None:
-    """Look into weights, pack several models into one file, export one.
+    """Show what weights hold, pack several models into a file, export one.
 
     SOURCE is a run id, runs:/…, models:/name@alias, or any weights file: a state_dict, a
-    checkpoint, or safetensors, of whatever origin. Code in a file is never run.
+    checkpoint, or safetensors, of whatever origin. No code in a file is run.
     """
 
 
@@ -22,9 +22,9 @@ def weights() -> None:
 @click.argument("source")
 @json_option
 def show_weights(source: str, as_json: bool) -> None:
-    """Say what SOURCE holds.
+    """Show what SOURCE holds.
 
-    Models, keys, shapes, dtypes, what else is in the file.
+    Prints models, keys, shapes, dtypes, and what else is in the file.
     """
     prepare()
     from ..tasks.assembly import describe_source
@@ -65,13 +65,11 @@ def show_weights(source: str, as_json: bool) -> None:
     "named",
     multiple=True,
     metavar="NAME=SOURCE",
-    help="What to call the model of a SOURCE.",
+    help="Name for the model of a SOURCE; may be repeated.",
 )
 @json_option
 def pack_weights(sources: tuple[str, ...], out: str, named: tuple[str, ...], as_json: bool) -> None:
-    """Write several models into one file, each with its optimizer's state
-    where SOURCE has it.
-    """
+    """Write several models into one file, with their optimizers' states."""
     names = {source: name for name, _, source in (item.partition("=") for item in named)}
     odd = [
         item
@@ -113,25 +111,25 @@ def pack_weights(sources: tuple[str, ...], out: str, named: tuple[str, ...], as_
 @click.option(
     "-o", "--out", required=True, type=click.Path(), help="File to write, .pt or .safetensors."
 )
-@click.option("--model", default="", metavar="NAME", help="Which model of a file of several.")
+@click.option("--model", default="", metavar="NAME", help="Model to export from a file of several.")
 @click.option(
     "--strip-prefix",
     default="",
     metavar="TEXT",
-    help="What to take off the beginning of every key.",
+    help="Prefix to remove from every key.",
 )
 @click.option(
     "--with-optimizer",
     is_flag=True,
-    help="Write a checkpoint with the optimizer's state, to go on from.",
+    help="Write a checkpoint with the optimizer's state, to train on from.",
 )
 @json_option
 def export_weights(
     source: str, out: str, model: str, strip_prefix: str, with_optimizer: bool, as_json: bool
 ) -> None:
-    """Write the state_dict of one model alone, for inference.
+    """Write the state_dict of one model for inference.
 
-    The module. of DataParallel goes.
+    Removes the prefix module. that DataParallel adds.
     """
     prepare()
     from ..tasks.assembly import export_source
