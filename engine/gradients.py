@@ -112,8 +112,9 @@ def _backward(job: Job, progress: Progress, group: Iterable[Batch]) -> tuple[Tak
         num_rows += size
         loss_sum += value * size
     if num_rows != expected_rows and not is_summed:  # fewer batches than usual, or of other sizes
-        gradients = [p.grad for p in job.scorer.model.parameters() if p.grad is not None]
-        torch._foreach_mul_(gradients, expected_rows / num_rows)  # pyright: ignore[reportPrivateImportUsage]
+        for parameter in job.scorer.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(expected_rows / num_rows)
     return Taken(reduce_sum(loss_sum, num_rows, job.reduction), num_rows, len(rows)), rows
 
 

@@ -144,9 +144,8 @@ def test_errors_hide_secrets_and_verdicts_on_rows_are_the_same_in_every_environm
 def test_no_library_logs_a_secret_neither_in_its_words_nor_in_a_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr(
-        logging, "_logRecordFactory", logging.LogRecord
-    )  # what hide_in_process changes is taken back
+    factory = logging.getLogRecordFactory()
+    logging.setLogRecordFactory(logging.LogRecord)
     for place, name in ((sys, "excepthook"), (__import__("threading"), "excepthook")):
         monkeypatch.setattr(place, name, getattr(place, name))
     monkeypatch.setattr("warnings.formatwarning", __import__("warnings").formatwarning)
@@ -161,6 +160,7 @@ def test_no_library_logs_a_secret_neither_in_its_words_nor_in_a_traceback(
         logger.exception("Starting new connection: %s", f"http://user:{SECRET}@host")
     finally:
         logger.removeHandler(handler)
+        logging.setLogRecordFactory(factory)
     assert SECRET not in stream.getvalue()
     assert "connection: http://host\n" in stream.getvalue()
     assert "OSError: http://host does not answer" in stream.getvalue()

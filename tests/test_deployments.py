@@ -15,12 +15,6 @@ from typing import Any
 
 import pytest
 import yaml
-from prefect.cli.deploy._models import (
-    DeploymentConfig,
-    PrefectYamlModel,
-    RawScheduleConfig,
-    WorkPoolConfig,
-)
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.flows import load_flow_from_entrypoint
@@ -28,6 +22,13 @@ from prefect.settings import PREFECT_API_URL
 from pydantic import BaseModel
 
 from torchrelay.recipe import load_recipe
+
+from .prefect_private import (
+    DeploymentConfig,
+    PrefectYamlModel,
+    RawScheduleConfig,
+    WorkPoolConfig,
+)
 
 ROOT = Path(__file__).parents[1]
 CONTENT: dict[str, Any] = yaml.safe_load((ROOT / "prefect.yaml").read_text("utf-8"))

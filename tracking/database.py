@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from ..disk import set_aside
 from ..errors import GoneError, TrackingError
+from .mlflow_private import MADE, RUN_IDS, SCHEMA
 
 DATABASE_FILE = "mlflow.db"
 MAGIC = b"SQLite format 3\0"
@@ -114,9 +115,7 @@ def has_our_schema(path: Path) -> bool:
         TrackingError: it is none, or cannot be written now; a `GoneError` where it is none.
     """
     check_database(path)
-    return {
-        one for (one,) in ask_database(path, "SELECT version_num FROM alembic_version")
-    } == _newest_schemas()
+    return {one for (one,) in ask_database(path, SCHEMA)} == _newest_schemas()
 
 
 def _newest_schemas() -> set[str]:
@@ -206,8 +205,8 @@ def read_content(path: Path) -> Content:
         return Content(set(), 0)
     try:
         with _opened(path) as connection:
-            run_ids = {run_id for (run_id,) in connection.execute("SELECT run_uuid FROM runs")}
-            made = connection.execute("SELECT min(creation_time) FROM experiments").fetchone()[0]
+            run_ids = {run_id for (run_id,) in connection.execute(RUN_IDS)}
+            made = connection.execute(MADE).fetchone()[0]
             return Content(run_ids, int(made or 0))
     except sqlite3.DatabaseError:
         return Content(set(), 0)

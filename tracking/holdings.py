@@ -18,38 +18,8 @@ from .. import settings
 from ..disk import size_of
 from ..runs import RUN_ID_TAG
 from .database import DATABASE_FILE, ask_database, has_our_schema
+from .mlflow_private import ALIASES, MODELS, RUNS, UNREFERENCED, VERSIONS
 from .relocation import follow_home
-
-ALIASES = "SELECT name, version, alias FROM registered_model_aliases"
-# MLflow keeps the rows of versions that were deleted.
-VERSIONS = (
-    "SELECT name, version, run_id FROM model_versions WHERE current_stage <> 'Deleted_Internal'"
-)
-# Those in MLflow's trash too. A run of before has no tag of ours, and our id as its name.
-RUNS = """SELECT runs.run_uuid, coalesce(tags.value, runs.name), artifact_uri FROM runs
-    LEFT JOIN tags ON tags.run_uuid = runs.run_uuid AND tags.key = ?"""
-MODELS = (
-    "SELECT source_run_id, model_id, artifact_location FROM logged_models WHERE lifecycle_stage <> "
-    "'deleted'"
-)
-# What a run read and made stands in MLflow's database under the run's id without a foreign key:
-# deleting the run leaves it. Table and condition. First come the edges, whose deletion takes the
-# lock that the rest needs.
-UNREFERENCED = (
-    (
-        "inputs",
-        """(destination_type = 'RUN' AND destination_id NOT IN (SELECT run_uuid FROM runs))
-        OR (source_type IN ('RUN_INPUT', 'RUN_OUTPUT') \
-AND source_id NOT IN (SELECT run_uuid FROM runs))""",
-    ),
-    ("input_tags", "input_uuid NOT IN (SELECT input_uuid FROM inputs)"),
-    (
-        "datasets",
-        """dataset_uuid NOT IN (SELECT source_id FROM inputs WHERE source_type = 'DATASET')
-        AND dataset_uuid NOT IN (SELECT dataset_uuid FROM logged_model_metrics \
-WHERE dataset_uuid IS NOT NULL)""",
-    ),
-)
 
 
 class Version(NamedTuple):

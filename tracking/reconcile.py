@@ -10,12 +10,10 @@ from typing import NamedTuple
 from .. import settings
 from ..runs import RUN_ID_TAG
 from .database import DATABASE_FILE, ask_database, has_our_schema
+from .mlflow_private import RUNNING
 
 # Somebody waits for the answer, who is told of a silence and can ask again.
 ENVIRONMENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "20", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-# As MLflow's search finds them: not those in its trash.
-RUNNING = """SELECT runs.run_uuid, tags.value FROM runs JOIN tags USING (run_uuid)
-    WHERE runs.status = 'RUNNING' AND runs.lifecycle_stage = 'active' AND tags.key = ?"""
 
 
 class Believed(NamedTuple):

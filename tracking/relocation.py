@@ -11,15 +11,8 @@ import sqlite3
 from pathlib import Path
 
 from ..errors import TrackingError
+from .mlflow_private import ADDRESSES, DEFAULT_PLACE
 
-# Where MLflow keeps addresses of files.
-COLUMNS = (
-    ("experiments", "artifact_location"),
-    ("runs", "artifact_uri"),
-    ("model_versions", "source"),
-    ("model_versions", "storage_location"),
-    ("logged_models", "artifact_location"),
-)
 LOOK_SECONDS, CHANGE_SECONDS = 1, 30
 
 logger = logging.getLogger(__name__)
@@ -52,7 +45,7 @@ def follow_home(database: Path, artifacts: Path) -> None:
             contextlib.closing(sqlite3.connect(database, timeout=CHANGE_SECONDS)) as connection,
             connection,
         ):
-            for table, column in COLUMNS:
+            for table, column in ADDRESSES:
                 moved = f"{column} = ? || substr({column}, ?)"
                 lies_there = f"{column} = ? OR substr({column}, 1, ?) = ?"
                 connection.execute(
@@ -74,9 +67,7 @@ def _old_place(database: Path) -> str:
     """
     try:
         with contextlib.closing(sqlite3.connect(database, timeout=LOOK_SECONDS)) as connection:
-            found = connection.execute(
-                "SELECT artifact_location FROM experiments WHERE experiment_id = 0"
-            ).fetchone()
+            found = connection.execute(DEFAULT_PLACE).fetchone()
     except sqlite3.Error as error:
         logger.info("%s cannot be read: %s", database, error)
         return ""

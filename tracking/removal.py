@@ -15,13 +15,13 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Run
 from mlflow.exceptions import MlflowException
-from sqlalchemy import text
 
 from .. import settings
 from ..disk import remove_tree, size_of
 from ..errors import TrackingError
 from .client import call, open_client
-from .holdings import UNREFERENCED, Version, join_versions, own_folders
+from .holdings import Version, join_versions, own_folders
+from .mlflow_private import UNREFERENCED, delete_rows, free_model, free_run
 from .mlflow_run import owner_of
 
 
@@ -85,12 +85,9 @@ def remove_run(mlflow_run_id: str, run_id: str, versions: Sequence[Version]) -> 
         return
     for folder in own_folders(_places(run, models)):
         remove_tree(folder)
-    # As `mlflow gc` does it, which itself would also empty the trash of what this prune is not
-    # about.
-    store: Any = client._tracking_client.store
     for model in models:
-        call(f"free model {model.model_id}", store._hard_delete_logged_model, model.model_id)
-    call(f"free run {mlflow_run_id}", store._hard_delete_run, mlflow_run_id)
+        call(f"free model {model.model_id}", free_model, client, model.model_id)
+    call(f"free run {mlflow_run_id}", free_run, client, mlflow_run_id)
 
 
 def remove_unreferenced() -> None:
@@ -104,14 +101,7 @@ def remove_unreferenced() -> None:
     """
     if not settings.tracking_is_embedded():
         return
-    store: Any = open_client()._tracking_client.store
-
-    def remove() -> None:
-        with store.ManagedSessionMaker(read_only=False) as session:
-            for table, condition in UNREFERENCED:
-                session.execute(text(f"DELETE FROM {table} WHERE {condition}"))  # noqa: S608
-
-    call("remove data sets that no run refers to", remove)
+    call("remove data sets that no run refers to", delete_rows, open_client(), UNREFERENCED)
 
 
 def _find(client: MlflowClient, mlflow_run_id: str, run_id: str) -> Run | None:

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 
 from torch import Tensor
 
+from .torch_private import module_versions, set_module_versions
+
 State = dict[str, Tensor]
 
 WRAPPERS = ("module.", "_orig_mod.")
 # A buffer that torch's AveragedModel adds beside its `module.` keys.
 AVERAGED_COUNTER = "n_averaged"
-# Where a state_dict of torch keeps the versions of its modules, as an attribute.
-METADATA = "_metadata"
 
 
 def prefix_of(state: Iterable[str]) -> str:
@@ -100,10 +100,9 @@ def _renamed(
     under their paths.
     """
     made: State = OrderedDict((rename_key(key), value) for key, value in state.items())
-    if metadata := getattr(state, METADATA, None):
-        setattr(
-            made, METADATA, OrderedDict((rename_path(path), one) for path, one in metadata.items())
-        )
+    if versions := module_versions(state):
+        renamed = OrderedDict((rename_path(path), one) for path, one in versions.items())
+        set_module_versions(made, renamed)
     return made
 
 
@@ -112,7 +111,7 @@ def with_metadata_of(source: object, state: State) -> State:
     loading looks at.
     """
     made: State = OrderedDict(state)
-    metadata = getattr(source, METADATA, None)
-    if isinstance(metadata, dict) and all(isinstance(one, dict) for one in metadata.values()):
-        setattr(made, METADATA, metadata)
+    versions = module_versions(source)
+    if isinstance(versions, dict) and all(isinstance(one, dict) for one in versions.values()):
+        set_module_versions(made, versions)
     return made

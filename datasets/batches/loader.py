@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 from ...errors import RecipeError
 from ...schema import Batch
 from .dataset import PackDataset
+from .python_private import forget_exit_callbacks
 
 # Shapes: B rows in a batch, N rows in an epoch.
 
@@ -274,7 +275,7 @@ def _begin_worker(parent: int, worker: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
     # What the parent's threads would do at exit: they are not in a forked worker, which would exit
     # with code 1. Prefect's event worker, which runs beside every flow, leaves such a callback.
-    getattr(threading, "_threading_atexits", []).clear()
+    forget_exit_callbacks()
 
 
 def _end_workers() -> None:

@@ -141,7 +141,8 @@ def _is_faster_in_bf16(device: torch.device) -> bool:
     # pixels 178 and 303, cifar_net 13,300 and 17,900; with AVX-512 BF16 alone, ResNet-18 at 64
     # pixels 296 and 488, at 32 pixels 761 and 885, cifar_net 22,500 and 22,700 (batch 512: 22,400
     # and 29,000). Without either, bf16 is emulated.
-    has_bf16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    can = torch.cpu.get_capabilities()
+    has_bf16 = can.get("amx_tile", False) or can.get("avx512_bf16", False)
     return device.type == "cpu" and has_bf16
 
 

@@ -1,6 +1,9 @@
 # A copy of a model that follows it slowly.
 from .averaging import Average as Average
 
+# Layers of torch that may keep running statistics.
+from .freezing import NORMS as NORMS
+
 # The frozen part of a model.
 from .freezing import Frozen as Frozen
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class Average:
@@ -45,7 +46,7 @@ class Average:
         Call it after each step that changed the weights.
         """
         decay = min(self._decay, (1 + self._num_updates) / (10 + self._num_updates))
-        torch._foreach_lerp_(self._averaged, self._followed, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        get_ema_multi_avg_fn(decay)(self._averaged, self._followed, self._num_updates)
         for mine, value in self._counters:
             mine.copy_(value)
         self._num_updates += 1

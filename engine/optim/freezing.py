@@ -9,10 +9,20 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from ...errors import RecipeError
 from ...weights import check_patterns, fits
+
+# Layers of torch that may keep running statistics.
+NORMS = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.SyncBatchNorm,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+)
 
 
 class Frozen:
@@ -95,7 +105,7 @@ def _is_frozen_norm(path: str, part: nn.Module, patterns: Sequence[str]) -> bool
     """Whether a module is a norm that keeps running statistics and is frozen
     as a whole.
     """
-    if not isinstance(part, _NormBase) or not part.track_running_stats:
+    if not isinstance(part, NORMS) or not part.track_running_stats:
         return False
     names = [name for name, _ in part.named_parameters(recurse=False)] or [
         "running_mean",

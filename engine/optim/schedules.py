@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from ...errors import RecipeError
 from ...recipe import Named, check_arguments, nearest
+from .optimizers import needs_closure
 
 Warmup = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -139,10 +140,13 @@ def build_schedule(
     if schedule.name == PLATEAU:
         return plateau(optimizer, "max" if mode == "max" else "min", **args)
     function = SCHEDULES[schedule.name]
+    made = LambdaLR(optimizer, lambda step: function(min(step, num_steps - 1), num_steps, **args))
     # Torch warns where the first optimizer step was left out, as fp16's scaler does while it looks
-    # for a scale.
-    optimizer._opt_called = True  # pyright: ignore[reportAttributeAccessIssue]
-    return LambdaLR(optimizer, lambda step: function(min(step, num_steps - 1), num_steps, **args))
+    # for a scale. A step without gradients counts, and changes nothing.
+    if not needs_closure(optimizer):
+        optimizer.zero_grad()
+        optimizer.step()
+    return made
 
 
 def after_step(scheduler: LRScheduler) -> None:

@@ -12,14 +12,13 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.hooks import RemovableHandle
 
 from ...datasets import SCHEMA_FILE
 from ...datasets.batches import free_memory, num_batches
 from ...datasets.ingest import Prepared
 from ...engine import autocast
-from ...engine.optim import Frozen
+from ...engine.optim import NORMS, Frozen
 from ...errors import DataError, RecipeError, ShapeError
 from ...models import build_model
 from ...models.inputs import TORCHVISION
@@ -113,7 +112,7 @@ def try_training(recipe: Recipe, schema: Schema, num_rows: int) -> None:
     with torch.random.fork_rng(devices=[]):
         scorer = build_scorer(recipe, schema)
         _hold_frozen(recipe, scorer.model)
-        has_norms = any(isinstance(part, _NormBase) for part in scorer.model.modules())
+        has_norms = any(isinstance(part, NORMS) for part in scorer.model.modules())
         if hasattr(scorer.model, "training_losses") or (rows > 1 and not has_norms):
             return
         dtype = scorer.precision.dtype

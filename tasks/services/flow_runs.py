@@ -8,6 +8,7 @@ Prefect is imported when it is asked, and not to look into the database inside t
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 import uuid
 from collections.abc import Collection
@@ -17,6 +18,7 @@ import psutil
 from ...addresses import hide_secrets
 from ...errors import ServerError
 from ...settings import Home, prefect_is_embedded
+from .prefect_private import FLOW_RUNS
 
 BEFORE_THE_END = ("RUNNING", "PENDING", "CANCELLING")
 PAGE = 200
@@ -122,11 +124,7 @@ def _states_in_database(home: Home) -> dict[str, str]:
     with contextlib.closing(
         sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)
     ) as database:
-        marks = ", ".join("?" * len(BEFORE_THE_END))
-        rows = database.execute(
-            f"SELECT id, state_type FROM flow_run WHERE state_type IN ({marks})",  # noqa: S608
-            BEFORE_THE_END,
-        )
+        rows = database.execute(FLOW_RUNS, (json.dumps(BEFORE_THE_END),))
         return {str(uuid.UUID(str(one))): str(state) for one, state in rows}
 
 

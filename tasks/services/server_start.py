@@ -24,6 +24,7 @@ from prefect.settings import get_current_settings
 
 from ...errors import ServerError, shown
 from ...settings import PREFECT_STARTUP_SECONDS, home
+from .prefect_private import begin_by
 
 LOOK_SECONDS = 0.1
 # A port may be taken between the look whether it is free and the server's own.
@@ -55,7 +56,7 @@ class OwnServer(SubprocessASGIServer):
     Whoever makes one gets the one of this process.
     """
 
-    def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
+    def begin(self) -> subprocess.Popen[Any]:
         """Start it, and wait until it answers.
 
         Raises:
@@ -63,7 +64,7 @@ class OwnServer(SubprocessASGIServer):
         """
         code: int | None = None
         for _ in range(MOST_PORTS):
-            process = self._begin()
+            process = self._start_process()
             if _is_up(process, f"{self.api_url}/health"):
                 return process
             code = process.returncode
@@ -76,7 +77,7 @@ class OwnServer(SubprocessASGIServer):
             "used instead"
         )
 
-    def _begin(self) -> subprocess.Popen[Any]:
+    def _start_process(self) -> subprocess.Popen[Any]:
         """As Prefect does it, but for where its output goes."""
         app, place = "prefect.server.api.server:create_app", str(prefect.__module_path__.parent)
         options = {
@@ -114,13 +115,15 @@ class OwnServer(SubprocessASGIServer):
         return process
 
 
+begin_by(OwnServer, OwnServer.begin)
+
+
 def use_own_server() -> None:
     """Let Prefect start its temporary server our way.
 
     A process has one, which is this one from now on.
     """
-    if None not in SubprocessASGIServer._instances:  # pyright: ignore[reportPrivateUsage]
-        OwnServer()
+    OwnServer()
 
 
 def last_error() -> str:

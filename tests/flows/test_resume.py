@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from prefect.client.orchestration import get_client
 from prefect.exceptions import TerminationSignal
 from prefect.flow_engine import run_flow
@@ -25,6 +24,7 @@ from torchrelay.runs import Journal, RunRecord, list_records, load_record, updat
 from torchrelay.tasks import change_recipe
 
 from ..conftest import WriteRecipe
+from ..mlflow_private import forget_places
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -254,7 +254,7 @@ def test_a_run_goes_on_in_a_home_that_was_moved(
     before.rename(moved)
     (tmp_path / "numbers.csv").unlink()  # the pack has all that it needs
     monkeypatch.setenv("TORCHRELAY_HOME", str(moved))
-    _artifact_repos_cache.clear()  # which a process that begins in the new place does not have
+    forget_places()
     result = train(resume=record.run_id)
     assert result["weights_sha256"] == whole["weights_sha256"]
     assert not before.exists()

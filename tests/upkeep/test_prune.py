@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from click.testing import CliRunner
 from mlflow import MlflowClient
+from mlflow.cli import gc
 from mlflow.entities import ViewType
 from PIL import Image
 
@@ -214,12 +216,16 @@ def test_data_sets_go_with_the_last_run_that_read_them(home: Home, runs: list[st
 
 
 def test_data_sets_of_runs_in_the_trash_of_mlflow_stay_and_what_an_earlier_delete_left_goes(
-    home: Home, runs: list[str]
+    home: Home, runs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client().delete_run(mlflow_id(home, runs[2]))
     prune(home, keep_runs=3)
     assert num_rows_of_data_sets(home) == {"datasets": 2, "inputs": 4, "input_tags": 3}
-    client()._tracking_client.store._hard_delete_run(mlflow_id(home, runs[2]))
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", settings.tracking_uri())
+        arguments = ["--run-ids", mlflow_id(home, runs[2])]
+        arguments += ["--backend-store-uri", settings.tracking_uri()]
+        assert CliRunner().invoke(gc, arguments).exit_code == 0
     prune(home, keep_runs=3, dry_run=True)
     assert num_rows_of_data_sets(home) == {"datasets": 2, "inputs": 4, "input_tags": 3}
     prune(home, keep_runs=3)

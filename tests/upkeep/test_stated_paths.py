@@ -4,9 +4,11 @@ theirs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -210,9 +212,8 @@ def test_a_place_that_mlflows_database_states_is_removed_only_where_it_is_the_ru
     run = client.create_run(experiment, tags={RUN_ID_TAG: "run"}).info
     (victim / run.run_id).mkdir()
     stated = f"{home.artifacts.as_uri()}/{place.format(id=run.run_id)}"
-    store = client._tracking_client.store
-    with store.ManagedSessionMaker(read_only=False) as session:
-        store._get_run(session, run.run_id).artifact_uri = stated
+    with contextlib.closing(sqlite3.connect(home.root / "mlflow.db")) as database, database:
+        database.execute("UPDATE runs SET artifact_uri = ?", (stated,))
     write_run(home, "run", mlflow_run_id=run.run_id)
     before = tree(victim)
     assert prune_all(home) == ["run"]

@@ -27,9 +27,9 @@ from torchrelay.weights.file import (
     read_weights_file,
     strip_module_prefix,
 )
-from torchrelay.weights.module_prefix import METADATA
 from torchrelay.weights.safetensors import write_safetensors
 from torchrelay.weights.state import load_into, load_weights, save_pack, save_weights, sha256_of
+from torchrelay.weights.torch_private import module_versions
 
 from ..engine.conftest import MakeJob
 
@@ -243,8 +243,8 @@ def test_the_versions_of_modules_travel_with_a_state_dict(tmp_path: Path) -> Non
     path = tmp_path / "wrapped.pt"
     torch.save(nn.DataParallel(NET).state_dict(), path)
     found = read_weights_file(path).state
-    assert getattr(found, METADATA)["module.1"] == {"version": 2}
-    stripped = getattr(strip_module_prefix(found), METADATA)
+    assert module_versions(found)["module.1"] == {"version": 2}
+    stripped = module_versions(strip_module_prefix(found))
     assert (stripped["1"], stripped[""]) == ({"version": 2}, {"version": 1})
 
 

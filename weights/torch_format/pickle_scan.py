@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import IO, Any, NamedTuple, cast
 
 from ...errors import SourceError
+from ..torch_private import METADATA
 from .pickle_calls import (
     CALLS,
     DTYPES,
@@ -257,7 +258,7 @@ class _Machine:
         if isinstance(target, Unknown):
             return
         names = [key for key, _ in state] if isinstance(state, Mapping) else [None]
-        if not isinstance(target, Mapping) or names not in ([], ["_metadata"]):
+        if not isinstance(target, Mapping) or names not in ([], [METADATA]):
             raise MalformedError(f"its pickle sets attributes of {describe(target)}")
 
     def find_storage(self, identifier: Any) -> None:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import math
+import shutil
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
+from mlflow.entities import Metric
 
 from torchrelay.engine.metrics.classification import confusion_matrix, describe_classes
 from torchrelay.engine.metrics.compute import (
@@ -238,16 +242,18 @@ LABELS = [
 ]  # fmt: skip
 
 
-def test_labels_become_names_that_mlflow_takes_without_collisions() -> None:
-    validation = pytest.importorskip("mlflow.utils.validation")
-    parts = legal_parts(LABELS)
-    for part in parts:
-        validation._validate_metric_name(f"valid/accuracy_of/{part}_std")
-        validation._validate_length_limit(
-            "name", validation.MAX_ENTITY_KEY_LENGTH, f"valid/accuracy_of/{part}_std"
-        )
-        assert not {".", "..", ""} & set(part.split("/"))
+def test_labels_become_names_that_mlflow_takes_without_collisions(
+    migrated_database: Path, tmp_path: Path
+) -> None:
+    database = shutil.copyfile(migrated_database, tmp_path / "mlflow.db")
+    client, parts = MlflowClient(f"sqlite:///{database}"), legal_parts(LABELS)
+    run_id = client.create_run("0").info.run_id
+    names = [f"valid/accuracy_of/{part}_std" for part in parts]
+    client.log_batch(run_id, [Metric(name, 1.0, 0, 0) for name in names])
+    assert client.get_run(run_id).data.metrics.keys() == set(names)
     assert len(set(parts)) == len(LABELS)
+    for part in parts:
+        assert not {".", "..", ""} & set(part.split("/"))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torchrelay.engine.checkpoints import CheckpointStore
 from torchrelay.engine.job import Job, Progress, restore_run
 from torchrelay.engine.loop import train
 from torchrelay.engine.optim.averaging import Average
-from torchrelay.engine.optim.freezing import Frozen, learning_rate_factors
+from torchrelay.engine.optim.freezing import NORMS, Frozen, learning_rate_factors
 from torchrelay.engine.optim.optimizers import OPTIMIZERS, build_optimizer
 from torchrelay.engine.optim.schedules import after_step, build_schedule
 from torchrelay.errors import RecipeError
@@ -173,3 +174,11 @@ def test_rates_that_fit_no_parameter_or_train_nothing_are_refused() -> None:
     ):
         learning_rate_factors(net_with_norm(), {"*": 0.0})
     assert set(learning_rate_factors(net_with_norm(), {"0.*": 0.0}).values()) == {0.0}
+
+
+def test_every_norm_of_torch_that_keeps_statistics_is_one_of_the_norms() -> None:
+    kinds = [kind for name, kind in vars(nn).items() if re.search("(Batch|Instance)Norm", name)]
+    lasting = [kind for kind in kinds if "Lazy" not in kind.__name__]
+    assert len(lasting) == 7
+    assert all(issubclass(kind, NORMS) for kind in lasting)
+    assert all(hasattr(kind(2), "track_running_stats") for kind in lasting)

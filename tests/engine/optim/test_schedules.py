@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import copy
+import warnings
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
     LinearLR,
@@ -12,6 +15,7 @@ from torch.optim.lr_scheduler import (
     OneCycleLR,
 )
 
+from torchrelay.engine.optim.optimizers import OPTIMIZERS, build_optimizer
 from torchrelay.engine.optim.schedules import (
     after_epoch,
     after_step,
@@ -164,6 +168,20 @@ def test_a_restored_scheduler_goes_on_where_it_stopped() -> None:
     again.optimizer.load_state_dict(optimizer_state)
     restore_schedule(again, state, 15)
     assert run(again, 25) == ours("one_cycle")[15:]
+
+
+@pytest.mark.parametrize("name", sorted({*OPTIMIZERS} - {"lbfgs", "sparseadam"}))
+def test_a_schedule_changes_no_optimizer_and_may_move_before_its_first_step(name: str) -> None:
+    weight = nn.Parameter(torch.ones(2, 2))
+    optimizer = build_optimizer(Named(name=name, args={"lr": 0.1}), [weight])
+    before = copy.deepcopy(optimizer.state_dict()["state"])
+    scheduler = build_schedule(Named(name="constant"), optimizer, NUM_STEPS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        after_step(scheduler)
+        after_step(scheduler)
+    assert torch.equal(weight, torch.ones(2, 2))
+    assert str(optimizer.state_dict()["state"]) == str(before)
 
 
 @pytest.mark.parametrize(
