@@ -134,7 +134,7 @@ def prepare() -> None:
 
 
 def require_servers() -> None:
-    """Refuse to run a flow without enough files, room, or its Prefect server."""
+    """Refuse to run a flow without enough files, room, or a Prefect server."""
     from ..settings import prefect_is_embedded
     from ..tasks.services import require_files, require_room
 

@@ -18,7 +18,7 @@ MOST_UNFAMILIAR = 8
 
 
 def tell_result(result: dict[str, Any], last: bool, as_json: bool) -> None:
-    """Say where the run is, what to do next, and on the last line the result."""
+    """Say where the run is, what to do next, and last the result."""
     lines = [run_line(result), f"folder    {result['run_dir']}"]
     if last:
         table = (
@@ -34,7 +34,7 @@ def tell_result(result: dict[str, Any], last: bool, as_json: bool) -> None:
 
 
 def tell_unfamiliar(result: dict[str, Any], as_json: bool) -> None:
-    """Say what share of each column the model does not know, the largest first."""
+    """Say what share of each column the model does not know."""
     from ..datasets.ingest import say_strange
 
     found = sorted(result["unfamiliar"], key=lambda one: -one["share"])

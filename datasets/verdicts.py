@@ -36,8 +36,9 @@ _ADDRESS = re.compile(r"\s+at 0x[0-9a-fA-F]+|0x[0-9a-fA-F]{6,}")
 
 
 class Reason(NamedTuple):
-    """Why a row is bad, as the parts of a sentence `kind: value, detail (said);
-    remedy`.
+    """Why a row is bad, as the parts of a sentence.
+
+    The sentence is `kind: value, detail (said); remedy`.
 
     Attributes:
         kind: what rows are counted by, so that it names neither the row nor its value.

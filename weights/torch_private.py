@@ -1,4 +1,4 @@
-"""The private part of torch's state_dicts that is used here, checked on torch 2.15.0.
+"""The private part of torch's state_dicts, checked on torch 2.15.0.
 
 tests/weights/test_torch_private.py fails where torch changes or drops it.
 """
@@ -15,10 +15,15 @@ METADATA = "_metadata"
 
 
 def module_versions(state: object) -> Any:
-    """What a state_dict says of its modules, by their paths. None where it says nothing."""
+    """The versions of a state_dict's modules by their paths, or None."""
     return getattr(state, METADATA, None)
 
 
 def set_module_versions(state: object, versions: Mapping[str, Any]) -> None:
-    """Let a state_dict, which has to be an `OrderedDict`, say it."""
+    """Set the versions of a state_dict's modules.
+
+    Args:
+        state: an `OrderedDict`, as a plain dictionary takes no attributes.
+        versions: by the paths of the modules.
+    """
     setattr(state, METADATA, versions)

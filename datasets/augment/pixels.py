@@ -248,8 +248,13 @@ def without_uint16(image: Tensor) -> Tensor:
 
 
 def inside_boxes(image: Tensor, boxes: np.ndarray) -> Tensor:
-    """Which pixels lie in each row's box (top, bottom, left, right; ends
-    excluded): bool (B, 1, H, W) on its device.
+    """Which pixels lie in each row's box.
+
+    Args:
+        image: (B, C, H, W).
+        boxes: top, bottom, left and right of each row, ends excluded.
+    Returns:
+        Bool, shape (B, 1, H, W), on the device of the image.
     """
     top, bottom, left, right = (
         torch.from_numpy(boxes).to(image.device, non_blocking=True)[:, :, None].unbind(1)

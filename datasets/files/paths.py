@@ -78,7 +78,7 @@ def stamp_of(status: os.stat_result) -> str:
 def find_files(
     cells: Sequence[str], root: Path, verdicts: Verdicts, links: Sequence[str] = ()
 ) -> Files:
-    r"""Find the file of each cell; a row without one is rejected.
+    r"""Find the file of each cell, and reject a row without one.
 
     Bad are an absolute path, `..`, a URL, a path inside an archive or through
     any other file, a symlink that ends neither in the root nor in one of

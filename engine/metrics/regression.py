@@ -80,8 +80,12 @@ def describe_quantiles(part: TargetPart) -> list[dict[str, Any]]:
 
 
 def in_own_units(feature: FeatureSchema, values: Tensor) -> np.ndarray:
-    """Standardised values of a target in its own units (points: pixels of
-    the stored image): float64, shape (N, D).
+    """Standardised values of a target in its own units.
+
+    The units of points are pixels of the stored image.
+
+    Returns:
+        float64, shape (N, D).
     """
     return _to_numpy(values) * np.asarray(feature.std) + np.asarray(feature.mean)
 

@@ -1,4 +1,4 @@
-"""A Prefect cancel that comes while a `StopFlag` stands in for Prefect's own handler of SIGTERM."""
+"""A Prefect cancel that comes while a `StopFlag` handles SIGTERM."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .prefect_private import known_as_sigterm_handler
 
 
 def acknowledge_cancel(stop: StopFlag) -> AbstractContextManager[None]:
-    """Let Prefect tell a cancel from a plain SIGTERM although the flag's handler is installed.
+    """Let Prefect tell a cancel from a plain SIGTERM while the flag is entered.
 
     The flag calls Prefect's handler when its block ends, so that it may answer for it.
     """

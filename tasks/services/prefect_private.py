@@ -44,7 +44,7 @@ def known_as_sigterm_handler(handler: Callable[..., Any]) -> Iterator[None]:
 def begin_by(
     kind: type[SubprocessASGIServer], begin: Callable[[Any], subprocess.Popen[Any]]
 ) -> None:
-    """Let the temporary servers of a class start their process by a function of our own.
+    """Let the temporary servers of a class start their process by our function.
 
     Prefect's own lets it write to the terminal, and begins one that ends at once again and again.
 
