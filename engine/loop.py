@@ -2,8 +2,9 @@
 
 Plain PyTorch over batches that somebody else prepares.
 
-    at a step: batches -> gradients -> clip -> step -> average -> schedule -> report -> checkpoint
-    after an epoch: validate -> compare with the best -> report -> checkpoint -> stop?
+    at a step: batches -> gradients -> clip -> step -> average -> schedule -> report -> pause
+    after an epoch: validate -> compare with the best -> report -> pause
+    at a pause: checkpoint? -> stop?
 
 A checkpoint lies between two optimizer steps: the batches that one of them accumulates are never
 torn apart. A validation that a signal interrupts is given up; the run that goes on begins with it.
@@ -14,12 +15,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 from ..errors import TrainingError
 from ..faults import reach
-from ..schema import Kind
+from ..schema import Batch, Kind
 from .checkpoints import CheckpointStore
 from .evaluation import evaluate
 from .gradients import grouped, take_step
@@ -37,6 +39,24 @@ WHY_UNDEFINED: dict[Kind, str] = {
     "number": "a column whose true values are all the same",
     "points": "in no row do the true points span a distance to count errors in",
 }
+
+
+class Pause(NamedTuple):
+    """A place between two steps, where a checkpoint can lie and the training can stop.
+
+    Attributes:
+        is_due: a checkpoint is to be written.
+        replaced: the best metric and its epoch before the weights became the best; None where they
+            did not.
+        reason: why the training ends here; empty where it goes on.
+    """
+
+    is_due: bool = False
+    replaced: tuple[float, int] | None = None
+    reason: str = ""
+
+
+INTERRUPTED = Pause()
 
 
 def train(
@@ -62,61 +82,17 @@ def train(
             before that step.
         CheckpointError: a checkpoint cannot be written, and the store does not only warn of that.
     """
-    clock = _Clock(progress)
     with stop or StopFlag() as stop:
-        while progress.epoch < job.num_epochs and not stop.requested:
-            if reason := reason_to_stop(job, progress):
-                _commit(job, progress, store)
-                return reason
-            job.scorer.model.train()
-            if job.frozen is not None:
-                job.frozen.hold(progress.epoch)
-            started, rows_at_start = time.perf_counter(), progress.loss_rows
-            for group in grouped(job.train_batches(progress.epoch, progress.batch), job.accumulate):
-                learning_rate = float(job.optimizer.param_groups[0]["lr"])
-                reach("train.batch_ready")
-                taken = take_step(job, progress, group)
-                reach("train.stepped")
-                if job.average is not None and taken.changed:
-                    job.average.update()
-                after_step(job.scheduler)
-                progress.step += 1
-                progress.batch += taken.num_batches
-                progress.loss_sum += taken.loss * (1 if job.reduction == "sum" else taken.num_rows)
-                progress.loss_rows += taken.num_rows
-                on_step(
-                    progress, {"train/loss": taken.loss, "lr": learning_rate}, epoch_ended=False
-                )
-                reach("train.reported")
-                clock.tick()
-                epoch_is_done = progress.step % job.steps_per_epoch == 0
-                if is_out_of_time(job, progress) and not epoch_is_done and not stop.requested:
-                    try:
-                        _judge(job, progress, store, on_step, {}, is_due=True, stop=stop)
-                    except StopRequested:
-                        _commit(job, progress, store)
-                        return ""
-                    return reason_to_stop(job, progress)
-                if stop.requested or (job.every_steps and progress.step % job.every_steps == 0):
-                    _commit(job, progress, store)
+        if stop.requested:
+            return ""
+        for pause in _run(job, progress, on_step, stop):
+            if pause.is_due or stop.requested:
+                _commit(job, progress, store, pause)
+                # A signal that comes later stops at the next pause, after its checkpoint.
                 if stop.requested:
                     return ""
-            try:
-                _end_epoch(
-                    job,
-                    progress,
-                    store,
-                    on_step,
-                    time.perf_counter() - started,
-                    rows_at_start,
-                    stop,
-                )
-            except StopRequested:
-                _commit(job, progress, store)
-                return ""
-            clock.tick()
-            if stop.requested:
-                _commit(job, progress, store)
+            if pause.reason:
+                return pause.reason
     return ""
 
 
@@ -138,77 +114,110 @@ def check_monitor(job: Job, values: Mapping[str, float]) -> None:
     )
 
 
+def _run(job: Job, progress: Progress, on_step: OnStep, stop: StopFlag) -> Iterator[Pause]:
+    """Train step by step, and pause after each."""
+    clock = _Clock(progress)
+    while progress.epoch < job.num_epochs:
+        if reason := reason_to_stop(job, progress):
+            yield Pause(is_due=True, reason=reason)
+        job.scorer.model.train()
+        if job.frozen is not None:
+            job.frozen.hold(progress.epoch)
+        started, rows_at_start = time.perf_counter(), progress.loss_rows
+        for group in grouped(job.train_batches(progress.epoch, progress.batch), job.accumulate):
+            _take_step(job, progress, on_step, group)
+            clock.tick()
+            epoch_is_done = progress.step % job.steps_per_epoch == 0
+            if is_out_of_time(job, progress) and not epoch_is_done and not stop.requested:
+                yield _judge(job, progress, on_step, {}, is_due=True, stop=stop)
+                yield Pause(reason=reason_to_stop(job, progress))
+            yield Pause(is_due=bool(job.every_steps) and progress.step % job.every_steps == 0)
+        num_rows = progress.loss_rows - rows_at_start  # none where only the validation was left
+        rate = num_rows / max(time.perf_counter() - started, 1e-9)
+        pause = _end_epoch(job, progress, on_step, rate if num_rows else None, stop)
+        clock.tick()
+        yield pause
+        clock.tick()
+
+
+def _take_step(job: Job, progress: Progress, on_step: OnStep, group: Iterable[Batch]) -> None:
+    learning_rate = float(job.optimizer.param_groups[0]["lr"])
+    reach("train.batch_ready")
+    taken = take_step(job, progress, group)
+    reach("train.stepped")
+    if job.average is not None and taken.changed:
+        job.average.update()
+    after_step(job.scheduler)
+    progress.step += 1
+    progress.batch += taken.num_batches
+    progress.loss_sum += taken.loss * (1 if job.reduction == "sum" else taken.num_rows)
+    progress.loss_rows += taken.num_rows
+    on_step(progress, {"train/loss": taken.loss, "lr": learning_rate}, epoch_ended=False)
+    reach("train.reported")
+
+
 def _end_epoch(
-    job: Job,
-    progress: Progress,
-    store: CheckpointStore,
-    on_step: OnStep,
-    seconds: float,
-    rows_at_start: int,
-    stop: StopFlag,
-) -> None:
+    job: Job, progress: Progress, on_step: OnStep, rate: float | None, stop: StopFlag
+) -> Pause:
     """Count the epoch, then judge the weights that it gave.
 
-    Raises:
-        StopRequested: the validation was given up; the epoch is not counted, as if its last step
-            had just been taken.
+    Where a signal comes before the validation is through, the epoch is not counted, as if its last
+    step had just been taken.
+
+    Args:
+        job, progress, on_step, stop: see `train`.
+        rate: rows that were trained on in a second; None where there were none.
     """
     before = replace(progress)
-    num_rows = (
-        progress.loss_rows - rows_at_start
-    )  # none, where a run goes on with an epoch's validation
-    rate = num_rows / max(seconds, 1e-9)
     progress.loss = reduce_sum(progress.loss_sum, progress.loss_rows, job.reduction)
-    progress.epoch, progress.batch, progress.loss_sum, progress.loss_rows = (
-        progress.epoch + 1,
-        0,
-        0.0,
-        0,
-    )
-    progress.rows_per_second = max(progress.rows_per_second, rate)
-    values = {"train/epoch_loss": progress.loss, **({"rows_per_second": rate} if num_rows else {})}
+    progress.epoch += 1
+    progress.batch, progress.loss_sum, progress.loss_rows = 0, 0.0, 0
+    values = {"train/epoch_loss": progress.loss}
+    if rate is not None:
+        progress.rows_per_second = max(progress.rows_per_second, rate)
+        values["rows_per_second"] = rate
     reach("train.epoch_done")
     is_due = progress.epoch % job.every_epochs == 0 or progress.epoch == job.num_epochs
-    try:
-        _judge(job, progress, store, on_step, values, is_due=is_due, stop=stop)
-    except StopRequested:
+    pause = _judge(job, progress, on_step, values, is_due=is_due, stop=stop)
+    if pause is INTERRUPTED:
         for name, value in vars(before).items():
             setattr(progress, name, value)
-        raise
+    return pause
 
 
 def _judge(
     job: Job,
     progress: Progress,
-    store: CheckpointStore,
     on_step: OnStep,
     values: dict[str, float],
     *,
     is_due: bool,
     stop: StopFlag,
-) -> None:
-    """Validate, report, and commit a checkpoint where one is due or the weights
-    are the best so far.
+) -> Pause:
+    """Validate and report, and say whether a checkpoint is due.
 
-    Raises:
-        StopRequested: a signal came before the validation was through; nothing was changed or
-            reported.
+    One is where the weights are the best so far, too.
+
+    Returns:
+        `INTERRUPTED` where a signal came before the validation was through; nothing was changed or
+        reported then.
     """
     if job.monitor:
-        values |= {f"valid/{name}": value for name, value in _validate(job, stop).items()}
+        try:
+            measured = _validate(job, stop)
+        except StopRequested:
+            return INTERRUPTED
+        values |= {f"valid/{name}": value for name, value in measured.items()}
         check_monitor(job, values)
         reach("train.validated")
-    is_better = bool(job.monitor) and _is_better(
-        values[job.monitor], progress.best_metric, job.monitor_mode
-    )
-    before = progress.best_metric, progress.best_epoch
-    if is_better:
+    replaced: tuple[float, int] | None = None
+    if job.monitor and _is_better(values[job.monitor], progress.best_metric, job.monitor_mode):
+        replaced = progress.best_metric, progress.best_epoch
         progress.best_metric, progress.best_epoch = values[job.monitor], progress.epoch
     if job.monitor and progress.batch == 0:
         after_epoch(job.scheduler, values[job.monitor])
     on_step(progress, values, epoch_ended=True)
-    if (is_due or is_better) and not _commit(job, progress, store, is_best=is_better):
-        progress.best_metric, progress.best_epoch = before  # the best is the best that is kept
+    return Pause(is_due or replaced is not None, replaced)
 
 
 def _validate(job: Job, stop: StopFlag) -> dict[str, float]:
@@ -216,15 +225,13 @@ def _validate(job: Job, stop: StopFlag) -> dict[str, float]:
     return job.measure(evaluate(scorer, stop.watch(job.valid_batches())))
 
 
-def _commit(job: Job, progress: Progress, store: CheckpointStore, is_best: bool = False) -> bool:
+def _commit(job: Job, progress: Progress, store: CheckpointStore, pause: Pause) -> None:
     """Save a checkpoint, unless the weights overflowed at this very step.
 
     The ones before it are the good ones.
 
-    Where no rows validate, the last is the best.
-
-    Returns:
-        Whether it was saved; false where it failed and the store only warns of that.
+    Where no rows validate, the last is the best. Where the checkpoint cannot be written and the
+    store only warns of that, the best is the one before, which is kept.
     """
     if not all(bool(parameter.isfinite().all()) for parameter in job.scorer.model.parameters()):
         raise TrainingError(
@@ -233,10 +240,10 @@ def _commit(job: Job, progress: Progress, store: CheckpointStore, is_best: bool 
             "one before. A smaller learning rate, train.clip_norm or train.precision fp32 may "
             "mend it"
         )
-    return (
-        store.save(state_of_run(job, progress), progress.step, is_best=is_best or not job.monitor)
-        is not None
-    )
+    is_best = pause.replaced is not None or not job.monitor
+    saved = store.save(state_of_run(job, progress), progress.step, is_best=is_best)
+    if saved is None and pause.replaced is not None:
+        progress.best_metric, progress.best_epoch = pause.replaced
 
 
 def _is_better(value: float, best: float, mode: str) -> bool:
