@@ -4,6 +4,18 @@ from .arguments import check_arguments as check_arguments
 # Refuse values that only the taker of the arguments can judge.
 from .arguments import check_values as check_values
 
+# Whether the points that a step gives are others once a setting has changed.
+from .changes import alters_curves as alters_curves
+
+# What two flattened recipes differ in.
+from .changes import changes_between as changes_between
+
+# Refuse changes that only a new run can have.
+from .changes import refuse_fixed as refuse_fixed
+
+# The values of all that a run may change, as overrides of another recipe.
+from .changes import take_changeable as take_changeable
+
 # The same without secrets, as YAML that `parse_recipe` reads, for journals.
 from .file import dump_hidden as dump_hidden
 

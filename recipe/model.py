@@ -5,7 +5,7 @@ file.
 
 Its shape is checked at once and without torch. Whether the models, optimizers, losses and files
 that it names exist is checked in the preflight (`tasks/assembly/preflight.py`). Defaults stand here
-and nowhere else.
+and nowhere else, and so does what a run that goes on may change (`recipe/changes.py` reads it).
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from ..errors import RecipeError
 from ..schema import Kind
 from .types import (
+    BESIDE_CURVES,
+    FIXED,
+    MAY_CHANGE,
     Channels,
     Count,
     CountOrNone,
     Delimiter,
     Encoding,
+    MayChange,
     Pixels,
     Place,
     Seed,
@@ -323,57 +327,57 @@ class Data(Dialect, TableFile):
 class Train(Part):
     """The training procedure."""
 
-    epochs: Count = 10
+    epochs: Annotated[Count, BESIDE_CURVES] = 10
     """Passes over the training rows."""
-    batch_size: Count = 64
+    batch_size: Annotated[Count, FIXED] = 64
     """Rows in an optimizer step; a last batch of one row joins the one before it."""
-    optimizer: Named = Named(name="adamw")
+    optimizer: Annotated[Named, MayChange(args=("lr", "weight_decay"))] = Named(name="adamw")
     """Any optimizer of torch.optim by its name, in any case; or sgd_by_hand."""
-    schedule: Named = Named(name="constant")
+    schedule: Annotated[Named, MAY_CHANGE] = Named(name="constant")
     """Learning rate over the steps: constant, cosine, one_cycle or step, each with a warmup
     fraction; or plateau.
     """
-    accumulate: Count = 1
+    accumulate: Annotated[Count, FIXED] = 1
     """Batches whose gradients make one optimizer step together."""
-    ema: float = Field(default=0.0, ge=0, lt=1)
+    ema: Annotated[float, FIXED] = Field(default=0.0, ge=0, lt=1)
     """Decay of an exponential moving average of the weights, which then is what is evaluated; 0
     means none.
     """
-    early_stop_epochs: CountOrNone = 0
+    early_stop_epochs: Annotated[CountOrNone, BESIDE_CURVES] = 0
     """Stop after so many epochs without a better monitored metric; 0 means never."""
-    max_minutes: float = Field(default=0.0, ge=0, le=1e7)
+    max_minutes: Annotated[float, BESIDE_CURVES] = Field(default=0.0, ge=0, le=1e7)
     """Stop training after so many minutes, at the next step; 0 means no limit."""
-    augment: list[Named] = []
+    augment: Annotated[list[Named], MAY_CHANGE] = []
     """Random changes of training rows: flip, crop, rotate, scale, erase, brightness, contrast,
     noise, mixup, cutmix.
     """
-    loss: Text = "auto"
+    loss: Annotated[Text, FIXED] = "auto"
     """auto, cross_entropy, nll (category), bce (labels), mse, mse_sum, smooth_l1 or l1 (number,
     points).
     """
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    label_smoothing: Annotated[float, MAY_CHANGE] = Field(default=0.0, ge=0, lt=1)
     """Share of a category target's probability that is spread over all classes."""
-    class_weights: Literal["none", "balanced"] = "none"
+    class_weights: Annotated[Literal["none", "balanced"], FIXED] = "none"
     """balanced: a row's loss counts by the inverse frequency of its class."""
-    sampling: Literal["shuffle", "balanced"] = "shuffle"
+    sampling: Annotated[Literal["shuffle", "balanced"], FIXED] = "shuffle"
     """shuffle: every row once an epoch; balanced: as many draws, every class equally often."""
-    clip_norm: float = Field(default=0.0, ge=0)
+    clip_norm: Annotated[float, MAY_CHANGE] = Field(default=0.0, ge=0)
     """Largest norm of all gradients together; 0 means no clipping."""
-    device: Text = "auto"
+    device: Annotated[Text, MAY_CHANGE] = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
-    precision: Literal["auto", "fp32", "bf16", "fp16", "fp64"] = "auto"
+    precision: Annotated[Literal["auto", "fp32", "bf16", "fp16", "fp64"], MAY_CHANGE] = "auto"
     """auto is bf16 for image inputs where the hardware is faster at it, else fp32; fp16 is for
     CUDA, with a scaler.
     """
-    threads: Annotated[str, BeforeValidator(_as_text)] = "auto"
+    threads: Annotated[str, BeforeValidator(_as_text), BESIDE_CURVES] = "auto"
     """Threads that a CPU computes with: a number, or auto: what is fastest for machine, model
     and batch size.
     """
-    seed: Seed = 0
+    seed: Annotated[Seed, FIXED] = 0
     """Decides initial weights, order of the rows and augmentation."""
-    num_workers: Workers = 0
+    num_workers: Annotated[Workers, BESIDE_CURVES] = 0
     """Processes that gather batches; 0 gathers them in this one, which is fastest on a CPU."""
-    deterministic: bool = False
+    deterministic: Annotated[bool, MAY_CHANGE] = False
     """Ask CUDA for deterministic algorithms; the CPU is deterministic anyway."""
 
     @field_validator("threads")
@@ -387,17 +391,17 @@ class Train(Part):
 class Checkpoint(Part):
     """When a run's state is kept."""
 
-    every_epochs: Count = 1
+    every_epochs: Annotated[Count, BESIDE_CURVES] = 1
     """Epochs between checkpoints."""
-    every_steps: CountOrNone = 0
+    every_steps: Annotated[CountOrNone, BESIDE_CURVES] = 0
     """Steps between checkpoints; 0 means at epochs alone."""
-    keep: Count = 3
+    keep: Annotated[Count, BESIDE_CURVES] = 3
     """How many of the newest stay; the best stays too."""
-    on_error: Literal["stop", "warn"] = "stop"
+    on_error: Annotated[Literal["stop", "warn"], BESIDE_CURVES] = "stop"
     """What a checkpoint that cannot be written does, as on a full disk: it stops the run, or
     costs it a warning.
     """
-    monitor: str = Field(default="auto", max_length=2_000)
+    monitor: Annotated[str, FIXED] = Field(default="auto", max_length=2_000)
     """Validation metric that decides which is best; auto is accuracy (balanced: recall_macro),
     rmse, nme or mrr.
     """
@@ -406,13 +410,13 @@ class Checkpoint(Part):
 class Tracking(Part):
     """What MLflow gets."""
 
-    experiment: Text = ""
+    experiment: Annotated[Text, FIXED] = ""
     """Experiment of the run; empty means the recipe's name."""
-    register_as: Text = Field(default="", alias="register")
+    register_as: Annotated[Text, BESIDE_CURVES] = Field(default="", alias="register")
     """Name of the registered model that a finished run becomes a version of; empty means none."""
-    every_steps: CountOrNone = 0
+    every_steps: Annotated[CountOrNone, BESIDE_CURVES] = 0
     """Steps between training metrics in MLflow; 0 means at most 2,000 points a metric."""
-    wait_seconds: float = Field(default=3.0, ge=0, le=86_400)
+    wait_seconds: Annotated[float, BESIDE_CURVES] = Field(default=3.0, ge=0, le=86_400)
     """How long the end of a run waits for a tracker that does not answer; what is left goes out
     later.
     """
@@ -430,29 +434,29 @@ class Tracking(Part):
 class WarmStart(Part):
     """Weights to begin with, and what becomes of them."""
 
-    source: str = ""
+    source: Annotated[str, FIXED] = ""
     """Run id, runs:/<id>, models:/<name>@<alias>, or a weights file; empty means to begin at
     random.
     """
-    rename: dict[str, str] = {}
+    rename: Annotated[dict[str, str], FIXED] = {}
     """From the source's keys to the model's, as patterns: {"backbone.*": "*"}, {"fc.*":
     "head.*"}.
     """
-    exclude: Strings = []
+    exclude: Annotated[Strings, FIXED] = []
     """Patterns of the model's keys that begin at random, whatever the source has."""
-    freeze: Strings = []
+    freeze: Annotated[Strings, FIXED] = []
     """Patterns of the model's keys that are not trained."""
-    thaw_after: CountOrNone = 0
+    thaw_after: Annotated[CountOrNone, MAY_CHANGE] = 0
     """Epochs after which the frozen keys are trained too; 0 means never."""
-    lr_factors: dict[str, float] = {}
+    lr_factors: Annotated[dict[str, float], FIXED] = {}
     """By pattern of the model's keys: what the learning rate is multiplied by; the first that
     fits counts.
     """
-    grow_head: bool = True
+    grow_head: Annotated[bool, FIXED] = True
     """Whether classes that the source does not know get outputs of their own; false refuses
     them.
     """
-    statistics: Literal["source", "data"] = "source"
+    statistics: Annotated[Literal["source", "data"], FIXED] = "source"
     """Whether means, deviations and the order of classes stay the source's or are fitted anew."""
 
     @field_validator("rename")
@@ -478,13 +482,13 @@ class WarmStart(Part):
 class Recipe(Part):
     """Everything about a run."""
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Annotated[Literal[1], FIXED] = FORMAT_VERSION
     """Version of this format."""
-    name: Text = ""
+    name: Annotated[Text, FIXED] = ""
     """Name of the recipe: runs and, by default, their experiment are named after it."""
-    data: Data = Data()
+    data: Annotated[Data, FIXED] = Data()
     """The table and how its columns become tensors."""
-    model: Named = Named(name="")
+    model: Annotated[Named, FIXED] = Named(name="")
     """A registered model, torchvision:resnet18, or my_package.nets:MyNet."""
     train: Train = Train()
     """The training procedure."""

@@ -1,4 +1,4 @@
-"""What numbers and texts of a recipe may be at all.
+"""What numbers and texts of a recipe may be at all, and whether a run may change them.
 
 What they mean stands in `recipe/model.py`.
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -19,6 +20,27 @@ from pydantic import AfterValidator, BeforeValidator, Field
 NO_ENCODINGS = ("idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape")
 MOST_CHARACTERS = 250  # of a name: what MLflow takes
 MOST_CHANNELS = 65_536
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Mark of a setting that a run keeps; only a new run can have another."""
+
+
+@dataclass(frozen=True)
+class MayChange:
+    """Mark of a setting that a run may change where it goes on.
+
+    Attributes:
+        args: of something that has variants, the arguments that may change; none means all of it.
+        beside_curves: whether a step gives the same points with another value.
+    """
+
+    args: tuple[str, ...] = ()
+    beside_curves: bool = False
+
+
+FIXED, MAY_CHANGE, BESIDE_CURVES = Fixed(), MayChange(), MayChange(beside_curves=True)
 
 
 def _check_printable(text: str) -> str:

@@ -5,7 +5,7 @@ Found by its id or by its flow run, its changes and its data checked, its folder
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +16,18 @@ from ..console import say
 from ..datasets.pack import Pack, open_view
 from ..datasets.splits import verify_split
 from ..disk import describe_failure, digest, write_atomic
-from ..errors import DataError, RecipeError, SourceError, TrackingError
+from ..errors import DataError, SourceError, TrackingError
 from ..faults import reach
-from ..recipe import Recipe, dump_hidden, dump_recipe, flatten, load_recipe, parse_recipe
+from ..recipe import (
+    Recipe,
+    changes_between,
+    dump_hidden,
+    dump_recipe,
+    flatten,
+    load_recipe,
+    parse_recipe,
+    refuse_fixed,
+)
 from ..runs import (
     JOURNAL_FILE,
     RECIPE_FILE,
@@ -43,33 +52,6 @@ from ..tracking.shipping import start_shipping
 from .assembly import admit_code, check_names, trusted_by_word, try_training, vouch
 from .options import UNCACHED
 from .runs import flow_run_id, flow_run_url, journal_run, seconds_until
-
-# What a run can change on its way; all else would break its optimizer's state, its order of rows,
-# or its meaning.
-CHANGEABLE = (
-    "train.epochs",
-    "train.optimizer.args.lr",
-    "train.optimizer.args.weight_decay",
-    "train.schedule",
-    "train.augment",
-    "train.label_smoothing",
-    "train.clip_norm",
-    "train.early_stop_epochs",
-    "train.max_minutes",
-    "train.device",
-    "train.precision",
-    "train.deterministic",
-    "train.num_workers",
-    "train.threads",
-    "warm_start.thaw_after",
-    "checkpoint.every_epochs",
-    "checkpoint.every_steps",
-    "checkpoint.keep",
-    "checkpoint.on_error",
-    "tracking.register",
-    "tracking.every_steps",
-    "tracking.wait_seconds",
-)
 
 
 class Attempt(NamedTuple):
@@ -312,39 +294,6 @@ def change_recipe(run_dir: Path, overrides: Mapping[str, Any]) -> Recipe:
     changed = changes_between(flatten(before), flatten(recipe))
     refuse_fixed(changed)
     return recipe
-
-
-def refuse_fixed(changed: Iterable[str]) -> None:
-    """Refuse changes that only a new run can have.
-
-    Args:
-        changed: dotted keys.
-    Raises:
-        RecipeError: names those that a run cannot change on its way.
-    """
-    fixed = [
-        key
-        for key in changed
-        if not any(key == one or key.startswith(f"{one}.") for one in CHANGEABLE)
-    ]
-    if fixed:
-        raise RecipeError(
-            f"{', '.join(fixed)}: a run goes on with what it began with; train a new run to change "
-            "that "
-            f"(it can change {', '.join(CHANGEABLE)})"
-        )
-
-
-def changes_between(then: Mapping[str, str], now: Mapping[str, str]) -> dict[str, list[str | None]]:
-    """What two flattened recipes differ in.
-
-    Dotted key -> [then, now], None where one does not have it.
-    """
-    before, after = (
-        {key: value for key, value in one.items() if value != "{}"} for one in (then, now)
-    )
-    keys = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-    return {key: [before.get(key), after.get(key)] for key in keys}
 
 
 def _try_changed(record: RunRecord, recipe: Recipe) -> None:

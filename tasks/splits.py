@@ -13,7 +13,6 @@ import csv
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from prefect import task
@@ -25,7 +24,7 @@ from ..datasets.table import with_split_column
 from ..disk import write_atomic
 from ..engine.metrics import INTERVAL_NAMES, SPLITS, auto_monitor, former_metric_names, unit_of
 from ..errors import TorchrelayError, TrainingError
-from ..recipe import Recipe
+from ..recipe import Recipe, take_changeable
 from ..runs import (
     FIGURES,
     JOURNAL_FILE,
@@ -47,7 +46,7 @@ from ..schema import Schema
 from ..settings import home
 from .assembly import plan_start
 from .options import UNCACHED
-from .reopen import CHANGEABLE, reopen_run
+from .reopen import reopen_run
 from .runs import describe_source, finish_run, hold_run, keep_status, new_record, open_run
 
 
@@ -91,7 +90,7 @@ def open_split(parent_dir: Path, column: str) -> Iterator[Path]:
         journal.append_event("split", column=column, run_id=run_dir.name)
     with hold_run(run_dir), keep_status(run_dir):
         if known:
-            reopen_run(run_dir, _changeable(recipe))
+            reopen_run(run_dir, take_changeable(recipe))
             update_record(run_dir, schedule_epochs=parent.schedule_epochs)
         else:
             _start_split(run_dir, parent, recipe)
@@ -224,20 +223,6 @@ def _recipe_of(recipe: Recipe, column: str) -> Recipe:
     return recipe.model_copy(
         update={"data": with_split_column(recipe.data, column), "tracking": tracking}
     )
-
-
-def _changeable(recipe: Recipe) -> dict[str, Any]:
-    """What a child that goes on takes over from its parent's recipe, which
-    may have changed.
-    """
-    taken: dict[str, Any] = {}
-    for key in CHANGEABLE:
-        value: Any = recipe.model_dump(by_alias=True)
-        with contextlib.suppress(KeyError):  # an argument that the recipe leaves to its default
-            for name in key.split("."):
-                value = value[name]
-            taken[key] = value
-    return taken
 
 
 def _comparable(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -29,7 +29,15 @@ from ..engine.hardware import CoreSharing, fingerprint, keep_freed_memory, pick_
 from ..engine.metrics import HEADLINES, RANKED_HEADLINE
 from ..errors import CheckpointError, SourceError, TrackingError, TrainingError
 from ..faults import reach
-from ..recipe import Recipe, dump_recipe, flatten, parse_recipe
+from ..recipe import (
+    Recipe,
+    alters_curves,
+    changes_between,
+    dump_recipe,
+    flatten,
+    parse_recipe,
+    refuse_fixed,
+)
 from ..runs import (
     BEST,
     CHECKPOINTS,
@@ -60,19 +68,8 @@ from .assembly import (
     share_batches,
 )
 from .options import UNCACHED
-from .reopen import changes_between, journal_resumption, refuse_fixed
+from .reopen import journal_resumption
 from .services import acknowledge_cancel
-
-# What may change without a change of the points that a step gives.
-BESIDE_THE_CURVES = (
-    "checkpoint.",
-    "tracking.",
-    "train.early_stop_epochs",
-    "train.epochs",
-    "train.max_minutes",
-    "train.num_workers",
-    "train.threads",
-)
 
 
 @task(**UNCACHED)
@@ -338,7 +335,7 @@ def _note_resumption(
         return
     changes = changes_between(then, now)
     is_new = journal_resumption(journal, step, changes)
-    telling = [key for key in changes if not key.startswith(BESIDE_THE_CURVES)]
+    telling = [key for key in changes if alters_curves(key)]
     if "train.epochs" in changes and record.schedule_epochs == recipe.train.epochs:
         telling.append("train.epochs")  # the schedule spans the epochs
     if is_new and telling and last > step:

@@ -17,7 +17,14 @@ from torchrelay import faults
 from torchrelay.addresses import hide_in_values
 from torchrelay.engine import StopRequested
 from torchrelay.faults import FaultError
-from torchrelay.recipe import Recipe, dump_recipe, flatten, load_recipe, parse_recipe
+from torchrelay.recipe import (
+    Recipe,
+    changes_between,
+    dump_recipe,
+    flatten,
+    load_recipe,
+    parse_recipe,
+)
 from torchrelay.runs import (
     JOURNAL_FILE,
     Journal,
@@ -33,7 +40,6 @@ from torchrelay.tasks.ingest import ingest_table
 from torchrelay.tasks.reopen import (
     _change,
     _look_through,
-    changes_between,
     journal_resumption,
     reopen_run,
 )
