@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from .disk import read_json, write_atomic
 from .errors import SourceError, check_format
+from .kinds import KINDS, Facts, KindName
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +26,6 @@ FORMAT_VERSION = 2
 # One of a million classes has 40 MB; it may be from anybody, and its lists take 20 times as much
 # once they are read.
 MOST_BYTES = 128_000_000
-Kind = Literal["image", "category", "number", "points", "text", "labels"]
 SPLITS = ("train", "valid", "test")
 
 
@@ -75,7 +75,7 @@ class FeatureSchema(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    kind: Kind
+    kind: KindName
     columns: list[str]
     shape: list[int]
     dtype: str
@@ -99,6 +99,11 @@ class FeatureSchema(BaseModel):
     embedding: int = 0
 
     @property
+    def facts(self) -> Facts:
+        """What is true of its kind."""
+        return KINDS[self.kind]
+
+    @property
     def embedding_size(self) -> int:
         """Numbers that a class of a category input, or a token of a text, is
         embedded into.
@@ -114,7 +119,7 @@ class FeatureSchema(BaseModel):
 
         One a class or tag, or one a column.
         """
-        return len(self.classes) if self.kind in ("category", "labels") else math.prod(self.shape)
+        return len(self.classes) if self.facts.has_classes else math.prod(self.shape)
 
 
 class Triple(NamedTuple):
@@ -172,9 +177,14 @@ class Schema(BaseModel):
     targets: list[FeatureSchema]
 
     @property
-    def target_kind(self) -> Kind:
+    def target_kind(self) -> str:
         """Kind of all targets."""
         return self.targets[0].kind
+
+    @property
+    def target_facts(self) -> Facts:
+        """What is true of the kind of all targets."""
+        return self.targets[0].facts
 
     @property
     def num_outputs(self) -> int:
@@ -191,7 +201,7 @@ class Schema(BaseModel):
         parts, column = [], 0
         for number, feature in enumerate(self.targets):
             share = outputs[:, column : column + feature.num_outputs]
-            if feature.kind == "category":
+            if feature.facts.is_one_class:
                 true = target if len(self.targets) == 1 else target[:, number]
             else:
                 true = target[:, column : column + feature.num_outputs]
@@ -209,18 +219,18 @@ class Schema(BaseModel):
         Such rows are learned and asked in both directions: see `PackDataset`.
         """
         target = self.targets[0]
-        if len(self.targets) != 1 or target.kind != "category" or not target.vocabulary:
+        if len(self.targets) != 1 or not target.vocabulary:
             return None
         heads = [at for at, one in enumerate(self.inputs) if one.vocabulary == target.vocabulary]
         others = [
-            at for at, one in enumerate(self.inputs) if one.kind == "category" and at not in heads
+            at for at, one in enumerate(self.inputs) if one.facts.is_one_class and at not in heads
         ]
         return Triple(heads[0], others[0]) if len(self.inputs) == 2 and heads and others else None
 
     @property
     def has_images(self) -> bool:
         """Whether an input is an image."""
-        return any(feature.kind == "image" for feature in self.inputs)
+        return any(feature.facts.is_image for feature in self.inputs)
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import DataError
+from ..kinds import KINDS
 from .choice import Choice, say_are, say_count
 from .features import (
     choose_inputs,
@@ -30,7 +31,7 @@ from .training import choose_augment, choose_batch_size, choose_text_training, c
 from .triples import choose_for_triples
 from .values import Telling, choose_rare_classes, choose_telling, hint_at_sentinels
 
-KINDS = (
+KINDS_TEXT = (
     "image (a column of paths), text, number, category, labels (several tags in a cell, as "
     "target), points (columns "
     "NAME_x, NAME_y on an image)"
@@ -93,7 +94,7 @@ def draft_recipe(survey: Survey, target: str = "") -> Draft:
     inputs, used = choose_inputs(survey, goals, kind)
     if not inputs:
         raise DataError(_explain_no_input(survey, goals))
-    if kind in ("category", "labels"):  # each column is a target of its own
+    if KINDS[kind].has_classes:  # each column is a target of its own
         features = {name: describe_target(survey, [name], kind, target_why) for name in goals}
     else:
         features = {
@@ -101,7 +102,7 @@ def draft_recipe(survey: Survey, target: str = "") -> Draft:
         }
     num_train = max(1, round(survey.num_rows * (survey.train_fraction or 0.7)))
     batch_size = choose_batch_size(num_train, is_table=survey.pictures is None)
-    is_text = [choice.value["kind"] for choice in inputs.values()] == ["text"]
+    is_text = [KINDS[one.value["kind"]].is_sequence for one in inputs.values()] == [True]
     if is_text:
         model, size, epochs, optimizer, schedule = choose_text_training(num_train, batch_size)
     else:
@@ -172,7 +173,7 @@ def _draft_triples(survey: Survey) -> Draft:
         key_why="",
         missing_values=[],
         rare_classes=None,
-        max_bad_rows=_choose_max_bad_rows(survey, parts, [], "entity"),
+        max_bad_rows=_choose_max_bad_rows(survey, parts, [], "category"),
         model=Choice(chosen.model, chosen.model_why),
         epochs=Choice(chosen.epochs, chosen.epochs_why),
         batch_size=chosen.batch_size,
@@ -267,7 +268,7 @@ def _choose_max_bad_rows(
     survey: Survey, goals: list[str], used: list[str], kind: str
 ) -> Choice | None:
     read = {
-        *(goals if kind != "labels" else ()),
+        *(() if KINDS[kind].may_be_empty else goals),
         *used,
         *survey.of_role("split"),
     }  # a row without tags is a good one
@@ -297,7 +298,7 @@ def _hints(survey: Survey, goals: list[str], kind: str) -> list[str]:
     hints = []
     counts = (
         survey.classes[goals[0]].counts
-        if kind == "category" and goals[0] in survey.classes
+        if KINDS[kind].is_one_class and goals[0] in survey.classes
         else {"": 0}
     )
     even, smallest = survey.num_rows / len(counts), min(counts.values())
@@ -344,7 +345,7 @@ def _explain_no_input(survey: Survey, goals: list[str]) -> str:
     return (
         f"{survey.table}: nothing is left that a model could see, beside the target "
         f"{', '.join(goals[:3])}: {what}. "
-        f"Features are {KINDS}"
+        f"Features are {KINDS_TEXT}"
     )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from ..errors import DataError, RecipeError
+from ..kinds import KINDS
 from ..recipe import nearest, quote_name
 from .choice import Choice, say_are, say_count
 from .points import choose_mirror
@@ -271,8 +272,8 @@ def _write_columns(names: list[str], survey: Survey) -> str | list[str]:
 
 def target_name(goals: list[str], kind: str, inputs: dict[str, Choice]) -> str:
     """The name of the one feature that all of the target's columns are."""
-    if kind == "points":
-        return "points"
+    if KINDS[kind].lies_on_image:
+        return kind
     if len(goals) == 1:
         return goals[0]
     return _first_free(("y", "target"), inputs)
@@ -286,16 +287,17 @@ def describe_target(survey: Survey, goals: list[str], kind: str, why: str) -> Ch
         feature["separator"] = column.separator
     if len(goals) > 1:
         feature["columns"] = _write_columns(goals, survey)
-    if kind != "points":
+    facts = KINDS[kind]
+    if not facts.lies_on_image:
         what = f"{say_count(goals, 'column')}" if len(goals) > 1 else f"column {goals[0]!r}"
         other = (
             "; as a quantity it would be kind: number"
-            if kind == "category" and column.is_number
+            if facts.is_one_class and column.is_number
             else ""
         )
-        article = "" if kind == "labels" else "a "
+        article = "" if facts.may_be_empty else "a "
         found = Choice(feature, f"{what}, {why}: {article}{kind}, as it {column.why}{other}")
-        return _spell(found, survey, goals[0]) if kind in ("category", "labels") else found
+        return _spell(found, survey, goals[0]) if facts.has_classes else found
     text = f"{say_count(len(goals) // 2, 'point')}, {why}"
     mirror = choose_mirror(goals)
     return Choice({**feature, **mirror.settings}, f"{text}. {mirror.why}" if mirror.why else text)

@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 from ..datasets.images import Pictures
+from ..kinds import KINDS
 from .choice import Choice, say_count
 from .points import choose_mirror
 from .survey import Survey
@@ -51,7 +52,7 @@ def choose_training(
         min(30, max(5, round(LENET_ROWS / num_train))),
         f"{num_train:,} rows train; a minute or two on a CPU",
     )
-    is_plain = kind in ("category", "labels") and pictures.bits == 8
+    is_plain = KINDS[kind].has_classes and pictures.bits == 8
     if is_plain and pictures.channels == 1 and side <= 64:
         return (
             Choice({"name": "lenet"}, "small gray pictures"),
@@ -109,8 +110,8 @@ def _why_resnet(kind: str, pictures: Pictures, size: tuple[int, int]) -> str:
         what = f"pictures of {pictures.bits} bits"
     elif pictures.channels not in (1, 3, 4):
         what = f"pictures of {say_count(pictures.channels, 'channel')}"
-    elif kind not in ("category", "labels"):
-        what = f"{'points' if kind == 'points' else 'numbers'} to be told from pictures"
+    elif not KINDS[kind].has_classes:
+        what = f"{'points' if KINDS[kind].lies_on_image else 'numbers'} to be told from pictures"
     else:
         what = f"pictures of more than {64 if pictures.channels == 1 else 48} pixels"
     pixels, new = pictures.height * pictures.width, size[0] * size[1]
@@ -141,7 +142,7 @@ def choose_augment(survey: Survey, kind: str, goals: list[str], size: tuple[int,
     if pictures is None:
         return Choice([], "")
     crop = {"name": "crop", "args": {"padding": max(2, min(size) // 16)}}
-    if kind == "points":
+    if KINDS[kind].lies_on_image:
         if why := choose_mirror(goals).augment_why:
             return Choice([{"name": "flip"}, crop], why)
         return Choice(

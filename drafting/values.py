@@ -14,6 +14,7 @@ import pandas as pd
 from ..datasets.cells import distinct_cells, notation_of, parse_numbers
 from ..datasets.ingest import find_sentinel, find_wild
 from ..datasets.splits import are_few
+from ..kinds import KINDS
 from .choice import Choice, say_are, say_count
 from .survey import Survey
 
@@ -63,7 +64,7 @@ def choose_rare_classes(survey: Survey, goals: list[str], kind: str) -> Choice |
     None where there are none so rare.
     """
     reasons = []
-    for name in goals if kind == "category" else ():
+    for name in goals if KINDS[kind].is_one_class else ():
         counts = survey.classes[name].counts if name in survey.classes else {}
         rare = {text: num for text, num in counts.items() if num < FEWEST_ROWS}
         if rare:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from ..errors import TrainingError
 from ..faults import reach
-from ..schema import Batch, Kind
+from ..schema import Batch
 from .checkpoints import CheckpointStore
 from .evaluation import evaluate
 from .gradients import grouped, take_step
@@ -33,7 +33,7 @@ from .signals import StopFlag, StopRequested
 from .stopping import is_out_of_time, reason_to_stop
 
 # How rows leave a metric of such a target undefined.
-WHY_UNDEFINED: dict[Kind, str] = {
+WHY_UNDEFINED: dict[str, str] = {
     "category": "a class without rows, or one class alone",
     "labels": "no row has a tag, or none has this one, or all have",
     "number": "a column whose true values are all the same",
@@ -110,7 +110,7 @@ def check_monitor(job: Job, values: Mapping[str, float]) -> None:
     others = [name for name in metric_names(schema) if name in values]
     raise TrainingError(
         f"checkpoint.monitor: {job.monitor} is not defined on these validation rows "
-        f"({WHY_UNDEFINED[schema.target_kind]}); monitor another of {', '.join(others)}"
+        f"({WHY_UNDEFINED[schema.target_facts.learned_as]}); monitor another of {', '.join(others)}"
     )
 
 

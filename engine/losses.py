@@ -239,10 +239,12 @@ def build_training_loss(
 
 
 def _find(name: str, schema: Schema) -> Loss:
-    check_loss(name, schema.target_kind)
+    check_loss(name, schema.target_facts.learned_as)
     if name == "auto":
         return next(
-            entry.function for entry in LOSSES.values() if schema.target_kind in entry.target_kinds
+            entry.function
+            for entry in LOSSES.values()
+            if schema.target_facts.learned_as in entry.target_kinds
         )
     return LOSSES[name].function
 

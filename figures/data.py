@@ -119,7 +119,7 @@ def _panels(report: Mapping[str, Any]) -> list[Panel]:
         _classes_panel(name, counts) for name, counts in list(classes.items())[-MAX_CLASS_PANELS:]
     ]
     ranges = {
-        f"{name} {column}" if feature.get("kind") == "points" else column: found
+        f"{name} {column}" if "points" in feature else column: found
         for name, feature in features.items()
         for column, found in feature.get("ranges", {}).items()
     }
@@ -142,12 +142,12 @@ def _summarise(report: Mapping[str, Any]) -> str:
 
 def _describe(feature: Mapping[str, Any]) -> str:
     kind, num_columns = str(feature.get("kind", "")), len(feature.get("columns", []))
-    if kind == "image":
+    if "shape" in feature:
         return (
             " × ".join(str(number) for number in feature.get("shape", []))
             + f" {feature.get('dtype', '')}"
         )
-    if kind == "text":
+    if "vocabulary" in feature:
         return f"text, {_count(feature.get('vocabulary', 0), 'token')} known"
     if feature.get("classes") is not None:
         return f"{kind}, {_count(len(feature['classes']), 'class', 'classes')}"

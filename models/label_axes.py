@@ -8,6 +8,7 @@ its schema.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterator
 from typing import NamedTuple
 
@@ -172,7 +173,7 @@ def _vocabularies(schema: Schema, source: Schema | None) -> Iterator[_Vocabulary
     for feature in [*schema.inputs, *schema.targets]:
         name = feature.vocabulary
         is_input = any(feature is one for one in schema.inputs)
-        if (not name and not is_input) or name in seen or feature.kind not in ("category", "text"):
+        if (not name and not is_input) or name in seen or not feature.facts.has_ids:
             continue
         if name:
             seen.add(name)
@@ -218,7 +219,7 @@ def _target_labels(schema: Schema, tagged: bool) -> list[Hashable]:
     return [
         (target.kind, *((target.name,) if tagged else ()), label)
         for target in schema.targets
-        for label in (target.classes if target.kind in ("category", "labels") else target.columns)
+        for label in (target.classes if target.facts.has_classes else target.columns)
     ]
 
 
@@ -232,8 +233,8 @@ def _lengthen(schema: Schema, vocabulary: _Vocabulary) -> tuple[Schema, int]:
             _lengthen_feature(one) if vocabulary.owns(one, False) else one for one in schema.targets
         ],
     }
-    is_points = vocabulary.is_target and schema.target_kind == "points"
-    return schema.model_copy(update=more), NUM_MORE * (2 if is_points else 1)
+    width = math.prod(schema.targets[0].shape[1:]) if vocabulary.is_target else 1
+    return schema.model_copy(update=more), NUM_MORE * width
 
 
 def _lengthen_feature(feature: FeatureSchema) -> FeatureSchema:
@@ -241,12 +242,12 @@ def _lengthen_feature(feature: FeatureSchema) -> FeatureSchema:
     than they were.
     """
     names = [f"more {number}" for number in range(NUM_MORE)]
-    if feature.kind in ("category", "text", "labels"):
-        shape = [feature.shape[0] + NUM_MORE] if feature.kind == "labels" else feature.shape
+    if feature.facts.has_ids or feature.facts.has_classes:
+        shape = feature.shape if feature.facts.has_ids else [feature.shape[0] + NUM_MORE]
         counts = [*feature.counts, *([1] * NUM_MORE)]
         more = {"classes": [*feature.classes, *names], "counts": counts, "shape": shape}
         return feature.model_copy(update={**more, "embedding": feature.embedding_size})
-    width = 2 if feature.kind == "points" else 1
+    width = math.prod(feature.shape[1:])
     columns = [*feature.columns, *(f"{name} {axis}" for name in names for axis in range(width))]
     mean, std = (
         [*feature.mean, *([0.0] * NUM_MORE * width)],

@@ -458,7 +458,6 @@ def _prove(name: str, model: nn.Module, schema: Schema) -> None:
 
 
 def _zeros(feature: FeatureSchema) -> Tensor:
-    if feature.kind == "text":
-        return torch.zeros(2, 1, dtype=torch.int64)  # padding alone
-    dtype = torch.int64 if feature.kind == "category" else torch.float32
-    return torch.zeros(2, *feature.shape, dtype=dtype)
+    shape = [1] if feature.facts.is_sequence else feature.shape  # padding alone
+    dtype = torch.int64 if feature.facts.has_ids else torch.float32
+    return torch.zeros(2, *shape, dtype=dtype)

@@ -57,7 +57,7 @@ def build_class(name: str, args: dict[str, Any], schema: Schema) -> nn.Module:
         "num_outputs": schema.num_outputs,
         "num_classes": schema.num_outputs,
     }
-    images = [feature for feature in schema.inputs if feature.kind == "image"]
+    images = [feature for feature in schema.inputs if feature.facts.is_image]
     if len(images) == 1:
         known["in_channels"] = images[0].shape[0]
     wanted = [

@@ -345,7 +345,7 @@ def _explain(problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         return f"unknown key {key} (value {value}); {nearest(loc[-1], _legal_keys(loc[:-1]))}"
     if problem["type"] == "literal_error":
-        legal = get_args(_annotation(loc))
+        legal = problem["ctx"].get("legal") or get_args(_annotation(loc))
         return f"{key}: {value} is not legal; {nearest(str(problem['input']), legal)}"
     if problem["type"] == "missing":
         owner = _cut(".".join(loc[:-1])) or "the recipe"

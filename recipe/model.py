@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from ..errors import RecipeError
-from ..schema import Kind
+from ..kinds import KINDS, Facts, KindName
 from .types import (
     BESIDE_CURVES,
     FIXED,
@@ -119,7 +119,7 @@ class Spelling(Part):
 class Feature(Part):
     """One or more columns read as one tensor."""
 
-    kind: Kind
+    kind: KindName
     """How the columns are read."""
     columns: Strings = []
     """Column names or patterns such as `x*`; empty means the column named like the feature."""
@@ -176,6 +176,11 @@ class Feature(Part):
     """labels: what stands between the tags of a cell."""
     labels: Spelling = Spelling()
     """category, labels: which spellings are one class or tag."""
+
+    @property
+    def facts(self) -> Facts:
+        """What is true of its kind."""
+        return KINDS[self.kind]
 
     @field_validator("ngrams")
     @classmethod

@@ -178,7 +178,7 @@ def _draw_curves(journal: Journal, recipe: Recipe, schema: Schema, path: Path) -
         headline=chosen,
         higher_is_better=monitor_mode(chosen, schema) == "max",
         unit=unit_of(shown, schema),
-        loss_unit="nats" if schema.target_kind in ("category", "labels") else "",
+        loss_unit="nats" if schema.target_facts.has_classes else "",
         train_label="train (as minimised)" if differs else "train",
     )
 

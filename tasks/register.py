@@ -53,7 +53,7 @@ def register_model(run_dir: Path) -> None:
 
 def _why_not_served(schema: Schema) -> str:
     """What keeps a model from being served by MLflow, or nothing."""
-    texts = [feature.name for feature in schema.inputs if feature.kind == "text"]
+    texts = [feature.name for feature in schema.inputs if feature.facts.is_sequence]
     if texts:
         source = "torchrelay predict models:/NAME@ALIAS --table T --out F"
         return (

@@ -150,7 +150,7 @@ def mix_batch(
         torch.from_numpy(partner_of).to(device, non_blocking=True),
         mixer.shares(rng, num),
     )
-    is_image = [feature.kind == "image" for feature in schema.inputs]
+    is_image = [feature.facts.is_image for feature in schema.inputs]
     images = [one for one, yes in zip(batch.inputs, is_image, strict=True) if yes]
     mixed, share = mixer.mix_images(images, partner, share, rng)
     mixed_images = iter(mixed)
@@ -158,7 +158,7 @@ def mix_batch(
         next(mixed_images) if yes else lerp_rows(one, partner, share)
         for one, yes in zip(batch.inputs, is_image, strict=True)
     )
-    if schema.target_kind != "category":
+    if not schema.target_facts.is_one_class:
         return batch._replace(inputs=inputs, target=lerp_rows(batch.target, partner, share))
     return batch._replace(
         inputs=inputs,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from ...errors import RecipeError
+from ...kinds import Facts
 from ...recipe import Named, check_arguments, check_values, nearest
 from .geometry import Chain, Crop, Flip, Resample, Rotate, Scale
 from .mixing import Cutmix, Mixer, Mixup
@@ -48,11 +49,11 @@ class Plan(NamedTuple):
     mixers: list[Mixer]
 
 
-class _HasKind(Protocol):
+class _HasFacts(Protocol):
     """A feature, of a recipe or of a schema."""
 
     @property
-    def kind(self) -> str: ...
+    def facts(self) -> Facts: ...
     @property
     def swap(self) -> Sequence[Sequence[int]]: ...
 
@@ -111,7 +112,7 @@ def check_augment(augment: Sequence[Named]) -> None:
 
 
 def check_augment_fits(
-    augment: Sequence[Named], inputs: Iterable[_HasKind], targets: Iterable[_HasKind]
+    augment: Sequence[Named], inputs: Iterable[_HasFacts], targets: Iterable[_HasFacts]
 ) -> None:
     """Check that there is a sense in doing this to these features.
 
@@ -123,13 +124,15 @@ def check_augment_fits(
         RecipeError: rows cannot be mixed.
     """
     names = {step.name for step in augment}
-    input_kinds, target_kinds = {one.kind for one in inputs}, {one.kind for one in targets}
+    ours = [one.facts for one in inputs]
     for name in sorted(names & {"mixup", "cutmix"}):
-        for kind in sorted(input_kinds & {"category", "text"}):
+        for kind in sorted(facts.name for facts in ours if facts.has_ids):
             raise RecipeError(
                 f"train.augment: {name} cannot mix an input of kind {kind}; leave {name} out"
             )
-    if "cutmix" in names and "points" in input_kinds | target_kinds:
+    if "cutmix" in names and any(
+        facts.lies_on_image for facts in [*ours, *(one.facts for one in targets)]
+    ):
         raise RecipeError(
             "train.augment: cutmix does not fit points, which lie on one picture; leave it out, or "
             "use mixup"
@@ -137,7 +140,7 @@ def check_augment_fits(
 
 
 def doubts_about_augment(
-    augment: Sequence[Named], inputs: Iterable[_HasKind], targets: Iterable[_HasKind]
+    augment: Sequence[Named], inputs: Iterable[_HasFacts], targets: Iterable[_HasFacts]
 ) -> list[str]:
     """What is legal and yet hardly meant, a sentence each.
 
@@ -150,10 +153,10 @@ def doubts_about_augment(
     inputs, doubts = list(inputs), []
     names = list(dict.fromkeys(step.name for step in augment))
     idle = [name for name in names if name != "mixup"]
-    if idle and not any(one.kind == "image" for one in inputs):
+    if idle and not any(one.facts.is_image for one in inputs):
         doubts.append(f"train.augment: {', '.join(idle)} without effect, as no input is an image")
     elif "flip" in names and any(
-        one.kind == "points" and not one.swap for one in [*inputs, *targets]
+        one.facts.lies_on_image and not one.swap for one in [*inputs, *targets]
     ):
         doubts.append(
             "train.augment: flip mirrors pictures whose points have no swap; where points come in "

@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 from ...errors import DataError
 from ...schema import Batch, FeatureSchema, Schema
 from ..augment import as_elements, mirror_rows
-from ..features import Questions, ask_questions, file_scale, scale_to_stored, text_gatherer
+from ..kinds import Questions, ask_questions, file_scale, scale_to_stored, text_gatherer
 from ..pack import Pack
 
 # Shapes: B rows in a batch, C channels, H height, W width, D columns, T targets, P points.

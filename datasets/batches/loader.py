@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ...errors import RecipeError
+from ...kinds import Facts
 from ...schema import Batch
 from .dataset import PackDataset
 from .python_private import forget_exit_callbacks
@@ -37,11 +38,11 @@ ChooseMirrored = Callable[[Tensor, Tensor], np.ndarray]
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
-class _HasKind(Protocol):
+class _HasFacts(Protocol):
     """A feature, of a recipe or of a schema."""
 
     @property
-    def kind(self) -> str: ...
+    def facts(self) -> Facts: ...
 
 
 def make_loader(
@@ -125,7 +126,7 @@ def split_batches(group: Batch, batch_size: int) -> Iterator[Batch]:
     return map(Batch, rows, inputs, target, repeats)
 
 
-def check_sampling(sampling: str, targets: Iterable[_HasKind]) -> None:
+def check_sampling(sampling: str, targets: Iterable[_HasFacts]) -> None:
     """Refuse to balance what has no classes.
 
     Args:
@@ -136,10 +137,10 @@ def check_sampling(sampling: str, targets: Iterable[_HasKind]) -> None:
         RecipeError: a target is no category.
     """
     for target in targets:
-        if sampling == "balanced" and target.kind != "category":
+        if sampling == "balanced" and not target.facts.is_one_class:
             raise RecipeError(
                 "train.sampling: balanced draws every class equally often, and a row of a "
-                f"{target.kind} target has "
+                f"{target.facts.name} target has "
                 f"no one class; leave it at shuffle"
             )
 

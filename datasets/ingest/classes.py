@@ -15,7 +15,7 @@ import numpy as np
 from ...recipe import Data
 from ...schema import FeatureSchema, Schema
 from ..cells import Categories, Labels, find_look_alikes, match_known, respell
-from ..features import find_triple
+from ..kinds import find_triple
 from ..pack import PackColumn
 from ..splits import TRAIN, UNUSED
 from ..table import check_num_classes, check_tags, features_of

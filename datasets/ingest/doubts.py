@@ -13,7 +13,7 @@ import pandas as pd
 
 from ...recipe import Data, Split
 from ...schema import SPLITS, Schema
-from ..features import find_triple
+from ..kinds import find_triple
 from ..images import warn_of_notes
 from ..pack import Pack, PackColumn
 from ..splits import TEST, TRAIN, UNUSED, VALID, combine

@@ -14,7 +14,7 @@ from ...errors import DataError
 from ...recipe import Data, Feature
 from ...schema import FeatureSchema, Schema
 from ..cells import sort_classes
-from ..features import Classes, find_image, fit_text, fit_vocabularies, scale_to_stored
+from ..kinds import Classes, find_image, fit_text, fit_vocabularies, scale_to_stored
 from ..pack import ImageColumn, Pack, PackFeature
 from ..splits import TRAIN, UNUSED
 from ..table import features_of

@@ -19,7 +19,7 @@ from ...recipe import Data, nearest
 from ...schema import SPLITS, Schema
 from ...settings import Home
 from ..cells import compose_cells, is_empty
-from ..features import find_triple, reject_unknown_parts, reject_unseen_relations
+from ..kinds import find_triple, reject_unknown_parts, reject_unseen_relations
 from ..files import Files
 from ..pack import REJECTED
 from ..splits import (

@@ -27,8 +27,8 @@ from ..cells import (
     read_numbers,
     read_texts,
 )
-from ..features import pack_texts
 from ..files import Files, find_files
+from ..kinds import pack_texts
 from ..pack import PackColumn, PackFeature, name_file
 from ..splits import hash_contents, hash_ids, hash_numbers, hash_tags, hash_texts
 from ..store import Located, PixelStore

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ...disk import commit_folder, digest, read_json, set_aside, sha256_file, write_atomic, writing
 from ...errors import DataError, check_format
 from ...faults import reach
-from ...schema import Kind
+from ...kinds import KINDS, Facts, KindName
 from ..cells import CELLS_AT_ONCE, flatten_columns
 from ..layout import MANIFEST
 from ..store import open_shard, verify_shard
@@ -52,7 +52,7 @@ class PackFeature(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    kind: Kind
+    kind: KindName
     columns: list[str]
     file: str
     vocabulary: list[str] = []
@@ -60,6 +60,11 @@ class PackFeature(BaseModel):
     dtype: str = ""
     store: str = ""
     shards: list[str] = []
+
+    @property
+    def facts(self) -> Facts:
+        """What is true of its kind."""
+        return KINDS[self.kind]
 
 
 class PackFile(BaseModel):
@@ -211,9 +216,10 @@ class Pack:
         """Text of each raw id of a category, of labels or of a text's
         tokens, over the whole table.
         """
-        if self.features[name].kind != "text":
-            return self.features[name].vocabulary
-        joined = self._load(f"{self.features[name].file}.vocabulary").tobytes().decode()
+        feature = self.features[name]
+        if f"{feature.file}.vocabulary.npy" not in self.manifest.files:
+            return feature.vocabulary
+        joined = self._load(f"{feature.file}.vocabulary").tobytes().decode()
         return joined.split("\n") if joined else []
 
     def tokens(self, name: str) -> Ragged:
@@ -276,13 +282,13 @@ class PackColumn(NamedTuple):
         arrays: by name, first dimension rows: `values`; or `shard`, `offset`, `source` and
             `content` of an image.
         ragged: by name, of a text: `tokens`, int32, and `characters`, uint8: the cell in UTF-8.
-        vocabulary: of a text: each token, none of which has a line break.
+        vocabulary: of a text: each token, none of which has a line break; else None.
     """
 
     feature: PackFeature
     arrays: Mapping[str, np.ndarray]
     ragged: Mapping[str, Ragged] = {}
-    vocabulary: Sequence[str] = ()
+    vocabulary: Sequence[str] | None = None
 
 
 def name_file(name: str) -> str:
@@ -315,7 +321,7 @@ def write_pack(
             kept = values if len(rows) == len(values.lengths) else values.take(rows)
             arrays |= {f"{column.feature.file}.{name}": kept.values}
             arrays |= {f"{column.feature.file}.{name}_offsets": kept.offsets}
-        if column.feature.kind == "text":
+        if column.vocabulary is not None:
             joined = "\n".join(column.vocabulary).encode()
             arrays[f"{column.feature.file}.vocabulary"] = np.frombuffer(joined, np.uint8)
     contents = {f"{name}.npy": _to_npy(array) for name, array in arrays.items()}

@@ -20,27 +20,15 @@ from ...disk import why_no_path
 from ...errors import DataError, RecipeError, shown
 from ...recipe import Data, Feature, nearest
 from ..cells import read_labels, spell, strip_unseen
-from ..features import check_points, check_vocabularies, find_image, find_triple
 from ..fetch import PLACED
 from ..files import check_table_file, stamp_of
+from ..kinds import check_points, check_vocabularies, find_image, find_triple
 from ..readers import advise, read_csv, read_parquet
 from ..verdicts import Reason
 
 # Data sets that `torchrelay fetch` can write.
 FETCHABLE = ("digits", "cifar10")
 
-# Settings that features of some kinds alone have.
-_KINDS_OF = {
-    **dict.fromkeys(
-        ("size", "channels", "dtype", "background", "preprocess", "statistics"), ("image",)
-    ),
-    **dict.fromkeys(("image", "swap", "normalise_by"), ("points",)),
-    **dict.fromkeys(("unit", "missing"), ("number",)),
-    **dict.fromkeys(("tokens", "ngrams", "lowercase", "min_count", "max_vocabulary"), ("text",)),
-    "vocabulary": ("category",),
-    "separator": ("labels",),
-    "labels": ("category", "labels"),
-}
 # The table that was checked last, for whoever reads it next: a wide one takes long to read. It is
 # held once, if the file has no more bytes than these, and was not touched for so long, as then its
 # stamp tells whether it changed.
@@ -308,14 +296,14 @@ def unused_feature_settings(data: Data) -> list[str]:
     """Warnings about settings that a feature of its kind does not have."""
     found = []
     for name, feature in features_of(data).items():
-        changed = {
+        every_kind_has = ("kind", "columns")
+        keys = [
             key
-            for key in Feature.model_fields
-            if getattr(feature, key) != Feature.model_fields[key].default
-        }
-        if keys := [
-            key for key, kinds in _KINDS_OF.items() if key in changed and feature.kind not in kinds
-        ]:
+            for key, field in Feature.model_fields.items()
+            if getattr(feature, key) != field.default
+            and key not in (*every_kind_has, *feature.facts.settings)
+        ]
+        if keys:
             found.append(
                 f"feature {name!r}: {', '.join(keys)} without effect, because its kind is "
                 f"{feature.kind}"

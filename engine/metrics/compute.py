@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from ...schema import FeatureSchema, Kind, Schema, TargetPart
+from ...schema import FeatureSchema, Schema, TargetPart
 from ..losses import Reduction, reduce_sum
 from .bootstrap import resampled_interval, resampled_ratio_interval
 from .classification import MAX_RANKED, class_accuracies, hits, measure_classes
@@ -30,7 +30,7 @@ from .regression import (
 from .tags import measure_tags, row_counts, score_tags
 
 # The one metric that says how good a model is; see `headline` for the exception.
-HEADLINES: dict[Kind, str] = {
+HEADLINES: dict[str, str] = {
     "category": "accuracy",
     "labels": "f1_micro",
     "number": "rmse",
@@ -43,7 +43,7 @@ LOWER_IS_BETTER = frozenset(
 # Of labels each tag has these, as f1_of/<tag>.
 TAG_METRICS = ("f1", "precision", "recall", "auroc")
 # Of a target of classes or tags: what each has alone.
-PART_METRICS: dict[Kind, tuple[str, ...]] = {"category": ("accuracy",), "labels": TAG_METRICS}
+PART_METRICS: dict[str, tuple[str, ...]] = {"category": ("accuracy",), "labels": TAG_METRICS}
 # Counted in the target's own unit.
 IN_UNITS = frozenset({"rmse", "mae", "median_ae", "bias"})
 NUMBER_METRICS = ("rmse", "mae", "median_ae", "bias", "r2")
@@ -110,9 +110,11 @@ def headline(schema: Schema) -> str:
     """
     if schema.triple is not None:
         return RANKED_HEADLINE
-    if schema.target_kind == "points" and not all(has_unit(feature) for feature in schema.targets):
+    if schema.target_facts.learned_as == "points" and not all(
+        has_unit(feature) for feature in schema.targets
+    ):
         return "rmse"
-    return HEADLINES[schema.target_kind]
+    return HEADLINES[schema.target_facts.learned_as]
 
 
 def headline_interval(
@@ -139,11 +141,11 @@ def headline_interval(
         weights_D = np.full(values_ND.shape[1], 1 / values_ND.shape[1])
         return _name_bounds(name, resampled_interval(values_ND, weights_D, groups_N, root=False))
     parts = scaled_parts(schema, outputs, target, scale)
-    if schema.target_kind == "labels":
+    if schema.target_facts.learned_as == "labels":
         return _ratio_interval(name, parts, groups)
-    if schema.target_kind == "category":
+    if schema.target_facts.learned_as == "category":
         values = [hits(part) for part, _ in parts]
-    elif schema.target_kind == "number":
+    elif schema.target_facts.learned_as == "number":
         values = [squared_errors(part) for part, _ in parts]
     elif name == "nme":
         values = [row_nme(point_errors(part, share)) for part, share in parts]
@@ -241,7 +243,7 @@ def unit_of(name: str, schema: Schema) -> str:
     """
     rest = name.partition("/")[2]
     units = [
-        "px" if feature.kind == "points" else feature.unit
+        "px" if feature.facts.learned_as == "points" else feature.unit
         for prefix, feature in zip(target_prefixes(schema), schema.targets, strict=True)
         if rest.startswith(prefix) and base_of(rest.removeprefix(prefix)) in IN_UNITS
     ]
@@ -279,20 +281,20 @@ def former_metric_names(schema: Schema) -> dict[str, str]:
         return former_names(METRICS, "", DIRECTIONS)
     names: dict[str, str] = {}
     for prefix, feature in zip(target_prefixes(schema), schema.targets, strict=True):
-        if feature.kind == "number" and len(feature.columns) > 1:
+        if feature.facts.learned_as == "number" and len(feature.columns) > 1:
             names |= former_names(NUMBER_METRICS, prefix, feature.columns)
-        elif feature.kind in PART_METRICS:
-            names |= former_names(PART_METRICS[feature.kind], prefix, feature.classes)
+        elif feature.facts.learned_as in PART_METRICS:
+            names |= former_names(PART_METRICS[feature.facts.learned_as], prefix, feature.classes)
     return names
 
 
 def _measure(part: TargetPart, scale: np.ndarray | None) -> dict[str, float]:
     """All metrics of one target, without its prefix."""
-    if part.feature.kind == "points":
+    if part.feature.facts.learned_as == "points":
         return measure_points(part, scale)
-    if part.feature.kind == "number":
+    if part.feature.facts.learned_as == "number":
         return _name_columns(part.feature, measure_numbers(part))
-    if part.feature.kind == "labels":
+    if part.feature.facts.learned_as == "labels":
         return measure_tags(part) | _name_tags(part)
     each = zip(parts_of(part.feature.classes), class_accuracies(part), strict=False)
     return measure_classes(part) | {
@@ -332,13 +334,13 @@ def _name_columns(feature: FeatureSchema, values: dict[str, np.ndarray]) -> dict
 
 def _names(feature: FeatureSchema) -> list[str]:
     """The metrics of a target that can be better."""
-    if feature.kind == "points":
+    if feature.facts.learned_as == "points":
         return ["nme", "rmse"] if has_unit(feature) else ["rmse"]
-    if feature.kind == "number":
+    if feature.facts.learned_as == "number":
         names = [name for name in NUMBER_METRICS if name not in NOT_MONITORED]
         columns = parts_of(feature.columns) if len(feature.columns) > 1 else []
         return [*names, *(name_part(name, column) for column in columns for name in names)]
-    if feature.kind == "labels":
+    if feature.facts.learned_as == "labels":
         names = [
             "f1_micro",
             "f1_macro",

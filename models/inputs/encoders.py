@@ -20,12 +20,12 @@ def build_encoder(feature: FeatureSchema) -> tuple[nn.Module, int]:
 
     Also gives F.
     """
-    if feature.kind == "category":
+    if feature.facts.has_ids and not feature.facts.is_sequence:
         embeddings = ColumnEmbeddings(
             len(feature.columns), len(feature.classes), feature.embedding_size
         )
         return embeddings, embeddings.num_units
-    if feature.kind == "text":
+    if feature.facts.has_ids:
         embeddings = TokenEmbeddings(len(feature.classes), feature.embedding_size)
         return embeddings, embeddings.num_units
     return nn.Flatten(), math.prod(feature.shape)

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from ...errors import ShapeError
+from ...kinds import Facts
 
-NUMBER_KINDS = ("number", "points")
 TORCHVISION = "torchvision:"
 # Channels, height and width of the one image that a net takes; torchvision's are fitted to any.
 IMAGES = {"lenet": (1, 32, 32), "cifar_net": (3, 32, 32)}
@@ -18,14 +18,14 @@ _OF_NUMBERS = ("two_layer", "dynamic_net")
 _OF_A_TEXT = ("bag_of_words",)
 
 
-class _HasKind(Protocol):
+class _HasFacts(Protocol):
     """A feature, of a recipe or of a schema."""
 
     @property
-    def kind(self) -> str: ...
+    def facts(self) -> Facts: ...
 
 
-def check_inputs(name: str, inputs: Mapping[str, _HasKind]) -> None:
+def check_inputs(name: str, inputs: Mapping[str, _HasFacts]) -> None:
     """Refuse kinds of inputs that a model does not take.
 
     One that is not known here takes any.
@@ -44,7 +44,7 @@ def check_inputs(name: str, inputs: Mapping[str, _HasKind]) -> None:
         check_text_alone(name, inputs)
 
 
-def check_one_image(name: str, inputs: Mapping[str, _HasKind], wanted: str = "one image") -> None:
+def check_one_image(name: str, inputs: Mapping[str, _HasFacts], wanted: str = "one image") -> None:
     """Refuse none and several images.
 
     Whatever stands beside the one is let in.
@@ -55,7 +55,7 @@ def check_one_image(name: str, inputs: Mapping[str, _HasKind], wanted: str = "on
     Raises:
         ShapeError: see `check_inputs`.
     """
-    if [feature.kind for feature in inputs.values()].count("image") != 1:
+    if sum(feature.facts.is_image for feature in inputs.values()) != 1:
         _refuse(name, wanted, inputs)
 
 
@@ -88,27 +88,27 @@ def check_image_shape(name: str, key: str, shape: Sequence[int | None]) -> None:
     )
 
 
-def check_numbers(name: str, inputs: Mapping[str, _HasKind]) -> None:
+def check_numbers(name: str, inputs: Mapping[str, _HasFacts]) -> None:
     """Refuse all but numbers and points.
 
     Arguments and errors as of `check_inputs`.
     """
-    others = {key: feature for key, feature in inputs.items() if feature.kind not in NUMBER_KINDS}
+    others = {key: feature for key, feature in inputs.items() if not feature.facts.is_number}
     if others:
         _refuse(name, "numbers", others)
 
 
-def check_text_alone(name: str, inputs: Mapping[str, _HasKind]) -> None:
+def check_text_alone(name: str, inputs: Mapping[str, _HasFacts]) -> None:
     """Refuse all but one text.
 
     Arguments and errors as of `check_inputs`.
     """
-    if [feature.kind for feature in inputs.values()] != ["text"]:
+    if [one.facts.has_ids and one.facts.is_sequence for one in inputs.values()] != [True]:
         _refuse(name, "one text alone", inputs)
 
 
-def _refuse(name: str, wanted: str, inputs: Mapping[str, _HasKind]) -> None:
-    kinds = ", ".join(f"{key} ({feature.kind})" for key, feature in inputs.items())
+def _refuse(name: str, wanted: str, inputs: Mapping[str, _HasFacts]) -> None:
+    kinds = ", ".join(f"{key} ({feature.facts.name})" for key, feature in inputs.items())
     raise ShapeError(
         f"model.name: {name} takes {wanted}; data.inputs has {kinds}; use mlp for these"
     )

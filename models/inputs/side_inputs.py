@@ -27,7 +27,7 @@ def find_image(name: str, schema: Schema, wanted: str = "one image") -> FeatureS
         ShapeError: there is none, or more than one.
     """
     check_one_image(name, {feature.name: feature for feature in schema.inputs}, wanted)
-    return next(feature for feature in schema.inputs if feature.kind == "image")
+    return next(feature for feature in schema.inputs if feature.facts.is_image)
 
 
 def add_side_inputs(name: str, net: nn.Module, schema: Schema) -> nn.Module:
@@ -70,11 +70,11 @@ class SideInputs(nn.Module):
         self.encoders = nn.ModuleList()
         num_units = head.in_features
         for feature in schema.inputs:
-            if feature.kind != "image":
+            if not feature.facts.is_image:
                 encoder, num_more = build_encoder(feature)
                 self.encoders.append(encoder)
                 num_units += num_more
-        self.image_at = [feature.kind for feature in schema.inputs].index("image")
+        self.image_at = [feature.facts.is_image for feature in schema.inputs].index(True)
         self.head = nn.Linear(num_units, head.out_features, bias=head.bias is not None)
 
     def forward(self, *inputs: Tensor) -> Tensor:

@@ -105,5 +105,5 @@ def build_bag_of_words(schema: Schema, binary: bool = False, scale: Scale = "non
     check_text_alone("bag_of_words", {feature.name: feature for feature in schema.inputs})
     [text] = schema.inputs
     outputs = [target.num_outputs for target in schema.targets]
-    is_category = [target.kind == "category" for target in schema.targets]
+    is_category = [target.facts.is_one_class for target in schema.targets]
     return BagOfWords(len(text.classes), outputs, is_category, binary=binary, scale=scale)

@@ -45,7 +45,8 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         self.shapes = [
-            ("tokens",) if feature.kind == "text" else tuple(feature.shape) for feature in features
+            ("tokens",) if feature.facts.is_sequence else tuple(feature.shape)
+            for feature in features
         ]
         self.encoders = nn.ModuleList()
         num_inputs = 0

@@ -238,7 +238,7 @@ def rows_scale(view: View, rows: np.ndarray) -> np.ndarray | None:
     Returns:
         float64, shape (N, 2T).
     """
-    if view.schema.target_kind != "points":
+    if not view.schema.target_facts.lies_on_image:
         return None
     dataset = PackDataset(view.pack, view.schema, rows)
     return np.concatenate([dataset.scale(target).numpy() for target in view.schema.targets], axis=1)
@@ -249,7 +249,7 @@ def _batches_at_once(schema: Schema, batch_size: int) -> int:
     do not cost more than their bytes.
     """
     features = [*schema.inputs, *schema.targets]
-    if any(feature.kind == "text" for feature in features):
+    if any(feature.facts.is_sequence for feature in features):
         return 1  # all rows of a group would be padded to its longest text
     row_bytes = sum(
         math.prod(feature.shape) * np.dtype(feature.dtype).itemsize for feature in features

@@ -73,14 +73,14 @@ def check_names(recipe: Recipe) -> None:
         check_inputs(recipe.model.name, recipe.data.inputs)
         for name, feature in recipe.data.inputs.items():
             if (
-                feature.kind == "image" and not feature.preprocess
+                feature.facts.is_image and not feature.preprocess
             ):  # whose functions may change any shape
                 check_image_shape(recipe.model.name, name, _shape_said(feature))
     check_sampling(recipe.train.sampling, targets)
     for feature in inputs:
         check_preprocess(feature)
     for target in targets:
-        check_loss(recipe.train.loss, target.kind)
+        check_loss(recipe.train.loss, target.facts.learned_as or target.kind)
     if recipe.train.loss == "nll":
         check_log_softmax(recipe.model.name)
     device = pick_device(recipe.train.device)
@@ -136,9 +136,10 @@ def _check_together(recipe: Recipe) -> None:
                 "out"
             )
     kinds = {target.kind for target in recipe.data.target.values()}
-    if len(kinds) == 1 and kinds != {
-        "category"
-    }:  # of several kinds `check_table` says that they do not fit together
+    have_classes = all(target.facts.is_one_class for target in recipe.data.target.values())
+    if (
+        len(kinds) == 1 and not have_classes
+    ):  # of several kinds `check_table` says that they do not fit together
         for key in ("label_smoothing", "class_weights"):
             if (value := getattr(train, key)) not in (0, "none"):
                 raise RecipeError(
@@ -161,4 +162,4 @@ def _shape_said(feature: Feature) -> list[int | None]:
 
 def has_images(recipe: Recipe) -> bool:
     """Whether an input is an image."""
-    return any(feature.kind == "image" for feature in recipe.data.inputs.values())
+    return any(feature.facts.is_image for feature in recipe.data.inputs.values())

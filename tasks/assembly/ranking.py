@@ -11,7 +11,7 @@ import numpy as np
 
 from ...console import say
 from ...datasets.batches import PackDataset
-from ...datasets.features import find_triple
+from ...datasets.kinds import find_triple
 from ...datasets.pack import View, open_view
 from ...engine import Summarise
 from ...engine.metrics import KnownAnswers, Ranker, best_answers

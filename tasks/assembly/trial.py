@@ -226,7 +226,7 @@ def _stand_in(recipe: Recipe) -> Schema | None:
     if recipe.model.name == "mlp":
         x = FeatureSchema(name="x", kind="number", columns=["x"], shape=[1], dtype="float32")
         return Schema(inputs=[x], targets=[target])
-    images = [(name, one) for name, one in recipe.data.inputs.items() if one.kind == "image"]
+    images = [(name, one) for name, one in recipe.data.inputs.items() if one.facts.is_image]
     if not recipe.model.name.startswith(TORCHVISION) or len(images) != 1:
         return None
     ((name, image),) = images
@@ -240,6 +240,5 @@ def _stand_in(recipe: Recipe) -> Schema | None:
 
 
 def _zeros(feature: FeatureSchema, rows: int, dtype: torch.dtype) -> Tensor:
-    is_id = feature.kind in ("category", "text")
-    shape = (1,) if feature.kind == "text" else feature.shape
-    return torch.zeros(rows, *shape, dtype=torch.int64 if is_id else dtype)
+    shape = (1,) if feature.facts.is_sequence else feature.shape
+    return torch.zeros(rows, *shape, dtype=torch.int64 if feature.facts.has_ids else dtype)

@@ -145,9 +145,12 @@ def _doubt_about_head(source: WarmSource, schema: Schema, theirs: Schema) -> str
     """What to say where no class of the table is one of the source's, so
     that its head goes; empty where one is.
     """
-    kind = schema.target_kind
     new, own = new_labels(schema, theirs), sum(target.num_outputs for target in schema.targets)
-    if kind not in ("category", "labels") or kind != theirs.target_kind or len(new) < own:
+    if (
+        not schema.target_facts.has_classes
+        or schema.target_kind != theirs.target_kind
+        or len(new) < own
+    ):
         return ""
     ours, known = (
         ", ".join([repr(one) for target in each.targets for one in target.classes][:5])

@@ -119,7 +119,10 @@ def describe_texts(column: PackColumn, side: np.ndarray, feature: FeatureSchema)
         side: int8, shape (rows,); -1 for rows that are not used.
         feature: its vocabulary, of the training rows or of a model.
     """
-    tokens, is_known = column.ragged["tokens"], _token_ids(column.vocabulary, feature) != UNKNOWN
+    tokens, is_known = (
+        column.ragged["tokens"],
+        _token_ids(column.vocabulary or (), feature) != UNKNOWN,
+    )
     found: dict[str, Any] = {"vocabulary": len(feature.classes), "texts": {}}
     for at, split in enumerate(SPLITS):
         rows = np.flatnonzero(side == at)

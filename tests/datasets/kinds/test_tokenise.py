@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 
-from torchrelay.datasets.features import tokenise as module
-from torchrelay.datasets.features.tokenise import tokenise
+from torchrelay.datasets.kinds import tokenise as module
+from torchrelay.datasets.kinds.tokenise import tokenise
 from torchrelay.datasets.pack import Ragged
 from torchrelay.recipe import Feature
 
