@@ -54,7 +54,7 @@ class PackDataset(Dataset[Batch]):
 
     Triples whose tails are ranked are asked in both directions, so that there are twice as many
     items as rows, the backward ones last; to be predicted, each is asked for its tail alone. See
-    `datasets/features/triples.py`.
+    `datasets/kinds/triples.py`.
 
     Raises:
         DataError: a row's target is no class of the schema.

@@ -13,8 +13,8 @@ import pandas as pd
 
 from ...recipe import Data, Split
 from ...schema import SPLITS, Schema
-from ..kinds import find_triple
 from ..images import warn_of_notes
+from ..kinds import find_triple
 from ..pack import Pack, PackColumn
 from ..splits import TEST, TRAIN, UNUSED, VALID, combine
 from ..table import features_of

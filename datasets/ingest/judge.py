@@ -19,8 +19,8 @@ from ...recipe import Data, nearest
 from ...schema import SPLITS, Schema
 from ...settings import Home
 from ..cells import compose_cells, is_empty
-from ..kinds import find_triple, reject_unknown_parts, reject_unseen_relations
 from ..files import Files
+from ..kinds import find_triple, reject_unknown_parts, reject_unseen_relations
 from ..pack import REJECTED
 from ..splits import (
     TEST,

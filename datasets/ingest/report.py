@@ -13,8 +13,8 @@ import pandas as pd
 
 from ...schema import SPLITS, FeatureSchema, Schema
 from ..cells import compose_cells, is_empty, is_missing_number, sort_classes
-from ..kinds import count_outside, describe_texts, find_image, find_triple, warn_of_unknown
 from ..images import count_notes
+from ..kinds import count_outside, describe_texts, find_image, find_triple, warn_of_unknown
 from ..pack import PackColumn
 from ..splits import (
     TEST,

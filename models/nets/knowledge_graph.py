@@ -4,7 +4,7 @@
 The paper of each model stands with it. All of them learn each relation twice, forwards and
 backwards (reciprocal relations: Lacroix, Usunier and Obozinski 2018,
 https://arxiv.org/abs/1806.07297), so that asking for a head is asking for the tail of the
-reciprocal relation; `datasets/features/triples.py` makes these questions.
+reciprocal relation; `datasets/kinds/triples.py` makes these questions.
 """
 
 # Shapes: B questions in a batch, K entities, R relations, D numbers an embedding, S entities that

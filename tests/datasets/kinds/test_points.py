@@ -10,14 +10,9 @@ import torch
 from PIL import Image
 
 from torchrelay.datasets.batches import BatchTransform, PackDataset, Unstandardise
-<<<<<<< HEAD:tests/datasets/features/test_points.py
-from torchrelay.datasets.features.points import count_outside, scale_to_stored
+from torchrelay.datasets.kinds.points import count_outside, scale_to_stored
 from torchrelay.datasets.ingest import prepare_data, prepare_for_schema
 from torchrelay.datasets.pack import View, open_view
-=======
-from torchrelay.datasets.ingest import View, open_view, prepare_data, prepare_for_schema
-from torchrelay.datasets.kinds.points import count_outside, scale_to_stored
->>>>>>> cceefaa (Ask what is true of a kind, not for its name: kinds.py states it, once for all layers):tests/datasets/kinds/test_points.py
 from torchrelay.datasets.table import check_table
 from torchrelay.errors import DataError, RecipeError
 from torchrelay.recipe import Data
