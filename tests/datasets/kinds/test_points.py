@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from torchrelay.datasets.batches import BatchTransform, PackDataset, Unstandardise
-from torchrelay.datasets.kinds.points import count_outside, scale_to_stored
 from torchrelay.datasets.ingest import prepare_data, prepare_for_schema
+from torchrelay.datasets.kinds.points import count_outside, scale_to_stored
 from torchrelay.datasets.pack import View, open_view
 from torchrelay.datasets.table import check_table
 from torchrelay.errors import DataError, RecipeError
