@@ -1,7 +1,4 @@
-"""Prefect flows, one file each.
-
-Every one reads as its own summary.
-"""
+"""Prefect flows, one file each, that read as their own summaries."""
 
 import contextlib
 from typing import Any

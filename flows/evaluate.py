@@ -1,6 +1,6 @@
-"""The evaluate flow.
+"""The evaluate flow scores all rows of another table.
 
-Score all rows of another table with the best weights of a run or a registered model.
+It uses the best weights of a run or a registered model.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The finetune flow.
+"""The finetune flow trains a run from the weights of a source.
 
-A run that begins from the weights of another, of a registered model, or of a file.
+The source is a run, a registered model or a file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def finetune(
 ) -> dict[str, Any]:
     """Train a new run from the weights of a source.
 
-    `resume` of the train flow, or a retry of this one, lets it go on.
+    The run goes on by `resume` of the train flow, or by a retry of this one.
 
     Args:
         recipe: fields that go over the file's.

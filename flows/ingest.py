@@ -1,6 +1,6 @@
-"""The ingest flow.
+"""The ingest flow turns a table into a pack.
 
-A table becomes a pack, with a verdict for each row and a data report.
+Every row gets a verdict, and a data report describes the table.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The predict flow.
+"""The predict flow labels all rows of a table.
 
-Label all rows of a table with the best weights of a run or a registered model.
+It uses the best weights of a run or a registered model.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def predict(
     dialect: dict[str, Any] = {},  # noqa: B006 - Prefect shows the default in its form; nobody writes to it
     trust_code: list[str] = [],  # noqa: B006 - Prefect shows the default in its form; nobody writes to it
 ) -> dict[str, Any]:
-    """Write a table again with a prediction, or a verdict, for every row.
+    """Copy a table with a prediction, or a verdict, for every row.
 
     The run is tagged with its source.
 

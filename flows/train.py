@@ -1,9 +1,7 @@
-"""The train flow.
+"""The train flow turns a table into a trained, evaluated, tracked model.
 
-A table becomes a trained, evaluated, tracked model; also how a run that stopped goes on.
-
-A recipe that is split by several columns makes a run of each, below a parent with their mean and
-deviation.
+It also lets a run go on that stopped. A recipe that is split by several columns makes a run of
+each, below a parent with their mean and deviation.
 """
 
 from __future__ import annotations
@@ -49,8 +47,7 @@ def train(
 ) -> dict[str, Any]:
     """Train a new run, or let one go on.
 
-    Where Prefect retries the flow run, its run goes on too; one that is finished is not trained
-    again.
+    If Prefect retries the flow run, its run goes on too; a finished run is not trained again.
 
     Args:
         recipe: fields that go over the file's.
@@ -77,10 +74,7 @@ def train(
 def begin(
     recipe: Recipe, recipe_file: str, recheck: bool = False, trust_code: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """A new run from ingest to its end.
-
-    Gives its record as JSON.
-    """
+    """Make a new run, from ingest to its end, and give its record as JSON."""
     ingested, run_dir = ingest_table(recipe, recheck), name_run(recipe)
     with hold_run(run_dir), keep_status(run_dir):
         start_run(run_dir, recipe, ingested, recipe_file, trust_code)
@@ -91,10 +85,7 @@ def begin(
 def go_on(
     run_dir: Path, overrides: dict[str, Any], trust_code: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """A run that was begun before, from where it stopped to its end.
-
-    Gives its record as JSON.
-    """
+    """Take a run from where it stopped to its end; give its record as JSON."""
     with hold_run(run_dir), keep_status(run_dir):
         reopen_run(run_dir, overrides, trust_code)
         train_to_the_end(run_dir)
@@ -102,10 +93,7 @@ def go_on(
 
 
 def train_to_the_end(run_dir: Path) -> None:
-    """All that an open run has to do.
-
-    What is done of it is not done again.
-    """
+    """Do all that an open run has left to do."""
     if is_over_splits(run_dir):
         train_splits(run_dir)
     else:
@@ -113,17 +101,16 @@ def train_to_the_end(run_dir: Path) -> None:
 
 
 def train_one(run_dir: Path) -> None:
-    """A run's own work, from where it stands."""
+    """Train, evaluate and register one run, from where it stands."""
     train_model(run_dir)
     evaluate_model(run_dir)
     register_model(run_dir)
 
 
 def train_splits(run_dir: Path) -> None:
-    """A run for each split column that has none, or goes on with the one it
-    has.
+    """Train a run for each split column, or let the one it has go on.
 
-    One that fails stops no other.
+    A run that fails does not stop the others.
     """
     failures: dict[str, str] = {}
     for column in list_unfinished(run_dir):

@@ -1,9 +1,8 @@
-"""Finds which rows and columns of a model's parameters belong to which class,
-token or column of a target.
+"""Finds which rows of a model's parameters belong to which label.
 
-No model says so. But one that is built for a table with a few more classes differs in just those
-dimensions; their sizes tell how the classes stand in them. It works for any net that is built from
-its schema.
+Labels are classes, tokens and columns of a target. No model says so itself. But a model that is
+built for a table with a few more classes differs in exactly those dimensions, and their sizes tell
+how the classes stand in them. This works for any net that is built from its schema.
 """
 
 from __future__ import annotations
@@ -47,8 +46,7 @@ class _Vocabulary(NamedTuple):
 def find_label_axes(
     model: Named, schema: Schema, source: Schema | None
 ) -> dict[str, dict[int, AxisLabels]]:
-    """What stands at each position of the parameters' dimensions, where it is
-    not the same in a model and its source.
+    """Find the labels of dimensions that differ between a model and its source.
 
     Builds the model a few times; torch's random state stays as it was.
 
@@ -93,9 +91,7 @@ def find_heads(model: Named, schema: Schema) -> set[str]:
 
 
 def new_labels(schema: Schema, source: Schema) -> list[str]:
-    """Classes, tags or columns of the targets that a source's targets do not
-    have, in order.
-    """
+    """The classes, tags or columns that a source's targets lack, in order."""
     known = set(_target_labels(source, _tagged(schema, source)))
     labels = _target_labels(schema, _tagged(schema, source))
     return [label[-1] for label in labels if isinstance(label, tuple) and label not in known]
@@ -123,9 +119,9 @@ def _axes_of(
 
 
 def _label_positions(vocabulary: _Vocabulary, size: int, repeats: int) -> AxisLabels:
-    """Labels of a dimension.
+    """The labels of a dimension.
 
-    Special positions, then the vocabulary, so many times over.
+    Special positions come first, then the vocabulary, repeated so many times.
     """
     num_special = size - repeats * len(vocabulary.own)
     if (
@@ -142,8 +138,9 @@ def _label_positions(vocabulary: _Vocabulary, size: int, repeats: int) -> AxisLa
 
 
 def _guess_head(vocabulary: _Vocabulary, shapes: Shapes) -> Iterator[tuple[str, int, AxisLabels]]:
-    """The last weight with a row for each label, and what else its module
-    has of that length.
+    """The last weight with a row for each label, and its module's vectors.
+
+    These are the tensors of the module that have the same length.
     """
     if not vocabulary.is_target:
         return
@@ -155,9 +152,10 @@ def _guess_head(vocabulary: _Vocabulary, shapes: Shapes) -> Iterator[tuple[str, 
 
 
 def _vocabularies(schema: Schema, source: Schema | None) -> Iterator[_Vocabulary]:
-    """The targets' labels together.
+    """The vocabularies of a schema.
 
-    Those of each category and text among the inputs; those that features share.
+    One of all targets' labels together, one of each category and text among the inputs, one of
+    those that features share.
     """
     target = schema.targets[0]
     if not target.vocabulary:
@@ -204,17 +202,17 @@ def _being(name: str) -> Callable[[FeatureSchema, bool], bool]:
 
 
 def _tagged(schema: Schema, source: Schema) -> bool:
-    """Whether labels go with the name of their target.
+    """Whether labels carry the name of their target.
 
-    One target alone may be called anything.
+    A single target may have any name, so its labels do not.
     """
     return len(schema.targets) > 1 or len(source.targets) > 1
 
 
 def _target_labels(schema: Schema, tagged: bool) -> list[Hashable]:
-    """What each of a model's outputs is.
+    """A label for each output of a model.
 
-    Kind, name of the target where that counts, class or column.
+    It has the kind, the target's name if that counts, and the class or column.
     """
     return [
         (target.kind, *((target.name,) if tagged else ()), label)
@@ -238,8 +236,9 @@ def _lengthen(schema: Schema, vocabulary: _Vocabulary) -> tuple[Schema, int]:
 
 
 def _lengthen_feature(feature: FeatureSchema) -> FeatureSchema:
-    """The same with more classes or columns, whose embeddings are no longer
-    than they were.
+    """The feature with more classes or columns.
+
+    Their embeddings are no longer than before.
     """
     names = [f"more {number}" for number in range(NUM_MORE)]
     if feature.facts.has_ids or feature.facts.has_classes:

@@ -1,6 +1,6 @@
-"""Builds the model that a recipe names and proves that it fits the schema.
+"""Builds the model that a recipe names and checks that it fits the schema.
 
-Seeding its weights is the caller's.
+The caller seeds its weights.
 """
 
 from __future__ import annotations
@@ -66,12 +66,10 @@ INIT_SCALE = 0.3
 
 
 class TrainsItself(Protocol):
-    """A model that knows more of its training loss than its outputs say.
+    """A model that computes its own training loss.
 
-    What it draws, or a penalty on its parts.
-
-    Where a model has this method, training calls it in place of `loss(model(*inputs), target)`,
-    under autocast. Evaluation never does.
+    It may draw other answers, or add a penalty on its parts. If a model has this method, training
+    calls it instead of `loss(model(*inputs), target)`, under autocast. Evaluation never does.
     """
 
     def training_losses(
@@ -81,15 +79,15 @@ class TrainsItself(Protocol):
         loss: Callable[[Tensor, Tensor], Tensor],
         /,
     ) -> Tensor:
-        """Loss of each row, shape (B,).
+        """The loss of each row, shape (B,).
 
-        `loss` is the recipe's, of outputs and target.
+        `loss` is the recipe's loss of outputs and target.
         """
         ...
 
 
 class ModelInfo(NamedTuple):
-    """What `describe_models` says of one model.
+    """What `describe_models` says about one model.
 
     Attributes:
         name: what to write under model.name; with <name> or Class for what others define.
@@ -108,10 +106,7 @@ class ModelInfo(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """A registered model.
-
-    How it is built, and the inputs that its parameters are counted for.
-    """
+    """A registered model, with the inputs that its parameters are counted for."""
 
     build: Callable[..., nn.Module]
     inputs: str
@@ -142,8 +137,9 @@ def build_mlp(
     dropout: Probability = 0.0,
     norm: Norm = "none",
 ) -> nn.Module:
-    """A perceptron over numbers, categories and texts (embedded), points and
-    flattened images.
+    """A perceptron over numbers, points, embedded categories and texts, images.
+
+    Images and points are flattened.
     """
     if schema.triple is not None:
         raise ShapeError(
@@ -156,17 +152,15 @@ def build_mlp(
 
 
 def build_two_layer(schema: Schema, hidden: Units = 100, form: Form = "module") -> nn.Module:
-    """Two layers without biases over numbers.
+    """Two layers without biases over numbers, written in one of six forms.
 
-    Tensors, autograd, function, sequential, optim or module.
+    The forms are tensors, autograd, function, sequential, optim and module.
     """
     return build_net(_count_numbers("two_layer", schema), schema.num_outputs, hidden, form)
 
 
 def build_dynamic_net(schema: Schema, hidden: Units = 100) -> nn.Module:
-    """Numbers through one middle layer that each training pass uses 0 to 3
-    times.
-    """
+    """Numbers through a middle layer that each training pass uses 0 to 3 times."""
     return DynamicNet(_count_numbers("dynamic_net", schema), schema.num_outputs, hidden)
 
 
@@ -178,9 +172,9 @@ def build_transe(
     negatives: Count = 0,
     init_scale: Scale = INIT_SCALE,
 ) -> nn.Module:
-    """Entities and relations of triples as vectors.
+    """Entities and relations as vectors, where head + relation is near the tail.
 
-    Head + relation is near the tail; margin needs negatives.
+    A margin needs negatives.
     """
     if margin and not negatives:
         raise RecipeError(
@@ -198,10 +192,7 @@ def build_distmult(
     negatives: Count = 0,
     init_scale: Scale = INIT_SCALE,
 ) -> nn.Module:
-    """Entities and relations of triples as vectors.
-
-    The product of head, relation and tail is large.
-    """
+    """Entities and relations as vectors, with a large product for a true triple."""
     return DistMult(*find_sizes("distmult", schema), dim, init_scale, negatives, n3)
 
 
@@ -212,9 +203,7 @@ def build_complex(
     negatives: Count = 0,
     init_scale: Scale = INIT_SCALE,
 ) -> nn.Module:
-    """Entities and relations of triples as dim complex numbers each, whose
-    product is large.
-    """
+    """Entities and relations as dim complex numbers with a large product."""
     return ComplEx(*find_sizes("complex", schema), 2 * dim, init_scale, negatives, n3)
 
 
@@ -278,8 +267,9 @@ TRIPLE_MODELS = tuple(name for name, entry in MODELS.items() if entry.example is
 
 
 def check_model(model: Named) -> None:
-    """Refuse a model that does not exist or arguments that do not fit its
-    signature; needs no table.
+    """Refuse a model that does not exist, or arguments it does not take.
+
+    Needs no table.
 
     Raises:
         RecipeError: names model.name or model.args.…, the value, and the nearest legal ones.
@@ -296,10 +286,9 @@ def check_model(model: Named) -> None:
 
 
 def check_log_softmax(name: str) -> None:
-    """Refuse, for a loss of log-probabilities, a model that is known to give
-    unnormalised scores; needs no table.
+    """Refuse the loss nll for a model that gives unnormalised scores.
 
-    What a model of the user's own gives is seen once it is built.
+    Needs no table. A model of the user's own is checked once it is built.
 
     Raises:
         RecipeError: names those that end in a log-softmax.
@@ -314,8 +303,9 @@ def check_log_softmax(name: str) -> None:
 
 
 def build_model(model: Named, schema: Schema) -> nn.Module:
-    """Build a model for a table, with weights from torch's global random state,
-    and try it on two rows of zeros.
+    """Build a model for a table and try it on two rows of zeros.
+
+    Its weights come from torch's global random state.
 
     Args:
         model: name and arguments.
@@ -399,16 +389,16 @@ def _unknown(name: str) -> str:
 
 
 def _require_image(name: str, schema: Schema) -> None:
-    """Raise ShapeError unless one image of the net's shape is among the inputs.
+    """Refuse a table without exactly one image of the net's shape.
 
-    Say what to write into the recipe.
+    The error says what to write into the recipe.
     """
     image = find_image(name, schema, f"one image of {' x '.join(map(str, IMAGES[name]))}")
     check_image_shape(name, image.name, image.shape)
 
 
 def _count_numbers(name: str, schema: Schema) -> int:
-    """Columns of all inputs together.
+    """The number of columns of all inputs together.
 
     Raises:
         ShapeError: an input is of another kind than numbers or points.
@@ -420,7 +410,7 @@ def _count_numbers(name: str, schema: Schema) -> int:
 def probe(model: nn.Module, schema: Schema) -> Tensor:
     """A model's outputs for two rows of zeros, on the CPU.
 
-    Random state and modes are as before afterwards.
+    Leaves random state and modes as they were.
     """
     inputs = [_zeros(feature) for feature in schema.inputs]
     modes = [(module, module.training) for module in model.modules()]

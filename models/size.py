@@ -1,6 +1,6 @@
-"""How much memory a model takes, found before any is taken.
+"""Finds how much memory a model takes before any is taken.
 
-What to do about it is the caller's.
+The caller decides what to do about it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ _LIMITS = (
 
 
 def count_bytes(build: Callable[[], nn.Module]) -> int:
-    """Bytes of the parameters and buffers of a model that is built without
-    memory.
+    """Count the bytes of a model's parameters and buffers, built without memory.
 
-    0 where it cannot be built so.
+    0 if the model cannot be built so.
 
     Raises:
         RecipeError: no machine could hold it: a single tensor has more numbers than 64 bits can
@@ -50,7 +49,7 @@ def count_bytes(build: Callable[[], nn.Module]) -> int:
 
 
 def check_room(name: str, what: str, num_bytes: int) -> None:
-    """Refuse what this process cannot have the memory for.
+    """Refuse a model for which this process cannot have the memory.
 
     Args:
         name: of the model.
@@ -69,8 +68,9 @@ def check_room(name: str, what: str, num_bytes: int) -> None:
 
 
 def free_memory() -> int:
-    """Bytes that can still be had, on this machine and within the limits of
-    the container that we are in.
+    """The bytes that this process can still have.
+
+    Counts this machine's memory and the limits of the container.
     """
     free = psutil.virtual_memory().available
     for limit, used in _LIMITS:

@@ -1,5 +1,7 @@
-"""Models of the user's own, `package.module:Class`, from the working
-directory or what is installed; proves nothing.
+"""Models of the user's own, named `package.module:Class`.
+
+They come from the working directory or from installed packages. Whether they fit the schema is
+checked elsewhere.
 """
 
 from __future__ import annotations
@@ -25,8 +27,9 @@ _FROM_SCHEMA = ("schema", "num_outputs", "num_classes", "in_channels")
 
 
 def check_class(name: str, args: dict[str, Any]) -> None:
-    """Refuse a class that cannot be imported, is no module of torch, or does
-    not take the arguments.
+    """Refuse a class that cannot be imported, is no nn.Module, or does not fit.
+
+    It does not fit if it does not take the recipe's arguments.
 
     Args:
         name: package.module:Class.
@@ -44,8 +47,9 @@ def check_class(name: str, args: dict[str, Any]) -> None:
 
 
 def build_class(name: str, args: dict[str, Any], schema: Schema) -> nn.Module:
-    """Build the class with the recipe's arguments and what it asks for of the
-    schema.
+    """Build the class with the recipe's arguments and parts of the schema.
+
+    Its signature says which parts it wants.
 
     Raises:
         RecipeError: see `check_class`; or the constructor raises.
@@ -79,7 +83,7 @@ def build_class(name: str, args: dict[str, Any], schema: Schema) -> nn.Module:
 
 
 def module_of(name: str) -> str:
-    """The module that a model's name would have imported.
+    """The module that a model's name makes torchrelay import.
 
     Empty for a model that is registered here.
     """
@@ -88,10 +92,9 @@ def module_of(name: str) -> str:
 
 
 def locate_module(name: str) -> str:
-    """The file of a module, found without importing it, or any package above
-    it.
+    """Find the file of a module without importing it or a package above it.
 
-    Empty where there is none.
+    Empty if there is none.
     """
     _look_here()
     first, *rest = name.split(".")
@@ -109,7 +112,7 @@ def locate_module(name: str) -> str:
 
 
 def _look_here() -> str:
-    """Let modules be found in the working directory too."""
+    """Let Python find modules in the working directory too."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(
@@ -158,9 +161,9 @@ def _import_class(name: str) -> type[nn.Module]:
 
 
 def _explain(error: Exception) -> str:
-    """An exception of the user's code.
+    """Describe an exception of the user's code.
 
-    Its kind, its words, the last line that it came through.
+    Gives its kind, its message, and the last line that it came through.
     """
     if isinstance(error, SyntaxError):
         return f"SyntaxError: {error.msg} ({error.filename}, line {error.lineno})"

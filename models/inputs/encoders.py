@@ -1,6 +1,6 @@
-"""Makes units of each kind of input.
+"""Turns each kind of input into units.
 
-Numbers as they are, pictures and points flattened, ids embedded.
+Numbers stay as they are, pictures and points are flattened, ids are embedded.
 """
 
 # Shapes: B rows in a batch, N category columns, L tokens in the longest row of a batch, F units.
@@ -16,9 +16,9 @@ from ...schema import FeatureSchema
 
 
 def build_encoder(feature: FeatureSchema) -> tuple[nn.Module, int]:
-    """Build what turns a feature's tensor into units of shape (B, F).
+    """Build the module that turns a feature's tensor into units (B, F).
 
-    Also gives F.
+    Gives F too.
     """
     if feature.facts.has_ids and not feature.facts.is_sequence:
         embeddings = ColumnEmbeddings(
@@ -32,8 +32,9 @@ def build_encoder(feature: FeatureSchema) -> tuple[nn.Module, int]:
 
 
 class ColumnEmbeddings(nn.Module):
-    """An embedding for each of several category columns that share their
-    classes.
+    """Embeddings for several category columns that share their classes.
+
+    Each column has an embedding of its own.
 
     Args:
         num_columns: category columns.
@@ -60,8 +61,9 @@ class ColumnEmbeddings(nn.Module):
 
 
 class TokenEmbeddings(nn.Module):
-    """The mean of the embeddings of a text's tokens, as in fastText (Joulin et
-    al. 2016); of no token, zeros.
+    """The mean of the embeddings of a text's tokens.
+
+    As in fastText (Joulin et al. 2016). A text without tokens gives zeros.
 
     Args:
         num_tokens: tokens of the vocabulary; ids go from 0 (padding) and 1 (unknown) to num_tokens

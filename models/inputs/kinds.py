@@ -1,6 +1,6 @@
-"""Which kinds of inputs a model takes, to be told by a recipe alone.
+"""Says which kinds of inputs a model takes, from a recipe alone.
 
-Sizes and counts are left to who builds it.
+Sizes and counts are checked when the model is built.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _HasFacts(Protocol):
 def check_inputs(name: str, inputs: Mapping[str, _HasFacts]) -> None:
     """Refuse kinds of inputs that a model does not take.
 
-    One that is not known here takes any.
+    A model that is not known here takes any.
 
     Args:
         name: of the model.
@@ -45,9 +45,9 @@ def check_inputs(name: str, inputs: Mapping[str, _HasFacts]) -> None:
 
 
 def check_one_image(name: str, inputs: Mapping[str, _HasFacts], wanted: str = "one image") -> None:
-    """Refuse none and several images.
+    """Refuse no image and several images.
 
-    Whatever stands beside the one is let in.
+    Other inputs may stand beside the image.
 
     Args:
         name, inputs: see `check_inputs`.
@@ -60,8 +60,9 @@ def check_one_image(name: str, inputs: Mapping[str, _HasFacts], wanted: str = "o
 
 
 def check_image_shape(name: str, key: str, shape: Sequence[int | None]) -> None:
-    """Refuse an image of another shape than a net takes, and say what to write
-    into the recipe.
+    """Refuse an image of another shape than a net takes.
+
+    The error says what to write into the recipe.
 
     Args:
         name: of the model; one that takes any shape passes.
@@ -89,7 +90,7 @@ def check_image_shape(name: str, key: str, shape: Sequence[int | None]) -> None:
 
 
 def check_numbers(name: str, inputs: Mapping[str, _HasFacts]) -> None:
-    """Refuse all but numbers and points.
+    """Refuse all inputs but numbers and points.
 
     Arguments and errors as of `check_inputs`.
     """
@@ -99,7 +100,7 @@ def check_numbers(name: str, inputs: Mapping[str, _HasFacts]) -> None:
 
 
 def check_text_alone(name: str, inputs: Mapping[str, _HasFacts]) -> None:
-    """Refuse all but one text.
+    """Refuse all inputs but a single text.
 
     Arguments and errors as of `check_inputs`.
     """

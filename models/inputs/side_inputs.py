@@ -1,6 +1,6 @@
-"""Lets numbers, categories, texts and points in beside the one image of a net.
+"""Adds other inputs to a net that takes one image.
 
-They join its units before the head.
+Numbers, categories, texts and points join the image's units before the head.
 """
 
 # Shapes: B rows in a batch, C x H x W an image, F units, K outputs.
@@ -31,9 +31,7 @@ def find_image(name: str, schema: Schema, wanted: str = "one image") -> FeatureS
 
 
 def add_side_inputs(name: str, net: nn.Module, schema: Schema) -> nn.Module:
-    """The net itself where a table's one input is its image.
-
-    Else the net with the other inputs let in.
+    """Add a table's other inputs to a net; without any, give the net itself.
 
     Raises:
         ShapeError: the net does not end in an affine layer, which could take more units.
@@ -54,7 +52,7 @@ def add_side_inputs(name: str, net: nn.Module, schema: Schema) -> nn.Module:
 class SideInputs(nn.Module):
     """A net whose head also sees other inputs.
 
-    Categories and texts embedded, numbers and points as they are.
+    Categories and texts are embedded, numbers and points enter as they are.
 
     Args:
         net: takes the image; its head is taken off it.

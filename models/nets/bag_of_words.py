@@ -1,6 +1,4 @@
-"""Logistic regression over the counts of a text's tokens, for any kind of
-target.
-"""
+"""Logistic regression over a text's token counts, for any kind of target."""
 
 # Shapes: B rows in a batch, L tokens in the longest of them, V tokens of the vocabulary, K outputs.
 
@@ -23,10 +21,10 @@ class BagOfWords(nn.Module):
 
     Order and distance of tokens do not count.
 
-    The counts are never made: a row of weights is looked up for each token, and those of a text are
-    added. What nn.Linear would have as the column of a token is here its row, so that the weights
-    have the shape (V + 2, K). They begin as nn.Linear's of V columns would, those of unknown tokens
-    at zero, and those of padding stay zero.
+    The layer never makes the counts: it looks up a row of weights for each token and adds those of
+    a text. What nn.Linear would have as the column of a token is a row here, so that the weights
+    have the shape (V + 2, K). They begin as those of nn.Linear with V columns would. The weights of
+    unknown tokens begin at zero, and those of padding stay zero.
 
     Args:
         num_tokens: V.
@@ -82,16 +80,14 @@ class BagOfWords(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def token_weights(self) -> Tensor:
-        """The weights of the vocabulary's tokens, shape (V, K), a copy on
-        the CPU in float32.
-        """
+        """A copy of the vocabulary's weights, shape (V, K), float32 on the CPU."""
         return self.bag.weight.detach()[2:].to("cpu", torch.float32, copy=True)
 
 
 def _drop_repeats(ids_BL: Tensor) -> Tensor:
-    """Each id of a row once, in another order.
+    """Keep each id of a row once, in another order.
 
-    Padding takes the place of the others.
+    Padding takes the place of the repeats.
     """
     ids_BL = ids_BL.sort(dim=1).values
     repeats_BL = F.pad(ids_BL[:, 1:] == ids_BL[:, :-1], (1, 0))
@@ -99,9 +95,7 @@ def _drop_repeats(ids_BL: Tensor) -> Tensor:
 
 
 def build_bag_of_words(schema: Schema, binary: bool = False, scale: Scale = "none") -> nn.Module:
-    """Logistic (or linear) regression over the counts of the words, or
-    n-grams, of one text.
-    """
+    """Logistic or linear regression over the counts of one text's n-grams."""
     check_text_alone("bag_of_words", {feature.name: feature for feature in schema.inputs})
     [text] = schema.inputs
     outputs = [target.num_outputs for target in schema.targets]

@@ -1,5 +1,6 @@
-"""A network whose depth is drawn anew in each forward pass of training, with
-one middle layer used again and again.
+"""A network whose depth is drawn in each forward pass of training.
+
+It uses one middle layer again and again.
 """
 
 # Shapes: B rows in a batch, D input columns, H hidden units, K outputs.
@@ -15,13 +16,12 @@ MOST_REPEATS = 3
 
 
 class DynamicNet(nn.Module):
-    """Affine and ReLU, then the same middle layer with ReLU 0 to 3 times, then
-    affine.
+    """Affine, ReLU, the same middle layer with ReLU 0 to 3 times, affine.
 
-    In training each forward pass draws how often, all depths alike probable, from a generator of
+    In training each forward pass draws how often, all depths equally likely, from a generator of
     the model's own. The generator's state is part of the state_dict, so that a run that goes on
     draws what it would have drawn. Evaluation draws nothing: it gives the mean of the outputs at
-    all four depths, which is what training expects, as dropout's evaluation is.
+    all four depths, which is what training expects, as dropout's evaluation does.
 
     Args:
         num_inputs: columns of all inputs together.
@@ -65,13 +65,11 @@ class DynamicNet(nn.Module):
         return self.output_linear(torch.stack(depths).mean(dim=0))
 
     def get_extra_state(self) -> Tensor:
-        """The generator's state, uint8, which stands in the state_dict as
-        `_extra_state`.
-        """
+        """The generator's state, uint8, which the state_dict has as `_extra_state`."""
         return self._generator.get_state()
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Go on drawing from a state that `get_extra_state` gave."""
+        """Continue to draw from a state that `get_extra_state` gave."""
         self._generator.set_state(state.cpu())
 
     def _draw_repeats(self) -> int:

@@ -1,10 +1,9 @@
-"""Embeddings of entities and relations that score every entity as the tail of
-(head, relation).
+"""Embeddings of entities and relations that score every entity as an answer.
 
-The paper of each model stands with it. All of them learn each relation twice, forwards and
-backwards (reciprocal relations: Lacroix, Usunier and Obozinski 2018,
-https://arxiv.org/abs/1806.07297), so that asking for a head is asking for the tail of the
-reciprocal relation; `datasets/kinds/triples.py` makes these questions.
+Each class names its paper. All models learn each relation twice, forwards and backwards (reciprocal
+relations: Lacroix, Usunier and Obozinski 2018, https://arxiv.org/abs/1806.07297), so that a
+question for a head is a question for the tail of the reciprocal relation;
+`datasets/kinds/triples.py` makes these questions.
 """
 
 # Shapes: B questions in a batch, K entities, R relations, D numbers an embedding, S entities that
@@ -28,12 +27,11 @@ Power = Literal[1, 2]
 
 
 class KnowledgeGraphModel(nn.Module, abc.ABC):
-    """Two tables of embeddings, and how a head and a relation become a query
-    that tails are compared with.
+    """Two tables of embeddings, and a query made of a head and a relation.
 
-    `entities.weight[i]` is the entity of class i, `relations.weight[i]` and `reciprocals.weight[i]`
-    the relation of class i forwards and backwards. An input id of 0, which no class has, is a
-    vector of zeros.
+    Tails are compared with the query. `entities.weight[i]` is the entity of class i,
+    `relations.weight[i]` and `reciprocals.weight[i]` are the relation of class i forwards and
+    backwards. An input id of 0, which no class has, is a vector of zeros.
 
     Args:
         triple: where head and relation stand among the inputs.
@@ -80,9 +78,9 @@ class KnowledgeGraphModel(nn.Module, abc.ABC):
             return self.score_all(self.query(head_BD, relation_BD))
 
     def training_losses(self, inputs: tuple[Tensor, ...], target_B: Tensor, loss: Loss) -> Tensor:
-        """What is minimised for each question.
+        """The loss of each question.
 
-        The loss among all entities, or among the answer and some drawn others.
+        It is taken among all entities, or among the answer and some drawn others.
 
         Args:
             inputs: see `forward`.
@@ -104,33 +102,31 @@ class KnowledgeGraphModel(nn.Module, abc.ABC):
         return losses_B
 
     def entity_vectors(self) -> Tensor:
-        """What entities are compared by, shape (K, D)."""
+        """The vectors by which entities are compared, shape (K, D)."""
         return self.entities.weight
 
     @abc.abstractmethod
     def query(self, head_BD: Tensor, relation_BD: Tensor) -> Tensor:
-        """What tails are compared with, shape (B, D)."""
+        """The vectors with which tails are compared, shape (B, D)."""
 
     def score_all(self, query_BD: Tensor) -> Tensor:
         """Scores of all entities, shape (B, K).
 
-        Here the products, by one matrix multiplication.
+        Here these are products, by one matrix multiplication.
         """
         return F.linear(
             query_BD, self.entity_vectors()
         )  # its gradient has the entities' layout, that of @ has not
 
     def score_some(self, query_BD: Tensor, entity_BS: Tensor) -> Tensor:
-        """Scores of some entities, each question's own.
-
-        Ids and scores of shape (B, S).
-        """
+        """Scores of some entities for each question, ids and scores (B, S)."""
         candidates_BSD = F.embedding(entity_BS, self.entity_vectors())
         return (candidates_BSD @ query_BD.to(candidates_BSD.dtype)[:, :, None])[:, :, 0]
 
     def loss_among(self, scores_BS: Tensor, loss: Loss) -> Tensor:
-        """The loss of each question, shape (B,), whose true answer's score
-        comes first.
+        """The loss of each question, shape (B,).
+
+        The true answer's score comes first.
         """
         return loss(
             scores_BS, torch.zeros(len(scores_BS), dtype=torch.int64, device=scores_BS.device)
@@ -153,8 +149,7 @@ class KnowledgeGraphModel(nn.Module, abc.ABC):
         return _embed(head_B, self.entities.weight), _embed(relation_B, both_ways)
 
     def _draw_candidates(self, target_B: Tensor) -> Tensor:
-        """The true entity, then others, each equally likely, shape (B, 1 +
-        negatives).
+        """The true entity, then other ones, equally likely, (B, 1 + negatives).
 
         They come from torch's global generator, whose state is part of a checkpoint.
         """
@@ -205,10 +200,7 @@ class TransE(KnowledgeGraphModel):
         return (F.normalize(head_BD, dim=1) if self.margin else head_BD) + relation_BD
 
     def score_all(self, query_BD: Tensor) -> Tensor:
-        """Minus the distances.
-
-        Those of norm 2 by a matrix multiplication.
-        """
+        """Minus the distances; with norm 2 by a matrix multiplication."""
         return -torch.cdist(query_BD, self.entity_vectors(), p=self.norm)
 
     def score_some(self, query_BD: Tensor, entity_BS: Tensor) -> Tensor:
@@ -237,8 +229,9 @@ class DistMult(KnowledgeGraphModel):
 
 
 class ComplEx(KnowledgeGraphModel):
-    """The real part of head times relation times the conjugate tail, over
-    complex numbers.
+    """The real part of head times relation times the conjugate tail.
+
+    All are complex numbers.
 
     Trouillon et al. 2016, https://arxiv.org/abs/1606.06357. The first half of an embedding is real
     parts, the second imaginary parts, so that D is twice the rank.
@@ -261,8 +254,7 @@ class ComplEx(KnowledgeGraphModel):
 
 
 def find_sizes(name: str, schema: Schema) -> tuple[Triple, int, int]:
-    """Where head and relation stand, and how many entities and relations there
-    are.
+    """Find the head, the relation, and the numbers of entities and relations.
 
     Args:
         name: of the model, for the message.

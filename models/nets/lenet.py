@@ -1,6 +1,6 @@
 """Small convolutional nets for images of 32 x 32 pixels.
 
-Checking that a table's images are such is the registry's.
+The registry checks that a table's images have this size.
 """
 
 # Shapes: B rows in a batch, C channels, H and W pixels, F hidden units, K outputs.
@@ -16,8 +16,7 @@ SPARE = 2
 
 
 class LeNet(nn.Module):
-    """Two convolutions with max pooling, three affine layers, ReLU between
-    them.
+    """Two convolutions with max pooling and three affine layers, with ReLU.
 
     After LeCun et al. 1998, "Gradient-based learning applied to document recognition", with ReLU
     for its sigmoids, max pooling for its averages and full connections between the convolutions.

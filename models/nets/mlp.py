@@ -20,8 +20,7 @@ Norm = Literal["none", "batch", "layer"]
 
 
 class MLP(nn.Module):
-    """Affine layers with ReLU and dropout between them, normalised before the
-    ReLU if asked, over all inputs.
+    """Affine layers with ReLU, dropout and an optional norm over all inputs.
 
     Numbers enter as they are, images and points flattened, each category column through an
     embedding of its own, a text as the mean of its tokens' embeddings.

@@ -1,10 +1,9 @@
 """Pretrained weights of torchvision's nets.
 
-Found by name or as a file, and loaded where head or channels differ.
-
 `model.args.weights` names an entry of torchvision's registry, which is downloaded once;
-`model.args.weights_file` is a file of weights of the same net. How a file is read is told by the
-caller. Only a new run loads them: one that goes on has its weights from its checkpoint.
+`model.args.weights_file` names a file of weights of the same net, which the caller reads. Weights
+are loaded where head or channels differ, too. Only a new run loads them: a run that goes on has its
+weights from its checkpoint.
 """
 
 from __future__ import annotations
@@ -56,9 +55,9 @@ def check_weights(name: str, args: Mapping[str, Any]) -> None:
 
 
 def fetch_pretrained(model: Named, cache: Path, read: ReadWeights) -> list[str]:
-    """See that a model's pretrained weights are there and can be read.
+    """Check that a model's pretrained weights are there and can be read.
 
-    Download those that torchvision names.
+    Downloads those that torchvision names.
 
     Args:
         model: the recipe's; nothing is done where it asks for no weights.
@@ -81,13 +80,12 @@ def fetch_pretrained(model: Named, cache: Path, read: ReadWeights) -> list[str]:
 
 
 def load_pretrained(built: nn.Module, model: Named, cache: Path, read: ReadWeights) -> list[str]:
-    """Load a model's pretrained weights into the net that was built for a
-    table.
+    """Load a model's pretrained weights into the net of a table.
 
-    The head is left as it is where it has another number of outputs. A first layer for other
-    channels gets the sum over red, green and blue for one channel, and for more of them the three
-    in turn, scaled so that the sum stays (as timm does). A vision transformer's positions are
-    interpolated to another size of image.
+    A head with another number of outputs is left as it is. A first layer for other channels gets
+    the sum over red, green and blue for one channel, and for more of them the three in turn, scaled
+    so that the sum stays (as timm does). A vision transformer's positions are interpolated to
+    another size of image.
 
     Args:
         built: by the registry, from the same recipe, on any device; changed in place.
@@ -131,9 +129,7 @@ def load_pretrained(built: nn.Module, model: Named, cache: Path, read: ReadWeigh
 
 
 def asks_for_weights(model: Named) -> bool:
-    """Whether a recipe's model is a net of torchvision with pretrained
-    weights.
-    """
+    """Whether a recipe asks for pretrained weights of a torchvision net."""
     return model.name.startswith("torchvision:") and any(model.args.get(key) for key in ARGUMENTS)
 
 
@@ -144,7 +140,7 @@ def _name_of_net(model: Named) -> str:
 def _find_net(built: nn.Module) -> nn.Module:
     """Torchvision's net in a model.
 
-    Where other inputs join its units, its head is an identity and stands outside.
+    With other inputs beside the image, its head is an identity and stands outside.
     """
     return inner if isinstance(inner := getattr(built, "net", None), nn.Module) else built
 
@@ -152,7 +148,7 @@ def _find_net(built: nn.Module) -> nn.Module:
 def _find_entry(name: str, weights: str) -> Any:
     """The entry of torchvision's registry.
 
-    `ResNet18_Weights.DEFAULT` is `DEFAULT` too.
+    `ResNet18_Weights.DEFAULT` means `DEFAULT` too.
     """
     from torchvision import models
 
@@ -203,9 +199,9 @@ def _download(name: str, weights: str, path: Path) -> None:
 
 
 def _read(path: Path, read: ReadWeights) -> dict[str, Tensor]:
-    """A state_dict that may be changed.
+    """Read a state_dict that may be changed.
 
-    With the versions of its modules, which some nets look at.
+    Keeps the versions of its modules, which some nets use.
     """
     if not path.exists():
         raise SourceError(f"model.args.weights_file: {path} does not exist")
@@ -217,9 +213,7 @@ def _differs(state: Mapping[str, Tensor], own: Mapping[str, Tensor], key: str) -
 
 
 def _leave_out(net: nn.Module, state: dict[str, Tensor], head: str) -> list[str]:
-    """Drop the head's weights where the net's head has other shapes, or
-    none.
-    """
+    """Drop the head's weights if the net's head has other shapes, or none."""
     own = net.state_dict()
     left_out = [
         key

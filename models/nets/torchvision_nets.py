@@ -1,6 +1,6 @@
-"""Classification nets of torchvision, head and first layer fitted to a table.
+"""Classification nets of torchvision with a head and first layer for a table.
 
-The registry proves that one fits.
+The registry checks that a net fits.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ def list_torchvision() -> list[str]:
 
 
 def check_torchvision(name: str, args: dict[str, Any]) -> None:
-    """Refuse a net that torchvision does not have or arguments that it does not
-    take.
+    """Refuse a net that torchvision lacks, or arguments that it does not take.
 
     Args:
         name: without its prefix, for example resnet18.
@@ -53,10 +52,9 @@ def check_torchvision(name: str, args: dict[str, Any]) -> None:
 
 
 def build_torchvision(name: str, args: dict[str, Any], schema: Schema) -> nn.Module:
-    """Build the net with random weights for a table of one image, and of other
-    inputs, which join before the head.
+    """Build the net with random weights for a table with one image.
 
-    Pretrained weights are loaded into it by others.
+    Other inputs join before the head. `pretrained.py` loads pretrained weights into it.
 
     Raises:
         ShapeError: the inputs do not have exactly one image, or not of a size that the net can be
@@ -130,8 +128,9 @@ def _refusal(name: str, args: dict[str, Any]) -> str:
 
 
 def _fit_first_layer(model: nn.Module, in_channels: int) -> None:
-    """Put a first convolution of other channels in the place of the one for
-    RGB, with torch's default weights.
+    """Replace the first convolution by one for other channels.
+
+    It has torch's default weights.
     """
     path, old = next(
         (path, part) for path, part in model.named_modules() if isinstance(part, nn.Conv2d)

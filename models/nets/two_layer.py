@@ -1,9 +1,8 @@
-"""The two-layer network without biases, in every form that PyTorch can write it
-in; all of them compute the same.
+"""The two-layer network without biases, in every form that PyTorch offers.
 
-What differs is who takes the gradient: a backward pass by hand over the whole net (`tensors`),
-autograd over plain operations (`autograd`), autograd with a ReLU of our own (`function`), or over
-the layers of `torch.nn` (`sequential`, `optim`, `module`).
+All forms compute the same. They differ in who takes the gradient: a backward pass by hand over the
+whole net (`tensors`), autograd over plain operations (`autograd`), autograd with a ReLU of our own
+(`function`), or autograd over the layers of `torch.nn` (`sequential`, `optim`, `module`).
 """
 
 # Shapes: B rows in a batch, D input columns, H hidden units, K outputs.
@@ -24,9 +23,7 @@ Form = Literal["tensors", "autograd", "function", "sequential", "optim", "module
 
 
 class HandWrittenNet(torch.autograd.Function):
-    """relu(x W1ᵀ) W2ᵀ with the whole backward pass written out by the chain
-    rule.
-    """
+    """relu(x W1ᵀ) W2ᵀ with the backward pass written out by the chain rule."""
 
     @staticmethod
     def forward(ctx: Any, x_BD: Tensor, w1_HD: Tensor, w2_KH: Tensor) -> Tensor:
@@ -43,8 +40,9 @@ class HandWrittenNet(torch.autograd.Function):
     # It reads the hidden units as numbers, which no second derivative could pass through.
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """From the gradient of the outputs, shape (B, K), those of x (None
-        where nobody asks), W1 and W2.
+        """The gradients of x, W1 and W2 from that of the outputs, shape (B, K).
+
+        That of x is None if nobody asks for it.
         """
         [grad_BK] = grad_outputs
         # Under autocast the outputs, and so their gradient, have fewer digits than the weights.
@@ -65,10 +63,7 @@ class HandWrittenReLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        """Negative values become 0.
-
-        Any shape.
-        """
+        """Replace negative values by 0, in any shape."""
         ctx.save_for_backward(x)
         return x.clamp(min=0)
 
@@ -83,10 +78,8 @@ class HandWrittenReLU(torch.autograd.Function):
 class TwoLayerNet(nn.Module):
     """Affine, ReLU, affine, without biases, over numbers side by side.
 
-    Two layers hold the weights of all forms.
-
-    The same random state gives all forms the same weights, and their state_dicts the same keys: the
-    weights of one form fit the others.
+    Two layers hold the weights of all forms. The same random state gives all forms the same weights
+    and the same keys, so that the weights of one form fit the others.
 
     Args:
         num_inputs: columns of all inputs together.
@@ -118,7 +111,7 @@ class TwoLayerNet(nn.Module):
 class SequentialNet(nn.Sequential):
     """The same net as a list of layers.
 
-    Arguments as of `TwoLayerNet`, `forward` as its.
+    Arguments and `forward` as of `TwoLayerNet`.
     """
 
     def __init__(self, num_inputs: int, num_outputs: int, hidden: int) -> None:
