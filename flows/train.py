@@ -74,7 +74,7 @@ def train(
 def begin(
     recipe: Recipe, recipe_file: str, recheck: bool = False, trust_code: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Make a new run, from ingest to its end, and give its record as JSON."""
+    """Make a new run, from ingest to its end, and give its record."""
     ingested, run_dir = ingest_table(recipe, recheck), name_run(recipe)
     with hold_run(run_dir), keep_status(run_dir):
         start_run(run_dir, recipe, ingested, recipe_file, trust_code)
@@ -85,7 +85,7 @@ def begin(
 def go_on(
     run_dir: Path, overrides: dict[str, Any], trust_code: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Take a run from where it stopped to its end; give its record as JSON."""
+    """Take a run from where it stopped to its end and give its record."""
     with hold_run(run_dir), keep_status(run_dir):
         reopen_run(run_dir, overrides, trust_code)
         train_to_the_end(run_dir)

@@ -160,7 +160,7 @@ def build_two_layer(schema: Schema, hidden: Units = 100, form: Form = "module") 
 
 
 def build_dynamic_net(schema: Schema, hidden: Units = 100) -> nn.Module:
-    """Numbers through a middle layer that each training pass uses 0 to 3 times."""
+    """Numbers through a middle layer that training passes use 0 to 3 times."""
     return DynamicNet(_count_numbers("dynamic_net", schema), schema.num_outputs, hidden)
 
 
@@ -172,7 +172,7 @@ def build_transe(
     negatives: Count = 0,
     init_scale: Scale = INIT_SCALE,
 ) -> nn.Module:
-    """Entities and relations as vectors, where head + relation is near the tail.
+    """Entities and relations as vectors, where head + relation meets the tail.
 
     A margin needs negatives.
     """
@@ -192,7 +192,7 @@ def build_distmult(
     negatives: Count = 0,
     init_scale: Scale = INIT_SCALE,
 ) -> nn.Module:
-    """Entities and relations as vectors, with a large product for a true triple."""
+    """Entities and relations as vectors, compared by a product of three."""
     return DistMult(*find_sizes("distmult", schema), dim, init_scale, negatives, n3)
 
 
@@ -203,7 +203,7 @@ def build_complex(
     negatives: Count = 0,
     init_scale: Scale = INIT_SCALE,
 ) -> nn.Module:
-    """Entities and relations as dim complex numbers with a large product."""
+    """Entities and relations as dim complex numbers, compared by a product."""
     return ComplEx(*find_sizes("complex", schema), 2 * dim, init_scale, negatives, n3)
 
 

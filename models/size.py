@@ -22,9 +22,9 @@ _LIMITS = (
 
 
 def count_bytes(build: Callable[[], nn.Module]) -> int:
-    """Count the bytes of a model's parameters and buffers, built without memory.
+    """Count the bytes of a model's parameters and buffers.
 
-    0 if the model cannot be built so.
+    Builds the model without memory. 0 if that is not possible.
 
     Raises:
         RecipeError: no machine could hold it: a single tensor has more numbers than 64 bits can

@@ -1,5 +1,4 @@
-"""Checks the arguments that a recipe gives to a variant against the signature
-that will take them.
+"""Checks a recipe's arguments against the signature that will take them.
 
 Values that no annotation can judge are left to the callers.
 """
@@ -29,8 +28,9 @@ def check_arguments(
     filled: Collection[str] = (),
     typed: bool = True,
 ) -> None:
-    """Refuse arguments that a function does not take, lacks, or whose
-    annotations do not hold.
+    """Refuse arguments that a function lacks, does not take or cannot use.
+
+    Its annotations say which values it can use.
 
     Args:
         key: where the variant stands in the recipe, for example "train.schedule".
@@ -97,9 +97,7 @@ def check_values(
 
 
 def _check_finite(key: str, value: Any) -> None:
-    """Refuse infinities and NaN anywhere in arguments, whatever the
-    annotations are.
-    """
+    """Refuse infinities and NaN in arguments, whatever the annotations say."""
     if isinstance(value, float) and not math.isfinite(value):
         raise RecipeError(f"{key}: got {value}; expected a finite number")
     inner = (

@@ -1,6 +1,7 @@
-"""What a run that goes on may change of its recipe, as the recipe's fields are marked.
+"""Says what a run that goes on may change of its recipe.
 
-All else would break the state of its optimizer, the order of its rows, or its meaning.
+The recipe's fields are marked with it. Any other change would break the state of the optimizer, the
+order of rows, or the meaning of a setting.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .types import Fixed, MayChange
 
 @functools.cache
 def marked_keys() -> dict[str, Fixed | MayChange]:
-    """The mark of each setting by its dotted key, in the order of the recipe."""
+    """The mark of each setting by its dotted key, in the recipe's order."""
     return dict(marks_in(Recipe))
 
 
@@ -39,7 +40,10 @@ def marks_in(part: type[Part], prefix: str = "") -> Iterator[tuple[str, Fixed | 
 
 
 def changeable_keys() -> tuple[str, ...]:
-    """Dotted keys that a run may change; with one goes all that stands below it."""
+    """Dotted keys that a run may change.
+
+    A key includes all keys below it.
+    """
     found = []
     for key, mark in marked_keys().items():
         if isinstance(mark, MayChange):
@@ -48,7 +52,7 @@ def changeable_keys() -> tuple[str, ...]:
 
 
 def alters_curves(key: str) -> bool:
-    """Whether the points that a step gives are others once a setting has changed."""
+    """Whether a changed setting changes the metrics that a step gives."""
     return not any(
         isinstance(mark, MayChange) and mark.beside_curves and _is_below(key, one)
         for one, mark in marked_keys().items()
@@ -56,9 +60,9 @@ def alters_curves(key: str) -> bool:
 
 
 def changes_between(then: Mapping[str, str], now: Mapping[str, str]) -> dict[str, list[str | None]]:
-    """What two flattened recipes differ in.
+    """The differences between two flattened recipes.
 
-    Dotted key -> [then, now], None where one does not have it.
+    Dotted key -> [then, now], None where one lacks it.
     """
     before, after = (
         {key: value for key, value in one.items() if value != "{}"} for one in (then, now)
@@ -85,9 +89,10 @@ def refuse_fixed(changed: Iterable[str]) -> None:
 
 
 def take_changeable(recipe: Recipe) -> dict[str, Any]:
-    """The values of all that a run may change, by dotted key, as overrides of another recipe.
+    """The values of all settings that a run may change, as overrides.
 
-    An argument that the recipe leaves to its default is left out.
+    By dotted key, for another recipe. An argument that the recipe leaves to its default is left
+    out.
     """
     taken: dict[str, Any] = {}
     values = recipe.model_dump(by_alias=True)

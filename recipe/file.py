@@ -1,7 +1,4 @@
-"""The recipe's YAML file and its overrides.
-
-Read, checked and explained, and written again.
-"""
+"""Reads, checks and writes the YAML file of a recipe, and its overrides."""
 
 from __future__ import annotations
 
@@ -31,9 +28,9 @@ MOST_OF_A_KEY = 120
 def load_recipe(
     file: str | Path = "", fields: Recipe | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Recipe:
-    """Read a recipe.
+    """Read a recipe from its file, the fields that were set, and overrides.
 
-    The file first, then the fields that were set, then the overrides.
+    Each goes over what comes before it.
 
     Args:
         file: YAML file; its relative paths are made absolute against its own folder. Empty means
@@ -63,8 +60,9 @@ def load_recipe(
 
 
 def parse_overrides(items: list[str] | tuple[str, ...]) -> list[dict[str, Any]]:
-    """Read `--set` items. Several values of an item, as in `train.seed=0,1,2`,
-    give one dict for each combination.
+    """Read `--set` items.
+
+    Several values of an item, as in `train.seed=0,1,2`, give one dict for each combination.
 
     Raises:
         RecipeError: an item is not `key=value`, or they make more runs than anybody means.
@@ -94,8 +92,7 @@ def parse_overrides(items: list[str] | tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def parse_renames(items: list[str] | tuple[str, ...]) -> dict[str, str]:
-    """Read `--rename` items, such as `backbone.*=*`, as `warm_start.rename` has
-    them.
+    """Read `--rename` items, such as `backbone.*=*`, for `warm_start.rename`.
 
     Raises:
         RecipeError: an item is not `from=to`, or gives a pattern twice.
@@ -117,22 +114,26 @@ def parse_renames(items: list[str] | tuple[str, ...]) -> dict[str, str]:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The whole recipe, defaults included, as YAML that `load_recipe` reads."""
+    """Write the whole recipe, with its defaults, as YAML.
+
+    `load_recipe` reads it.
+    """
     return yaml.dump(
         recipe.model_dump(by_alias=True), Dumper=Dumper, sort_keys=False, allow_unicode=True
     )
 
 
 def dump_hidden(recipe: Recipe) -> str:
-    """The same without secrets, as YAML that `parse_recipe` reads, for
-    journals.
+    """Write the recipe without secrets, as YAML for journals.
+
+    `parse_recipe` reads it.
     """
     values = hide_in_values(recipe.model_dump(by_alias=True))
     return yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
 def parse_recipe(text: str) -> Recipe:
-    """The recipe that `dump_recipe` wrote.
+    """Read the recipe that `dump_recipe` wrote.
 
     Raises:
         RecipeError: it is not YAML, or a key or value is not legal here.
@@ -141,7 +142,7 @@ def parse_recipe(text: str) -> Recipe:
 
 
 def dump_value(value: Any) -> str:
-    """One value as YAML on one line, as it can stand behind a key.
+    """Write one value as YAML on one line, as it can stand behind a key.
 
     `load_recipe` reads the same value.
     """
@@ -157,9 +158,9 @@ def dump_value(value: Any) -> str:
 
 
 def flatten(recipe: Recipe) -> dict[str, str]:
-    """The recipe as dotted keys and strings, for example {"train.epochs".
+    """The recipe as dotted keys and strings, as MLflow's params want it.
 
-    "10"}, as MLflow's params want it.
+    For example {"train.epochs": "10"}.
     """
 
     def walk(value: Any, key: str) -> Iterator[tuple[str, str]]:
@@ -336,9 +337,9 @@ def _validate(values: dict[str, Any], place: str) -> Recipe:
 
 
 def _explain(problem: Any) -> str:
-    """One line for one of pydantic's findings.
+    """Say in one line what pydantic found.
 
-    The key, the value, what is legal.
+    Names the key, the value, and what is legal.
     """
     loc = [str(part) for part in problem["loc"]]
     key, value = _cut(".".join(loc)), shown_value(problem["input"])
@@ -360,15 +361,13 @@ def _explain(problem: Any) -> str:
 
 
 def _cut(text: str) -> str:
-    """A key or an option for a message, without what a terminal would obey,
-    and not longer than one wants to read.
-    """
+    """A key or an option for a message, printable and not too long."""
     short = text if len(text) <= MOST_OF_A_KEY else f"{text[:MOST_OF_A_KEY]}…"
     return short if short.isprintable() else repr(short)
 
 
 def shown_path(path: Path) -> str:
-    """A file's name for a message, see `_cut`."""
+    """The name of a file for a message, see `_cut`."""
     return _cut(str(path))
 
 

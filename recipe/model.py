@@ -1,11 +1,9 @@
-"""The recipe.
+"""The recipe, a frozen pydantic model that describes a whole run.
 
-A frozen pydantic model that says everything about a run; `recipe/file.py` reads it from a YAML
-file.
-
-Its shape is checked at once and without torch. Whether the models, optimizers, losses and files
-that it names exist is checked in the preflight (`tasks/assembly/preflight.py`). Defaults stand here
-and nowhere else, and so does what a run that goes on may change (`recipe/changes.py` reads it).
+`recipe/file.py` reads it from a YAML file. Its shape is checked at once and without torch. Whether
+the models, optimizers, losses and files that it names exist is checked in the preflight
+(`tasks/assembly/preflight.py`). Defaults stand here and nowhere else, and so do the marks of what a
+run that goes on may change (`recipe/changes.py` reads them).
 """
 
 from __future__ import annotations
@@ -76,10 +74,7 @@ Strings = Annotated[list[str], BeforeValidator(_as_list)]
 
 
 class Part(BaseModel):
-    """A part of the recipe.
-
-    Frozen, unknown keys refused.
-    """
+    """A section of the recipe, frozen, which refuses unknown keys."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
@@ -87,10 +82,7 @@ class Part(BaseModel):
 
 
 class Named(Part):
-    """Something that has variants.
-
-    Which one, and its arguments.
-    """
+    """The name of a variant and its arguments."""
 
     name: Text
     """Name of the variant."""
@@ -99,9 +91,9 @@ class Named(Part):
 
 
 class Spelling(Part):
-    """Which spellings of a class, a category or a tag are one.
+    """Which spellings of a class, a category or a tag count as one.
 
-    Unicode's composed form always is.
+    Unicode's composed form always does.
     """
 
     strip: bool = False
@@ -258,7 +250,7 @@ class TableFile(Part):
 class Dialect(Part):
     """How a text table is written.
 
-    Of Parquet the numbers in columns of text.
+    For Parquet, how the numbers in columns of text are.
     """
 
     encoding: Encoding = "utf-8"
@@ -437,7 +429,7 @@ class Tracking(Part):
 
 
 class WarmStart(Part):
-    """Weights to begin with, and what becomes of them."""
+    """Which weights a run begins with, and what becomes of them."""
 
     source: Annotated[str, FIXED] = ""
     """Run id, runs:/<id>, models:/<name>@<alias>, or a weights file; empty means to begin at
@@ -507,8 +499,9 @@ class Recipe(Part):
     @model_validator(mode="before")
     @classmethod
     def _check_bounds(cls, values: Any) -> Any:
-        """Values that come by another way than a file, as Prefect's
-        parameters do, have its bounds too.
+        """Hold values that do not come from a file to the file's bounds.
+
+        Prefect's parameters are such values.
         """
         try:
             check_bounds(values, "the recipe")
@@ -523,9 +516,7 @@ class Recipe(Part):
 
 
 def recipe_schema() -> dict[str, Any]:
-    """JSON Schema of the YAML file, with the short forms that the reader
-    accepts.
-    """
+    """JSON Schema of the YAML file, with the reader's short forms."""
     schema = Recipe.model_json_schema(by_alias=True)
     feature, warm_start = (schema["$defs"][part]["properties"] for part in ("Feature", "WarmStart"))
     for texts in (feature["columns"], warm_start["exclude"], warm_start["freeze"]):
@@ -547,8 +538,9 @@ def recipe_schema() -> dict[str, Any]:
 
 
 def nearest(word: str, legal: Any) -> str:
-    """The ending of an error message that names the nearest legal words, or
-    the first of them where none is near.
+    """The ending of a message that names the nearest legal words.
+
+    It names the first of them if none is near.
     """
     names = sorted(str(name) for name in legal)
     near = difflib.get_close_matches(word[:MOST_COMPARED], names[:MOST_NAMES], n=3, cutoff=0.5)
@@ -561,7 +553,7 @@ def nearest(word: str, legal: Any) -> str:
 def quote_name(name: str) -> str:
     """A name as a message shows it.
 
-    In quotes where spaces or commas would hide where it begins and ends.
+    It has quotes if spaces or commas would hide where it begins and ends.
     """
     is_plain = name == name.strip() and name.isprintable() and "," not in name and name
     return name if is_plain else repr(name)

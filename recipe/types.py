@@ -1,9 +1,8 @@
-"""What numbers and texts of a recipe may be at all, and whether a run may change them.
+"""Bounds on a recipe's numbers and texts, and marks of its settings.
 
-What they mean stands in `recipe/model.py`.
-
-A bound here is not what is sensible but what the machine, or the libraries that get the value, can
-take.
+`recipe/model.py` says what they mean. A bound is not what is sensible, but what the machine, or the
+libraries that get the value, can take. A mark says whether a run that goes on may change the
+setting.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ MOST_CHANNELS = 65_536
 
 @dataclass(frozen=True)
 class Fixed:
-    """Mark of a setting that a run keeps; only a new run can have another."""
+    """Mark of a setting that only a new run can change."""
 
 
 @dataclass(frozen=True)
 class MayChange:
-    """Mark of a setting that a run may change where it goes on.
+    """Mark of a setting that a run may change when it goes on.
 
     Attributes:
         args: of something that has variants, the arguments that may change; none means all of it.
@@ -53,9 +52,9 @@ def _check_printable(text: str) -> str:
 
 
 def _check_encoding(encoding: str) -> str:
-    """Refuse codecs that are none of tables.
+    """Refuse codecs that no table can have.
 
-    Whether there is one of this name is seen where the table is read.
+    Whether a codec of this name exists is checked when the table is read.
     """
     try:
         name = codecs.lookup(encoding).name.replace("_", "-")
@@ -69,9 +68,9 @@ def _check_encoding(encoding: str) -> str:
 
 
 def _check_delimiter(delimiter: str) -> str:
-    """Refuse what ends a line or quotes.
+    """Refuse signs that end a line or quote.
 
-    How many characters there may be is seen where the table is read.
+    How many characters are allowed is checked when the table is read.
     """
     if delimiter == '"' or not delimiter.replace("\t", "").isprintable():
         raise ValueError(

@@ -1,10 +1,9 @@
-"""YAML text to plain values and back.
+"""Turns YAML text into plain values and back.
 
-The scalars of YAML 1.2, and bounds that hold before anything is built.
-
-A few hundred bytes of aliases can stand for gigabytes, and a few thousand brackets are deeper than
-Python can follow: the parser's events are counted first, aliases at the size of what they stand
-for; only then are values made of them.
+It reads the scalars of YAML 1.2, within bounds that hold before anything is built. A few hundred
+bytes of aliases can stand for gigabytes, and a few thousand brackets are deeper than Python can
+follow. So the parser's events are counted first, aliases at the size of what they stand for; only
+then are values made of them.
 """
 
 from __future__ import annotations
@@ -39,15 +38,15 @@ _TAGS = frozenset(
 
 
 class _Loader(_Parser):
-    """YAML 1.2's scalars.
+    """A loader of YAML 1.2's scalars.
 
-    `1e-3` is a number; `no`, `on` and `007` are strings. A key that stands twice is refused.
+    `1e-3` is a number; `no`, `on` and `007` are strings. A repeated key is refused.
     """
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Refuse what YAML would take in silence.
+        """Refuse a repeated key.
 
-        Of two equal keys it keeps the last.
+        YAML would silently keep the last one.
         """
         seen: set[str] = set()
         keys = [key for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
@@ -58,9 +57,9 @@ class _Loader(_Parser):
         return super().construct_mapping(node, deep)
 
     def construct_scalar_of(self, node: Any) -> Any:
-        """What a scalar says that is null, a truth value or a number.
+        """The value of a scalar that is null, a truth value or a number.
 
-        Also where a tag alone claims that it is one.
+        Also if only a tag claims that it is one.
         """
         kind, text = node.tag.removeprefix(_CORE), self.construct_scalar(node)
         if not _PATTERNS[kind].fullmatch(text):
@@ -81,8 +80,9 @@ class _Loader(_Parser):
 
 
 class Dumper(yaml.SafeDumper):
-    """Quotes the strings that `parse_yaml` would read as something else, for
-    example the name `1e-3`.
+    """Quotes strings that `parse_yaml` would read as something else.
+
+    For example the name `1e-3`.
     """
 
 
@@ -131,8 +131,9 @@ def parse_yaml(text: str, place: str) -> Any:
 
 
 def check_bounds(values: Any, place: str) -> None:
-    """Refuse values that came by another way than YAML and are more, or deeper,
-    than a recipe can be.
+    """Refuse values that are more, or deeper, than a recipe can be.
+
+    For values that did not come as YAML.
 
     Raises:
         RecipeError: names the place and the bound.
@@ -167,7 +168,7 @@ def check_bounds(values: Any, place: str) -> None:
 class _Part:
     """A list or mapping that is being parsed.
 
-    Its anchor, how many values it has, how many levels are below it.
+    Has its anchor, its number of values, and the levels below it.
     """
 
     anchor: str
@@ -180,8 +181,9 @@ class _Part:
 
 
 def _check_events(text: str, place: str) -> None:
-    """Refuse text that is too deep or stands for too many values, and tags
-    that are none of YAML's core.
+    """Refuse text that is too deep, stands for too much, or has odd tags.
+
+    A tag is odd that is none of YAML's core.
     """
     known: dict[str, _Part] = {}
     around = [_Part("")]
@@ -223,7 +225,7 @@ def _check_events(text: str, place: str) -> None:
 
 
 def _unshare(value: Any) -> Any:
-    """The same with lists and mappings of its own in each place.
+    """Copy a value so that no list or mapping stands in two places.
 
     A change in one must not show in another.
     """

@@ -31,7 +31,9 @@ def find_image(name: str, schema: Schema, wanted: str = "one image") -> FeatureS
 
 
 def add_side_inputs(name: str, net: nn.Module, schema: Schema) -> nn.Module:
-    """Add a table's other inputs to a net; without any, give the net itself.
+    """Add a table's other inputs to a net.
+
+    Gives the net itself if there are none.
 
     Raises:
         ShapeError: the net does not end in an affine layer, which could take more units.

@@ -80,7 +80,10 @@ class BagOfWords(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def token_weights(self) -> Tensor:
-        """A copy of the vocabulary's weights, shape (V, K), float32 on the CPU."""
+        """A copy of the vocabulary's weights, float32 on the CPU.
+
+        Its shape is (V, K).
+        """
         return self.bag.weight.detach()[2:].to("cpu", torch.float32, copy=True)
 
 

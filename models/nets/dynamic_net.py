@@ -65,7 +65,10 @@ class DynamicNet(nn.Module):
         return self.output_linear(torch.stack(depths).mean(dim=0))
 
     def get_extra_state(self) -> Tensor:
-        """The generator's state, uint8, which the state_dict has as `_extra_state`."""
+        """The generator's state as uint8.
+
+        The state_dict has it as `_extra_state`.
+        """
         return self._generator.get_state()
 
     def set_extra_state(self, state: Tensor) -> None:

@@ -200,7 +200,10 @@ class TransE(KnowledgeGraphModel):
         return (F.normalize(head_BD, dim=1) if self.margin else head_BD) + relation_BD
 
     def score_all(self, query_BD: Tensor) -> Tensor:
-        """Minus the distances; with norm 2 by a matrix multiplication."""
+        """Minus the distances.
+
+        With norm 2 it needs one matrix multiplication.
+        """
         return -torch.cdist(query_BD, self.entity_vectors(), p=self.norm)
 
     def score_some(self, query_BD: Tensor, entity_BS: Tensor) -> Tensor:
