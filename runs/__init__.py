@@ -1,4 +1,4 @@
-"""One run on disk, true without any server."""
+"""One run on disk, complete without any server."""
 
 import lazy_loader
 

@@ -1,6 +1,6 @@
-"""How far MLflow has a run's journal.
+"""Says how much of a run's journal MLflow has.
 
-A small file beside it, `shipped.json`. Imports nothing heavy.
+A small file beside the journal, `shipped.json`, holds it. This file imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ logger = logging.getLogger(__name__)
 
 
 class Cursor(BaseModel):
-    """What MLflow has of a journal.
+    """How much of a journal MLflow has.
 
-    Moved only after MLflow has taken what lies before it.
+    It moves only after MLflow has taken what lies before it.
     """
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
@@ -50,9 +50,10 @@ class Cursor(BaseModel):
 
     @classmethod
     def load(cls, run_dir: Path) -> Cursor:
-        """The cursor of a run.
+        """Read the cursor of a run.
 
-        A new one where it has none, or one that a disk has spoilt: all is sent again, once.
+        A run without a cursor, or with a damaged one, gets a new one, so that all is sent again,
+        once.
 
         Raises:
             TrackingError: another version wrote it.
@@ -80,12 +81,12 @@ class Cursor(BaseModel):
             return cls()
 
     def save(self, run_dir: Path) -> None:
-        """Write it, atomically and durably."""
+        """Write the cursor, atomically and durably."""
         write_json(run_dir / CURSOR_FILE, seal(self.model_dump()))
 
 
 class Line(NamedTuple):
-    """A line of a journal that MLflow is to get.
+    """A line of a journal that goes to MLflow.
 
     Attributes:
         end: offset of the byte after it.
@@ -96,7 +97,7 @@ class Line(NamedTuple):
 
 
 def waiting(run_dir: Path) -> int:
-    """How many lines of a run's journal MLflow does not have yet.
+    """Count the lines of a run's journal that MLflow does not have yet.
 
     Raises:
         TrackingError: another version wrote the cursor, or the journal cannot be read.
@@ -121,8 +122,8 @@ def waiting(run_dir: Path) -> int:
 def unshipped(file: BinaryIO, offset: int) -> Iterator[Line]:
     """The whole lines of a journal after an offset, whatever their kind.
 
-    What stands before the first `open` line of a journal was sent by an older version itself, and
-    is passed over.
+    Lines before the first `open` line of a journal were sent by an older version itself, and are
+    skipped.
 
     Args:
         file: the journal.
@@ -147,15 +148,15 @@ def unshipped(file: BinaryIO, offset: int) -> Iterator[Line]:
 
 
 def is_shipped(line: Mapping[str, Any]) -> bool:
-    """Whether a line is for MLflow at all."""
+    """Whether a line goes to MLflow at all."""
     return line["kind"] in SHIPPED_KINDS and line.get("kept", True)
 
 
 @contextlib.contextmanager
 def opened(run_dir: Path) -> Iterator[BinaryIO | None]:
-    """A run's journal, open for reading.
+    """Open a run's journal for reading.
 
-    None where there is none.
+    None if there is none.
 
     Raises:
         TrackingError: it cannot be read.

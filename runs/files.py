@@ -1,9 +1,7 @@
-"""The files that a run is made of.
+"""Reads the files of a run and checks them against their sha256.
 
-Their sha256 in its record, and reading them with a look at that.
-
-Runs of before have none there: their files are read as they are. Which file is written when is the
-tasks' business.
+The record has the sha256 of each. Older runs have none there; their files are read as they are. The
+tasks decide which file is written when.
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ VERSION_FILES = "files.json"
 
 
 def read_recipe(run_dir: Path) -> Recipe:
-    """A run's recipe.
+    """Read a run's recipe.
 
     Raises:
         SourceError: it is not the one that the run was made with.
@@ -47,7 +45,7 @@ def read_recipe(run_dir: Path) -> Recipe:
 
 
 def read_schema(run_dir: Path) -> Schema:
-    """A run's schema.
+    """Read a run's schema.
 
     Raises:
         SourceError: it is not the one that the run was made with.
@@ -57,8 +55,9 @@ def read_schema(run_dir: Path) -> Schema:
 
 
 def digests_of(run_dir: Path, names: Iterable[str]) -> dict[str, str]:
-    """sha256 of files of a run, by their path in its folder, those in a
-    folder that is named too; of what is there.
+    """The sha256 of the files of a run that exist, by their path.
+
+    A folder that is named stands for its files.
     """
     found: dict[str, str] = {}
     for name in names:
@@ -70,9 +69,7 @@ def digests_of(run_dir: Path, names: Iterable[str]) -> dict[str, str]:
 
 
 def tag_files(run_dir: Path) -> dict[str, str]:
-    """The tag by which MLflow's copies of a run's files are checked when
-    they are fetched.
-    """
+    """The tag by which MLflow's copies of a run's files are checked."""
     return {FILES_TAG: json.dumps(digests_of(run_dir, NEEDED))}
 
 
@@ -80,9 +77,8 @@ def tag_files(run_dir: Path) -> dict[str, str]:
 def rewriting(run_dir: Path, *names: str) -> Iterator[None]:
     """Write files of a run, or all in a folder, within the block.
 
-    What its record says of them goes, and comes anew.
-
-    A process that dies in between leaves files of which the record says nothing.
+    The record's digests of them are removed before and written again after it. A process that dies
+    in between leaves files without digests.
     """
     known = load_record(run_dir).files
     kept = {
@@ -99,9 +95,9 @@ def _is_in(path: str, name: str) -> bool:
 
 
 def verify_files(run_dir: Path, record: RunRecord, names: Iterable[str]) -> None:
-    """Compare files of a run with the sha256 that its record has of them.
+    """Compare files of a run with the sha256 in its record.
 
-    Each is read once by this process.
+    Each file is read once by this process.
 
     Raises:
         SourceError: one differs; says which, and what to do.
@@ -116,9 +112,9 @@ def verify_files(run_dir: Path, record: RunRecord, names: Iterable[str]) -> None
 
 
 def why_changed(run_dir: Path, record: RunRecord, name: str) -> str:
-    """Why a file is not the one that a record has the sha256 of.
+    """Why a file does not match the sha256 in a record.
 
-    Empty where it is, or where the record has none.
+    Empty if it matches, or if the record has none.
     """
     if name not in record.files:
         return ""
@@ -139,8 +135,9 @@ def why_changed(run_dir: Path, record: RunRecord, name: str) -> str:
 
 
 def _is_changing(run_dir: Path) -> bool:
-    """Whether a process that died between journal, recipe and record left
-    the recipe that it was about to have.
+    """Whether a process died between writing journal, recipe and record.
+
+    Then the recipe is the one that the run was about to have.
     """
     last = None
     with contextlib.suppress(TorchrelayError):
@@ -152,9 +149,9 @@ def _is_changing(run_dir: Path) -> bool:
 
 
 def read_version_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """sha256 and size of the files of a version, by their path in its folder.
+    """The sha256 and size of a version's files, by their path in its folder.
 
-    None of a version of before.
+    None for a version of an older torchrelay.
 
     Raises:
         SourceError: the list is not as it was written.
@@ -173,8 +170,9 @@ def read_version_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def verify_weights(run_dir: Path, record: RunRecord, weights: Path) -> None:
-    """Hold a file of weights in a run's folder against the run's record, or a
-    checkpoint's state against its manifest.
+    """Check a run's weights file, or a checkpoint's state, by its sha256.
+
+    The run's record has the one, the checkpoint's manifest the other.
 
     Raises:
         SourceError: it is not what was written, or a checkpoint of another run.

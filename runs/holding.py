@@ -1,9 +1,8 @@
-"""Whether a run's folder is still the one that this process writes.
+"""Checks that a run's folder still belongs to the process that writes it.
 
-Not removed, not replaced, its lock still ours.
-
-A lock keeps other writers of ours out. It does not keep a folder from being removed or replaced by
-other means; then what its writer goes on writing is lost, or mixes with what is another's.
+The folder must not be removed or replaced, and its lock must be ours. A lock keeps our other
+writers out. It does not keep a folder from being removed or replaced by other means; then what its
+writer goes on writing is lost, or mixes with what belongs to another.
 """
 
 from __future__ import annotations
@@ -26,8 +25,9 @@ T = TypeVar("T")
 
 
 class Hold:
-    """A run's folder and its lock, both open, so that what takes their place
-    never has their numbers.
+    """A run's folder and its lock, both open.
+
+    While they are open, what takes their place never has their numbers.
 
     Args:
         run_dir: of the run.
@@ -42,12 +42,13 @@ class Hold:
         self._due = 0.0
 
     def close(self) -> None:
-        """Let the folder go."""
+        """Release the folder."""
         os.close(self._folder)
 
     def check(self, *, is_now: bool = False) -> None:
-        """Look whether the folder is still this run's, every `CHECK_SECONDS` or
-        at once.
+        """Check that the folder is still this run's.
+
+        It does so every `CHECK_SECONDS`, or at once.
 
         Raises:
             RunLostError: it is not.
@@ -63,9 +64,9 @@ class Hold:
             )
 
     def why_lost(self) -> str:
-        """What became of the folder.
+        """Why the folder is not this run's any more.
 
-        Empty where it is still this run's.
+        Empty if it is.
         """
         if not _is_same(self.run_dir, os.fstat(self._folder)):
             return (
@@ -82,9 +83,7 @@ class Hold:
         return ""
 
     def lacks_lock_alone(self) -> bool:
-        """Whether folder and record are this run's, and no process has taken
-        the place of its lock.
-        """
+        """Whether only the lock is gone and nobody has its place."""
         is_here = _is_same(self.run_dir, os.fstat(self._folder)) and not self._why_another_record()
         return is_here and not self._has_lock()
 
@@ -94,7 +93,7 @@ class Hold:
     def _why_another_record(self) -> str:
         """Why the record is not this run's any more.
 
-        A run that begins has none yet.
+        A run that begins has no record yet.
         """
         if not self._created and not (self.run_dir / RECORD_FILE).exists():
             return ""
@@ -115,9 +114,7 @@ _holds: dict[Path, Hold] = {}
 
 @contextlib.contextmanager
 def watch_folder(run_dir: Path, lock_file: IO[str]) -> Iterator[None]:
-    """Know for the life of the block what becomes of a run's folder, and
-    never make it again where it was removed.
-    """
+    """Watch a run's folder within the block, and never make it again."""
     hold = _holds[run_dir] = Hold(run_dir, lock_file)
     try:
         with hold_folder(run_dir):
@@ -133,16 +130,13 @@ def hold_of(run_dir: Path) -> Hold | None:
 
 
 def check_folder(run_dir: Path, *, is_now: bool = False) -> None:
-    """See `Hold.check`.
-
-    Nothing where this process does not hold the run.
-    """
+    """Do as `Hold.check` does, if this process holds the run."""
     if (hold := _holds.get(run_dir)) is not None:
         hold.check(is_now=is_now)
 
 
 def checked(run_dir: Path, batches: Callable[[], Iterable[T]]) -> Callable[[], Iterator[T]]:
-    """Batches between which the run's folder is looked at."""
+    """Give batches, and check the run's folder between them."""
 
     def give() -> Iterator[T]:
         for batch in batches():
@@ -155,7 +149,7 @@ def checked(run_dir: Path, batches: Callable[[], Iterable[T]]) -> Callable[[], I
 def _is_same(path: Path, opened: os.stat_result) -> bool:
     """Whether a path leads to what is open.
 
-    Where the system cannot say, as when a disk is away, it does.
+    If the system cannot say, as when a disk is away, it counts as the same.
     """
     try:
         return os.path.samestat(path.stat(), opened)

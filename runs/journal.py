@@ -1,8 +1,7 @@
-"""The journal.
+"""The journal, a run's append-only log on the local disk.
 
-A run's append-only log on local disk, the truth that MLflow mirrors.
-
-One JSON object a line. All that MLflow is to get stands here first; `shipper` sends it on.
+Each line is one JSON object. Everything that MLflow gets stands here first; `tracking/shipping/`
+sends it on.
 """
 
 from __future__ import annotations
@@ -52,20 +51,21 @@ class Journal:
     """Appends to, and reads, one journal file.
 
     Each line is `{"time": ms, "kind": …, …, "crc": …}`; the first says the format version. Lines of
-    before have no CRC. The kinds:
+    older journals have no CRC. The kinds:
 
-        metrics   step, epoch, values by name; with "kept": false where MLflow is not to get them
-        event     name, fields: what happened, for people; stays here
-        open      tracker (empty: the embedded one), experiment, start_ms, parent (our id), tags:
-        the run begins params, tags   values by name dataset   what MLflow's data set has artifact
-        path (relative to the run's folder where it lies in the home), artifact_path
-        model     name, folder, weights_sha256, step, tags: a version to be registered
-        status    status, in MLflow's words, and ended_ms; RUNNING where a run goes on
+        metrics       step, epoch, values by name; "kept": false if MLflow does not get them
+        event         name, fields: what happened, for people; stays here
+        open          tracker (empty: the embedded one), experiment, start_ms, parent (our id),
+                      tags: the run begins
+        params, tags  values by name
+        dataset       what MLflow's data set has
+        artifact      path (relative to the run's folder if it lies in the home), artifact_path
+        model         name, folder, weights_sha256, step, tags: a version to be registered
+        status        status, in MLflow's words, and ended_ms; RUNNING if a run goes on
 
     NaN and infinities stand as Python's JSON writes them. A line that a crash tore is dropped on
-    reading, never cut from the file; so is one that is not as it was written, with a warning.
-    Metrics are buffered for up to
-    `BUFFER_SECONDS`; `flush` writes them, `sync` makes them durable.
+    reading, never cut from the file; so is a line that was changed, with a warning. Metrics are
+    buffered for up to `BUFFER_SECONDS`; `flush` writes them, `sync` makes them durable.
     """
 
     def __init__(self, path: Path) -> None:
@@ -80,8 +80,9 @@ class Journal:
     def append_metrics(
         self, step: int, epoch: int, values: Mapping[str, float], *, is_kept: bool = True
     ) -> None:
-        """Journal the metrics of a step, but none that the journal has of that
-        step or a later one.
+        """Journal a step's metrics, unless the journal has that step already.
+
+        A metric that the journal has of a later step is left out too.
 
         Args:
             step: optimizer steps that are done. A run's steps only rise: one that is behind what is
@@ -115,7 +116,7 @@ class Journal:
             self.flush()
 
     def append(self, kind: str, **fields: Any) -> None:
-        """Write a line of a kind, at once.
+        """Write a line of a kind at once.
 
         The fields must be JSON values.
 
@@ -130,9 +131,9 @@ class Journal:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Write what is appended within the block as one.
+        """Write all lines of the block as one.
 
-        A kill leaves all of it or nothing.
+        A kill leaves all of them or none.
         """
         self._is_together = True
         try:
@@ -142,27 +143,23 @@ class Journal:
         self.flush()
 
     def append_event(self, name: str, **fields: Any) -> None:
-        """Write that something happened, for example a checkpoint or a
-        resume.
-        """
+        """Write that something happened, such as a checkpoint or a resume."""
         self.append("event", name=name, fields=fields)
 
     def append_params(self, values: Mapping[str, str]) -> None:
-        """Write parameters.
-
-        In MLflow they cannot be changed any more.
-        """
+        """Write parameters, which MLflow lets nobody change afterwards."""
         if values:
             self.append("params", values=dict(values))
 
     def append_tags(self, values: Mapping[str, str]) -> None:
-        """Write tags, which go over those of the same name."""
+        """Write tags, which replace those of the same name."""
         if values:
             self.append("tags", values=dict(values))
 
     def append_artifact(self, path: Path, artifact_path: str = "") -> None:
-        """Write that MLflow is to get a file, or all that is in a folder, as it
-        is when it is sent.
+        """Write that MLflow gets a file, or all files of a folder.
+
+        They are sent as they are at that time.
 
         Args:
             path: what is sent.
@@ -176,8 +173,9 @@ class Journal:
         self.append("artifact", path=shown, artifact_path=artifact_path)
 
     def append_status(self, status: str, ended_ms: int = 0) -> None:
-        """Write that the run goes on (RUNNING) or how it ended, and when, in
-        milliseconds since 1970.
+        """Write that the run goes on (RUNNING), or how and when it ended.
+
+        The time is in milliseconds since 1970.
         """
         self.append("status", status=status, ended_ms=ended_ms)
 
@@ -215,10 +213,9 @@ class Journal:
             raise self._not_written(error) from error
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """All whole lines after the first, in the order in which they were
-        written.
+        """All whole lines after the first, in the order of writing.
 
-        None where there is no file.
+        None if there is no file.
 
         Raises:
             TrackingError: the file has a format version that this torchrelay does not read.
@@ -227,7 +224,7 @@ class Journal:
         return (line for line in self._lines() if line["kind"] != "journal")
 
     def points(self) -> list[Point]:
-        """All metrics, in the order in which they were written."""
+        """All metrics, in the order of writing."""
         return [point for line in self.lines() for point in points_of(line)]
 
     def newest(self) -> dict[str, float]:
@@ -324,9 +321,9 @@ NOT_KEPT = ',"kept":false'
 
 
 def parse(data: bytes) -> dict[str, Any] | None:
-    """A line of a journal without its CRC.
+    """Read a line of a journal without its CRC.
 
-    None where it is torn, or not as it was written.
+    None if it is torn or was changed.
     """
     try:
         line = json.loads(unseal_line(data).text)
@@ -336,12 +333,10 @@ def parse(data: bytes) -> dict[str, Any] | None:
 
 
 def is_torn(data: bytes) -> bool:
-    """Whether a line that `parse` does not take is what a crash left of one.
+    """Whether a line that `parse` refuses is what a crash left of one.
 
-    Any other was changed since.
-
-    A torn line begins as a line does, or is of zeros where a file system had not written it yet,
-    and ends before its CRC does.
+    Any other refused line was changed since. A torn line begins as a line does, or has zeros where
+    the file system had not written it yet, and ends before its CRC does.
     """
     line = data.strip(b"\0\n")
     _, begun, rest = line.rpartition(b',"crc":"')
@@ -350,16 +345,16 @@ def is_torn(data: bytes) -> bool:
 
 
 def warn_of_damage(path: Path, where: str) -> None:
-    """Say that a line is not as it was written, and is left out."""
+    """Warn that a line was changed and is left out."""
     warnings.warn(
         f"journal {path}: {where} is not as it was written, and is left out", stacklevel=4
     )
 
 
 def points_of(line: Mapping[str, Any]) -> list[Point]:
-    """The points of a line.
+    """The metric values of a line.
 
-    None where it is of another kind than metrics.
+    None if it is of another kind.
     """
     if line["kind"] != "metrics":
         return []
@@ -367,9 +362,9 @@ def points_of(line: Mapping[str, Any]) -> list[Point]:
 
 
 def thin(every_steps: int, num_steps: int) -> Callable[[int], bool]:
-    """Which steps' training metrics go to MLflow.
+    """Choose which steps' training metrics go to MLflow.
 
-    The journal has all.
+    The journal has all of them.
 
     Args:
         every_steps: steps between two points, as the recipe says; 0 means that at most 2,000 points

@@ -1,4 +1,5 @@
-"""What a run's journal says where the run begins, and where it goes on.
+"""Journals the beginning of a run, and that a run goes on.
+
 Needs no server.
 """
 
@@ -41,9 +42,8 @@ def is_meant_for_here(journal: Journal) -> bool:
 def tracker_of(journal: Journal) -> str:
     """The tracker that a run began with, its address without secrets.
 
-    Empty for the embedded one.
-
-    Of a run of an older version, which does not say, it is the one that this process has.
+    Empty for the embedded one. A run of an older version does not say; for it, this is the tracker
+    of this process.
     """
     return hide_secrets(str(_opening_of(journal).get("tracker", _tracker())))
 
@@ -57,7 +57,7 @@ def journal_opening(
 ) -> None:
     """Journal what is known of a run before it does anything.
 
-    Names, tags, parameters, data set.
+    These are its names, tags, parameters and data set.
 
     Args:
         journal: of the run.
@@ -124,9 +124,9 @@ def _tracker() -> str:
 
 
 def _digest() -> str:
-    """What tells the tracker from another that differs in hidden parts alone.
+    """A digest that tells trackers apart whose addresses look alike.
 
-    Empty where nothing does.
+    They look alike if they differ only in hidden parts. Empty if nothing is hidden.
     """
     return "" if settings.tracking_is_embedded() else tell_apart(settings.tracking_uri())
 

@@ -1,8 +1,7 @@
 """The run folder and its record `run.json`.
 
-Made, read, changed, listed and found without any server.
-
-What happened at each step stands in the journal, what the tracking server knows in `mlflow_run`.
+Records are made, read, changed, listed and found without any server. The journal says what happened
+at each step.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 
 class NoRecordError(SourceError):
-    """A folder has no record, so that it is no run."""
+    """A folder has no record, so it is no run."""
 
 
 class RunRecord(BaseModel):
@@ -183,7 +182,7 @@ class RunRecord(BaseModel):
 
 
 class Listing(NamedTuple):
-    """What stands in a home's folder of runs.
+    """The runs in a home's folder, and folders that are none.
 
     Attributes:
         records: of the runs, newest first.
@@ -195,16 +194,17 @@ class Listing(NamedTuple):
 
 
 def now() -> str:
-    """The time, ISO 8601 in UTC to the millisecond, as `created` and `ended`
-    want it.
+    """The time as `created` and `ended` have it.
+
+    ISO 8601 in UTC, to the millisecond.
     """
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def new_run_id(name: str) -> str:
-    """`<name>-<yyyymmdd>-<hhmmss>-<4 hex>`, in UTC.
+    """Make an id `<name>-<yyyymmdd>-<hhmmss>-<4 hex>`, in UTC.
 
-    The name reduced to letters, digits, `.`, `_` and `-`.
+    The name is reduced to letters, digits, `.`, `_` and `-`.
     """
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:MAX_NAME_LENGTH].strip("-.") or "run"
     return f"{safe}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
@@ -213,7 +213,7 @@ def new_run_id(name: str) -> str:
 def describe_run(home: Home, record: RunRecord) -> dict[str, Any]:
     """A record as JSON, with the run's folder.
 
-    Of a parent also its `runs`.
+    That of a parent has its `runs` too.
     """
     values = {**record.model_dump(), "run_dir": str(home.runs / record.run_id)}
     if record.kind == "splits":
@@ -225,12 +225,12 @@ def describe_run(home: Home, record: RunRecord) -> dict[str, Any]:
 
 
 def flow_runs_of(record: RunRecord) -> list[str]:
-    """Prefect's ids of all flow runs that had a run, the newest last."""
+    """Prefect's ids of all flow runs that wrote the run, the newest last."""
     return [one for one in (*record.earlier_flow_runs, record.prefect_flow_run_id) if one]
 
 
 def git_commit(folder: Path) -> str:
-    """The commit that a folder's work tree stands at.
+    """The commit of a folder's work tree.
 
     Empty outside of one, or without git.
     """
@@ -288,7 +288,7 @@ def load_record(run_dir: Path, run_id: str = "") -> RunRecord:
 def load_copied_record(folder: Path) -> RunRecord | None:
     """Read `run.json` of a run whose folder may have been copied or renamed.
 
-    Its paths as they stand there.
+    Its paths stay as they stand there.
 
     Returns:
         The record; None where the folder has none.
@@ -324,8 +324,9 @@ def load_copied_record(folder: Path) -> RunRecord | None:
 
 
 def update_record(run_dir: Path, **changes: Any) -> RunRecord:
-    """Change fields of a run's record on disk, one change at a time, whichever
-    threads and processes make them.
+    """Change fields of a run's record on disk.
+
+    Threads and processes make their changes one at a time.
 
     Raises:
         SourceError: there is no record, or a change does not fit it.
@@ -366,7 +367,7 @@ def _shorten(path: str, root: Path) -> str:
 def _alone(folder: Path) -> Iterator[None]:
     """Hold a lock on a folder itself, which leaves no file.
 
-    A folder that is not there is left to whoever reads it.
+    If the folder is missing, whoever reads it finds out.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
@@ -383,14 +384,15 @@ def _alone(folder: Path) -> Iterator[None]:
 def mark_done(run_dir: Path, part: Literal["train", "evaluate", "register"]) -> None:
     """Note that a part of a run's work is done.
 
-    The part has written all that it leaves.
+    That part has written everything that it leaves.
     """
     update_record(run_dir, done=[*load_record(run_dir).done, part])
 
 
 def list_records(home: Home) -> list[RunRecord]:
-    """All runs of a home, newest first. A folder whose record cannot be read is
-    passed over with a warning, once.
+    """All runs of a home, newest first.
+
+    A folder whose record cannot be read is skipped, with one warning.
 
     Raises:
         HomeError: the home is no folder, or cannot be read.
@@ -408,11 +410,10 @@ _warned: set[Path] = set()
 
 
 def list_runs(home: Home) -> Listing:
-    """All runs of a home and all that is none although it has a record.
+    """All runs of a home, and all folders whose record is unusable.
 
-    Each record is read once.
-
-    A folder without a record is of a run that has not begun, and is passed over.
+    Each record is read once. A folder without a record belongs to a run that has not begun, and is
+    skipped.
 
     Raises:
         HomeError: the home is no folder, or cannot be read.
@@ -432,7 +433,7 @@ def list_runs(home: Home) -> Listing:
 
 
 def _names_of_runs(home: Home) -> list[str]:
-    """Names of the folders in which runs may be, in order."""
+    """The names of folders that may hold runs, in order."""
     try:
         with os.scandir(home.runs) as entries:
             return sorted(
@@ -447,9 +448,9 @@ def _names_of_runs(home: Home) -> list[str]:
 
 
 def _may_be_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder.
+    """Whether a path is a folder, or may be.
 
-    Of one that cannot be looked at, as links in a circle, its record tells why.
+    For a path that cannot be examined, such as links in a circle, its record tells why.
     """
     try:
         return entry.is_dir()
@@ -460,7 +461,7 @@ def _may_be_folder(entry: os.DirEntry[str]) -> bool:
 def list_children(home: Home, parent: RunRecord) -> list[RunRecord]:
     """The runs of a parent, in the order of its split columns.
 
-    Of two for one column the newer.
+    Of two runs for one column it is the newer.
     """
     newest_last = reversed(list_records(home))
     found = {
@@ -472,7 +473,7 @@ def list_children(home: Home, parent: RunRecord) -> list[RunRecord]:
 
 
 def find_run(home: Home, identifier: str) -> Path:
-    """The folder of a run.
+    """Find the folder of a run.
 
     Args:
         home: where to look.

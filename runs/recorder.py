@@ -1,6 +1,6 @@
-"""Where a running training reports to.
+"""Takes the reports of a running training and journals them.
 
-The journal, and which of it MLflow is to get. Never waits for a server.
+It decides which of them MLflow gets, and never waits for a server.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Recorder:
         self._names = names
 
     def named(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Metrics under the names that this run has for them."""
+        """Metrics under the names that this run uses."""
         return {self._names.get(name, name): value for name, value in values.items()}
 
     def log_step(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
@@ -42,13 +42,10 @@ class Recorder:
         self._journal.append_metrics(step, epoch, values, is_kept=self._is_kept(step))
 
     def log_epoch(self, step: int, epoch: int, values: Mapping[str, float]) -> None:
-        """Journal the metrics of an epoch, or of the end.
-
-        MLflow gets them all.
-        """
+        """Journal the metrics of an epoch, or of the end, all for MLflow."""
         self._journal.append_metrics(step, epoch, self.named(values))
         self._journal.flush()
 
     def log_artifacts(self, path: Path, artifact_path: str) -> None:
-        """Journal that MLflow is to get a file, or a folder's files."""
+        """Journal that MLflow gets a file, or a folder's files."""
         self._journal.append_artifact(path, artifact_path)
