@@ -3,8 +3,8 @@
 Reads the environment, opens nothing.
 
 `TORCHRELAY_HOME` (default `.torchrelay` in the working directory) holds all of it.
-`MLFLOW_TRACKING_URI` and
-`PREFECT_API_URL` are honoured where they are set; else both run embedded, inside the home.
+`MLFLOW_TRACKING_URI` and `PREFECT_API_URL` are honoured where they are set; else both run embedded,
+inside the home.
 """
 
 from __future__ import annotations

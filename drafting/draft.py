@@ -3,9 +3,8 @@
 What to learn from what, with which model, how long.
 
 What the columns are is found out in `drafting/survey/table.py`; how the recipe is written, comments
-and all, stands in
-`text.py`. Each choice carries its reason. Here stand the draft as a whole, its split, and
-what it leaves out.
+and all, stands in `text.py`. Each choice carries its reason. Here stand the draft as a whole, its
+split, and what it leaves out.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ class StopFlag:
 
     Python lets the main thread alone set handlers. Elsewhere the flag stays down: there the
     process's own handlers decide, and a run that they end goes on from its last checkpoint. A
-    signal that the process ignores, as what
-    `nohup` or a script starts with `&` does, stays ignored.
+    signal that the process ignores, as what `nohup` or a script starts with `&` does, stays
+    ignored.
 
     Attributes:
         handler: what is installed for the signals.

@@ -450,8 +450,7 @@ def open_run(
     """Fill the folder of a run, with a journal that opens the MLflow run.
 
     Hold the run first, within `keep_status`, which removes the folder where this fails. The record
-    is the last of the
-    files: without it the folder is no run, whenever we die.
+    is the last of the files: without it the folder is no run, whenever we die.
 
     Args:
         record: one with a parent becomes a child of the parent's MLflow run.

@@ -3,8 +3,7 @@
 What the lines of a journal become there.
 
 Each call may be made twice and leaves the same. When they are made stands in `outbox`, how the
-server is reached in
-`client`.
+server is reached in `client`.
 """
 
 from __future__ import annotations

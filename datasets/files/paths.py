@@ -80,12 +80,11 @@ def find_files(
 ) -> Files:
     r"""Find the file of each cell, and reject a row without one.
 
-    Bad are an absolute path, `..`, a URL, a path inside an archive or through
-    any other file, a symlink that ends neither in the root nor in one of
-    `links`, and what is missing, not a file, or empty. A cell that names no
-    file as it stands is read with `/` for `\`, without spaces and quotes around
-    it, with `%20` as a space, and in another Unicode form, where that file
-    exists. A name of other letters or another case is no such file, and said.
+    Bad are an absolute path, `..`, a URL, a path inside an archive or through any other file, a
+    symlink that ends neither in the root nor in one of `links`, and what is missing, not a file, or
+    empty. A cell that names no file as it stands is read with `/` for `\`, without spaces and
+    quotes around it, with `%20` as a space, and in another Unicode form, where that file exists. A
+    name of other letters or another case is no such file, and said.
 
     Args:
         cells: paths relative to the root.

@@ -11,9 +11,8 @@ had not been touched for `SETTLED_SECONDS` when it was read; `recheck` believes 
 bytes are read and hashed, and decoded where their hash is new.
 
 An ingest reads every index and looks at the size of the pixels; a shard that does not fit its
-manifest is set aside as
-`bad-<shard>` with a warning, and its files are decoded anew. Every byte of the pixels is read by
-`verify_shard` alone.
+manifest is set aside as `bad-<shard>` with a warning, and its files are decoded anew. Every byte of
+the pixels is read by `verify_shard` alone.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
 Its name, its manifest, and whether its bytes are those that were written.
 
 Imports no torch, so that `torchrelay checkpoints` answers at once. Which generations there are to
-be is the business of
-`store.py`.
+be is the business of `store.py`.
 """
 
 from __future__ import annotations

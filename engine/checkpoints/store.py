@@ -5,12 +5,12 @@ A folder a generation with `state.pt` and its manifest, committed by rename, poi
     checkpoints/
         step-00001234/state.pt       tensors and plain values alone, read with `weights_only=True`
         step-00001234/manifest.json  sha256 and size of the state, which generation is best, run id,
-        fingerprint last, best                   text files that name a generation, with a CRC over
-        the name bad-step-00000999/           a generation that did not verify
+                                     fingerprint
+        last, best                   text files that name a generation, with a CRC over the name
+        bad-step-00000999/           a generation that did not verify
 
-What stands in `state.pt` is the loop's business (`engine/loop.py`), one generation's files are
-those of
-`generations.py`.
+The loop decides what stands in `state.pt` (`engine/loop.py`); `generations.py` handles the files of
+one generation.
 """
 
 from __future__ import annotations
