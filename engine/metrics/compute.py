@@ -79,10 +79,10 @@ def compute_metrics(
         reduction: of the rows' losses to the split's.
     Returns:
         By name: loss, and what `measure_classes`, `measure_tags`, `measure_numbers`,
-        `measure_points` or `measure_ranks` give. For categories accuracy_of/<class> too, for labels f1_of/<tag>,
-        precision, recall and auroc likewise; for several columns of numbers the means over the
-        columns, and each again as rmse_of/<column>. Of several targets all that stands below
-        <target>/, and the headline (see `headline`) is their mean.
+        `measure_points` or `measure_ranks` give. For categories accuracy_of/<class> too, for labels
+        f1_of/<tag>, precision, recall and auroc likewise; for several columns of numbers the means
+        over the columns, and each again as rmse_of/<column>. Of several targets all that stands
+        below <target>/, and the headline (see `headline`) is their mean.
     """
     losses = losses.detach().cpu().double()
     metrics = {"loss": reduce_sum(float(losses.sum()), len(losses), reduction)}

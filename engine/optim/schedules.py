@@ -1,8 +1,8 @@
 """Learning rates.
 
-All but plateau are pure functions of the step. Each gives the factor of the optimizer's own learning
-rate for a step from 0 to num_steps - 1; the loop says how many steps there are. The loop steps
-plateau at an epoch's end, with the monitored metric.
+All but plateau are pure functions of the step. Each gives the factor of the optimizer's own
+learning rate for a step from 0 to num_steps - 1; the loop says how many steps there are. The loop
+steps plateau at an epoch's end, with the monitored metric.
 """
 
 from __future__ import annotations
