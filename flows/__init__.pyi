@@ -1,15 +1,13 @@
-# Score every row of a table; the result is a run of its own, tagged with the one it came from.
+# Score every row of a table.
 from .evaluate import evaluate as evaluate
 
-# Train a new run from the weights of a source; `resume` of the train flow, or a retry of this one,
-# lets it go on.
+# Train a new run from the weights of a source.
 from .finetune import finetune as finetune
 
 # Read the table, judge its rows, decode what is new, and write the pack.
 from .ingest import ingest as ingest
 
-# Write a table again with a prediction, or a verdict, for every row; the run is tagged with its
-# source.
+# Copy a table with a prediction, or a verdict, for every row.
 from .predict import predict as predict
 
 # Train a new run, or let one go on.

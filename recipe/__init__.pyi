@@ -1,51 +1,49 @@
-# Refuse arguments that a function does not take, lacks, or whose annotations do not hold.
+# Refuse arguments that a function lacks, does not take or cannot use.
 from .arguments import check_arguments as check_arguments
 
 # Refuse values that only the taker of the arguments can judge.
 from .arguments import check_values as check_values
 
-# Whether the points that a step gives are others once a setting has changed.
+# Whether a changed setting changes the metrics that a step gives.
 from .changes import alters_curves as alters_curves
 
-# What two flattened recipes differ in.
+# The differences between two flattened recipes.
 from .changes import changes_between as changes_between
 
 # Refuse changes that only a new run can have.
 from .changes import refuse_fixed as refuse_fixed
 
-# The values of all that a run may change, as overrides of another recipe.
+# The values of all settings that a run may change, as overrides.
 from .changes import take_changeable as take_changeable
 
-# The same without secrets, as YAML that `parse_recipe` reads, for journals.
+# Write the recipe without secrets, as YAML for journals.
 from .file import dump_hidden as dump_hidden
 
-# The whole recipe, defaults included, as YAML that `load_recipe` reads.
+# Write the whole recipe, with its defaults, as YAML.
 from .file import dump_recipe as dump_recipe
 
-# One value as YAML on one line, as it can stand behind a key; `load_recipe` reads the same value.
+# Write one value as YAML on one line, as it can stand behind a key.
 from .file import dump_value as dump_value
 
-# The recipe as dotted keys and strings, for example {"train.epochs": "10"}, as MLflow's params want
-# it.
+# The recipe as dotted keys and strings, as MLflow's params want it.
 from .file import flatten as flatten
 
-# Read a recipe: the file first, then the fields that were set, then the overrides.
+# Read a recipe from its file, the fields that were set, and overrides.
 from .file import load_recipe as load_recipe
 
-# Read `--set` items. Several values of an item, as in `train.seed=0,1,2`, give one dict for each
-# combination.
+# Read `--set` items.
 from .file import parse_overrides as parse_overrides
 
-# The recipe that `dump_recipe` wrote.
+# Read the recipe that `dump_recipe` wrote.
 from .file import parse_recipe as parse_recipe
 
-# Read `--rename` items, such as `backbone.*=*`, as `warm_start.rename` has them.
+# Read `--rename` items, such as `backbone.*=*`, for `warm_start.rename`.
 from .file import parse_renames as parse_renames
 
 # The table and how its columns become tensors.
 from .model import Data as Data
 
-# How a text table is written; of Parquet the numbers in columns of text.
+# How a text table is written.
 from .model import Dialect as Dialect
 
 # One or more columns read as one tensor.
@@ -54,13 +52,13 @@ from .model import Feature as Feature
 # Of an image as it is stored, height times width: in bytes already a part of any machine's memory.
 from .model import MOST_PIXELS as MOST_PIXELS
 
-# Something that has variants: which one, and its arguments.
+# The name of a variant and its arguments.
 from .model import Named as Named
 
 # Everything about a run.
 from .model import Recipe as Recipe
 
-# Which spellings of a class, a category or a tag are one; Unicode's composed form always is.
+# Which spellings of a class, a category or a tag count as one.
 from .model import Spelling as Spelling
 
 # Which rows train, which validate and which test.
@@ -75,18 +73,16 @@ from .model import Train as Train
 # What tells the name of a weights file from a run id, which may have dots too.
 from .model import WEIGHTS_SUFFIXES as WEIGHTS_SUFFIXES
 
-# Weights to begin with, and what becomes of them.
+# Which weights a run begins with, and what becomes of them.
 from .model import WarmStart as WarmStart
 
-# The ending of an error message that names the nearest legal words, or the first of them where none
-# is near.
+# The ending of a message that names the nearest legal words.
 from .model import nearest as nearest
 
-# A name as a message shows it: in quotes where spaces or commas would hide where it begins and
-# ends.
+# A name as a message shows it.
 from .model import quote_name as quote_name
 
-# JSON Schema of the YAML file, with the short forms that the reader accepts.
+# JSON Schema of the YAML file, with the reader's short forms.
 from .model import recipe_schema as recipe_schema
 
 # Parse YAML with the scalars of version 1.2.

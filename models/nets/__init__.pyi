@@ -1,59 +1,52 @@
-# A linear layer over how often each token stands in a text; order and distance of tokens do not
-# count.
+# A linear layer over how often each token stands in a text.
 from .bag_of_words import BagOfWords as BagOfWords
 
-# Logistic (or linear) regression over the counts of the words, or n-grams, of one text.
+# Logistic or linear regression over the counts of one text's n-grams.
 from .bag_of_words import build_bag_of_words as build_bag_of_words
 
-# Affine and ReLU, then the same middle layer with ReLU 0 to 3 times, then affine.
+# Affine, ReLU, the same middle layer with ReLU 0 to 3 times, affine.
 from .dynamic_net import DynamicNet as DynamicNet
 
-# The real part of head times relation times the conjugate tail, over complex numbers.
+# The real part of head times relation times the conjugate tail.
 from .knowledge_graph import ComplEx as ComplEx
 
-# The score is the sum over the products of head, relation and tail: every relation is symmetric,
-# but for its
+# The score is the sum over the products of head, relation and tail.
 from .knowledge_graph import DistMult as DistMult
 
-# Two tables of embeddings, and how a head and a relation become a query that tails are compared
-# with.
+# Two tables of embeddings, and a query made of a head and a relation.
 from .knowledge_graph import KnowledgeGraphModel as KnowledgeGraphModel
 
 # Which norm measures a distance.
 from .knowledge_graph import Power as Power
 
-# A relation moves the head to the tail: the score is minus the distance of head + relation from the
-# tail.
+# A relation moves the head to the tail.
 from .knowledge_graph import TransE as TransE
 
-# Where head and relation stand, and how many entities and relations there are.
+# Find the head, the relation, and the numbers of entities and relations.
 from .knowledge_graph import find_sizes as find_sizes
 
-# Two convolutions with max pooling, three affine layers, ReLU between them.
+# Two convolutions with max pooling and three affine layers, with ReLU.
 from .lenet import LeNet as LeNet
 
-# Affine layers with ReLU and dropout between them, normalised before the ReLU if asked, over all
-# inputs.
+# Affine layers with ReLU, dropout and an optional norm over all inputs.
 from .mlp import MLP as MLP
 
 # Which normalisation follows a layer.
 from .mlp import Norm as Norm
 
-# Whether a recipe's model is a net of torchvision with pretrained weights.
+# Whether a recipe asks for pretrained weights of a torchvision net.
 from .pretrained import asks_for_weights as asks_for_weights
 
-# See that a model's pretrained weights are there and can be read; download those that torchvision
-# names.
+# Check that a model's pretrained weights are there and can be read.
 from .pretrained import fetch_pretrained as fetch_pretrained
 
-# Load a model's pretrained weights into the net that was built for a table.
+# Load a model's pretrained weights into the net of a table.
 from .pretrained import load_pretrained as load_pretrained
 
-# Build the net with random weights for a table of one image, and of other inputs, which join before
-# the head.
+# Build the net with random weights for a table with one image.
 from .torchvision_nets import build_torchvision as build_torchvision
 
-# Refuse a net that torchvision does not have or arguments that it does not take.
+# Refuse a net that torchvision lacks, or arguments that it does not take.
 from .torchvision_nets import check_torchvision as check_torchvision
 
 # Names of torchvision's classification nets.
@@ -62,8 +55,7 @@ from .torchvision_nets import list_torchvision as list_torchvision
 # The forms that the two-layer network is written in.
 from .two_layer import Form as Form
 
-# Affine, ReLU, affine, without biases, over numbers side by side; two layers hold the weights of
-# all forms.
+# Affine, ReLU, affine, without biases, over numbers side by side.
 from .two_layer import TwoLayerNet as TwoLayerNet
 
 # The net in one of its forms.
