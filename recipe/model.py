@@ -120,9 +120,9 @@ class Feature(Part):
     channels: Channels = "rgb"
     """image: rgb, gray, or the number of channels in the file."""
     dtype: Literal["uint8", "uint16", "float32"] = "uint8"
-    """image: what a pixel is stored as."""
+    """image: how a pixel is stored."""
     background: str = "white"
-    """image: what transparent pixels are laid onto: white, black, #rrggbb, or keep, which takes the
+    """image: ground of transparent pixels: white, black, #rrggbb, or keep, which takes the
     colours that the file stores beneath; a number of channels keeps the alpha itself.
     """
     preprocess: list[Named] = []
@@ -149,13 +149,13 @@ class Feature(Part):
     which says where.
     """
     unit: Text = ""
-    """number: what the values are counted in, for example MPa; stands on the axes of figures."""
+    """number: unit of the values, for example MPa, shown on the axes of figures."""
     vocabulary: Text = ""
     """category: name of a vocabulary; features of the same one share their classes (head and
     tail of a triple).
     """
     tokens: Literal["words", "characters"] = "words"
-    """text: what a token is made of."""
+    """text: whether a token is made of words or characters."""
     ngrams: list[Words] = [1, 1]
     """text: [shortest, longest]: how many words or characters in a row make a token."""
     lowercase: bool = True
@@ -165,7 +165,7 @@ class Feature(Part):
     max_vocabulary: CountOrNone = 0
     """text: how many tokens the vocabulary keeps, the most frequent ones; 0 means all."""
     separator: str = Field(default=",", min_length=1, max_length=100)
-    """labels: what stands between the tags of a cell."""
+    """labels: sign between the tags of a cell."""
     labels: Spelling = Spelling()
     """category, labels: which spellings are one class or tag."""
 
@@ -260,19 +260,19 @@ class Dialect(Part):
     .tsv.
     """
     skip_lines: int = Field(default=0, ge=0, le=1000)
-    """Lines above the header that are no part of the table: a title, comments."""
+    """Lines above the header, such as a title or comments."""
     skip_spaces: bool = False
-    """Whether spaces after a delimiter are no part of the next field, as in `age, income`."""
+    """Whether to ignore spaces after a delimiter, as in `age, income`."""
     escape: Literal["", "\\"] = ""
-    """What stands before a quote inside of a quoted field; empty means that such a quote is
+    """Sign before a quote within a quoted field; empty means that such a quote is
     doubled.
     """
     decimal: Literal[".", ","] = "."
     """Decimal sign of numbers."""
     thousands: Literal["", ",", ".", " ", "'"] = ""
-    """What parts the thousands of numbers; a space stands for no-break and narrow spaces too."""
+    """Sign between the thousands of numbers; a space stands for no-break and narrow spaces too."""
     units: Strings = []
-    """Signs before or after a number that are no part of it, for example $ and %."""
+    """Units before or after a number, for example $ and %."""
 
     @field_validator("thousands")
     @classmethod
@@ -337,8 +337,8 @@ class Train(Part):
     accumulate: Annotated[Count, FIXED] = 1
     """Batches whose gradients make one optimizer step together."""
     ema: Annotated[float, FIXED] = Field(default=0.0, ge=0, lt=1)
-    """Decay of an exponential moving average of the weights, which then is what is evaluated; 0
-    means none.
+    """Decay of an exponential moving average of the weights, which is then evaluated instead;
+    0 means none.
     """
     early_stop_epochs: Annotated[CountOrNone, BESIDE_CURVES] = 0
     """Stop after so many epochs without a better monitored metric; 0 means never."""
@@ -367,7 +367,7 @@ class Train(Part):
     CUDA, with a scaler.
     """
     threads: Annotated[str, BeforeValidator(_as_text), BESIDE_CURVES] = "auto"
-    """Threads that a CPU computes with: a number, or auto: what is fastest for machine, model
+    """Threads that a CPU computes with: a number, or auto, the fastest number for machine, model
     and batch size.
     """
     seed: Annotated[Seed, FIXED] = 0
@@ -395,8 +395,8 @@ class Checkpoint(Part):
     keep: Annotated[Count, BESIDE_CURVES] = 3
     """How many of the newest stay; the best stays too."""
     on_error: Annotated[Literal["stop", "warn"], BESIDE_CURVES] = "stop"
-    """What a checkpoint that cannot be written does, as on a full disk: it stops the run, or
-    costs it a warning.
+    """What to do if a checkpoint cannot be written, as on a full disk: stop the run, or warn and go
+    on.
     """
     monitor: Annotated[str, FIXED] = Field(default="auto", max_length=2_000)
     """Validation metric that decides which is best; auto is accuracy (balanced: recall_macro),
@@ -414,9 +414,7 @@ class Tracking(Part):
     every_steps: Annotated[CountOrNone, BESIDE_CURVES] = 0
     """Steps between training metrics in MLflow; 0 means at most 2,000 points a metric."""
     wait_seconds: Annotated[float, BESIDE_CURVES] = Field(default=3.0, ge=0, le=86_400)
-    """How long the end of a run waits for a tracker that does not answer; what is left goes out
-    later.
-    """
+    """How long a run's end waits for a tracker that does not answer; the rest is sent later."""
 
     @field_validator("register_as")
     @classmethod
@@ -446,9 +444,7 @@ class WarmStart(Part):
     thaw_after: Annotated[CountOrNone, MAY_CHANGE] = 0
     """Epochs after which the frozen keys are trained too; 0 means never."""
     lr_factors: Annotated[dict[str, float], FIXED] = {}
-    """By pattern of the model's keys: what the learning rate is multiplied by; the first that
-    fits counts.
-    """
+    """Factor of the learning rate, by pattern of the model's keys; the first that fits counts."""
     grow_head: Annotated[bool, FIXED] = True
     """Whether classes that the source does not know get outputs of their own; false refuses
     them.
