@@ -105,7 +105,7 @@ def init(
 def fetch(name: str | None, source: str | None, as_json: bool) -> None:
     """Place a known data set as data/NAME/, a table with its files.
 
-    digits and cifar10 are downloaded.
+    digits comes with scikit-learn; cifar10 is downloaded.
 
     faces, languages, uci and wn18rr cannot be downloaded in this form; --from DIR takes them from a
     folder that holds faces/, languages/, uci/ or wn18rr/. Recipes that read them are written into
