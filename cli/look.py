@@ -129,7 +129,7 @@ def show(run: str, as_json: bool) -> None:
 @click.argument("run")
 @json_option
 def checkpoints(run: str, as_json: bool) -> None:
-    """List the checkpoints of a run and verify every byte of them.
+    """List a run's checkpoints and verify every byte.
 
     Needs no server and changes nothing.
 
@@ -169,7 +169,7 @@ def checkpoints(run: str, as_json: bool) -> None:
 @commands.command()
 @json_option
 def models(as_json: bool) -> None:
-    """List the registered models with their inputs and parameter counts."""
+    """List the models with their inputs and sizes."""
     from ..models import describe_models
 
     found = describe_models()

@@ -49,9 +49,9 @@ def init(
     dialect: dict[str, Any],
     as_json: bool,
 ) -> None:
-    """Look at a table and write a recipe for it, with the reason of each guess.
+    """Write a recipe for a table, with its reasons.
 
-    The recipe trains as it is.
+    The recipe trains as it is. Without TABLE, the command explains itself.
     """
     if not table:
         from ..drafting import EXPLANATION
@@ -103,9 +103,9 @@ def init(
 )
 @json_option
 def fetch(name: str | None, source: str | None, as_json: bool) -> None:
-    """Place a known data set as data/NAME/, a table with its files.
+    """Place a known data set as data/NAME/.
 
-    digits comes with scikit-learn; cifar10 is downloaded.
+    A data set is a table with its files. digits comes with scikit-learn; cifar10 is downloaded.
 
     faces, languages, uci and wn18rr cannot be downloaded in this form; --from DIR takes them from a
     folder that holds faces/, languages/, uci/ or wn18rr/. Recipes that read them are written into

@@ -79,9 +79,10 @@ def _describe_shipped(done: Shipped) -> dict[str, Any]:
 )
 @json_option
 def doctor(fix: bool, hosts: tuple[str, ...], as_json: bool) -> None:
-    """Find what lost processes left, and faults of the installation.
+    """Find what lost processes left and what is broken.
 
-    Looks at this home, MLflow and Prefect. Leaves a run alone while a process writes it.
+    Looks at this home, MLflow, Prefect and the installation. Leaves a run alone while a process
+    writes it.
 
     Exit code 0: nothing is wrong, or everything was mended; 1: something is left.
     """
@@ -143,12 +144,12 @@ def doctor(fix: bool, hosts: tuple[str, ...], as_json: bool) -> None:
 def prune(
     keep_runs: int | None, older_than: str | None, versions: bool, dry_run: bool, as_json: bool
 ) -> None:
-    """Free space by removing old runs, then packs and pixels nothing needs.
+    """Free space by removing old runs and unused data.
 
-    Runs are removed here and in MLflow. With both --keep-runs and --older-than, a run is removed
-    only if both say so. A run that is being written stays. So does a run with a registered version
-    that has an alias such as champion; a version without an alias keeps its run unless --versions
-    is given.
+    Removes runs here and in MLflow, then packs and pixels that nothing needs. With both --keep-runs
+    and --older-than, a run is removed only if both say so. A run that is being written stays. So
+    does a run with a registered version that has an alias such as champion; a version without an
+    alias keeps its run unless --versions is given.
     """
     if keep_runs is None and older_than is None:
         raise click.UsageError(

@@ -11,7 +11,7 @@ from .common import commands, json_option, plainly, prepare, print_json, print_t
 
 @commands.group()
 def weights() -> None:
-    """Show what weights hold, pack several models into a file, export one.
+    """Show, pack and export weights files.
 
     SOURCE is a run id, runs:/…, models:/name@alias, or any weights file: a state_dict, a
     checkpoint, or safetensors, of whatever origin. No code in a file is run.
