@@ -42,7 +42,7 @@ WHY_UNDEFINED: dict[str, str] = {
 
 
 class Pause(NamedTuple):
-    """A place between two steps, where a checkpoint can lie and the training can stop.
+    """A place between two steps where a checkpoint can lie.
 
     Attributes:
         is_due: a checkpoint is to be written.

@@ -6,13 +6,10 @@ Open the run's pack and checkpoint, build the job, run the loop, keep the weight
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from prefect import task
 
@@ -21,22 +18,20 @@ from ..console import Progress, say
 from ..datasets import quote
 from ..datasets.batches import is_lost_worker
 from ..datasets.pack import View, open_view
-from ..disk import describe_failure, digest
-from ..engine import Job, OnStep, StopFlag, StopRequested, kept_weights, restore_run, train
+from ..disk import describe_failure
+from ..engine import Job, OnStep, StopFlag, StopRequested, kept_weights, train
 from ..engine import Progress as TrainingProgress
 from ..engine.checkpoints import Checkpoint, CheckpointStore
 from ..engine.hardware import CoreSharing, fingerprint, keep_freed_memory, pick_device
 from ..engine.metrics import HEADLINES, RANKED_HEADLINE
-from ..errors import CheckpointError, SourceError, TrackingError, TrainingError
+from ..errors import CheckpointError, TrackingError, TrainingError
 from ..faults import reach
 from ..recipe import (
     Recipe,
     alters_curves,
     changes_between,
-    dump_recipe,
     flatten,
     parse_recipe,
-    refuse_fixed,
 )
 from ..runs import (
     BEST,
@@ -61,9 +56,11 @@ from ..runs import (
 from ..weights import save_weights, sha256_of, state_of
 from .assembly import (
     build_job,
+    checkpoint_facts,
     load_start,
     names_of_run,
     naming_table_rows,
+    restore_job,
     run_threads,
     share_batches,
 )
@@ -103,90 +100,35 @@ def train_model(run_dir: Path) -> None:
 def _train(
     run_dir: Path, record: RunRecord, recipe: Recipe, view: View, cores: CoreSharing
 ) -> None:
-    here = fingerprint(pick_device(recipe.train.device))
     journal = Journal(run_dir / JOURNAL_FILE)
-    facts = {"run_id": run_dir.name}
-    keep, on_error = recipe.checkpoint.keep, recipe.checkpoint.on_error
-    store = _JournaledStore(journal, run_dir / CHECKPOINTS, keep, facts, here, on_error)
+    here = fingerprint(pick_device(recipe.train.device))
+    store = _open_store(run_dir, recipe, journal, here)
     checkpoint = store.load_last()
     start = load_start(run_dir, recipe) if checkpoint is None else None
     job = build_job(recipe, view, record.schedule_epochs, is_new=checkpoint is None, start=start)
-    job = share_batches(replace(job, facts=_facts_of(record, recipe, view)), cores)
-    if checkpoint is not None:
-        _check_facts(checkpoint, job.facts, recipe)
+    job = share_batches(replace(job, facts=checkpoint_facts(record, recipe, view)), cores)
     job = replace(job, valid_batches=checked(run_dir, job.valid_batches))
-    progress = TrainingProgress() if checkpoint is None else _restore(job, checkpoint, here, recipe)
+    progress = TrainingProgress()
+    if checkpoint is not None:
+        progress = restore_job(job, checkpoint, here, recipe)
     with journal:
         _note_resumption(journal, record, recipe, checkpoint, progress.step)
     reach("train.restored")
-    say(
-        f"train: {recipe.model.name} on {job.scorer.device} in {job.scorer.precision.name}, "
-        f"{job.num_epochs} epochs"
-    )
-    if recipe.train.deterministic and job.scorer.device.type == "mps":
-        say("warning: train.deterministic has no effect on mps")
-    started = time.perf_counter()
+    _say_begin(job, recipe)
     with journal, Progress("train", "steps") as bar:
-        num_steps = job.num_epochs * job.steps_per_epoch
-        recorder = Recorder(
-            journal,
-            thin(recipe.tracking.every_steps, num_steps),
-            names_of_run(journal, view.schema),
-        )
-
-        def on_step(
-            progress: TrainingProgress, values: dict[str, float], epoch_ended: bool
-        ) -> None:
-            check_folder(run_dir)
-            if not epoch_ended:
-                recorder.log_step(progress.step, progress.epoch, values)
-                bar.update(progress.step, num_steps, f"loss {values['train/loss']:.4f}")
-                return
-            recorder.log_epoch(progress.step, progress.epoch, values)
-            say(_epoch_line(progress, job.num_epochs, values))
-
-        def note_progress() -> None:
-            journal.flush()
-            seconds = record.seconds.get("train", 0.0) + time.perf_counter() - started
-            _note_progress(
-                run_dir, journal, job, progress, {**record.seconds, "train": round(seconds, 3)}
-            )
-
-        stop = StopFlag()
-        try:
-            with acknowledge_cancel(stop), naming_table_rows(view):
-                stopped = _train_until_stopped(job, progress, store, on_step, stop)
-            if (
-                stop.requested
-            ):  # whatever heard the signal ended nothing; the training is not through all the same
-                raise StopRequested
+        every = thin(recipe.tracking.every_steps, job.num_epochs * job.steps_per_epoch)
+        recorder = Recorder(journal, every, names_of_run(journal, view.schema))
+        with (
+            _noting_progress(run_dir, record, journal, job, progress),
+            _naming_causes(run_dir, store),
+            naming_table_rows(view),
+        ):
+            stopped = _run_loop(job, progress, store, _Report(run_dir, job, recorder, bar))
             if stopped:
                 journal.append_event(
                     "stopped", step=progress.step, epoch=progress.epoch, reason=stopped
                 )
                 say(f"stopped: {stopped}")
-        except BaseException as error:
-            with contextlib.suppress(
-                TrackingError
-            ):  # a full disk refuses this too, and what is raised is the cause
-                note_progress()
-            if isinstance(error, RuntimeError) and is_lost_worker(error):
-                raise TrainingError(
-                    f"a process that gathers batches was killed ({quote(error)}), for example for "
-                    "want of memory; "
-                    f"torchrelay resume {run_dir.name} goes on from the last checkpoint, with "
-                    "--set "
-                    f"train.num_workers=0 in this process alone"
-                ) from error
-            raise
-        finally:
-            if store.failures:
-                kinds = ", ".join(f"{count:,} x {kind}" for kind, count in store.failures.items())
-                say(
-                    f"warning: checkpoints could not be written ({kinds}); the last one that was "
-                    "is intact"
-                )
-        note_progress()
     reach("train.loop_done")
     check_folder(run_dir, is_now=True)
     update_record(run_dir, stopped=stopped)
@@ -196,6 +138,128 @@ def _train(
         journal.append_tags(tag_files(run_dir))
     mark_done(run_dir, "train")
     reach("train.done")
+
+
+def _open_store(
+    run_dir: Path, recipe: Recipe, journal: Journal, here: Mapping[str, str]
+) -> CheckpointStore:
+    """The run's checkpoints.
+
+    The journal is durable before each of them, as a run that goes on from one computes nothing
+    before it again.
+    """
+
+    def make_durable() -> None:
+        check_folder(run_dir, is_now=True)
+        journal.sync()
+
+    settings = recipe.checkpoint
+    return CheckpointStore(
+        run_dir / CHECKPOINTS,
+        settings.keep,
+        {"run_id": run_dir.name},
+        here,
+        settings.on_error,
+        on_save=make_durable,
+    )
+
+
+def _say_begin(job: Job, recipe: Recipe) -> None:
+    say(
+        f"train: {recipe.model.name} on {job.scorer.device} in {job.scorer.precision.name}, "
+        f"{job.num_epochs} epochs"
+    )
+    if recipe.train.deterministic and job.scorer.device.type == "mps":
+        say("warning: train.deterministic has no effect on mps")
+
+
+class _Report:
+    """Takes what the loop reports into the journal and onto the console."""
+
+    def __init__(self, run_dir: Path, job: Job, recorder: Recorder, bar: Progress) -> None:
+        self._run_dir, self._num_epochs, self._recorder = run_dir, job.num_epochs, recorder
+        self._bar, self._num_steps = bar, job.num_epochs * job.steps_per_epoch
+
+    def __call__(
+        self, progress: TrainingProgress, values: dict[str, float], epoch_ended: bool
+    ) -> None:
+        check_folder(self._run_dir)
+        if not epoch_ended:
+            self._recorder.log_step(progress.step, progress.epoch, values)
+            loss = f"loss {values['train/loss']:.4f}"
+            self._bar.update(progress.step, self._num_steps, loss)
+            return
+        self._recorder.log_epoch(progress.step, progress.epoch, values)
+        say(_epoch_line(progress, self._num_epochs, values))
+
+
+@contextlib.contextmanager
+def _noting_progress(
+    run_dir: Path, record: RunRecord, journal: Journal, job: Job, progress: TrainingProgress
+) -> Iterator[None]:
+    """Write into the record how far the training came, however the block ends."""
+    started, before = time.perf_counter(), record.seconds.get("train", 0.0)
+
+    def note() -> None:
+        journal.flush()
+        seconds = round(before + time.perf_counter() - started, 3)
+        update_record(
+            run_dir,
+            device=str(job.scorer.device),
+            precision=job.scorer.precision.name,
+            epochs=progress.epoch,
+            steps=progress.step,
+            metrics=journal.newest(),
+            rows_per_second=round(progress.rows_per_second, 1),
+            seconds={**record.seconds, "train": seconds},
+        )
+
+    try:
+        yield
+    except BaseException:
+        # A full disk refuses this too, and what is raised is the cause.
+        with contextlib.suppress(TrackingError):
+            note()
+        raise
+    note()
+
+
+@contextlib.contextmanager
+def _naming_causes(run_dir: Path, store: CheckpointStore) -> Iterator[None]:
+    """Say what an error in the block, and a checkpoint that was not written, come from."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_lost_worker(error):
+            raise
+        raise TrainingError(
+            f"a process that gathers batches was killed ({quote(error)}), for example for "
+            "want of memory; "
+            f"torchrelay resume {run_dir.name} goes on from the last checkpoint, with "
+            "--set "
+            f"train.num_workers=0 in this process alone"
+        ) from error
+    finally:
+        if store.failures:
+            kinds = ", ".join(f"{count:,} x {kind}" for kind, count in store.failures.items())
+            say(
+                f"warning: checkpoints could not be written ({kinds}); the last one that was "
+                "is intact"
+            )
+
+
+def _run_loop(job: Job, progress: TrainingProgress, store: CheckpointStore, on_step: OnStep) -> str:
+    """Train, and give the reason why it ended before the last epoch.
+
+    Raises:
+        StopRequested: a signal came, and whatever heard it ended nothing.
+    """
+    stop = StopFlag()
+    with acknowledge_cancel(stop):
+        stopped = _train_until_stopped(job, progress, store, on_step, stop)
+    if stop.requested:
+        raise StopRequested
+    return stopped
 
 
 def _train_until_stopped(
@@ -211,101 +275,6 @@ def _train_until_stopped(
             raise
         say(f"warning: nothing more is kept of the training before the signal: {error}")
     stop.repeat()
-    return ""
-
-
-class _JournaledStore(CheckpointStore):
-    """Makes the journal durable before a checkpoint, as a run that goes on
-    from there computes nothing before again.
-    """
-
-    def __init__(self, journal: Journal, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._journal = journal
-
-    def save(self, *args: Any, **options: Any) -> Path | None:
-        """Commit a generation, where the run's folder is still its own."""
-        check_folder(self.folder.parent, is_now=True)
-        self._journal.sync()
-        return super().save(*args, **options)
-
-
-def _facts_of(record: RunRecord, recipe: Recipe, view: View) -> dict[str, str]:
-    """What a checkpoint says of its run beside the state.
-
-    `data_fingerprint` is of the table and of its split.
-    """
-    sides = [hashlib.sha256(view.rows[name].tobytes()).hexdigest() for name in sorted(view.rows)]
-    return {
-        "run_id": record.run_id,
-        "mlflow_run_id": record.mlflow_run_id,
-        "prefect_flow_run_id": record.prefect_flow_run_id,
-        "git_commit": record.git_commit,
-        "data_fingerprint": digest(record.fingerprint, sides),
-        "recipe": dump_recipe(recipe),
-    }
-
-
-def _check_facts(checkpoint: Checkpoint, facts: Mapping[str, str], recipe: Recipe) -> None:
-    """Refuse to go on from a checkpoint with another recipe or other rows than
-    it was made with, whoever changed them.
-
-    Raises:
-        RecipeError: the run's recipe differs in something that a run cannot change on its way, for
-            example its seed.
-        SourceError: its pack or its split has other rows.
-    """
-    then = checkpoint.state["facts"]
-    refuse_fixed(changes_between(flatten(parse_recipe(then["recipe"])), flatten(recipe)))
-    if then.get("data_fingerprint", facts["data_fingerprint"]) != facts["data_fingerprint"]:
-        raise SourceError(
-            f"{checkpoint.folder} was made with data of the fingerprint "
-            f"{then['data_fingerprint']}, the run's split "
-            f"has {facts['data_fingerprint']}: other rows train, validate or test now; bring the "
-            "old split back, or "
-            f"train a new run"
-        )
-
-
-def _restore(
-    job: Job, checkpoint: Checkpoint, here: Mapping[str, str], recipe: Recipe
-) -> TrainingProgress:
-    progress = restore_run(job, checkpoint.state, str(checkpoint.folder))
-    if checkpoint.best_is_lost:
-        progress.best_metric = (
-            math.nan
-        )  # no weights have it any more: the next validation begins the search anew
-    if why := why_not_identical(
-        checkpoint.fingerprint, here, is_deterministic=recipe.train.deterministic
-    ):
-        say(f"warning: not bit-identical from here on: {why}")
-    say(
-        f"resume: from step {progress.step:,} (epoch {progress.epoch + 1}, batch "
-        f"{progress.batch + 1})"
-    )
-    return progress
-
-
-def why_not_identical(
-    then: Mapping[str, str], here: Mapping[str, str], *, is_deterministic: bool
-) -> str:
-    """Why a run that goes on is not promised the bits of one that was never
-    stopped; empty where it is.
-
-    Args:
-        then: fingerprint of the machine that wrote the checkpoint.
-        here: fingerprint of this one.
-        is_deterministic: `train.deterministic`.
-    """
-    if differs := sorted(name for name in here if then.get(name) != here[name]):
-        return f"{', '.join(differs)} changed since the checkpoint"
-    if here["device"] == "mps":
-        return "on mps sums come in another order each time"
-    if here["device"] == "cuda" and not is_deterministic:
-        return (
-            "on cuda sums come in another order each time; runs with train.deterministic do not "
-            "have that"
-        )
     return ""
 
 
@@ -344,21 +313,6 @@ def _note_resumption(
             "of "
             f"{', '.join(telling)}, because a step is journaled once"
         )
-
-
-def _note_progress(
-    run_dir: Path, journal: Journal, job: Job, progress: TrainingProgress, seconds: dict[str, float]
-) -> None:
-    update_record(
-        run_dir,
-        device=str(job.scorer.device),
-        precision=job.scorer.precision.name,
-        epochs=progress.epoch,
-        steps=progress.step,
-        metrics=journal.newest(),
-        rows_per_second=round(progress.rows_per_second, 1),
-        seconds=seconds,
-    )
 
 
 def _keep_weights(run_dir: Path, job: Job, store: CheckpointStore) -> None:

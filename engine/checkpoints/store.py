@@ -22,7 +22,7 @@ import hashlib
 import io
 import pickle
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, cast
@@ -92,6 +92,7 @@ class CheckpointStore:
         fingerprint: versions and hardware that decide the bits of a CPU run.
         on_error: what a save that fails does: stop raises, warn warns once for each kind of
             failure.
+        on_save: called before each save; what it raises, the save raises.
 
     Attributes:
         failures: under warn, how many saves failed, by the name of the error: {"ENOSPC": 3}.
@@ -104,6 +105,8 @@ class CheckpointStore:
         facts: Mapping[str, str],
         fingerprint: Mapping[str, str],
         on_error: Literal["stop", "warn"] = "stop",
+        *,
+        on_save: Callable[[], None] | None = None,
     ) -> None:
         self.folder = folder
         self.failures: collections.Counter[str] = collections.Counter()
@@ -111,6 +114,7 @@ class CheckpointStore:
         self._facts = dict(facts)
         self._fingerprint = dict(fingerprint)
         self._on_error = on_error
+        self._on_save = on_save
         self._best: str | None = None
         self._is_clean = False
 
@@ -127,6 +131,8 @@ class CheckpointStore:
             CheckpointError: it cannot be written and `on_error` is stop; the generations before it
                 are intact.
         """
+        if self._on_save is not None:
+            self._on_save()
         reach("checkpoint.begun")
         try:
             if not self._is_clean:

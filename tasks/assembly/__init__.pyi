@@ -43,6 +43,15 @@ from .ranking import facts_of_source as facts_of_source
 # What an evaluation keeps of the scores of a view's rows: all of them, unless entities are ranked.
 from .ranking import summary_of as summary_of
 
+# What a checkpoint says of its run beside the state.
+from .resuming import checkpoint_facts as checkpoint_facts
+
+# Put a job into the state of a checkpoint, and say where it goes on.
+from .resuming import restore_job as restore_job
+
+# Why a run that goes on is not promised the bits of one that was never stopped; empty where it is.
+from .resuming import why_not_identical as why_not_identical
+
 # A model that is ready to use.
 from .saved_models import LoadedModel as LoadedModel
 

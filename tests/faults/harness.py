@@ -26,7 +26,7 @@ from torchrelay.engine import job, loop
 from torchrelay.faults import arm
 from torchrelay.runs import RunRecord, journal, list_records, load_record
 from torchrelay.settings import Home, home
-from torchrelay.tasks import train as train_task
+from torchrelay.tasks.assembly import resuming
 from torchrelay.tracking import make_database
 from torchrelay.tracking.shipping import sync_home
 from torchrelay.upkeep.trials import (
@@ -236,12 +236,12 @@ def _forget_random_states(patch: pytest.MonkeyPatch) -> None:
 
 
 def _repeat_a_batch(patch: pytest.MonkeyPatch) -> None:
-    restore = train_task.restore_run
+    restore = resuming.restore_run
 
     def restore_before(one: job.Job, state: dict[str, Any], place: str) -> job.Progress:
         return restore(one, {**state, "batch": max(0, state["batch"] - 1)}, place)
 
-    patch.setattr(train_task, "restore_run", restore_before)
+    patch.setattr(resuming, "restore_run", restore_before)
 
 
 def _journal_again(patch: pytest.MonkeyPatch) -> None:

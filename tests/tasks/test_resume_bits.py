@@ -19,9 +19,8 @@ from torchrelay.engine import Job, Progress, restore_run, state_of_run, train
 from torchrelay.engine.checkpoints import CheckpointStore
 from torchrelay.errors import CheckpointError
 from torchrelay.recipe import Recipe, load_recipe
-from torchrelay.tasks.assembly import build_job
+from torchrelay.tasks.assembly import build_job, why_not_identical
 from torchrelay.tasks.ingest import ingest_table
-from torchrelay.tasks.train import why_not_identical
 from torchrelay.weights import sha256_of
 
 from ..conftest import WriteRecipe
