@@ -80,7 +80,8 @@ _SECRET_VARIABLE = re.compile(
 _ADDRESS_VARIABLE = re.compile(r"(?:UR[IL]|PROXY|DSN|SERVER|HOST)$", re.IGNORECASE)
 
 _remembered: set[str] = set()
-_is_hiding = False
+# Whether `hide_in_process` was called.
+is_hiding = False
 
 
 def sqlite_address(path: Path, driver: str = "") -> str:
@@ -185,10 +186,10 @@ def hide_in_process() -> None:
 
     A second call changes nothing.
     """
-    global _is_hiding
-    if _is_hiding:
+    global is_hiding
+    if is_hiding:
         return
-    _is_hiding = True
+    is_hiding = True
     make, shown_warning = logging.getLogRecordFactory(), warnings.formatwarning
 
     # A factory and no filter: Prefect makes its handlers anew, and one of them sends its records to

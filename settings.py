@@ -24,6 +24,10 @@ from .addresses import (
 
 # A temporary Prefect server takes 6 to 16 s to start on two cores, and Prefect gives up after 20.
 PREFECT_STARTUP_SECONDS = 300
+# How long `sync` and `doctor` wait for an MLflow server that says nothing.
+SYNC_PATIENCE_SECONDS = 20.0
+# For all questions to one Prefect server together, before a flow begins.
+ANSWER_SECONDS = 4.0
 
 
 @dataclass(frozen=True)

@@ -68,14 +68,14 @@ class Hold:
 
         Empty if it is.
         """
-        if not _is_same(self.run_dir, os.fstat(self._folder)):
+        if not is_same_file(self.run_dir, os.fstat(self._folder)):
             return (
                 f"its folder {self.run_dir} was "
                 f"{'replaced by another' if self.run_dir.exists() else 'removed'}"
             )
         if reason := self._why_another_record():
             return reason
-        if not _is_same(self.run_dir / LOCK_FILE, os.fstat(self._lock_file.fileno())):
+        if not is_same_file(self.run_dir / LOCK_FILE, os.fstat(self._lock_file.fileno())):
             return (
                 f"its lock {self.run_dir / 'lock'} was "
                 f"{'replaced' if self._has_lock() else 'removed'}"
@@ -84,7 +84,9 @@ class Hold:
 
     def lacks_lock_alone(self) -> bool:
         """Whether only the lock is gone and nobody has its place."""
-        is_here = _is_same(self.run_dir, os.fstat(self._folder)) and not self._why_another_record()
+        is_here = (
+            is_same_file(self.run_dir, os.fstat(self._folder)) and not self._why_another_record()
+        )
         return is_here and not self._has_lock()
 
     def _has_lock(self) -> bool:
@@ -146,7 +148,7 @@ def checked(run_dir: Path, batches: Callable[[], Iterable[T]]) -> Callable[[], I
     return give
 
 
-def _is_same(path: Path, opened: os.stat_result) -> bool:
+def is_same_file(path: Path, opened: os.stat_result) -> bool:
     """Whether a path leads to what is open.
 
     If the system cannot say, as when a disk is away, it counts as the same.

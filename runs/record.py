@@ -399,14 +399,14 @@ def list_records(home: Home) -> list[RunRecord]:
     """
     found = list_runs(home)
     for name, problem in found.problems.items():
-        if home.runs / name not in _warned:
-            _warned.add(home.runs / name)
+        if home.runs / name not in warned_of:
+            warned_of.add(home.runs / name)
             logger.warning("skipped %s, which is no run: %s", shown(repr(name)), problem)
     return found.records
 
 
 # Folders that were warned of by this process.
-_warned: set[Path] = set()
+warned_of: set[Path] = set()
 
 
 def list_runs(home: Home) -> Listing:

@@ -35,7 +35,7 @@ from .reopen import reopen_run as reopen_run
 
 # Write down how a run ended; what cannot be written, as on a full disk, does not hide the error
 # itself.
-from .runs import _note_end as _note_end
+from .runs import note_end as note_end
 
 # Close a run that is done, and give its record as JSON, with its children's where it has some.
 from .runs import finish_run as finish_run

@@ -116,7 +116,7 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any], trust_code: Sequence
     admit_code(recipe, run_dir, f"run {record.run_id}", trust_code, anywhere=is_retry)
     verify_files(run_dir, record, [SCHEMA_FILE])
     journal = Journal(run_dir / JOURNAL_FILE)
-    begun, last_time = _look_through(journal, before)
+    begun, last_time = find_unfinished_change(journal, before)
     if begun is not None:
         before = parse_recipe(begun["before"])
         record = record.model_copy(update={"schedule_epochs": begun["schedule_epochs"]})
@@ -172,7 +172,7 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any], trust_code: Sequence
     schedule_epochs = recipe.train.epochs if has_schedule else record.schedule_epochs
     with journal:
         if drift or schedule_epochs != record.schedule_epochs:
-            _change(journal, before, recipe, schedule_epochs)
+            write_changed_recipe(journal, before, recipe, schedule_epochs)
         record = update_record(
             run_dir,
             status="RUNNING",
@@ -241,7 +241,9 @@ def journal_resumption(
     return is_new
 
 
-def _change(journal: Journal, before: Recipe, recipe: Recipe, schedule_epochs: int) -> None:
+def write_changed_recipe(
+    journal: Journal, before: Recipe, recipe: Recipe, schedule_epochs: int
+) -> None:
     """Write a run's changed recipe.
 
     The journal knows of it first, so that a kill between two files loses nothing.
@@ -264,7 +266,7 @@ def _change(journal: Journal, before: Recipe, recipe: Recipe, schedule_epochs: i
     reach("run.recipe_changed")
 
 
-def _look_through(journal: Journal, recipe: Recipe) -> tuple[dict[str, Any] | None, int]:
+def find_unfinished_change(journal: Journal, recipe: Recipe) -> tuple[dict[str, Any] | None, int]:
     """What a process wrote before it changed the recipe to what it is, where it
     died before the run was open again.
 

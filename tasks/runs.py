@@ -332,10 +332,10 @@ def keep_status(run_dir: Path) -> Iterator[None]:
                 with contextlib.suppress(OSError):  # what is raised says more
                     forget(run_dir.name)
             elif (record := load_record(run_dir)).status == "RUNNING" and is_ours(record):
-                is_noted = _note_end(run_dir, error)
+                is_noted = note_end(run_dir, error)
         if is_noted:  # what a second signal has to wait for is written
             with contextlib.suppress(OSError, TorchrelayError):  # what is raised says more
-                _settle(run_dir, SECONDS_AFTER_A_FAILURE)
+                settle_run(run_dir, SECONDS_AFTER_A_FAILURE)
         if (run_dir / ERROR_FILE).exists() and not isinstance(error, TorchrelayError):
             error.add_note(
                 f"{FAILED_RUN}{run_dir.name} failed; more stands in {run_dir / ERROR_FILE}"
@@ -357,9 +357,9 @@ def _end_lost(run_dir: Path, hold: Hold, error: BaseException) -> NoReturn:
             contextlib.suppress(BusyError, LockError),
             lock(run_dir / LOCK_FILE, f"run {run_dir.name}"),
         ):
-            if _note_end(run_dir, lost):
+            if note_end(run_dir, lost):
                 with contextlib.suppress(OSError, TorchrelayError):
-                    _settle(run_dir, SECONDS_AFTER_A_FAILURE)
+                    settle_run(run_dir, SECONDS_AFTER_A_FAILURE)
     else:
         with StopFlag():
             abandon(run_dir, SECONDS_AFTER_A_FAILURE)
@@ -376,7 +376,7 @@ def _lost(hold: Hold) -> RunLostError:
     raise AssertionError("unreachable")
 
 
-def _note_end(run_dir: Path, error: BaseException) -> bool:
+def note_end(run_dir: Path, error: BaseException) -> bool:
     """Write down how a run ended.
 
     What cannot be written, as on a full disk, does not hide the error itself.
@@ -386,7 +386,7 @@ def _note_end(run_dir: Path, error: BaseException) -> bool:
     """
     try:
         if not isinstance(error, Exception):
-            _end(run_dir, "KILLED", _name_signal(error))
+            end_record(run_dir, "KILLED", _name_signal(error))
             return True
         give_room(run_dir)
         said = (
@@ -398,7 +398,7 @@ def _note_end(run_dir: Path, error: BaseException) -> bool:
             OSError
         ):  # the record is smaller, says it too, and may still find room
             write_atomic(run_dir / ERROR_FILE, said.rstrip() + "\n")
-        _end(run_dir, "FAILED", hide_secrets(f"{type(error).__name__}: {error}"))
+        end_record(run_dir, "FAILED", hide_secrets(f"{type(error).__name__}: {error}"))
         return True
     except (OSError, TorchrelayError) as problem:
         say(
@@ -428,8 +428,8 @@ def finish_run(run_dir: Path) -> dict[str, Any]:
     """
     check_folder(run_dir, is_now=True)
     with StopFlag():
-        _end(run_dir, "FINISHED", "")
-    _settle(run_dir, math.inf)
+        end_record(run_dir, "FINISHED", "")
+    settle_run(run_dir, math.inf)
     check_folder(run_dir, is_now=True)
     (run_dir / ERROR_FILE).unlink(
         missing_ok=True
@@ -519,7 +519,7 @@ def journal_run(
             journal.append_artifact(run_dir / FIGURES, FIGURES)
 
 
-def _end(run_dir: Path, status: str, error: str) -> None:
+def end_record(run_dir: Path, status: str, error: str) -> None:
     """Write down how a run ended.
 
     On a full disk in the room that was kept for it.
@@ -546,7 +546,7 @@ def _write_end(run_dir: Path, status: str, error: str) -> None:
     )
 
 
-def _settle(run_dir: Path, at_most_seconds: float) -> None:
+def settle_run(run_dir: Path, at_most_seconds: float) -> None:
     """Give MLflow the time to hear of a run's end, as long as it answers."""
     patience = load_recipe(run_dir / RECIPE_FILE).tracking.wait_seconds
     shipped = settle(run_dir, patience, at_most_seconds)

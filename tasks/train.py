@@ -112,7 +112,7 @@ def _train(
     if checkpoint is not None:
         progress = restore_job(job, checkpoint, here, recipe)
     with journal:
-        _note_resumption(journal, record, recipe, checkpoint, progress.step)
+        note_resumption(journal, record, recipe, checkpoint, progress.step)
     reach("train.restored")
     _say_begin(job, recipe)
     with journal, Progress("train", "steps") as bar:
@@ -278,7 +278,7 @@ def _train_until_stopped(
     return ""
 
 
-def _note_resumption(
+def note_resumption(
     journal: Journal, record: RunRecord, recipe: Recipe, checkpoint: Checkpoint | None, step: int
 ) -> None:
     """Journal that the training goes on from a step, and warn where the

@@ -149,7 +149,7 @@ def test_no_library_logs_a_secret_neither_in_its_words_nor_in_a_traceback(
     for place, name in ((sys, "excepthook"), (__import__("threading"), "excepthook")):
         monkeypatch.setattr(place, name, getattr(place, name))
     monkeypatch.setattr("warnings.formatwarning", __import__("warnings").formatwarning)
-    monkeypatch.setattr("torchrelay.addresses._is_hiding", False)
+    monkeypatch.setattr("torchrelay.addresses.is_hiding", False)
     hide_in_process()
     logger, stream = logging.getLogger("urllib3.connectionpool"), io.StringIO()
     handler = logging.StreamHandler(stream)

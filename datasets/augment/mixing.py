@@ -114,7 +114,7 @@ class Cutmix(Mixer):
         for number, image in enumerate(images):
             height, width = image.shape[2:]
             boxes = np.rint(ends.clip(0, 1) * [height, height, width, width]).astype(np.int64)
-            mixed.append(_paste(image, partner, boxes))
+            mixed.append(paste_boxes(image, partner, boxes))
             if number == 0:
                 true_share = 1 - (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2]) / (
                     height * width
@@ -173,7 +173,14 @@ def lerp_rows(values: Tensor, partner: Tensor, share: np.ndarray) -> Tensor:
     return torch.lerp(values[partner], values, weight.reshape(-1, *[1] * (values.ndim - 1)))
 
 
-def _paste(image: Tensor, partner: Tensor, boxes: np.ndarray) -> Tensor:
+def paste_boxes(image: Tensor, partner: Tensor, boxes: np.ndarray) -> Tensor:
+    """Each row with its partner's pixels in its box.
+
+    Args:
+        image: (B, C, H, W).
+        partner: another row for each, int64 (B,).
+        boxes: see `inside_boxes`.
+    """
     if image.device.type != "cpu":
         return torch.where(inside_boxes(image, boxes), image[partner], image)
     pasted = image.clone(memory_format=torch.preserve_format)

@@ -116,7 +116,7 @@ class PackDataset(Dataset[Batch]):
         return Batch(
             torch.from_numpy(self._of_item[index]),
             tuple(
-                gather(index, mirrored) if isinstance(gather, _Pictures) else gather(index)
+                gather(index, mirrored) if isinstance(gather, Pictures) else gather(index)
                 for gather in self._inputs
             ),
             self._target(index),
@@ -159,7 +159,7 @@ class PackDataset(Dataset[Batch]):
         """
         room = min(MOST_IN_MEMORY, free_memory() // 4)
         for one in self._inputs:
-            if isinstance(one, _Pictures) and one.num_bytes <= room:
+            if isinstance(one, Pictures) and one.num_bytes <= room:
                 both = with_mirrors and 2 * one.num_bytes <= room
                 one.copy(both)
                 room -= (1 + both) * one.num_bytes
@@ -177,7 +177,7 @@ def _picker(values: np.ndarray) -> _Gather:
 def _gatherer(pack: Pack, feature: FeatureSchema, rows: np.ndarray, schema: Schema) -> _Gather:
     """What gathers an input."""
     if feature.kind == "image":
-        return _Pictures(pack, feature, rows)
+        return Pictures(pack, feature, rows)
     if feature.kind == "points":
         return _point_gatherer(pack, feature, rows, schema)
     if feature.kind == "text":
@@ -284,7 +284,7 @@ def _class_ids(vocabulary: list[str], feature: FeatureSchema, first: int) -> np.
     return np.array([position.get(name, first - 1) for name in vocabulary], np.int64)
 
 
-class _Pictures:
+class Pictures:
     """Gathers pixels of rows.
 
     From the shards of a store, or from a copy in memory.

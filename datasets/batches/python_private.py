@@ -9,7 +9,7 @@ import threading
 
 
 def forget_exit_callbacks() -> None:
-    """Drop what the parent of a forked process registered for the end of threads.
+    """Drop what a forked process inherited for the end of threads.
 
     `threading` keeps these callbacks in a list without a public way to take one out, and a forked
     process inherits the list, but not the threads that its callbacks wait for.

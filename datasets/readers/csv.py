@@ -94,7 +94,7 @@ class _Reader(NamedTuple):
     def read(self) -> TextTable:
         with self.open() as (file, separator):
             header = self.read_header(file, separator)
-            names = _name_columns(self.path, header)
+            names = name_columns(self.path, header)
             try:
                 frame = self._read_rows(file, separator, names)
             except (pd.errors.ParserError, pd.errors.ParserWarning):
@@ -268,7 +268,7 @@ class _WithoutNul:
         return line
 
 
-def _name_columns(path: Path, header: list[str]) -> list[str]:
+def name_columns(path: Path, header: list[str]) -> list[str]:
     """Refuse names that stand twice.
 
     Call a column without a name as pandas does, for example `Unnamed: 0`.

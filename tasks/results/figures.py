@@ -295,7 +295,7 @@ def _draw_rows(all_rows: _Rows, chosen: np.ndarray, heading: str, path: Path) ->
         return
     batch = PackDataset(view.pack, view.schema, positions).__getitems__(range(len(positions)))
     image = view.schema.inputs[number]
-    pictures = _to_uint8(batch.inputs[number].numpy(), image)
+    pictures = to_uint8(batch.inputs[number].numpy(), image)
     ratios = None
     if image.name not in as_stored:
         height_N, width_N = np.asarray(view.pack.source(image.name))[positions].T
@@ -379,7 +379,7 @@ def _cut(texts: Sequence[str]) -> str:
     return ", ".join(texts[:MAX_COLUMNS]) + (", …" if len(texts) > MAX_COLUMNS else "")
 
 
-def _to_uint8(images_NCHW: np.ndarray, feature: FeatureSchema) -> np.ndarray:
+def to_uint8(images_NCHW: np.ndarray, feature: FeatureSchema) -> np.ndarray:
     """Pixels as they can be shown.
 
     What is no byte is stretched, each channel by what it holds in all these images.

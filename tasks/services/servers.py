@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar, cast
 
+from ... import settings
 from ...addresses import hide_secrets
 from ...disk import describe_failure, require_space
 from ...errors import HomeError, ServerError
@@ -32,8 +33,6 @@ from ...settings import (
 
 T = TypeVar("T")
 
-# For all questions to one server together.
-SECONDS = 4.0
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 # Measured after one run: 5.4 MB with the log of SQLite's transactions, which grows to 4 MB before
 # it is emptied.
@@ -179,9 +178,9 @@ def _in_time(ask: Callable[[], str]) -> str:
     import httpx  # 80 ms, which a command that asks no server need not spend
 
     try:
-        return within(SECONDS, ask)
+        return within(settings.ANSWER_SECONDS, ask)
     except (TimeoutError, httpx.TimeoutException):
-        return f"does not answer within {SECONDS:.0f} s"
+        return f"does not answer within {settings.ANSWER_SECONDS:.0f} s"
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:
         return f"does not answer ({hide_secrets(str(error)) or type(error).__name__})"
 
@@ -205,7 +204,9 @@ def _ask(address: str, headers: dict[str, str] | None = None, passing: tuple[int
 
     verify = os.environ.get("PREFECT_API_TLS_INSECURE_SKIP_VERIFY", "").lower() not in ("1", "true")
     with (
-        httpx.Client(timeout=SECONDS, verify=verify, follow_redirects=True) as client,
+        httpx.Client(
+            timeout=settings.ANSWER_SECONDS, verify=verify, follow_redirects=True
+        ) as client,
         client.stream("GET", address, headers=headers) as answer,
     ):
         status, kind = answer.status_code, answer.headers.get("content-type", "")

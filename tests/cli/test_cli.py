@@ -11,13 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from prefect import get_client
 
 from torchrelay import cli
 from torchrelay.cli.results import headline
-from torchrelay.datasets.files import paths
-from torchrelay.datasets.store import store
 
 from ..conftest import RunCommand, WriteRecipe
 
@@ -335,20 +332,6 @@ def test_a_dry_run_over_several_splits_says_which_it_tried(
         "model",
     ]
     assert out.splitlines()[3] == "tried     split_0 alone, of 3 splits"
-
-
-def test_recheck_reads_again_what_no_stamp_shows(
-    run: RunCommand, picture_recipe: WriteRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store, "SETTLED_SECONDS", 0)
-    for module in (paths, store):
-        monkeypatch.setattr(module, "stamp_of", lambda status: "always the same")
-    recipe = str(picture_recipe())
-    run("train", recipe, "--dry-run")
-    time.sleep(0.02)
-    Image.new("L", (8, 8), 77).save(tmp_path / "images" / "0.png")
-    assert "(pack reused" in run("train", recipe, "--dry-run")[2]
-    assert "(1 files decoded" in run("train", recipe, "--dry-run", "--recheck")[2]
 
 
 def test_a_dry_run_says_what_it_found_and_writes_no_run(

@@ -381,7 +381,7 @@ MORE_PROBES: dict[str, Callable[[Case], Any]] = {
 def attempt(case: Case, probe: str) -> Tried:
     """Try something in a home, as a process would that begins with it."""
     heard = _Heard()
-    records._warned.clear()
+    records.warned_of.clear()
     logging.getLogger("torchrelay").addHandler(heard)
     crash, result, errors = "", "", []
     try:

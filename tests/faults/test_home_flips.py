@@ -430,14 +430,14 @@ def test_a_run_that_mlflow_alone_has_is_fetched_as_it_was_sent_or_refused(
     def download(part: str, folder: Path) -> str:
         return str(shutil.copy(run_dir / part, folder / Path(part).name))
 
-    fetched = registry._fetch(home(), "a", "whole", "run a", download, files)
+    fetched = registry.fetch_source(home(), "a", "whole", "run a", download, files)
     assert fetched.weights.read_bytes() == (run_dir / "weights" / "best.pt").read_bytes()
     exchange_classes(run_dir)
     with pytest.raises(
         SourceError,
         match=r"run a: schema\.json among its artifacts .* sha256 that it was sent with",
     ):
-        registry._fetch(home(), "a", "changed", "run a", download, files)
+        registry.fetch_source(home(), "a", "changed", "run a", download, files)
 
 
 def test_lines_of_a_journal_that_were_changed_are_named_by_the_doctor(

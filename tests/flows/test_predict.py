@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from mlflow import MlflowClient
 from PIL import Image
 
-from torchrelay import settings
+from torchrelay import faults, settings
 from torchrelay.cli import commands
 from torchrelay.disk import is_locked
 from torchrelay.errors import DataError, SourceError
@@ -228,20 +228,25 @@ def test_a_run_that_dies_as_soon_as_it_is_open_is_failed_and_was_held(
 ) -> None:
     held: list[bool] = []
 
-    def die(point: str) -> None:
-        if point == "run.opened":
-            held.append(
-                is_locked(settings.home().runs / list_records(settings.home())[0].run_id / "lock")
-            )
-            raise FaultError(point)
+    class SeenError(FaultError):
+        """Sees whether the run is held while it dies."""
 
-    monkeypatch.setattr("torchrelay.tasks.runs.reach", die)
-    with pytest.raises(FaultError):
-        flow(
-            source=pictures["run_id"],
-            table="pictures.csv",
-            **({"out": "out.csv"} if flow is predict else {}),
-        )
+        def __init__(self, text: str) -> None:
+            super().__init__(text)
+            newest = list_records(settings.home())[0].run_id
+            held.append(is_locked(settings.home().runs / newest / "lock"))
+
+    monkeypatch.setattr(faults, "FaultError", SeenError)
+    faults.arm("run.opened:raise")
+    try:
+        with pytest.raises(SeenError):
+            flow(
+                source=pictures["run_id"],
+                table="pictures.csv",
+                **({"out": "out.csv"} if flow is predict else {}),
+            )
+    finally:
+        faults.arm("")
     newest = list_records(settings.home())[0]
     assert (newest.kind, newest.status, held) == (flow.name, "FAILED", [True])
 

@@ -118,9 +118,9 @@ def test_a_run_in_good_order_is_left_alone_and_looked_at_every_two_seconds(
 ) -> None:
     run_dir = home.runs / "held"
     looks: list[Path] = []
-    real = holding._is_same
+    real = holding.is_same_file
     monkeypatch.setattr(
-        holding, "_is_same", lambda path, opened: bool(looks.append(path)) or real(path, opened)
+        holding, "is_same_file", lambda path, opened: bool(looks.append(path)) or real(path, opened)
     )
 
     def batches() -> Iterator[int]:

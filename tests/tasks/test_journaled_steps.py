@@ -38,13 +38,13 @@ from torchrelay.schema import Schema
 from torchrelay.tasks import runs as runs_file
 from torchrelay.tasks.ingest import ingest_table
 from torchrelay.tasks.reopen import (
-    _change,
-    _look_through,
+    find_unfinished_change,
     journal_resumption,
     reopen_run,
+    write_changed_recipe,
 )
 from torchrelay.tasks.runs import hold_run, keep_status, name_run, open_run, start_run
-from torchrelay.tasks.train import _note_resumption, train_model
+from torchrelay.tasks.train import note_resumption, train_model
 from torchrelay.tracking.shipping import stop_shipping
 
 from ..conftest import WriteRecipe
@@ -215,7 +215,7 @@ def test_a_second_signal_ends_the_wait_for_a_silent_tracker(
     monkeypatch.setattr(runs_file, "SECONDS_AFTER_A_FAILURE", 60.0)
     reopen_run.fn(run_dir, {"tracking.wait_seconds": 60})
     send = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
-    end, settle = runs_file._end, runs_file._settle
+    end, settle = runs_file.end_record, runs_file.settle_run
 
     def end_meanwhile(*arguments: Any) -> None:
         if comes == "while its end is written":
@@ -227,8 +227,8 @@ def test_a_second_signal_ends_the_wait_for_a_silent_tracker(
             send.start()
         settle(*arguments)
 
-    monkeypatch.setattr(runs_file, "_end", end_meanwhile)
-    monkeypatch.setattr(runs_file, "_settle", settle_meanwhile)
+    monkeypatch.setattr(runs_file, "end_record", end_meanwhile)
+    monkeypatch.setattr(runs_file, "settle_run", settle_meanwhile)
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt), keep_status(run_dir):
         raise KeyboardInterrupt
@@ -248,8 +248,8 @@ def test_a_run_goes_on_with_a_journal_of_any_length_in_the_same_memory(tmp_path:
         journal.flush()
         tracemalloc.start()
         try:
-            assert _look_through(journal, recipe)[0] is None
-            _note_resumption(journal, record, recipe, None, 10_000)
+            assert find_unfinished_change(journal, recipe)[0] is None
+            note_resumption(journal, record, recipe, None, 10_000)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -271,11 +271,11 @@ def test_a_run_that_goes_on_puts_no_secret_of_its_recipe_into_its_journal(
         journal.append_status("RUNNING")
         journal.append_params(hide_in_values(flatten(before)))
         journal.append_metrics(9, 0, {"train/loss": 1.0})
-        _note_resumption(journal, record, before, None, 0)
+        note_resumption(journal, record, before, None, 0)
         assert [line["name"] for line in journal.lines() if line["kind"] == "event"] == ["resumed"]
         journal_resumption(journal, 0, changes_between(flatten(before), flatten(recipe)))
-        _change(journal, before, recipe, 2)
-        begun, _ = _look_through(journal, recipe)
+        write_changed_recipe(journal, before, recipe, 2)
+        begun, _ = find_unfinished_change(journal, recipe)
     assert "change" not in capsys.readouterr().err
     assert "s3cr3tpw" not in (tmp_path / JOURNAL_FILE).read_text()
     assert begun is not None

@@ -15,7 +15,7 @@ from torchrelay.cli import commands, tell_notes
 from torchrelay.errors import DataError
 from torchrelay.runs import JOURNAL_FILE, Journal, RunRecord, is_meant_for_here, tracker_of
 from torchrelay.settings import Home
-from torchrelay.tasks import _note_end
+from torchrelay.tasks import note_end
 
 OpenRun = Callable[..., Path]
 Make = Callable[..., RunRecord]
@@ -41,7 +41,7 @@ def test_no_command_shows_the_trackers_password_and_no_file_has_it(
 ):
     monkeypatch.delenv("PYTEST_CURRENT_TEST")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-    monkeypatch.setattr("torchrelay.tracking.shipping.shipper.SYNC_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("torchrelay.settings.SYNC_PATIENCE_SECONDS", 0.2)
     open_run(make_record())
     said = ""
     with caplog.at_level(logging.DEBUG, "torchrelay"):
@@ -107,7 +107,7 @@ def test_a_verdict_with_an_address_ends_a_run_and_a_command_without_its_password
     run_dir = open_run(make_record())
     error = DataError(f"http://user:{SECRET}@host/leaf.png is torn")
     error.add_note(f"more of http://user:{SECRET}@host/leaf.png stands elsewhere")
-    assert _note_end(run_dir, error)
+    assert note_end(run_dir, error)
     tell_notes(error)
     assert (run_dir / "error.txt").read_text() == "http://host/leaf.png is torn\n"
     assert capsys.readouterr().err == "more of http://host/leaf.png stands elsewhere\n"

@@ -286,8 +286,8 @@ def test_a_journal_that_waits_for_another_tracker_is_found_and_not_sent_here(
 def test_a_silent_tracker_is_waited_for_once(
     make_run: MakeRun, number_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("torchrelay.tracking.shipping.shipper.SYNC_PATIENCE_SECONDS", 0.5)
-    monkeypatch.setattr("torchrelay.tasks.services.servers.SECONDS", 0.1)
+    monkeypatch.setattr("torchrelay.settings.SYNC_PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("torchrelay.settings.ANSWER_SECONDS", 0.1)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never reads one
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")

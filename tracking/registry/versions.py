@@ -330,7 +330,9 @@ def _resolve_version(source: str, home: Home) -> Source:
             artifact_uri=f"{uri}/{part}", dst_path=str(folder), tracking_uri=settings.tracking_uri()
         )
 
-    return _fetch(home, version.run_id or "versions", key, label, download, files_of(version.tags))
+    return fetch_source(
+        home, version.run_id or "versions", key, label, download, files_of(version.tags)
+    )
 
 
 def _local_weights(version: ModelVersion, home: Home) -> Path | None:
@@ -419,12 +421,12 @@ def _resolve_remote(identifier: str, home: Home, local_error: SourceError) -> So
     def download(part: str, folder: Path) -> str:
         return client.download_artifacts(run_id, part, str(folder))
 
-    return _fetch(
+    return fetch_source(
         home, run_id, key, run.data.tags.get(RUN_ID_TAG, run_id), download, files_of(run.data.tags)
     )
 
 
-def _fetch(
+def fetch_source(
     home: Home,
     run_id: str,
     key: str,

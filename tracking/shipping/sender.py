@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ... import settings
 from ...runs import Cursor, waiting
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ class Sender:
             return Shipped(
                 run_dir.name, Cursor.load(run_dir).mlflow_run_id, 0, waiting(run_dir), self.silence
             )
-        from .shipper import SYNC_PATIENCE_SECONDS, sync_run
+        from .shipper import sync_run
 
-        done = sync_run(run_dir, SYNC_PATIENCE_SECONDS, is_asked=is_asked)
+        done = sync_run(run_dir, settings.SYNC_PATIENCE_SECONDS, is_asked=is_asked)
         self.silence = done.reason if done.is_silent else ""
         return done

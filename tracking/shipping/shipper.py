@@ -49,7 +49,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
 ENVIRONMENT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "60", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 # A database that somebody locks is free again sooner or later; a server may be gone for good.
 EMBEDDED_PATIENCE_SECONDS = 30.0
-SYNC_PATIENCE_SECONDS = 20.0
 # The same Python takes a second or two for a run's beginning: better before the first step than
 # beside it.
 EMBEDDED_START_SECONDS = 5.0
@@ -355,7 +354,10 @@ def settle(run_dir: Path, patience_seconds: float, at_most_seconds: float = math
 
 
 def sync_run(
-    run_dir: Path, patience_seconds: float = SYNC_PATIENCE_SECONDS, *, is_asked: bool = False
+    run_dir: Path,
+    patience_seconds: float = settings.SYNC_PATIENCE_SECONDS,
+    *,
+    is_asked: bool = False,
 ) -> Shipped:
     """Send what one run left.
 

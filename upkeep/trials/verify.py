@@ -171,7 +171,7 @@ def _compare(
     """The comparison, in a folder that is removed where the runs are
     identical.
     """
-    short, data = _shorten(_with_weights(recipe), ingested.first, steps, folder / "pack")
+    short, data = shorten_training(_with_weights(recipe), ingested.first, steps, folder / "pack")
     short_data = Ingested({"": data}, False, ingested.seconds)
     device = pick_device(recipe.train.device)
     precision = pick_precision(recipe.train.precision, device, has_images(recipe)).name
@@ -200,7 +200,7 @@ def _compare(
         )
     victim = _Victim(folder / "killed", short, short_data)
     done = []
-    for drawn, delay in _moments(kills, num_steps, calm.step_seconds, random.Random(seed)):
+    for drawn, delay in draw_moments(kills, num_steps, calm.step_seconds, random.Random(seed)):
         step = max(
             drawn, victim.checkpoint_step + 1
         )  # it does not come by again where it was saved
@@ -245,7 +245,7 @@ def _compare(
     }
 
 
-def _moments(
+def draw_moments(
     kills: int, num_steps: int, step_seconds: float, random_: random.Random
 ) -> list[tuple[int, float]]:
     """Random moments of a training, in their order.
@@ -437,7 +437,7 @@ def _do(
     work(*arguments)
 
 
-def _shorten(
+def shorten_training(
     recipe: Recipe, data: Prepared, num_steps: int, folder: Path
 ) -> tuple[Recipe, Prepared]:
     """The recipe and the data of a run that takes about so many steps, over two

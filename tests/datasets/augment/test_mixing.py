@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from torchrelay.datasets.augment.draws import drawer
-from torchrelay.datasets.augment.mixing import Cutmix, Mixer, Mixup, _paste, mix_batch
+from torchrelay.datasets.augment.mixing import Cutmix, Mixer, Mixup, mix_batch, paste_boxes
 from torchrelay.datasets.augment.pixels import inside_boxes
 from torchrelay.datasets.batches import BatchTransform
 from torchrelay.recipe import Named
@@ -177,7 +177,7 @@ def test_pasting_is_the_same_on_accelerators() -> None:
     partner = torch.randperm(9, generator=generator)
     boxes = np.sort(np.random.default_rng(0).integers(0, 9, (9, 2, 2)), axis=2).reshape(9, 4)
     there = torch.where(inside_boxes(image, boxes), image[partner], image)
-    assert torch.equal(_paste(image, partner, boxes), there)
+    assert torch.equal(paste_boxes(image, partner, boxes), there)
 
 
 @pytest.mark.parametrize("args", [{"alpha": 0.0}, {"alpha": -1.0}, {"p": 1.1}])

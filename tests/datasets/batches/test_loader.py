@@ -27,7 +27,6 @@ from torchrelay.datasets.batches.loader import (
 )
 from torchrelay.datasets.ingest import prepare_data
 from torchrelay.datasets.pack import Pack, View, open_view
-from torchrelay.datasets.store import store as store_module
 from torchrelay.errors import DataError, RecipeError
 from torchrelay.recipe import Data, Feature
 from torchrelay.schema import Batch
@@ -129,28 +128,6 @@ def test_a_batch_has_memory_of_its_own(view: View) -> None:
     assert same(data.__getitems__([1, 2]), before)
 
 
-def test_many_shards_give_the_same_batches_as_one(
-    tmp_path: Path,
-    write_table: Callable[..., str],
-    write_pictures: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
-    view: View,
-) -> None:
-    monkeypatch.setattr(store_module, "SHARD_BYTES", 48 * 5)
-    monkeypatch.setattr(store_module, "BATCH_FILES", 5)
-    other = tmp_path / "other"
-    many = view_of(
-        other,
-        lambda rows: write_table(rows, "other/table.csv"),
-        lambda names: None or _link(tmp_path),
-    )
-    assert len(many.pack.image("image").shards) > 5
-    index = [3, 36, 0, 12, 12]
-    assert same(
-        rows_of(many, "train").__getitems__(index), rows_of(view, "train").__getitems__(index)
-    )
-
-
 def test_pictures_in_memory_are_those_of_the_shards(
     view: View, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,11 +141,6 @@ def test_pictures_in_memory_are_those_of_the_shards(
     assert same(too_many.__getitems__(index), from_shards.__getitems__(index))
     in_memory.__getitems__(index).inputs[0].zero_()
     assert same(in_memory.__getitems__(index), from_shards.__getitems__(index))
-
-
-def _link(tmp_path: Path) -> None:
-    (tmp_path / "other").mkdir(exist_ok=True)
-    (tmp_path / "other" / "images").symlink_to(tmp_path / "images")
 
 
 def test_a_target_that_the_schema_does_not_know_is_refused(view: View) -> None:

@@ -123,7 +123,7 @@ def test_pictures_are_copied_one_input_after_another_while_there_is_room(
     num_bytes = NUM_ROWS * 6 * 4 * 3 * np.dtype(image.dtype).itemsize
     monkeypatch.setattr(dataset_module, "MOST_IN_MEMORY", 3 * num_bytes)
     dataset = PackDataset(view.pack, schema, view.rows["train"], in_memory=True, with_mirrors=True)
-    pictures = [one for one in dataset._inputs if isinstance(one, dataset_module._Pictures)]
+    pictures = [one for one in dataset._inputs if isinstance(one, dataset_module.Pictures)]
     assert [one._copied is not None for one in pictures] == [True, True, False]
     assert [one._has_mirrors for one in pictures] == [True, False, False]
 

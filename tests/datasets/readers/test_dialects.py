@@ -482,7 +482,7 @@ def test_a_wide_table_takes_as_many_looks_at_each_column_as_a_narrow_one(
     def count(width: int) -> int:
         names = [Name(f"x{at}") for at in range(width)]
         Name.num_compared = 0
-        csv_table._name_columns(Path("t.csv"), list(names))
+        csv_table.name_columns(Path("t.csv"), list(names))
         data = number_data(
             "t.csv", inputs={"x": {"kind": "number", "columns": [f"x{at}" for at in range(width)]}}
         )

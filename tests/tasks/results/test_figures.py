@@ -17,7 +17,7 @@ from torchrelay.engine import Evaluation
 from torchrelay.recipe import load_recipe
 from torchrelay.schema import FeatureSchema
 from torchrelay.tasks.ingest import ingest_table
-from torchrelay.tasks.results.figures import _to_uint8, draw_evaluation, images_as_stored
+from torchrelay.tasks.results.figures import draw_evaluation, images_as_stored, to_uint8
 
 from ...conftest import WriteRecipe
 
@@ -78,12 +78,12 @@ def test_pixels_that_fill_a_corner_of_their_type_are_stretched_channel_by_channe
     feature = FeatureSchema(
         name="x", kind="image", columns=["x"], shape=[2, 10, 10], dtype="uint16"
     )
-    shown = _to_uint8(images, feature)
+    shown = to_uint8(images, feature)
     assert shown.dtype == np.uint8
     assert [np.unique(shown[:, channel]).tolist() for channel in range(2)] == [[0, 255], [0, 255]]
     images[:] = 0
     images[0, 0, 0, 0] = 900  # fewer than one pixel in 200
-    assert np.unique(_to_uint8(images, feature)).tolist() == [0, 255]
+    assert np.unique(to_uint8(images, feature)).tolist() == [0, 255]
 
 
 def test_pictures_keep_the_proportions_of_their_files_and_the_heading_counts_what_is_wrong(

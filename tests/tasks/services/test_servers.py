@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from torchrelay import settings
 from torchrelay.cli import commands
 from torchrelay.errors import HomeError, ServerError
-from torchrelay.tasks.services import servers
 from torchrelay.tasks.services.servers import (
     ask_prefect,
     ask_server,
@@ -123,7 +123,7 @@ def test_a_server_that_never_answers_is_given_up_within_seconds(
 def test_a_server_that_gives_sign_after_sign_or_way_after_way_is_given_up_too(
     ask: Callable[[], str], answer: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(servers, "SECONDS", 0.6)
+    monkeypatch.setattr(settings, "ANSWER_SECONDS", 0.6)
     done = threading.Event()
 
     class Slow(socketserver.BaseRequestHandler):

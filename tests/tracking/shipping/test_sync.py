@@ -38,7 +38,7 @@ def nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         holder.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{holder.getsockname()[1]}"
         patch.setenv("MLFLOW_TRACKING_URI", address)
-        patch.setattr("torchrelay.tracking.shipping.shipper.SYNC_PATIENCE_SECONDS", 0.2)
+        patch.setattr("torchrelay.settings.SYNC_PATIENCE_SECONDS", 0.2)
         yield address
 
 
@@ -100,7 +100,7 @@ def test_sync_without_a_tracker_says_why_all_wait_and_asks_it_once(
 def test_sync_names_the_status_of_a_server_that_fails(
     two_runs: list[Path], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("torchrelay.tracking.shipping.shipper.SYNC_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("torchrelay.settings.SYNC_PATIENCE_SECONDS", 0.2)
     with proxied(mode="500") as proxy:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.address)
         said = json.loads(command("sync", "--json").stdout)["runs"]

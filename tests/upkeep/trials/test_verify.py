@@ -18,7 +18,13 @@ from torchrelay.datasets.ingest import prepare_data
 from torchrelay.datasets.pack import open_view
 from torchrelay.recipe import load_recipe
 from torchrelay.settings import home
-from torchrelay.upkeep.trials.verify import Outcome, _moments, _shorten, first_difference, in_child
+from torchrelay.upkeep.trials.verify import (
+    Outcome,
+    draw_moments,
+    first_difference,
+    in_child,
+    shorten_training,
+)
 
 WriteRecipe = Callable[..., Path]
 
@@ -78,7 +84,7 @@ def test_a_long_run_is_shortened_by_leaving_out_rows_evenly(
         {"train.max_minutes": 5},
     )
     data = prepare_data(recipe.data, home())
-    short, shorter = _shorten(recipe, data, 20, tmp_path / "short")
+    short, shorter = shorten_training(recipe, data, 20, tmp_path / "short")
     assert (short.train.epochs, short.checkpoint.every_steps) == (2, 2)
     assert (short.train.max_minutes, short.tracking.register_as) == (0, "")
     whole = open_view(data.pack_dir, data.split_dir).rows["train"]
@@ -91,14 +97,14 @@ def test_a_long_run_is_shortened_by_leaving_out_rows_evenly(
 def test_a_short_run_is_taken_with_all_its_rows(number_recipe: WriteRecipe, tmp_path: Path) -> None:
     recipe = load_recipe(number_recipe(num_rows=100))
     data = prepare_data(recipe.data, home())
-    short, shorter = _shorten(recipe, data, 60, tmp_path / "short")
+    short, shorter = shorten_training(recipe, data, 60, tmp_path / "short")
     assert shorter.rows == data.rows
     assert short.train.epochs == math.ceil(60 / math.ceil(data.rows["train"] / 8))
 
 
 def test_kills_come_in_their_order_and_leave_each_a_step_to_die_in() -> None:
     for seed in range(200):
-        moments = _moments(4, 14, 0.5, random.Random(seed))
+        moments = draw_moments(4, 14, 0.5, random.Random(seed))
         steps = [step for step, _ in moments]
         assert steps == sorted(steps)
         assert all(1 <= step <= latest for step, latest in zip(steps, (2, 5, 8, 11), strict=True))
