@@ -145,9 +145,9 @@ def finetune(
 ) -> None:
     """Train a new run from the weights of SOURCE.
 
-    Reports what was taken from SOURCE: a run id, runs:/…, models:/name@alias, or a weights file; by
-    default the recipe's warm_start.source. Without RECIPE, the recipe of SOURCE is used, for
-    example with --set data.table=more.csv. The options override the recipe's warm_start. In a
+    Reports what came from SOURCE, which is a run id, runs:/…, models:/name@alias, or a weights
+    file; by default the recipe's warm_start.source. Without RECIPE, the recipe of SOURCE is used,
+    for example with --set data.table=more.csv. The options override the recipe's warm_start. In a
     pattern, * matches any text: --rename 'backbone.*=*' removes that prefix from all keys.
     """
     from ..recipe import parse_overrides, parse_renames
