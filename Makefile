@@ -43,6 +43,7 @@ lint: $(READY) ## style, layout, types, and who may import whom
 	@$(BIN)/ruff format --quiet --check
 	@$(BIN)/basedpyright
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/python tests/house.py
 
 docs: .venv-docs/ready ## build the documentation as a site in site/; a broken link or a warning is an error
 	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --clean

@@ -2,13 +2,15 @@
 
 `python tests/house.py` exits with 1 where a limit is passed, with `--report` always with 0. It
 reads files and imports none. `measures/` holds the rules. A command of click may take more than
-seven parameters, as each is an option.
+seven parameters, as each is an option. Where a figure is above its limit still, `NOT_YET` of the
+checkout holds the figure that it must not exceed; whoever lowers one lowers it there too.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import json
 import math
 import signal
 import sys
@@ -33,6 +35,8 @@ from shape import (
 THEN = "85b4b29"
 # Median, 90th percentile and largest number of files in a folder, then.
 FILES_THEN = (14, 50, 70)
+# Figures above their limits, by what is measured.
+NOT_YET = "tests/measures/not_yet.json"
 # What is measured, how, what it was then, its limit, and what to do about an offence.
 MEASURES = (
     ("packages without a face", find_faceless, 7, 0, "list in __init__.pyi what others may use"),
@@ -59,12 +63,17 @@ def measure(house: House) -> tuple[list[Row], list[str]]:
         ("files a folder, 90th percentile", FILES_THEN[1], files[1], None),
         ("files a folder, largest", FILES_THEN[2], files[2], MOST_FILES),
     ]
-    crowded = find_crowded_folders(house)
+    path = house.root / NOT_YET
+    not_yet: dict[str, int] = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    crowded = list(find_crowded_folders(house))
     passed = [_line(one, "make rooms of what belongs together") for one in crowded]
+    if files[2] <= not_yet.get(rows[2][0], 0):
+        passed = []
     for what, find, then, limit, todo in MEASURES:
         found = sorted(set(find(house)))
         rows.append((what, then, len(found), limit))
-        passed += [_line(one, todo) for one in found if len(found) > limit]
+        most = max(limit, not_yet.get(what, 0))
+        passed += [_line(one, todo) for one in found if len(found) > most]
     return rows, passed
 
 

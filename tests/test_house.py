@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from .house import MEASURES, House, main, measure
+from .house import MEASURES, NOT_YET, House, main, measure
 
 LAZY = """'''Books.'''
 import lazy_loader
@@ -403,6 +404,15 @@ def test_the_command_fails_where_a_limit_is_passed(
     ]
     assert main(["--root", str(root), "--report"]) == 0
     assert capsys.readouterr().out.splitlines() == printed
+
+
+def test_a_figure_that_is_above_its_limit_still_must_not_grow(tmp_path: Path) -> None:
+    takes = "".join(f"def f{number}(run_dir): ...\n" for number in range(10))
+    root = checkout(tmp_path, {"a.py": takes})
+    (not_yet := root / NOT_YET).parent.mkdir(parents=True)
+    for most, code in ((10, 0), (9, 1)):
+        not_yet.write_text(json.dumps({"parameters called run_dir": most}))
+        assert main(["--root", str(root)]) == code
 
 
 def test_a_folder_without_the_package_is_refused(tmp_path: Path) -> None:
