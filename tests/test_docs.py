@@ -13,6 +13,7 @@ import click
 import pytest
 
 from torchrelay.cli import commands
+from torchrelay.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -130,3 +131,10 @@ def test_the_page_of_versions_says_each_version_as_the_code_has_it() -> None:
         )
     }
     assert said == found
+
+
+def test_the_recipe_of_the_readme_is_one(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    path = tmp_path / "cells.yaml"
+    path.write_text(block)
+    assert load_recipe(path).name == "cells"
