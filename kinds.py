@@ -30,7 +30,6 @@ class Facts(NamedTuple):
             for each.
         is_one_class: a value is one of these classes, as an id.
         has_ids: values as input are int64 ids, which a model embeds; 0 says nothing.
-        may_be_empty: an empty cell says something: that there is none.
         is_sequence: rows have as many values as they have, and a batch is padded.
     """
 
@@ -45,8 +44,12 @@ class Facts(NamedTuple):
     has_classes: bool = False
     is_one_class: bool = False
     has_ids: bool = False
-    may_be_empty: bool = False
     is_sequence: bool = False
+
+    @property
+    def has_tags(self) -> bool:
+        """Whether a value has any number of the classes, also none."""
+        return self.has_classes and not self.is_one_class
 
 
 KINDS: dict[str, Facts] = {
@@ -85,7 +88,6 @@ KINDS: dict[str, Facts] = {
             learned_as="labels",
             no_input="read the column as text, whose tokens are what a cell holds",
             has_classes=True,
-            may_be_empty=True,
         ),
     )
 }

@@ -267,7 +267,7 @@ def _choose_max_bad_rows(
     survey: Survey, goals: list[str], used: list[str], kind: str
 ) -> Choice | None:
     read = {
-        *(() if KINDS[kind].may_be_empty else goals),
+        *(() if KINDS[kind].has_tags else goals),
         *used,
         *survey.of_role("split"),
     }  # a row without tags is a good one

@@ -295,7 +295,7 @@ def describe_target(survey: Survey, goals: list[str], kind: str, why: str) -> Ch
             if facts.is_one_class and column.is_number
             else ""
         )
-        article = "" if facts.may_be_empty else "a "
+        article = "" if facts.has_tags else "a "
         found = Choice(feature, f"{what}, {why}: {article}{kind}, as it {column.why}{other}")
         return _spell(found, survey, goals[0]) if facts.has_classes else found
     text = f"{say_count(len(goals) // 2, 'point')}, {why}"

@@ -32,9 +32,6 @@ from ..augment import (
 
 # Shapes: B rows in a batch, C channels, H height, W width, D columns, P points.
 
-# Kinds that are float64 when raw.
-_NUMBERS = ("number", "points")
-
 
 class BatchTransform:
     """Moves raw batches to the device, augments them and standardises them.
@@ -152,7 +149,7 @@ class BatchTransform:
         draw = drawer(self._seed, epoch, batch.rows, batch.repeats)
         inputs = list(batch.inputs)
         for number, feature in enumerate(self._schema.inputs):
-            if feature.kind == "image":
+            if feature.facts.is_image:
                 image = self._move(inputs[number])
                 for step in steps[num_done:]:
                     # Several images of a row change alike: they may show one thing.
@@ -165,18 +162,20 @@ class BatchTransform:
         images that they lie on.
         """
         features = [*self._schema.inputs, *self._schema.targets]
-        names = {feature.image for feature in features if feature.kind == "points"}
+        names = {feature.image for feature in features if feature.facts.lies_on_image}
         maps = {
             name: found for name in names if (found := self._maps(name, draw, steps)) is not None
         }
         if not maps:
             return batch
         inputs = [
-            move_points(one, maps[feature.image], feature.swap) if feature.kind == "points" else one
+            move_points(one, maps[feature.image], feature.swap)
+            if feature.facts.lies_on_image
+            else one
             for feature, one in zip(self._schema.inputs, batch.inputs, strict=True)
         ]
         target = batch.target
-        if self._schema.target_kind == "points":
+        if self._schema.target_facts.lies_on_image:
             shares = target.split([feature.num_outputs for feature in self._schema.targets], dim=1)
             moved = [
                 move_points(share.unflatten(1, (-1, 2)), maps[feature.image], feature.swap).flatten(
@@ -202,7 +201,7 @@ class BatchTransform:
     def _apply(self, affine: _Affine, raw: Tensor) -> Tensor:
         # Numbers are few, and need float64, which not every accelerator has: they are standardised
         # before they move.
-        return self._move(affine(raw)) if affine.kind in _NUMBERS else affine(self._move(raw))
+        return self._move(affine(raw)) if affine.is_number else affine(self._move(raw))
 
     def _move(self, values: Tensor) -> Tensor:
         return values.to(self._device, non_blocking=True)
@@ -243,7 +242,7 @@ class Unstandardise(nn.Module):
 
     def __init__(self, schema: Schema) -> None:
         super().__init__()
-        self.is_number = schema.target_kind in _NUMBERS
+        self.is_number = schema.target_facts.is_number
         target = _side_by_side(schema.targets)
         self.register_buffer("std", torch.tensor(target.std, dtype=torch.float64), persistent=False)
         self.register_buffer(
@@ -272,25 +271,18 @@ class _Affine(nn.Module):
         self, feature: FeatureSchema, dtype: torch.dtype, device: torch.device | str = "cpu"
     ) -> None:
         super().__init__()
-        self.kind = feature.kind
-        shape = (
-            (-1, 1, 1)
-            if feature.kind == "image"
-            else feature.shape
-            if feature.kind == "points"
-            else (-1,)
-        )
+        self.is_image, self.is_number = feature.facts.is_image, feature.facts.is_number
+        shape = (-1, 1, 1) if self.is_image else feature.shape if len(feature.shape) > 1 else (-1,)
         mean, std = (
             torch.tensor(numbers, dtype=torch.float64) for numbers in (feature.mean, feature.std)
         )
         scale = 1 / std
         if feature.dtype == "uint8":
             scale = _shorten(scale)
-        shift = -mean * scale if feature.kind == "image" else -mean
-        is_number = feature.kind in _NUMBERS
-        work = torch.float64 if is_number else torch.promote_types(dtype, torch.float32)
+        shift = -mean * scale if self.is_image else -mean
+        work = torch.float64 if self.is_number else torch.promote_types(dtype, torch.float32)
         self.dtype, self.work = dtype, work
-        device = "cpu" if is_number else device
+        device = "cpu" if self.is_number else device
         self.register_buffer("scale", scale.to(device, work).reshape(shape), persistent=False)
         self.register_buffer("shift", shift.to(device, work).reshape(shape), persistent=False)
         self.flagged = feature.flagged
@@ -303,12 +295,12 @@ class _Affine(nn.Module):
         )  # for one row of pixels, made when it is known
 
     def forward(self, raw: Tensor) -> Tensor:
-        if self.kind in ("category", "text", "labels"):
+        if not (self.is_image or self.is_number):
             return raw
-        if self.kind == "image" and raw.stride(1) == 1 < raw.shape[1]:
+        if self.is_image and raw.stride(1) == 1 < raw.shape[1]:
             return self._forward_channels_last(raw)
         value = raw.to(self.work, copy=True)
-        if self.kind == "image":
+        if self.is_image:
             value = _multiply_add(value, self.scale, self.shift, raw.dtype)
         elif len(self.fill):
             value = self._fill_missing(value)

@@ -120,7 +120,7 @@ def warn_of_untrained_classes(
             name for name, count in zip(target.classes, target.counts, strict=True) if not count
         ]
         if (
-            target.kind != "category"
+            not target.facts.is_one_class
             or target.vocabulary
             or not names
             or target.name not in columns
@@ -153,7 +153,7 @@ def check_trained_classes(data: Data, rows: Rows, side: np.ndarray) -> None:
     Raises:
         DataError: a category of one class, labels without a tag.
     """
-    for name in (name for name, feature in data.target.items() if feature.kind == "labels"):
+    for name in (name for name, feature in data.target.items() if feature.facts.has_tags):
         column = rows.columns[name]
         if not (column.arrays["values"][side == TRAIN] >= 0).any():
             check_tags(data.table, column.feature.columns[0], [], " among its training rows")
@@ -168,7 +168,7 @@ def check_trained_classes(data: Data, rows: Rows, side: np.ndarray) -> None:
 def category_targets(data: Data, rows: Rows) -> list[PackColumn]:
     """The targets that are categories."""
     return [
-        rows.columns[name] for name, feature in data.target.items() if feature.kind == "category"
+        rows.columns[name] for name, feature in data.target.items() if feature.facts.is_one_class
     ]
 
 
@@ -187,7 +187,7 @@ def count_look_alikes(
     """
     found = {}
     for name, feature in features_of(data).items():
-        if feature.kind not in ("category", "labels") or name not in columns:
+        if not feature.facts.has_classes or name not in columns:
             continue
         vocabulary, ids = (
             columns[name].feature.vocabulary,
@@ -219,7 +219,7 @@ def warn_of_look_alikes(data: Data, found: Mapping[str, Any]) -> list[str]:
         settings = ", ".join(f"{key}: true" for key in alike["labels"])
         what = (
             "tags"
-            if features_of(data)[name].kind == "labels"
+            if features_of(data)[name].facts.has_tags
             else "classes"
             if part == "target"
             else "categories"
@@ -239,7 +239,7 @@ def warn_of_unknown_tags(schema: Schema, rows: Rows, side: np.ndarray) -> list[s
     """
     found = []
     for target in schema.targets:
-        if target.kind != "labels" or target.name not in rows.columns:
+        if not target.facts.has_tags or target.name not in rows.columns:
             continue
         vocabulary, ids = (
             rows.columns[target.name].feature.vocabulary,

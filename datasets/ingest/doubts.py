@@ -14,12 +14,11 @@ import pandas as pd
 from ...recipe import Data, Split
 from ...schema import SPLITS, Schema
 from ..images import warn_of_notes
-from ..kinds import find_triple
+from ..kinds import find_farthest, find_triple
 from ..pack import Pack, PackColumn
 from ..splits import TEST, TRAIN, UNUSED, VALID, combine
 from ..table import features_of
 from ..verdicts import PREVIEW, shorten_warnings
-from .fit import find_farthest
 from .judge import Judged
 from .outliers import Wild, find_wild, may_be_wild
 
@@ -45,7 +44,7 @@ def warn_of_wild_numbers(
     found = []
     used = np.flatnonzero(side != UNUSED)
     for name, column in columns.items():
-        if column.feature.kind != "number":
+        if not column.feature.facts.is_quantity:
             continue
         values = column.arrays["values"][used]
         for at in np.flatnonzero(may_be_wild(values) | (np.abs(values) >= EXACT).any(axis=0)):
@@ -87,7 +86,7 @@ def warn_of_far_pixels(judged: Judged, pack: Pack, schema: Schema) -> list[str]:
             "mean": max(feature.mean, key=abs, default=0),
             "standard deviation": max(feature.std, default=0),
         }
-        if feature.kind != "image" or max(map(abs, largest.values())) <= FAR_PIXELS:
+        if not feature.facts.is_image or max(map(abs, largest.values())) <= FAR_PIXELS:
             continue
         at, pixel = find_farthest(pack.image(feature.name), trains)
         row = int(in_pack[at])
@@ -135,8 +134,8 @@ def count_contradictions(
         rows, examples (two rows, counted from 1) and best_share; empty where there are none, or no
         classes.
     """
-    kinds = {feature.kind for feature in data.target.values()}
-    if not kinds or not kinds <= {"category", "labels"} or find_triple(data) is not None:
+    have_classes = all(feature.facts.has_classes for feature in data.target.values())
+    if not data.target or not have_classes or find_triple(data) is not None:
         return {}
     used = np.flatnonzero(side != UNUSED)
     inputs, targets = (

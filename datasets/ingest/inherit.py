@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from ...errors import DataError
-from ...recipe import Data, Feature
+from ...recipe import Data
 from ...schema import FeatureSchema, Schema
-from ..images import num_channels
+from ..kinds import kind_of
 
 # What must be the same of an input, for the source's statistics to mean anything; text and images
 # have one column, which may be called anything.
 _SAME = ("kind", "columns", "shape", "dtype", "tokens", "ngrams", "lowercase", "vocabulary")
-_ONE_COLUMN = ("image", "text")
 _REMEDY = (
     "make the recipe's data.inputs those of the source, or say warm_start.statistics: data to fit "
     "all anew"
@@ -52,7 +51,7 @@ def check_inputs(data: Data, source: Schema) -> None:
             f"{_REMEDY}"
         )
     for (name, asked), feature in zip(data.inputs.items(), source.inputs, strict=True):
-        for field, value in _told_by(asked).items():
+        for field, value in kind_of(asked.kind).told_by(asked).items():
             _check_same(name, field, value, feature)
 
 
@@ -95,12 +94,13 @@ def inherit(fitted: Schema, source: Schema, statistics: Literal["source", "data"
 
 
 def _inherit_input(own: FeatureSchema, theirs: FeatureSchema) -> FeatureSchema:
-    if own.kind == "number" == theirs.kind and own.columns == theirs.columns:
+    if own.facts.is_number and own.kind == theirs.kind and own.columns == theirs.columns:
         own = _keep_fill(own, theirs)
+    is_of_one_column = kind_of(own.kind).is_of_one_column(is_target=False)
     for field in _SAME:
-        if not (field == "columns" and own.kind in _ONE_COLUMN):
+        if not (field == "columns" and is_of_one_column):
             _check_same(own.name, field, getattr(own, field), theirs)
-    if own.kind in ("category", "text"):
+    if own.facts.has_ids:
         return _keep_embedding(_with_classes(own, _merge(theirs.classes, own.classes)), theirs)
     return own.model_copy(update={"mean": theirs.mean, "std": theirs.std})
 
@@ -119,18 +119,6 @@ def _keep_fill(own: FeatureSchema, theirs: FeatureSchema) -> FeatureSchema:
     return own.model_copy(update={**kept, **ranges})
 
 
-def _told_by(asked: Feature) -> dict[str, object]:
-    """What a recipe's words alone say of a fitted feature."""
-    if asked.kind == "text":
-        return {field: getattr(asked, field) for field in ("tokens", "ngrams", "lowercase")}
-    if asked.kind == "category":
-        return {"vocabulary": asked.vocabulary}
-    if asked.kind != "image":
-        return {}
-    shape = {"shape": [num_channels(asked), *asked.size]} if asked.size else {}
-    return {**shape, "dtype": asked.dtype}
-
-
 def _check_same(name: str, field: str, mine: object, theirs: FeatureSchema) -> None:
     other = getattr(theirs, field)
     if mine != other:
@@ -144,7 +132,7 @@ def _check_same(name: str, field: str, mine: object, theirs: FeatureSchema) -> N
 def _inherit_target(own: FeatureSchema, theirs: FeatureSchema | None) -> FeatureSchema:
     if theirs is None:
         return own
-    if own.kind not in ("category", "labels"):
+    if not own.facts.has_classes:
         return (
             own.model_copy(update={"mean": theirs.mean, "std": theirs.std})
             if own.columns == theirs.columns
@@ -184,7 +172,7 @@ def _merge(first: Sequence[str], second: Sequence[str]) -> list[str]:
 
 
 def _keep_embedding(own: FeatureSchema, theirs: FeatureSchema) -> FeatureSchema:
-    if own.kind != theirs.kind or own.kind not in ("category", "text"):
+    if own.kind != theirs.kind or not own.facts.has_ids:
         return own
     return own.model_copy(update={"embedding": theirs.embedding_size})
 

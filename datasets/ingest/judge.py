@@ -305,7 +305,7 @@ def _check_training(judged: Judged) -> None:
 def _check_shapes(judged: Judged, schema: Schema) -> None:
     for feature in schema.inputs:
         shape = judged.rows.columns[feature.name].feature.shape
-        if feature.kind == "image" and shape != feature.shape:
+        if feature.facts.is_image and shape != feature.shape:
             raise DataError(
                 f"{judged.data.table}: the images of {feature.name!r} are {_shape_text(shape)}, "
                 f"the model was trained on {_shape_text(feature.shape)}; set "

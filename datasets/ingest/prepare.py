@@ -193,7 +193,7 @@ def _commit(judged: Judged, plan: Plan, home: Home) -> Prepared:
     contents = [
         column.arrays["content"]
         for column in rows.columns.values()
-        if column.feature.kind == "image"
+        if column.feature.facts.is_image
     ]
     fingerprint = fingerprint_table(judged.frame, contents)
     reach("pack.begun")

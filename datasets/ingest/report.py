@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 
 from ...schema import SPLITS, FeatureSchema, Schema
-from ..cells import compose_cells, is_empty, is_missing_number, sort_classes
-from ..images import count_notes
-from ..kinds import count_outside, describe_texts, find_image, find_triple, warn_of_unknown
+from ..cells import compose_cells, is_empty
+from ..kinds import Reporting, find_triple, kind_of
 from ..pack import PackColumn
 from ..splits import (
     TEST,
@@ -42,7 +41,6 @@ from .rows import Rows
 from .unfamiliar import describe_strange, warn_of_strange
 
 FORMAT_VERSION = 3
-MOST_SIZES = 20
 
 
 def describe_data(
@@ -73,7 +71,7 @@ def describe_data(
         *warn_of_untrained_classes(schema, side, rows.columns),
         *warn_of_leaks(leaked, are_apart=_are_apart(judged, samples["rows"])),
         *warn_of_split(data.split, report),
-        *_warn_of_texts(report["features"]),
+        *_warn_of_features(report["features"]),
         *warn_of_classes(_find_classes(judged, report), side),
     ]
     strange = report["unfamiliar"] = describe_strange(schema, rows.columns, is_new)
@@ -98,7 +96,7 @@ def _sample(rows: Rows) -> dict[str, np.ndarray]:
     return samples | {
         name: rows.keys[name]
         for name, column in rows.columns.items()
-        if column.feature.kind == "image"
+        if column.feature.facts.is_image
     }
 
 
@@ -160,135 +158,16 @@ def _find_classes(
 def _describe_feature(
     judged: Judged, name: str, fitted: Mapping[str, FeatureSchema], *, is_entity: bool
 ) -> dict[str, Any]:
-    data, side, columns = judged.data, judged.side, judged.rows.columns
-    feature, arrays = columns[name].feature, columns[name].arrays
-    used = side != UNUSED
-    found: dict[str, Any] = {
-        "kind": feature.kind,
-        "columns": feature.columns,
-        "missing": _count_missing(columns[name], judged.frame, data.missing_values),
-    }
-    if feature.kind == "image":
-        num_distinct = len(np.unique(arrays["content"][used]))
-        found |= {"shape": feature.shape, "dtype": feature.dtype, "distinct_images": num_distinct}
-        found["sizes"] = _describe_sizes(arrays["source"][used])
-        found["pictures"] = count_notes(judged.rows.notes[name][used])
-    elif feature.kind == "points":
-        source = columns[find_image(data, name)].arrays["source"]
-        found |= _describe_points(
-            arrays["values"][used].reshape(int(used.sum()), -1, 2), source[used]
-        )
-    elif feature.kind == "number":
-        found["ranges"] = _describe_numbers(feature.columns, arrays["values"][used])
-        found["ranges_by_split"] = {
-            split: _describe_numbers(feature.columns, arrays["values"][side == at])
-            for at, split in enumerate(SPLITS)
-            if (side == at).any()
-        }
-    elif feature.kind == "text":
-        found |= describe_texts(columns[name], side, fitted[name])
-    elif is_entity:  # of which there may be as many as rows
-        found["distinct"] = _count_distinct(columns[name], side)
-    else:
-        found["classes"] = _count_classes(columns[name], side)
-    return found
-
-
-def _count_missing(column: PackColumn, frame: pd.DataFrame, words: Sequence[str]) -> dict[str, int]:
-    """Missing cells of each column of a feature.
-
-    Only columns with values that could not be read are looked at.
-    """
-    names = column.feature.columns
-    if column.feature.kind not in ("number", "points"):
-        return {name: int(is_empty(frame[name]).sum()) for name in names}
-    unread = set(np.flatnonzero(np.isnan(column.arrays["values"]).any(axis=0)).tolist())
+    column, notes = judged.rows.columns[name], judged.rows.notes.get(name)
+    kind = kind_of(column.feature.kind)
+    reporting = Reporting(
+        judged.data, name, judged.rows.columns, judged.side, fitted.get(name), notes, is_entity
+    )
     return {
-        name: int(is_missing_number(frame[name], words).sum()) if at in unread else 0
-        for at, name in enumerate(names)
-    }
-
-
-def _describe_sizes(source: np.ndarray) -> dict[str, Any]:
-    """Heights and widths of the files' upright pictures, shape (rows, 2).
-
-    The most frequent sizes first.
-    """
-    sizes, counts = np.unique(source, axis=0, return_counts=True)
-    frequent = np.argsort(-counts, kind="stable")[:MOST_SIZES]
-    return {
-        "height": _quantiles(source[:, 0]),
-        "width": _quantiles(source[:, 1]),
-        "distinct": len(sizes),
-        "most_frequent": [
-            {"height": int(sizes[at, 0]), "width": int(sizes[at, 1]), "rows": int(counts[at])}
-            for at in frequent
-        ],
-    }
-
-
-def _quantiles(values: np.ndarray) -> dict[str, float]:
-    names = ("min", "quarter", "median", "three_quarters", "max")
-    return dict(zip(names, np.quantile(values, (0, 0.25, 0.5, 0.75, 1)).tolist(), strict=True))
-
-
-def _describe_points(points: np.ndarray, source: np.ndarray) -> dict[str, Any]:
-    """Points of shape (rows, P, 2) in pixels of their files, whose pictures
-    have the sizes `source`.
-    """
-    outside = count_outside(points, source)
-    return {
-        "points": points.shape[1],
-        "ranges": _describe_numbers(("x", "y"), points.reshape(-1, 2)),
-        "points_outside": int(outside.sum()),
-        "rows_with_points_outside": int((outside > 0).sum()),
-    }
-
-
-def _describe_numbers(columns: Sequence[str], values: np.ndarray) -> dict[str, dict[str, float]]:
-    has_gaps = np.isnan(values).any(axis=0)
-    wide = np.ascontiguousarray(values[:, ~has_gaps].T)
-    found = dict(zip(np.flatnonzero(~has_gaps).tolist(), _describe_lines(wide), strict=True))
-    for at in np.flatnonzero(has_gaps).tolist():
-        present = values[~np.isnan(values[:, at]), at]
-        if len(present):
-            found |= {at: _describe_lines(present[None])[0]}
-    return {name: found[at] for at, name in enumerate(columns) if at in found}
-
-
-def _describe_lines(wide: np.ndarray) -> list[dict[str, float]]:
-    """Minimum, maximum, mean and deviation of each line of an array."""
-    if not wide.size:
-        return []
-    found = {"min": wide.min(1), "max": wide.max(1), "mean": wide.mean(1), "std": wide.std(1)}
-    return [
-        dict(zip(found, line, strict=True))
-        for line in zip(*(one.tolist() for one in found.values()), strict=True)
-    ]
-
-
-def _count_classes(column: PackColumn, side: np.ndarray) -> dict[str, dict[str, int]]:
-    """Rows of each class or tag on each side, in order."""
-    vocabulary = column.feature.vocabulary
-    ids = column.arrays["values"]
-    each = {name: ids[side == at] for at, name in enumerate(SPLITS)}
-    counts = {
-        name: np.bincount(some[some >= 0], minlength=len(vocabulary)) for name, some in each.items()
-    }
-    id_of = {label: number for number, label in enumerate(vocabulary)}
-    present = [
-        label for label, number in id_of.items() if any(count[number] for count in counts.values())
-    ]
-    return {
-        label: {name: int(count[id_of[label]]) for name, count in counts.items()}
-        for label in sort_classes(present)
-    }
-
-
-def _count_distinct(column: PackColumn, side: np.ndarray) -> dict[str, int]:
-    """Distinct values on each side."""
-    return {
-        name: len(np.unique(column.arrays["values"][side == at])) for at, name in enumerate(SPLITS)
+        "kind": column.feature.kind,
+        "columns": column.feature.columns,
+        "missing": kind.count_missing(column, judged.frame, judged.data),
+        **kind.describe(reporting),
     }
 
 
@@ -342,15 +221,10 @@ def _are_apart(judged: Judged, keys: np.ndarray) -> bool:
     data = judged.data
     if data.split.repeats == "apart":
         return True
-    has_pictures = any(column.feature.kind == "image" for column in judged.rows.columns.values())
+    has_pictures = any(column.feature.facts.is_image for column in judged.rows.columns.values())
     counts = np.unique(keys[judged.side != UNUSED], return_counts=True)[1]
     return bool(data.key) and not has_pictures and are_few(counts)
 
 
-def _warn_of_texts(features: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    return [
-        text
-        for name, one in features.items()
-        if one["kind"] == "text"
-        for text in warn_of_unknown(name, one)
-    ]
+def _warn_of_features(features: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [text for name, one in features.items() for text in kind_of(one["kind"]).warn(name, one)]

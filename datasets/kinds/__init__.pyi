@@ -1,42 +1,57 @@
-# Check the columns of a feature of points, and the points that its settings name.
-from .points import check_points as check_points
+# What a kind fits the schema of a feature on.
+from .kind import Fitting as Fitting
 
-# How many points of each row lie outside its picture.
-from .points import count_outside as count_outside
+# Of int64 positions in a data set, shape (B,), the values of these rows.
+from .kind import Gather as Gather
+
+# Everything that is done with the features of one kind.
+from .kind import Kind as Kind
+
+# A column of all rows of a table.
+from .kind import Packed as Packed
+
+# What a kind makes a column of a pack with.
+from .kind import Packing as Packing
+
+# Called with the numbers of files done and of all files.
+from .kind import Progress as Progress
+
+# What a kind reads the cells of a feature from.
+from .kind import Reading as Reading
+
+# What a kind describes a feature from, for the data report.
+from .kind import Reporting as Reporting
+
+# What a model does not know in one column.
+from .kind import Strange as Strange
+
+# The object of a kind.
+from .kind import kind_of as kind_of
+
+# Let recipes name a kind.
+from .kind import register as register
+
+# The class of each row, int64.
+from .category import target_ids as target_ids
+
+# Gathers pixels of rows, from the shards of a store or from a copy in memory.
+from .image import Pictures as Pictures
 
 # Pixels of the file in a pixel of the stored image, along x and y: float64, shape (B, 2).
 from .points import file_scale as file_scale
 
-# The image input that a feature's points lie on.
-from .points import find_image as find_image
+# Height and width of the rows' pictures in their files, and of the stored images, that points lie
+# on.
+from .points import picture_sizes as picture_sizes
 
-# Points in pixels of their files as points in pixels of the stored images.
-from .points import scale_to_stored as scale_to_stored
-
-# The numbers of a text for the data report, those below `texts` for each split that has rows.
-from .text import describe_texts as describe_texts
-
-# Fit a vocabulary on the training rows: the most frequent tokens, of equally frequent ones the
-# first by text.
-from .text import fit_text as fit_text
-
-# The column of a text in a pack: its tokens, and the cells themselves to show them to people.
-from .text import pack_texts as pack_texts
-
-# What gathers a text: of positions in `rows` the token ids, int64 (B, L), padded at the end with 0.
-from .text import text_gatherer as text_gatherer
-
-# Name the splits of which the vocabulary knows less than half of the tokens.
-from .text import warn_of_unknown as warn_of_unknown
+# The row, of these, with the pixel farthest from 0, and that pixel.
+from .pixels import find_farthest as find_farthest
 
 # What is asked about the rows, int64, shape (M,) each.
 from .triples import Questions as Questions
 
 # Ask each row for its tail, then, where the tails are known, each row for its head.
 from .triples import ask_questions as ask_questions
-
-# A fitted vocabulary.
-from .vocabularies import Classes as Classes
 
 # Refuse what cannot share, or what is no triple.
 from .vocabularies import check_vocabularies as check_vocabularies

@@ -10,11 +10,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
 
 from ...errors import RecipeError
+from ...kinds import KINDS
 from ...recipe import Data, Feature
+from ...schema import FeatureSchema, Schema
+from ..pack import Pack, PackColumn, PackFeature
+from ..splits import hash_numbers
+from .kind import Fitting, Gather, Kind, Packed, Packing, Reading, Reporting
+from .number import count_missing_numbers, describe_numbers, read_cells
 
 # What may run before the points are scaled: of skimage.transform, which moves pixels, only what
 # scales by size; of the other modules all that leaves pixels where they are.
@@ -27,6 +37,87 @@ _SCALING = (
 _MOVING = ("util.crop", "util.montage", "util.view_as_blocks", "util.view_as_windows")
 
 
+class Points(Kind[np.ndarray]):
+    """Points (x, y) in pixels of the file's upright picture, x and y by turns."""
+
+    facts = KINDS["points"]
+
+    def check(self, data: Data, name: str) -> None:
+        """See `find_image`."""
+        find_image(data, name)
+
+    def check_columns(self, data: Data, name: str, columns: Sequence[str]) -> None:
+        """See `check_points`."""
+        check_points(data, name, columns)
+
+    def read(self, reading: Reading) -> np.ndarray:
+        """Float64, shape (rows, 2P)."""
+        return read_cells(reading)
+
+    def pack(self, packing: Packing, entry: PackFeature, cells: np.ndarray) -> Packed:
+        """The coordinates as they are."""
+        return Packed(PackColumn(entry, {"values": cells}), hash_numbers(cells))
+
+    def fit(self, fitting: Fitting) -> FeatureSchema:
+        """The mean of each coordinate and one deviation of all, in pixels of the
+        stored image.
+
+        One deviation makes squared error proportional to squared distance, whatever the point and
+        the direction.
+        """
+        pack, entry, asked, train = fitting.pack, fitting.entry, fitting.asked, fitting.train
+        image = find_image(fitting.data, fitting.name)
+        points = np.asarray(pack.column(fitting.name)[train]).reshape(len(train), -1, 2)
+        stored = scale_to_stored(
+            points, np.asarray(pack.source(image)[train]), pack.features[image].shape[1:]
+        )
+        mean = stored.mean(0)
+        is_spread = np.ptp(stored, axis=0).any()
+        std = float(np.sqrt(np.square(stored - mean).mean())) if is_spread else 1.0
+        return FeatureSchema(
+            name=entry.name,
+            kind=entry.kind,
+            columns=entry.columns,
+            shape=[stored.shape[1], 2],
+            dtype="float64",
+            mean=mean.ravel().tolist(),
+            std=[std] * mean.size,
+            image=image,
+            swap=[(pair[0], pair[1]) for pair in asked.swap],
+            normalise_by=asked.normalise_by,
+        )
+
+    def gatherer(
+        self, pack: Pack, feature: FeatureSchema, rows: np.ndarray, schema: Schema
+    ) -> Gather:
+        """Points (B, P, 2) in pixels of the stored images."""
+        values = np.asarray(pack.column(feature.name))
+        source, stored = picture_sizes(pack, schema, feature, rows)
+
+        def gather(index: np.ndarray) -> Tensor:
+            points = values[rows[index]].reshape(len(index), *feature.shape)
+            return torch.from_numpy(scale_to_stored(points, source[index], stored))
+
+        return gather
+
+    def describe(self, reporting: Reporting) -> dict[str, Any]:
+        """The range of x and y, and how many points lie outside of their pictures."""
+        used, columns = reporting.used, reporting.columns
+        source = columns[find_image(reporting.data, reporting.name)].arrays["source"][used]
+        points = reporting.column.arrays["values"][used].reshape(int(used.sum()), -1, 2)
+        outside = count_outside(points, source)
+        return {
+            "points": points.shape[1],
+            "ranges": describe_numbers(("x", "y"), points.reshape(-1, 2)),
+            "points_outside": int(outside.sum()),
+            "rows_with_points_outside": int((outside > 0).sum()),
+        }
+
+    def count_missing(self, column: PackColumn, frame: pd.DataFrame, data: Data) -> dict[str, int]:
+        """See `count_missing_numbers`."""
+        return count_missing_numbers(column, frame, data)
+
+
 def find_image(data: Data, name: str) -> str:
     """The image input that a feature's points lie on.
 
@@ -35,7 +126,7 @@ def find_image(data: Data, name: str) -> str:
             `preprocess` moves pixels in a way that the points do not follow.
     """
     feature, key = {**data.inputs, **data.target}[name], _key(data, name)
-    images = [other for other, one in data.inputs.items() if one.kind == "image"]
+    images = [other for other, one in data.inputs.items() if one.facts.is_image]
     if not images:
         raise RecipeError(
             f"{key}: points lie on an image, and data.inputs has none; add one, or read them as "
@@ -109,6 +200,16 @@ def file_scale(source: np.ndarray, stored: Sequence[int]) -> np.ndarray:
     return source[:, ::-1].astype(np.float64) / np.array([stored[1], stored[0]], np.float64)
 
 
+def picture_sizes(
+    pack: Pack, schema: Schema, points: FeatureSchema, rows: np.ndarray
+) -> tuple[np.ndarray, list[int]]:
+    """Height and width of the rows' pictures in their files, and of the
+    stored images, that points lie on.
+    """
+    [image] = [feature for feature in schema.inputs if feature.name == points.image]
+    return np.asarray(pack.source(image.name))[rows], image.shape[1:]
+
+
 def count_outside(points: np.ndarray, source: np.ndarray) -> np.ndarray:
     """How many points of each row lie outside its picture.
 
@@ -163,3 +264,6 @@ def _check_numbers(feature: Feature, key: str, num_points: int) -> None:
 
 def _key(data: Data, name: str) -> str:
     return f"data.{'target' if name in data.target else 'inputs'}.{name}"
+
+
+KIND = Points()

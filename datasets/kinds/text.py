@@ -7,7 +7,7 @@ Its column in a pack, its vocabulary, the ids of a batch, its part of the report
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,29 +17,103 @@ import torch
 from torch import Tensor
 
 from ...errors import DataError
+from ...kinds import KINDS
 from ...recipe import Feature
-from ...schema import SPLITS, FeatureSchema
+from ...schema import SPLITS, FeatureSchema, Schema
+from ..cells import read_texts
 from ..pack import Pack, PackColumn, PackFeature, Ragged
+from ..splits import hash_texts
+from .category import is_known
+from .kind import Fitting, Gather, Kind, Packed, Packing, Reading, Reporting, Strange
 from .tokenise import tokenise
 
 # Ids of a batch; the vocabulary's tokens follow.
 PADDING, UNKNOWN, FIRST = 0, 1, 2
 
 
-def pack_texts(feature: PackFeature, asked: Feature, cells: pd.Series) -> PackColumn:
-    """The column of a text in a pack.
+class Text(Kind[pd.Series]):
+    """The tokens of a cell, as ids of a vocabulary."""
 
-    Its tokens, and the cells themselves to show them to people.
+    facts = KINDS["text"]
 
-    Args:
-        feature: its entry in the manifest.
-        asked: how the cells become tokens.
-        cells: text of all rows of the table.
-    """
-    tokens = tokenise(cells, asked)
-    return PackColumn(
-        feature, {}, {"tokens": tokens.rows, "characters": _as_bytes(cells)}, tokens.vocabulary
-    )
+    def is_of_one_column(self, *, is_target: bool) -> bool:
+        """A text stands in one cell."""
+        return True
+
+    def read(self, reading: Reading) -> pd.Series:
+        """The cells as they stand in the table."""
+        return read_texts(reading.frame, reading.columns[0], reading.verdicts)
+
+    def pack(self, packing: Packing, entry: PackFeature, cells: pd.Series) -> Packed:
+        """The tokens, and the cells themselves to show them to people."""
+        tokens = tokenise(cells, packing.data.inputs[entry.name])
+        ragged = {"tokens": tokens.rows, "characters": _as_bytes(cells)}
+        return Packed(PackColumn(entry, {}, ragged, tokens.vocabulary), hash_texts(cells))
+
+    def fit(self, fitting: Fitting) -> FeatureSchema:
+        """See `fit_text`."""
+        return fit_text(fitting.pack, fitting.asked, fitting.name, fitting.train)
+
+    def told_by(self, asked: Feature) -> dict[str, object]:
+        """How its cells become tokens."""
+        return {field: getattr(asked, field) for field in ("tokens", "ngrams", "lowercase")}
+
+    def gatherer(
+        self, pack: Pack, feature: FeatureSchema, rows: np.ndarray, schema: Schema
+    ) -> Gather:
+        """Token ids, int64 (B, L), padded at the end with 0.
+
+        The tokens that are classes of the feature have an id of their own; all others are id 1.
+        """
+        tokens, ids = pack.tokens(feature.name), _token_ids(pack.vocabulary(feature.name), feature)
+
+        def gather(index: np.ndarray) -> Tensor:
+            some = tokens.take(rows[index])
+            longest = max(1, int(some.lengths.max(initial=0)))
+            batch_BL = np.full((len(index), longest), PADDING, np.int64)
+            batch_BL[np.arange(longest) < some.lengths[:, None]] = ids[some.values]
+            return torch.from_numpy(batch_BL)
+
+        return gather
+
+    def describe(self, reporting: Reporting) -> dict[str, Any]:
+        """Tokens of each split that has rows, and how many of them are unknown."""
+        assert reporting.fitted is not None
+        column, feature = reporting.column, reporting.fitted
+        tokens = column.ragged["tokens"]
+        knows = _token_ids(column.vocabulary or (), feature) != UNKNOWN
+        found: dict[str, Any] = {"vocabulary": len(feature.classes), "texts": {}}
+        for at, split in enumerate(SPLITS):
+            rows = np.flatnonzero(reporting.side == at)
+            if not len(rows):
+                continue
+            some = tokens.take(rows)
+            found["texts"][split] = {
+                "tokens": len(some.values),
+                "unknown_tokens": int((~knows[some.values]).sum()),
+                "texts_without_tokens": int((some.lengths == 0).sum()),
+                "longest": int(some.lengths.max()),
+                "median": float(np.median(some.lengths)),
+            }
+        return found
+
+    def warn(self, name: str, described: Mapping[str, Any]) -> list[str]:
+        """Name the splits of which the vocabulary knows less than half of the tokens."""
+        return [
+            f"{name!r}: {found['unknown_tokens'] / found['tokens']:.0%} of the tokens of {split} "
+            "rows are unknown, because the vocabulary of the training rows lacks them"
+            for split, found in described["texts"].items()
+            if split != SPLITS[0] and 2 * found["unknown_tokens"] > found["tokens"]
+        ]
+
+    def find_strange(self, feature: FeatureSchema, column: PackColumn) -> Iterator[Strange]:
+        """Texts of which most tokens are unknown."""
+        tokens = column.ragged["tokens"]
+        unknown = ~is_known(column.vocabulary or (), feature)[tokens.values]
+        row_of = np.repeat(np.arange(len(tokens.lengths)), tokens.lengths)
+        num_unknown = np.bincount(row_of, weights=unknown, minlength=len(tokens.lengths))
+        most = num_unknown * 2 > tokens.lengths
+        yield Strange(feature.columns[0], "tokens", "mostly of unknown tokens", most, most)
 
 
 def fit_text(pack: Pack, asked: Feature, name: str, train: np.ndarray) -> FeatureSchema:
@@ -86,76 +160,6 @@ def fit_text(pack: Pack, asked: Feature, name: str, train: np.ndarray) -> Featur
     )
 
 
-def text_gatherer(
-    pack: Pack, feature: FeatureSchema, rows: np.ndarray
-) -> Callable[[np.ndarray], Tensor]:
-    """What gathers a text.
-
-    Of positions in `rows` the token ids, int64 (B, L), padded at the end with 0.
-
-    Args:
-        pack: has the tokens.
-        feature: its classes are the tokens that have an id of their own; all others are id 1.
-        rows: int64, positions in the pack.
-    """
-    tokens, ids = pack.tokens(feature.name), _token_ids(pack.vocabulary(feature.name), feature)
-
-    def gather(index: np.ndarray) -> Tensor:
-        some = tokens.take(rows[index])
-        longest = max(1, int(some.lengths.max(initial=0)))
-        batch_BL = np.full((len(index), longest), PADDING, np.int64)
-        batch_BL[np.arange(longest) < some.lengths[:, None]] = ids[some.values]
-        return torch.from_numpy(batch_BL)
-
-    return gather
-
-
-def describe_texts(column: PackColumn, side: np.ndarray, feature: FeatureSchema) -> dict[str, Any]:
-    """The numbers of a text for the data report, those below `texts` for each
-    split that has rows.
-
-    Args:
-        column: of all rows of the table.
-        side: int8, shape (rows,); -1 for rows that are not used.
-        feature: its vocabulary, of the training rows or of a model.
-    """
-    tokens, is_known = (
-        column.ragged["tokens"],
-        _token_ids(column.vocabulary or (), feature) != UNKNOWN,
-    )
-    found: dict[str, Any] = {"vocabulary": len(feature.classes), "texts": {}}
-    for at, split in enumerate(SPLITS):
-        rows = np.flatnonzero(side == at)
-        if not len(rows):
-            continue
-        some = tokens.take(rows)
-        found["texts"][split] = {
-            "tokens": len(some.values),
-            "unknown_tokens": int((~is_known[some.values]).sum()),
-            "texts_without_tokens": int((some.lengths == 0).sum()),
-            "longest": int(some.lengths.max()),
-            "median": float(np.median(some.lengths)),
-        }
-    return found
-
-
-def warn_of_unknown(name: str, described: Mapping[str, Any]) -> list[str]:
-    """Name the splits of which the vocabulary knows less than half of the
-    tokens.
-
-    Args:
-        name: of the feature.
-        described: what `describe_texts` gave.
-    """
-    return [
-        f"{name!r}: {found['unknown_tokens'] / found['tokens']:.0%} of the tokens of {split} rows "
-        "are unknown, because "
-        f"the vocabulary of the training rows lacks them"
-        for split, found in described["texts"].items()
-        if split != SPLITS[0] and 2 * found["unknown_tokens"] > found["tokens"]
-    ]
-
-
 def _token_ids(vocabulary: Sequence[str], feature: FeatureSchema) -> np.ndarray:
     """Raw id -> id in a batch, int64."""
     position = {token: at for at, token in enumerate(feature.classes, FIRST)}
@@ -167,3 +171,6 @@ def _as_bytes(cells: pd.Series) -> Ragged:
     contents = [cell.encode() for cell in pa.array(cells, type=pa.large_string()).to_pylist()]
     lengths = np.array([len(content) for content in contents], np.int64)
     return Ragged.of_lengths(np.frombuffer(b"".join(contents), np.uint8), lengths)
+
+
+KIND = Text()

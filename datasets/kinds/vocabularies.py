@@ -53,7 +53,7 @@ def find_triple(data: Data) -> TripleNames | None:
     shared = {
         target.vocabulary: name
         for name, target in data.target.items()
-        if target.kind == "category"
+        if target.facts.is_one_class
         and target.vocabulary in {one.vocabulary for one in data.inputs.values()} - {""}
     }
     if not shared:
@@ -62,10 +62,10 @@ def find_triple(data: Data) -> TripleNames | None:
     heads = [
         name
         for name, one in data.inputs.items()
-        if one.vocabulary == vocabulary and one.kind == "category"
+        if one.vocabulary == vocabulary and one.facts.is_one_class
     ]
     others = [
-        name for name, one in data.inputs.items() if one.kind == "category" and name not in heads
+        name for name, one in data.inputs.items() if one.facts.is_one_class and name not in heads
     ]
     if len(data.target) > 1 or len(data.inputs) != 2 or len(heads) != 1 or len(others) != 1:
         inputs = ", ".join(f"{name} ({_describe(one)})" for name, one in data.inputs.items())
@@ -178,7 +178,7 @@ def reject_unknown_parts(
 
 def _categories(data: Data) -> Iterator[tuple[str, Feature]]:
     for name, feature in {**data.inputs, **data.target}.items():
-        if feature.kind == "category":
+        if feature.facts.is_one_class:
             yield name, feature
 
 

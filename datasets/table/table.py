@@ -18,11 +18,12 @@ import pandas as pd
 
 from ...disk import why_no_path
 from ...errors import DataError, RecipeError, shown
+from ...kinds import KINDS
 from ...recipe import Data, Feature, nearest
 from ..cells import read_labels, spell, strip_unseen
 from ..fetch import PLACED
 from ..files import check_table_file, stamp_of
-from ..kinds import check_points, check_vocabularies, find_image, find_triple
+from ..kinds import check_vocabularies, find_triple, kind_of
 from ..readers import advise, read_csv, read_parquet
 from ..verdicts import Reason
 
@@ -328,16 +329,16 @@ def check_table(data: Data) -> None:
     columns = resolve_features(
         with_split_column(data, split), list(frame.columns), table.index_columns
     )
-    if any(feature.kind == "image" for feature in data.inputs.values()):
+    if any(feature.facts.is_image for feature in data.inputs.values()):
         locate_files(data)
     triple = find_triple(data)
     for name, feature in data.target.items():
-        if feature.kind == "labels":
+        if feature.facts.has_tags:
             tags = read_labels(
                 frame[columns[name][0]], feature.separator, feature.labels
             ).vocabulary
             check_tags(data.table, columns[name][0], tags, "")
-        if feature.kind == "category":
+        if feature.facts.is_one_class:
             # What is ranked are entities, which stand among the heads too.
             cells = [frame[columns[one][0]] for one in (name, *([triple.head] if triple else []))]
             classes = dict.fromkeys(
@@ -401,18 +402,15 @@ def _check_features(data: Data) -> None:
                 "leave it out: a row "
                 f"without a target is left out of the training"
             )
-        if feature.kind in ("image", "text"):
+        if not feature.facts.learned_as:
+            legal = ", ".join(sorted(one.name for one in KINDS.values() if one.learned_as))
             raise RecipeError(
-                f"data.target.{name}.kind: {feature.kind!r} cannot be a target; legal are "
-                "category, labels, number, "
-                f"points"
+                f"data.target.{name}.kind: {feature.kind!r} cannot be a target; legal are {legal}"
             )
     for name, feature in data.inputs.items():
-        if feature.kind == "labels":
+        if remedy := feature.facts.no_input:
             raise RecipeError(
-                f"data.inputs.{name}.kind: 'labels' cannot be an input; read the column as text, "
-                "whose tokens are "
-                f"what a cell holds"
+                f"data.inputs.{name}.kind: {feature.kind!r} cannot be an input; {remedy}"
             )
     if len({feature.kind for feature in data.target.values()}) > 1:
         kinds = ", ".join(f"{name} ({feature.kind})" for name, feature in data.target.items())
@@ -421,25 +419,13 @@ def _check_features(data: Data) -> None:
             "each kind"
         )
     for name, feature in features_of(data).items():
-        if feature.kind == "points":
-            find_image(data, name)
-        if (
-            feature.kind == "image"
-            and feature.statistics == "imagenet"
-            and feature.channels not in ("rgb", "3")
-        ):
-            raise RecipeError(
-                f"data.inputs.{name}.statistics: ImageNet's are of 3 channels, channels is "
-                f"{feature.channels}; "
-                f"say channels: rgb, or statistics: data"
-            )
+        kind_of(feature.kind).check(data, name)
 
 
 def _check_columns(data: Data, found: dict[str, list[str]]) -> None:
     for name, feature in features_of(data).items():
-        one = feature.kind in ("image", "text") or (
-            feature.kind in ("category", "labels") and name in data.target
-        )
+        kind = kind_of(feature.kind)
+        one = kind.is_of_one_column(is_target=name in data.target)
         if one and len(found[name]) != 1:
             raise RecipeError(
                 f"feature {name!r} is "
@@ -447,8 +433,7 @@ def _check_columns(data: Data, found: dict[str, list[str]]) -> None:
                 f"{len(found[name])} columns ({', '.join(found[name][:5])}); expected one: make "
                 "one feature of each"
             )
-        if feature.kind == "points":
-            check_points(data, name, found[name])
+        kind.check_columns(data, name, found[name])
     check_vocabularies(data, found)
     for name, target in itertools.product(data.inputs, data.target):
         both = sorted(set(found[name]) & set(found[target]))

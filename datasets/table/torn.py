@@ -33,9 +33,9 @@ def reject_torn_end(
         return
     last, row = str(table.frame.columns[-1]), len(table.frame) - 1
     for name, feature in features_of(data).items():
-        if feature.kind not in ("category", "labels") or last not in columns.get(name, ()):
+        if not feature.facts.has_classes or last not in columns.get(name, ()):
             continue
-        separator = feature.separator if feature.kind == "labels" else ""
+        separator = feature.separator if feature.facts.has_tags else ""
         if tag := find_torn(table.frame[last], feature.labels, separator):
             verdicts.reject(
                 row,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import functools
 import pickle
 from collections.abc import Callable
@@ -87,7 +88,7 @@ def test_pictures_come_mirrored_as_the_flip_would_mirror_them(
     expected = [prepare.begin(batch, 2) for batch in load(plain)]
     num_bytes = NUM_ROWS * 6 * 4 * 3 * np.dtype(view.schema.inputs[0].dtype).itemsize
     monkeypatch.setattr(dataset_module, "MOST_IN_MEMORY", copies * num_bytes)
-    monkeypatch.setattr(dataset_module, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(sys.modules[dataset_module.Pictures.__module__], "ROWS_AT_ONCE", 7)
     kept = PackDataset(
         view.pack, view.schema, view.rows["train"], in_memory=True, with_mirrors=True
     )
