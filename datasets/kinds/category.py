@@ -20,7 +20,7 @@ from .kind import Fitting, Gather, Kind, Packed, Packing, Reading, Reporting, St
 
 
 class Category(Kind[Categories]):
-    """Classes as ids; as an input 0 is a class that training has not seen."""
+    """Classes as ids of which 0 of an input means unseen in training."""
 
     facts = KINDS["category"]
 
@@ -40,7 +40,7 @@ class Category(Kind[Categories]):
         return Packed(PackColumn(entry, {"values": cells.ids}), hash_ids(*cells))
 
     def fit(self, fitting: Fitting) -> FeatureSchema:
-        """The classes of the training rows and how often each stands there, or a shared vocabulary.
+        """The classes of the training rows, or a vocabulary that is shared.
 
         A target keeps the classes of all rows where the recipe keeps rare ones.
         """
@@ -93,7 +93,7 @@ class Category(Kind[Categories]):
         return lambda index: torch.zeros((len(index), *size), dtype=torch.int64)
 
     def describe(self, reporting: Reporting) -> dict[str, Any]:
-        """Rows of each class on each side; of ranked entities how many there are."""
+        """Rows of each class on each side, or how many entities are ranked."""
         if reporting.is_entity:
             return {"distinct": _count_distinct(reporting.column, reporting.side)}
         return {"classes": count_classes(reporting.column, reporting.side)}

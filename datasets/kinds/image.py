@@ -57,7 +57,7 @@ class Image(Kind[Files]):
         return find_files(cells, reading.find_root(), reading.verdicts, reading.data.links)
 
     def pack(self, packing: Packing, entry: PackFeature, cells: Files) -> Packed:
-        """Where the pixels lie, after those of all good rows were brought into the store."""
+        """Bring the pixels of all good rows into the store."""
         data, verdicts = packing.data, packing.verdicts
         store = PixelStore(packing.home.store, data.inputs[entry.name], data.max_pixels)
         located, at = _ingest_images(
@@ -101,7 +101,7 @@ class Image(Kind[Files]):
         )
 
     def told_by(self, asked: Feature) -> dict[str, object]:
-        """Its shape, where the recipe says the size, and the type of a pixel."""
+        """The type of a pixel, and the shape where the recipe says the size."""
         shape = {"shape": [num_channels(asked), *asked.size]} if asked.size else {}
         return {**shape, "dtype": asked.dtype}
 
@@ -112,7 +112,7 @@ class Image(Kind[Files]):
         return Pictures(pack, feature, rows)
 
     def describe(self, reporting: Reporting) -> dict[str, Any]:
-        """Shape, sizes of the files, how many differ, and what is odd about them."""
+        """Shape, sizes of the files, and what is odd about them."""
         entry, arrays, used = reporting.column.feature, reporting.column.arrays, reporting.used
         found = {
             "shape": entry.shape,

@@ -1,4 +1,4 @@
-"""What every kind of feature does, from the cells of a table to batches and the data report.
+"""What every kind of feature does, from cells to batches and the data report.
 
 The kinds that ship have a file each beside this one, which ends in its object. What is merely true
 of a kind, and asked by rooms that read no cells, stands in `kinds.py` at the root.
@@ -209,7 +209,7 @@ class Kind(ABC, Generic[Cells]):
         return False
 
     def check(self, data: Data, name: str) -> None:
-        """Refuse settings of a feature that contradict others, before a table is opened.
+        """Refuse settings that contradict others, before a table is opened.
 
         Raises:
             RecipeError: names the setting.
@@ -224,7 +224,7 @@ class Kind(ABC, Generic[Cells]):
 
     @abstractmethod
     def read(self, reading: Reading) -> Cells:
-        """Read the cells of all rows; opens no image."""
+        """Read the cells of all rows, without opening an image."""
 
     @abstractmethod
     def pack(self, packing: Packing, entry: PackFeature, cells: Cells) -> Packed:
@@ -238,7 +238,7 @@ class Kind(ABC, Generic[Cells]):
 
     @abstractmethod
     def fit(self, fitting: Fitting) -> FeatureSchema:
-        """Fit what a model needs to know of a feature, on the training rows alone.
+        """Fit what a model needs to know, on the training rows alone.
 
         Raises:
             DataError: it cannot be fitted; says why.
@@ -262,7 +262,10 @@ class Kind(ABC, Generic[Cells]):
         """
 
     def target_gatherer(self, pack: Pack, schema: Schema, rows: np.ndarray) -> Gather:
-        """What gathers all targets, which are of this kind: (B, D) of all columns side by side."""
+        """What gathers all targets, which are of this kind.
+
+        Shape (B, D), all columns side by side.
+        """
         each = [self.gatherer(pack, target, rows, schema) for target in schema.targets]
         if len(each) == 1:
             return lambda index: each[0](index).flatten(1)
@@ -274,7 +277,7 @@ class Kind(ABC, Generic[Cells]):
 
     @abstractmethod
     def describe(self, reporting: Reporting) -> dict[str, Any]:
-        """What the data report says of a feature, beside its kind, columns and missing cells."""
+        """What the data report says beside kind, columns and missing cells."""
 
     def count_missing(self, column: PackColumn, frame: pd.DataFrame, data: Data) -> dict[str, int]:
         """Missing cells of each column."""
@@ -299,7 +302,10 @@ def register(kind: Kind[Any]) -> None:
 
 
 def kind_of(name: str) -> Kind[Any]:
-    """The object of a kind; that of one that ships is `KIND` in the file of its name."""
+    """The object of a kind.
+
+    That of one that ships is `KIND` in the file of its name.
+    """
     if name not in _KINDS:
         _KINDS[name] = importlib.import_module(f".{name}", __package__).KIND
     return _KINDS[name]

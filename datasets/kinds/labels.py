@@ -32,7 +32,7 @@ class Tags(Kind[Labels]):
         return read_labels(reading.frame[reading.columns[0]], asked.separator, asked.labels)
 
     def pack(self, packing: Packing, entry: PackFeature, cells: Labels) -> Packed:
-        """The ids as they are; the order of a row's tags does not count."""
+        """The ids as they are. The order of tags does not count in the keys."""
         entry = entry.model_copy(update={"vocabulary": cells.vocabulary})
         return Packed(PackColumn(entry, {"values": cells.ids}), hash_tags(*cells))
 

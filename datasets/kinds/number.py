@@ -28,7 +28,7 @@ class Number(Kind[np.ndarray]):
     facts = KINDS["number"]
 
     def read(self, reading: Reading) -> np.ndarray:
-        """Float64, shape (rows, columns); NaN where a number may be missing and is."""
+        """Float64, shape (rows, columns), NaN where a number is missing."""
         is_input = reading.name in reading.data.inputs
         return read_cells(reading, may_be_missing=is_input and reading.asked.missing != "reject")
 
@@ -37,7 +37,7 @@ class Number(Kind[np.ndarray]):
         return Packed(PackColumn(entry, {"values": cells}), hash_numbers(cells))
 
     def fit(self, fitting: Fitting) -> FeatureSchema:
-        """Mean, deviation and range of each column, and what stands for a missing number.
+        """Mean, deviation and range of each column, and what fills its gaps.
 
         Raises:
             DataError: a column has no number in the training rows.
@@ -100,7 +100,7 @@ class Number(Kind[np.ndarray]):
         return count_missing_numbers(column, frame, data)
 
     def find_strange(self, feature: FeatureSchema, column: PackColumn) -> Iterator[Strange]:
-        """Numbers outside of the range of the training rows, and missing ones."""
+        """Missing numbers, and those outside of the training range."""
         low, high = np.array(feature.low), np.array(feature.high)
         if not feature.low:
             mean, std = np.array(feature.mean), np.array(feature.std)

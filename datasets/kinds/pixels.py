@@ -1,4 +1,4 @@
-"""Means and deviations of pixels, measured in bounded memory or known before."""
+"""Means and deviations of pixels, measured or known before."""
 
 from __future__ import annotations
 

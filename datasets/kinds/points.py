@@ -38,7 +38,7 @@ _MOVING = ("util.crop", "util.montage", "util.view_as_blocks", "util.view_as_win
 
 
 class Points(Kind[np.ndarray]):
-    """Points (x, y) in pixels of the file's upright picture, x and y by turns."""
+    """Points in pixels of the file's upright picture, x and y by turns."""
 
     facts = KINDS["points"]
 
@@ -59,8 +59,9 @@ class Points(Kind[np.ndarray]):
         return Packed(PackColumn(entry, {"values": cells}), hash_numbers(cells))
 
     def fit(self, fitting: Fitting) -> FeatureSchema:
-        """The mean of each coordinate and one deviation of all, in pixels of the
-        stored image.
+        """The mean of each coordinate and one deviation of all.
+
+        Both in pixels of the stored image.
 
         One deviation makes squared error proportional to squared distance, whatever the point and
         the direction.
@@ -101,7 +102,7 @@ class Points(Kind[np.ndarray]):
         return gather
 
     def describe(self, reporting: Reporting) -> dict[str, Any]:
-        """The range of x and y, and how many points lie outside of their pictures."""
+        """The range of x and y, and how many points lie outside."""
         used, columns = reporting.used, reporting.columns
         source = columns[find_image(reporting.data, reporting.name)].arrays["source"][used]
         points = reporting.column.arrays["values"][used].reshape(int(used.sum()), -1, 2)

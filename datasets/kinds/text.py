@@ -77,7 +77,7 @@ class Text(Kind[pd.Series]):
         return gather
 
     def describe(self, reporting: Reporting) -> dict[str, Any]:
-        """Tokens of each split that has rows, and how many of them are unknown."""
+        """Tokens of each split that has rows, and the unknown ones of them."""
         assert reporting.fitted is not None
         column, feature = reporting.column, reporting.fitted
         tokens = column.ragged["tokens"]
@@ -98,7 +98,7 @@ class Text(Kind[pd.Series]):
         return found
 
     def warn(self, name: str, described: Mapping[str, Any]) -> list[str]:
-        """Name the splits of which the vocabulary knows less than half of the tokens."""
+        """Name the splits of which most tokens are unknown."""
         return [
             f"{name!r}: {found['unknown_tokens'] / found['tokens']:.0%} of the tokens of {split} "
             "rows are unknown, because the vocabulary of the training rows lacks them"

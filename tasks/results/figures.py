@@ -84,7 +84,7 @@ def draw_evaluation(
         losses_N = _losses(part, share, found)
         rows = _Rows(view, found, part, share, losses_N, as_stored)
         heading = "Worst predictions"
-        if feature.kind == "category":
+        if feature.facts.is_one_class:
             hits_K, rows_K, predicted_K, *_ = count_classes(part)
             if len(feature.classes) <= MAX_CONFUSED:
                 matrix = confusion_matrix(part)
@@ -105,7 +105,7 @@ def draw_evaluation(
                 rows, _doubtful(part), "Most doubtful predictions", folder / f"doubtful{end}.png"
             )
             heading += f": {rows_K.sum() - hits_K.sum():,} wrong of {rows_K.sum():,}"
-        elif feature.kind == "labels":
+        elif feature.facts.has_tags:
             counts = count_tags(part)
             figures.tag_scores(
                 counts["hits"],
@@ -116,7 +116,7 @@ def draw_evaluation(
             )
             wrong_N = (true_tags(part) != predicted_tags(part)).any(axis=1)
             heading += f": {wrong_N.sum():,} of {len(wrong_N):,} rows not all right"
-        elif feature.kind == "number":
+        elif not feature.facts.lies_on_image:
             target, predicted = (
                 in_own_units(feature, part.target),
                 in_own_units(feature, part.outputs),
@@ -132,7 +132,7 @@ def draw_evaluation(
             )
         worst = np.argsort(-losses_N, kind="stable")
         _draw_rows(rows, worst[:NUM_SHOWN], heading, folder / f"worst{end}.png")
-        if feature.kind == "points":
+        if feature.facts.lies_on_image:
             spread = worst[
                 np.linspace(len(worst) - 1, 0, min(len(worst), NUM_SHOWN)).round().astype(np.int64)
             ]
@@ -157,11 +157,11 @@ def write_tables(schema: Schema, found: Evaluation, scale: np.ndarray | None, fo
         found, scale, folder: see `draw_evaluation`.
     """
     for end, part, share in _targets(schema, found, scale):
-        if part.feature.kind == "category":
+        if part.feature.facts.is_one_class:
             name, rows = "classes", describe_classes(part)
-        elif part.feature.kind == "labels":
+        elif part.feature.facts.has_tags:
             name, rows = "tags", describe_tags(part)
-        elif part.feature.kind == "number":
+        elif not part.feature.facts.lies_on_image:
             name, rows = "errors_by_quantile", describe_quantiles(part)
         else:
             name, rows = "points", describe_points(part, share)
@@ -222,14 +222,14 @@ def _losses(part: TargetPart, share: np.ndarray | None, found: Evaluation) -> np
     unit borrows that of the middle row, or the mean distance in pixels where no row has one; of
     numbers the row's loss, or of several targets the mean squared standardised error.
     """
-    if part.feature.kind == "points":
+    if part.feature.facts.lies_on_image:
         errors = point_errors(part, share)
         defined_N = ~np.isnan(errors.unit)
         middle = np.median(errors.unit[defined_N]) if defined_N.any() else 1.0
         return errors.distance.mean(axis=1) / np.where(defined_N, errors.unit, middle)
-    if part.feature.kind == "category":
+    if part.feature.facts.is_one_class:
         return np.maximum(row_losses(part), 0.0)
-    if part.feature.kind == "labels":
+    if part.feature.facts.has_tags:
         return bce(part.outputs.double(), part.target).numpy()
     if part.outputs.shape == found.outputs.shape:
         return found.losses.double().numpy()
@@ -271,7 +271,7 @@ def _draw_rows(all_rows: _Rows, chosen: np.ndarray, heading: str, path: Path) ->
     number = _picture(view.schema, part.feature)
     columns = (
         _cut(part.feature.columns)
-        if part.feature.kind == "number" and len(part.feature.columns) > 1
+        if part.feature.facts.is_quantity and len(part.feature.columns) > 1
         else ""
     )
     if number is None:
@@ -285,7 +285,7 @@ def _draw_rows(all_rows: _Rows, chosen: np.ndarray, heading: str, path: Path) ->
             (row, true, predicted, rest)
             for row, (true, predicted, rest) in zip(rows, said, strict=True)
         ]
-        for feature in [feature for feature in view.schema.inputs if feature.kind == "text"][:1]:
+        for feature in [feature for feature in view.schema.inputs if feature.facts.is_sequence][:1]:
             header = (*header, feature.name)
             texts = view.pack.texts(feature.name, positions)
             cells = [(*one, text) for one, text in zip(cells, texts, strict=True)]
@@ -300,7 +300,7 @@ def _draw_rows(all_rows: _Rows, chosen: np.ndarray, heading: str, path: Path) ->
     if image.name not in as_stored:
         height_N, width_N = np.asarray(view.pack.source(image.name))[positions].T
         ratios = width_N / height_N
-    if part.feature.kind == "points":
+    if part.feature.facts.lies_on_image:
         true, predicted = (
             in_own_units(part.feature, one).reshape(len(chosen), -1, 2)
             for one in (some.target, some.outputs)
@@ -319,7 +319,7 @@ def _picture(schema: Schema, target: FeatureSchema) -> int | None:
 
     The image of the points, else the first image; None where there is none.
     """
-    images = [number for number, feature in enumerate(schema.inputs) if feature.kind == "image"]
+    images = [number for number, feature in enumerate(schema.inputs) if feature.facts.is_image]
     named = [number for number in images if schema.inputs[number].name == target.image]
     return next(iter(named or images), None)
 
@@ -335,7 +335,7 @@ def _describe(
         losses: of these rows.
         name: of the loss of numbers.
     """
-    if part.feature.kind == "category":
+    if part.feature.facts.is_one_class:
         classes = part.feature.classes
         return [
             (classes[int(true)], classes[int(row.argmax())], f"p {row.max():.2f}, loss {loss:.3g}")
@@ -343,7 +343,7 @@ def _describe(
                 part.target, part.outputs.softmax(dim=1), losses, strict=True
             )
         ]
-    if part.feature.kind == "labels":
+    if part.feature.facts.has_tags:
         true_N, predicted_N = (
             join_tags(true_tags(part), part),
             join_tags(predicted_tags(part), part),
@@ -352,7 +352,7 @@ def _describe(
             (true or NO_TAG, predicted or NO_TAG, f"loss {loss:.3g}")
             for true, predicted, loss in zip(true_N, predicted_N, losses, strict=True)
         ]
-    if part.feature.kind == "points":
+    if part.feature.facts.lies_on_image:
         errors = point_errors(part, scale)
         return [
             ("", "", f"{distance:.4g} px" if np.isnan(nme) else f"nme {nme:.4f}")

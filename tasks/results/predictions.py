@@ -103,7 +103,7 @@ def tabulate(
     for prefix, (part, share) in zip(prefixes(schema), parts, strict=True):
         truth, predicted = _truth(part, share), _describe(part, share)
         residuals = {}
-        if part.feature.kind not in ("category", "labels"):
+        if not part.feature.facts.has_classes:
             residuals = {
                 f"residual{name.removeprefix('target')}": predicted[
                     f"prediction{name.removeprefix('target')}"
@@ -128,9 +128,9 @@ def prefixes(schema: Schema) -> list[str]:
 
 
 def _names(feature: FeatureSchema) -> list[str]:
-    if feature.kind == "labels":
+    if feature.facts.has_tags:
         return ["prediction", *(f"probability/{tag}" for tag in _probable_tags(feature))]
-    if feature.kind != "category":
+    if not feature.facts.is_one_class:
         return [f"prediction{end}" for end in _endings(feature)]
     classes = feature.classes if len(feature.classes) <= MAX_CLASSES else []
     return ["prediction", "probability", *(f"probability/{name}" for name in classes)]
@@ -151,12 +151,12 @@ def _endings(feature: FeatureSchema) -> list[str]:
 
 def _describe(part: TargetPart, scale: np.ndarray | None) -> Columns:
     feature = part.feature
-    if feature.kind == "labels":
+    if feature.facts.has_tags:
         each = tag_probabilities(part).astype(np.float32).T[: len(_probable_tags(feature))]
         return dict(
             zip(_names(feature), [join_tags(predicted_tags(part), part), *each], strict=True)
         )
-    if feature.kind != "category":
+    if not feature.facts.is_one_class:
         return dict(zip(_names(feature), _values(part, part.outputs, scale).T, strict=True))
     labels = np.array(feature.classes, dtype=object)[predicted_ids(part)]
     highest_N = best_probabilities(part, 1)[:, 0].astype(np.float32)
@@ -170,9 +170,9 @@ def _describe(part: TargetPart, scale: np.ndarray | None) -> Columns:
 
 def _truth(part: TargetPart, scale: np.ndarray | None) -> Columns:
     feature = part.feature
-    if feature.kind == "category":
+    if feature.facts.is_one_class:
         return {"target": np.array(feature.classes, dtype=object)[part.target.numpy()]}
-    if feature.kind == "labels":
+    if feature.facts.has_tags:
         return {"target": join_tags(true_tags(part), part)}
     names = [f"target{end}" for end in _endings(feature)]
     return dict(zip(names, _values(part, part.target, scale).T, strict=True))
@@ -185,7 +185,7 @@ def _values(part: TargetPart, values: torch.Tensor, scale: np.ndarray | None) ->
     """
     feature = part.feature
     own_ND = in_own_units(feature, values)
-    if feature.kind == "points":
+    if feature.facts.lies_on_image:
         own_ND = in_file_pixels(own_ND, scale)
     if values.dtype == torch.float64:
         return own_ND
