@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import functools
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
