@@ -27,7 +27,7 @@ def main() -> None:
     Exit code 0 done, 1 the run failed, 2 bad usage, recipe or data, 130 and 143 signals.
     """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(SIGTERM_EXIT))
-    _heed_hang_up()
+    _handle_sighup()
     accept_all_text()
     hide_in_process()
     try:
@@ -57,7 +57,7 @@ def main() -> None:
         sys.exit(exit_code_of(error))
 
 
-def _heed_hang_up() -> None:
+def _handle_sighup() -> None:
     """Take the loss of the terminal for SIGTERM, so that work ends in good order.
 
     A signal that `nohup` ignores stays ignored.

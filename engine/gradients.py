@@ -93,7 +93,7 @@ def _backward(job: Job, progress: Progress, group: Iterable[Batch]) -> tuple[Tak
     num_rows = expected_rows = 0
     loss_sum = 0.0
     for batch in group:
-        with job.lowered.lend():
+        with job.lowered.with_low_precision_weights():
             losses = _losses(job, batch)
             loss, size = losses.mean(), len(batch.rows)
             value = loss.item()

@@ -136,7 +136,7 @@ class Job:
 
     @cached_property
     def lowered(self) -> Lowered:
-        """What lends the model's layers lowered weights while gradients are
+        """What gives the model's layers low-precision weights while gradients are
         computed.
         """
         return Lowered(self.scorer.model, self.scorer.precision.autocast)

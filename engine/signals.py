@@ -77,12 +77,12 @@ class StopFlag:
 
     def __enter__(self) -> StopFlag:
         if threading.current_thread() is threading.main_thread():
-            heeded = [
+            handled = [
                 number
                 for number in SIGNALS
                 if signal.getsignal(number) not in (signal.SIG_IGN, None)
             ]
-            self._previous = {number: signal.signal(number, self.handler) for number in heeded}
+            self._previous = {number: signal.signal(number, self.handler) for number in handled}
         return self
 
     def __exit__(

@@ -334,7 +334,7 @@ def build_model(model: Named, schema: Schema) -> nn.Module:
     ):  # a class of the user's own is built once: it may do anything
         check_room(name, "weights", count_bytes(build))
     built = build()
-    _prove(name, built, schema)
+    _check_output_shape(name, built, schema)
     return built
 
 
@@ -424,7 +424,7 @@ def probe(model: nn.Module, schema: Schema) -> Tensor:
             module.training = mode
 
 
-def _prove(name: str, model: nn.Module, schema: Schema) -> None:
+def _check_output_shape(name: str, model: nn.Module, schema: Schema) -> None:
     """Refuse a model that does not give one row of outputs a row."""
     try:
         outputs = probe(model, schema)

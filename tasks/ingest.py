@@ -20,7 +20,7 @@ from ..datasets.table import split_columns, with_split_column
 from ..disk import read_json
 from ..recipe import Recipe
 from ..settings import home
-from .assembly import heritage_of
+from .assembly import inherited_schema_of
 from .options import UNCACHED
 
 
@@ -97,7 +97,9 @@ def _ingest_split(recipe: Recipe, column: str, several: bool, *, recheck: bool) 
     work = f"reading {Path(recipe.data.table).name}"
     with Progress("ingest", "images") as progress, hold_data(home()), saying_still(work, progress):
         one = with_split_column(recipe.data, column)
-        data = prepare_data(one, home(), progress.update, heritage_of(recipe), recheck=recheck)
+        data = prepare_data(
+            one, home(), progress.update, inherited_schema_of(recipe), recheck=recheck
+        )
         mark_used(data.pack_dir)
     rows = ", ".join(f"{count:,} {split}" for split, count in data.rows.items() if count)
     quarantined = f", {data.num_quarantined:,} quarantined" if data.num_quarantined else ""

@@ -75,11 +75,11 @@ from .assembly import (
     pin_source,
     plan_start,
     recipe_of,
-    say_doubts,
     trusted_by_word,
     try_early,
     try_ingested,
     vouch,
+    warn_unused_settings,
 )
 from .ingest import Ingested, draw_report
 from .options import UNCACHED
@@ -207,7 +207,7 @@ def start_run(
     for one in ingested.splits.values():
         check_validation(recipe, one.rows["valid"])
     try_ingested(recipe, ingested.splits)
-    say_doubts(recipe)
+    warn_unused_settings(recipe)
     schema = Schema.load(data.split_dir / SCHEMA_FILE)
     start = plan_start(recipe, schema)
     if ingested.several:

@@ -147,7 +147,7 @@ def find_lost_database(exam: Examination) -> Iterator[Finding]:
         lambda: _recover(exam, lost.problem),
     )
     if problem := what_is_wrong(path):
-        exam.sender.silence = f"MLflow's database {path} {problem}"
+        exam.sender.unreachable = f"MLflow's database {path} {problem}"
 
 
 def _recover(exam: Examination, problem: str) -> str:

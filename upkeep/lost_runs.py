@@ -30,7 +30,7 @@ from ..runs import (
     waiting,
 )
 from ..settings import Home, shown_tracking_uri
-from ..tasks.services import end_flow_run, list_deserted, list_orphans, list_unfinished, within
+from ..tasks.services import end_flow_run, list_abandoned, list_orphans, list_unfinished, within
 from ..tracking import end_run, list_running
 from ..tracking.shipping import Sender
 from .examination import (
@@ -78,7 +78,7 @@ def find_lost_runs(exam: Examination) -> Iterator[Finding]:
             f"{record.run_id} is RUNNING and no process writes it",
             f"{exam.fix} calls it KILLED, or as its journal says that it ended; "
             f"{_how_to_go_on(record)}",
-            lambda run_dir=run_dir: _bury(exam, run_dir),
+            lambda run_dir=run_dir: _close_lost_run(exam, run_dir),
         )
 
 
@@ -88,7 +88,7 @@ def _how_to_go_on(record: RunRecord) -> str:
     return f"torchrelay resume {record.run_id} lets it go on"
 
 
-def _bury(exam: Examination, run_dir: Path) -> str:
+def _close_lost_run(exam: Examination, run_dir: Path) -> str:
     """Write down that a run's process was lost, with what its journal says of
     how far it came.
 
@@ -217,7 +217,7 @@ def _send(sender: Sender, run_dir: Path) -> str:
 
 def find_lost_in_mlflow(exam: Examination) -> Iterator[Finding]:
     """Runs that are over and of which MLflow believes that they go on."""
-    if exam.sender.silence:  # found already; asking again would only take as long again
+    if exam.sender.unreachable:  # found already; asking again would only take as long again
         return
     try:
         running = within(LISTING_SECONDS, list_running)
@@ -258,7 +258,7 @@ def find_lost_in_prefect(exam: Examination) -> Iterator[Finding]:
     over = {one: record for record in records for one in _flow_runs_over(exam, record)}
     try:
         states = within(LISTING_SECONDS, lambda: list_unfinished(exam.home, over))
-        deserted = list_deserted(exam.home)
+        abandoned = list_abandoned(exam.home)
     except (ServerError, sqlite3.Error, TimeoutError) as error:
         yield Finding(
             "Prefect", f"its flow runs cannot be read: {error}", "start its server, then look again"
@@ -277,10 +277,10 @@ def find_lost_in_prefect(exam: Examination) -> Iterator[Finding]:
             ),
         )
     # On a disk that another host uses too, its processes cannot be seen.
-    if deserted and any(is_elsewhere(exam, exam.folder(record.run_id)) for record in records):
+    if abandoned and any(is_elsewhere(exam, exam.folder(record.run_id)) for record in records):
         return
     known = {one for record in records for one in flow_runs_of(record)}
-    for flow_run_id, state in deserted.items():
+    for flow_run_id, state in abandoned.items():
         if flow_run_id not in known:
             yield Finding(
                 "Prefect",

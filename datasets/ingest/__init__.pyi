@@ -2,7 +2,7 @@
 from .classes import match_classes as match_classes
 
 # What a model that is to be trained takes over from another; see `inherit`.
-from .inherit import Heritage as Heritage
+from .inherit import InheritedSchema as InheritedSchema
 
 # Refuse a recipe whose inputs are not a source's, as far as it says so itself, before a file is
 # read.

@@ -22,7 +22,7 @@ _REMEDY = (
 )
 
 
-class Heritage(NamedTuple):
+class InheritedSchema(NamedTuple):
     """What a model that is to be trained takes over from another.
 
     See `inherit`.

@@ -41,7 +41,7 @@ from .classes import (
     reject_unknown_classes,
     reject_untrained_classes,
 )
-from .inherit import Heritage
+from .inherit import InheritedSchema
 from .rows import Cells, Rows
 from .unfamiliar import reject_strange
 
@@ -53,18 +53,18 @@ class Plan(NamedTuple):
         data: the recipe's part, as far as it holds for this table.
         columns: of each feature that is read.
         given: the schema of a model that exists; None where one is fitted on the training rows.
-        heritage: what a fitted schema takes over from that of another model.
+        inherited_schema: what a fitted schema takes over from that of another model.
     """
 
     data: Data
     columns: Mapping[str, list[str]]
     given: Schema | None = None
-    heritage: Heritage | None = None
+    inherited_schema: InheritedSchema | None = None
 
     @property
     def known(self) -> Schema | None:
         """The schema whose classes are known before a row is read."""
-        return self.given if self.heritage is None else self.heritage.schema
+        return self.given if self.inherited_schema is None else self.inherited_schema.schema
 
 
 class Judged(NamedTuple):

@@ -30,7 +30,7 @@ from ..verdicts import QUARANTINE, REPORT
 from .classes import match_classes, warn_of_unknown_tags
 from .doubts import warn_of_far_pixels, warn_of_pictures
 from .fit import fit_schema
-from .inherit import Heritage, inherit
+from .inherit import InheritedSchema, inherit
 from .judge import (
     Judged,
     Plan,
@@ -78,7 +78,7 @@ def prepare_data(
     data: Data,
     home: Home,
     on_progress: Progress | None = None,
-    heritage: Heritage | None = None,
+    inherited_schema: InheritedSchema | None = None,
     *,
     recheck: bool = False,
 ) -> Prepared:
@@ -90,7 +90,7 @@ def prepare_data(
         data: the recipe's part.
         home: where store and packs are.
         on_progress: called with the numbers of images done and of all images.
-        heritage: what the schema takes over from that of another model.
+        inherited_schema: what the schema takes over from that of another model.
         recheck: read all files again, also those that seem to be as they were.
     Raises:
         RecipeError: the recipe's data part is incomplete or contradicts itself.
@@ -98,7 +98,7 @@ def prepare_data(
     """
     table = _open(data)
     columns = resolve_features(data, list(table.frame.columns), table.index_columns)
-    plan = Plan(data, columns, heritage=heritage)
+    plan = Plan(data, columns, inherited_schema=inherited_schema)
     return _prepare(table, plan, home, on_progress, recheck=recheck)
 
 
@@ -229,8 +229,8 @@ def _fit(judged: Judged, plan: Plan, pack: Pack) -> tuple[Schema, list[str]]:
     if schema is None:
         schema = fit_schema(pack, judged.data, judged.side[judged.in_pack])
         warnings += warn_of_far_pixels(judged, pack, schema)
-    if plan.heritage is not None:
-        schema = inherit(schema, *plan.heritage)
+    if plan.inherited_schema is not None:
+        schema = inherit(schema, *plan.inherited_schema)
     warnings += warn_of_unknown_tags(schema, judged.rows, judged.side)
     return schema, [*warnings, *judged.file_notes]
 
@@ -258,8 +258,8 @@ def _write_split(split_dir: Path, judged: Judged, schema: Schema, report: dict[s
 def _name_split(judged: Judged, plan: Plan) -> str:
     """Everything that the split's files depend on, the pack aside."""
     given: Any = None if plan.given is None else plan.given.model_dump()
-    if plan.heritage is not None:
-        given = [plan.heritage.schema.model_dump(), plan.heritage.statistics]
+    if plan.inherited_schema is not None:
+        given = [plan.inherited_schema.schema.model_dump(), plan.inherited_schema.statistics]
     spec = judged.data.model_dump(
         include={"table", "inputs", "target", "key", "split", "missing_values", "rare_classes"}
     )

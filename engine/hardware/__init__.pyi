@@ -22,7 +22,7 @@ from .devices import pick_device as pick_device
 # Find the number format that a recipe names.
 from .devices import pick_precision as pick_precision
 
-# Lends a model's layers lowered weights, for a forward and a backward pass under autocast.
+# Gives a model's layers low-precision weights, for a forward and a backward pass under autocast.
 from .lowered import Lowered as Lowered
 
 # Keep freed memory in this process, which then holds its peak until it ends. Linux with glibc; else

@@ -37,7 +37,7 @@ class _Place(NamedTuple):
 
 
 class Lowered:
-    """Lends a model's layers lowered weights, for a forward and a backward pass
+    """Gives a model's layers low-precision weights, for a forward and a backward pass
     under autocast.
 
     Where that would not pay, or might change a number, it does nothing: for nets of other packages
@@ -52,11 +52,11 @@ class Lowered:
     def __init__(self, model: nn.Module, dtype: torch.dtype | None) -> None:
         self._dtype = dtype
         self._weights, self._places = _find_weights(model) if dtype is not None else ([], [])
-        self._lent: list[nn.Parameter] = []
+        self._low_precision: list[nn.Parameter] = []
         self._trained: list[bool] = []
 
     @contextlib.contextmanager
-    def lend(self) -> Iterator[None]:
+    def with_low_precision_weights(self) -> Iterator[None]:
         """Within, the layers have lowered weights.
 
         Afterwards their own, and what these gave is added to their grad.
@@ -67,7 +67,7 @@ class Lowered:
         self._refresh()
         try:
             for place in self._places:
-                place.holder[place.name] = self._lent[place.number]
+                place.holder[place.name] = self._low_precision[place.number]
             yield
         finally:
             for place in self._places:
@@ -78,25 +78,25 @@ class Lowered:
     def _refresh(self) -> None:
         trained = [weight.requires_grad for weight in self._weights]
         if trained != self._trained:
-            self._lent = [
+            self._low_precision = [
                 nn.Parameter(one.detach().to(self._dtype), one.requires_grad)
                 for one in self._weights
             ]
             self._trained = trained
-        copy_each(tuple(self._lent), tuple(self._weights))
-        for lent in self._lent:
-            lent.grad = None
+        copy_each(tuple(self._low_precision), tuple(self._weights))
+        for low_precision in self._low_precision:
+            low_precision.grad = None
 
     @torch.no_grad()
     def _add_gradients(self) -> None:
-        for own, lent in zip(self._weights, self._lent, strict=True):
-            if lent.grad is not None:
-                gradient = lent.grad.to(own.dtype)
+        for own, low_precision in zip(self._weights, self._low_precision, strict=True):
+            if low_precision.grad is not None:
+                gradient = low_precision.grad.to(own.dtype)
                 own.grad = gradient if own.grad is None else own.grad.add_(gradient)
 
 
 def _find_weights(model: nn.Module) -> tuple[list[nn.Parameter], list[_Place]]:
-    """Weights that may be lent, each once, and the places that hold them."""
+    """Weights that may be exchanged, each once, and the places that hold them."""
     modules = list(model.modules())
     is_known = all(type(module).__module__.partition(".")[0] in PACKAGES for module in modules)
     is_small = sum(weight.numel() for weight in model.parameters()) <= MOST_WEIGHTS

@@ -78,7 +78,7 @@ from .sources import find_source as find_source
 
 # What the schema of a recipe's table takes over from the source of its warm start; None where there
 # is none.
-from .sources import heritage_of as heritage_of
+from .sources import inherited_schema_of as inherited_schema_of
 
 # The recipe with a source that will mean the same weights tomorrow: a version for an alias, a whole
 # run id.
@@ -139,7 +139,7 @@ from .warm_start import load_start as load_start
 from .warm_start import plan_start as plan_start
 
 # Warn of settings of a warm start that have no effect, or another one than was meant.
-from .warm_start import say_doubts as say_doubts
+from .warm_start import warn_unused_settings as warn_unused_settings
 
 # Say what came from where.
 from .warm_start import say_start as say_start

@@ -26,7 +26,7 @@ from ...recipe import WEIGHTS_SUFFIXES, Recipe, load_recipe
 from ...runs import CHECKPOINTS, RECIPE_FILE, SCHEMA_FILE, find_run, load_record
 from ...schema import Schema
 from ...settings import home
-from ...tracking.registry import look_around, resolve_source
+from ...tracking.registry import find_source_beside, resolve_source
 from ...weights import (
     WeightsFile,
     check_finite,
@@ -286,7 +286,7 @@ def _check_values(path: Path, state: Mapping[str, Tensor], folder: Path | None) 
         SourceError: names the keys and what is wrong with them.
     """
     place = f"weights {path}"
-    known = look_around(path.absolute()) if folder is None else None
+    known = find_source_beside(path.absolute()) if folder is None else None
     folder = folder or (known.folder if known is not None else None)
     own = {} if folder is None else _built_from(folder)
     matched = match_module_prefix(state, own)

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ...datasets.ingest import Heritage, check_inputs
+from ...datasets.ingest import InheritedSchema, check_inputs
 from ...errors import RecipeError
 from ...recipe import Recipe, WarmStart
 from ...runs import RECIPE_FILE, SCHEMA_FILE
 from ...schema import Schema
 from ...settings import home
-from ...tracking.registry import look_around, resolve_source
+from ...tracking.registry import find_source_beside, resolve_source
 from ...weights import check_rename, read_weights_file
 
 
@@ -65,7 +65,7 @@ def find_source(text: str) -> WarmSource:
         found = resolve_source(text, home())
         return WarmSource(found.label, found.label, found.weights, found.folder)
     path = path.absolute()
-    known = look_around(path)
+    known = find_source_beside(path)
     if known is None:
         return WarmSource(str(path), str(path), path, None)
     return WarmSource(str(path), known.label, path, known.folder)
@@ -102,13 +102,13 @@ def pin_source(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"warm_start": settings.model_copy(update={"source": name})})
 
 
-def heritage_of(recipe: Recipe) -> Heritage | None:
+def inherited_schema_of(recipe: Recipe) -> InheritedSchema | None:
     """What the schema of a recipe's table takes over from the source of its
     warm start; None where there is none.
     """
     settings = recipe.warm_start
     schema = find_source(settings.source).schema() if settings.source else None
-    return None if schema is None else Heritage(schema, settings.statistics)
+    return None if schema is None else InheritedSchema(schema, settings.statistics)
 
 
 def doubts_about_settings(settings: WarmStart, num_epochs: int, is_pretrained: bool) -> list[str]:

@@ -92,7 +92,7 @@ def plan_start(recipe: Recipe, schema: Schema) -> Start | None:
     return Start(source, sha256_of(state), transfer.state, transfer.entries)
 
 
-def say_doubts(recipe: Recipe) -> None:
+def warn_unused_settings(recipe: Recipe) -> None:
     """Warn of settings of a warm start that have no effect, or another one
     than was meant.
     """

@@ -10,7 +10,7 @@ from .flow_runs import end_flow_run as end_flow_run
 
 # Flow runs in the database inside the home that have not ended, with their state, where no process
 # is at them.
-from .flow_runs import list_deserted as list_deserted
+from .flow_runs import list_abandoned as list_abandoned
 
 # Temporary Prefect servers of this home whose starter has died: nobody will stop them.
 from .flow_runs import list_orphans as list_orphans

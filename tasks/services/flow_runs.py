@@ -46,7 +46,7 @@ def list_unfinished(home: Home, flow_run_ids: Collection[str]) -> dict[str, str]
     }
 
 
-def list_deserted(home: Home) -> dict[str, str]:
+def list_abandoned(home: Home) -> dict[str, str]:
     """Flow runs in the database inside the home that have not ended, with their
     state, where no process is at them.
 

@@ -110,7 +110,7 @@ class OwnServer(SubprocessASGIServer):
             errors="replace",
         )
         threading.Thread(
-            target=_listen, args=(process.stdout,), name="prefect-server", daemon=True
+            target=_keep_output, args=(process.stdout,), name="prefect-server", daemon=True
         ).start()
         return process
 
@@ -140,7 +140,7 @@ def last_error() -> str:
     return f"{said}, in {home().root}; {remedies[0]}" if remedies else said
 
 
-def _listen(stream: IO[str]) -> None:
+def _keep_output(stream: IO[str]) -> None:
     with contextlib.suppress(OSError, ValueError):
         _said.extend(stream)
 

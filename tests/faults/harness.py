@@ -62,7 +62,7 @@ class Ended(NamedTuple):
     was_reached: bool
 
 
-class Victim:
+class KilledRun:
     """A run of one recipe in a home of its own, which one process after another takes on its way.
 
     Args:
@@ -162,7 +162,7 @@ def read_tracked(database: Path, run_id: str) -> Tracked:
     return Tracked(status, points, doubled, versions)
 
 
-def difference(expected: Victim, found: Victim) -> str:
+def difference(expected: KilledRun, found: KilledRun) -> str:
     """Where two victims that are done differ: in weights, in their journals, or in the tracker;
     empty if nowhere.
     """

@@ -26,7 +26,7 @@ from functools import cached_property
 from pathlib import Path
 
 from cases import CASES, write_recipe
-from harness import PATIENCE_SECONDS, Victim, difference, whole_runs
+from harness import PATIENCE_SECONDS, KilledRun, difference, whole_runs
 
 from torchrelay.runs import load_record
 from torchrelay.settings import Home, set_environment
@@ -53,17 +53,17 @@ class Case:
         return write_recipe(self.folder / self.name, self.name)
 
     @cached_property
-    def calm(self) -> tuple[Victim, float]:
+    def uninterrupted(self) -> tuple[KilledRun, float]:
         """That run, and the seconds that it took; the second time, as the first warms caches up."""
         self._train("warm")
-        return self._train("calm")
+        return self._train("uninterrupted")
 
-    def _train(self, name: str) -> tuple[Victim, float]:
-        victim = Victim(self.folder / f"{self.name}-{name}", self.recipe)
+    def _train(self, name: str) -> tuple[KilledRun, float]:
+        killed_run = KilledRun(self.folder / f"{self.name}-{name}", self.recipe)
         started = time.monotonic()
-        if victim.go_on(whole=False).code != 0:
-            raise NotIdenticalError(f"{self.name} did not end undisturbed:\n{victim.log}")
-        return victim, time.monotonic() - started
+        if killed_run.go_on(whole=False).code != 0:
+            raise NotIdenticalError(f"{self.name} did not end undisturbed:\n{killed_run.log}")
+        return killed_run, time.monotonic() - started
 
 
 def kill_one(case: Case, root: Path, random_: random.Random) -> list[float]:
@@ -73,36 +73,38 @@ def kill_one(case: Case, root: Path, random_: random.Random) -> list[float]:
         NotIdenticalError: says where it differs, or how it ended in a wrong way.
     """
     with case.lock:
-        calm, seconds = case.calm
-    victim = Victim(root, case.recipe)
+        uninterrupted, seconds = case.uninterrupted
+    killed_run = KilledRun(root, case.recipe)
     kills: list[float] = []
     while len(kills) < MOST_KILLS:
         lives = random_.uniform(0, seconds)
-        code = victim.go_on(seconds=lives, whole=False).code
+        code = killed_run.go_on(seconds=lives, whole=False).code
         if code == 0:
             break
         if code != -signal.SIGKILL:
             raise NotIdenticalError(
-                f"after kills at {kills} s it ended with code {code}:\n{victim.log}"
+                f"after kills at {kills} s it ended with code {code}:\n{killed_run.log}"
             )
         kills.append(round(lives, 3))
-    if len(kills) == MOST_KILLS and victim.go_on(whole=False).code != 0:
-        raise NotIdenticalError(f"after kills at {kills} s it did not end well:\n{victim.log}")
-    if where := difference(calm, victim):
+    if len(kills) == MOST_KILLS and killed_run.go_on(whole=False).code != 0:
+        raise NotIdenticalError(f"after kills at {kills} s it did not end well:\n{killed_run.log}")
+    if where := difference(uninterrupted, killed_run):
         raise NotIdenticalError(f"after kills at {kills} s: {where}")
     return kills
 
 
 def kill_flow(case: Case, root: Path, random_: random.Random) -> list[float]:
     """The same with the real command line: train, a SIGKILL, resume."""
-    calm = root / "calm"
+    uninterrupted = root / "uninterrupted"
     started = time.monotonic()
-    _command(calm, case.recipe, None)
+    _command(uninterrupted, case.recipe, None)
     seconds = time.monotonic() - started
     lives = random_.uniform(0, seconds)
     was_killed = _command(root / "killed", case.recipe, lives)
     _command(root / "killed", case.recipe, None)
-    if where := difference(Victim(calm, case.recipe), Victim(root / "killed", case.recipe)):
+    if where := difference(
+        KilledRun(uninterrupted, case.recipe), KilledRun(root / "killed", case.recipe)
+    ):
         raise NotIdenticalError(f"after a kill at {lives:.3f} s: {where}")
     return [round(lives, 3)] * was_killed
 

@@ -372,11 +372,11 @@ def test_artifacts_that_are_another_runs_or_lie_elsewhere_are_left_alone(
     update_record(run_dir, mlflow_run_id=stated)
     write_database(case.root / "mlflow.db", {"0" * 32: case.run_id, "1" * 32: "another"})
     Cursor(offset=(run_dir / JOURNAL_FILE).stat().st_size).save(run_dir)
-    folder, victim = case.root / "artifacts" / stated / "artifacts", case.root / "victim"
-    (victim if how == "a link" else folder).mkdir(parents=True)
+    folder, killed_run = case.root / "artifacts" / stated / "artifacts", case.root / "killed_run"
+    (killed_run if how == "a link" else folder).mkdir(parents=True)
     if how == "a link":
         folder.parent.mkdir(parents=True)
-        folder.symlink_to(victim)
+        folder.symlink_to(killed_run)
     (folder / "recipe.yaml").write_text("precious")
     found = list(find_altered_artifacts(Examination.of(home())))
     assert [one.mend for one in found] == ([None] if how == "another's id" else [])

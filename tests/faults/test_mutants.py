@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from cases import write_recipe
-from harness import Victim, difference
+from harness import KilledRun, difference
 
 CASES = {
     "random states are not restored": "mlp-dropout",
@@ -20,14 +20,16 @@ CASES = {
 @pytest.mark.parametrize(("mutant", "case"), CASES.items())
 def test_the_harness_notices(mutant: str, case: str, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, case)
-    calm, sound, broken = (Victim(tmp_path / name, recipe, what) for name, what in _victims(mutant))
-    assert calm.go_on(whole=False).code == 0, calm.log
-    for victim in (sound, broken):
-        assert victim.go_on("train.reported:kill:17", whole=False).code == -9, victim.log
-        assert victim.go_on(whole=False).code == 0, victim.log
-    assert difference(calm, sound) == ""
-    assert difference(calm, broken) != ""
+    uninterrupted, sound, broken = (
+        KilledRun(tmp_path / name, recipe, what) for name, what in _killed_runs(mutant)
+    )
+    assert uninterrupted.go_on(whole=False).code == 0, uninterrupted.log
+    for killed_run in (sound, broken):
+        assert killed_run.go_on("train.reported:kill:17", whole=False).code == -9, killed_run.log
+        assert killed_run.go_on(whole=False).code == 0, killed_run.log
+    assert difference(uninterrupted, sound) == ""
+    assert difference(uninterrupted, broken) != ""
 
 
-def _victims(mutant: str) -> list[tuple[str, str]]:
-    return [("calm", ""), ("sound", ""), ("broken", mutant)]
+def _killed_runs(mutant: str) -> list[tuple[str, str]]:
+    return [("uninterrupted", ""), ("sound", ""), ("broken", mutant)]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from cases import write_recipe
-from harness import Victim, difference
+from harness import KilledRun, difference
 
 from torchrelay.faults import ACTIONS, all_points
 
@@ -31,15 +31,17 @@ QUICK = {("checkpoint.state_written", "kill")}
 
 
 @pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Victim]:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], KilledRun]:
     """A run that nothing disturbs, one for each registered model's name."""
-    folder = tmp_path_factory.mktemp("calm")
+    folder = tmp_path_factory.mktemp("uninterrupted")
 
     @cache
-    def train(register: str) -> Victim:
-        victim = Victim(folder / f"calm-{register}", _recipe(folder / register, register))
-        assert victim.go_on().code == 0, victim.log
-        return victim
+    def train(register: str) -> KilledRun:
+        killed_run = KilledRun(
+            folder / f"uninterrupted-{register}", _recipe(folder / register, register)
+        )
+        assert killed_run.go_on().code == 0, killed_run.log
+        return killed_run
 
     return train
 
@@ -59,19 +61,19 @@ def _sweep() -> list[object]:
 
 @pytest.mark.parametrize(("point", "action"), _sweep())
 def test_a_run_that_died_at_a_point_ends_as_if_it_had_not(
-    point: str, action: str, calm: Callable[[str], Victim], tmp_path: Path
+    point: str, action: str, uninterrupted: Callable[[str], KilledRun], tmp_path: Path
 ) -> None:
     register = "digits" if point.startswith("register.") else ""
-    victim = Victim(tmp_path / "home", _recipe(tmp_path, register))
+    killed_run = KilledRun(tmp_path / "home", _recipe(tmp_path, register))
     if point in ("run.recipe_changed", "run.reopened"):  # a run that died before
-        assert victim.go_on("train.stepped:kill:6").code == -9, victim.log
-    died = victim.go_on(f"{point}:{action}:{NUMBERS.get(point, 1)}")
-    assert died.was_reached, f"{point} was never reached\n{victim.log}"
+        assert killed_run.go_on("train.stepped:kill:6").code == -9, killed_run.log
+    died = killed_run.go_on(f"{point}:{action}:{NUMBERS.get(point, 1)}")
+    assert died.was_reached, f"{point} was never reached\n{killed_run.log}"
     assert died.code in EXIT_CODES[action] | ({0} if point.startswith(BESIDE) else set()), (
-        victim.log
+        killed_run.log
     )
-    ended = victim.go_on()
-    assert ended.code == 0, victim.log
-    assert difference(calm(register), victim) == ""
-    assert victim.tracked().versions == ([("digits", 1, "champion")] if register else [])
-    assert victim.record.status == "FINISHED"
+    ended = killed_run.go_on()
+    assert ended.code == 0, killed_run.log
+    assert difference(uninterrupted(register), killed_run) == ""
+    assert killed_run.tracked().versions == ([("digits", 1, "champion")] if register else [])
+    assert killed_run.record.status == "FINISHED"

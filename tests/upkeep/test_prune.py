@@ -326,9 +326,9 @@ def test_a_prune_that_was_killed_is_finished_by_the_next(
 
     # The file itself, not the command of that name.
     prune_file = importlib.import_module("torchrelay.upkeep.prune")
-    for place, victim in ((tracking, "remove_run"), (prune_file, "remove_tree")):
+    for place, function in ((tracking, "remove_run"), (prune_file, "remove_tree")):
         with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(place, victim, lambda *arguments, **options: kill())
+            patch.setattr(place, function, lambda *arguments, **options: kill())
             prune(home, keep_runs=0)
     assert train(resume=runs[0], overrides={"train.epochs": 2})["epochs"] == 2
     prune(home, keep_runs=0)

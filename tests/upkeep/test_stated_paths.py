@@ -40,9 +40,9 @@ def home(migrated_database: Path) -> Home:
 
 
 @pytest.fixture
-def victim(tmp_path: Path) -> Path:
+def outside(tmp_path: Path) -> Path:
     """A folder of somebody's, which looks as much like a run, a pack and a shard as it can."""
-    folder = tmp_path / "victim"
+    folder = tmp_path / "outside"
     folder.mkdir()
     for name in ("precious.txt", "manifest.json", "index.arrow", "pixels.npy", "lock"):
         (folder / name).write_text("x")
@@ -83,41 +83,42 @@ def prune_all(home: Home) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "stated", ["../../victim", "{victim}", ".", "..", "", "good/../../../victim", "good", "bad-1/"]
+    "stated",
+    ["../../outside", "{outside}", ".", "..", "", "good/../../../outside", "good", "bad-1/"],
 )
 def test_a_record_of_another_id_is_no_run_and_nothing_that_it_names_goes(
-    home: Home, victim: Path, stated: str
+    home: Home, outside: Path, stated: str
 ) -> None:
-    bad = write_run(home, "bad-1", run_id=stated.format(victim=victim))
+    bad = write_run(home, "bad-1", run_id=stated.format(outside=outside))
     good = write_run(home, "good", ended="")
     (good / "lock").write_text("")
-    before = tree(victim)
+    before = tree(outside)
     os.utime(bad, (1e9, 1e9))
     assert [record.run_id for record in list_records(home)] == ["good"]
     [finding] = [one for one in doctor(home, fix=True).left if "bad-1" in one.what]
     assert "which is not the name of its folder" in finding.what
     assert prune_all(home) == ["good"]
-    assert tree(victim) == before
+    assert tree(outside) == before
     assert (bad / "run.json").exists()
     with pytest.raises(SourceError, match="which is not the name of its folder"):
         find_run(home, "bad-1")
 
 
-@pytest.mark.parametrize("stated", ["../../victim", "{victim}", "..", "a/b", "a\n"])
+@pytest.mark.parametrize("stated", ["../../outside", "{outside}", "..", "a/b", "a\n"])
 def test_an_mlflow_id_that_is_a_path_makes_a_record_none_and_the_doctor_follows_it_nowhere(
-    home: Home, victim: Path, stated: str
+    home: Home, outside: Path, stated: str
 ) -> None:
     run_dir = write_run(
-        home, "bad", mlflow_run_id=stated.format(victim=victim), files={"recipe.yaml": "0" * 64}
+        home, "bad", mlflow_run_id=stated.format(outside=outside), files={"recipe.yaml": "0" * 64}
     )
     (run_dir / "recipe.yaml").write_text("x")
-    (victim / "artifacts").mkdir()
-    (victim / "artifacts" / "recipe.yaml").write_text("precious")
-    before = tree(victim)
+    (outside / "artifacts").mkdir()
+    (outside / "artifacts" / "recipe.yaml").write_text("precious")
+    before = tree(outside)
     with pytest.raises(SourceError, match=r"mlflow_run_id: Value error, .* is no id of MLflow's"):
         load_record(run_dir)
     doctor(home, fix=True)
-    assert tree(victim) == before
+    assert tree(outside) == before
 
 
 @pytest.mark.parametrize("name", ["../precious.txt", "/etc/hostname", "a/../../x", "", "a\0"])
@@ -132,57 +133,59 @@ def test_lists_of_files_that_name_one_outside_their_folder_are_followed_nowhere(
             read(tmp_path)
 
 
-def test_the_command_leaves_the_folder_that_a_record_names(home: Home, victim: Path) -> None:
-    write_run(home, "bad-1", run_id=str(victim))
-    before = tree(victim)
+def test_the_command_leaves_the_folder_that_a_record_names(home: Home, outside: Path) -> None:
+    write_run(home, "bad-1", run_id=str(outside))
+    before = tree(outside)
     done = CliRunner().invoke(commands, ["prune", "--older-than", "30d", "--json"])
     assert (done.exit_code, json.loads(done.stdout)["gone"]) == (0, [])
-    assert tree(victim) == before
+    assert tree(outside) == before
 
 
-def test_what_lies_behind_links_stays(home: Home, victim: Path) -> None:
-    before = tree(victim)
-    write_run(home, "link").rename(victim.parent / "moved")
-    (home.runs / "link").symlink_to(victim.parent / "moved")
-    (home.runs / ".half.trash").symlink_to(victim)
-    (home.runs / "begun").symlink_to(victim)
+def test_what_lies_behind_links_stays(home: Home, outside: Path) -> None:
+    before = tree(outside)
+    write_run(home, "link").rename(outside.parent / "moved")
+    (home.runs / "link").symlink_to(outside.parent / "moved")
+    (home.runs / ".half.trash").symlink_to(outside)
+    (home.runs / "begun").symlink_to(outside)
     (home.packs / ("c" * 32)).mkdir(parents=True)
-    (home.packs / ("b" * 32)).symlink_to(victim)
+    (home.packs / ("b" * 32)).symlink_to(outside)
     (home.store / ("c" * 32)).mkdir(parents=True)
-    (home.store / ("c" * 32) / ("d" * 32)).symlink_to(victim)
-    (home.store / ("b" * 32)).symlink_to(victim)
+    (home.store / ("c" * 32) / ("d" * 32)).symlink_to(outside)
+    (home.store / ("b" * 32)).symlink_to(outside)
     (home.cache / "sources").mkdir(parents=True)
-    (home.cache / "sources" / "x").symlink_to(victim)
-    (home.cache / ".link.tmp").symlink_to(victim)
+    (home.cache / "sources" / "x").symlink_to(outside)
+    (home.cache / ".link.tmp").symlink_to(outside)
     doctor(home, fix=True)
     prune_all(home)
-    assert tree(victim) == before
-    assert (victim.parent / "moved" / "run.json").exists()
+    assert tree(outside) == before
+    assert (outside.parent / "moved" / "run.json").exists()
     assert (home.runs / "link").is_symlink()
 
 
 def test_folders_that_are_none_of_ours_stay_where_runs_packs_and_store_are_links_to_them(
-    home: Home, victim: Path
+    home: Home, outside: Path
 ) -> None:
-    (victim / "sub").mkdir()
-    (victim / "sub" / "manifest.json").write_text('{"features": []}')
-    before = tree(victim)
+    (outside / "sub").mkdir()
+    (outside / "sub" / "manifest.json").write_text('{"features": []}')
+    before = tree(outside)
     home.runs.rmdir()
     for folder in (home.runs, home.packs, home.store):
-        folder.symlink_to(victim)
-    os.utime(victim / "sub", (1e9, 1e9))
+        folder.symlink_to(outside)
+    os.utime(outside / "sub", (1e9, 1e9))
     doctor(home, fix=True)
     prune(home, keep_runs=0, older_than=None)
-    assert tree(victim) == before
+    assert tree(outside) == before
 
 
-def test_a_trash_whose_record_names_another_run_stays_and_is_said(home: Home, victim: Path) -> None:
-    trash = write_run(home, "gone", run_id="../../victim")
+def test_a_trash_whose_record_names_another_run_stays_and_is_said(
+    home: Home, outside: Path
+) -> None:
+    trash = write_run(home, "gone", run_id="../../outside")
     trash = trash.rename(home.runs / ".gone.trash")
     done = prune(home, keep_runs=0, older_than=None)
     assert any(".gone.trash stays" in note for note in done.notes)
     assert trash.exists()
-    assert not (victim / "gone").exists()
+    assert not (outside / "gone").exists()
 
 
 def test_a_run_that_states_the_mlflow_id_of_another_takes_nothing_of_it(home: Home) -> None:
@@ -198,26 +201,26 @@ def test_a_run_that_states_the_mlflow_id_of_another_takes_nothing_of_it(home: Ho
 
 
 @pytest.mark.parametrize(
-    "place", ["../victim/artifacts", "models/artifacts", "linked/{id}/artifacts"]
+    "place", ["../outside/artifacts", "models/artifacts", "linked/{id}/artifacts"]
 )
 def test_a_place_that_mlflows_database_states_is_removed_only_where_it_is_the_runs_own(
-    home: Home, victim: Path, place: str
+    home: Home, outside: Path, place: str
 ) -> None:
     client = open_client()
     home.artifacts.mkdir()
     (home.artifacts / "models").mkdir()
     (home.artifacts / "models" / "another").mkdir()
-    (home.artifacts / "linked").symlink_to(victim)
+    (home.artifacts / "linked").symlink_to(outside)
     experiment = client.create_experiment("x", artifact_location=home.artifacts.as_uri())
     run = client.create_run(experiment, tags={RUN_ID_TAG: "run"}).info
-    (victim / run.run_id).mkdir()
+    (outside / run.run_id).mkdir()
     stated = f"{home.artifacts.as_uri()}/{place.format(id=run.run_id)}"
     with contextlib.closing(sqlite3.connect(home.root / "mlflow.db")) as database, database:
         database.execute("UPDATE runs SET artifact_uri = ?", (stated,))
     write_run(home, "run", mlflow_run_id=run.run_id)
-    before = tree(victim)
+    before = tree(outside)
     assert prune_all(home) == ["run"]
-    assert tree(victim) == before
+    assert tree(outside) == before
     assert (home.artifacts / "models" / "another").is_dir()
 
 
@@ -248,7 +251,7 @@ def test_a_record_says_where_its_folder_is_by_its_name_alone(home: Home) -> None
 
 
 @pytest.mark.parametrize(
-    "folder", ["../../victim", "/etc", "register", "register/..", "register/0123456789abcdee"]
+    "folder", ["../../outside", "/etc", "register", "register/..", "register/0123456789abcdee"]
 )
 def test_a_version_waits_in_the_folder_of_its_digest_and_no_line_names_another(
     tmp_path: Path, folder: str

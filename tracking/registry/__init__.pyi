@@ -10,7 +10,7 @@ from .versions import Source as Source
 
 # A weights file as a source, by the recipe and the schema beside it or above; None where there are
 # none.
-from .versions import look_around as look_around
+from .versions import find_source_beside as find_source_beside
 
 # Make the version of a `model` line. The first becomes its model's champion, a later one its
 # challenger.

@@ -271,7 +271,7 @@ def resolve_source(source: str, home: Home) -> Source:
     return Source(run_dir, run_dir / BEST, record.mlflow_run_id, record.run_id)
 
 
-def look_around(weights: Path) -> Source | None:
+def find_source_beside(weights: Path) -> Source | None:
     """A weights file as a source, by the recipe and the schema beside it or
     above.
 
@@ -364,7 +364,7 @@ def _resolve_file(path: Path) -> Source:
         raise SourceError(
             f"{path} is not a weights file ({', '.join(WEIGHTS_SUFFIXES)}); SOURCE is {FORMS}"
         )
-    found = look_around(path)
+    found = find_source_beside(path)
     if found is None:
         folder = path.parents[min(1, len(path.parents) - 1)]
         raise SourceError(

@@ -45,23 +45,27 @@ class Sender:
     After one to which the tracker is silent, the others are not tried.
 
     Attributes:
-        silence: why no other is tried; empty while the tracker answers.
+        unreachable: why no other is tried; empty while the tracker answers.
     """
 
     def __init__(self) -> None:
-        self.silence = ""
+        self.unreachable = ""
 
     def send(self, run_dir: Path, *, is_asked: bool = False) -> Shipped:
         """Send what a run left, or say why that is not tried.
 
         Raises what `sync_run` raises.
         """
-        if self.silence:
+        if self.unreachable:
             return Shipped(
-                run_dir.name, Cursor.load(run_dir).mlflow_run_id, 0, waiting(run_dir), self.silence
+                run_dir.name,
+                Cursor.load(run_dir).mlflow_run_id,
+                0,
+                waiting(run_dir),
+                self.unreachable,
             )
         from .shipper import sync_run
 
         done = sync_run(run_dir, settings.SYNC_PATIENCE_SECONDS, is_asked=is_asked)
-        self.silence = done.reason if done.is_silent else ""
+        self.unreachable = done.reason if done.is_silent else ""
         return done

@@ -32,7 +32,7 @@ from ...runs import (
     read_schema,
 )
 from ...settings import Home
-from ...tasks.assembly import heritage_of
+from ...tasks.assembly import inherited_schema_of
 from ...weights import dump_weights
 from ..examination import artifacts_of
 
@@ -92,7 +92,7 @@ def ingest_again(home: Home, record: RunRecord, folder: Path) -> str:
     with hold_data(home), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is made anew is what was found
         if record.kind == "train":
-            made = prepare_data(recipe.data, home, None, heritage_of(recipe))
+            made = prepare_data(recipe.data, home, None, inherited_schema_of(recipe))
         else:
             prepare = prepare_for_schema if record.kind == "evaluate" else prepare_inputs
             made = prepare(recipe.data, read_schema(run_dir), home)

@@ -31,12 +31,12 @@ from ...tasks.assembly import (
     choose_threads,
     naming_table_rows,
     plan_start,
-    say_doubts,
     say_start,
     share_batches,
     share_cores,
     try_early,
     try_ingested,
+    warn_unused_settings,
 )
 
 NUM_STEPS = 2
@@ -73,7 +73,7 @@ def _try(recipe: Recipe, recheck: bool) -> dict[str, Any]:
     data = ingested.first
     view = open_view(data.pack_dir, data.split_dir)
     keep_freed_memory()
-    say_doubts(recipe)
+    warn_unused_settings(recipe)
     start = plan_start(recipe, view.schema)
     if start is not None:
         say_start(start)

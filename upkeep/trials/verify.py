@@ -78,7 +78,7 @@ DATABASE_FILE = "mlflow.db"
 # run without a stop took, so many times, and so many seconds more; that one itself has a day.
 PATIENCE = 10
 PATIENCE_SECONDS = 600.0
-CALM_SECONDS = 86_400.0
+UNINTERRUPTED_TIMEOUT = 86_400.0
 
 
 class Outcome(NamedTuple):
@@ -185,9 +185,13 @@ def _compare(
     say(f"promise   {_promise(device.type, recipe.train.deterministic)}")
 
     in_child(folder, PATIENCE_SECONDS, "", make_database)
-    calm = _Victim(folder / "calm", short, short_data)
-    calm.end(CALM_SECONDS)
-    seconds, expected, num_steps = calm.seconds, read_outcome(calm.run_dir), calm.record.steps
+    uninterrupted = _KilledRun(folder / "calm", short, short_data)
+    uninterrupted.end(UNINTERRUPTED_TIMEOUT)
+    seconds, expected, num_steps = (
+        uninterrupted.seconds,
+        read_outcome(uninterrupted.run_dir),
+        uninterrupted.record.steps,
+    )
     say(f"calm run  {_count(num_steps, 'step')} in {seconds:.1f} s, weights {expected.last[:12]}")
 
     if STEPS_PER_KILL * kills >= num_steps:
@@ -198,14 +202,16 @@ def _compare(
             f"{(num_steps - 1) // STEPS_PER_KILL}; a larger --steps, or a recipe of more epochs, "
             "has room for more"
         )
-    victim = _Victim(folder / "killed", short, short_data)
+    killed_run = _KilledRun(folder / "killed", short, short_data)
     done = []
-    for drawn, delay in draw_moments(kills, num_steps, calm.step_seconds, random.Random(seed)):
+    for drawn, delay in draw_moments(
+        kills, num_steps, uninterrupted.step_seconds, random.Random(seed)
+    ):
         step = max(
-            drawn, victim.checkpoint_step + 1
+            drawn, killed_run.checkpoint_step + 1
         )  # it does not come by again where it was saved
-        fault = f"train.batch_ready:kill:{step - victim.checkpoint_step}:{delay:.6f}"
-        if not victim.die(fault):
+        fault = f"train.batch_ready:kill:{step - killed_run.checkpoint_step}:{delay:.6f}"
+        if not killed_run.die(fault):
             say(
                 f"kill {len(done) + 1:<4} too late: the run had come to its end before step "
                 f"{step:,}"
@@ -216,18 +222,18 @@ def _compare(
                 "fault": fault,
                 "step": step,
                 "delay_ms": 1000 * delay,
-                "goes_on_from": victim.checkpoint_step,
+                "goes_on_from": killed_run.checkpoint_step,
             }
         )
         say(
             f"kill {len(done):<4} SIGKILL {1000 * delay:.1f} ms after step {step:,} of "
             f"{num_steps:,} began; "
-            f"goes on from {_checkpoint(victim.checkpoint_step)}"
+            f"goes on from {_checkpoint(killed_run.checkpoint_step)}"
         )
     else:
-        victim.end(PATIENCE * seconds + PATIENCE_SECONDS)
-    say(f"last run  to step {victim.record.steps:,}, its end, in {victim.seconds:.1f} s")
-    found = read_outcome(victim.run_dir)
+        killed_run.end(PATIENCE * seconds + PATIENCE_SECONDS)
+    say(f"last run  to step {killed_run.record.steps:,}, its end, in {killed_run.seconds:.1f} s")
+    found = read_outcome(killed_run.run_dir)
     difference = first_difference(expected, found)
     if not difference:
         shutil.rmtree(folder)
@@ -262,7 +268,7 @@ def draw_moments(
     ]
 
 
-class _Victim:
+class _KilledRun:
     """A run in a home of its own, which child processes take on its way.
 
     Args:
@@ -332,7 +338,7 @@ class _Victim:
         Raises:
             TrainingError: it ended in another way.
         """
-        code = self._go_on(CALM_SECONDS, fault)
+        code = self._go_on(UNINTERRUPTED_TIMEOUT, fault)
         self._check(code, -signal.SIGKILL, 0)
         return code != 0
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from torchrelay.datasets.ingest.inherit import check_inputs, inherit
-from torchrelay.datasets.ingest.prepare import Heritage, Prepared, prepare_data
+from torchrelay.datasets.ingest.prepare import InheritedSchema, Prepared, prepare_data
 from torchrelay.datasets.pack import open_view
 from torchrelay.errors import DataError
 from torchrelay.recipe import Data
@@ -232,7 +232,7 @@ def test_a_split_keeps_what_it_inherited_and_is_another_than_without(
     source = schema_of(prepare_data(few, home))
     alone = prepare_data(more, home)
     heirs = [
-        prepare_data(more, home, None, Heritage(source, statistics))
+        prepare_data(more, home, None, InheritedSchema(source, statistics))
         for statistics in ("source", "data")
     ]
     assert len({alone.split_dir, *(heir.split_dir for heir in heirs)}) == 3
@@ -240,4 +240,4 @@ def test_a_split_keeps_what_it_inherited_and_is_another_than_without(
     assert schema_of(heirs[0]).targets[0].classes == ["b", "c", "a"]
     assert schema_of(heirs[0]).inputs[0].mean == source.inputs[0].mean
     assert schema_of(heirs[1]) == schema_of(alone)
-    assert prepare_data(more, home, None, Heritage(source, "source")).reused
+    assert prepare_data(more, home, None, InheritedSchema(source, "source")).reused

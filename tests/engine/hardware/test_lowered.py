@@ -69,21 +69,21 @@ def every_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trained(
-    name: str, *, lends: bool, accumulate: int = 1, freeze_at: int = -1
+    name: str, *, lowers: bool, accumulate: int = 1, freeze_at: int = -1
 ) -> dict[str, Tensor]:
     """Weights and last gradients after some steps in bf16."""
     build, shape = NETS[name]
     torch.manual_seed(0)
     model = build().train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    lender = Lowered(model, torch.bfloat16 if lends else None)
+    lowered_weights = Lowered(model, torch.bfloat16 if lowers else None)
     first = next(model.parameters())
     for step in range(4):
         first.requires_grad_(step != freeze_at)
         optimizer.zero_grad()
         for _ in range(accumulate):
             x = torch.randn(4, *shape)
-            with lender.lend():
+            with lowered_weights.with_low_precision_weights():
                 with torch.autocast("cpu", torch.bfloat16):
                     outputs = model(x)
                 outputs.float().square().mean().backward()
@@ -101,16 +101,16 @@ def trained(
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize(("accumulate", "freeze_at"), [(1, -1), (2, -1), (1, 1), (2, 3)])
 def test_training_gives_the_same_bits(name: str, accumulate: int, freeze_at: int) -> None:
-    plain = trained(name, lends=False, accumulate=accumulate, freeze_at=freeze_at)
-    lent = trained(name, lends=True, accumulate=accumulate, freeze_at=freeze_at)
-    assert plain.keys() == lent.keys()
-    assert [key for key, value in plain.items() if not torch.equal(value, lent[key])] == []
+    plain = trained(name, lowers=False, accumulate=accumulate, freeze_at=freeze_at)
+    low_precision = trained(name, lowers=True, accumulate=accumulate, freeze_at=freeze_at)
+    assert plain.keys() == low_precision.keys()
+    assert [key for key, value in plain.items() if not torch.equal(value, low_precision[key])] == []
 
 
 @pytest.mark.usefixtures("every_package")
 def test_a_weight_that_another_kind_of_layer_has_too_is_not_lent() -> None:
     model = Tied()
-    with Lowered(model, torch.bfloat16).lend():
+    with Lowered(model, torch.bfloat16).with_low_precision_weights():
         assert model.first.weight.dtype == torch.bfloat16
         assert model.last.weight is model.table.weight
         assert model.table.weight.dtype == torch.float32
@@ -123,14 +123,14 @@ def test_a_weight_that_another_kind_of_layer_has_too_is_not_lent() -> None:
 )
 def test_other_nets_are_left_to_autocast(model: nn.Module) -> None:
     before = dict(model.named_parameters())
-    with Lowered(model, torch.bfloat16).lend():
+    with Lowered(model, torch.bfloat16).with_low_precision_weights():
         assert all(before[name] is weight for name, weight in model.named_parameters())
 
 
 def test_an_error_within_gives_the_weights_back() -> None:
     model = nn.Linear(3, 3)
     weight = model.weight
-    with pytest.raises(KeyError), Lowered(model, torch.bfloat16).lend():
+    with pytest.raises(KeyError), Lowered(model, torch.bfloat16).with_low_precision_weights():
         assert model.weight is not weight
         raise KeyError
     assert model.weight is weight
@@ -148,11 +148,11 @@ def test_the_loop_lends_and_gives_the_same_bits(
     seen: list[torch.dtype] = []
     job = make_job(precision=BF16)
     job.scorer.model[0].register_forward_pre_hook(lambda layer, _: seen.append(layer.weight.dtype))  # pyright: ignore[reportIndexIssue]
-    lent = run(job, tmp_path / "lent")
+    low_precision = run(job, tmp_path / "low_precision")
     assert torch.bfloat16 in seen
     monkeypatch.setattr(lowered, "MOST_WEIGHTS", 0)
     plain = run(make_job(precision=BF16), tmp_path / "plain")
-    assert all(torch.equal(lent[name], plain[name]) for name in plain)
+    assert all(torch.equal(low_precision[name], plain[name]) for name in plain)
 
 
 def test_a_bad_row_is_named_and_the_weights_are_the_nets_own(
