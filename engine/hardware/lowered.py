@@ -37,8 +37,7 @@ class _Place(NamedTuple):
 
 
 class Lowered:
-    """Gives a model's layers low-precision weights, for a forward and a backward pass
-    under autocast.
+    """Low-precision weights of a model's layers, for passes under autocast.
 
     Where that would not pay, or might change a number, it does nothing: for nets of other packages
     than torch's, torchvision's and ours, that compute their own losses, that are large, or that are
