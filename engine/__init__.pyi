@@ -1,6 +1,9 @@
 # Outputs of a pass without training, on the CPU, in the order of the batches.
 from .evaluation import Evaluation as Evaluation
 
+# The metrics of an evaluation, by name.
+from .evaluation import Measure as Measure
+
 # A model gave NaN or infinity for rows that were to be measured: no metric is computed from them.
 from .evaluation import OutputsNotFiniteError as OutputsNotFiniteError
 
@@ -52,6 +55,12 @@ from .loop import check_monitor as check_monitor
 
 # Train from where `progress` stands to the last epoch; `progress` is moved along in place.
 from .loop import train as train
+
+# A loss of outputs and target, one value a row.
+from .losses import Loss as Loss
+
+# Whether the losses of rows are averaged or added up.
+from .losses import Reduction as Reduction
 
 # Binary cross-entropy of each tag, in nats, averaged over the tags.
 from .losses import bce as bce

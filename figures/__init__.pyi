@@ -13,6 +13,9 @@ from .classes import roc as roc
 # Precision, recall and F1 of each tag, the lowest F1 on top.
 from .classes import tag_scores as tag_scores
 
+# The metric that decides which epoch is best.
+from .curves import Headline as Headline
+
 # Loss, headline metric and learning rate over the epochs.
 from .curves import curves as curves
 

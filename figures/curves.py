@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -63,15 +63,47 @@ MAX_STEPS = 2000
 LOG_SPAN = 50
 
 
+class Headline(NamedTuple):
+    """The metric that decides which epoch is best.
+
+    Attributes:
+        name: for example "valid/f1_macro"; empty takes the first of accuracy, rmse, nme and mrr
+            that was measured.
+        higher_is_better: whether more of it is better, where it is given.
+        unit: of the metric in the middle, which is another where the loss decides.
+    """
+
+    name: str = ""
+    higher_is_better: bool = True
+    unit: str = ""
+
+
+DEFAULT = Headline()
+
+
+class _Course(NamedTuple):
+    """How a training went.
+
+    Attributes:
+        series: steps and values of each metric.
+        ends: steps at the ends of epochs.
+        headline: the metric that decides which epoch is best.
+        best: that epoch and its value; None where there is none.
+    """
+
+    series: dict[str, tuple[list[int], list[float]]]
+    ends: list[int]
+    headline: str
+    best: tuple[float, float] | None
+
+
 @drawn
 def curves(
     points: Iterable[Point],
     path: Path,
     *,
     events: Sequence[Mapping[str, Any]] = (),
-    headline: str = "",
-    higher_is_better: bool = True,
-    unit: str = "",
+    headline: Headline = DEFAULT,
     loss_unit: str = "",
     train_label: str = "train",
 ) -> tuple[Figure, Path]:
@@ -85,10 +117,7 @@ def curves(
         path: PNG file to write.
         events: lines of the journal; those named "resumed" and "stopped" with a step among their
             fields are marked.
-        headline: the metric that decides which epoch is best, for example "valid/f1_macro"; empty
-            takes the first of accuracy, rmse, nme and mrr that was measured.
-        higher_is_better: whether more of `headline` is better, where it is given.
-        unit: of the metric in the middle.
+        headline: the metric that decides which epoch is best.
         loss_unit: of the loss.
         train_label: what the line of the training loss is called.
     """
@@ -99,11 +128,12 @@ def curves(
         values.append(point.value)
     ends = sorted(set(series.get(EPOCH_KEY, series.get("valid/loss", ([], [])))[0]))
     first = next((key for key in HEADLINES if key in series), "")
-    if headline not in series:
-        headline, higher_is_better = first or "valid/loss", HEADLINES.get(first, False)
-    middle = first if headline == "valid/loss" else headline
+    decides, is_higher = headline.name, headline.higher_is_better
+    if decides not in series:
+        decides, is_higher = first or "valid/loss", HEADLINES.get(first, False)
+    middle = first if decides == "valid/loss" else decides
     panels = ["loss", *([middle] if middle else []), "lr"]
-    best = _find_best(series, headline, ends, higher_is_better)
+    course = _Course(series, ends, decides, _find_best(series, decides, ends, is_higher))
     figure = Figure(figsize=(4.2 * len(panels), 3.9))
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         if panel == "loss":
@@ -119,27 +149,34 @@ def curves(
         else:
             name = panel.partition("/")[2]
             axes.set_title(short(NAMES.get(name, name.replace("_", " ").capitalize()), 40))
-            axes.set_ylabel(named(NAMES.get(name, name.replace("_", " ")), unit))
+            axes.set_ylabel(named(NAMES.get(name, name.replace("_", " ")), headline.unit))
             _plot(axes, series, ends, panel, "valid", color=ORANGE, dots=True)
-        if not axes.lines:
-            say(axes, "no finite value" if panel in series or panel == "loss" else "no value")
-        else:
-            _mark(axes, events, ends)
-            if best is not None:
-                epoch, value = best
-                is_main = panel == ("loss" if headline == "valid/loss" else headline)
-                text = f"best {number(value)}, epoch {epoch:.0f}" if is_main else None
-                axes.axvline(
-                    epoch, color=PINK, linewidth=1.4, linestyle=(0, (3, 2)), label=text, zorder=1.5
-                )
-                if is_main:
-                    axes.plot([epoch], [value], "o", color=PINK, markersize=6, zorder=5)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
-            axes.set_xlim(left=0)
-            if axes.get_legend_handles_labels()[1]:
-                legend_below(axes)
-        axes.set_xlabel("epoch" if ends else "step")
+        _finish_panel(axes, panel, course, events)
     return figure, path
+
+
+def _finish_panel(
+    axes: Axes, panel: str, course: _Course, events: Sequence[Mapping[str, Any]]
+) -> None:
+    """Mark the events and the best epoch, or say that there is nothing to see."""
+    if not axes.lines:
+        say(axes, "no finite value" if panel in course.series or panel == "loss" else "no value")
+    else:
+        _mark(axes, events, course.ends)
+        if course.best is not None:
+            epoch, value = course.best
+            is_main = panel == ("loss" if course.headline == "valid/loss" else course.headline)
+            text = f"best {number(value)}, epoch {epoch:.0f}" if is_main else None
+            axes.axvline(
+                epoch, color=PINK, linewidth=1.4, linestyle=(0, (3, 2)), label=text, zorder=1.5
+            )
+            if is_main:
+                axes.plot([epoch], [value], "o", color=PINK, markersize=6, zorder=5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+        axes.set_xlim(left=0)
+        if axes.get_legend_handles_labels()[1]:
+            legend_below(axes)
+    axes.set_xlabel("epoch" if course.ends else "step")
 
 
 @drawn

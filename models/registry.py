@@ -182,7 +182,7 @@ def build_transe(
             "negatives is 0; set "
             f"model.args.negatives, for example 64, or leave margin out"
         )
-    return TransE(*find_sizes("transe", schema), dim, init_scale, negatives, norm, margin)
+    return TransE(find_sizes("transe", schema), dim, init_scale, negatives, norm, margin)
 
 
 def build_distmult(
@@ -193,7 +193,7 @@ def build_distmult(
     init_scale: Scale = INIT_SCALE,
 ) -> nn.Module:
     """Entities and relations as vectors, compared by a product of three."""
-    return DistMult(*find_sizes("distmult", schema), dim, init_scale, negatives, n3)
+    return DistMult(find_sizes("distmult", schema), dim, init_scale, negatives, n3)
 
 
 def build_complex(
@@ -204,7 +204,7 @@ def build_complex(
     init_scale: Scale = INIT_SCALE,
 ) -> nn.Module:
     """Entities and relations as dim complex numbers, compared by a product."""
-    return ComplEx(*find_sizes("complex", schema), 2 * dim, init_scale, negatives, n3)
+    return ComplEx(find_sizes("complex", schema), 2 * dim, init_scale, negatives, n3)
 
 
 def _image(channels: int) -> list[FeatureSchema]:

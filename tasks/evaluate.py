@@ -175,9 +175,9 @@ def _draw_curves(journal: Journal, recipe: Recipe, schema: Schema, path: Path) -
         (point for line in journal.lines() for point in points_of(line)),
         path,
         events=[line for line in journal.lines() if line["kind"] == "event"],
-        headline=chosen,
-        higher_is_better=monitor_mode(chosen, schema) == "max",
-        unit=unit_of(shown, schema),
+        headline=figures.Headline(
+            chosen, monitor_mode(chosen, schema) == "max", unit_of(shown, schema)
+        ),
         loss_unit="nats" if schema.target_facts.has_classes else "",
         train_label="train (as minimised)" if differs else "train",
     )

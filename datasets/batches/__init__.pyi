@@ -5,6 +5,9 @@ from .dataset import PackDataset as PackDataset
 # groups, v2).
 from .dataset import free_memory as free_memory
 
+# In which order the rows of an epoch come, and from where on.
+from .loader import Order as Order
+
 # Refuse to balance what has no classes.
 from .loader import check_sampling as check_sampling
 

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -45,21 +45,55 @@ class _HasFacts(Protocol):
     def facts(self) -> Facts: ...
 
 
+class Order(NamedTuple):
+    """In which order the rows of an epoch come, and from where on.
+
+    Attributes:
+        seed: decides the order, together with `epoch`.
+        epoch: counts from 0.
+        start_batch: batches of this epoch that are done already.
+        shuffle: false keeps the order of the rows.
+        balanced: draw as many rows with replacement, each class of the first target equally often;
+            see `balanced_order`.
+        mirrored: chooses the rows whose pictures come mirrored.
+    """
+
+    seed: int = 0
+    epoch: int = 0
+    start_batch: int = 0
+    shuffle: bool = True
+    balanced: bool = False
+    mirrored: ChooseMirrored | None = None
+
+    def arrange(self, dataset: PackDataset) -> np.ndarray:
+        """What a dataset is asked for, int64, shape (N,), (2, N) or (3, N).
+
+        Positions of rows; beneath them how often each was drawn before, and whether its picture is
+        mirrored.
+
+        Raises:
+            RecipeError: the draws are to be balanced and the target is no category.
+        """
+        if self.balanced:
+            check_sampling("balanced", dataset.targets)
+            order = balanced_order(dataset.classes(), self.seed, self.epoch)
+        elif self.shuffle:
+            order = epoch_order(len(dataset), self.seed, self.epoch)
+        else:
+            order = np.arange(len(dataset))
+        return order if self.mirrored is None else _with_mirrored(dataset, order, self.mirrored)
+
+
 def make_loader(
     dataset: PackDataset,
     batch_size: int,
+    order: Order,
     *,
-    seed: int,
-    epoch: int,
-    start_batch: int = 0,
-    shuffle: bool = True,
-    balanced: bool = False,
     num_workers: int = 0,
     pin_memory: bool = False,
     batches_at_once: int = 1,
-    mirrored: ChooseMirrored | None = None,
 ) -> DataLoader[Batch]:
-    """One epoch's batches, from `start_batch` on.
+    """The batches of one epoch, from `order.start_batch` on.
 
     The same ones for any number of workers.
 
@@ -69,32 +103,19 @@ def make_loader(
     Args:
         dataset: the rows.
         batch_size: rows in a batch; a last batch of one row joins the batch before it.
-        seed: decides the order, together with `epoch`.
-        epoch: counts from 0.
-        start_batch: batches of this epoch that are done already.
-        shuffle: false keeps the order of the rows.
-        balanced: draw as many rows with replacement, each class of the first target equally often;
-            see
-            `balanced_order`.
+        order: of the rows.
         num_workers: processes that gather; 0 gathers in this one.
         pin_memory: copy each batch to pinned memory, for a device that is not the CPU.
         batches_at_once: how many batches are gathered as one.
-        mirrored: chooses the rows whose pictures come mirrored.
     Raises:
         RecipeError: the draws are to be balanced and the target is no category.
     """
-    if balanced:
-        check_sampling("balanced", dataset.targets)
-        order = balanced_order(dataset.classes(), seed, epoch)
-    else:
-        order = epoch_order(len(dataset), seed, epoch) if shuffle else np.arange(len(dataset))
-    if mirrored is not None:
-        order = _with_mirrored(dataset, order, mirrored)
+    groups = _Groups(order.arrange(dataset), batch_size, order.start_batch, batches_at_once)
     # Without a generator of its own a DataLoader draws from torch's global one, and a resumed run
     # would differ.
     return DataLoader(
         dataset,
-        batch_sampler=_Groups(order, batch_size, start_batch, batches_at_once),  # pyright: ignore[reportArgumentType]
+        batch_sampler=groups,  # pyright: ignore[reportArgumentType]
         collate_fn=_identity,
         num_workers=num_workers,
         pin_memory=pin_memory,

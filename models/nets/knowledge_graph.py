@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,20 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 Power = Literal[1, 2]
 
 
+class Sizes(NamedTuple):
+    """What a table of triples decides of a model.
+
+    Attributes:
+        triple: where head and relation stand among the inputs.
+        num_entities: K.
+        num_relations: R; relation ids go to 2R.
+    """
+
+    triple: Triple
+    num_entities: int
+    num_relations: int
+
+
 class KnowledgeGraphModel(nn.Module, abc.ABC):
     """Two tables of embeddings, and a query made of a head and a relation.
 
@@ -34,9 +48,7 @@ class KnowledgeGraphModel(nn.Module, abc.ABC):
     backwards. An input id of 0, which no class has, is a vector of zeros.
 
     Args:
-        triple: where head and relation stand among the inputs.
-        num_entities: K.
-        num_relations: R; relation ids go to 2R.
+        sizes: of the table.
         num_dims: D, numbers an embedding.
         init_scale: standard deviation of the initial numbers.
         negatives: wrong entities that each question is trained against; 0 means all.
@@ -46,19 +58,17 @@ class KnowledgeGraphModel(nn.Module, abc.ABC):
 
     def __init__(
         self,
-        triple: Triple,
-        num_entities: int,
-        num_relations: int,
+        sizes: Sizes,
         num_dims: int,
         init_scale: float,
         negatives: int = 0,
         n3: float = 0.0,
     ) -> None:
         super().__init__()
-        self.triple, self.negatives, self.n3 = triple, negatives, n3
-        self.entities = nn.Embedding(num_entities, num_dims)
-        self.relations = nn.Embedding(num_relations, num_dims)
-        self.reciprocals = nn.Embedding(num_relations, num_dims)
+        self.triple, self.negatives, self.n3 = sizes.triple, negatives, n3
+        self.entities = nn.Embedding(sizes.num_entities, num_dims)
+        self.relations = nn.Embedding(sizes.num_relations, num_dims)
+        self.reciprocals = nn.Embedding(sizes.num_relations, num_dims)
         for table in (self.entities, self.relations, self.reciprocals):
             nn.init.normal_(table.weight, std=init_scale)
 
@@ -178,16 +188,14 @@ class TransE(KnowledgeGraphModel):
 
     def __init__(
         self,
-        triple: Triple,
-        num_entities: int,
-        num_relations: int,
+        sizes: Sizes,
         num_dims: int,
         init_scale: float,
         negatives: int = 0,
         norm: Power = 2,
         margin: float = 0.0,
     ) -> None:
-        super().__init__(triple, num_entities, num_relations, num_dims, init_scale, negatives)
+        super().__init__(sizes, num_dims, init_scale, negatives)
         self.norm, self.margin = norm, margin
 
     def entity_vectors(self) -> Tensor:
@@ -256,7 +264,7 @@ class ComplEx(KnowledgeGraphModel):
         return (real.square() + imag.square()).pow(1.5).sum(dim=1)
 
 
-def find_sizes(name: str, schema: Schema) -> tuple[Triple, int, int]:
+def find_sizes(name: str, schema: Schema) -> Sizes:
     """Find the head, the relation, and the numbers of entities and relations.
 
     Args:
@@ -276,7 +284,8 @@ def find_sizes(name: str, schema: Schema) -> tuple[Triple, int, int]:
             "category that shares a vocabulary with the head (vocabulary: entities on both); data "
             f"has {kinds}"
         )
-    return triple, len(schema.targets[0].classes), len(schema.inputs[triple.relation].classes)
+    num_relations = len(schema.inputs[triple.relation].classes)
+    return Sizes(triple, len(schema.targets[0].classes), num_relations)
 
 
 def _embed(ids_B: Tensor, weight: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from ...console import say
 from ...datasets.augment import doubts_about_augment
 from ...datasets.batches import (
     BatchTransform,
+    Order,
     PackDataset,
     make_loader,
     num_batches,
@@ -32,8 +33,11 @@ from ...datasets.pack import View
 from ...engine import (
     Evaluation,
     Job,
+    Loss,
+    Measure,
     NotFiniteError,
     OutputsNotFiniteError,
+    Reduction,
     Scorer,
     build_loss,
     build_training_loss,
@@ -93,68 +97,26 @@ def build_job(
     """
     train, warm = recipe.train, recipe.warm_start
     scorer = replace(build_scorer(recipe, view.schema), summarise=summary_of(view))
-    if start is not None:
-        load_into(scorer.model, start, "what the run begins with")
-    elif is_new:
-        for line in load_pretrained(scorer.model, recipe.model, home().cache, load_unwrapped):
-            say(line)
+    _load_first_weights(scorer, recipe, is_new=is_new, start=start)
     factors = learning_rate_factors(scorer.model, warm.lr_factors)
     optimizer = build_optimizer(train.optimizer, scorer.model.parameters(), factors)
-    prepare = build_transform(recipe, scorer)
-    come_mirrored = prepare.mirrors_first
-    training_rows = PackDataset(
-        view.pack, view.schema, view.rows["train"], in_memory=True, with_mirrors=come_mirrored
-    )
-    steps_per_epoch = math.ceil(
-        num_batches(len(training_rows), train.batch_size) / train.accumulate
-    )
+    training = _TrainingBatches(recipe, view, scorer)
+    steps_per_epoch = math.ceil(training.num_batches / train.accumulate)
     monitor = _monitor(recipe, view)
     mode = monitor_mode(monitor, view.schema) if monitor else "max"
     reduction = reduction_of(train.loss)
     num_steps = schedule_epochs * steps_per_epoch
-
     for doubt in doubts_about_augment(train.augment, view.schema.inputs, view.schema.targets):
         say(f"warning: {doubt}")
 
-    def train_batches(epoch: int, start_batch: int) -> Iterator[Batch]:
-        groups = make_loader(
-            training_rows,
-            train.batch_size,
-            seed=train.seed,
-            epoch=epoch,
-            start_batch=start_batch,
-            balanced=train.sampling == "balanced",
-            num_workers=train.num_workers,
-            pin_memory=scorer.device.type == "cuda",
-            batches_at_once=_batches_at_once(view.schema, train.batch_size),
-            mirrored=functools.partial(prepare.mirrored, epoch=epoch) if come_mirrored else None,
-        )
-        for group in groups if scorer.device.type == "cpu" else prefetch(groups):
-            for batch in split_batches(
-                prepare.begin(group, epoch, come_mirrored), train.batch_size
-            ):
-                yield prepare.finish(batch, epoch)
-
-    def measure(found: Evaluation) -> dict[str, float]:
-        scale = rows_scale(view, found.rows.numpy())
-        return compute_metrics(
-            view.schema, found.outputs, found.target, found.losses, scale, reduction
-        )
-
     return Job(
         scorer=scorer,
-        loss=build_training_loss(
-            train.loss,
-            view.schema,
-            label_smoothing=train.label_smoothing,
-            balanced=train.class_weights == "balanced",
-            device=scorer.device,
-        ),
+        loss=_loss_of(recipe, scorer),
         optimizer=optimizer,
         scheduler=build_schedule(train.schedule, optimizer, num_steps, mode),
-        train_batches=train_batches,
+        train_batches=training,
         valid_batches=lambda: rows_in_order(recipe, view, "valid", scorer),
-        measure=measure,
+        measure=_measure_by(view, reduction),
         num_epochs=train.epochs,
         steps_per_epoch=steps_per_epoch,
         reduction=reduction,
@@ -170,6 +132,80 @@ def build_job(
         early_stop_epochs=train.early_stop_epochs,
         max_seconds=60 * train.max_minutes,
     )
+
+
+def _measure_by(view: View, reduction: Reduction) -> Measure:
+    """What gives the metrics of an evaluation of the validation rows."""
+
+    def measure(found: Evaluation) -> dict[str, float]:
+        scale = rows_scale(view, found.rows.numpy())
+        return compute_metrics(
+            view.schema, found.outputs, found.target, found.losses, scale, reduction
+        )
+
+    return measure
+
+
+def _loss_of(recipe: Recipe, scorer: Scorer) -> Loss:
+    """What training minimises, one value a row."""
+    return build_training_loss(
+        recipe.train.loss,
+        scorer.schema,
+        label_smoothing=recipe.train.label_smoothing,
+        balanced=recipe.train.class_weights == "balanced",
+        device=scorer.device,
+    )
+
+
+def _load_first_weights(
+    scorer: Scorer, recipe: Recipe, *, is_new: bool, start: Mapping[str, Tensor] | None
+) -> None:
+    if start is not None:
+        load_into(scorer.model, start, "what the run begins with")
+    elif is_new:
+        for line in load_pretrained(scorer.model, recipe.model, home().cache, load_unwrapped):
+            say(line)
+
+
+class _TrainingBatches:
+    """The training rows as `Batches`, gathered, augmented and on the scorer's device."""
+
+    def __init__(self, recipe: Recipe, view: View, scorer: Scorer) -> None:
+        self._settings, self._device = recipe.train, scorer.device
+        self._prepare = build_transform(recipe, scorer)
+        self._rows = PackDataset(
+            view.pack,
+            view.schema,
+            view.rows["train"],
+            in_memory=True,
+            with_mirrors=self._prepare.mirrors_first,
+        )
+        self._at_once = _batches_at_once(view.schema, recipe.train.batch_size)
+        self.num_batches = num_batches(len(self._rows), recipe.train.batch_size)
+
+    def __call__(self, epoch: int, start_batch: int) -> Iterator[Batch]:
+        train, prepare = self._settings, self._prepare
+        come_mirrored = prepare.mirrors_first
+        order = Order(
+            seed=train.seed,
+            epoch=epoch,
+            start_batch=start_batch,
+            balanced=train.sampling == "balanced",
+            mirrored=functools.partial(prepare.mirrored, epoch=epoch) if come_mirrored else None,
+        )
+        groups = make_loader(
+            self._rows,
+            train.batch_size,
+            order,
+            num_workers=train.num_workers,
+            pin_memory=self._device.type == "cuda",
+            batches_at_once=self._at_once,
+        )
+        for group in groups if self._device.type == "cpu" else prefetch(groups):
+            for batch in split_batches(
+                prepare.begin(group, epoch, come_mirrored), train.batch_size
+            ):
+                yield prepare.finish(batch, epoch)
 
 
 def build_scorer(recipe: Recipe, schema: Schema) -> Scorer:
@@ -206,7 +242,7 @@ def rows_in_order(recipe: Recipe, view: View, split: str, scorer: Scorer) -> Ite
     """Batches of a split's rows in the table's order, ready for the model."""
     rows = PackDataset(view.pack, view.schema, view.rows[split])
     prepare = build_transform(recipe, scorer)
-    for batch in make_loader(rows, recipe.train.batch_size, seed=0, epoch=0, shuffle=False):
+    for batch in make_loader(rows, recipe.train.batch_size, Order(shuffle=False)):
         yield prepare(batch)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -50,73 +51,80 @@ class Table:
             yield Batch(rows, (self.points[rows],), self.labels[rows])
 
 
+class Wishes(NamedTuple):
+    """What of a job is not a field of `Job`."""
+
+    epochs: int = 2
+    optimizer: Named = Named(name="sgd", args={"lr": 0.1, "momentum": 0.9})
+    bad_row: int | None = None
+    validates: bool = True
+    schedule: Named = Named(name="cosine")
+    accumulate: int = 1
+    ema: float = 0.0
+    dropout: float = 0.2
+    precision: Precision = FP32
+    growth_interval: int = 2000
+    sizes: Sequence[int] = (BATCH_SIZE,) * 5
+    build: Callable[[], nn.Module] | None = None
+
+
+SCHEMA = Schema(
+    inputs=[FeatureSchema(name="x", kind="number", columns=["a", "b"], shape=[2], dtype="float32")],
+    targets=[
+        FeatureSchema(
+            name="side",
+            kind="category",
+            columns=["side"],
+            shape=[],
+            dtype="int64",
+            classes=["left", "right"],
+        )
+    ],
+)
+
+
 @pytest.fixture
 def make_job() -> MakeJob:
-    def make(
-        epochs: int = 2,
-        optimizer: Named | None = None,
-        bad_row: int | None = None,
-        validates: bool = True,
-        schedule: Named | None = None,
-        accumulate: int = 1,
-        ema: float = 0.0,
-        dropout: float = 0.2,
-        precision: Precision = FP32,
-        growth_interval: int = 2000,
-        sizes: Sequence[int] = (BATCH_SIZE,) * 5,
-        build: Callable[[], nn.Module] | None = None,
-        **changes: object,
-    ) -> Job:
-        torch.manual_seed(0)
-        plain = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Dropout(dropout), nn.Linear(8, 2))
-        model = plain if build is None else build()
-        chosen = build_optimizer(
-            optimizer or Named(name="sgd", args={"lr": 0.1, "momentum": 0.9}), model.parameters()
-        )
-        schema = Schema(
-            inputs=[
-                FeatureSchema(
-                    name="x", kind="number", columns=["a", "b"], shape=[2], dtype="float32"
-                )
-            ],
-            targets=[
-                FeatureSchema(
-                    name="side",
-                    kind="category",
-                    columns=["side"],
-                    shape=[],
-                    dtype="int64",
-                    classes=["left", "right"],
-                )
-            ],
-        )
-        device = torch.device("cpu")
-        scorer = Scorer(schema, model, build_loss("auto", schema), device, precision)
-        table = Table(bad_row, sizes)
-        steps_per_epoch = math.ceil(len(sizes) / accumulate)
-
-        def measure(found: Evaluation) -> dict[str, float]:
-            return compute_metrics(schema, found.outputs, found.target, found.losses)
-
-        job = Job(
-            scorer=scorer,
-            loss=scorer.loss,
-            optimizer=chosen,
-            scheduler=build_schedule(
-                schedule or Named(name="cosine"), chosen, epochs * steps_per_epoch, "max"
-            ),
-            train_batches=table,
-            valid_batches=lambda: table(0, 0),
-            measure=measure,
-            num_epochs=epochs,
-            steps_per_epoch=steps_per_epoch,
-            accumulate=accumulate,
-            average=Average(model, ema) if ema else None,
-            scaler=GradScaler(
-                "cpu", enabled=precision.name == "fp16", growth_interval=growth_interval
-            ),
-            monitor="valid/accuracy" if validates else "",
-        )
-        return replace(job, **changes)  # pyright: ignore[reportArgumentType]
+    def make(**options: Any) -> Job:
+        """A job of wishes; all other options are fields of the job."""
+        wishes = Wishes(**{name: options.pop(name) for name in Wishes._fields if name in options})
+        return replace(build_job(wishes), **options)
 
     return make
+
+
+def build_job(wishes: Wishes) -> Job:
+    torch.manual_seed(0)
+    dropout = nn.Dropout(wishes.dropout)
+    plain = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), dropout, nn.Linear(8, 2))
+    model = plain if wishes.build is None else wishes.build()
+    optimizer = build_optimizer(wishes.optimizer, model.parameters())
+    scorer = Scorer(
+        SCHEMA, model, build_loss("auto", SCHEMA), torch.device("cpu"), wishes.precision
+    )
+    table = Table(wishes.bad_row, wishes.sizes)
+    steps_per_epoch = math.ceil(len(wishes.sizes) / wishes.accumulate)
+    num_steps = wishes.epochs * steps_per_epoch
+
+    def measure(found: Evaluation) -> dict[str, float]:
+        return compute_metrics(SCHEMA, found.outputs, found.target, found.losses)
+
+    return Job(
+        scorer=scorer,
+        loss=scorer.loss,
+        optimizer=optimizer,
+        scheduler=build_schedule(wishes.schedule, optimizer, num_steps, "max"),
+        train_batches=table,
+        valid_batches=lambda: table(0, 0),
+        measure=measure,
+        num_epochs=wishes.epochs,
+        steps_per_epoch=steps_per_epoch,
+        accumulate=wishes.accumulate,
+        average=Average(model, wishes.ema) if wishes.ema else None,
+        scaler=GradScaler(
+            "cpu",
+            enabled=wishes.precision.name == "fp16",
+            growth_interval=wishes.growth_interval,
+        ),
+        monitor="valid/accuracy" if wishes.validates else "",
+    )

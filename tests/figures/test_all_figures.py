@@ -151,7 +151,7 @@ def test_the_best_epoch_is_marked_in_every_panel_and_said_once(tmp_path, page):
     points += [
         Point("valid/rmse", value, 4 * epoch, 0) for epoch, value in enumerate(values, start=1)
     ]
-    figures.curves(points, tmp_path / "a.png", unit="MPa")
+    figures.curves(points, tmp_path / "a.png", headline=figures.Headline(unit="MPa"))
     marked = [
         line.get_xdata() for axes in page().axes for line in axes.lines if line.get_color() == PINK
     ]
@@ -168,7 +168,7 @@ def test_the_named_metric_decides_which_epoch_is_best(
     tmp_path, page, metric, higher_is_better, best
 ):
     points = [*journal(3), *(Point(metric, float(epoch), 4 * epoch, 0) for epoch in (1, 2, 3))]
-    figures.curves(points, tmp_path / "a.png", headline=metric, higher_is_better=higher_is_better)
+    figures.curves(points, tmp_path / "a.png", headline=figures.Headline(metric, higher_is_better))
     assert f"best {best}.000, epoch {best}" in texts_of(page())
 
 
@@ -178,8 +178,7 @@ def test_where_the_loss_decides_its_panel_names_the_best_epoch_and_the_first_met
     figures.curves(
         journal(3),
         tmp_path / "a.png",
-        headline="valid/loss",
-        higher_is_better=False,
+        headline=figures.Headline("valid/loss", higher_is_better=False),
         loss_unit="nats",
         train_label="t",
     )
@@ -226,7 +225,7 @@ def test_a_loss_over_decades_has_a_logarithmic_axis_with_plain_numbers(tmp_path,
     "draw",
     [
         lambda path: figures.curves(
-            journal(2), path, headline="valid/loss", higher_is_better=False
+            journal(2), path, headline=figures.Headline("valid/loss", False)
         ),
         lambda path: figures.curves(journal(12), path),
         lambda path: figures.roc(

@@ -16,6 +16,7 @@ import torch
 from torchrelay.datasets.batches import dataset as dataset_module
 from torchrelay.datasets.batches.dataset import PackDataset
 from torchrelay.datasets.batches.loader import (
+    Order,
     balanced_order,
     check_sampling,
     epoch_order,
@@ -166,7 +167,7 @@ def test_a_last_batch_of_one_row_joins_the_one_before(
     view: View, num_rows: int, batch_size: int, sizes: list[int]
 ) -> None:
     data = PackDataset(view.pack, view.schema, view.rows["train"][:num_rows])
-    loader = make_loader(data, batch_size, seed=0, epoch=0)
+    loader = make_loader(data, batch_size, Order())
     assert [len(batch.rows) for batch in loader] == sizes
     assert len(loader) == num_batches(num_rows, batch_size) == len(sizes)
 
@@ -174,7 +175,10 @@ def test_a_last_batch_of_one_row_joins_the_one_before(
 def test_the_order_is_a_permutation_of_seed_and_epoch(view: View) -> None:
     def order(seed: int, epoch: int) -> list[int]:
         return torch.cat(
-            [batch.rows for batch in make_loader(rows_of(view, "train"), 8, seed=seed, epoch=epoch)]
+            [
+                batch.rows
+                for batch in make_loader(rows_of(view, "train"), 8, Order(seed=seed, epoch=epoch))
+            ]
         ).tolist()
 
     assert sorted(order(0, 0)) == list(range(37))
@@ -188,7 +192,7 @@ def test_the_order_leaves_the_global_random_states_alone(view: View) -> None:
         torch.get_rng_state(),
         np.random.get_state(legacy=False)["state"]["key"],
     )
-    list(make_loader(rows_of(view, "train"), 8, seed=0, epoch=0))
+    list(make_loader(rows_of(view, "train"), 8, Order()))
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert np.array_equal(np.random.get_state(legacy=False)["state"]["key"], numpy_state)
 
@@ -199,15 +203,15 @@ def test_starting_late_gives_the_same_remaining_batches(
     view: View, start: int, num_workers: int
 ) -> None:
     data = rows_of(view, "train")
-    whole = list(make_loader(data, 8, seed=3, epoch=2))
-    late = make_loader(data, 8, seed=3, epoch=2, start_batch=start, num_workers=num_workers)
+    whole = list(make_loader(data, 8, Order(seed=3, epoch=2)))
+    late = make_loader(data, 8, Order(seed=3, epoch=2, start_batch=start), num_workers=num_workers)
     rest = list(late)
     assert len(late) == len(rest) == 5 - start
     assert all(same(one, other) for one, other in zip(whole[start:], rest, strict=True))
 
 
 def test_the_shuffled_order_is_that_of_numpys_generator(view: View) -> None:
-    batches = make_loader(rows_of(view, "train"), 8, seed=3, epoch=2)
+    batches = make_loader(rows_of(view, "train"), 8, Order(seed=3, epoch=2))
     expected = np.random.Generator(np.random.PCG64([3, 2])).permutation(37)
     assert torch.cat([batch.rows for batch in batches]).tolist() == expected.tolist()
     assert all(batch.repeats is None for batch in batches)
@@ -236,10 +240,7 @@ def test_balanced_draws_are_of_seed_and_epoch_and_start_late_alike(view: View) -
         loader = make_loader(
             data,
             8,
-            seed=seed,
-            epoch=epoch,
-            start_batch=start,
-            balanced=True,
+            Order(seed=seed, epoch=epoch, start_batch=start, balanced=True),
             batches_at_once=at_once,
         )
         return [batch for group in loader for batch in split_batches(group, 8)]
@@ -273,20 +274,20 @@ def test_without_classes_nothing_can_be_balanced(view: View) -> None:
         view.pack, view.schema.model_copy(update={"targets": [target]}), view.rows["train"]
     )
     with pytest.raises(RecipeError, match=r"train.sampling: balanced"):
-        make_loader(data, 8, seed=0, epoch=0, balanced=True)
+        make_loader(data, 8, Order(balanced=True))
 
 
 def test_without_shuffling_rows_come_in_the_tables_order(view: View) -> None:
-    loader = make_loader(rows_of(view, "test"), 2, seed=0, epoch=0, shuffle=False)
+    loader = make_loader(rows_of(view, "test"), 2, Order(shuffle=False))
     assert [batch.rows.tolist() for batch in loader] == [[37, 38], [39, 40]]
 
 
 def test_prefetching_changes_nothing_and_stops_early(view: View) -> None:
     data = rows_of(view, "train")
-    plain = list(make_loader(data, 8, seed=0, epoch=0))
-    fetched = list(prefetch(make_loader(data, 8, seed=0, epoch=0)))
+    plain = list(make_loader(data, 8, Order()))
+    fetched = list(prefetch(make_loader(data, 8, Order())))
     assert all(same(one, other) for one, other in zip(plain, fetched, strict=True))
-    batches = prefetch(make_loader(data, 2, seed=0, epoch=0))
+    batches = prefetch(make_loader(data, 2, Order()))
     next(iter(batches))
     batches.close()  # type: ignore[attr-defined]
 
@@ -312,7 +313,7 @@ def test_a_pack_travels_to_workers_as_its_path(view: View) -> None:
 
 
 def test_a_killed_worker_is_told_from_other_errors(view: View) -> None:
-    batches = iter(make_loader(rows_of(view, "train"), 1, seed=0, epoch=0, num_workers=1))
+    batches = iter(make_loader(rows_of(view, "train"), 1, Order(), num_workers=1))
     next(batches)
     [worker] = multiprocessing.active_children()
     os.kill(cast(int, worker.pid), signal.SIGKILL)
@@ -329,11 +330,11 @@ LEFT_IN_THE_MIDDLE = """
 import sys
 from pathlib import Path
 from torchrelay.datasets.pack import open_view
-from torchrelay.datasets.batches import make_loader
-from torchrelay.datasets.batches import PackDataset
+from torchrelay.datasets.batches import Order, make_loader
+from torchrelay.datasets.batches import Order, PackDataset
 view = open_view(Path(sys.argv[1]), Path(sys.argv[2]))
 batches = iter(make_loader(PackDataset(view.pack, view.schema, view.rows["train"]), 1, \
-seed=0, epoch=0, num_workers=2))
+Order(), num_workers=2))
 next(batches)
 sys.batches = batches
 sys.exit("the loss is nan")

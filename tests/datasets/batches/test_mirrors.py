@@ -16,7 +16,7 @@ from PIL import Image
 
 from torchrelay.datasets.batches import dataset as dataset_module
 from torchrelay.datasets.batches.dataset import PackDataset
-from torchrelay.datasets.batches.loader import make_loader
+from torchrelay.datasets.batches.loader import Order, make_loader
 from torchrelay.datasets.batches.transform import BatchTransform
 from torchrelay.datasets.ingest import prepare_data
 from torchrelay.datasets.pack import View, open_view
@@ -74,18 +74,10 @@ def test_pictures_come_mirrored_as_the_flip_would_mirror_them(
     prepare = BatchTransform(
         view.schema, [Named(name="flip"), Named(name="crop")], seed=4, device="cpu"
     )
-    load = functools.partial(
-        make_loader,
-        batch_size=8,
-        seed=4,
-        epoch=2,
-        start_batch=1,
-        balanced=balanced,
-        num_workers=num_workers,
-        batches_at_once=2,
-    )
+    order = Order(seed=4, epoch=2, start_batch=1, balanced=balanced)
+    load = functools.partial(make_loader, batch_size=8, num_workers=num_workers, batches_at_once=2)
     plain = PackDataset(view.pack, view.schema, view.rows["train"])
-    expected = [prepare.begin(batch, 2) for batch in load(plain)]
+    expected = [prepare.begin(batch, 2) for batch in load(plain, order=order)]
     num_bytes = NUM_ROWS * 6 * 4 * 3 * np.dtype(view.schema.inputs[0].dtype).itemsize
     monkeypatch.setattr(dataset_module, "MOST_IN_MEMORY", copies * num_bytes)
     monkeypatch.setattr(sys.modules[dataset_module.Pictures.__module__], "ROWS_AT_ONCE", 7)
@@ -98,7 +90,8 @@ def test_pictures_come_mirrored_as_the_flip_would_mirror_them(
         lambda rows, repeats: np.zeros(len(rows), bool),
     ):
         found = [
-            prepare.begin(batch, 2, is_mirrored=True) for batch in load(kept, mirrored=mirrored)
+            prepare.begin(batch, 2, is_mirrored=True)
+            for batch in load(kept, order=order._replace(mirrored=mirrored))
         ]
         is_ours = isinstance(mirrored, functools.partial)
         assert len(found) == len(expected) > 1

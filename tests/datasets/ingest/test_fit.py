@@ -129,23 +129,21 @@ def test_image_statistics_see_training_rows_alone(
 
 
 @pytest.mark.parametrize(
-    ("statistics", "dtype", "mean", "std"),
+    ("feature", "mean", "std"),
     [
         (
-            "imagenet",
-            "uint8",
+            ("imagenet", "uint8"),
             [123.675, 116.28, 103.53],
             [58.395, 57.12, 57.375],
         ),  # torchvision's, times 255
         (
-            "imagenet",
-            "uint16",
+            ("imagenet", "uint16"),
             [31_784.475, 29_883.96, 26_607.21],
             [15_007.515, 14_679.84, 14_745.375],
         ),
-        ("none", "uint8", [0, 0, 0], [255, 255, 255]),
-        ("none", "uint16", [0, 0, 0], [65_535, 65_535, 65_535]),
-        ("none", "float32", [0, 0, 0], [1, 1, 1]),
+        (("none", "uint8"), [0, 0, 0], [255, 255, 255]),
+        (("none", "uint16"), [0, 0, 0], [65_535, 65_535, 65_535]),
+        (("none", "float32"), [0, 0, 0], [1, 1, 1]),
     ],
 )
 def test_pinned_statistics_do_not_look_at_the_data(
@@ -153,19 +151,19 @@ def test_pinned_statistics_do_not_look_at_the_data(
     write_pictures: WritePictures,
     image_data: MakeData,
     home: Home,
-    statistics: str,
-    dtype: str,
+    feature: tuple[str, str],
     mean: list[float],
     std: list[float],
 ) -> None:
+    statistics, dtype = feature
     write_pictures(["a.png", "b.png"])
     table = write_table(["image,label,split", "a.png,x,train", "b.png,y,train"])
     data = image_data(
         table, inputs={"image": {"kind": "image", "statistics": statistics, "dtype": dtype}}
     )
     prepared = prepare_data(data, home)
-    [feature] = open_view(prepared.pack_dir, prepared.split_dir).schema.inputs
-    assert (feature.mean, feature.std) == (pytest.approx(mean), pytest.approx(std))
+    [fitted] = open_view(prepared.pack_dir, prepared.split_dir).schema.inputs
+    assert (fitted.mean, fitted.std) == (pytest.approx(mean), pytest.approx(std))
 
 
 def test_imagenets_statistics_are_refused_for_other_channels(

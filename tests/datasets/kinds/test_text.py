@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from torchrelay.datasets.batches import BatchTransform, PackDataset, make_loader, split_batches
+from torchrelay.datasets.batches import (
+    BatchTransform,
+    Order,
+    PackDataset,
+    make_loader,
+    split_batches,
+)
 from torchrelay.datasets.ingest import prepare_data, prepare_inputs
 from torchrelay.datasets.pack import View, open_view
 from torchrelay.datasets.table import check_table, unused_feature_settings
@@ -112,7 +118,7 @@ def test_batches_that_are_gathered_together_and_by_workers_hold_the_same_tokens(
 
     def texts(num_workers: int, at_once: int) -> list[list[int]]:
         groups = make_loader(
-            rows, 4, seed=1, epoch=0, num_workers=num_workers, batches_at_once=at_once
+            rows, 4, Order(seed=1), num_workers=num_workers, batches_at_once=at_once
         )
         batches = [batch for group in groups for batch in split_batches(group, 4)]
         assert [len(batch.rows) for batch in batches] == [4, 4, 3]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from torchrelay.datasets.batches import PackDataset, make_loader
+from torchrelay.datasets.batches import Order, PackDataset, make_loader
 from torchrelay.datasets.ingest import prepare_data, prepare_for_schema, prepare_inputs
 from torchrelay.datasets.pack import View, open_view
 from torchrelay.datasets.table import check_table
@@ -89,7 +89,7 @@ def test_an_epoch_asks_every_question_once_from_any_batch_on(
     rows = PackDataset(view.pack, view.schema, view.rows["train"])
 
     def batches(start: int) -> list[tuple[int, int, int]]:
-        loader = make_loader(rows, 3, seed=1, epoch=2, start_batch=start)
+        loader = make_loader(rows, 3, Order(seed=1, epoch=2, start_batch=start))
         return [
             question
             for batch in loader
