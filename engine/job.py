@@ -136,7 +136,7 @@ class Job:
 
     @cached_property
     def lowered(self) -> Lowered:
-        """What gives layers low-precision weights while gradients are computed."""
+        """What gives layers low-precision weights for computing gradients."""
         return Lowered(self.scorer.model, self.scorer.precision.autocast)
 
     @property
