@@ -1,5 +1,8 @@
-"""An exponential moving average of a model's weights, which then is what is
-validated and kept.
+"""An exponential moving average of a model's weights, validated and kept.
+
+torch's `AveragedModel` copies the weights at its first update, where the average here warms up from
+the weights that training begins with, and it sorts all tensors by device and type at each update.
+Of torch, the update itself is used.
 """
 
 from __future__ import annotations
