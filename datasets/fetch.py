@@ -212,21 +212,7 @@ def check_names(
     folders: dict[str, str] = {}
     for entry in entries:
         parts = entry.filename.split("/")
-        if "\0" in entry.orig_filename:  # behind which zipfile cuts a name off
-            raise DataError(
-                f"{archive}: the entry {_shown(entry)} has a NUL in its name; nothing was unpacked"
-            )
-        if any(part in ("", ".") for part in parts) or entry.filename.endswith("\\"):
-            raise DataError(
-                f"{archive}: the entry {_shown(entry)} names no file; nothing was unpacked"
-            )
-        if (
-            max(len(part.encode("utf-8", "replace")) for part in parts) > MAX_NAME
-            or len(entry.filename) > MAX_PATH
-        ):
-            raise DataError(
-                f"{archive}: the entry {_shown(entry)} has too long a name; nothing was unpacked"
-            )
+        _check_name(archive, entry, parts)
         first = firsts.setdefault(key_of(entry.filename), entry)
         is_same = first.filename == entry.filename and (first.CRC, first.file_size) == (
             entry.CRC,
@@ -255,6 +241,22 @@ def check_names(
             raise DataError(
                 f"{archive}: it holds {folder!r} as a file and as a folder; nothing was unpacked"
             )
+
+
+def _check_name(archive: Path, entry: zipfile.ZipInfo, parts: Sequence[str]) -> None:
+    if "\0" in entry.orig_filename:  # behind which zipfile cuts a name off
+        raise DataError(
+            f"{archive}: the entry {_shown(entry)} has a NUL in its name; nothing was unpacked"
+        )
+    if any(part in ("", ".") for part in parts) or entry.filename.endswith("\\"):
+        raise DataError(f"{archive}: the entry {_shown(entry)} names no file; nothing was unpacked")
+    if (
+        max(len(part.encode("utf-8", "replace")) for part in parts) > MAX_NAME
+        or len(entry.filename) > MAX_PATH
+    ):
+        raise DataError(
+            f"{archive}: the entry {_shown(entry)} has too long a name; nothing was unpacked"
+        )
 
 
 def find_key(folder: Path) -> Callable[[str], str]:
