@@ -1,3 +1,9 @@
+# The class of each row, int64.
+from .category import target_ids as target_ids
+
+# Gathers pixels of rows, from the shards of a store or from a copy in memory.
+from .image import Pictures as Pictures
+
 # What a kind fits the schema of a feature on.
 from .kind import Fitting as Fitting
 
@@ -31,11 +37,8 @@ from .kind import kind_of as kind_of
 # Let recipes name a kind.
 from .kind import register as register
 
-# The class of each row, int64.
-from .category import target_ids as target_ids
-
-# Gathers pixels of rows, from the shards of a store or from a copy in memory.
-from .image import Pictures as Pictures
+# The row, of these, with the pixel farthest from 0, and that pixel.
+from .pixels import find_farthest as find_farthest
 
 # Pixels of the file in a pixel of the stored image, along x and y: float64, shape (B, 2).
 from .points import file_scale as file_scale
@@ -43,9 +46,6 @@ from .points import file_scale as file_scale
 # Height and width of the rows' pictures in their files, and of the stored images, that points lie
 # on.
 from .points import picture_sizes as picture_sizes
-
-# The row, of these, with the pixel farthest from 0, and that pixel.
-from .pixels import find_farthest as find_farthest
 
 # What is asked about the rows, int64, shape (M,) each.
 from .triples import Questions as Questions
