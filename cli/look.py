@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,7 +27,7 @@ from .common import (
 from .results import count_lines, count_runs, headline, result_of
 
 if TYPE_CHECKING:
-    from ..runs import RunRecord
+    from ..runs import Run, RunRecord
 
 
 @commands.command()
@@ -38,12 +37,13 @@ def runs(as_json: bool) -> None:
 
     Needs no server.
     """
-    from ..runs import list_runs
+    from ..runs import Run, list_runs
     from ..settings import home
 
     records, problems = list_runs(home())
     wait = {
-        record.run_id: _count_waiting(home().runs / record.run_id, problems) for record in records
+        record.run_id: _count_waiting(Run(home().runs / record.run_id, record), problems)
+        for record in records
     }
     for name, problem in problems.items():
         tell(f"warning: {plainly(name)}: {problem}; torchrelay doctor says what can be had back")
@@ -79,7 +79,7 @@ def runs(as_json: bool) -> None:
         tell(f"waiting for MLflow: {waiting_lines}; torchrelay sync sends them")
 
 
-def _count_waiting(run_dir: Path, problems: dict[str, str]) -> int:
+def _count_waiting(run: Run, problems: dict[str, str]) -> int:
     """Count the lines of a journal that wait for MLflow.
 
     A journal that cannot be read counts as none; the reason is added to the problems.
@@ -88,9 +88,9 @@ def _count_waiting(run_dir: Path, problems: dict[str, str]) -> int:
     from ..runs import waiting
 
     try:
-        return waiting(run_dir)
+        return waiting(run)
     except TrackingError as error:
-        problems[run_dir.name] = str(error)
+        problems[run.run_id] = str(error)
         return 0
 
 
@@ -99,13 +99,13 @@ def _count_waiting(run_dir: Path, problems: dict[str, str]) -> int:
 @json_option
 def show(run: str, as_json: bool) -> None:
     """Show one run's status, metrics and files."""
-    from ..runs import describe_run, find_run, load_record
+    from ..runs import Run, describe_run, find_run
     from ..settings import home
 
-    run_dir = find_run(home(), run)
-    record = load_record(run_dir)
+    found = Run.open(find_run(home(), run))
+    record = found.record
     problems: dict[str, str] = {}
-    values = {**describe_run(home(), record), "waiting": _count_waiting(run_dir, problems)}
+    values = {**describe_run(home(), record), "waiting": _count_waiting(found, problems)}
     for problem in problems.values():
         tell(f"warning: {problem}; torchrelay doctor says what can be had back")
     if as_json:

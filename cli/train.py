@@ -198,23 +198,22 @@ def resume(run: str, items: tuple[str, ...], trust_code: tuple[str, ...], as_jso
 
     --set train.epochs=20 makes it longer.
     """
-    from ..disk import lock
-    from ..runs import find_run
+    from ..runs import Run, find_run
     from ..settings import home
 
     overrides = single(items)
-    run_dir = find_run(home(), run)
+    found = Run.open(find_run(home(), run))
     prepare()
     require_servers()
     from ..flows import train as train_flow
     from ..tasks import change_recipe
     from ..tasks.assembly import admit_code
 
-    admit_code(change_recipe(run_dir, overrides), run_dir, f"run {run_dir.name}", trust_code)
-    with lock(run_dir / "lock", f"run {run_dir.name}"):
+    admit_code(change_recipe(found, overrides), found.folder, f"run {found.run_id}", trust_code)
+    with found.lock():
         pass  # on a disk that cannot be written Prefect's server would fail first, and say less
 
-    result = train_flow(overrides=overrides, resume=run_dir.name, trust_code=list(trust_code))
+    result = train_flow(overrides=overrides, resume=found.run_id, trust_code=list(trust_code))
     tell_result(result, True, as_json)
     if as_json:
         print_json(result)

@@ -26,13 +26,13 @@ def sync(run: str | None, as_json: bool) -> None:
     again, with their registered versions.
     """
     prepare()
-    from ..runs import find_run
+    from ..runs import Run, find_run
     from ..settings import home, shown_tracking_uri
     from ..tracking import recover
     from ..tracking.shipping import sync_home
 
     results = []
-    chosen = [find_run(home(), run)] if run else None
+    chosen = [Run(find_run(home(), run))] if run else None
     for said in recover(home()):
         tell(said)
     for done in sync_home(home(), chosen):

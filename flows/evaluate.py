@@ -54,8 +54,8 @@ def evaluate(
         does not know of the inputs, by column.
     """
     quiet_user_errors()
-    run_dir = name_scoring("evaluate", source, trust_code)
-    with hold_run(run_dir), keep_status(run_dir):
-        scored = start_evaluation(run_dir, source, OtherTable(table, files, dialect), device)
-        evaluate_model(run_dir)
-        return {**finish_run(run_dir), **scored._asdict()}
+    folder = name_scoring("evaluate", source, trust_code)
+    with hold_run(folder), keep_status(folder):
+        scored = start_evaluation(folder, source, OtherTable(table, files, dialect), device)
+        evaluate_model(folder)
+        return {**finish_run(folder), **scored._asdict()}

@@ -49,8 +49,8 @@ def finetune(
     attempt = find_attempt()
     if attempt.result is not None:
         return attempt.result
-    if attempt.run_dir is not None:
-        return go_on(attempt.run_dir, {})
+    if attempt.folder is not None:
+        return go_on(attempt.folder, {})
     resolved = resolve_finetune(
         recipe, recipe_file, over_data(overrides, dialect), source, trust_code
     )

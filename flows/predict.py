@@ -57,10 +57,10 @@ def predict(
         model does not know of the inputs, by column.
     """
     quiet_user_errors()
-    run_dir = name_scoring("predict", source, trust_code)
-    with hold_run(run_dir), keep_status(run_dir):
+    folder = name_scoring("predict", source, trust_code)
+    with hold_run(folder), keep_status(folder):
         prediction = start_prediction(
-            run_dir, source, OtherTable(table, files, dialect), out, device, prefix
+            folder, source, OtherTable(table, files, dialect), out, device, prefix
         )
-        predicted = predict_rows(run_dir, prediction)
-        return {**finish_run(run_dir), **predicted._asdict()}
+        predicted = predict_rows(folder, prediction)
+        return {**finish_run(folder), **predicted._asdict()}

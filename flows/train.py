@@ -66,8 +66,8 @@ def train(
     attempt = find_attempt()
     if attempt.result is not None:
         return attempt.result
-    if attempt.run_dir is not None or resume:
-        return go_on(attempt.run_dir or locate_run(resume), overrides if resume else {}, trust_code)
+    if attempt.folder is not None or resume:
+        return go_on(attempt.folder or locate_run(resume), overrides if resume else {}, trust_code)
     return begin(resolve_recipe(recipe, recipe_file, overrides), recipe_file, recheck)
 
 
@@ -75,45 +75,45 @@ def begin(
     recipe: Recipe, recipe_file: str, recheck: bool = False, trust_code: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Make a new run, from ingest to its end, and give its record."""
-    ingested, run_dir = ingest_table(recipe, recheck), name_run(recipe)
-    with hold_run(run_dir), keep_status(run_dir):
-        start_run(run_dir, recipe, ingested, recipe_file, trust_code)
-        train_to_the_end(run_dir)
-        return finish_run(run_dir)
+    ingested, folder = ingest_table(recipe, recheck), name_run(recipe)
+    with hold_run(folder), keep_status(folder):
+        start_run(folder, recipe, ingested, recipe_file, trust_code)
+        train_to_the_end(folder)
+        return finish_run(folder)
 
 
 def go_on(
-    run_dir: Path, overrides: dict[str, Any], trust_code: Sequence[str] = ()
+    folder: Path, overrides: dict[str, Any], trust_code: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Take a run from where it stopped to its end and give its record."""
-    with hold_run(run_dir), keep_status(run_dir):
-        reopen_run(run_dir, overrides, trust_code)
-        train_to_the_end(run_dir)
-        return finish_run(run_dir)
+    with hold_run(folder), keep_status(folder):
+        reopen_run(folder, overrides, trust_code)
+        train_to_the_end(folder)
+        return finish_run(folder)
 
 
-def train_to_the_end(run_dir: Path) -> None:
+def train_to_the_end(folder: Path) -> None:
     """Do all that an open run has left to do."""
-    if is_over_splits(run_dir):
-        train_splits(run_dir)
+    if is_over_splits(folder):
+        train_splits(folder)
     else:
-        train_one(run_dir)
+        train_one(folder)
 
 
-def train_one(run_dir: Path) -> None:
+def train_one(folder: Path) -> None:
     """Train, evaluate and register one run, from where it stands."""
-    train_model(run_dir)
-    evaluate_model(run_dir)
-    register_model(run_dir)
+    train_model(folder)
+    evaluate_model(folder)
+    register_model(folder)
 
 
-def train_splits(run_dir: Path) -> None:
+def train_splits(folder: Path) -> None:
     """Train a run for each split column, or let the one it has go on.
 
     A run that fails does not stop the others.
     """
     failures: dict[str, str] = {}
-    for column in list_unfinished(run_dir):
-        with note_failure(column, failures), open_split(run_dir, column) as child_dir:
-            train_one(child_dir)
-    summarise_splits(run_dir, failures)
+    for column in list_unfinished(folder):
+        with note_failure(column, failures), open_split(folder, column) as child:
+            train_one(child)
+    summarise_splits(folder, failures)

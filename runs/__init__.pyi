@@ -1,3 +1,6 @@
+# Seconds of a run up to a time: those counted before it was last resumed, and those since.
+from .clock import seconds_until as seconds_until
+
 # What MLflow has of a journal; moved only after MLflow has taken what lies before it.
 from .cursor import Cursor as Cursor
 
@@ -26,12 +29,6 @@ from .files import VERSION_FILES as VERSION_FILES
 # what is there.
 from .files import digests_of as digests_of
 
-# A run's recipe.
-from .files import read_recipe as read_recipe
-
-# A run's schema.
-from .files import read_schema as read_schema
-
 # sha256 and size of the files of a version, by their path in its folder; none of a version of
 # before.
 from .files import read_version_files as read_version_files
@@ -43,17 +40,9 @@ from .files import rewriting as rewriting
 # The tag by which MLflow's copies of a run's files are checked when they are fetched.
 from .files import tag_files as tag_files
 
-# Compare files of a run with the sha256 that its record has of them; each is read once by this
-# process.
-from .files import verify_files as verify_files
-
 # Hold a file of weights in a run's folder against the run's record, or a checkpoint's state against
 # its manifest.
 from .files import verify_weights as verify_weights
-
-# Why a file is not the one that a record has the sha256 of; empty where it is, or where the record
-# has none.
-from .files import why_changed as why_changed
 
 # A run's folder and its lock, both open, so that what takes their place never has their numbers.
 from .holding import Hold as Hold
@@ -64,8 +53,14 @@ from .holding import check_folder as check_folder
 # Batches between which the run's folder is looked at.
 from .holding import checked as checked
 
+# Give the room that was kept to whatever is written next.
+from .holding import give_room as give_room
+
 # The hold of a run that this process writes.
 from .holding import hold_of as hold_of
+
+# Keep a little room for the end of a run on a disk that is full by then.
+from .holding import keep_room as keep_room
 
 # Know for the life of the block what becomes of a run's folder, and never make it again where it
 # was removed.
@@ -218,9 +213,6 @@ from .record import load_copied_record as load_copied_record
 # Read `run.json`.
 from .record import load_record as load_record
 
-# Note that a part of a run's work is done; the part has written all that it leaves.
-from .record import mark_done as mark_done
-
 # `<name>-<yyyymmdd>-<hhmmss>-<4 hex>`, in UTC; the name reduced to letters, digits, `.`, `_` and
 # `-`.
 from .record import new_run_id as new_run_id
@@ -240,3 +232,6 @@ from .recorder import Recorder as Recorder
 
 # Logged at every step; MLflow gets them thinned.
 from .recorder import STEP_METRICS as STEP_METRICS
+
+# One run, by its folder.
+from .run import Run as Run

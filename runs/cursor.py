@@ -17,6 +17,7 @@ from ..disk import is_sealed, open_file, read_json, seal, unseal, write_json
 from ..errors import TrackingError, check_format
 from .journal import is_torn, parse, warn_of_damage
 from .layout import CURSOR_FILE, JOURNAL_FILE
+from .run import Run
 
 FORMAT_VERSION = 1
 # Kinds of lines that MLflow gets; the others are for readers of the journal.
@@ -49,7 +50,7 @@ class Cursor(BaseModel):
     """
 
     @classmethod
-    def load(cls, run_dir: Path) -> Cursor:
+    def load(cls, folder: Path) -> Cursor:
         """Read the cursor of a run.
 
         A run without a cursor, or with a damaged one, gets a new one, so that all is sent again,
@@ -58,7 +59,7 @@ class Cursor(BaseModel):
         Raises:
             TrackingError: another version wrote it.
         """
-        path = run_dir / CURSOR_FILE
+        path = folder / CURSOR_FILE
         try:
             values = read_json(path)
             if not isinstance(values, dict) or (
@@ -80,9 +81,9 @@ class Cursor(BaseModel):
             logger.warning("%s cannot be read; the whole journal is sent again: %s", path, error)
             return cls()
 
-    def save(self, run_dir: Path) -> None:
+    def save(self, folder: Path) -> None:
         """Write the cursor, atomically and durably."""
-        write_json(run_dir / CURSOR_FILE, seal(self.model_dump()))
+        write_json(folder / CURSOR_FILE, seal(self.model_dump()))
 
 
 class Line(NamedTuple):
@@ -96,22 +97,22 @@ class Line(NamedTuple):
     end: int
 
 
-def waiting(run_dir: Path) -> int:
+def waiting(run: Run) -> int:
     """Count the lines of a run's journal that MLflow does not have yet.
 
     Raises:
         TrackingError: another version wrote the cursor, or the journal cannot be read.
     """
     try:
-        size = (run_dir / JOURNAL_FILE).stat().st_size
+        size = (run.folder / JOURNAL_FILE).stat().st_size
     except FileNotFoundError:
         return 0
     except OSError as error:
-        raise _unreadable(run_dir, error) from error
-    offset = Cursor.load(run_dir).offset
+        raise _unreadable(run, error) from error
+    offset = Cursor.load(run.folder).offset
     if offset and offset == size:
         return 0
-    with opened(run_dir) as file:
+    with opened(run) as file:
         return (
             0
             if file is None
@@ -153,7 +154,7 @@ def is_shipped(line: Mapping[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def opened(run_dir: Path) -> Iterator[BinaryIO | None]:
+def opened(run: Run) -> Iterator[BinaryIO | None]:
     """Open a run's journal for reading.
 
     None if there is none.
@@ -162,15 +163,15 @@ def opened(run_dir: Path) -> Iterator[BinaryIO | None]:
         TrackingError: it cannot be read.
     """
     try:
-        file = open_file(run_dir / JOURNAL_FILE)
+        file = open_file(run.folder / JOURNAL_FILE)
     except FileNotFoundError:
         yield None
         return
     except OSError as error:
-        raise _unreadable(run_dir, error) from error
+        raise _unreadable(run, error) from error
     with file:
         yield file
 
 
-def _unreadable(run_dir: Path, error: OSError) -> TrackingError:
-    return TrackingError(f"journal {run_dir / JOURNAL_FILE} cannot be read: {error.strerror}")
+def _unreadable(run: Run, error: OSError) -> TrackingError:
+    return TrackingError(f"journal {run.folder / JOURNAL_FILE} cannot be read: {error.strerror}")

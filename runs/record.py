@@ -258,11 +258,11 @@ def save_record(home: Home, record: RunRecord) -> Path:
     return run_dir
 
 
-def load_record(run_dir: Path, run_id: str = "") -> RunRecord:
+def load_record(folder: Path, run_id: str = "") -> RunRecord:
     """Read `run.json`.
 
     Args:
-        run_dir: of the run.
+        folder: of the run.
         run_id: what the record must say that it is of; by default the folder's name. A record of
             another id is none
             of this folder: it was put there by somebody, and nothing that it says is followed.
@@ -270,18 +270,18 @@ def load_record(run_dir: Path, run_id: str = "") -> RunRecord:
         NoRecordError: the folder has none.
         SourceError: it has one of another run, or one that this version cannot read.
     """
-    record = load_copied_record(run_dir)
+    record = load_copied_record(folder)
     if record is None:
-        raise NoRecordError(f"{run_dir} has no {RECORD_FILE}, so it is no run; see torchrelay runs")
-    if record.run_id != (run_id or run_dir.name):
+        raise NoRecordError(f"{folder} has no {RECORD_FILE}, so it is no run; see torchrelay runs")
+    if record.run_id != (run_id or folder.name):
         raise SourceError(
-            f"{run_dir / RECORD_FILE} says that it is of run {shown(repr(record.run_id))}, which "
+            f"{folder / RECORD_FILE} says that it is of run {shown(repr(record.run_id))}, which "
             "is not the name of "
             f"its folder; where that folder was renamed or copied, give it that name again"
         )
     if not record.splits and not any(getattr(record, name) for name in PATHS):
         return record
-    root = run_dir.absolute().parent.parent
+    root = folder.absolute().parent.parent
     return _with_paths(record, lambda one: str(root / one) if one else "")
 
 
@@ -323,7 +323,7 @@ def load_copied_record(folder: Path) -> RunRecord | None:
     return record
 
 
-def update_record(run_dir: Path, **changes: Any) -> RunRecord:
+def update_record(folder: Path, **changes: Any) -> RunRecord:
     """Change fields of a run's record on disk.
 
     Threads and processes make their changes one at a time.
@@ -332,13 +332,13 @@ def update_record(run_dir: Path, **changes: Any) -> RunRecord:
         SourceError: there is no record, or a change does not fit it.
         TrackingError: it cannot be written, as on a full disk; the old one is intact.
     """
-    with _alone(run_dir):
-        values = load_record(run_dir).model_dump() | changes
+    with _alone(folder):
+        values = load_record(folder).model_dump() | changes
         try:
             record = RunRecord.model_validate(values)
         except ValidationError as error:
-            raise SourceError(f"{run_dir / RECORD_FILE} cannot be changed: {error}") from error
-        _write(run_dir / RECORD_FILE, record)
+            raise SourceError(f"{folder / RECORD_FILE} cannot be changed: {error}") from error
+        _write(folder / RECORD_FILE, record)
     return record
 
 
@@ -379,14 +379,6 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def mark_done(run_dir: Path, part: Literal["train", "evaluate", "register"]) -> None:
-    """Note that a part of a run's work is done.
-
-    That part has written everything that it leaves.
-    """
-    update_record(run_dir, done=[*load_record(run_dir).done, part])
 
 
 def list_records(home: Home) -> list[RunRecord]:
@@ -515,9 +507,9 @@ def find_run(home: Home, identifier: str) -> Path:
     raise SourceError(f"run {said} does not exist in {home.runs}; {hint}")
 
 
-def _is_run(run_dir: Path) -> bool:
+def _is_run(folder: Path) -> bool:
     try:
-        load_record(run_dir)
+        load_record(folder)
     except SourceError:
         return False
     return True

@@ -1,3 +1,13 @@
+# Write down how a run ended; what cannot be written, as on a full disk, does not hide the error
+# itself.
+from .ending import note_end as note_end
+
+# Close a run that is done, and give its record as JSON, with its children's where it has some.
+from .ending import finish_run as finish_run
+
+# Tell the truth about how a run ends: an exception is FAILED, a signal or a cancel KILLED.
+from .ending import keep_status as keep_status
+
 # Score the test rows with the run's best weights.
 from .evaluate import evaluate_model as evaluate_model
 
@@ -33,18 +43,8 @@ from .reopen import locate_run as locate_run
 # first.
 from .reopen import reopen_run as reopen_run
 
-# Write down how a run ended; what cannot be written, as on a full disk, does not hide the error
-# itself.
-from .runs import note_end as note_end
-
-# Close a run that is done, and give its record as JSON, with its children's where it has some.
-from .runs import finish_run as finish_run
-
 # Be the one writer of a run; what sends its journal to MLflow once it is open ends with the block.
 from .runs import hold_run as hold_run
-
-# Tell the truth about how a run ends: an exception is FAILED, a signal or a cancel KILLED.
-from .runs import keep_status as keep_status
 
 # Where the folder of a new run will be.
 from .runs import name_run as name_run
@@ -63,9 +63,6 @@ from .runs import resolve_finetune as resolve_finetune
 
 # The recipe of file, fields and overrides, checked before anything expensive starts.
 from .runs import resolve_recipe as resolve_recipe
-
-# Seconds of a run up to a time: those counted before it was last resumed, and those since.
-from .runs import seconds_until as seconds_until
 
 # Open a new run: its folder with recipe and schema, its journal with all that is known before
 # training.

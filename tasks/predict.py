@@ -15,13 +15,12 @@ from prefect import task
 
 from ..console import say
 from ..datasets import read_verdicts
-from ..datasets.pack import open_view
 from ..datasets.table import write_output
 from ..disk import sha256_file
 from ..engine import OutputsNotFiniteError, finite_rows
 from ..errors import DataError
-from ..runs import JOURNAL_FILE, Journal, Recorder, load_record, read_recipe, thin, update_record
-from .assembly import TABLE_ROWS, rows_scale
+from ..runs import Recorder, Run, thin
+from .assembly import TABLE_ROWS, rows_scale, view_of
 from .evaluate import score_rows
 from .options import UNCACHED
 from .results import VERDICT, Columns, describe_predictions
@@ -50,7 +49,7 @@ class Predicted(NamedTuple):
 
 
 @task(**UNCACHED)
-def predict_rows(run_dir: Path, prediction: Prediction) -> Predicted:
+def predict_rows(folder: Path, prediction: Prediction) -> Predicted:
     """Predict every row of the run's table that can be read, and write the
     table with the predictions.
 
@@ -60,11 +59,11 @@ def predict_rows(run_dir: Path, prediction: Prediction) -> Predicted:
         TrainingError: the model's outputs are finite in no row; nothing is written.
     """
     started = time.perf_counter()
-    record, recipe = load_record(run_dir), read_recipe(run_dir)
-    view = open_view(Path(record.pack_dir), Path(record.split_dir))
-    found, precision = score_rows(run_dir, recipe, view, must_be_finite=False)
+    run = Run.open(folder)
+    record, recipe, view = run.record, run.recipe, view_of(run)
+    found, precision = score_rows(run, must_be_finite=False)
     rows = found.rows.numpy()
-    verdicts = read_verdicts(Path(record.split_dir))
+    verdicts = read_verdicts(run.split_dir)
     table_rows = view.pack.rows[rows]
     finite = finite_rows(found.outputs).numpy()
     num_odd = int((~finite).sum())
@@ -92,12 +91,10 @@ def predict_rows(run_dir: Path, prediction: Prediction) -> Predicted:
         "predict/rows_with_verdict": float(len(verdicts)),
         **({"predict/rows_not_finite": float(num_odd)} if num_odd else {}),
     }
-    with Journal(run_dir / JOURNAL_FILE) as journal:
+    with run.journal as journal:
         Recorder(journal, thin(0, 1)).log_epoch(0, 0, metrics)
     changes = {**record.seconds, "predict": round(seconds, 3)}
-    update_record(
-        run_dir, metrics={**record.metrics, **metrics}, precision=precision, seconds=changes
-    )
+    run.update(metrics={**record.metrics, **metrics}, precision=precision, seconds=changes)
     if num_odd:
         say(
             f"warning: {NOT_FINITE} in {num_odd:,} of {len(rows):,} rows, which have this as their "

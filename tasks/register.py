@@ -12,41 +12,41 @@ from prefect import task
 
 from ..console import say
 from ..datasets.batches import PackDataset
-from ..datasets.pack import open_view
 from ..faults import reach
 from ..models import build_model
-from ..runs import BEST, JOURNAL_FILE, Journal, load_record, mark_done, read_recipe
+from ..runs import BEST, Run
 from ..schema import Schema
 from ..tracking.registry import stage_model
 from ..weights import load_into, load_weights
-from .assembly import Servable
+from .assembly import Servable, view_of
 from .options import UNCACHED
 
 
 @task(**UNCACHED)
-def register_model(run_dir: Path) -> None:
+def register_model(folder: Path) -> None:
     """Put a version of the model that the recipe's `tracking.register` names
     together; nothing where it names none.
 
     It is in the registry once the run's journal is in MLflow.
     """
-    record, recipe = load_record(run_dir), read_recipe(run_dir)
+    run = Run.open(folder)
+    record, recipe = run.record, run.recipe
     name = recipe.tracking.register_as
     if not name or "register" in record.done:
         return
     reach("register.begun")
-    view = open_view(Path(record.pack_dir), Path(record.split_dir))
+    view = view_of(run)
     model = build_model(recipe.model, view.schema)
-    weights = run_dir / BEST
+    weights = folder / BEST
     load_into(model, load_weights(weights), str(weights))
     servable = Servable(view.schema, model).eval()
     rows = view.rows["train"][:2]
     inputs = PackDataset(view.pack, view.schema, rows).__getitems__(range(len(rows))).inputs
     example = inputs[0].contiguous().numpy()
     obstacle = _why_not_served(view.schema)
-    with torch.random.fork_rng(devices=[]), Journal(run_dir / JOURNAL_FILE) as journal:
-        stage_model(journal, record, name, *((None, None) if obstacle else (servable, example)))
-    mark_done(run_dir, "register")
+    with torch.random.fork_rng(devices=[]), run.journal:
+        stage_model(run, name, *((None, None) if obstacle else (servable, example)))
+    run.mark_done("register")
     if obstacle:
         say(f"weights only: {obstacle}")
 

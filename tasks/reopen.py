@@ -15,7 +15,7 @@ from ..addresses import hide_in_values
 from ..console import say
 from ..datasets.pack import Pack, open_view
 from ..datasets.splits import verify_split
-from ..disk import describe_failure, digest, write_atomic
+from ..disk import describe_failure, digest
 from ..errors import DataError, SourceError, TrackingError
 from ..faults import reach
 from ..recipe import (
@@ -29,10 +29,10 @@ from ..recipe import (
     refuse_fixed,
 )
 from ..runs import (
-    JOURNAL_FILE,
     RECIPE_FILE,
     SCHEMA_FILE,
     Journal,
+    Run,
     RunRecord,
     describe_run,
     digests_of,
@@ -41,29 +41,27 @@ from ..runs import (
     is_open,
     journal_reopening,
     list_records,
-    load_record,
-    read_recipe,
+    seconds_until,
     tag_files,
-    update_record,
-    verify_files,
 )
 from ..settings import home
 from ..tracking.shipping import start_shipping
 from .assembly import admit_code, check_names, trusted_by_word, try_training, vouch
 from .options import UNCACHED
-from .runs import flow_run_id, flow_run_url, journal_run, seconds_until
+from .runs import journal_run
+from .services import flow_run_id, flow_run_url
 
 
 class Attempt(NamedTuple):
     """What an earlier attempt of this flow run left.
 
     Attributes:
-        run_dir: of the run that it began or took up; None where it did not come so far, or there
+        folder: of the run that it began or took up; None where it did not come so far, or there
             was none.
         result: of the flow, where that run is finished.
     """
 
-    run_dir: Path | None
+    folder: Path | None
     result: dict[str, Any] | None
 
 
@@ -93,14 +91,14 @@ def locate_run(run: str) -> Path:
     Raises:
         SourceError: there is none, or it is an evaluation or a prediction.
     """
-    run_dir = find_run(home(), run)
-    if (kind := load_record(run_dir).kind) not in ("train", "splits"):
-        raise SourceError(f"run {run_dir.name} is of kind {kind}; only training runs can go on")
-    return run_dir
+    folder = find_run(home(), run)
+    if (kind := Run.open(folder).record.kind) not in ("train", "splits"):
+        raise SourceError(f"run {folder.name} is of kind {kind}; only training runs can go on")
+    return folder
 
 
 @task(**UNCACHED)
-def reopen_run(run_dir: Path, overrides: Mapping[str, Any], trust_code: Sequence[str] = ()) -> None:
+def reopen_run(folder: Path, overrides: Mapping[str, Any], trust_code: Sequence[str] = ()) -> None:
     """Let a run go on.
 
     Same folder, same MLflow run, its own recipe with the overrides. Hold the run first.
@@ -110,16 +108,62 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any], trust_code: Sequence
             has let in.
         RecipeError: an override is not legal, or is one that a run cannot change on its way.
     """
-    record = load_record(run_dir)
-    recipe, before = change_recipe(run_dir, overrides), read_recipe(run_dir)
+    run = Run.open(folder)
+    record, recipe = run.record, change_recipe(run, overrides)
     is_retry = bool(flow_run_id()) and flow_run_id() in flow_runs_of(record)
-    admit_code(recipe, run_dir, f"run {record.run_id}", trust_code, anywhere=is_retry)
-    verify_files(run_dir, record, [SCHEMA_FILE])
-    journal = Journal(run_dir / JOURNAL_FILE)
-    begun, last_time = find_unfinished_change(journal, before)
+    admit_code(recipe, folder, f"run {record.run_id}", trust_code, anywhere=is_retry)
+    run.verify([SCHEMA_FILE])
+    change = _compare(run, recipe)
+    check_names(recipe)
+    _check_data(record)
+    if change.drift:
+        _try_changed(record, recipe)
+    _refuse_finished(record, change)
+    has_schedule = any(f"{key}.".startswith("train.schedule.") for key in overrides)
+    _warn_of_schedule(change, has_schedule=has_schedule)
+    if trust_code:
+        vouch(run.run_id, recipe, trust_code)
+        run.update(trust_code=trusted_by_word(run.run_id))
+    _take_up(run, change, recipe.train.epochs if has_schedule else change.schedule_epochs)
+    start_shipping(run)
+    reach("run.reopened")
+    say(f"run: {record.run_id} goes on in {folder}")
+
+
+class _Change(NamedTuple):
+    """What is different where a run goes on.
+
+    Attributes:
+        before, now: its recipe.
+        drift: what they differ in; see `changes_between`.
+        schedule_epochs: that the learning rate's schedule spans before.
+        last_time: of the last line of the journal, in milliseconds since 1970; 0 where it has none.
+    """
+
+    before: Recipe
+    now: Recipe
+    drift: dict[str, list[str | None]]
+    schedule_epochs: int
+    last_time: int
+
+    @property
+    def is_renamed(self) -> bool:
+        """Whether its model is to be registered under another name."""
+        return self.now.tracking.register_as != self.before.tracking.register_as
+
+    def trains_on(self, record: RunRecord) -> bool:
+        """Whether there is anything to train."""
+        if record.stopped:
+            return any(key.startswith("train.") for key in self.drift)
+        return self.now.train.epochs > record.epochs
+
+
+def _compare(run: Run, recipe: Recipe) -> _Change:
+    """The change that a run goes on with, whole where an earlier one died in the middle of it."""
+    before, schedule_epochs = run.recipe, run.record.schedule_epochs
+    begun, last_time = find_unfinished_change(run.journal, before)
     if begun is not None:
-        before = parse_recipe(begun["before"])
-        record = record.model_copy(update={"schedule_epochs": begun["schedule_epochs"]})
+        before, schedule_epochs = parse_recipe(begun["before"]), begun["schedule_epochs"]
     drift = changes_between(flatten(before), flatten(recipe))
     if begun is not None:  # what a journal has of a recipe is without secrets
         drift = {
@@ -127,79 +171,83 @@ def reopen_run(run_dir: Path, overrides: Mapping[str, Any], trust_code: Sequence
             for key, values in drift.items()
             if len(set(hide_in_values({key: values})[key])) > 1
         }
-    check_names(recipe)
-    _check_data(record)
-    if drift:
-        _try_changed(record, recipe)
-    is_changed = any(key.startswith("train.") for key in drift)
-    trains_on = is_changed if record.stopped else recipe.train.epochs > record.epochs
-    is_renamed = recipe.tracking.register_as != before.tracking.register_as
-    if record.status == "FINISHED" and not trains_on and not is_renamed:
+    return _Change(before, recipe, drift, schedule_epochs, last_time)
+
+
+def _refuse_finished(record: RunRecord, change: _Change) -> None:
+    """Refuse a run that has nothing left to do.
+
+    Raises:
+        SourceError: says what would let it go on.
+    """
+    if record.status != "FINISHED" or change.trains_on(record) or change.is_renamed:
+        return
+    if record.stopped:
         raise SourceError(
             f"run {record.run_id} is finished: {record.stopped}; --set that to 0, or to more, lets "
             "it go on"
-            if record.stopped
-            else f"run {record.run_id} is finished "
-            f"({record.epochs} of {recipe.train.epochs} epochs); "
-            f"--set train.epochs={2 * record.epochs} makes it longer"
         )
-    done = [
-        part for part in record.done if not trains_on and not (part == "register" and is_renamed)
-    ]
-    if recipe.train.schedule.name == "plateau" and "train.optimizer.args.lr" in drift:
+    raise SourceError(
+        f"run {record.run_id} is finished ({record.epochs} of {change.now.train.epochs} epochs); "
+        f"--set train.epochs={2 * record.epochs} makes it longer"
+    )
+
+
+def _warn_of_schedule(change: _Change, *, has_schedule: bool) -> None:
+    """Warn of a learning rate that is not what the new settings seem to say.
+
+    Args:
+        change: what the run goes on with.
+        has_schedule: whether the schedule was named anew.
+    """
+    train, schedule = change.now.train, change.now.train.schedule.name
+    if schedule == "plateau" and "train.optimizer.args.lr" in change.drift:
         say(
             "warning: train.optimizer.args.lr has no effect: plateau goes on from the learning "
             "rate that it has come to"
         )
-    has_schedule = any(f"{key}.".startswith("train.schedule.") for key in overrides)
-    schedule = recipe.train.schedule.name
-    if (
-        recipe.train.epochs > record.schedule_epochs
-        and not has_schedule
-        and schedule not in ("constant", "plateau")
-    ):
+    is_flat = schedule in ("constant", "plateau")
+    if train.epochs > change.schedule_epochs and not has_schedule and not is_flat:
         say(
-            f"warning: the schedule {schedule} ends with epoch {record.schedule_epochs}, and the "
+            f"warning: the schedule {schedule} ends with epoch {change.schedule_epochs}, and the "
             "learning rate stays "
             f"as it is then; --set train.schedule.name={schedule} spreads it over all "
-            f"{recipe.train.epochs}"
+            f"{train.epochs}"
         )
-    was_lost = record.status == "RUNNING"  # nobody ended it, so nobody counted its seconds
-    links = _link(record)
-    if trust_code:
-        vouch(run_dir, recipe, trust_code)
-        record = update_record(run_dir, trust_code=trusted_by_word(run_dir.name))
-    schedule_epochs = recipe.train.epochs if has_schedule else record.schedule_epochs
-    with journal:
-        if drift or schedule_epochs != record.schedule_epochs:
-            write_changed_recipe(journal, before, recipe, schedule_epochs)
-        record = update_record(
-            run_dir,
+
+
+def _take_up(run: Run, change: _Change, schedule_epochs: int) -> None:
+    """Write down that a run goes on: recipe, record, journal."""
+    before, recipe = run.record, change.now
+    was_lost = before.status == "RUNNING"  # nobody ended it, so nobody counted its seconds
+    trains_on = change.trains_on(before)
+    is_registered = not trains_on and not change.is_renamed
+    done = [part for part in before.done if not trains_on and (part != "register" or is_registered)]
+    with run.journal as journal:
+        if change.drift or schedule_epochs != change.schedule_epochs:
+            write_changed_recipe(run, change.before, recipe, schedule_epochs)
+        record = run.update(
             status="RUNNING",
             ended="",
             error="",
-            stopped="" if trains_on else record.stopped,
+            stopped="" if trains_on else before.stopped,
             done=done,
             schedule_epochs=schedule_epochs,
-            files={**record.files, **digests_of(run_dir, (RECIPE_FILE, SCHEMA_FILE))},
-            **links,
+            files={**before.files, **digests_of(run.folder, (RECIPE_FILE, SCHEMA_FILE))},
+            **_link(before),
         )
-        if was_lost and last_time:
-            total = seconds_until(record, journal.lines(), last_time)
-            update_record(run_dir, seconds={**record.seconds, "total": total})
-        if (
-            record.kind == "splits" or "train" in done
-        ):  # else the training says it, which knows from where it goes on
-            journal_resumption(journal, record.steps, drift)
+        if was_lost and change.last_time:
+            total = seconds_until(record, journal.lines(), change.last_time)
+            run.update(seconds={**record.seconds, "total": total})
+        # Else the training says it, which knows from where it goes on.
+        if record.kind == "splits" or "train" in done:
+            journal_resumption(journal, record.steps, change.drift)
         if not is_open(journal):
-            journal_run(journal, record, recipe)
-        elif drift:
-            journal.append_artifact(run_dir / RECIPE_FILE)
-            journal.append_tags(tag_files(run_dir))
+            journal_run(run, recipe)
+        elif change.drift:
+            journal.append_artifact(run.folder / RECIPE_FILE)
+            journal.append_tags(tag_files(run))
         journal_reopening(journal, record, recipe)
-    start_shipping(run_dir)
-    reach("run.reopened")
-    say(f"run: {record.run_id} goes on in {run_dir}")
 
 
 def _link(record: RunRecord) -> dict[str, Any]:
@@ -241,27 +289,24 @@ def journal_resumption(
     return is_new
 
 
-def write_changed_recipe(
-    journal: Journal, before: Recipe, recipe: Recipe, schedule_epochs: int
-) -> None:
+def write_changed_recipe(run: Run, before: Recipe, recipe: Recipe, schedule_epochs: int) -> None:
     """Write a run's changed recipe.
 
     The journal knows of it first, so that a kill between two files loses nothing.
     """
-    text = dump_recipe(recipe)
     fields = {
         "before": dump_hidden(before),
-        "digest": digest(text),
+        "digest": digest(dump_recipe(recipe)),
         "schedule_epochs": schedule_epochs,
     }
-    journal.append_event("recipe", **fields)
-    journal.sync()
-    path = journal.path.parent / RECIPE_FILE
+    run.journal.append_event("recipe", **fields)
+    run.journal.sync()
     try:
-        write_atomic(path, text)
+        run.write_recipe(recipe)
     except OSError as error:
         raise TrackingError(
-            f"recipe {path} cannot be written: {describe_failure(error)}; then resume again"
+            f"recipe {run.folder / RECIPE_FILE} cannot be written: {describe_failure(error)}; "
+            "then resume again"
         ) from error
     reach("run.recipe_changed")
 
@@ -285,16 +330,15 @@ def find_unfinished_change(journal: Journal, recipe: Recipe) -> tuple[dict[str, 
     return begun, last_time
 
 
-def change_recipe(run_dir: Path, overrides: Mapping[str, Any]) -> Recipe:
+def change_recipe(run: Run, overrides: Mapping[str, Any]) -> Recipe:
     """A run's recipe with overrides that it can take on its way.
 
     Raises:
         RecipeError: an override is not legal, or is one that only a new run can have.
     """
-    before = read_recipe(run_dir)
-    recipe = load_recipe(run_dir / RECIPE_FILE, None, overrides)
-    changed = changes_between(flatten(before), flatten(recipe))
-    refuse_fixed(changed)
+    before = run.recipe
+    recipe = load_recipe(run.folder / RECIPE_FILE, None, overrides)
+    refuse_fixed(changes_between(flatten(before), flatten(recipe)))
     return recipe
 
 

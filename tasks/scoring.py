@@ -22,20 +22,20 @@ from ..datasets.ingest import Prepared, prepare_for_schema, prepare_inputs
 from ..datasets.pack import hold_data, mark_used
 from ..datasets.table import check_new_columns, locate_output, locate_table, write_output
 from ..disk import read_json, sha256_file
-from ..engine.hardware import pick_device, pick_precision
+from ..engine.hardware import pick_device
 from ..errors import DataError
 from ..models import build_model
 from ..recipe import Dialect, Recipe, load_recipe
-from ..runs import BEST, RECIPE_FILE, SCHEMA_FILE, RunRecord, git_commit, new_run_id, now
+from ..runs import BEST, RECIPE_FILE, SCHEMA_FILE, new_run_id
 from ..schema import Schema
 from ..settings import home
 from ..tracking.registry import Source, resolve_source
 from ..weights import load_into, load_weights, save_weights
-from .assembly import admit_code, check_memory, check_names, has_images, vouch
+from .assembly import admit_code, check_memory, check_names, vouch
 from .ingest import tell_quarantine
 from .options import UNCACHED
 from .results import VERDICT, name_columns
-from .runs import flow_run_id, flow_run_url, open_run
+from .runs import new_record, open_run
 
 Kind = Literal["evaluate", "predict"]
 
@@ -51,9 +51,9 @@ def name_scoring(kind: Kind, source: str, trust_code: Sequence[str] = ()) -> Pat
     found = resolve_source(source, home())
     recipe = load_recipe(found.folder / RECIPE_FILE)
     admit_code(recipe, found.folder, source, trust_code)
-    run_dir = home().runs / new_run_id(f"{recipe.name}-{kind}")
-    vouch(run_dir, recipe, trust_code)
-    return run_dir
+    folder = home().runs / new_run_id(f"{recipe.name}-{kind}")
+    vouch(folder.name, recipe, trust_code)
+    return folder
 
 
 class OtherTable(NamedTuple):
@@ -89,7 +89,7 @@ class Scored(NamedTuple):
 
 
 @task(**UNCACHED)
-def start_evaluation(run_dir: Path, source: str, table: OtherTable, device: str) -> Scored:
+def start_evaluation(folder: Path, source: str, table: OtherTable, device: str) -> Scored:
     """Open a run that scores all rows of a table with the best weights of a
     source. Hold the run first.
 
@@ -99,7 +99,7 @@ def start_evaluation(run_dir: Path, source: str, table: OtherTable, device: str)
             that can be read.
     """
     data = _start_scoring(
-        run_dir, "evaluate", _open_source(run_dir, source, table, device), prepare_for_schema
+        folder, "evaluate", _open_source(folder, source, table, device), prepare_for_schema
     )
     scored = data.rows["test"]
     quarantine = str(data.split_dir / QUARANTINE)
@@ -125,7 +125,7 @@ class Prediction(NamedTuple):
 
 @task(**UNCACHED)
 def start_prediction(
-    run_dir: Path, source: str, table: OtherTable, out: str, device: str, prefix: str
+    folder: Path, source: str, table: OtherTable, out: str, device: str, prefix: str
 ) -> Prediction:
     """Open a run that predicts all rows of a table with the best weights of a
     source. Hold the run first.
@@ -136,7 +136,7 @@ def start_prediction(
             be added, or does not have the inputs that the source was trained on. Where no row can
             be read the table is written with their verdicts first, and no run is opened.
     """
-    opened = _open_source(run_dir, source, table, device)
+    opened = _open_source(folder, source, table, device)
     data = opened.recipe.data
     path = locate_output(out, str(locate_table(data)))
     added = [f"{prefix}{name}" for name in (*name_columns(opened.schema), VERDICT)]
@@ -146,7 +146,7 @@ def start_prediction(
         )
     digest = sha256_file(Path(data.table))
     try:
-        prepared = _start_scoring(run_dir, "predict", opened, prepare_inputs)
+        prepared = _start_scoring(folder, "predict", opened, prepare_inputs)
     except NoRowsError as error:
         rows = range(len(error.reasons))
         columns: dict[str, pa.Array] = dict.fromkeys(added, pa.nulls(len(rows)))
@@ -171,7 +171,7 @@ class _Opened(NamedTuple):
     seconds: float
 
 
-def _open_source(run_dir: Path, source: str, table: OtherTable, device: str) -> _Opened:
+def _open_source(folder: Path, source: str, table: OtherTable, device: str) -> _Opened:
     started = time.perf_counter()
     found = resolve_source(source, home())
     overrides = {f"data.{key}": value for key, value in table.dialect.items()}
@@ -189,7 +189,7 @@ def _open_source(run_dir: Path, source: str, table: OtherTable, device: str) -> 
             "train": recipe.train.model_copy(update={"device": device, "precision": precision}),
         }
     )
-    admit_code(recipe, run_dir, source, ())  # `name_scoring` has let it in
+    admit_code(recipe, folder, source, ())  # `name_scoring` has let it in
     check_names(recipe)
     with torch.random.fork_rng(devices=[]):
         model = build_model(recipe.model, schema)
@@ -218,7 +218,7 @@ def _naming_options() -> Iterator[None]:
 
 
 def _start_scoring(
-    run_dir: Path, kind: Kind, opened: _Opened, prepare: Callable[..., Prepared]
+    folder: Path, kind: Kind, opened: _Opened, prepare: Callable[..., Prepared]
 ) -> Prepared:
     """Open a run with the weights of a source, on all good rows of the table
     that its recipe names.
@@ -226,7 +226,6 @@ def _start_scoring(
     started = time.perf_counter()
     found, recipe, schema, seconds = opened
     weights = load_weights(found.weights)
-    picked = pick_device(recipe.train.device)
     work = f"reading {Path(recipe.data.table).name}"
     with (
         Progress("ingest", "images") as progress,
@@ -242,23 +241,16 @@ def _start_scoring(
     quarantined = f", {data.num_quarantined:,} quarantined" if data.num_quarantined else ""
     say(f"data: {data.rows['test']:,} rows{quarantined}")
     tell_quarantine(data)
-    record = RunRecord(
-        run_id=run_dir.name,
-        name=recipe.name,
-        experiment=recipe.experiment,
+    record = new_record(
+        recipe,
+        folder.name,
         kind=kind,
-        device=str(picked),
-        precision=pick_precision(recipe.train.precision, picked, has_images(recipe)).name,
-        created=now(),
         seconds={"ingest": round(seconds + time.perf_counter() - started, 3)},
         pack_dir=str(data.pack_dir),
         split_dir=str(data.split_dir),
         fingerprint=data.fingerprint,
         source=found.label,
-        git_commit=git_commit(Path.cwd()),
-        prefect_flow_run_id=flow_run_id(),
-        prefect_flow_run_url=flow_run_url(),
     )
-    save_weights(weights, run_dir / BEST)
+    save_weights(weights, folder / BEST)
     open_run(record, recipe, schema, data.rows)
     return data

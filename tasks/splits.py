@@ -27,46 +27,43 @@ from ..errors import TorchrelayError, TrainingError
 from ..recipe import Recipe, take_changeable
 from ..runs import (
     FIGURES,
-    JOURNAL_FILE,
     SPLITS_FILE,
     STEP_METRICS,
-    Journal,
     Recorder,
+    Run,
     RunRecord,
     list_children,
-    load_record,
     new_run_id,
-    read_recipe,
-    read_schema,
     rewriting,
     thin,
-    update_record,
 )
 from ..schema import Schema
 from ..settings import home
 from .assembly import plan_start
+from .ending import finish_run, keep_status
 from .options import UNCACHED
 from .reopen import reopen_run
-from .runs import describe_source, finish_run, hold_run, keep_status, new_record, open_run
+from .runs import describe_source, hold_run, new_record, open_run
 
 
-def is_over_splits(run_dir: Path) -> bool:
+def is_over_splits(folder: Path) -> bool:
     """Whether a run is the parent of one for each of several split columns."""
-    return load_record(run_dir).kind == "splits"
+    return Run.open(folder).record.kind == "splits"
 
 
 @task(**UNCACHED)
-def list_unfinished(run_dir: Path) -> list[str]:
+def list_unfinished(folder: Path) -> list[str]:
     """A parent's columns without a run, or with one that has not come to the
     end that the parent's recipe asks for.
     """
-    parent, wanted = load_record(run_dir), read_recipe(run_dir).train
+    run = Run.open(folder)
+    parent, wanted = run.record, run.recipe.train
 
     def is_done(child: RunRecord) -> bool:
         """One that stopped before its last epoch is done too, unless the
         parent's recipe now says otherwise.
         """
-        trained = read_recipe(_folder(child)).train
+        trained = Run(_folder(child), child).recipe.train
         return child.status == "FINISHED" and (child.epochs >= wanted.epochs or trained == wanted)
 
     done = {child.split_column for child in list_children(home(), parent) if is_done(child)}
@@ -74,7 +71,7 @@ def list_unfinished(run_dir: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def open_split(parent_dir: Path, column: str) -> Iterator[Path]:
+def open_split(parent_folder: Path, column: str) -> Iterator[Path]:
     """A column's run while it is worked on.
 
     New, or taken up where it stopped; held, and closed with its true status.
@@ -82,20 +79,20 @@ def open_split(parent_dir: Path, column: str) -> Iterator[Path]:
     Raises:
         BusyError: another process works on it.
     """
-    parent = load_record(parent_dir)
-    recipe = _recipe_of(read_recipe(parent_dir), column)
+    run = Run.open(parent_folder)
+    parent, recipe = run.record, _recipe_of(run.recipe, column)
     known = [child for child in list_children(home(), parent) if child.split_column == column]
-    run_dir = _folder(known[0]) if known else home().runs / new_run_id(f"{recipe.name}-{column}")
-    with Journal(parent_dir / JOURNAL_FILE) as journal:
-        journal.append_event("split", column=column, run_id=run_dir.name)
-    with hold_run(run_dir), keep_status(run_dir):
+    folder = _folder(known[0]) if known else home().runs / new_run_id(f"{recipe.name}-{column}")
+    with run.journal as journal:
+        journal.append_event("split", column=column, run_id=folder.name)
+    with hold_run(folder), keep_status(folder):
         if known:
-            reopen_run(run_dir, take_changeable(recipe))
-            update_record(run_dir, schedule_epochs=parent.schedule_epochs)
+            reopen_run(folder, take_changeable(recipe))
+            Run(folder).update(schedule_epochs=parent.schedule_epochs)
         else:
-            _start_split(run_dir, parent, recipe)
-        yield run_dir
-        finish_run(run_dir)
+            _start_split(folder, parent, recipe)
+        yield folder
+        finish_run(folder)
 
 
 @contextlib.contextmanager
@@ -114,21 +111,21 @@ def note_failure(column: str, failures: dict[str, str]) -> Iterator[None]:
 
 
 @task(**UNCACHED)
-def summarise_splits(run_dir: Path, failures: Mapping[str, str]) -> None:
+def summarise_splits(folder: Path, failures: Mapping[str, str]) -> None:
     """Mean and deviation over a parent's runs, as its metrics, `splits.csv` and
     a figure, and all into MLflow.
 
     Raises:
         TrainingError: runs failed; names them and says why. Then there is no mean.
     """
-    parent = load_record(run_dir)
+    run = Run.open(folder)
+    parent = run.record
     children = list_children(home(), parent)
     seconds = {
         part: round(sum(one.seconds.get(part, 0.0) for one in children), 3)
         for part in ("train", "evaluate")
     }
-    parent = update_record(
-        run_dir,
+    parent = run.update(
         epochs=min((child.epochs for child in children), default=0),
         steps=sum(child.steps for child in children),
         rows_per_second=round(float(np.mean([one.rows_per_second for one in children])), 1)
@@ -141,7 +138,7 @@ def summarise_splits(run_dir: Path, failures: Mapping[str, str]) -> None:
             f"{len(failures)} of {len(parent.splits)} splits failed: {_say_failures(failures)}. "
             f"torchrelay resume {parent.run_id} trains what is missing"
         )
-    schema = read_schema(run_dir)
+    schema = run.schema
     # A child that an older version trained has other names than one that was trained now.
     today = {
         f"{split}/{old}": f"{split}/{new}"
@@ -155,21 +152,21 @@ def summarise_splits(run_dir: Path, failures: Mapping[str, str]) -> None:
         for child in children
     }
     metrics = mean_and_deviation(values)
-    with rewriting(run_dir, SPLITS_FILE):
-        write_atomic(run_dir / SPLITS_FILE, _to_csv(values))
+    with rewriting(run, SPLITS_FILE):
+        write_atomic(folder / SPLITS_FILE, _to_csv(values))
     headline = _headline(schema, metrics)
     if headline:
         shown = {
             column: metrics[headline] for column, metrics in values.items() if headline in metrics
         }
-        picture = run_dir / FIGURES / "splits.png"
+        picture = folder / FIGURES / "splits.png"
         figures.splits(shown, picture, headline.replace("/", " "), unit=unit_of(headline, schema))
-    with Journal(run_dir / JOURNAL_FILE) as journal:
+    with run.journal as journal:
         recorder = Recorder(journal, thin(0, 1))
         recorder.log_epoch(parent.steps, parent.epochs, metrics)
-        recorder.log_artifacts(run_dir / SPLITS_FILE, "")
-        recorder.log_artifacts(run_dir / FIGURES, FIGURES)
-    update_record(run_dir, metrics=metrics)
+        recorder.log_artifacts(folder / SPLITS_FILE, "")
+        recorder.log_artifacts(folder / FIGURES, FIGURES)
+    run.update(metrics=metrics)
 
 
 def mean_and_deviation(values: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -192,14 +189,14 @@ def mean_and_deviation(values: Mapping[str, Mapping[str, float]]) -> dict[str, f
         return {**deviations, **{name: float(np.mean(x)) for name, x in columns.items()}}
 
 
-def _start_split(run_dir: Path, parent: RunRecord, recipe: Recipe) -> None:
+def _start_split(folder: Path, parent: RunRecord, recipe: Recipe) -> None:
     column = recipe.data.split.column
     pack_dir, split_dir = Path(parent.pack_dir), Path(parent.splits[column])
     view = open_view(pack_dir, split_dir)
     start = plan_start(recipe, view.schema)
     record = new_record(
         recipe,
-        run_dir.name,
+        folder.name,
         parent=parent.run_id,
         split_column=column,
         schedule_epochs=parent.schedule_epochs,

@@ -17,7 +17,6 @@ from ..addresses import hide_in_values
 from ..console import Progress, say
 from ..datasets import quote
 from ..datasets.batches import is_lost_worker
-from ..datasets.pack import View, open_view
 from ..disk import describe_failure
 from ..engine import Job, OnStep, StopFlag, StopRequested, kept_weights, train
 from ..engine import Progress as TrainingProgress
@@ -36,22 +35,18 @@ from ..recipe import (
 from ..runs import (
     BEST,
     CHECKPOINTS,
-    JOURNAL_FILE,
     LAST,
     OPTIMIZER,
     WEIGHTS,
     Journal,
     Recorder,
+    Run,
     RunRecord,
     check_folder,
     checked,
-    load_record,
-    mark_done,
-    read_recipe,
     rewriting,
     tag_files,
     thin,
-    update_record,
 )
 from ..weights import save_weights, sha256_of, state_of
 from .assembly import (
@@ -63,6 +58,7 @@ from .assembly import (
     restore_job,
     run_threads,
     share_batches,
+    view_of,
 )
 from .options import UNCACHED
 from .reopen import journal_resumption
@@ -70,7 +66,7 @@ from .services import acknowledge_cancel
 
 
 @task(**UNCACHED)
-def train_model(run_dir: Path) -> None:
+def train_model(folder: Path) -> None:
     """Train a run from its last checkpoint, or from the start, to its last
     epoch or until there is reason to stop.
 
@@ -87,27 +83,24 @@ def train_model(run_dir: Path) -> None:
         TrackingError: journal or record cannot be written, whatever `checkpoint.on_error` is.
     """
     reach("train.begun")
-    record, recipe = load_record(run_dir), read_recipe(run_dir)
-    if "train" in record.done:
-        say(f"train: done, {record.epochs} epochs")
+    run = Run.open(folder)
+    if "train" in run.record.done:
+        say(f"train: done, {run.record.epochs} epochs")
         return
-    view = open_view(Path(record.pack_dir), Path(record.split_dir))
     keep_freed_memory()
-    with run_threads(run_dir, record, recipe, view) as cores:
-        _train(run_dir, record, recipe, view, cores)
+    with run_threads(run, view_of(run)) as cores:
+        _train(run, cores)
 
 
-def _train(
-    run_dir: Path, record: RunRecord, recipe: Recipe, view: View, cores: CoreSharing
-) -> None:
-    journal = Journal(run_dir / JOURNAL_FILE)
+def _train(run: Run, cores: CoreSharing) -> None:
+    record, recipe, view, journal = run.record, run.recipe, view_of(run), run.journal
     here = fingerprint(pick_device(recipe.train.device))
-    store = _open_store(run_dir, recipe, journal, here)
+    store = _open_store(run, here)
     checkpoint = store.load_last()
-    start = load_start(run_dir, recipe) if checkpoint is None else None
+    start = load_start(run) if checkpoint is None else None
     job = build_job(recipe, view, record.schedule_epochs, is_new=checkpoint is None, start=start)
     job = share_batches(replace(job, facts=checkpoint_facts(record, recipe, view)), cores)
-    job = replace(job, valid_batches=checked(run_dir, job.valid_batches))
+    job = replace(job, valid_batches=checked(run, job.valid_batches))
     progress = TrainingProgress()
     if checkpoint is not None:
         progress = restore_job(job, checkpoint, here, recipe)
@@ -119,30 +112,28 @@ def _train(
         every = thin(recipe.tracking.every_steps, job.num_epochs * job.steps_per_epoch)
         recorder = Recorder(journal, every, names_of_run(journal, view.schema))
         with (
-            _noting_progress(run_dir, record, journal, job, progress),
-            _naming_causes(run_dir, store),
+            _noting_progress(run, job, progress),
+            _naming_causes(run, store),
             naming_table_rows(view),
         ):
-            stopped = _run_loop(job, progress, store, _Report(run_dir, job, recorder, bar))
+            stopped = _run_loop(job, progress, store, _Report(run, job, recorder, bar))
             if stopped:
                 journal.append_event(
                     "stopped", step=progress.step, epoch=progress.epoch, reason=stopped
                 )
                 say(f"stopped: {stopped}")
     reach("train.loop_done")
-    check_folder(run_dir, is_now=True)
-    update_record(run_dir, stopped=stopped)
-    _keep_weights(run_dir, job, store)
+    check_folder(run, is_now=True)
+    run.update(stopped=stopped)
+    _keep_weights(run, job, store)
     with journal:
-        recorder.log_artifacts(run_dir / WEIGHTS, WEIGHTS)
-        journal.append_tags(tag_files(run_dir))
-    mark_done(run_dir, "train")
+        recorder.log_artifacts(run.folder / WEIGHTS, WEIGHTS)
+        journal.append_tags(tag_files(run))
+    run.mark_done("train")
     reach("train.done")
 
 
-def _open_store(
-    run_dir: Path, recipe: Recipe, journal: Journal, here: Mapping[str, str]
-) -> CheckpointStore:
+def _open_store(run: Run, here: Mapping[str, str]) -> CheckpointStore:
     """The run's checkpoints.
 
     The journal is durable before each of them, as a run that goes on from one computes nothing
@@ -150,14 +141,14 @@ def _open_store(
     """
 
     def make_durable() -> None:
-        check_folder(run_dir, is_now=True)
-        journal.sync()
+        check_folder(run, is_now=True)
+        run.journal.sync()
 
-    settings = recipe.checkpoint
+    settings = run.recipe.checkpoint
     return CheckpointStore(
-        run_dir / CHECKPOINTS,
+        run.folder / CHECKPOINTS,
         settings.keep,
-        {"run_id": run_dir.name},
+        {"run_id": run.run_id},
         here,
         settings.on_error,
         on_save=make_durable,
@@ -176,14 +167,14 @@ def _say_begin(job: Job, recipe: Recipe) -> None:
 class _Report:
     """Takes what the loop reports into the journal and onto the console."""
 
-    def __init__(self, run_dir: Path, job: Job, recorder: Recorder, bar: Progress) -> None:
-        self._run_dir, self._num_epochs, self._recorder = run_dir, job.num_epochs, recorder
+    def __init__(self, run: Run, job: Job, recorder: Recorder, bar: Progress) -> None:
+        self._run, self._num_epochs, self._recorder = run, job.num_epochs, recorder
         self._bar, self._num_steps = bar, job.num_epochs * job.steps_per_epoch
 
     def __call__(
         self, progress: TrainingProgress, values: dict[str, float], epoch_ended: bool
     ) -> None:
-        check_folder(self._run_dir)
+        check_folder(self._run)
         if not epoch_ended:
             self._recorder.log_step(progress.step, progress.epoch, values)
             loss = f"loss {values['train/loss']:.4f}"
@@ -194,24 +185,21 @@ class _Report:
 
 
 @contextlib.contextmanager
-def _noting_progress(
-    run_dir: Path, record: RunRecord, journal: Journal, job: Job, progress: TrainingProgress
-) -> Iterator[None]:
+def _noting_progress(run: Run, job: Job, progress: TrainingProgress) -> Iterator[None]:
     """Write into the record how far the training came, however the block ends."""
-    started, before = time.perf_counter(), record.seconds.get("train", 0.0)
+    started, seconds_before = time.perf_counter(), run.record.seconds
 
     def note() -> None:
-        journal.flush()
-        seconds = round(before + time.perf_counter() - started, 3)
-        update_record(
-            run_dir,
+        run.journal.flush()
+        seconds = seconds_before.get("train", 0.0) + time.perf_counter() - started
+        run.update(
             device=str(job.scorer.device),
             precision=job.scorer.precision.name,
             epochs=progress.epoch,
             steps=progress.step,
-            metrics=journal.newest(),
+            metrics=run.journal.newest(),
             rows_per_second=round(progress.rows_per_second, 1),
-            seconds={**record.seconds, "train": seconds},
+            seconds={**seconds_before, "train": round(seconds, 3)},
         )
 
     try:
@@ -225,7 +213,7 @@ def _noting_progress(
 
 
 @contextlib.contextmanager
-def _naming_causes(run_dir: Path, store: CheckpointStore) -> Iterator[None]:
+def _naming_causes(run: Run, store: CheckpointStore) -> Iterator[None]:
     """Say what an error in the block, and a checkpoint that was not written, come from."""
     try:
         yield
@@ -235,7 +223,7 @@ def _naming_causes(run_dir: Path, store: CheckpointStore) -> Iterator[None]:
         raise TrainingError(
             f"a process that gathers batches was killed ({quote(error)}), for example for "
             "want of memory; "
-            f"torchrelay resume {run_dir.name} goes on from the last checkpoint, with "
+            f"torchrelay resume {run.run_id} goes on from the last checkpoint, with "
             "--set "
             f"train.num_workers=0 in this process alone"
         ) from error
@@ -315,26 +303,26 @@ def note_resumption(
         )
 
 
-def _keep_weights(run_dir: Path, job: Job, store: CheckpointStore) -> None:
+def _keep_weights(run: Run, job: Job, store: CheckpointStore) -> None:
     """Write the last and the best weights and the optimizer's state as files
     of their own.
     """
     last = state_of(job.kept_model)
     best = store.load_best()
-    folder = run_dir / WEIGHTS
+    folder = run.folder / WEIGHTS
     try:
-        with rewriting(run_dir, LAST, BEST, OPTIMIZER):
-            save_weights(last, run_dir / LAST)
+        with rewriting(run, LAST, BEST, OPTIMIZER):
+            save_weights(last, run.folder / LAST)
             reach("train.last_written")
-            save_weights(kept_weights(best.state) if best else last, run_dir / BEST)
+            save_weights(kept_weights(best.state) if best else last, run.folder / BEST)
             reach("train.best_written")
-            save_weights(job.optimizer.state_dict(), run_dir / OPTIMIZER)
+            save_weights(job.optimizer.state_dict(), run.folder / OPTIMIZER)
             reach("train.optimizer_written")
     except OSError as error:
         raise CheckpointError(
             f"weights cannot be written to {folder}: {describe_failure(error)}; then resume the run"
         ) from error
-    update_record(run_dir, weights=str(run_dir / BEST), weights_sha256=sha256_of(last))
+    run.update(weights=str(run.folder / BEST), weights_sha256=sha256_of(last))
 
 
 def _epoch_line(progress: TrainingProgress, num_epochs: int, values: dict[str, float]) -> str:

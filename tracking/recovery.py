@@ -12,22 +12,19 @@ import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import NamedTuple
 
 from .. import settings
 from ..disk import lock
 from ..errors import BusyError, TrackingError
 from ..runs import (
-    JOURNAL_FILE,
     SHIP_LOCK_FILE,
     Cursor,
-    Journal,
+    Run,
     RunRecord,
     is_meant_for_here,
     is_open,
     list_records,
-    update_record,
 )
 from ..settings import Home
 from .database import DATABASE_FILE, Content, read_content, set_database_aside, what_is_wrong
@@ -98,7 +95,7 @@ def recover(home: Home, problem: str = "") -> Iterator[str]:
             ) from error
         yield f"MLflow's database {problem}: set aside as {aside.name}"
         lost = find_lost(home, records)
-    again = [run_id for run_id in lost.run_ids if forget(home.runs / run_id)]
+    again = [run_id for run_id in lost.run_ids if forget(Run(home.runs / run_id))]
     if again:
         yield (
             f"runs that MLflow's database lost: {len(again):,}; "
@@ -106,7 +103,7 @@ def recover(home: Home, problem: str = "") -> Iterator[str]:
         )
 
 
-def forget(run_dir: Path) -> bool:
+def forget(run: Run) -> bool:
     """Let a run be sent again from its journal's beginning.
 
     Not one that somebody sends just now.
@@ -115,10 +112,10 @@ def forget(run_dir: Path) -> bool:
     """
     with (
         contextlib.suppress(BusyError),
-        lock(run_dir / SHIP_LOCK_FILE, f"run {run_dir.name} in MLflow"),
+        lock(run.folder / SHIP_LOCK_FILE, f"run {run.run_id} in MLflow"),
     ):
-        Cursor().save(run_dir)
-        update_record(run_dir, mlflow_run_id="")
+        Cursor().save(run.folder)
+        run.update(mlflow_run_id="")
         return True
     return False
 
@@ -132,7 +129,7 @@ def is_lost(home: Home, record: RunRecord) -> bool:
 
 def _is_meant_for_here(home: Home, record: RunRecord) -> bool:
     try:
-        journal = Journal(home.runs / record.run_id / JOURNAL_FILE)
+        journal = Run(home.runs / record.run_id, record).journal
         return is_open(journal) and is_meant_for_here(journal)
     except TrackingError as error:
         logger.info("%s: %s", record.run_id, error)

@@ -21,7 +21,7 @@ from ..runs import (
     PREDICTIONS_FILE,
     RECORD_FILE,
     TABLES,
-    Journal,
+    Run,
     RunRecord,
     is_torn,
     parse,
@@ -40,17 +40,17 @@ def find_bad_records(exam: Examination) -> Iterator[Finding]:
     those whose record is gone.
     """
     for name, problem in exam.runs().problems.items():
-        run_dir = exam.folder(name)
-        yield Finding(PART, f"{name} is no run: {problem}", _what_can_be_had(run_dir))
+        folder = exam.folder(name)
+        yield Finding(PART, f"{name} is no run: {problem}", _what_can_be_had(folder))
     known = {record.run_id for record in exam.runs().records}
-    for run_dir in exam.run_dirs():
-        if run_dir.name in known or (run_dir / RECORD_FILE).exists() or not is_quiet(exam, run_dir):
+    for folder in exam.run_dirs():
+        if folder.name in known or (folder / RECORD_FILE).exists() or not is_quiet(exam, folder):
             continue
-        if what_is_left(run_dir):
+        if what_is_left(folder):
             yield Finding(
                 PART,
-                f"{run_dir.name} has no {RECORD_FILE}, so it is no run",
-                _what_can_be_had(run_dir),
+                f"{folder.name} has no {RECORD_FILE}, so it is no run",
+                _what_can_be_had(folder),
             )
 
 
@@ -59,10 +59,10 @@ def find_bad_journals(exam: Examination) -> Iterator[Finding]:
     leaves them.
     """
     for record in exam.runs().records:
-        run_dir = exam.folder(record.run_id)
-        if not is_quiet(exam, run_dir):
+        folder = exam.folder(record.run_id)
+        if not is_quiet(exam, folder):
             continue
-        if problem := _what_is_wrong(run_dir / JOURNAL_FILE, record):
+        if problem := _what_is_wrong(folder / JOURNAL_FILE, record):
             has = (
                 "MLflow has what was sent of it"
                 if record.mlflow_run_id
@@ -73,7 +73,7 @@ def find_bad_journals(exam: Examination) -> Iterator[Finding]:
                 f"the journal of {record.run_id}, which is {record.status}, {problem}",
                 f"put it back from a copy; without one its curves are lost here, {has}, and its "
                 "newest metrics, "
-                f"weights and figures stand in {run_dir}",
+                f"weights and figures stand in {folder}",
             )
 
 
@@ -156,7 +156,7 @@ def _recover(exam: Examination, problem: str) -> str:
     return done
 
 
-def what_is_left(run_dir: Path) -> list[str]:
+def what_is_left(folder: Path) -> list[str]:
     """What a run has done, in a folder that may have no record any more.
 
     Empty where it only began.
@@ -166,27 +166,26 @@ def what_is_left(run_dir: Path) -> list[str]:
     left = [
         name
         for name in (CHECKPOINTS, PREDICTIONS_FILE, TABLES, LAST, OPTIMIZER)
-        if (run_dir / name).exists()
+        if (folder / name).exists()
     ]
     try:
         has_lines = any(
-            line["kind"] in ("metrics", "status")
-            for line in Journal(run_dir / JOURNAL_FILE).lines()
+            line["kind"] in ("metrics", "status") for line in Run(folder).journal.lines()
         )
     except (TorchrelayError, OSError):
         has_lines = True
     return [*left, *([JOURNAL_FILE] if has_lines else [])]
 
 
-def _what_can_be_had(run_dir: Path) -> str:
+def _what_can_be_had(folder: Path) -> str:
     """What still works with a folder that is no run."""
-    has_weights = all((run_dir / name).is_file() for name in NEEDED)
+    has_weights = all((folder / name).is_file() for name in NEEDED)
     can = []
     if has_weights:
-        can.append(f"torchrelay evaluate {run_dir / BEST} takes its weights")
-    if what_is_left(run_dir)[-1:] == [JOURNAL_FILE]:
-        can.append(f"its metrics stand in {run_dir / JOURNAL_FILE}")
-    if (run_dir / CHECKPOINTS).is_dir() and not has_weights:
-        can.append(f"its checkpoints stand in {run_dir / CHECKPOINTS}")
+        can.append(f"torchrelay evaluate {folder / BEST} takes its weights")
+    if what_is_left(folder)[-1:] == [JOURNAL_FILE]:
+        can.append(f"its metrics stand in {folder / JOURNAL_FILE}")
+    if (folder / CHECKPOINTS).is_dir() and not has_weights:
+        can.append(f"its checkpoints stand in {folder / CHECKPOINTS}")
     had = " and ".join(can) or "nothing of it is left that torchrelay can use"
     return f"{had}; put its {RECORD_FILE} back from a copy, or delete the folder by hand"

@@ -18,7 +18,7 @@ from ..engine.checkpoints import (
     read_state,
 )
 from ..errors import CheckpointError
-from ..runs import CHECKPOINTS, find_run, list_children, load_record
+from ..runs import CHECKPOINTS, Run, find_run, list_children
 from ..settings import Home
 
 
@@ -54,14 +54,14 @@ def list_checkpoints(home: Home, run: str) -> list[Generation]:
     Raises:
         SourceError: there is no such run.
     """
-    run_dir = find_run(home, run)
-    record = load_record(run_dir)
-    folders = (
-        [home.runs / child.run_id for child in list_children(home, record)]
+    found = Run.open(find_run(home, run))
+    record = found.record
+    runs = (
+        [Run(home.runs / one.run_id, one) for one in list_children(home, record)]
         if record.splits
-        else [run_dir]
+        else [found]
     )
-    return [one for folder in folders for one in _list_run(folder)]
+    return [one for each in runs for one in _list_run(each)]
 
 
 def has_damage(found: list[Generation]) -> bool:
@@ -69,8 +69,8 @@ def has_damage(found: list[Generation]) -> bool:
     return any(one.problem and not one.is_set_aside for one in found)
 
 
-def _list_run(run_dir: Path) -> list[Generation]:
-    folder = run_dir / CHECKPOINTS
+def _list_run(run: Run) -> list[Generation]:
+    folder = run.folder / CHECKPOINTS
     try:
         best, last = read_pointer(folder, "best"), read_pointer(folder, "last")
     except OSError as error:
@@ -78,13 +78,13 @@ def _list_run(run_dir: Path) -> list[Generation]:
     found = []
     for path in (*list_generations(folder), *list_set_aside(folder)):
         is_set_aside = path.name.startswith("bad-")
-        manifest, problem = _verify(path, run_dir.name)
+        manifest, problem = _verify(path, run.run_id)
         if not path.is_dir():
             continue
         step, _ = parse_name(path.name.removeprefix("bad-")) or (manifest.get("step", 0), 1)
         found.append(
             Generation(
-                run_id=run_dir.name,
+                run_id=run.run_id,
                 name=path.name,
                 step=step,
                 epoch=manifest.get("epoch"),

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from ..datasets.pack import list_folders
 from ..disk import is_locked
-from ..runs import LOCK_FILE, Listing, RunRecord, list_runs
+from ..runs import LOCK_FILE, Listing, Run, RunRecord, list_runs
 from ..settings import Home
 from ..tracking.shipping import Sender
 
@@ -96,6 +96,10 @@ class Examination(NamedTuple):
             self.run_dirs()
         return self.folders.get(name) or self.home.runs / name
 
+    def run(self, record: RunRecord) -> Run:
+        """The run of a record that was just listed."""
+        return Run(self.folder(record.run_id), record)
+
     @property
     def fix(self) -> str:
         """The command that mends what this examination finds."""
@@ -104,23 +108,23 @@ class Examination(NamedTuple):
         )
 
 
-def may_be_alive(run_dir: Path) -> bool:
+def may_be_alive(folder: Path) -> bool:
     """Whether a process writes a run, or is about to.
 
     One that begins may have its folder before its lock.
     """
-    held = run_dir / LOCK_FILE
-    return is_locked(held) or (not held.exists() and age_of(run_dir) < STARTING_SECONDS)
+    held = folder / LOCK_FILE
+    return is_locked(held) or (not held.exists() and age_of(folder) < STARTING_SECONDS)
 
 
-def is_quiet(exam: Examination, run_dir: Path) -> bool:
+def is_quiet(exam: Examination, folder: Path) -> bool:
     """Whether no process writes a run, here or perhaps elsewhere.
 
     Asked once. Whoever mends something asks again.
     """
-    if (known := exam.quiet.get(run_dir.name)) is None:
-        known = exam.quiet[run_dir.name] = not may_be_alive(run_dir) and not is_elsewhere(
-            exam, run_dir
+    if (known := exam.quiet.get(folder.name)) is None:
+        known = exam.quiet[folder.name] = not may_be_alive(folder) and not is_elsewhere(
+            exam, folder
         )
     return known
 
@@ -129,28 +133,27 @@ def is_over(exam: Examination, record: RunRecord) -> bool:
     """Whether a run has ended, or its process was lost, long enough ago that
     everybody should know.
     """
-    run_dir = exam.folder(record.run_id)
-    if not is_quiet(exam, run_dir):
+    folder = exam.folder(record.run_id)
+    if not is_quiet(exam, folder):
         return False
-    if record.status == "RUNNING" or run_dir.name in exam.buried:
+    if record.status == "RUNNING" or folder.name in exam.buried:
         return True
     ended = datetime.fromisoformat(record.ended).timestamp() if record.ended else 0.0
     return time.time() - ended > ENDING_SECONDS or record.error.startswith(LOST)
 
 
-def is_elsewhere(exam: Examination, run_dir: Path) -> bool:
+def is_elsewhere(exam: Examination, folder: Path) -> bool:
     """Whether a run's last process was on another host, of which nothing is
     known here.
     """
-    return host_of(run_dir) not in ("", socket.gethostname(), *exam.gone_hosts)
+    return host_of(folder) not in ("", socket.gethostname(), *exam.gone_hosts)
 
 
-def resting(exam: Examination) -> Iterator[tuple[RunRecord, Path]]:
-    """Runs that nobody writes, here or perhaps elsewhere, and their folders."""
+def resting(exam: Examination) -> Iterator[Run]:
+    """Runs that nobody writes, here or perhaps elsewhere."""
     for record in exam.runs().records:
-        run_dir = exam.folder(record.run_id)
-        if is_quiet(exam, run_dir):
-            yield record, run_dir
+        if is_quiet(exam, exam.folder(record.run_id)):
+            yield exam.run(record)
 
 
 def artifacts_of(home: Home, record: RunRecord) -> Path:
@@ -161,13 +164,13 @@ def artifacts_of(home: Home, record: RunRecord) -> Path:
     return home.artifacts / record.mlflow_run_id / "artifacts"
 
 
-def host_of(run_dir: Path) -> str:
+def host_of(folder: Path) -> str:
     """The host whose process last held a run's lock.
 
     Empty where none did.
     """
     with contextlib.suppress(OSError):
-        if match := re.search(r" on (\S+)", (run_dir / LOCK_FILE).read_text("utf-8", "replace")):
+        if match := re.search(r" on (\S+)", (folder / LOCK_FILE).read_text("utf-8", "replace")):
             return match[1]
     return ""
 

@@ -8,25 +8,20 @@ import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import psutil
 
-from ..disk import lock
 from ..errors import ServerError, TrackingError
 from ..runs import (
     ERROR_FILE,
-    JOURNAL_FILE,
     LOCK_FILE,
-    Journal,
+    Run,
     RunRecord,
     flow_runs_of,
     is_meant_for_here,
-    load_record,
-    read_recipe,
+    seconds_until,
     tracker_of,
-    update_record,
     waiting,
 )
 from ..settings import Home, shown_tracking_uri
@@ -61,11 +56,11 @@ def find_lost_runs(exam: Examination) -> Iterator[Finding]:
     perhaps on another host.
     """
     for record in exam.runs().records:
-        run_dir = exam.folder(record.run_id)
-        if record.status != "RUNNING" or may_be_alive(run_dir):
+        folder = exam.folder(record.run_id)
+        if record.status != "RUNNING" or may_be_alive(folder):
             continue
-        if is_elsewhere(exam, run_dir):
-            host = host_of(run_dir)
+        if is_elsewhere(exam, folder):
+            host = host_of(folder)
             yield Finding(
                 "runs",
                 f"{record.run_id} is RUNNING, last on host {host}",
@@ -78,7 +73,7 @@ def find_lost_runs(exam: Examination) -> Iterator[Finding]:
             f"{record.run_id} is RUNNING and no process writes it",
             f"{exam.fix} calls it KILLED, or as its journal says that it ended; "
             f"{_how_to_go_on(record)}",
-            lambda run_dir=run_dir: _close_lost_run(exam, run_dir),
+            lambda folder=folder: _close_lost_run(exam, Run(folder)),
         )
 
 
@@ -88,18 +83,15 @@ def _how_to_go_on(record: RunRecord) -> str:
     return f"torchrelay resume {record.run_id} lets it go on"
 
 
-def _close_lost_run(exam: Examination, run_dir: Path) -> str:
+def _close_lost_run(exam: Examination, run: Run) -> str:
     """Write down that a run's process was lost, with what its journal says of
     how far it came.
 
     One that was lost when it had just ended ended as its journal says.
     """
-    from ..tasks import seconds_until
-
-    with lock(run_dir / LOCK_FILE, f"run {run_dir.name}"):
-        record = load_record(run_dir)
-        journal = Journal(run_dir / JOURNAL_FILE)
-        ending = _ending_of(run_dir, record, journal.lines())
+    with run.lock():
+        record, journal = run.record, run.journal
+        ending = _ending_of(run, journal.lines())
         end = datetime.fromisoformat(record.created).timestamp() * 1000
         steps, epochs = record.steps, record.epochs
         for line in journal.lines():
@@ -111,8 +103,7 @@ def _close_lost_run(exam: Examination, run_dir: Path) -> str:
             end = ending["ended_ms"]
         status = "KILLED" if ending is None else ending["status"]
         error = f"{LOST}; last step {steps}" if ending is None else ERRORS_OF_ENDED[status]
-        update_record(
-            run_dir,
+        run.update(
             status=status,
             ended=datetime.fromtimestamp(end / 1000, UTC).isoformat(timespec="milliseconds"),
             error=error,
@@ -124,14 +115,12 @@ def _close_lost_run(exam: Examination, run_dir: Path) -> str:
         if ending is None:
             with journal:
                 journal.append_status("KILLED", round(end))
-    exam.buried.add(run_dir.name)
+    exam.buried.add(run.run_id)
     exam.listing.clear()
-    return f"run {run_dir.name}: {status}, " + (error if ending is None else "as its journal says")
+    return f"run {run.run_id}: {status}, " + (error if ending is None else "as its journal says")
 
 
-def _ending_of(
-    run_dir: Path, record: RunRecord, lines: Iterable[Mapping[str, Any]]
-) -> Mapping[str, Any] | None:
+def _ending_of(run: Run, lines: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The journal's line that says how a run ended.
 
     None where it says no end, or one before the run went on.
@@ -145,10 +134,10 @@ def _ending_of(
             last = line
     if last is None or last.get("status", "RUNNING") == "RUNNING":
         return None
-    if last["status"] == "FINISHED" and record.kind == "train":
-        is_registered = bool(read_recipe(run_dir).tracking.register_as)
+    if last["status"] == "FINISHED" and run.record.kind == "train":
+        is_registered = bool(run.recipe.tracking.register_as)
         parts = {"train", "evaluate", "register"} if is_registered else {"train", "evaluate"}
-        return last if parts <= set(record.done) else None
+        return last if parts <= set(run.record.done) else None
     return last
 
 
@@ -157,14 +146,14 @@ def find_waiting(exam: Examination) -> Iterator[Finding]:
     oldest first: a parent before its own.
     """
     for record in reversed(exam.runs().records):
-        run_dir = exam.folder(record.run_id)
+        run = exam.run(record)
         if not is_over(exam, record):
             continue
         try:
-            num_waiting = waiting(run_dir)
+            num_waiting = waiting(run)
             if not num_waiting:
                 continue
-            journal = Journal(run_dir / JOURNAL_FILE)
+            journal = run.journal
             is_for_here, tracker = is_meant_for_here(journal), tracker_of(journal)
         except TrackingError as error:
             yield Finding("MLflow", str(error), "do that, then look again")
@@ -184,26 +173,26 @@ def find_waiting(exam: Examination) -> Iterator[Finding]:
             "MLflow",
             what,
             f"{exam.fix}, or torchrelay sync {record.run_id}, sends them",
-            lambda run_dir=run_dir: _send(exam.sender, run_dir),
+            lambda run=run: _send(exam.sender, run),
         )
 
 
-def _num_waiting(run_dir: Path) -> int:
+def _num_waiting(run: Run) -> int:
     """Lines of a journal that MLflow does not have.
 
     None where nobody can say.
     """
     with contextlib.suppress(TrackingError):
-        return waiting(run_dir)
+        return waiting(run)
     return 0
 
 
-def _send(sender: Sender, run_dir: Path) -> str:
+def _send(sender: Sender, run: Run) -> str:
     """Send what waits.
 
     What a tracker will not take goes on waiting.
     """
-    shipped = sender.send(run_dir)
+    shipped = sender.send(run)
     registered = "".join(
         f"; registered: {name} version {number}" for name, number in shipped.registered
     )
@@ -212,7 +201,7 @@ def _send(sender: Sender, run_dir: Path) -> str:
             f"{shipped.num_waiting:,} lines wait still: {shipped.reason}{registered}"
         )
     sent = f"{shipped.num_sent:,} lines of its journal sent to MLflow at {shown_tracking_uri()}"
-    return f"run {run_dir.name}: {sent}{registered}"
+    return f"run {run.run_id}: {sent}{registered}"
 
 
 def find_lost_in_mlflow(exam: Examination) -> Iterator[Finding]:
@@ -226,12 +215,11 @@ def find_lost_in_mlflow(exam: Examination) -> Iterator[Finding]:
         return
     records = {record.run_id: record for record in exam.runs().records}
     for believed in running:
-        run_dir = exam.folder(believed.run_id)
         if believed.run_id not in records:  # a run of another home, or a tag that somebody set
             continue
-        if not is_over(exam, records[believed.run_id]) or _num_waiting(
-            run_dir
-        ):  # what waits says it, or is found already
+        record = records[believed.run_id]
+        # What waits says it, or is found already.
+        if not is_over(exam, record) or _num_waiting(exam.run(record)):
             continue
         yield Finding(
             "MLflow",
@@ -242,7 +230,7 @@ def find_lost_in_mlflow(exam: Examination) -> Iterator[Finding]:
 
 
 def _end_in_mlflow(home: Home, mlflow_run_id: str, run_id: str) -> str:
-    record = load_record(home.runs / run_id)
+    record = Run.open(home.runs / run_id).record
     end_run(
         mlflow_run_id, record.status, round(datetime.fromisoformat(record.ended).timestamp() * 1000)
     )
@@ -297,17 +285,17 @@ def _flow_runs_over(exam: Examination, record: RunRecord) -> list[str]:
     One that had the run before another took it up is over too, whatever becomes of the run: it
     cannot have its lock.
     """
-    run_dir = exam.folder(record.run_id)
+    folder = exam.folder(record.run_id)
     if record.parent or not flow_runs_of(record):
         return []
     if is_over(exam, record):
         return flow_runs_of(record)
-    is_taken_up = not is_elsewhere(exam, run_dir) and age_of(run_dir / LOCK_FILE) > ENDING_SECONDS
+    is_taken_up = not is_elsewhere(exam, folder) and age_of(folder / LOCK_FILE) > ENDING_SECONDS
     return record.earlier_flow_runs if is_taken_up else []
 
 
 def _end_in_prefect(home: Home, flow_run_id: str, state: str, run_id: str) -> str:
-    record = load_record(home.runs / run_id)
+    record = Run.open(home.runs / run_id).record
     if flow_run_id == record.prefect_flow_run_id:
         new = end_flow_run(flow_run_id, record.status, state, record.error or record.status)
     else:

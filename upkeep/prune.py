@@ -35,6 +35,7 @@ from ..runs import (
     JOURNAL_FILE,
     LOCK_FILE,
     RECORD_FILE,
+    Run,
     RunRecord,
     list_records,
     load_record,
@@ -272,7 +273,7 @@ def _reason_to_keep(
     if made and not versions:
         return f"{made[0]} was made from it; --versions deletes versions without an alias"
     try:
-        num_waiting = waiting(home.runs / record.run_id)
+        num_waiting = waiting(Run(home.runs / record.run_id, record))
     except TrackingError as error:
         return f"nobody can say whether its journal waits for MLflow: {error}"
     if num_waiting:
@@ -305,8 +306,8 @@ def _move(home: Home, family: _Family) -> dict[str, str]:
     return {one.run_id: "" for one in family.records}
 
 
-def _trash_of(run_dir: Path) -> Path:
-    return run_dir.with_name(f".{run_dir.name}{TRASH}")
+def _trash_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}{TRASH}")
 
 
 def _empty(trash: Path, registered: dict[str, list[Version]], *, versions: bool) -> str:

@@ -126,6 +126,9 @@ from .trust import trusted_by_word as trusted_by_word
 # Keep that a run of this home may import what its recipe names; nothing where that is no own code.
 from .trust import vouch as vouch
 
+# The view of a run's split, opened once a run.
+from .views import view_of as view_of
+
 # Weights that a run begins with.
 from .warm_start import Start as Start
 

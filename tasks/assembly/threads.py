@@ -10,7 +10,6 @@ import os
 import platform
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch.optim.lr_scheduler import ConstantLR
@@ -33,7 +32,7 @@ from ...engine.hardware import (
 )
 from ...errors import CheckpointError
 from ...recipe import Recipe
-from ...runs import CHECKPOINTS, RunRecord, update_record
+from ...runs import CHECKPOINTS, Run
 from ...schema import Batch
 from ...settings import home
 from .job import build_scorer, rows_in_order
@@ -44,18 +43,17 @@ MACHINE = ("torch", "cpu", "cpu_capability", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_
 
 
 @contextlib.contextmanager
-def run_threads(
-    run_dir: Path, record: RunRecord, recipe: Recipe, view: View
-) -> Iterator[CoreSharing]:
+def run_threads(run: Run, view: View) -> Iterator[CoreSharing]:
     """Compute with the threads of a run for the life of the block.
 
     A run keeps the number that it began with, whatever the environment says where it goes on,
     unless its recipe names another. The record of the run says how many they are, and how they
     wait.
     """
-    found = _find(run_dir, record, recipe, view)
+    recipe = run.recipe
+    found = _find(run, view)
     with share_cores(recipe, found.number) as cores:
-        update_record(run_dir, threads=found.number, waiting=cores.waiting)
+        run.update(threads=found.number, waiting=cores.waiting)
         if pick_device(recipe.train.device).type == "cpu":
             say(f"threads: {found.number} ({found.reason}); waiting: {cores.waiting}")
         yield cores
@@ -92,8 +90,9 @@ def share_batches(job: Job, cores: CoreSharing) -> Job:
     )
 
 
-def _find(run_dir: Path, record: RunRecord, recipe: Recipe, view: View) -> ThreadCount:
-    kept = record.threads or _threads_of_checkpoint(run_dir)
+def _find(run: Run, view: View) -> ThreadCount:
+    recipe = run.recipe
+    kept = run.record.threads or _threads_of_checkpoint(run)
     return (
         ThreadCount(kept, "as the run began")
         if kept and recipe.train.threads == "auto"
@@ -170,12 +169,12 @@ class _Step:
         take_step(self._job, Progress(), [self._batch])
 
 
-def _threads_of_checkpoint(run_dir: Path) -> int:
+def _threads_of_checkpoint(run: Run) -> int:
     """The number of threads of a run that began before records named it.
 
     0 where no checkpoint says.
     """
-    for folder in reversed(list_generations(run_dir / CHECKPOINTS)):
+    for folder in reversed(list_generations(run.folder / CHECKPOINTS)):
         with contextlib.suppress(CheckpointError, ValueError):
             return int(read_manifest(folder)["fingerprint"].get("num_threads", 0))
     return 0

@@ -20,7 +20,7 @@ from ...disk import read_json, write_json
 from ...errors import RecipeError, SourceError, shown_value
 from ...models import locate_module, module_of
 from ...recipe import Recipe, load_recipe
-from ...runs import RECIPE_FILE, load_record
+from ...runs import RECIPE_FILE, Run
 from ...settings import home
 from ...tracking.registry import resolve_source
 
@@ -89,17 +89,17 @@ def admit_code(
     )
 
 
-def vouch(run_dir: Path, recipe: Recipe, trust_code: Sequence[str] = ()) -> None:
+def vouch(run_id: str, recipe: Recipe, trust_code: Sequence[str] = ()) -> None:
     """Keep that a run of this home may import what its recipe names.
 
     Nothing where that is no own code.
     """
-    module, known = module_of(recipe.model.name), _read(run_dir.name)
+    module, known = module_of(recipe.model.name), _read(run_id)
     if not module or (not trust_code and known.get("model") == recipe.model.name):
         return
     said = list(dict.fromkeys([*known.get("trust_code", []), *trust_code]))
     values = {"model": recipe.model.name, "file": locate_module(module), "trust_code": said}
-    write_json(_file_of(run_dir.name), values)
+    write_json(_file_of(run_id), values)
 
 
 def forget(run_id: str) -> None:
@@ -116,15 +116,15 @@ def _covers(trusted: str, module: str) -> bool:
     return module == trusted or module.startswith(f"{trusted}.")
 
 
-def _key_of(run_dir: Path) -> str:
+def _key_of(folder: Path) -> str:
     """The run whose word counts.
 
     Of one over a split column its parent's.
     """
     try:
-        return load_record(run_dir).parent or run_dir.name
+        return Run.open(folder).record.parent or folder.name
     except SourceError:
-        return run_dir.name
+        return folder.name
 
 
 def _file_of(run_id: str) -> Path:

@@ -8,7 +8,6 @@ become of the source.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
@@ -20,7 +19,7 @@ from ...errors import SourceError
 from ...models import find_heads, find_label_axes, new_labels
 from ...models.nets import asks_for_weights, load_pretrained
 from ...recipe import Recipe, WarmStart
-from ...runs import START, TRANSFER_FILE, load_record, verify_files
+from ...runs import START, TRANSFER_FILE, Run
 from ...schema import Schema
 from ...settings import home
 from ...weights import (
@@ -101,12 +100,12 @@ def warn_unused_settings(recipe: Recipe) -> None:
         say(f"warning: {doubt}")
 
 
-def keep_start(run_dir: Path, start: Start) -> None:
+def keep_start(run: Run, start: Start) -> None:
     """Write weights and report into a run's folder, and say what the report
     says.
     """
-    save_weights(start.state, run_dir / START)
-    write_atomic(run_dir / TRANSFER_FILE, tabulate(start.entries))
+    save_weights(start.state, run.folder / START)
+    write_atomic(run.folder / TRANSFER_FILE, tabulate(start.entries))
     say_start(start)
 
 
@@ -116,7 +115,7 @@ def say_start(start: Start) -> None:
         say(line)
 
 
-def load_start(run_dir: Path, recipe: Recipe) -> dict[str, Tensor] | None:
+def load_start(run: Run) -> dict[str, Tensor] | None:
     """What `keep_start` kept.
 
     None where the run begins at random.
@@ -124,10 +123,10 @@ def load_start(run_dir: Path, recipe: Recipe) -> dict[str, Tensor] | None:
     Raises:
         SourceError: it is gone, or not what was kept.
     """
-    if not recipe.warm_start.source:
+    if not run.recipe.warm_start.source:
         return None
-    verify_files(run_dir, load_record(run_dir), [START])
-    return load_weights(run_dir / START)
+    run.verify([START])
+    return load_weights(run.folder / START)
 
 
 def _refuse_new_classes(source: WarmSource, schema: Schema, theirs: Schema) -> None:

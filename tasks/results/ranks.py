@@ -20,7 +20,7 @@ from ...datasets.pack import View
 from ...disk import write_atomic
 from ...engine import Evaluation
 from ...engine.metrics import BACKWARDS, BEST, DIRECTIONS, RANK
-from ...runs import FIGURES, TABLES
+from ...runs import FIGURES, TABLES, Run
 from ...schema import FeatureSchema, Schema
 
 # Of so many entities, the most frequent ones, the nearest neighbours are written down, this many of
@@ -71,21 +71,21 @@ def tabulate_ranks(view: View, found: Evaluation, keys: np.ndarray | None) -> pd
     return pd.DataFrame(columns)
 
 
-def write_ranked(frame: pd.DataFrame, run_dir: Path, interval: tuple[float, float] | None) -> None:
+def write_ranked(frame: pd.DataFrame, run: Run, interval: tuple[float, float] | None) -> None:
     """Write the table of relations, and draw how the ranks are spread and the
     worst questions.
 
     Args:
         frame: of `tabulate_ranks`.
-        run_dir: gets `tables/relations.csv`, `figures/ranks.png` and `figures/worst.png`.
+        run: gets `tables/relations.csv`, `figures/ranks.png` and `figures/worst.png`.
         interval: of the mrr.
     """
-    _write(describe_relations(frame), run_dir / TABLES / "relations.csv")
+    _write(describe_relations(frame), run.folder / TABLES / "relations.csv")
     ranks = {
         direction: frame["rank"][frame["direction"] == direction].to_numpy()
         for direction in DIRECTIONS
     }
-    figures.ranks(ranks, run_dir / FIGURES / "ranks.png", interval=interval)
+    figures.ranks(ranks, run.folder / FIGURES / "ranks.png", interval=interval)
     worst = (
         frame[frame["rank"] > 1].sort_values("rank", ascending=False, kind="stable").head(NUM_WORST)
     )
@@ -96,7 +96,7 @@ def write_ranked(frame: pd.DataFrame, run_dir: Path, interval: tuple[float, floa
         [cell if isinstance(cell, str) else f"{cell:,}".removesuffix(".0") for cell in row]
         for row in rows
     ]
-    figures.worst_rows(header, cells, run_dir / FIGURES / "worst.png", "Worst ranks")
+    figures.worst_rows(header, cells, run.folder / FIGURES / "worst.png", "Worst ranks")
 
 
 def describe_relations(frame: pd.DataFrame) -> pd.DataFrame:

@@ -5,8 +5,6 @@ The weights of its tokens for each class, before training and after.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
@@ -14,7 +12,7 @@ from ... import figures
 from ...disk import write_atomic
 from ...models.nets import BagOfWords
 from ...recipe import Recipe
-from ...runs import BEST, FIGURES, START, TABLES
+from ...runs import BEST, FIGURES, START, TABLES, Run
 from ...schema import Schema
 from ...weights import load_into, load_weights
 from ..assembly import build_scorer
@@ -23,7 +21,7 @@ MAX_LINES = 200_000
 NUM_DRAWN = 15
 
 
-def write_words(run_dir: Path, recipe: Recipe, schema: Schema) -> bool:
+def write_words(run: Run, recipe: Recipe, schema: Schema) -> bool:
     """Write `tables/words.csv` and `figures/words.png` of a run whose model is
     a bag of words; of others nothing.
 
@@ -33,7 +31,7 @@ def write_words(run_dir: Path, recipe: Recipe, schema: Schema) -> bool:
     the column and weights are in standardised units.
 
     Args:
-        run_dir: has the best weights.
+        run: has the best weights.
         recipe: of the run; its seed gives the weights that training began with.
         schema: of the run.
     Returns:
@@ -46,19 +44,19 @@ def write_words(run_dir: Path, recipe: Recipe, schema: Schema) -> bool:
     model = build_scorer(recipe.model_copy(update={"train": plain}), schema).model
     if not isinstance(model, BagOfWords):
         return False
-    start = run_dir / START  # of a warm start; a run without it drew its weights from the seed
+    start = run.folder / START  # of a warm start; a run without it drew its weights from the seed
     if start.is_file():
         load_into(model, load_weights(start), str(start))
     before_VK = model.token_weights().numpy()
-    best = run_dir / BEST
+    best = run.folder / BEST
     load_into(model, load_weights(best), str(best))
     after_VK = model.token_weights().numpy()
     [text] = schema.inputs
     names = name_outputs(schema)
     table = rank_words(names, text.classes, text.counts, before_VK, after_VK)
-    write_atomic(run_dir / TABLES / "words.csv", table.to_csv(index=False, float_format="%.6g"))
+    write_atomic(run.folder / TABLES / "words.csv", table.to_csv(index=False, float_format="%.6g"))
     figures.words(
-        names, text.classes, before_VK, after_VK, run_dir / FIGURES / "words.png", NUM_DRAWN
+        names, text.classes, before_VK, after_VK, run.folder / FIGURES / "words.png", NUM_DRAWN
     )
     return True
 

@@ -2,6 +2,18 @@
 # did.
 from .cancel import acknowledge_cancel as acknowledge_cancel
 
+# Prefect's id of the flow run that we are in; empty outside of one.
+from .flow_run import flow_run_id as flow_run_id
+
+# The flow run's page, where a server outlives it.
+from .flow_run import flow_run_url as flow_run_url
+
+# Whether this flow run was the last to begin a run or let it go on.
+from .flow_run import is_ours as is_ours
+
+# Lead from the flow run to MLflow's page, where MLflow has the run.
+from .flow_run import lead_to_mlflow as lead_to_mlflow
+
 # The import path of Prefect's server.
 from .flow_runs import SERVER as SERVER
 

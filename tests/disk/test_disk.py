@@ -33,6 +33,7 @@ from torchrelay.disk.reading import open_file, read_json
 from torchrelay.disk.space import require_space
 from torchrelay.engine.checkpoints import CheckpointStore
 from torchrelay.errors import BusyError, LockError
+from torchrelay.runs import Run
 from torchrelay.schema import Schema
 from torchrelay.tracking.shipping import Aside
 from torchrelay.tracking.shipping import set_aside as note_aside
@@ -437,7 +438,7 @@ def make_checkpoint(home: Path) -> None:
 
 def make_note(home: Path) -> None:
     make_folder(home)
-    note_aside(home, [Aside(1, "tags", (), "refused")])
+    note_aside(Run(home), [Aside(1, "tags", (), "refused")])
 
 
 def make_schema(home: Path) -> None:

@@ -24,7 +24,7 @@ from prefect import Task
 
 from torchrelay.engine import job, loop
 from torchrelay.faults import arm
-from torchrelay.runs import RunRecord, journal, list_records, load_record
+from torchrelay.runs import Run, RunRecord, journal, list_records, load_record
 from torchrelay.settings import Home, home
 from torchrelay.tasks.assembly import resuming
 from torchrelay.tracking import make_database
@@ -110,7 +110,7 @@ class KilledRun:
 
     def outcome(self) -> Outcome:
         """What it came to."""
-        return read_outcome(self.run_dir)
+        return read_outcome(Run(self.run_dir))
 
     def tracked(self) -> Tracked:
         """What the tracker has of it."""

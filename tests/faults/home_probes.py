@@ -29,7 +29,14 @@ from torchrelay.engine.hardware import USER_SETTINGS, usable_cores
 from torchrelay.engine.metrics import compute_metrics, headline_interval
 from torchrelay.errors import TorchrelayError
 from torchrelay.recipe import load_recipe
-from torchrelay.runs import JOURNAL_FILE, Journal, describe_run, load_record, read_recipe, waiting
+from torchrelay.runs import (
+    JOURNAL_FILE,
+    Journal,
+    Run,
+    describe_run,
+    load_record,
+    waiting,
+)
 from torchrelay.runs import record as records
 from torchrelay.settings import home
 from torchrelay.tasks import (
@@ -49,7 +56,7 @@ from torchrelay.tasks import (
     start_run,
     train_model,
 )
-from torchrelay.tasks.assembly import choose_threads
+from torchrelay.tasks.assembly import choose_threads, view_of
 from torchrelay.tracking.registry import resolve_source
 from torchrelay.upkeep import (
     Examination,
@@ -234,7 +241,7 @@ def _show(case: Case) -> Any:
     return (
         {name: value for name, value in record.items() if name not in places},
         points,
-        waiting(run_dir),
+        waiting(Run(run_dir)),
     )
 
 
@@ -273,9 +280,9 @@ def _evaluate(case: Case, *, whole: bool = False) -> Any:
 
 def _measure(run_dir: Path) -> Any:
     """What an evaluation of a run makes, before it is drawn: outputs, metrics, keys and schema."""
-    record, recipe = load_record(run_dir), read_recipe(run_dir)
-    view = open_view(Path(record.pack_dir), Path(record.split_dir))
-    found, _ = score_rows(run_dir, recipe, view)
+    run = Run.open(run_dir)
+    record, recipe, view = run.record, run.recipe, view_of(run)
+    found, _ = score_rows(run)
     rows, reduction = found.rows.numpy(), reduction_of(recipe.train.loss)
     metrics = compute_metrics(
         view.schema, found.outputs, found.target, found.losses, None, reduction

@@ -255,6 +255,7 @@ def test_a_home_that_fills_up_ends_a_run_with_one_error_and_its_true_status(
 ) -> None:
     from torchrelay.flows import train
     from torchrelay.runs import load_record
+    from torchrelay.tasks import ending as ending_file
     from torchrelay.tasks import runs as runs_file
     from torchrelay.tasks import train as train_file
 
@@ -273,7 +274,7 @@ def test_a_home_that_fills_up_ends_a_run_with_one_error_and_its_true_status(
             if signalled:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    for module in (loop_file, train_file, runs_file):
+    for module in (loop_file, train_file, runs_file, ending_file):
         monkeypatch.setattr(module, "reach", fill_at)
     recipe = number_recipe(
         train={"epochs": 30, "batch_size": 8},

@@ -285,7 +285,7 @@ def test_harmless_is_what_has_a_reason(file: str, after: bytes, is_harmless: boo
 def test_the_flips_find_a_result_that_changes_in_silence(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("torchrelay.runs.files.why_changed", lambda run_dir, record, name: "")
+    monkeypatch.setattr("torchrelay.runs.run.Run.why_changed", lambda run, name: "")
     monkeypatch.setattr(
         "torchrelay.upkeep.altered.runs.why_changed", lambda run_dir, record, name: ""
     )

@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 from torchrelay import settings
 from torchrelay.cli import commands
 from torchrelay.flows import train
-from torchrelay.runs import JOURNAL_FILE, Journal, waiting
+from torchrelay.runs import JOURNAL_FILE, Journal, Run, waiting
 from torchrelay.tracking.registry import resolve_source
 
 from ..conftest import WriteRecipe
@@ -79,7 +79,7 @@ def test_a_training_without_a_tracker_has_the_same_weights_and_its_points_and_mo
     assert "registered" not in said
     assert (alone["status"], alone["mlflow_run_id"]) == ("FINISHED", "")
     assert alone["weights_sha256"] == undisturbed["weights_sha256"]
-    num_lines = waiting(Path(alone["run_dir"]))
+    num_lines = waiting(Run(Path(alone["run_dir"])))
 
     done = sync()["runs"]
     assert [(one["run_id"], one["sent"], one["waiting"]) for one in done] == [
@@ -172,7 +172,7 @@ def assert_survives(
         recipe_file=recipe, overrides={"name": "disturbed", "tracking.experiment": "outages"}
     )
     added = time.monotonic() - began - seconds
-    is_complete = waiting(Path(result["run_dir"])) == 0
+    is_complete = waiting(Run(Path(result["run_dir"]))) == 0
     assert result["status"] == "FINISHED"
     assert result["weights_sha256"] == expected["weights_sha256"]
     bring_back()

@@ -21,6 +21,7 @@ import mlflow.store.model_registry.sqlalchemy_store
 from torchrelay import settings
 from torchrelay.recipe import Data, Recipe
 from torchrelay.schema import FeatureSchema, Schema
+from torchrelay.runs import Run
 from torchrelay.runs import JOURNAL_FILE, Journal
 from torchrelay.runs import journal_opening
 from torchrelay.tracking.shipping.outbox import Outbox
@@ -37,7 +38,7 @@ created=now(), fingerprint="f" * 32)
     with Journal(run_dir / JOURNAL_FILE) as journal:
         recipe = Recipe(name="x", data=Data(table="t.csv"))
         journal_opening(journal, record, recipe, Schema(inputs=[y], targets=[y]), {})
-        outbox = Outbox(run_dir)
+        outbox = Outbox(Run(run_dir))
         for step in range(1, num_batches + 1):
             journal.append_metrics(step, 0, {"loss": 1 / step})
             journal.flush()

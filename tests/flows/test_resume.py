@@ -20,7 +20,7 @@ from torchrelay.errors import BusyError, RecipeError, SourceError
 from torchrelay.faults import FaultError
 from torchrelay.flows.evaluate import evaluate
 from torchrelay.flows.train import train
-from torchrelay.runs import Journal, RunRecord, list_records, load_record, update_record
+from torchrelay.runs import Journal, Run, RunRecord, list_records, load_record, update_record
 from torchrelay.tasks import change_recipe
 
 from ..conftest import WriteRecipe
@@ -277,10 +277,10 @@ def test_what_changes_on_the_way_is_recorded_and_what_would_break_the_run_is_ref
         "train.optimizer.args.lr_decay": 0.1,
     }.items():
         with pytest.raises(RecipeError, match=rf"{key}.*: a run goes on with what it began with"):
-            change_recipe(run_dir, {key: value})
+            change_recipe(Run(run_dir), {key: value})
     assert (
         change_recipe(
-            run_dir, {"train.augment": [], "tracking.wait_seconds": 1}
+            Run(run_dir), {"train.augment": [], "tracking.wait_seconds": 1}
         ).tracking.wait_seconds
         == 1
     )

@@ -14,7 +14,7 @@ import pytest
 from torchrelay import settings
 from torchrelay.disk import lock, make_folder, write_atomic
 from torchrelay.errors import RunLostError
-from torchrelay.runs import holding
+from torchrelay.runs import Run, holding
 from torchrelay.runs.holding import check_folder, checked
 from torchrelay.runs.journal import Journal
 from torchrelay.runs.layout import JOURNAL_FILE
@@ -80,12 +80,12 @@ def test_what_becomes_of_a_held_folder_is_noticed_and_ends_the_run(
     after: list[str] = []
     lost = pytest.raises(RunLostError, match=rf"run held ends here: .*{said}")
     with lost as caught, hold_run(run_dir), keep_status(run_dir):
-        check_folder(run_dir, is_now=True)
+        check_folder(Run(run_dir), is_now=True)
         save_record(home, record)
-        check_folder(run_dir, is_now=True)
+        check_folder(Run(run_dir), is_now=True)
         take(run_dir)
         after = sorted(str(path) for path in home.root.rglob("*"))
-        check_folder(run_dir, is_now=True)
+        check_folder(Run(run_dir), is_now=True)
     assert caught.value.exit_code == 1
     if said != "lock was removed":
         assert (
@@ -128,14 +128,14 @@ def test_a_run_in_good_order_is_left_alone_and_looked_at_every_two_seconds(
 
     with hold_run(run_dir):
         save_record(home, RunRecord(run_id="held", name="x", experiment="x", created=now()))
-        assert list(checked(run_dir, batches)()) == list(range(1000))
+        assert list(checked(Run(run_dir), batches)()) == list(range(1000))
         assert len(looks) == 2  # the folder and the lock, once
     looks.clear()
     monkeypatch.setattr(holding, "CHECK_SECONDS", 0.0)
     with hold_run(run_dir):
-        list(checked(run_dir, batches)())
+        list(checked(Run(run_dir), batches)())
         assert len(looks) == 2000
-    check_folder(run_dir, is_now=True)  # nobody holds it here
+    check_folder(Run(run_dir), is_now=True)  # nobody holds it here
 
 
 @pytest.mark.parametrize("take", [shutil.rmtree, replace_folder])

@@ -28,6 +28,7 @@ from torchrelay.recipe import (
 from torchrelay.runs import (
     JOURNAL_FILE,
     Journal,
+    Run,
     RunRecord,
     load_record,
     now,
@@ -35,7 +36,8 @@ from torchrelay.runs import (
     waiting,
 )
 from torchrelay.schema import Schema
-from torchrelay.tasks import runs as runs_file
+from torchrelay.tasks import ending
+from torchrelay.tasks.ending import keep_status
 from torchrelay.tasks.ingest import ingest_table
 from torchrelay.tasks.reopen import (
     find_unfinished_change,
@@ -43,7 +45,7 @@ from torchrelay.tasks.reopen import (
     reopen_run,
     write_changed_recipe,
 )
-from torchrelay.tasks.runs import hold_run, keep_status, name_run, open_run, start_run
+from torchrelay.tasks.runs import hold_run, name_run, open_run, start_run
 from torchrelay.tasks.train import note_resumption, train_model
 from torchrelay.tracking.shipping import stop_shipping
 
@@ -58,7 +60,7 @@ def run_dir(number_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch) -> Iter
     run_dir = name_run(recipe)
     start_run.fn(run_dir, recipe, ingest_table.fn(recipe), "")
     yield run_dir
-    stop_shipping(run_dir)
+    stop_shipping(Run(run_dir))
 
 
 def train_and_die(run_dir: Path, fault: str) -> None:
@@ -196,7 +198,7 @@ def test_a_run_that_died_before_its_beginning_was_journaled_gets_it_when_it_goes
         line | {"time": 0} for line in lines if line["kind"] in ("open", "params", "dataset")
     ] == [line | {"time": 0} for line in begun]
     assert [line["path"] for line in lines if line["kind"] == "artifact"] == files
-    assert waiting(run_dir) > len(begun)
+    assert waiting(Run(run_dir)) > len(begun)
 
 
 def test_a_run_that_cannot_be_opened_leaves_nothing(run_dir: Path) -> None:
@@ -212,10 +214,10 @@ def test_a_run_that_cannot_be_opened_leaves_nothing(run_dir: Path) -> None:
 def test_a_second_signal_ends_the_wait_for_a_silent_tracker(
     run_dir: Path, comes: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs_file, "SECONDS_AFTER_A_FAILURE", 60.0)
+    monkeypatch.setattr(ending, "SECONDS_AFTER_A_FAILURE", 60.0)
     reopen_run.fn(run_dir, {"tracking.wait_seconds": 60})
     send = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
-    end, settle = runs_file.end_record, runs_file.settle_run
+    end, settle = ending.end_record, ending.settle_run
 
     def end_meanwhile(*arguments: Any) -> None:
         if comes == "while its end is written":
@@ -227,8 +229,8 @@ def test_a_second_signal_ends_the_wait_for_a_silent_tracker(
             send.start()
         settle(*arguments)
 
-    monkeypatch.setattr(runs_file, "end_record", end_meanwhile)
-    monkeypatch.setattr(runs_file, "settle_run", settle_meanwhile)
+    monkeypatch.setattr(ending, "end_record", end_meanwhile)
+    monkeypatch.setattr(ending, "settle_run", settle_meanwhile)
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt), keep_status(run_dir):
         raise KeyboardInterrupt
@@ -267,14 +269,15 @@ def test_a_run_that_goes_on_puts_no_secret_of_its_recipe_into_its_journal(
 
     before, recipe = recipe_of("s3cr3tpw", 1), recipe_of("s3cr3tpw2", 2)
     record = RunRecord(run_id="n-1", kind="train", name="n", experiment="n", created=now())
-    with Journal(tmp_path / JOURNAL_FILE) as journal:
+    run = Run(tmp_path, record)
+    with run.journal as journal:
         journal.append_status("RUNNING")
         journal.append_params(hide_in_values(flatten(before)))
         journal.append_metrics(9, 0, {"train/loss": 1.0})
         note_resumption(journal, record, before, None, 0)
         assert [line["name"] for line in journal.lines() if line["kind"] == "event"] == ["resumed"]
         journal_resumption(journal, 0, changes_between(flatten(before), flatten(recipe)))
-        write_changed_recipe(journal, before, recipe, 2)
+        write_changed_recipe(run, before, recipe, 2)
         begun, _ = find_unfinished_change(journal, recipe)
     assert "change" not in capsys.readouterr().err
     assert "s3cr3tpw" not in (tmp_path / JOURNAL_FILE).read_text()

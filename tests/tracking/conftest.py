@@ -17,6 +17,7 @@ from torchrelay.recipe import Data, Feature, Named, Recipe, dump_recipe
 from torchrelay.runs import (
     JOURNAL_FILE,
     Journal,
+    Run,
     RunRecord,
     journal_opening,
     load_record,
@@ -53,7 +54,7 @@ def mlflow_run_of(run_dir: Path) -> MlflowRun:
 
 def shipped_run(run_dir: Path) -> MlflowRun:
     """Send all that a run's journal has; the run as it then stands in MLflow."""
-    done = sync_run(run_dir)
+    done = sync_run(Run(run_dir))
     assert (done.num_waiting, done.reason) == (0, "")
     return mlflow_run_of(run_dir)
 

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from torchrelay import settings
 from torchrelay.errors import TrackingError
 from torchrelay.recipe import Named, flatten
-from torchrelay.runs import JOURNAL_FILE, Journal, Point, RunRecord, journal_reopening
+from torchrelay.runs import JOURNAL_FILE, Journal, Point, Run, RunRecord, journal_reopening
 from torchrelay.settings import Home
 from torchrelay.tracking.client import legal_name, make_database
 from torchrelay.tracking.mlflow_run import MlflowRun, page_of
@@ -184,13 +184,13 @@ def test_a_deleted_run_or_experiment_says_how_to_bring_it_back_and_then_all_is_s
     run.client.delete_run(run.run_id)
     with Journal(run_dir / JOURNAL_FILE) as journal:
         journal.append_metrics(1, 0, {"loss": 1.0})
-    done = sync_run(run_dir)
+    done = sync_run(Run(run_dir))
     assert done.num_waiting == 1
     assert f"mlflow runs restore --run-id {run.run_id}" in done.reason
     run.client.restore_run(run.run_id)
-    assert sync_run(run_dir).num_waiting == 0
+    assert sync_run(Run(run_dir)).num_waiting == 0
     run.client.delete_experiment(run.experiment_id)
-    other = sync_run(open_run(make_record()))
+    other = sync_run(Run(open_run(make_record())))
     assert "'digits' was deleted; bring it back with mlflow experiments restore" in other.reason
     assert other.mlflow_run_id == ""
 
@@ -203,7 +203,7 @@ def test_a_server_that_is_gone_is_named_without_its_password(
         port = probe.getsockname()[1]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:secret@127.0.0.1:{port}")
     began = time.monotonic()
-    done = sync_run(open_run(make_record()), patience_seconds=0.5)
+    done = sync_run(Run(open_run(make_record())), patience_seconds=0.5)
     assert time.monotonic() - began < 5
     assert re.search(
         f"http://127.0.0.1:{port}: .* no server answers .* MLFLOW_TRACKING_URI", done.reason
@@ -214,14 +214,14 @@ def test_a_server_that_is_gone_is_named_without_its_password(
 def test_what_the_user_set_for_http_stays(open_run, make_record: Make, monkeypatch):
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "7")
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
-    sync_run(open_run(make_record()))
+    sync_run(Run(open_run(make_record())))
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "7"
     assert int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) <= 60
 
 
 def test_an_address_that_mlflow_does_not_know_is_named(open_run, make_record: Make, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "gopher://x")
-    assert "gopher://x" in sync_run(open_run(make_record()), patience_seconds=0.1).reason
+    assert "gopher://x" in sync_run(Run(open_run(make_record())), patience_seconds=0.1).reason
 
 
 def test_legal_names_stay_and_others_never_collide():
@@ -258,7 +258,7 @@ created=now(), fingerprint="f" * 32)
         for step in range(1, 11):
             journal.append_metrics(step, 0, {"loss": 1 / step})
         journal.append_status("FINISHED", 1)
-    assert sync_run(run_dir).num_waiting == 0
+    assert sync_run(Run(run_dir)).num_waiting == 0
 
 context = multiprocessing.get_context("fork")
 barrier = context.Barrier(8)

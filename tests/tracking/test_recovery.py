@@ -24,6 +24,7 @@ from torchrelay.runs import (
     JOURNAL_FILE,
     Cursor,
     Journal,
+    Run,
     list_records,
     load_record,
     update_record,
@@ -115,12 +116,11 @@ def test_runs_and_versions_come_back_from_journals_and_folders(home: Home, make_
         make_run(run_id="second", created=LONG_AGO),
     )
     for run_dir, servable in ((first, net), (second, None)):
-        with Journal(run_dir / JOURNAL_FILE) as journal:
-            stage_model(
-                journal, load_record(run_dir), "net", servable, None if servable is None else PIXELS
-            )
+        run = Run.open(run_dir)
+        with run.journal:
+            stage_model(run, "net", servable, None if servable is None else PIXELS)
         finish(run_dir)
-        assert sync_run(run_dir).num_waiting == 0
+        assert sync_run(Run(run_dir)).num_waiting == 0
     (home.root / "mlflow.db").unlink()
     [finding] = find_lost_database(Examination.of(home))
     assert "is gone, and 2 runs say that they are in it" in finding.what
@@ -174,7 +174,7 @@ def test_a_run_that_a_new_database_never_had_is_found_and_one_that_was_deleted_t
     assert [*recover(home)] == [
         "runs that MLflow's database lost: 1; they are sent again from their journals"
     ]
-    assert (waiting(old) > 0, waiting(gone)) == (True, 0)
+    assert (waiting(Run(old)) > 0, waiting(Run(gone))) == (True, 0)
 
 
 def test_a_run_of_a_server_is_not_looked_for_in_the_database_of_the_home(

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from torchrelay import settings
 from torchrelay.cli import commands, tell_notes
 from torchrelay.errors import DataError
-from torchrelay.runs import JOURNAL_FILE, Journal, RunRecord, is_meant_for_here, tracker_of
+from torchrelay.runs import JOURNAL_FILE, Journal, Run, RunRecord, is_meant_for_here, tracker_of
 from torchrelay.settings import Home
 from torchrelay.tasks import note_end
 
@@ -107,7 +107,7 @@ def test_a_verdict_with_an_address_ends_a_run_and_a_command_without_its_password
     run_dir = open_run(make_record())
     error = DataError(f"http://user:{SECRET}@host/leaf.png is torn")
     error.add_note(f"more of http://user:{SECRET}@host/leaf.png stands elsewhere")
-    assert note_end(run_dir, error)
+    assert note_end(Run(run_dir), error)
     tell_notes(error)
     assert (run_dir / "error.txt").read_text() == "http://host/leaf.png is torn\n"
     assert capsys.readouterr().err == "more of http://host/leaf.png stands elsewhere\n"

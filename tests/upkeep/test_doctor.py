@@ -28,6 +28,7 @@ from torchrelay.flows import ingest
 from torchrelay.recipe import load_recipe
 from torchrelay.runs import (
     Journal,
+    Run,
     RunRecord,
     journal_opening,
     load_record,
@@ -77,7 +78,7 @@ def journal_a_run(run_dir: Path) -> None:
 
 def send(run_dir: Path) -> str:
     """Send a run to MLflow as far as it is journaled; MLflow's id of it."""
-    shipped = sync_run(run_dir)
+    shipped = sync_run(Run(run_dir))
     assert (shipped.num_waiting, shipped.reason) == (0, "")
     return shipped.mlflow_run_id
 
@@ -280,7 +281,7 @@ def test_a_journal_that_waits_for_another_tracker_is_found_and_not_sent_here(
         f"not for {tracking_uri()}"
     )
     assert finding.remedy == "set MLFLOW_TRACKING_URI=http://team:5000, then torchrelay sync theirs"
-    assert waiting(run_dir) == 10
+    assert waiting(Run(run_dir)) == 10
 
 
 def test_a_silent_tracker_is_waited_for_once(
@@ -312,15 +313,16 @@ def test_a_version_that_waited_to_be_registered_is_named(
     (run_dir / "lock").write_text("")
     update_record(run_dir, ended=LONG_AGO)
     recipe = load_recipe(run_dir / "recipe.yaml")
-    with Journal(run_dir / "journal.jsonl") as journal:
+    run = Run.open(run_dir)
+    with run.journal as journal:
         journal_opening(
             journal,
-            load_record(run_dir),
+            run.record,
             recipe,
             Schema.load(run_dir / "schema.json"),
             {"train": 10},
         )
-        stage_model(journal, load_record(run_dir), "line", None, None)
+        stage_model(run, "line", None, None)
     line, _ = doctor(home(), fix=True).mended
     assert line.endswith(f"sent to MLflow at {tracking_uri()}; registered: line version 1")
 

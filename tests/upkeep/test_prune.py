@@ -25,7 +25,7 @@ from torchrelay.datasets.pack import Pack, hold_data
 from torchrelay.disk import lock, read_json
 from torchrelay.errors import RecipeError
 from torchrelay.flows import evaluate, train
-from torchrelay.runs import JOURNAL_FILE, Journal, list_records, update_record
+from torchrelay.runs import JOURNAL_FILE, Journal, Run, list_records, update_record
 from torchrelay.settings import Home
 from torchrelay.tracking.shipping import sync_run
 from torchrelay.upkeep.prune import Pruned, parse_age
@@ -361,7 +361,7 @@ def test_a_run_whose_journal_waits_for_the_tracker_stays(home: Home, runs: list[
     done = prune(home, keep_runs=0)
     assert done.kept[runs[1]] == "its journal waits for MLflow; torchrelay sync sends it"
     assert names(done, "run") == [runs[2]]
-    sync_run(home.runs / runs[1])
+    sync_run(Run(home.runs / runs[1]))
     assert names(prune(home, keep_runs=0), "run") == [runs[1]]
 
 

@@ -21,7 +21,7 @@ from torchrelay.cli import commands
 from torchrelay.datasets.splits import list_split, verify_split
 from torchrelay.disk import seal
 from torchrelay.errors import SourceError, TorchrelayError
-from torchrelay.runs import RUN_ID_TAG, find_run, list_records, load_record, read_version_files
+from torchrelay.runs import RUN_ID_TAG, Run, find_run, list_records, load_record, read_version_files
 from torchrelay.settings import Home
 from torchrelay.tracking import open_client
 from torchrelay.tracking.registry import staged_folder
@@ -258,9 +258,9 @@ def test_a_version_waits_in_the_folder_of_its_digest_and_no_line_names_another(
 ) -> None:
     line = {"weights_sha256": "0123456789abcdef" * 4, "folder": folder}
     with pytest.raises(ValueError, match="is none in which a version waits"):
-        staged_folder(tmp_path, line)
+        staged_folder(Run(tmp_path), line)
     own = "register/0123456789abcdef"
-    assert staged_folder(tmp_path, {**line, "folder": own}) == tmp_path / own
+    assert staged_folder(Run(tmp_path), {**line, "folder": own}) == tmp_path / own
     (tmp_path / "register").symlink_to("/etc")
     with pytest.raises(ValueError, match="is none"):
-        staged_folder(tmp_path, {**line, "folder": own})
+        staged_folder(Run(tmp_path), {**line, "folder": own})

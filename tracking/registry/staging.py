@@ -46,11 +46,10 @@ from ...runs import (
     RUN_ID_TAG,
     STAGED,
     VERSION_FILES,
-    Journal,
+    Run,
     RunRecord,
     digests_of,
     read_version_files,
-    verify_files,
 )
 
 if TYPE_CHECKING:
@@ -64,8 +63,7 @@ logger = logging.getLogger(__name__)
 
 
 def stage_model(
-    journal: Journal,
-    record: RunRecord,
+    run: Run,
     name: str,
     servable: torch.nn.Module | None,
     input_example: np.ndarray | None,
@@ -77,8 +75,7 @@ def stage_model(
     inputs. Weights that are in the journal under that name already are not staged again.
 
     Args:
-        journal: of the run.
-        record: of the run, whose `weights/best.pt` becomes the version.
+        run: whose `weights/best.pt` becomes the version.
         name: of the registered model; made where there is none.
         servable: takes raw inputs, one tensor; None where a model has several, and then the version
             has weights only.
@@ -86,37 +83,36 @@ def stage_model(
     Returns:
         Whether a line was journaled.
     """
-    run_dir = journal.path.parent
-    verify_files(run_dir, record, NEEDED)
-    files = digests_of(run_dir, NEEDED)
+    run.verify(NEEDED)
+    files = digests_of(run.folder, NEEDED)
     weights_sha256 = files[BEST]
     lines = [
         line
-        for line in journal.lines()
+        for line in run.journal.lines()
         if line["kind"] == "model" and line["weights_sha256"] == weights_sha256
     ]
     if any(line["name"] == name for line in lines):
         return False
-    folder = run_dir / STAGED / weights_sha256[:16]
+    folder = run.folder / STAGED / weights_sha256[:16]
     listed = next((line["files"] for line in lines if "files" in line), None)
     if not folder.is_dir() or listed is None:
         remove_tree(folder)  # of a process that died before it said what is in it
-        listed = _put_together(run_dir, folder, servable, input_example)
+        listed = _put_together(run.folder, folder, servable, input_example)
     reach("register.exported")
-    journal.append(
+    run.journal.append(
         "model",
         name=name,
         folder=f"{STAGED}/{folder.name}",
         weights_sha256=weights_sha256,
-        step=record.steps,
+        step=run.record.steps,
         files=listed,
-        tags={**_version_tags(record, weights_sha256), FILES_TAG: json.dumps(files)},
+        tags={**_version_tags(run.record, weights_sha256), FILES_TAG: json.dumps(files)},
     )
     return True
 
 
 def _put_together(
-    run_dir: Path, folder: Path, servable: torch.nn.Module | None, input_example: np.ndarray | None
+    source: Path, folder: Path, servable: torch.nn.Module | None, input_example: np.ndarray | None
 ) -> dict[str, dict[str, Any]]:
     """Fill the folder of a version.
 
@@ -125,15 +121,15 @@ def _put_together(
     with commit_folder(folder) as temporary:
         if servable is not None and input_example is not None:
             _export(servable, input_example, temporary)
-        _copy_needed(run_dir, temporary)
+        _copy_needed(source, temporary)
         sign(temporary, "", "")
         return list_files(temporary, _names_in(temporary))
 
 
-def _copy_needed(run_dir: Path, folder: Path) -> None:
+def _copy_needed(source: Path, folder: Path) -> None:
     for part in NEEDED:
         (folder / part).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(run_dir / part, folder / part)
+        shutil.copyfile(source / part, folder / part)
 
 
 def _names_in(folder: Path) -> list[str]:
@@ -146,7 +142,7 @@ def _names_in(folder: Path) -> list[str]:
     ]
 
 
-def staged_folder(run_dir: Path, line: Mapping[str, Any]) -> Path:
+def staged_folder(run: Run, line: Mapping[str, Any]) -> Path:
     """The folder of a `model` line, which goes once it is sent.
 
     Named by the weights' digest, in the run's own folder.
@@ -158,15 +154,15 @@ def staged_folder(run_dir: Path, line: Mapping[str, Any]) -> Path:
     if (
         line["folder"] != f"{STAGED}/{name}"
         or not re.fullmatch("[0-9a-f]{16}", name)
-        or (run_dir / STAGED).is_symlink()
+        or (run.folder / STAGED).is_symlink()
     ):
         raise ValueError(
             f"its folder {shown(repr(line['folder']))} is none in which a version waits"
         )
-    return run_dir / STAGED / name
+    return run.folder / STAGED / name
 
 
-def stage_again(run_dir: Path, line: Mapping[str, Any], folder: Path) -> bool:
+def stage_again(run: Run, line: Mapping[str, Any], folder: Path) -> bool:
     """Put a version together that was sent to a database that is lost.
 
     From what MLflow kept of it, or the run's files.
@@ -174,7 +170,7 @@ def stage_again(run_dir: Path, line: Mapping[str, Any], folder: Path) -> bool:
     Returns:
         Whether there is anything that has these very weights.
     """
-    wanted, best = line["weights_sha256"], run_dir / BEST
+    wanted, best = line["weights_sha256"], run.folder / BEST
     models = settings.home().artifacts / "models"
     size = best.stat().st_size if best.is_file() else -1
     for kept in (
@@ -194,9 +190,9 @@ def stage_again(run_dir: Path, line: Mapping[str, Any], folder: Path) -> bool:
     if size < 0 or sha256_file(best) != wanted:
         return False
     with commit_folder(folder) as temporary:
-        _copy_needed(run_dir, temporary)
+        _copy_needed(run.folder, temporary)
     logger.warning(
-        "%s: its version of %r has weights but nothing to serve", run_dir.name, line["name"]
+        "%s: its version of %r has weights but nothing to serve", run.run_id, line["name"]
     )
     return True
 

@@ -43,13 +43,11 @@ from ...runs import (
     RECIPE_FILE,
     RUN_ID_TAG,
     SCHEMA_FILE,
+    Run,
     find_run,
     list_children,
     load_copied_record,
-    load_record,
-    verify_files,
     verify_weights,
-    why_changed,
 )
 from ...settings import Home
 from ..client import call, open_client
@@ -96,7 +94,7 @@ class Source:
     label: str
 
 
-def register_staged(run: MlflowRun, run_dir: Path, line: Mapping[str, Any]) -> str:
+def register_staged(run: MlflowRun, ours: Run, line: Mapping[str, Any]) -> str:
     """Make the version of a `model` line. The first becomes its model's
     champion, a later one its challenger.
 
@@ -105,7 +103,7 @@ def register_staged(run: MlflowRun, run_dir: Path, line: Mapping[str, Any]) -> s
 
     Args:
         run: MLflow run that the version belongs to.
-        run_dir: our run, with the staged folder, which goes once the version is there.
+        ours: our run, with the staged folder, which goes once the version is there.
         line: of the journal.
     Returns:
         The version's number; empty, with a warning, where the folder was removed before there was
@@ -113,9 +111,9 @@ def register_staged(run: MlflowRun, run_dir: Path, line: Mapping[str, Any]) -> s
     Raises:
         TrackingError: the name is not legal or a prompt's, or the server cannot be reached.
     """
-    client, name, folder = run.client, line["name"], staged_folder(run_dir, line)
+    client, name, folder = run.client, line["name"], staged_folder(ours, line)
     number = _find_version(run, line)
-    if not number and not folder.is_dir() and not stage_again(run_dir, line, folder):
+    if not number and not folder.is_dir() and not stage_again(ours, line, folder):
         logger.warning("%s is gone; %r gets no version of it", folder, name)
         return ""
     if not number:
@@ -255,7 +253,7 @@ def resolve_source(source: str, home: Home) -> Source:
         if path.suffix in WEIGHTS_SUFFIXES:
             raise SourceError(f"weights file {source} does not exist; SOURCE is {FORMS}") from error
         return _resolve_remote(identifier, home, error)
-    record = load_record(run_dir)
+    record = (ours := Run.open(run_dir)).record
     if record.kind == "splits":
         names = ", ".join(child.run_id for child in list_children(home, record)) or "none yet"
         raise SourceError(
@@ -267,7 +265,7 @@ def resolve_source(source: str, home: Home) -> Source:
                 f"run {record.run_id} ({record.status}) has no {part}; "
                 f"torchrelay resume {record.run_id} brings it to its end"
             )
-    verify_files(run_dir, record, NEEDED)
+    ours.verify(NEEDED)
     return Source(run_dir, run_dir / BEST, record.mlflow_run_id, record.run_id)
 
 
@@ -292,7 +290,7 @@ def find_source_beside(weights: Path) -> Source | None:
         return None
     record = load_copied_record(folder)
     if record is not None:
-        verify_weights(folder, record, weights)
+        verify_weights(Run(folder, record), weights)
     if record is None or record.run_id != folder.name:
         return Source(folder, weights, "", str(weights))
     return Source(folder, weights, record.mlflow_run_id, record.run_id)
@@ -346,17 +344,13 @@ def _local_weights(version: ModelVersion, home: Home) -> Path | None:
     files = files_of(version.tags)
     if not files or not all((run_dir / part).is_file() for part in NEEDED):
         return None
-    record = load_record(run_dir)
+    ours = Run.open(run_dir)
     is_same = all(
         sha256_of_file(run_dir / part) == expected
         for part, expected in files.items()
         if part in NEEDED
     )
-    return (
-        run_dir
-        if is_same and not any(why_changed(run_dir, record, part) for part in NEEDED)
-        else None
-    )
+    return run_dir if is_same and not any(ours.why_changed(part) for part in NEEDED) else None
 
 
 def _resolve_file(path: Path) -> Source:

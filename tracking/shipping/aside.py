@@ -12,12 +12,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
 
 from ...disk import describe_failure, mode_of_files, write_atomic
 from ...errors import TrackingError
-from ...runs import ASIDE_FILE
+from ...runs import ASIDE_FILE, Run
 
 MAX_REASON_LENGTH = 500
 # The reason of a line that was not taken together with the one noted before it.
@@ -40,7 +39,7 @@ class Aside(NamedTuple):
     reason: str
 
 
-def set_aside(run_dir: Path, several: Iterable[Aside]) -> None:
+def set_aside(run: Run, several: Iterable[Aside]) -> None:
     """Note them, durably.
 
     What is noted twice is read once.
@@ -49,7 +48,7 @@ def set_aside(run_dir: Path, several: Iterable[Aside]) -> None:
         OSError: it cannot be written.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
-    with open(os.open(run_dir / ASIDE_FILE, flags, mode_of_files(run_dir)), "rb+") as file:
+    with open(os.open(run.folder / ASIDE_FILE, flags, mode_of_files(run.folder)), "rb+") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 1))
         torn = (
@@ -60,18 +59,18 @@ def set_aside(run_dir: Path, several: Iterable[Aside]) -> None:
         os.fsync(file.fileno())
 
 
-def load_aside(run_dir: Path) -> list[Aside]:
+def load_aside(run: Run) -> list[Aside]:
     """What is set aside of a run, in the order of the journal.
 
     A torn line is passed over.
     """
     try:
-        lines = (run_dir / ASIDE_FILE).read_text("utf-8", errors="replace").splitlines()
+        lines = (run.folder / ASIDE_FILE).read_text("utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return []
     except OSError as error:
         raise TrackingError(
-            f"{run_dir / ASIDE_FILE} cannot be read: {describe_failure(error)}"
+            f"{run.folder / ASIDE_FILE} cannot be read: {describe_failure(error)}"
         ) from error
     found: dict[tuple[int, str, tuple[str, ...]], Aside] = {}
     for line in lines:
@@ -84,7 +83,7 @@ def load_aside(run_dir: Path) -> list[Aside]:
     return sorted(found.values())
 
 
-def save_aside(run_dir: Path, left: Iterable[Aside]) -> None:
+def save_aside(run: Run, left: Iterable[Aside]) -> None:
     """Write what is left set aside.
 
     No file where nothing is.
@@ -93,17 +92,17 @@ def save_aside(run_dir: Path, left: Iterable[Aside]) -> None:
         OSError: it cannot be written.
     """
     if text := "".join(map(_dump, left)):
-        write_atomic(run_dir / ASIDE_FILE, text)
+        write_atomic(run.folder / ASIDE_FILE, text)
     else:
-        (run_dir / ASIDE_FILE).unlink(missing_ok=True)
+        (run.folder / ASIDE_FILE).unlink(missing_ok=True)
 
 
-def describe_aside(run_dir: Path) -> str:
+def describe_aside(run: Run) -> str:
     """One sentence on what is set aside.
 
     Empty where nothing is.
     """
-    found = load_aside(run_dir)
+    found = load_aside(run)
     if not found:
         return ""
     keys = list(dict.fromkeys(key for one in found for key in one.keys))
@@ -118,7 +117,7 @@ def describe_aside(run_dir: Path) -> str:
     )
     reason = next((one.reason for one in found if one.reason != AS_BEFORE), AS_BEFORE)
     return (
-        f"{what}: {reason}; they stay in the journal, and torchrelay sync {run_dir.name} tries "
+        f"{what}: {reason}; they stay in the journal, and torchrelay sync {run.run_id} tries "
         "them again"
     )
 

@@ -28,12 +28,11 @@ from ...runs import (
     RUN_ID_TAG,
     Cursor,
     Line,
+    Run,
     is_shipped,
-    load_record,
     opened,
     points_of,
     unshipped,
-    update_record,
 )
 from ...settings import Home
 from ..client import call, has_answered, is_refused, on_answer, open_client
@@ -84,7 +83,7 @@ class Outbox:
     Only one at a time may send.
 
     Args:
-        run_dir: the run.
+        ours: the run.
         expect: called before an upload with its bytes, so that whoever waits for the answer gives
             it time.
 
@@ -94,19 +93,17 @@ class Outbox:
         registered: versions that it has made.
     """
 
-    def __init__(
-        self, run_dir: Path, expect: Callable[[int], None] = lambda num_bytes: None
-    ) -> None:
-        self.run_dir = run_dir
+    def __init__(self, ours: Run, expect: Callable[[int], None] = lambda num_bytes: None) -> None:
+        self.ours = ours
         self._expect = expect
-        self.cursor = Cursor.load(run_dir)
+        self.cursor = Cursor.load(ours.folder)
         self.num_sent = 0
         self.registered: list[Registered] = []
         self._client: MlflowClient | None = None
         # Whether MLflow has the cursor's run as this one: its id may be stated by anybody.
         self._is_ours = False
         # By name of a metric, how many of its points in a row the tracker did not take.
-        self._refusals = Counter(key for one in load_aside(run_dir) for key in one.keys)
+        self._refusals = Counter(key for one in load_aside(ours) for key in one.keys)
         self._num_refused = 0
         # What is not taken of what was set aside, while that is tried again.
         self._left: list[Aside] | None = None
@@ -122,7 +119,7 @@ class Outbox:
             GoneError: MLflow has no such run any more; what waits goes on waiting.
             TrackingError: the tracker cannot be reached, or the journal cannot be read.
         """
-        with opened(self.run_dir) as file:
+        with opened(self.ours) as file:
             if file is None:
                 return False
             lines, end, is_end = self._next_lines(file)
@@ -137,7 +134,7 @@ class Outbox:
         reach("ship.batch_sent")
         self.num_sent += len(lines)
         self.cursor.offset = end
-        self.cursor.save(self.run_dir)
+        self.cursor.save(self.ours.folder)
         reach("ship.cursor_moved")
         return True
 
@@ -149,7 +146,7 @@ class Outbox:
         Raises:
             TrackingError: as of `send_batch`.
         """
-        before = load_aside(self.run_dir)
+        before = load_aside(self.ours)
         if not before:
             return
         wanted: dict[int, list[Aside]] = {}
@@ -158,7 +155,7 @@ class Outbox:
         self._left = []
         self._refusals.clear()
         try:
-            with opened(self.run_dir) as file:
+            with opened(self.ours) as file:
                 if file is None:
                     return
                 again = (
@@ -168,7 +165,7 @@ class Outbox:
                 )
                 for batch in _batches(again):
                     self._send(batch)
-            save_aside(self.run_dir, self._left)
+            save_aside(self.ours, self._left)
             self.num_sent += sum(max(1, len(one.keys)) for one in before)
             self.num_sent -= sum(max(1, len(one.keys)) for one in self._left)
         finally:
@@ -314,7 +311,7 @@ class Outbox:
         if self._left is not None:
             self._left += found
         else:
-            set_aside(self.run_dir, found)
+            set_aside(self.ours, found)
 
     def _confirm(self, run: MlflowRun, error: TrackingError) -> None:
         """Raise an error that says nothing of what was sent.
@@ -326,7 +323,7 @@ class Outbox:
             check_run(run.client, run.run_id)
             if not is_refused(error):
                 run.set_tags(
-                    {RUN_ID_TAG: self.run_dir.name}
+                    {RUN_ID_TAG: self.ours.run_id}
                 )  # which it has: asking to write changes nothing
         finally:
             on_answer.reset(noting)
@@ -343,8 +340,8 @@ class Outbox:
                 self._send_files(run, line["path"], line["artifact_path"])
                 reach("ship.artifact_sent")
             case "model":
-                self._expect(size_of(staged_folder(self.run_dir, line)))
-                if number := register_staged(run, self.run_dir, line):
+                self._expect(size_of(staged_folder(self.ours, line)))
+                if number := register_staged(run, self.ours, line):
                     self.registered.append(Registered(line["name"], number))
             case "status":
                 if line["status"] != "RUNNING" and self.cursor.is_uncertain:
@@ -353,7 +350,7 @@ class Outbox:
                 reach("ship.status_sent")
             case kind:
                 raise TrackingError(
-                    f"{self.run_dir / JOURNAL_FILE}: a line of kind {kind!r} cannot be sent"
+                    f"{self.ours.folder / JOURNAL_FILE}: a line of kind {kind!r} cannot be sent"
                 )
 
     def _send_files(self, run: MlflowRun, stated: str, artifact_path: str) -> None:
@@ -363,7 +360,7 @@ class Outbox:
             ValueError: one is none of this run's, and nothing was sent: a journal may be from
                 anybody.
         """
-        path = self.run_dir / stated
+        path = self.ours.folder / stated
         self._check_place(path)
         if path.is_dir():
             files = sorted(one for one in path.rglob("*") if one.is_file())
@@ -385,8 +382,8 @@ class Outbox:
         """Refuse what lies, once links are followed, neither in the run's
         folder nor in the home's packs.
         """
-        packs = (Home(self.run_dir.absolute().parents[1]).packs, settings.home().packs)
-        places = [Path(os.path.realpath(one)) for one in (self.run_dir, *packs)]
+        packs = (Home(self.ours.folder.absolute().parents[1]).packs, settings.home().packs)
+        places = [Path(os.path.realpath(one)) for one in (self.ours.folder, *packs)]
         if not any(Path(os.path.realpath(path)).is_relative_to(one) for one in places):
             raise ValueError(
                 f"{shown(str(path))} is no file of this run or of a pack, and is not sent"
@@ -395,7 +392,7 @@ class Outbox:
     def _open(self, line: Mapping[str, Any]) -> None:
         """Take up the run that carries our id, or make it."""
         client = self._connect()
-        run_id, cursor = self.run_dir.name, self.cursor
+        run_id, cursor = self.ours.run_id, self.cursor
         cursor.experiment_id = find_experiment(client, line["experiment"])
         known = find_ours(client, cursor.experiment_id, run_id)
         if known:
@@ -405,13 +402,13 @@ class Outbox:
         else:
             parent = self._parent_of(line)
             was_uncertain, cursor.is_uncertain = cursor.is_uncertain, True
-            cursor.save(self.run_dir)
+            cursor.save(self.ours.folder)
             cursor.mlflow_run_id = create_run(client, cursor.experiment_id, run_id, line, parent)
             reach("ship.run_created")
             cursor.is_uncertain = was_uncertain
         self._is_ours = True
-        cursor.save(self.run_dir)
-        update_record(self.run_dir, mlflow_run_id=cursor.mlflow_run_id)
+        cursor.save(self.ours.folder)
+        self.ours.update(mlflow_run_id=cursor.mlflow_run_id)
 
     def _parent_of(self, line: Mapping[str, Any]) -> str:
         """MLflow's id of the run's parent.
@@ -421,10 +418,10 @@ class Outbox:
         Raises:
             NotYetError: it is not in MLflow yet.
         """
-        parent_dir = self.run_dir.parent / line["parent"]
+        parent_dir = self.ours.folder.parent / line["parent"]
         if not line["parent"] or parent_dir.name != line["parent"] or not parent_dir.is_dir():
             return ""
-        found = Cursor.load(parent_dir).mlflow_run_id or load_record(parent_dir).mlflow_run_id
+        found = Cursor.load(parent_dir).mlflow_run_id or Run.open(parent_dir).record.mlflow_run_id
         if not found:
             raise NotYetError(f"run {line['parent']}, which it belongs to, is not in MLflow yet")
         return found
@@ -433,7 +430,7 @@ class Outbox:
         """Delete the empty runs that a tracker made after nobody waited for
         its answer any more.
         """
-        for twin in find_ours(run.client, run.experiment_id, self.run_dir.name):
+        for twin in find_ours(run.client, run.experiment_id, self.ours.run_id):
             if twin != run.run_id:
                 call(f"delete run {twin}", run.client.delete_run, twin)
         self.cursor.is_uncertain = False
@@ -447,21 +444,22 @@ class Outbox:
         client, cursor = self._connect(), self.cursor
         if not cursor.mlflow_run_id:
             try:
-                cursor.mlflow_run_id = load_record(self.run_dir).mlflow_run_id
+                cursor.mlflow_run_id = self.ours.reread().mlflow_run_id
             except SourceError as error:
                 raise GoneError(str(error)) from error
         if not cursor.mlflow_run_id:
             raise GoneError(
-                f"{self.run_dir / JOURNAL_FILE} does not say how its run began; it cannot be sent"
+                f"{self.ours.folder / JOURNAL_FILE} does not say how its run began; it cannot be "
+                "sent"
             )
         if not self._is_ours:
             found = check_run(client, cursor.mlflow_run_id)
-            if (owner := owner_of(found)) != self.run_dir.name:
+            if (owner := owner_of(found)) != self.ours.run_id:
                 raise GoneError(
                     f"MLflow run {cursor.mlflow_run_id} is {shown(repr(owner))}, not "
-                    f"{self.run_dir.name}; where that "
-                    f"run was copied here, remove {self.run_dir / CURSOR_FILE}: all of it is sent "
-                    "again, once"
+                    f"{self.ours.run_id}; where that "
+                    f"run was copied here, remove {self.ours.folder / CURSOR_FILE}: all of it is "
+                    "sent again, once"
                 )
             cursor.experiment_id, self._is_ours = found.info.experiment_id, True
         return MlflowRun(client, cursor.mlflow_run_id, cursor.experiment_id)

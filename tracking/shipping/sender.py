@@ -5,11 +5,10 @@ MLflow is imported when there is something.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ... import settings
-from ...runs import Cursor, waiting
+from ...runs import Cursor, Run, waiting
 
 if TYPE_CHECKING:
     from .outbox import Registered
@@ -51,21 +50,17 @@ class Sender:
     def __init__(self) -> None:
         self.unreachable = ""
 
-    def send(self, run_dir: Path, *, is_asked: bool = False) -> Shipped:
+    def send(self, run: Run, *, is_asked: bool = False) -> Shipped:
         """Send what a run left, or say why that is not tried.
 
         Raises what `sync_run` raises.
         """
         if self.unreachable:
             return Shipped(
-                run_dir.name,
-                Cursor.load(run_dir).mlflow_run_id,
-                0,
-                waiting(run_dir),
-                self.unreachable,
+                run.run_id, Cursor.load(run.folder).mlflow_run_id, 0, waiting(run), self.unreachable
             )
         from .shipper import sync_run
 
-        done = sync_run(run_dir, settings.SYNC_PATIENCE_SECONDS, is_asked=is_asked)
+        done = sync_run(run, settings.SYNC_PATIENCE_SECONDS, is_asked=is_asked)
         self.unreachable = done.reason if done.is_silent else ""
         return done

@@ -22,14 +22,12 @@ from ... import settings
 from ...disk import is_locked, lock
 from ...errors import BusyError, GoneError, LockError, TorchrelayError, TrackingError
 from ...runs import (
-    JOURNAL_FILE,
     LOCK_FILE,
     SHIP_LOCK_FILE,
     Cursor,
-    Journal,
+    Run,
     is_meant_for_here,
     list_records,
-    load_record,
     waiting,
 )
 from ...settings import Home
@@ -64,13 +62,13 @@ class Shipper:
     It dies with its process, whatever it waits for.
 
     Args:
-        run_dir: the run.
+        run: the run.
         is_helpful: send what other runs left, too, while its own has nothing to send.
         is_asked: somebody asked for it, so that what was set aside is tried again.
     """
 
-    def __init__(self, run_dir: Path, *, is_helpful: bool = False, is_asked: bool = False) -> None:
-        self._run_dir = run_dir
+    def __init__(self, run: Run, *, is_helpful: bool = False, is_asked: bool = False) -> None:
+        self._run = Run(run.folder)  # of its own, as the thread reads beside the training
         self._is_helpful = is_helpful
         self._is_asked = is_asked
         self._outbox: Outbox | None = None
@@ -99,7 +97,7 @@ class Shipper:
             # locks held for ever.
             import mlflow.store.model_registry.sqlalchemy_store
             import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
-        threading.Thread(target=self._work, name=f"ship {self._run_dir.name}", daemon=True).start()
+        threading.Thread(target=self._work, name=f"ship {self._run.run_id}", daemon=True).start()
         if settings.tracking_is_embedded():
             self._begun.wait(EMBEDDED_START_SECONDS)
 
@@ -133,17 +131,17 @@ class Shipper:
         """
         self._stopped.set()
         self._wake.set()
-        num_waiting, outbox = waiting(self._run_dir), self._outbox
+        num_waiting, outbox = waiting(self._run), self._outbox
         return Shipped(
-            self._run_dir.name,
-            Cursor.load(self._run_dir).mlflow_run_id,
+            self._run.run_id,
+            Cursor.load(self._run.folder).mlflow_run_id,
             outbox.num_sent if outbox else 0,
             num_waiting,
             self._why() if num_waiting else "",
             is_silent=num_waiting > 0
             and not isinstance(self._error, GoneError | NotYetError | BusyError),
             registered=tuple(outbox.registered) if outbox else (),
-            aside=describe_aside(self._run_dir),
+            aside=describe_aside(self._run),
         )
 
     def forsake(self) -> str:
@@ -165,7 +163,7 @@ class Shipper:
             while not self._stopped.is_set():
                 try:
                     with lock(
-                        self._run_dir / SHIP_LOCK_FILE, f"run {self._run_dir.name} in MLflow"
+                        self._run.folder / SHIP_LOCK_FILE, f"run {self._run.run_id} in MLflow"
                     ):
                         self._follow()
                         return
@@ -187,7 +185,7 @@ class Shipper:
         while not self._stopped.is_set():
             is_ending = self._ending.is_set()
             try:
-                self._outbox = self._outbox or Outbox(self._run_dir, self._expect)
+                self._outbox = self._outbox or Outbox(self._run, self._expect)
                 has_more = self._outbox.send_batch()
                 if self._is_asked and not has_more:
                     self._outbox.retry_aside()
@@ -219,17 +217,17 @@ class Shipper:
         What was meant for another tracker waits for it, or for a `torchrelay sync`, which somebody
         asked for.
         """
-        for other in _left_behind(self._run_dir.parent, but=self._run_dir):
+        for other in _left_behind(self._run.folder.parent, but=self._run.folder):
             try:
-                is_for_here = is_meant_for_here(Journal(other / JOURNAL_FILE))
+                is_for_here = is_meant_for_here(other.journal)
             except TrackingError as error:
-                logger.info("%s waits: %s", other.name, error)
+                logger.info("%s waits: %s", other.run_id, error)
                 continue
             if not is_for_here:
                 continue
             with (
                 contextlib.suppress(BusyError, LockError),
-                lock(other / SHIP_LOCK_FILE, f"run {other.name} in MLflow"),
+                lock(other.folder / SHIP_LOCK_FILE, f"run {other.run_id} in MLflow"),
             ):
                 try:
                     outbox = Outbox(other)
@@ -239,9 +237,9 @@ class Shipper:
                     ):
                         pass
                 except GoneError as error:
-                    logger.info("%s waits: %s", other.name, error)
+                    logger.info("%s waits: %s", other.run_id, error)
                 except Exception as error:  # noqa: BLE001 - another run's lines, for which nobody waits here
-                    logger.info("%s waits: %s", other.name, error)
+                    logger.info("%s waits: %s", other.run_id, error)
                     return
 
     def _pause(self, seconds: float, is_ending: bool) -> None:
@@ -273,11 +271,11 @@ class Shipper:
         with _speaking:
             if isinstance(error, TrackingError):
                 logger.warning(
-                    "%s waits in its journal for the tracker: %s", self._run_dir.name, error
+                    "%s waits in its journal for the tracker: %s", self._run.run_id, error
                 )
             else:
                 logger.warning(
-                    "%s waits in its journal for the tracker", self._run_dir.name, exc_info=error
+                    "%s waits in its journal for the tracker", self._run.run_id, exc_info=error
                 )
 
 
@@ -290,38 +288,37 @@ os.register_at_fork(
 _shippers: dict[Path, Shipper] = {}
 
 
-def start_shipping(run_dir: Path) -> None:
+def start_shipping(run: Run) -> None:
     """Send a run's journal, which has its beginning, from now on.
 
     `settle` waits for it to be complete.
     """
-    stop_shipping(run_dir)
-    if (record := load_record(run_dir)).mlflow_run_id and is_lost(
-        Home(run_dir.parent.parent), record
-    ):
-        forget(run_dir)
-    _shippers[run_dir] = Shipper(run_dir, is_helpful=True)
-    _shippers[run_dir].start()
+    stop_shipping(run)
+    home = Home(run.folder.parent.parent)
+    if run.record.mlflow_run_id and is_lost(home, run.record):
+        forget(run)
+    _shippers[run.folder] = Shipper(run, is_helpful=True)
+    _shippers[run.folder].start()
 
 
-def stop_shipping(run_dir: Path) -> None:
+def stop_shipping(run: Run) -> None:
     """End it without waiting."""
-    if (shipper := _shippers.pop(run_dir, None)) is not None:
+    if (shipper := _shippers.pop(run.folder, None)) is not None:
         shipper.stop()
 
 
-def abandon(run_dir: Path, at_most_seconds: float) -> bool:
+def abandon(run: Run, at_most_seconds: float) -> bool:
     """Tell MLflow that a run failed whose folder, and with it its journal and
     cursor, is not its own any more.
 
     Args:
-        run_dir: the run, whose journal was being sent.
+        run: the run, whose journal was being sent.
         at_most_seconds: how long to wait for the answer.
     Returns:
         Whether MLflow was told; where it does not have the run, or its database is gone, there is
         nothing to tell.
     """
-    shipper = _shippers.pop(run_dir, None)
+    shipper = _shippers.pop(run.folder, None)
     mlflow_run_id = "" if shipper is None else shipper.forsake()
     if not mlflow_run_id or (
         settings.tracking_is_embedded() and not (settings.home().root / "mlflow.db").is_file()
@@ -334,88 +331,82 @@ def abandon(run_dir: Path, at_most_seconds: float) -> bool:
             end_run(mlflow_run_id, "FAILED", time.time_ns() // 1_000_000)
             told.set()
 
-    thread = threading.Thread(target=tell, name=f"end {run_dir.name}", daemon=True)
+    thread = threading.Thread(target=tell, name=f"end {run.run_id}", daemon=True)
     thread.start()
     thread.join(at_most_seconds)
     return told.is_set()
 
 
-def settle(run_dir: Path, patience_seconds: float, at_most_seconds: float = math.inf) -> Shipped:
+def settle(run: Run, patience_seconds: float, at_most_seconds: float = math.inf) -> Shipped:
     """Wait until MLflow has all of a run's journal, or does not answer any
     more.
 
     See `Shipper.settle`.
     """
-    shipper = _shippers.pop(run_dir, None)
+    shipper = _shippers.pop(run.folder, None)
     if shipper is None:
-        shipper = Shipper(run_dir)
+        shipper = Shipper(run)
         shipper.start()
     return shipper.settle(patience_seconds, at_most_seconds)
 
 
 def sync_run(
-    run_dir: Path,
-    patience_seconds: float = settings.SYNC_PATIENCE_SECONDS,
-    *,
-    is_asked: bool = False,
+    run: Run, patience_seconds: float = settings.SYNC_PATIENCE_SECONDS, *, is_asked: bool = False
 ) -> Shipped:
     """Send what one run left.
 
     Args:
-        run_dir: the run.
+        run: the run.
         patience_seconds: how long to wait for an answer.
         is_asked: for this run by its name, so that what was set aside is tried again.
     Raises:
         BusyError: its process lives, and sends it itself.
         TrackingError: its cursor or journal cannot be read.
     """
-    if is_locked(run_dir / LOCK_FILE):
+    if is_locked(run.folder / LOCK_FILE):
         raise BusyError(
-            f"run {run_dir.name} is being written by a process that sends its journal itself"
+            f"run {run.run_id} is being written by a process that sends its journal itself"
         )
-    waiting(run_dir)  # what cannot be read is said at once; the thread would wait for it
-    shipper = Shipper(run_dir, is_asked=is_asked)
+    waiting(run)  # what cannot be read is said at once; the thread would wait for it
+    shipper = Shipper(run, is_asked=is_asked)
     shipper.start()
     return shipper.settle(patience_seconds)
 
 
-def sync_home(home: Home, run_dirs: list[Path] | None = None) -> Iterator[Shipped]:
+def sync_home(home: Home, runs: list[Run] | None = None) -> Iterator[Shipped]:
     """Send what runs left, the oldest first.
 
     After one to which the tracker is silent, the others wait too.
 
     Args:
         home: whose runs.
-        run_dirs: only these, with what was set aside of them.
+        runs: only these, with what was set aside of them.
     """
     sender = Sender()
-    for run_dir in _left_behind(home.runs) if run_dirs is None else run_dirs:
+    for run in _left_behind(home.runs) if runs is None else runs:
         try:
-            done = sender.send(run_dir, is_asked=run_dirs is not None)
+            done = sender.send(run, is_asked=runs is not None)
         except TorchrelayError as error:
-            done = Shipped(run_dir.name, "", 0, _count_waiting(run_dir), str(error))
+            done = Shipped(run.run_id, "", 0, _count_waiting(run), str(error))
         yield done
 
 
-def _count_waiting(run_dir: Path) -> int:
+def _count_waiting(run: Run) -> int:
     """Lines that wait.
 
     Where nobody can say how many, at least the one that cannot be read.
     """
     try:
-        return waiting(run_dir)
+        return waiting(run)
     except TrackingError:
         return 1
 
 
-def _left_behind(runs: Path, but: Path | None = None) -> list[Path]:
-    """Folders of runs whose journal waits, the oldest first.
+def _left_behind(runs: Path, but: Path | None = None) -> list[Run]:
+    """Runs whose journal waits, the oldest first.
 
-    Not `but`.
+    Not the one in the folder `but`.
     """
-    found = []
-    for record in reversed(list_records(Home(runs.parent))):
-        run_dir = runs / record.run_id
-        if run_dir != but and _count_waiting(run_dir):
-            found.append(run_dir)
-    return found
+    records = reversed(list_records(Home(runs.parent)))
+    found = (Run(runs / record.run_id, record) for record in records)
+    return [run for run in found if run.folder != but and _count_waiting(run)]

@@ -16,7 +16,7 @@ from pathlib import Path
 from ...datasets.splits import list_split
 from ...disk import find_changed, set_aside, sha256_of_file
 from ...errors import DataError, TorchrelayError
-from ...runs import RECORD_FILE, RunRecord, read_version_files, waiting
+from ...runs import RECORD_FILE, Run, read_version_files, waiting
 from ...tracking import list_owners
 from ..examination import Examination, Finding, artifacts_of, resting
 
@@ -31,11 +31,12 @@ def find_altered_artifacts(exam: Examination) -> Iterator[Finding]:
     A run's record may state any id: what MLflow has as another run's is named and left alone.
     """
     owners: dict[str, str] | None = None
-    for record, run_dir in resting(exam):
+    for run in resting(exam):
+        record = run.record
         if not record.mlflow_run_id:
             continue
         folder = artifacts_of(exam.home, record)
-        if not folder.is_dir() or _waits(run_dir):
+        if not folder.is_dir() or _waits(run):
             continue
         owners = list_owners() if owners is None else owners
         if (owner := owners.get(record.mlflow_run_id)) != record.run_id:
@@ -48,7 +49,7 @@ def find_altered_artifacts(exam: Examination) -> Iterator[Finding]:
                     "there",
                 )
             continue
-        for name, (sha256, origin) in _sent(record, run_dir).items():
+        for name, (sha256, origin) in _sent(run).items():
             copy = folder / name
             if copy.is_file() and _is_own(folder, copy) and sha256_of_file(copy) != sha256:
                 yield Finding(
@@ -69,19 +70,20 @@ def _is_own(folder: Path, copy: Path) -> bool:
     return of_all.resolve() / folder.relative_to(of_all) in copy.resolve().parents
 
 
-def _waits(run_dir: Path) -> bool:
+def _waits(run: Run) -> bool:
     try:
-        return waiting(run_dir) > 0
+        return waiting(run) > 0
     except TorchrelayError:
         return True
 
 
-def _sent(record: RunRecord, run_dir: Path) -> dict[str, tuple[str, Path]]:
+def _sent(run: Run) -> dict[str, tuple[str, Path]]:
     """What a run's artifacts must be.
 
     By name its sha256, and the file that it is a copy of.
     """
-    sent = {name: (sha256, run_dir / name) for name, sha256 in record.files.items()}
+    record = run.record
+    sent = {name: (sha256, run.folder / name) for name, sha256 in record.files.items()}
     if record.split_dir:
         with contextlib.suppress(DataError):  # found as a damaged split
             for name, facts in list_split(Path(record.split_dir)).items():

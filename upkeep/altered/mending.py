@@ -15,7 +15,7 @@ import torch
 
 from ...datasets.ingest import prepare_data, prepare_for_schema, prepare_inputs
 from ...datasets.pack import Pack, hold_data
-from ...disk import lock, set_aside, write_atomic
+from ...disk import set_aside, write_atomic
 from ...engine import kept_weights
 from ...engine.checkpoints import list_generations, read_manifest, read_state
 from ...errors import CheckpointError, DataError, SourceError
@@ -23,13 +23,10 @@ from ...runs import (
     BEST,
     CHECKPOINTS,
     LAST,
-    LOCK_FILE,
     RECIPE_FILE,
     SCHEMA_FILE,
+    Run,
     RunRecord,
-    load_record,
-    read_recipe,
-    read_schema,
 )
 from ...settings import Home
 from ...tasks.assembly import inherited_schema_of
@@ -37,27 +34,27 @@ from ...weights import dump_weights
 from ..examination import artifacts_of
 
 
-def put_back(home: Home, run_dir: Path, name: str) -> str:
+def put_back(home: Home, run: Run, name: str) -> str:
     """Put a file of a run back from a copy with the sha256 that the record has
     of it.
 
     Raises:
         SourceError: no copy was found.
     """
-    with lock(run_dir / LOCK_FILE, f"run {run_dir.name}"):
-        record = load_record(run_dir)
-        wanted = record.files[name]
-        for place, content in _copies(home, run_dir, record, name):
+    with run.lock():
+        wanted = run.record.files[name]
+        for place, content in _copies(home, run, name):
             if hashlib.sha256(content).hexdigest() == wanted:
-                aside = set_aside(run_dir / name).name if (run_dir / name).exists() else ""
-                write_atomic(run_dir / name, content)
+                aside = set_aside(run.folder / name).name if (run.folder / name).exists() else ""
+                write_atomic(run.folder / name, content)
                 said = f"; what was there is {aside}" if aside else ""
-                return f"run {run_dir.name}: {name} put back from {place}{said}"
+                return f"run {run.run_id}: {name} put back from {place}{said}"
     raise SourceError("no copy of it was found")
 
 
-def _copies(home: Home, run_dir: Path, record: RunRecord, name: str) -> Iterator[tuple[str, bytes]]:
+def _copies(home: Home, run: Run, name: str) -> Iterator[tuple[str, bytes]]:
     """Where a file may be had from, and its bytes there, right or wrong."""
+    record = run.record
     path = artifacts_of(home, record) / name
     if record.mlflow_run_id and path.is_file():
         yield "MLflow's artifacts", path.read_bytes()
@@ -66,9 +63,9 @@ def _copies(home: Home, run_dir: Path, record: RunRecord, name: str) -> Iterator
         yield "its split", split.read_bytes()
     if name not in (RECIPE_FILE, BEST, LAST):
         return
-    for generation in reversed(list_generations(run_dir / CHECKPOINTS)):
+    for generation in reversed(list_generations(run.folder / CHECKPOINTS)):
         try:
-            data = read_state(generation, read_manifest(generation, run_dir.name))
+            data = read_state(generation, read_manifest(generation, run.run_id))
         except CheckpointError:
             continue
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -87,15 +84,15 @@ def ingest_again(home: Home, record: RunRecord, folder: Path) -> str:
     Raises:
         DataError: the table makes other data now, or cannot be read.
     """
-    run_dir = home.runs / record.run_id
-    recipe = read_recipe(run_dir)
+    run = Run(home.runs / record.run_id, record)
+    recipe = run.recipe
     with hold_data(home), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is made anew is what was found
         if record.kind == "train":
             made = prepare_data(recipe.data, home, None, inherited_schema_of(recipe))
         else:
             prepare = prepare_for_schema if record.kind == "evaluate" else prepare_inputs
-            made = prepare(recipe.data, read_schema(run_dir), home)
+            made = prepare(recipe.data, run.schema, home)
     if folder not in (made.pack_dir, made.split_dir):
         raise DataError(f"{recipe.data.table} makes other data now than run {record.run_id} had")
     Pack.open(made.pack_dir).verify()

@@ -13,65 +13,64 @@ from pathlib import Path
 
 from ...datasets.pack import list_folders, list_packs
 from ...datasets.splits import AGAIN, DamagedSplitError, verify_split
-from ...disk import lock, seal_name, set_aside, write_atomic
+from ...disk import seal_name, set_aside, write_atomic
 from ...engine.checkpoints import DamagedError, list_generations, read_manifest, verify_pointer
 from ...errors import DataError, SourceError
-from ...runs import CHECKPOINTS, LOCK_FILE, RunRecord, why_changed
+from ...runs import CHECKPOINTS, Run, RunRecord
 from ..examination import Examination, Finding, resting
 
 
 def find_altered_files(exam: Examination) -> Iterator[Finding]:
     """Files of runs that do not have the sha256 that the record has of them."""
-    for record, run_dir in resting(exam):
-        for name in record.files:
+    for run in resting(exam):
+        for name in run.record.files:
             try:
-                reason = why_changed(run_dir, record, name)
+                reason = run.why_changed(name)
             except SourceError as error:
                 yield Finding("runs", str(error), "mend that, then look again")
                 continue
             if reason:
                 yield Finding(
                     "runs",
-                    f"{record.run_id}: {reason}",
+                    f"{run.run_id}: {reason}",
                     f"{exam.fix} puts it back where it finds a copy; else put one back, or train "
                     "the run again",
-                    lambda run_dir=run_dir, name=name: _put_back(exam, run_dir, name),
+                    lambda run=run, name=name: _put_back(exam, run, name),
                 )
 
 
 def find_bad_pointers(exam: Examination) -> Iterator[Finding]:
     """Pointers to checkpoints that are not as they were written."""
-    for record, run_dir in resting(exam):
-        for pointer in ("best", "last") if (run_dir / CHECKPOINTS).exists() else ():
+    for run in resting(exam):
+        for pointer in ("best", "last") if (run.folder / CHECKPOINTS).exists() else ():
             try:
-                verify_pointer(run_dir / CHECKPOINTS, pointer)
+                verify_pointer(run.folder / CHECKPOINTS, pointer)
             except (DamagedError, OSError) as error:
                 yield Finding(
                     "checkpoints",
-                    f"{record.run_id}/{CHECKPOINTS}: {error}",
+                    f"{run.run_id}/{CHECKPOINTS}: {error}",
                     f"{exam.fix} writes it anew, as the newest manifest says",
-                    lambda run_dir=run_dir, pointer=pointer: _point_anew(run_dir, pointer),
+                    lambda run=run, pointer=pointer: _point_anew(run, pointer),
                 )
 
 
-def _point_anew(run_dir: Path, pointer: str) -> str:
+def _point_anew(run: Run, pointer: str) -> str:
     """Write a pointer to a checkpoint as the newest manifest says, or set it
     aside where none does.
     """
-    with lock(run_dir / LOCK_FILE, f"run {run_dir.name}"):
-        folder = run_dir / CHECKPOINTS
+    with run.lock():
+        folder = run.folder / CHECKPOINTS
         for generation in reversed(list_generations(folder)):
             try:
-                best = read_manifest(generation, run_dir.name)["best"]
+                best = read_manifest(generation, run.run_id)["best"]
             except DamagedError:
                 continue
             name = best if pointer == "best" else generation.name
             if name:
                 write_atomic(folder / pointer, seal_name(name))
-                return f"{run_dir.name}/{CHECKPOINTS}/{pointer}: names {name} again"
+                return f"{run.run_id}/{CHECKPOINTS}/{pointer}: names {name} again"
         return (
-            f"{run_dir.name}/{CHECKPOINTS}/{pointer}: set aside as "
-            f"{set_aside(folder / pointer).name}"
+            f"{run.run_id}/{CHECKPOINTS}/{pointer}: set aside as {set_aside(folder / pointer).name}"
         )
 
 
@@ -107,10 +106,10 @@ def mend_by_ingest(exam: Examination, folder: Path) -> Callable[[], str] | None:
     return None if record is None else lambda: _ingest_again(exam, record, folder)
 
 
-def _put_back(exam: Examination, run_dir: Path, name: str) -> str:
+def _put_back(exam: Examination, run: Run, name: str) -> str:
     from .mending import put_back  # torch, and all that reads tables
 
-    return put_back(exam.home, run_dir, name)
+    return put_back(exam.home, Run(run.folder), name)
 
 
 def _ingest_again(exam: Examination, record: RunRecord, folder: Path) -> str:

@@ -35,16 +35,7 @@ from ...engine.hardware import pick_device, pick_precision
 from ...errors import RecipeError, TrainingError
 from ...faults import arm
 from ...recipe import Recipe
-from ...runs import (
-    BEST,
-    CHECKPOINTS,
-    JOURNAL_FILE,
-    LAST,
-    Journal,
-    RunRecord,
-    list_records,
-    load_record,
-)
+from ...runs import BEST, CHECKPOINTS, LAST, Run, RunRecord, list_records
 from ...schema import SPLITS, Schema
 from ...settings import home, make_home
 from ...tasks import (
@@ -97,17 +88,17 @@ class Outcome(NamedTuple):
     doubled: list[tuple[str, int]]
 
 
-def read_outcome(run_dir: Path) -> Outcome:
+def read_outcome(run: Run) -> Outcome:
     """Read what a run came to from its folder."""
     points: dict[tuple[str, int], float] = {}
     doubled = []
-    for point in Journal(run_dir / JOURNAL_FILE).points():
+    for point in run.journal.points():
         if point.key in CLOCKED:
             continue
         if (point.key, point.step) in points:
             doubled.append((point.key, point.step))
         points[point.key, point.step] = point.value
-    digests = (sha256_of(load_weights(run_dir / name)) for name in (LAST, BEST))
+    digests = (sha256_of(load_weights(run.folder / name)) for name in (LAST, BEST))
     return Outcome(next(digests), next(digests), points, doubled)
 
 
@@ -189,10 +180,12 @@ def _compare(
     uninterrupted.end(UNINTERRUPTED_TIMEOUT)
     seconds, expected, num_steps = (
         uninterrupted.seconds,
-        read_outcome(uninterrupted.run_dir),
+        read_outcome(uninterrupted.run),
         uninterrupted.record.steps,
     )
-    say(f"calm run  {_count(num_steps, 'step')} in {seconds:.1f} s, weights {expected.last[:12]}")
+    say(
+        f"uninterrupted run  {_count(num_steps, 'step')} in {seconds:.1f} s, weights {expected.last[:12]}"
+    )
 
     if STEPS_PER_KILL * kills >= num_steps:
         shutil.rmtree(folder)
@@ -233,7 +226,7 @@ def _compare(
     else:
         killed_run.end(PATIENCE * seconds + PATIENCE_SECONDS)
     say(f"last run  to step {killed_run.record.steps:,}, its end, in {killed_run.seconds:.1f} s")
-    found = read_outcome(killed_run.run_dir)
+    found = read_outcome(killed_run.run)
     difference = first_difference(expected, found)
     if not difference:
         shutil.rmtree(folder)
@@ -290,14 +283,14 @@ class _KilledRun:
         self._check(in_child(root, PATIENCE_SECONDS, "", _open, recipe, data), 0)
 
     @property
-    def run_dir(self) -> Path:
-        """The run's folder."""
-        return next((self._root / "runs").iterdir())
+    def run(self) -> Run:
+        """The run, as it is now."""
+        return Run(next((self._root / "runs").iterdir()))
 
     @property
     def record(self) -> RunRecord:
         """The run's record."""
-        return load_record(self.run_dir)
+        return self.run.record
 
     @property
     def checkpoint_step(self) -> int:
@@ -305,7 +298,7 @@ class _KilledRun:
 
         0 where there is none.
         """
-        found = parse_name(read_pointer(self.run_dir / CHECKPOINTS, "last"))
+        found = parse_name(read_pointer(self.run.folder / CHECKPOINTS, "last"))
         return found[0] if found else 0
 
     @property
@@ -313,7 +306,7 @@ class _KilledRun:
         """The median time of a step, over up to ten of them, as the
         journal's times are whole milliseconds.
         """
-        points = Journal(self.run_dir / JOURNAL_FILE).points()
+        points = self.run.journal.points()
         times = np.array([point.timestamp for point in points if point.key == "train/loss"])
         stride = max(1, min(10, len(times) // 2))
         return (
@@ -364,9 +357,9 @@ def _open(recipe: Recipe, data: Ingested) -> None:
 
     In a child process.
     """
-    run_dir = name_run(recipe)
-    with hold_run(run_dir):
-        start_run.fn(run_dir, recipe, data, "")
+    folder = name_run(recipe)
+    with hold_run(folder):
+        start_run.fn(folder, recipe, data, "")
 
 
 def _train(is_fresh: bool) -> None:
@@ -374,13 +367,13 @@ def _train(is_fresh: bool) -> None:
 
     In a child process.
     """
-    run_dir = home().runs / list_records(home())[0].run_id
-    with hold_run(run_dir), keep_status(run_dir):
+    folder = home().runs / list_records(home())[0].run_id
+    with hold_run(folder), keep_status(folder):
         if not is_fresh:
-            reopen_run.fn(run_dir, {})
-        train_model.fn(run_dir)
-        evaluate_model.fn(run_dir)
-        finish_run.fn(run_dir)
+            reopen_run.fn(folder, {})
+        train_model.fn(folder)
+        evaluate_model.fn(folder)
+        finish_run.fn(folder)
 
 
 # What the fork server imports before it forks: this module with all that it takes, and what its

@@ -18,7 +18,7 @@ from torchrelay.engine.checkpoints import CheckpointStore
 from torchrelay.engine.hardware import USER_SETTINGS, WAITING_SETTINGS, random_states, usable_cores
 from torchrelay.errors import RecipeError
 from torchrelay.recipe import Recipe, load_recipe
-from torchrelay.runs import RunRecord, load_record, now, save_record
+from torchrelay.runs import Run, RunRecord, load_record, now, save_record
 from torchrelay.tasks.assembly.threads import MEMORY_FILE, choose_threads, run_threads
 from torchrelay.tasks.ingest import ingest_table
 
@@ -95,9 +95,10 @@ def test_a_run_keeps_its_number_whatever_is_set_where_it_goes_on(
         run_id="numbers-1", name="numbers", experiment="numbers", created=now(), threads=3
     )
     save_record(settings.home(), record)
+    Run(run_dir).write_recipe(recipe)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
-    with run_threads(run_dir, record, recipe, view) as cores:
+    with run_threads(Run(run_dir), view) as cores:
         assert torch.get_num_threads() == 3
         assert (load_record(run_dir).threads, load_record(run_dir).waiting) == (3, cores.waiting)
     assert torch.get_num_threads() == 1
@@ -110,10 +111,11 @@ def test_a_run_of_before_records_named_it_keeps_the_number_of_its_checkpoint(
     run_dir = tmp_path / "home" / "runs" / "numbers-1"
     record = RunRecord(run_id="numbers-1", name="numbers", experiment="numbers", created=now())
     save_record(settings.home(), record)
+    Run(run_dir).write_recipe(recipe)
     CheckpointStore(run_dir / "checkpoints", 1, {}, {"num_threads": "5"}).save(
         {"step": 1}, 1, is_best=False
     )
-    with run_threads(run_dir, record, recipe, view):
+    with run_threads(Run(run_dir), view):
         assert torch.get_num_threads() == 5
     assert load_record(run_dir).threads == 5
 

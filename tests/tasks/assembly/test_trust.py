@@ -24,8 +24,9 @@ from torchrelay.runs import RunRecord, load_record, now, save_record
 from torchrelay.schema import FeatureSchema, Schema
 from torchrelay.settings import home
 from torchrelay.tasks.assembly.trust import admit_code, forget, trusted_by_word, vouch
+from torchrelay.tasks.ending import keep_status
 from torchrelay.tasks.reopen import reopen_run
-from torchrelay.tasks.runs import hold_run, keep_status, recipe_for_finetune
+from torchrelay.tasks.runs import hold_run, recipe_for_finetune
 from torchrelay.tasks.scoring import name_scoring
 from torchrelay.upkeep import Examination, find_leftovers
 
@@ -169,7 +170,7 @@ def test_a_run_begun_here_needs_no_word_and_a_copy_of_it_does(
 ) -> None:
     recipe, run_dir = own_recipe("sent_code.nets:Net"), home().runs / "mine"
     run_dir.mkdir(parents=True)
-    vouch(run_dir, recipe)
+    vouch(run_dir.name, recipe)
     admit_code(recipe, run_dir, "run mine", ())
     for elsewhere in (home().runs / "copied", tmp_path / "mine"):
         with pytest.raises(SourceError, match=r"nobody has said that this code may run here"):
@@ -183,7 +184,7 @@ def test_code_that_has_moved_since_wants_a_new_word(
 ) -> None:
     recipe, run_dir = own_recipe("sent_code.nets:Net"), home().runs / "mine"
     monkeypatch.setattr(sys, "path", list(sys.path))
-    vouch(run_dir, recipe)
+    vouch(run_dir.name, recipe)
     assert locate_module("sent_code.nets") == str(tmp_path / "sent_code" / "nets.py")
     shutil.move(tmp_path / "sent_code", tmp_path / "sent" / "sent_code")
     monkeypatch.chdir(tmp_path / "sent")
@@ -218,7 +219,7 @@ def test_a_run_goes_on_with_code_that_was_let_in_and_a_retry_wherever_it_was_che
         SourceError, match=r"run mine: its recipe names .*--trust-code sent_code\.nets"
     ):
         reopen_run.fn(run_dir, {})
-    vouch(run_dir, recipe)
+    vouch(run_dir.name, recipe)
     shutil.copytree(tmp_path / "sent_code", tmp_path / "anew" / "sent_code")
     shutil.rmtree(tmp_path / "sent_code")
     monkeypatch.chdir(tmp_path / "anew")
@@ -236,7 +237,7 @@ def test_the_parent_that_a_record_states_is_a_run_and_no_path(
     weights: Path, tmp_path: Path
 ) -> None:
     recipe, mine = own_recipe("sent_code.nets:Net"), home().runs / "mine"
-    vouch(mine, recipe)
+    vouch(mine.name, recipe)
     vouched = home().root / "trusted" / "mine.json"
     for parent, is_known in (
         ("mine", True),
@@ -252,8 +253,8 @@ def test_the_parent_that_a_record_states_is_a_run_and_no_path(
 
 
 def test_what_was_let_in_for_a_run_goes_with_it(tmp_path: Path) -> None:
-    vouch(home().runs / "mine", own_recipe("lab:Net"), ["lab"])
-    vouch(home().runs / "mine", own_recipe("lab:Net"), ["lab.more", "lab"])
+    vouch("mine", own_recipe("lab:Net"), ["lab"])
+    vouch("mine", own_recipe("lab:Net"), ["lab.more", "lab"])
     assert trusted_by_word("mine") == ["lab", "lab.more"]
     forget("mine")
     forget("mine")
@@ -263,10 +264,10 @@ def test_what_was_let_in_for_a_run_goes_with_it(tmp_path: Path) -> None:
 def test_what_was_let_in_for_a_run_that_never_began_goes_with_its_folder(tmp_path: Path) -> None:
     ended, killed = home().runs / "ended", home().runs / "killed"
     with pytest.raises(ZeroDivisionError), hold_run(ended), keep_status(ended):
-        vouch(ended, own_recipe("lab:Net"), ["lab"])
+        vouch(ended.name, own_recipe("lab:Net"), ["lab"])
         raise ZeroDivisionError
     with lock(killed / "lock", "run killed"):
-        vouch(killed, own_recipe("lab:Net"), ["lab"])
+        vouch(killed.name, own_recipe("lab:Net"), ["lab"])
     assert trusted_by_word("killed") == ["lab"]
     for finding in find_leftovers(Examination.of(home())):
         assert finding.mend is not None

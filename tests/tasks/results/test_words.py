@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from torchrelay.recipe import Named, Recipe
-from torchrelay.runs import START
+from torchrelay.runs import START, Run
 from torchrelay.schema import FeatureSchema, Schema
 from torchrelay.tasks.assembly import build_scorer
 from torchrelay.tasks.results.words import rank_words, write_words
@@ -57,7 +57,7 @@ def test_words_stand_in_the_order_of_their_weights_beside_those_that_training_be
     torch.manual_seed(
         99
     )  # the run's own seed gives the weights at its start, whatever came in between
-    assert write_words(tmp_path, RECIPE, SCHEMA)
+    assert write_words(Run(tmp_path), RECIPE, SCHEMA)
     table = pd.read_csv(tmp_path / "tables" / "words.csv")
     assert list(table.columns) == [
         "class",
@@ -85,7 +85,7 @@ def test_a_run_that_began_with_the_weights_of_another_says_those(tmp_path: Path)
     start = state_of(build_scorer(RECIPE, SCHEMA).model)
     start["bag.weight"].fill_(0.25)
     save_weights(start, tmp_path / START)
-    write_words(tmp_path, RECIPE, SCHEMA)
+    write_words(Run(tmp_path), RECIPE, SCHEMA)
     assert set(pd.read_csv(tmp_path / "tables" / "words.csv")["weight_before"]) == {0.25}
 
 
@@ -94,14 +94,14 @@ def test_words_of_a_run_in_a_precision_that_only_cuda_has_are_written_without_it
 ) -> None:
     before = train_by_hand(tmp_path)
     in_fp16 = RECIPE.train.model_copy(update={"device": "cuda", "precision": "fp16"})
-    assert write_words(tmp_path, RECIPE.model_copy(update={"train": in_fp16}), SCHEMA)
+    assert write_words(Run(tmp_path), RECIPE.model_copy(update={"train": in_fp16}), SCHEMA)
     table = pd.read_csv(tmp_path / "tables" / "words.csv")
     np.testing.assert_allclose(table["weight_before"][:4], before[::-1, 0], rtol=1e-5)
 
 
 def test_a_model_that_is_no_bag_of_words_has_none(tmp_path: Path) -> None:
     perceptron = RECIPE.model_copy(update={"model": Named(name="mlp")})
-    assert not write_words(tmp_path, perceptron, SCHEMA)
+    assert not write_words(Run(tmp_path), perceptron, SCHEMA)
     assert not list(tmp_path.iterdir())
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchrelay import faults, settings
 from torchrelay.disk import sha256_file
 from torchrelay.errors import SourceError, TrackingError
-from torchrelay.runs import FILES_TAG, JOURNAL_FILE, Journal, load_record, update_record
+from torchrelay.runs import FILES_TAG, JOURNAL_FILE, Journal, Run, update_record
 from torchrelay.schema import FeatureSchema, Schema
 from torchrelay.tasks.assembly import Servable
 from torchrelay.tracking.registry.staging import check_staged, files_of, stage_again, stage_model
@@ -34,8 +34,9 @@ def stage(
     run_dir: Path, name: str, servable: nn.Module | None, example: np.ndarray | None
 ) -> list[dict[str, Any]]:
     """Stage a version; the `model` lines that the journal has then."""
-    with Journal(run_dir / JOURNAL_FILE) as journal:
-        stage_model(journal, load_record(run_dir), name, servable, example)
+    run = Run.open(run_dir)
+    with run.journal as journal:
+        stage_model(run, name, servable, example)
         return [line for line in journal.lines() if line["kind"] == "model"]
 
 
@@ -43,7 +44,7 @@ def register(
     run_dir: Path, name: str, servable: nn.Module | None, example: np.ndarray | None
 ) -> str:
     return register_staged(
-        mlflow_run_of(run_dir), run_dir, stage(run_dir, name, servable, example)[-1]
+        mlflow_run_of(run_dir), Run(run_dir), stage(run_dir, name, servable, example)[-1]
     )
 
 
@@ -193,7 +194,7 @@ def test_a_version_is_made_when_the_journal_is_sent_whatever_its_run_has_become_
     stage(run_dir, "net", net, PIXELS)
     before = (run_dir / BEST).read_bytes()
     torch.save({"other": torch.zeros(1)}, run_dir / BEST)
-    done = sync_run(run_dir)
+    done = sync_run(Run(run_dir))
     assert (done.num_waiting, done.registered) == (0, (("net", "1"),))
     with torch.no_grad():
         torch.testing.assert_close(
@@ -215,7 +216,7 @@ def test_a_name_that_a_prompt_has_is_refused_and_nothing_is_made_of_the_prompt(m
     run_dir, run, net = make_run()
     run.client.register_prompt("net", "Say {{what}}")
     stage(run_dir, "net", net, PIXELS[:1])
-    assert sync_run(run_dir).num_waiting == 0
+    assert sync_run(Run(run_dir)).num_waiting == 0
     assert "already taken by a prompt" in caplog.text
     assert run.client.search_logged_models([run.experiment_id]) == []
 
@@ -246,13 +247,13 @@ def test_what_mlflow_kept_of_a_version_is_taken_again_only_where_it_is_as_it_was
     run_dir, run, net = make_run()
     [line] = stage(run_dir, "net", net, PIXELS[:1])
     register_staged(run, run_dir, line)
-    assert stage_again(run_dir, line, run_dir / line["folder"])
+    assert stage_again(Run(run_dir), line, run_dir / line["folder"])
     check_staged(run_dir / line["folder"], line)
     assert (run_dir / line["folder"] / "MLmodel").is_file()
     [kept] = settings.home().artifacts.glob("models/*/artifacts/data/model.pt2")
     kept.write_bytes(kept.read_bytes()[:-1])
     shutil.rmtree(run_dir / line["folder"])
-    assert stage_again(run_dir, line, run_dir / line["folder"])
+    assert stage_again(Run(run_dir), line, run_dir / line["folder"])
     assert "is not taken again for a version: data/model.pt2 has" in caplog.text
     check_staged(run_dir / line["folder"], line)
     assert not (run_dir / line["folder"] / "MLmodel").exists()
@@ -278,7 +279,7 @@ def test_a_version_whose_files_are_gone_costs_a_warning_and_keeps_nothing_behind
     (run_dir / "weights" / "best.pt").write_bytes(b"others")
     with Journal(run_dir / JOURNAL_FILE) as journal:
         journal.append_tags({"after": "it"})
-    done = sync_run(run_dir, patience_seconds=0.5)
+    done = sync_run(Run(run_dir), patience_seconds=0.5)
     assert (done.num_waiting, done.registered) == (0, ())
     assert f"{run_dir / line['folder']} is gone" in caplog.text
     assert run.client.get_run(run.run_id).data.tags["after"] == "it"

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Run
+from mlflow.entities import Metric
+from mlflow.entities import Run as RunInMlflow
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 
@@ -27,6 +28,7 @@ from torchrelay.runs import (
     JOURNAL_FILE,
     Cursor,
     Journal,
+    Run,
     RunRecord,
     load_record,
     save_record,
@@ -76,11 +78,11 @@ def disarmed() -> Iterator[None]:
 @contextlib.contextmanager
 def shipping(run_dir: Path) -> Iterator[None]:
     """Send a run's journal while the block runs."""
-    start_shipping(run_dir)
+    start_shipping(Run(run_dir))
     try:
         yield
     finally:
-        stop_shipping(run_dir)
+        stop_shipping(Run(run_dir))
 
 
 def assert_complete(run_dir: Path) -> None:
@@ -103,7 +105,7 @@ def assert_complete(run_dir: Path) -> None:
     assert [item.path for item in client.list_artifacts(run.run_id, "weights")] == [
         "weights/best.pt"
     ]
-    assert waiting(run_dir) == 0
+    assert waiting(Run(run_dir)) == 0
 
 
 def test_a_fork_waits_until_the_thread_has_said_what_it_says(
@@ -136,7 +138,7 @@ def test_a_fork_waits_until_the_thread_has_said_what_it_says(
 
 def _sync_and_die(run_dir: Path, fault: str) -> None:
     faults.arm(fault)
-    sync_run(run_dir)
+    sync_run(Run(run_dir))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +152,7 @@ def test_a_process_that_is_killed_while_it_sends_leaves_each_point_there_once(
     process.start()
     process.join(60)
     assert process.exitcode == -9
-    assert waiting(run_dir) > 0
+    assert waiting(Run(run_dir)) > 0
     assert_complete(run_dir)
 
 
@@ -160,7 +162,7 @@ def test_an_error_while_it_sends_costs_neither_the_run_nor_a_point(
 ):
     faults.arm(f"ship.{point}:raise")
     with shipping(run_dir):
-        assert settle(run_dir, patience_seconds=5).num_waiting == 0
+        assert settle(Run(run_dir), patience_seconds=5).num_waiting == 0
     assert f"fault at ship.{point}" in caplog.text
     assert_complete(run_dir)
 
@@ -169,12 +171,12 @@ def test_an_error_while_it_sends_costs_neither_the_run_nor_a_point(
 def test_a_tracker_without_an_answer_costs_its_patience_and_loses_nothing(
     run_dir: Path, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ):
-    num_lines = waiting(run_dir)
+    num_lines = waiting(Run(run_dir))
     with monkeypatch.context() as patch, proxied(mode=mode, late_seconds=5) as proxy:
         patch.setenv("MLFLOW_TRACKING_URI", proxy.address)
         with shipping(run_dir):
             began = time.monotonic()
-            done = settle(run_dir, patience_seconds=0.3)
+            done = settle(Run(run_dir), patience_seconds=0.3)
         assert time.monotonic() - began < 1.5
         assert proxy.num_requests > 0
         assert (done.num_sent, done.num_waiting, done.is_silent) == (0, num_lines, True)
@@ -187,8 +189,8 @@ import sys, time
 from pathlib import Path
 from torchrelay.tracking.shipping import settle, start_shipping
 run_dir = Path(sys.argv[1])
-start_shipping(run_dir)
-print(settle(run_dir, patience_seconds=0.3).num_waiting, flush=True)
+start_shipping(Run(run_dir))
+print(settle(Run(run_dir), patience_seconds=0.3).num_waiting, flush=True)
 """
 
 
@@ -208,11 +210,11 @@ def test_a_call_that_hangs_does_not_keep_the_process_alive(
 def test_lines_are_sent_while_the_run_goes_on(run_dir: Path):
     with shipping(run_dir):
         deadline = time.monotonic() + 60
-        while waiting(run_dir) and time.monotonic() < deadline:
+        while waiting(Run(run_dir)) and time.monotonic() < deadline:
             time.sleep(0.05)
         with Journal(run_dir / JOURNAL_FILE) as journal:
             journal.append_metrics(NUM_STEPS + 1, 1, {"train/loss": 0.5, "lr": 0.1})
-        assert settle(run_dir, patience_seconds=5).num_waiting == 0
+        assert settle(Run(run_dir), patience_seconds=5).num_waiting == 0
     assert_complete(run_dir)
 
 
@@ -223,16 +225,16 @@ def test_a_run_that_ends_while_its_thread_sends_what_another_left_is_sent_at_onc
     with Journal(other / JOURNAL_FILE) as journal:
         for step in range(1, 20_001):
             journal.append_metrics(step, 0, {"train/loss": 1 / step, "lr": 0.1})
-    before = waiting(other)
+    before = waiting(Run(other))
     with shipping(run_dir):
         deadline = time.monotonic() + 60
-        while waiting(other) == before and time.monotonic() < deadline:
+        while waiting(Run(other)) == before and time.monotonic() < deadline:
             time.sleep(0.05)
         with Journal(run_dir / JOURNAL_FILE) as journal:
             journal.append_metrics(NUM_STEPS + 1, 1, {"train/loss": 0.5, "lr": 0.1})
-        assert settle(run_dir, patience_seconds=5).num_waiting == 0
-    assert 0 < waiting(other) < before
-    assert waiting(run_dir) == 0
+        assert settle(Run(run_dir), patience_seconds=5).num_waiting == 0
+    assert 0 < waiting(Run(other)) < before
+    assert waiting(Run(run_dir)) == 0
 
 
 def test_a_line_that_the_tracker_refuses_costs_a_warning_and_does_not_keep_what_lies_behind_it(
@@ -280,7 +282,7 @@ def test_what_no_kept_step_has_stays_in_the_journal(open_run: OpenRun, make_reco
 
 
 def test_a_line_is_sent_when_it_is_whole_and_a_torn_one_never(run_dir: Path):
-    path, outbox = run_dir / JOURNAL_FILE, Outbox(run_dir)
+    path, outbox = run_dir / JOURNAL_FILE, Outbox(Run(run_dir))
     while outbox.send_batch():
         pass
     with path.open("ab", buffering=0) as file:
@@ -309,15 +311,15 @@ def test_a_line_is_sent_when_it_is_whole_and_a_torn_one_never(run_dir: Path):
 def test_a_cursor_that_a_disk_has_spoilt_has_all_sent_again_and_there_once(
     run_dir: Path, text: str
 ):
-    assert sync_run(run_dir).num_waiting == 0
+    assert sync_run(Run(run_dir)).num_waiting == 0
     (run_dir / "shipped.json").write_text(text)
-    assert waiting(run_dir) > NUM_STEPS
+    assert waiting(Run(run_dir)) > NUM_STEPS
     assert_complete(run_dir)
 
 
 def test_a_run_whose_process_lives_is_left_to_it(run_dir: Path):
     with lock(run_dir / "lock", "it"), pytest.raises(BusyError, match="sends its journal itself"):
-        sync_run(run_dir)
+        sync_run(Run(run_dir))
     with lock(run_dir / "lock", "it"):
         assert [(done.num_sent, done.num_waiting > 0) for done in sync_home(settings.home())] == [
             (0, True)
@@ -329,7 +331,7 @@ def test_a_run_whose_process_lives_is_left_to_it(run_dir: Path):
 def test_one_process_at_a_time_sends_a_journal(run_dir: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("torchrelay.tracking.shipping.shipper.EMBEDDED_PATIENCE_SECONDS", 2.0)
     with lock(run_dir / "ship.lock", "it"):
-        done = sync_run(run_dir, patience_seconds=0.2)
+        done = sync_run(Run(run_dir), patience_seconds=0.2)
     assert (done.num_sent, done.is_silent) == (0, False)
     assert "is being written by pid" in done.reason
     assert_complete(run_dir)
@@ -341,10 +343,10 @@ def test_the_next_run_sends_in_passing_what_another_left(
     later = open_run(make_record())
     with shipping(later):
         deadline = time.monotonic() + 60
-        while waiting(run_dir) and time.monotonic() < deadline:
+        while waiting(Run(run_dir)) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert settle(later, patience_seconds=5).num_waiting == 0
-    assert waiting(run_dir) == 0
+        assert settle(Run(later), patience_seconds=5).num_waiting == 0
+    assert waiting(Run(run_dir)) == 0
     assert load_record(run_dir).mlflow_run_id
 
 
@@ -360,10 +362,10 @@ def test_what_was_meant_for_another_tracker_is_not_sent_in_passing(
     )
     with shipping(later):
         deadline = time.monotonic() + 60
-        while waiting(left) and time.monotonic() < deadline:
+        while waiting(Run(left)) and time.monotonic() < deadline:
             time.sleep(0.05)
-    assert (waiting(left), waiting(other)) == (0, 3)
-    assert sync_run(other).num_waiting == 0
+    assert (waiting(Run(left)), waiting(Run(other))) == (0, 3)
+    assert sync_run(Run(other)).num_waiting == 0
 
 
 def test_a_run_that_a_late_answer_made_twice_is_there_once(run_dir: Path):
@@ -385,7 +387,7 @@ def test_a_run_that_an_older_version_sent_itself_goes_on_where_it_is(
         head + b'{"time":1,"kind":"metrics","step":1,"epoch":0,"values":{"loss":1.0}}\n'
     )
     (old / "shipped.json").unlink()
-    assert waiting(old) == 0
+    assert waiting(Run(old)) == 0
     with Journal(path) as journal:
         journal.append(
             "open", experiment="digits", start_ms=1, parent="", tags={"torchrelay.run_id": old.name}
@@ -426,10 +428,10 @@ def test_what_a_journal_states_and_lies_outside_of_its_run_is_not_sent(
         journal.append("artifact", path=stated.format(victim=victim), artifact_path="")
         journal.append_artifact(report, "data")
         journal.append_status("FINISHED", 1)
-    assert sync_run(run_dir).num_waiting == 0
+    assert sync_run(Run(run_dir)).num_waiting == 0
     run = mlflow_run_of(run_dir)
     assert [item.path for item in run.client.list_artifacts(run.run_id)] == ["data"]
-    assert [one.kind for one in load_aside(run_dir)] == ["artifact"]
+    assert [one.kind for one in load_aside(Run(run_dir))] == ["artifact"]
 
 
 def test_what_waits_is_not_sent_to_a_run_that_the_tracker_has_as_another(
@@ -442,7 +444,7 @@ def test_what_waits_is_not_sent_to_a_run_that_the_tracker_has_as_another(
     ).save(thief)
     with Journal(thief / JOURNAL_FILE) as journal:
         journal.append_tags({"taken": "over"})
-    done = sync_run(thief)
+    done = sync_run(Run(thief))
     assert done.num_waiting == 1
     assert f", not {thief.name}; where that run was copied here" in done.reason
     assert "taken" not in run.client.get_run(run.run_id).data.tags
@@ -468,7 +470,7 @@ def test_a_long_journal_is_never_in_memory_as_a_whole(open_run: OpenRun, make_re
     with Journal(run_dir / JOURNAL_FILE) as journal:
         for step in range(1, 30_001):
             journal.append_metrics(step, 0, {"train/loss": 1 / step}, is_kept=step % 10 == 0)
-    outbox, longest = Outbox(run_dir), 0
+    outbox, longest = Outbox(Run(run_dir)), 0
     with (run_dir / JOURNAL_FILE).open("rb") as file:
         is_end = False
         while not is_end:
@@ -508,7 +510,7 @@ def test_metrics_that_a_server_fails_at_are_set_aside_and_hold_up_nothing(
             )
         journal.append_tags({"after": "it"})
         journal.append_status("FINISHED", 1_800_000_000_000)
-    done = sync_run(run_dir)
+    done = sync_run(Run(run_dir))
     assert (done.num_waiting, done.reason) == (0, "")
     assert "metrics valid/accuracy/cold: MLflow at " in done.aside
     assert f"torchrelay sync {run_dir.name} tries them again" in done.aside
@@ -519,17 +521,19 @@ def test_metrics_that_a_server_fails_at_are_set_aside_and_hold_up_nothing(
     assert [one.path for one in client.list_artifacts(found.info.run_id, "weights")] == [
         "weights/best.pt"
     ]
-    asides = load_aside(run_dir)
+    asides = load_aside(Run(run_dir))
     assert len((run_dir / "set_aside.jsonl").read_text().splitlines()) == 2
     assert [one.keys for one in asides] == [("valid/accuracy/cold",)] * 2
 
-    again = sync_run(run_dir, is_asked=True)
+    again = sync_run(Run(run_dir), is_asked=True)
     assert (again.num_sent, again.aside) == (0, done.aside)  # not taken this time either
-    assert load_aside(run_dir) == asides
+    assert load_aside(Run(run_dir)) == asides
     shutil.rmtree(tmp_path / "mlruns")
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     (run_dir / "shipped.json").unlink()
-    assert sync_run(run_dir, is_asked=True).aside == ""  # a tracker that takes them has them all
+    assert (
+        sync_run(Run(run_dir), is_asked=True).aside == ""
+    )  # a tracker that takes them has them all
     run = shipped_run(run_dir)
     assert len(run.client.get_metric_history(run.run_id, "valid/accuracy/cold")) == 2
     assert not (run_dir / "set_aside.jsonl").exists()
@@ -552,7 +556,7 @@ class Picky:
                 raise MlflowException("not these", code)
             log_batch(client, run_id, metrics=metrics, **others)
 
-        def look(client: MlflowClient, run_id: str) -> Run:
+        def look(client: MlflowClient, run_id: str) -> RunInMlflow:
             self.num_looks += 1
             return get_run(client, run_id)
 
@@ -571,27 +575,27 @@ def test_names_that_are_refused_again_and_again_cost_one_request_a_batch(
             journal.append_metrics(step, 0, {"bad/a": 1.0, "good": 1 / step, "bad/b": 2.0})
         journal.append_status("FINISHED", 1_800_000_000_000)
     tracker = Picky(monkeypatch, code)
-    done = sync_run(run_dir)
+    done = sync_run(Run(run_dir))
     assert (done.num_waiting, done.aside[:26]) == (0, "metrics bad/a, bad/b: MLfl")
     assert tracker.num_batches < 120
     assert tracker.num_looks < 60
-    aside = load_aside(run_dir)
+    aside = load_aside(Run(run_dir))
     assert len({(one.end, key) for one in aside for key in one.keys}) == 2000
 
-    again = Outbox(run_dir)  # of another process
+    again = Outbox(Run(run_dir))  # of another process
     with Journal(run_dir / JOURNAL_FILE) as journal:
         journal.append_metrics(1001, 0, {"bad/a": 1.0, "good": 0.5, "bad/b": 2.0})
     before = tracker.num_batches
     assert again.send_batch()
     assert tracker.num_batches <= before + 3
-    assert "together with the one before" not in describe_aside(run_dir)
+    assert "together with the one before" not in describe_aside(Run(run_dir))
 
-    assert sync_run(run_dir, is_asked=True).num_sent == 0
+    assert sync_run(Run(run_dir), is_asked=True).num_sent == 0
     assert {(one.end, key) for one in aside for key in one.keys} < {
-        (one.end, key) for one in load_aside(run_dir) for key in one.keys
+        (one.end, key) for one in load_aside(Run(run_dir)) for key in one.keys
     }
     tracker.is_picky = False
-    assert (sync_run(run_dir, is_asked=True).num_sent, load_aside(run_dir)) == (2002, [])
+    assert (sync_run(Run(run_dir), is_asked=True).num_sent, load_aside(Run(run_dir))) == (2002, [])
     run = shipped_run(run_dir)
     for key in ("bad/a", "good", "bad/b"):
         assert len(run.client.get_metric_history(run.run_id, key)) == 1001
@@ -603,29 +607,29 @@ def test_refusals_are_no_answer_worth_waiting_for_at_a_runs_end(
     monkeypatch.setattr("torchrelay.tracking.shipping.shipper.EMBEDDED_PATIENCE_SECONDS", 0.6)
     monkeypatch.setattr("torchrelay.tracking.shipping.shipper.EMBEDDED_START_SECONDS", 0.0)
     run_dir = open_run(make_record())
-    sync_run(run_dir)
+    sync_run(Run(run_dir))
     with Journal(run_dir / JOURNAL_FILE) as journal:
         for step in (1, 2, 3):
             journal.append_metrics(step, 0, {f"bad/{name}": 1.0 for name in range(100)})
     Picky(monkeypatch, INVALID_PARAMETER_VALUE, sleep=0.02)
     began = time.monotonic()
-    assert settle(run_dir, patience_seconds=0.6).num_waiting == 3
+    assert settle(Run(run_dir), patience_seconds=0.6).num_waiting == 3
     assert time.monotonic() - began < 3
 
 
 def test_a_torn_line_of_what_is_set_aside_costs_none_behind_it(run_dir: Path):
     (run_dir / "set_aside.jsonl").write_text('{"end":1,"kind":"me')
     one = Aside(9, "tags", (), "refused")
-    set_aside(run_dir, [one])
-    set_aside(run_dir, [one._replace(reason="again")])
-    assert load_aside(run_dir) == [one]
+    set_aside(Run(run_dir), [one])
+    set_aside(Run(run_dir), [one._replace(reason="again")])
+    assert load_aside(Run(run_dir)) == [one]
 
 
 def test_a_server_that_answers_and_brings_nothing_on_is_not_waited_for(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("torchrelay.tracking.shipping.shipper.EMBEDDED_PATIENCE_SECONDS", 1.0)
-    num_lines = waiting(run_dir)
+    num_lines = waiting(Run(run_dir))
     shutil.rmtree(settings.home().artifacts, ignore_errors=True)
 
     def answer_and_fail(*_: object) -> None:
@@ -636,7 +640,7 @@ def test_a_server_that_answers_and_brings_nothing_on_is_not_waited_for(
 
     monkeypatch.setattr("torchrelay.tracking.shipping.outbox.open_client", answer_and_fail)
     began = time.monotonic()
-    done = settle(run_dir, patience_seconds=0.3)
+    done = settle(Run(run_dir), patience_seconds=0.3)
     assert time.monotonic() - began < 6
     assert done.num_waiting == num_lines
     assert "No space left on device" in done.reason
