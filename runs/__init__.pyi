@@ -127,9 +127,6 @@ from .layout import RECIPE_FILE as RECIPE_FILE
 # The record, without which a folder is no run.
 from .layout import RECORD_FILE as RECORD_FILE
 
-# Bytes that are given up when the disk is full.
-from .layout import ROOM_FILE as ROOM_FILE
-
 # The schema.
 from .layout import SCHEMA_FILE as SCHEMA_FILE
 

@@ -24,6 +24,9 @@ from .job import rows_in_order as rows_in_order
 # are no points.
 from .job import rows_scale as rows_scale
 
+# Open the rows of a run, once: its split of its pack.
+from .job import view_of as view_of
+
 # Check the models, optimizers, losses and devices that a recipe names, and their arguments.
 from .preflight import check_names as check_names
 
@@ -125,9 +128,6 @@ from .trust import trusted_by_word as trusted_by_word
 
 # Keep that a run of this home may import what its recipe names; nothing where that is no own code.
 from .trust import vouch as vouch
-
-# The view of a run's split, opened once a run.
-from .views import view_of as view_of
 
 # Weights that a run begins with.
 from .warm_start import Start as Start

@@ -12,6 +12,7 @@ import os
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from ...datasets.batches import (
     prefetch,
     split_batches,
 )
-from ...datasets.pack import View
+from ...datasets.pack import View, open_view
 from ...engine import (
     Evaluation,
     Job,
@@ -58,7 +59,7 @@ from ...errors import RecipeError
 from ...models import build_model, probe
 from ...models.nets import load_pretrained
 from ...recipe import Recipe, nearest
-from ...runs import Journal
+from ...runs import Journal, Run
 from ...schema import Batch, Schema
 from ...settings import home
 from ...weights import load_into, load_unwrapped
@@ -71,6 +72,23 @@ GROUP_BYTES = 4_000_000
 MOST_AT_ONCE = 32
 # What a message counts rows in.
 TABLE_ROWS = "table (the first after the header is 1)"
+
+
+# Of the runs that this process has open. A run cannot keep its own: `runs` knows neither packs nor
+# splits.
+_views: WeakKeyDictionary[Run, View] = WeakKeyDictionary()
+
+
+def view_of(run: Run) -> View:
+    """Open the rows of a run, once: its split of its pack.
+
+    Raises:
+        DataError: pack or split are missing or do not belong together, or the split is not as it
+            was written.
+    """
+    if run not in _views:
+        _views[run] = open_view(run.pack_dir, run.split_dir)
+    return _views[run]
 
 
 def build_job(

@@ -163,10 +163,10 @@ def test_a_version_that_is_sent_again_is_no_second_one(make_run):
     line = stage(run_dir, "net", net, PIXELS)[0]
     staged = run_dir / line["folder"]
     shutil.copytree(staged, run_dir / "copy")
-    assert register_staged(run, run_dir, line) == "1"
+    assert register_staged(run, Run(run_dir), line) == "1"
     assert not staged.exists()
     shutil.copytree(run_dir / "copy", staged)  # killed before the cursor moved
-    assert register_staged(run, run_dir, line) == "1"
+    assert register_staged(run, Run(run_dir), line) == "1"
     assert stage(run_dir, "net", net, PIXELS) == [line]  # nor is it staged again
     assert len(run.client.search_logged_models([run.experiment_id])) == 1
 
@@ -177,10 +177,10 @@ def test_a_registration_that_died_half_way_goes_on_with_the_model_that_it_logged
     line = stage(run_dir, "net", net, PIXELS)[0]
     faults.arm(f"register.{point}:raise")
     with pytest.raises(faults.FaultError):
-        register_staged(run, run_dir, line)
+        register_staged(run, Run(run_dir), line)
     faults.arm("")
     assert run.client.get_registered_model("net").aliases == {}
-    assert register_staged(run, run_dir, line) == "1"
+    assert register_staged(run, Run(run_dir), line) == "1"
     assert len(run.client.search_logged_models([run.experiment_id])) == 1
     assert {
         name: str(number) for name, number in run.client.get_registered_model("net").aliases.items()
@@ -237,7 +237,7 @@ def test_a_version_that_was_changed_while_it_waited_is_not_registered(make_run, 
     with pytest.raises(
         ValueError, match=rf"{line['weights_sha256'][:16]} is not what was put together: "
     ):
-        register_staged(run, run_dir, line)
+        register_staged(run, Run(run_dir), line)
     assert run.client.search_registered_models() == []
 
 
@@ -246,7 +246,7 @@ def test_what_mlflow_kept_of_a_version_is_taken_again_only_where_it_is_as_it_was
 ):
     run_dir, run, net = make_run()
     [line] = stage(run_dir, "net", net, PIXELS[:1])
-    register_staged(run, run_dir, line)
+    register_staged(run, Run(run_dir), line)
     assert stage_again(Run(run_dir), line, run_dir / line["folder"])
     check_staged(run_dir / line["folder"], line)
     assert (run_dir / line["folder"] / "MLmodel").is_file()
@@ -263,10 +263,10 @@ def test_a_version_that_was_deleted_is_made_anew_when_it_is_sent_again(make_run)
     run_dir, run, net = make_run()
     [line] = stage(run_dir, "net", net, PIXELS[:1])
     shutil.copytree(run_dir / line["folder"], run_dir / "kept")
-    assert register_staged(run, run_dir, line) == "1"
+    assert register_staged(run, Run(run_dir), line) == "1"
     run.client.delete_model_version("net", "1")
     (run_dir / "kept").rename(run_dir / line["folder"])
-    assert register_staged(run, run_dir, line) == "2"
+    assert register_staged(run, Run(run_dir), line) == "2"
     assert str(run.client.get_registered_model("net").aliases["champion"]) == "2"
 
 
@@ -290,7 +290,7 @@ def test_runs_that_register_one_new_name_at_once_get_a_version_each(make_run):
     for run_dir, _, net in runs:
         stage(run_dir, "net", net, PIXELS[:1])
     with ThreadPoolExecutor(4) as pool:
-        done = list(pool.map(sync_run, [run_dir for run_dir, _, _ in runs]))
+        done = list(pool.map(sync_run, [Run(run_dir) for run_dir, _, _ in runs]))
     assert [one.reason for one in done] == [""] * 4
     assert sorted(one.registered[0].number for one in done) == ["1", "2", "3", "4"]
     assert set(runs[0][1].client.get_registered_model("net").aliases) >= {"champion"}
@@ -363,8 +363,8 @@ def test_neither_code_nor_a_pickle_of_a_logged_model_is_fetched_or_run(make_run,
     line = stage(run_dir, "net", None, None)[-1]
     shutil.copytree(flavor, run_dir / line["folder"], dirs_exist_ok=True)
     with pytest.raises(ValueError, match="'MLmodel' is none of its files"):
-        register_staged(run, run_dir, line)
-    register_staged(run, run_dir, {**line, "files": None})  # a line of before
+        register_staged(run, Run(run_dir), line)
+    register_staged(run, Run(run_dir), {**line, "files": None})  # a line of before
     run.client.log_artifacts(run.run_id, str(flavor))
     run.set_status("FINISHED")
     run_dir.rename(tmp_path / "elsewhere")

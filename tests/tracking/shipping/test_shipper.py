@@ -187,6 +187,7 @@ def test_a_tracker_without_an_answer_costs_its_patience_and_loses_nothing(
 STUCK = """
 import sys, time
 from pathlib import Path
+from torchrelay.runs import Run
 from torchrelay.tracking.shipping import settle, start_shipping
 run_dir = Path(sys.argv[1])
 start_shipping(Run(run_dir))
