@@ -183,9 +183,7 @@ def _compare(
         read_outcome(uninterrupted.run),
         uninterrupted.record.steps,
     )
-    say(
-        f"uninterrupted run  {_count(num_steps, 'step')} in {seconds:.1f} s, weights {expected.last[:12]}"
-    )
+    say(f"calm run  {_count(num_steps, 'step')} in {seconds:.1f} s, weights {expected.last[:12]}")
 
     if STEPS_PER_KILL * kills >= num_steps:
         shutil.rmtree(folder)
