@@ -1,4 +1,4 @@
-"""The files that a run is made of, with their sha256 in its record and in MLflow.
+"""The files of a run, with their sha256 in its record and in MLflow.
 
 Runs of before have none there: their files are read as they are. Which file is written when is the
 tasks' business.

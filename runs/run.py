@@ -1,4 +1,4 @@
-"""One run, by its folder: what lies there is read when it is asked for, and once.
+"""One run by its folder, each part of which is read once.
 
 Another thread or process may change the record: `reread` sees it. What this process changes goes
 through the run, and is seen at once.
@@ -65,12 +65,12 @@ class Run:
         return self._record
 
     def update(self, **changes: Any) -> RunRecord:
-        """Change fields of the record; see `update_record`."""
+        """Change fields of the record as `update_record` does."""
         self._record = update_record(self.folder, **changes)
         return self._record
 
     def mark_done(self, part: Literal["train", "evaluate", "register"]) -> None:
-        """Note that a part of its work is done, and has written all that it leaves."""
+        """Note that a part of its work has written all that it leaves."""
         self.update(done=[*self.record.done, part])
 
     @functools.cached_property
@@ -105,7 +105,7 @@ class Run:
 
     @functools.cached_property
     def journal(self) -> Journal:
-        """Its journal; whoever appends to it closes it."""
+        """Its journal, which whoever appends to it closes."""
         return Journal(self.folder / JOURNAL_FILE)
 
     @property
@@ -115,7 +115,7 @@ class Run:
 
     @property
     def split_dir(self) -> Path:
-        """The split of that pack; a parent over several has none."""
+        """The split of that pack, which a parent over several lacks."""
         return Path(self.record.split_dir)
 
     def verify(self, names: Iterable[str]) -> None:

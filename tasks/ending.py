@@ -1,4 +1,7 @@
-"""How a run ends: its status told truthfully, its record closed, MLflow told of it."""
+"""How a run ends.
+
+Its status is told truthfully, its record is closed, MLflow is told of it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""How a run begins: its recipe resolved, its folder filled, its journal opened.
+"""How a run begins.
+
+Its recipe is resolved, its folder filled, its journal opened.
 
 How a run goes on is in `reopen.py`, how it ends in `ending.py`.
 """
@@ -225,7 +227,7 @@ def describe_source(start: Start | None) -> dict[str, str]:
 
 
 def new_record(recipe: Recipe, run_id: str, **fields: Any) -> RunRecord:
-    """The record of a run that begins now, on this machine and in this flow run."""
+    """The record of a run that begins now, here and in this flow run."""
     device = pick_device(recipe.train.device)
     values: dict[str, Any] = {
         "run_id": run_id,

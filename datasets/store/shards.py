@@ -315,7 +315,7 @@ class ShardWriter:
     def _header(self) -> bytes:
         """The header of `pixels.npy`.
 
-        Numpy pads it, so that it has one length for any number of rows.
+        NumPy pads it, so that it has one length for any number of rows.
         """
         header = io.BytesIO()
         shape = (self.num_rows, *self._shape)

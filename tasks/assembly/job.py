@@ -80,7 +80,7 @@ _views: WeakKeyDictionary[Run, View] = WeakKeyDictionary()
 
 
 def view_of(run: Run) -> View:
-    """Open the rows of a run, once: its split of its pack.
+    """Open the rows of a run once, its split of its pack.
 
     Raises:
         DataError: pack or split are missing or do not belong together, or the split is not as it

@@ -1,4 +1,4 @@
-"""The flow run that this process is in, and what it has to do with a run of ours."""
+"""The flow run that this process is in, and its part in a run of ours."""
 
 from __future__ import annotations
 

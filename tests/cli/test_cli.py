@@ -151,6 +151,7 @@ def test_a_mistake_found_inside_a_task_is_said_once(
 
 
 @pytest.mark.usefixtures("prefect_server")
+@pytest.mark.slow
 def test_resume_takes_what_a_run_can_change_and_refuses_the_rest(
     run: RunCommand, number_recipe: WriteRecipe
 ) -> None:
@@ -168,6 +169,7 @@ def test_resume_takes_what_a_run_can_change_and_refuses_the_rest(
 
 
 @pytest.mark.usefixtures("prefect_server")
+@pytest.mark.slow
 def test_a_run_that_another_process_writes_is_left_as_it_is(
     run: RunCommand, number_recipe: WriteRecipe
 ) -> None:
@@ -245,6 +247,7 @@ def test_evaluate_and_ingest_end_with_their_results(
 
 
 @pytest.mark.usefixtures("prefect_server")
+@pytest.mark.slow
 def test_splits_end_with_mean_and_deviation_and_are_shown_below_their_parent(
     run: RunCommand, splits_recipe: WriteRecipe
 ) -> None:

@@ -244,6 +244,7 @@ def test_a_run_on_a_full_disk_fails_or_warns_as_the_recipe_says(
         ("run.ended", "FINISHED"),
     ],
 )
+@pytest.mark.slow
 def test_a_home_that_fills_up_ends_a_run_with_one_error_and_its_true_status(
     small: Path,
     fill: Fill,

@@ -286,9 +286,6 @@ def test_the_flips_find_a_result_that_changes_in_silence(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torchrelay.runs.run.Run.why_changed", lambda run, name: "")
-    monkeypatch.setattr(
-        "torchrelay.upkeep.altered.runs.why_changed", lambda run_dir, record, name: ""
-    )
     flipper = Flipper(case, ("doctor", "predict"))
     name = f"runs/{case.run_id}/schema.json"
     schema = json.loads((case.root.with_name("kept") / name).read_text())

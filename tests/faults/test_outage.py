@@ -65,6 +65,7 @@ def sync(seconds: float = 0.0) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_a_training_without_a_tracker_has_the_same_weights_and_its_points_and_model_arrive_later(
     number_recipe: WriteRecipe, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

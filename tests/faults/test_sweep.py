@@ -60,6 +60,7 @@ def _sweep() -> list[object]:
 
 
 @pytest.mark.parametrize(("point", "action"), _sweep())
+@pytest.mark.slow
 def test_a_run_that_died_at_a_point_ends_as_if_it_had_not(
     point: str, action: str, uninterrupted: Callable[[str], KilledRun], tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ print([process.exitcode for process in processes])
 @pytest.mark.parametrize(
     ("num_processes", "num_batches"), [(3, 50), pytest.param(8, 1000, marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_no_batch_of_several_processes_is_lost_or_doubled(
     num_processes: int, num_batches: int
 ) -> None:

@@ -321,6 +321,7 @@ def test_a_table_without_a_row_that_can_be_read_is_written_with_its_verdicts(
     assert [record.kind for record in list_records(settings.home())] == ["train", "train"]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_written_or_read_is_refused_before_a_run_begins(
     numbers: dict[str, Any],
 ) -> None:

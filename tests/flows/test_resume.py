@@ -243,6 +243,7 @@ def test_a_run_goes_on_before_its_first_checkpoint_and_with_its_own_rows_alone(
     assert train(resume=record.run_id)["weights_sha256"] == whole["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_in_a_home_that_was_moved(
     number_recipe: WriteRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

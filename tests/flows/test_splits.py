@@ -106,6 +106,7 @@ def test_a_pattern_of_split_columns_makes_a_run_each_below_a_parent_with_mean_an
         resolve_source(parent["run_id"], settings.home())
 
 
+@pytest.mark.slow
 def test_a_split_that_fails_stops_no_other_and_the_parent_trains_it_when_it_is_resumed(
     splits_recipe: WriteRecipe, net: dict[str, Any]
 ) -> None:

@@ -188,6 +188,7 @@ def test_a_finished_run_goes_on_to_the_bits_of_one_that_was_longer_from_the_star
     assert longer["seconds"]["ingest"] == short["seconds"]["ingest"]
 
 
+@pytest.mark.slow
 def test_a_run_whose_best_checkpoint_is_damaged_goes_on_and_finds_a_best_anew(
     picture_recipe: WriteRecipe,
 ) -> None:
@@ -247,6 +248,7 @@ def test_a_schedule_that_ended_keeps_its_last_rate_with_a_warning_and_is_spread_
     assert run["schedule_epochs"] == 4
 
 
+@pytest.mark.slow
 def test_a_run_that_gets_no_better_stops_says_so_and_goes_on_when_it_may(
     number_recipe: WriteRecipe, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -93,7 +93,7 @@ def check_entries(
 def check_bytes(file: IO[bytes], records: dict[str, Record], place: str) -> None:
     """Read every record once and compare its CRC-32.
 
-    Torch.load does not.
+    `torch.load` does not.
 
     Raises:
         SourceError: bytes have changed since the file was written.

@@ -132,7 +132,7 @@ def test_a_batch_has_memory_of_its_own(view: View) -> None:
 def test_pictures_in_memory_are_those_of_the_shards(
     view: View, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dataset_module, "ROWS_AT_ONCE", 5)
+    monkeypatch.setattr(sys.modules[dataset_module.Pictures.__module__], "ROWS_AT_ONCE", 5)
     index = [3, 36, 0, 12, 12]
     from_shards, rows = rows_of(view, "train"), view.rows["train"]
     in_memory = PackDataset(view.pack, view.schema, rows, in_memory=True)
