@@ -29,7 +29,7 @@ test: $(READY) ## lint, and the tests that are quick and need no accelerator
 	@$(MAKE) --no-print-directory -j 2 lint quick-tests
 
 quick-tests: $(READY)
-	@$(BIN)/pytest -q -n 4 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
+	@$(BIN)/pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
 
 test-slow: $(READY) ## the tests that take longer, and those for an accelerator where there is one
 	@$(BIN)/pytest -q -m "slow or gpu"
